@@ -1,0 +1,160 @@
+"""One phantom from a seed: size of patient and scan, the painter's order, the finished volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.phantom import gut, liver, retroperitoneum
+from flarekit.phantom.geometry import Frame, make_frame
+from flarekit.phantom.scene import (
+    LEFT_ADRENAL,
+    LEFT_KIDNEY,
+    LIVER,
+    RIGHT_ADRENAL,
+    RIGHT_KIDNEY,
+    SPLEEN,
+    Scene,
+)
+from flarekit.phantom.texture import draw_tissues, scanned
+from flarekit.phantom.trunk import make_trunk
+
+T = TypeVar("T", int, float)
+
+PAINTERS_ORDER: tuple[Callable[[Scene], None], ...] = (
+    gut.paint_colon,
+    gut.paint_small_bowel,
+    liver.paint_liver,
+    liver.paint_spleen,
+    gut.paint_esophagus,
+    gut.paint_stomach,
+    partial(retroperitoneum.paint_kidney, label=RIGHT_KIDNEY),
+    partial(retroperitoneum.paint_kidney, label=LEFT_KIDNEY),
+    retroperitoneum.paint_pancreas,
+    gut.paint_duodenum,
+    liver.paint_gallbladder,
+    retroperitoneum.paint_branches,
+    retroperitoneum.paint_vena_cava,
+    retroperitoneum.paint_aorta,
+    partial(retroperitoneum.paint_adrenal, label=RIGHT_ADRENAL),
+    partial(retroperitoneum.paint_adrenal, label=LEFT_ADRENAL),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom:
+    """A phantom CT and its label map.
+
+    Index x grows to the patient's left, y to posterior, z to superior.
+    """
+
+    hu_ZYX: NDArray[np.int16]
+    labels_ZYX: NDArray[np.uint8]  # 0 background, 1..13 the FLARE organs
+    spacing_mm_ZYX: tuple[float, float, float]
+    affine: NDArray[np.float64]  # 4x4, voxel (x, y, z) to world mm, RAS+
+
+
+def abdomen_phantom(
+    seed: int,
+    *,
+    spacing_mm_ZYX: tuple[float, float, float] | None = None,
+    shape_ZYX: tuple[int, int, int] | None = None,
+) -> Phantom:
+    """Draws an abdominal CT; the same arguments give the same voxels.
+
+    Args:
+        seed: the patient; at least 0.
+        spacing_mm_ZYX: voxel size; drawn from the seed when absent.
+        shape_ZYX: voxels; by default as many as show the whole abdomen. The anatomy keeps its size
+            in mm: a small shape at a fine spacing shows the middle of the abdomen only. With a
+            shape and no spacing, the spacing is chosen to show the whole abdomen.
+
+    Raises:
+        ValueError: the seed is negative, or the spacing or the shape is not positive.
+    """
+    if seed < 0 or min(spacing_mm_ZYX or (1.0,)) <= 0 or min(shape_ZYX or (1,)) <= 0:
+        asked = f"seed {seed}, spacing {spacing_mm_ZYX}, shape {shape_ZYX}"
+        message = f"need seed >= 0, spacing > 0 and shape > 0; got {asked}"
+        raise ValueError(message)
+    rng = np.random.default_rng([seed, 0])
+    scale = (rng.uniform(0.92, 1.08), rng.uniform(0.9, 1.1), rng.uniform(0.9, 1.08))
+    fat_mm = rng.uniform(5.0, 22.0)
+    view_mm = (
+        rng.uniform(220.0, 300.0),
+        min(300.0, max(260.0, scale[1] * 2 * (101.0 + 0.8 * fat_mm) + rng.uniform(12.0, 40.0))),
+        min(400.0, max(340.0, scale[2] * 2 * (146.0 + fat_mm) + rng.uniform(12.0, 40.0))),
+    )
+    in_plane = rng.uniform(1.2, 2.0)
+    drawn = (rng.uniform(2.5, 5.0), in_plane, in_plane)
+    if spacing_mm_ZYX is None:
+        fitted = zip(view_mm, shape_ZYX or (), strict=False)
+        spacing_mm_ZYX = drawn if shape_ZYX is None else _triple([mm / n for mm, n in fitted])
+    shape = shape_ZYX or _triple(
+        [max(1, round(mm / step)) for mm, step in zip(view_mm, spacing_mm_ZYX, strict=True)]
+    )
+    middle = [(n - 1) * step / 2 for n, step in zip(shape, spacing_mm_ZYX, strict=True)]
+    offset = (rng.uniform(-2.0, 8.0), rng.uniform(-5.0, 5.0), rng.uniform(-6.0, 6.0))
+    frame = make_frame(
+        np.random.default_rng([seed, 1]),
+        shape,
+        spacing_mm_ZYX,
+        centre_mm_ZYX=_triple([m + o for m, o in zip(middle, offset, strict=True)]),
+        scale_ZYX=scale,
+        warp_mm=rng.uniform(2.5, 4.2),
+    )
+    return _painted(seed, frame, fat_mm)
+
+
+def _painted(seed: int, frame: Frame, fat_mm: float) -> Phantom:
+    """Paints trunk and organs on an empty canvas, then scans it."""
+    tissue_hu = draw_tissues(np.random.default_rng([seed, 3]))
+    blood_hu = 0.5 * (tissue_hu["aorta"] + tissue_hu["portal"])
+    trunk = make_trunk(frame, np.random.default_rng([seed, 2]), fat_mm, blood_hu)
+    scene = Scene(
+        seed=seed,
+        frame=frame,
+        tissue_hu=tissue_hu,
+        hu_ZYX=trunk.hu_ZYX,
+        labels_ZYX=np.zeros(frame.shape, np.uint8),
+        cavity_mm_ZYX=trunk.cavity_mm_ZYX,
+        diaphragm_mm_ZYX=trunk.diaphragm_mm_ZYX,
+    )
+    for paint in PAINTERS_ORDER:
+        paint(scene)
+    _spill_ascites(scene)
+    scene.drop_fragments()
+    hu = scanned(
+        np.random.default_rng([seed, 4]), scene.hu_ZYX, frame.spacing_mm_ZYX, trunk.body_mm_ZYX
+    )
+    step_z, step_y, step_x = frame.spacing_mm_ZYX
+    centre_z, centre_y, centre_x = frame.centre_mm_ZYX
+    affine = np.diag([-step_x, -step_y, step_z, 1.0])
+    affine[:3, 3] = (centre_x, centre_y, -centre_z)
+    return Phantom(
+        hu_ZYX=hu, labels_ZYX=scene.labels_ZYX, spacing_mm_ZYX=frame.spacing_mm_ZYX, affine=affine
+    )
+
+
+def _spill_ascites(scene: Scene) -> None:
+    """Free fluid around liver and spleen in one patient of eight."""
+    from scipy import ndimage
+
+    rng = scene.rng("ascites")
+    if rng.random() > 0.12:
+        return
+    reach_mm = rng.uniform(4.0, 14.0)
+    organs = np.isin(scene.labels_ZYX, (LIVER, SPLEEN))
+    distance = ndimage.distance_transform_edt(~organs, sampling=scene.frame.spacing_mm_ZYX)
+    free = (scene.labels_ZYX == 0) & (scene.cavity_mm_ZYX < -1) & (scene.diaphragm_mm_ZYX < -2)
+    free &= (scene.hu_ZYX < -60) & (scene.hu_ZYX > -150) & (np.abs(scene.frame.x_ZYX) > 45)
+    scene.hu_ZYX[free & (distance < reach_mm)] = rng.uniform(2.0, 18.0)
+
+
+def _triple(values: list[T]) -> tuple[T, T, T]:
+    first, second, third = values
+    return first, second, third
