@@ -1,0 +1,1 @@
+"""The nouns every stage shares: errors, cases, volumes, predictor facts, files."""

@@ -1,0 +1,83 @@
+"""Every error flarekit raises on purpose, with its exit code.
+
+    FlarekitError                 1   also: at least one case failed
+    +-- UsageError                2   an option or a name that does not exist
+    +-- InputError                3   nothing to do, or a file that cannot be read
+    |   +-- UnreadableVolumeError 3   one volume: which file, what is wrong, what to do
+    +-- PredictorError            4   a predictor that cannot be trusted
+    |   +-- WeightsMissingError   4
+    |   +-- WeightsHashError      4
+    |   +-- WeightsMismatchError  4
+    +-- DeviceError               5   a device or a precision that is not there
+    +-- OutputError               6   a mask that could not be written
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class FlarekitError(Exception):
+    """An expected failure: one sentence on what happened, one on what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, fix: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.fix})"
+
+
+class UsageError(FlarekitError):
+    """An option, name or combination that does not exist."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(FlarekitError):
+    """No cases, or a case that cannot be used."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class UnreadableVolumeError(InputError):
+    """One file that is not a usable volume."""
+
+    def __init__(self, path: Path, fault: str, *, fix: str) -> None:
+        super().__init__(f"{path}: {fault}", fix=fix)
+        self.path = path
+        self.fault = fault
+
+
+class PredictorError(FlarekitError):
+    """A predictor folder that is missing something or contradicts itself."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class WeightsMissingError(PredictorError):
+    """The weights file that `predictor.toml` names is not there."""
+
+
+class WeightsHashError(PredictorError):
+    """The weights file is not the one that `predictor.toml` describes."""
+
+
+class WeightsMismatchError(PredictorError):
+    """The weights do not fit the architecture, tensor by tensor."""
+
+
+class DeviceError(FlarekitError):
+    """The device or the precision asked for is not available here."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class OutputError(FlarekitError):
+    """A result could not be written."""
+
+    exit_code: ClassVar[int] = 6

@@ -1,0 +1,33 @@
+"""Files that are either complete or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from flarekit.core.errors import OutputError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under a temporary name beside the target, then rename.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            fix="check that the output folder exists, is writable and has space",
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

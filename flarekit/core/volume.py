@@ -1,0 +1,124 @@
+"""A scan in memory, and its orientation.
+
+Axis order, said once: arrays are indexed (Z, Y, X), the reverse of NIfTI's (i, j, k), so that the
+fastest axis comes last. A *stored* array keeps the directions the file has; an *oriented* array has
+Z towards superior, Y towards posterior and X towards the patient's left. Affines map (i, j, k, 1)
+to millimetres in RAS+ (right, anterior, superior), as nibabel does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# World direction (in RAS+) that each oriented axis points to, in the order X, Y, Z.
+_CANONICAL_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What has to be kept of a file so that its mask overlays it.
+
+    Attributes:
+        shape_ZYX: number of voxels along each stored axis.
+        affine: (4, 4) float64, stored index (i, j, k, 1) -> mm, RAS+.
+        header: the file's own header, opaque here; the writer copies it.
+    """
+
+    shape_ZYX: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    header: Any
+
+    @property
+    def spacing_mm_ZYX(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along each stored axis, in mm."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(lengths[2]), float(lengths[1]), float(lengths[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """One channel of one case, in the order the file stores it.
+
+    Attributes:
+        voxels_ZYX: float32, finite.
+        geometry: where the voxels lie.
+        path: the file, for messages.
+        warnings: what was odd about the file and how it was taken.
+    """
+
+    voxels_ZYX: NDArray[np.float32]
+    geometry: Geometry
+    path: Path
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orientation:
+    """How stored axes map to oriented ones.
+
+    Attributes:
+        axes: `axes[k]` is the stored array axis that becomes oriented axis k (both in Z, Y, X).
+        flipped: whether oriented axis k runs against its stored axis.
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    def apply(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of a stored (Z, Y, X) array in oriented axes."""
+        oriented = stored.transpose(self.axes)
+        return oriented[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
+
+    def undo(self, oriented: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of an oriented array in stored axes; the exact inverse of `apply`."""
+        unflipped = oriented[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
+        return unflipped.transpose(tuple(int(axis) for axis in np.argsort(self.axes)))
+
+    def apply_to_axes(self, values: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Reorder per-axis values (a spacing, say) from stored to oriented axes."""
+        return values[self.axes[0]], values[self.axes[1]], values[self.axes[2]]
+
+
+def repaired_directions(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the orthonormal matrix nearest to an affine's axis directions.
+
+    Polar decomposition of the column-normalised 3x3 part: real headers are off by rounding, and
+    sheared ones (gantry tilt) still have one best assignment of axes.
+
+    Args:
+        affine: (4, 4) float64 with linearly independent columns.
+
+    Returns:
+        (3, 3) float64, columns are unit directions of i, j, k in RAS+.
+    """
+    linear = affine[:3, :3]
+    columns = linear / np.linalg.norm(linear, axis=0)
+    u, _, vt = np.linalg.svd(columns)
+    directions: NDArray[np.float64] = u @ vt
+    return directions
+
+
+def orientation_of(affine: NDArray[np.float64]) -> Orientation:
+    """Return the axis permutation and flips that bring a stored array into oriented axes.
+
+    Each stored axis goes to a different anatomical axis; of the 48 ways the one whose directions
+    agree best with the (repaired) affine is taken, so oblique scans are resolved too.
+
+    Args:
+        affine: (4, 4) float64, stored index (i, j, k) -> mm, RAS+.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    # cosine[w, a]: agreement of oriented axis w (X, Y, Z) with stored axis a (i, j, k)
+    cosine = _CANONICAL_RAS.T @ repaired_directions(affine)
+    world, stored = linear_sum_assignment(-np.abs(cosine))
+    stored_of = {int(w): int(a) for w, a in zip(world, stored, strict=True)}
+    # oriented (Z, Y, X) is world axis (2, 1, 0); stored array axis of NIfTI axis a is 2 - a
+    axes = (2 - stored_of[2], 2 - stored_of[1], 2 - stored_of[0])
+    flipped = tuple(bool(cosine[w, stored_of[w]] < 0) for w in (2, 1, 0))
+    return Orientation(axes=axes, flipped=(flipped[0], flipped[1], flipped[2]))

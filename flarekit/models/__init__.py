@@ -1,0 +1,51 @@
+"""Architectures by name: the file `flarekit/models/x.py` is the architecture `x`.
+
+Each such file defines `create(**arguments) -> torch.nn.Module`. Names are known without importing
+torch.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flarekit.core.errors import PredictorError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["create", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all architectures, sorted."""
+    files = Path(__file__).parent.glob("*.py")
+    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+
+
+def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each architecture has its own
+    """Build an architecture with fresh weights.
+
+    Args:
+        name: one of `names()`.
+        arguments: the architecture's own, see its module.
+
+    Raises:
+        UsageError: no such architecture.
+        PredictorError: the architecture does not take these arguments.
+    """
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+        raise UsageError(f"no architecture {name!r}", fix=hint)
+    module = import_module(f"flarekit.models.{name}")
+    try:
+        network: nn.Module = module.create(**arguments)
+    except (TypeError, ValueError) as error:
+        raise PredictorError(
+            f"architecture {name!r} does not take these arguments: {error}",
+            fix=f"see flarekit/models/{name}.py",
+        ) from error
+    return network

@@ -1,0 +1,45 @@
+"""Crop to the body: most of a field of view is air."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_COARSE_VOXELS = 128
+
+
+def body_box(
+    voxels_ZYX: NDArray[np.float32],
+    spacing_mm_ZYX: tuple[float, float, float],
+    *,
+    threshold: float,
+    margin_mm: float,
+) -> tuple[slice, slice, slice]:
+    """Return the box of the largest connected thing brighter than a threshold.
+
+    Searched on a grid thinned to at most 128 voxels an axis, so the box is exact to one thinned
+    voxel, which is added to the margin. A scan with nothing that bright is kept whole.
+
+    Args:
+        voxels_ZYX: one channel.
+        spacing_mm_ZYX: its spacing.
+        threshold: in the channel's own unit (HU for CT).
+        margin_mm: what to add on every side.
+    """
+    import cc3d
+
+    strides = [max(1, -(-n // _COARSE_VOXELS)) for n in voxels_ZYX.shape]
+    bright = voxels_ZYX[:: strides[0], :: strides[1], :: strides[2]] > threshold
+    if not bright.any():
+        return slice(0, voxels_ZYX.shape[0]), slice(0, voxels_ZYX.shape[1]), slice(0, voxels_ZYX.shape[2])
+    body = cc3d.largest_k(bright, k=1, connectivity=6) > 0
+    box = []
+    for axis, (size, stride, spacing) in enumerate(
+        zip(voxels_ZYX.shape, strides, spacing_mm_ZYX, strict=True)
+    ):
+        others = tuple(other for other in range(3) if other != axis)
+        inside = np.flatnonzero(body.any(axis=others))
+        margin = stride + int(np.ceil(margin_mm / spacing))
+        first, last = int(inside[0]) * stride - margin, int(inside[-1]) * stride + margin + 1
+        box.append(slice(max(0, first), min(size, last)))
+    return box[0], box[1], box[2]

@@ -1,0 +1,54 @@
+"""From one voxel grid to another: linear for intensities, nearest for labels.
+
+Both grids share the outer edges of their voxels (`align_corners=False`), so index i of n target
+voxels lies at (i + 0.5) * source / n - 0.5 in source voxels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+
+
+def resampled_shape(shape_ZYX: Shape, spacing_mm: tuple[float, float, float],
+                    target_mm: tuple[float, float, float]) -> Shape:
+    """Return the voxel counts that cover the same extent at another spacing (at least 1 each)."""
+    counts = [
+        max(1, round(n * a / b)) for n, a, b in zip(shape_ZYX, spacing_mm, target_mm, strict=True)
+    ]
+    return counts[0], counts[1], counts[2]
+
+
+def resample_linear(voxels_ZYX: NDArray[np.float32], shape_ZYX: Shape) -> NDArray[np.float32]:
+    """Resample intensities trilinearly in one pass.
+
+    Args:
+        voxels_ZYX: float32.
+        shape_ZYX: voxel counts wanted; the extent stays.
+
+    Returns:
+        float32 of `shape_ZYX`.
+    """
+    if voxels_ZYX.shape == shape_ZYX:
+        return voxels_ZYX
+    import torch
+    from torch.nn import functional
+
+    x_BCZYX = torch.from_numpy(np.ascontiguousarray(voxels_ZYX))[None, None]
+    resampled = functional.interpolate(
+        x_BCZYX, size=shape_ZYX, mode="trilinear", align_corners=False
+    )
+    result: NDArray[np.float32] = resampled[0, 0].numpy()
+    return result
+
+
+def resample_nearest(label_map_ZYX: NDArray[np.uint8], shape_ZYX: Shape) -> NDArray[np.uint8]:
+    """Resample labels: each target voxel takes the source voxel that its centre lies in."""
+    if label_map_ZYX.shape == shape_ZYX:
+        return label_map_ZYX
+    for axis, (source, target) in enumerate(zip(label_map_ZYX.shape, shape_ZYX, strict=True)):
+        index = ((np.arange(target) + 0.5) * source / target).astype(np.intp)
+        label_map_ZYX = np.take(label_map_ZYX, np.minimum(index, source - 1), axis=axis)
+    return label_map_ZYX

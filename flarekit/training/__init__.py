@@ -1,0 +1,1 @@
+"""Training on small machines: from labelled scans to a predictor folder."""
