@@ -1,16 +1,33 @@
+# make demo    environment, install, then a phantom CT segmented: masks, report, picture in demo/
+# make test    what the unmarked tests say; `make check` adds lint, types and import rules
 PYTHON ?= python3
+# where torch comes from; https://download.pytorch.org/whl/cpu spares a CPU machine the CUDA libraries
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test install
+.PHONY: install demo test check format
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "torch==2.13.0"
-	$(BIN)/pip install --quiet --editable ".[picture,dev]"
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch==2.13.0"
+	$(BIN)/pip install --quiet --editable ".[picture,train,dev]"
 	touch $@
+
+demo: install
+	$(BIN)/flarekit demo --output demo
 
 test: install
 	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

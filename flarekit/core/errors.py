@@ -1,15 +1,15 @@
 """Every error flarekit raises on purpose, with its exit code.
 
-    FlarekitError                 1   also: at least one case failed
-    +-- UsageError                2   an option or a name that does not exist
-    +-- InputError                3   nothing to do, or a file that cannot be read
-    |   +-- UnreadableVolumeError 3   one volume: which file, what is wrong, what to do
-    +-- PredictorError            4   a predictor that cannot be trusted
-    |   +-- WeightsMissingError   4
-    |   +-- WeightsHashError      4
-    |   +-- WeightsMismatchError  4
-    +-- DeviceError               5   a device or a precision that is not there
-    +-- OutputError               6   a mask that could not be written
+FlarekitError                 1   also: at least one case failed
++-- UsageError                2   an option or a name that does not exist
++-- InputError                3   nothing to do, or a file that cannot be read
+|   +-- UnreadableVolumeError 3   one volume: which file, what is wrong, what to do
++-- PredictorError            4   a predictor that cannot be trusted
+|   +-- WeightsMissingError   4
+|   +-- WeightsHashError      4
+|   +-- WeightsMismatchError  4
++-- DeviceError               5   a device or a precision that is not there
++-- OutputError               6   a mask that could not be written
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from flarekit.core.errors import OutputError
@@ -15,16 +17,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written, or the disk is full; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # not made from the target's name, which may be as long as the file system allows
+    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written: {error.strerror or error}",
             fix="check that the output folder exists, is writable and has space",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

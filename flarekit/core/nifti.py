@@ -6,33 +6,42 @@ uint8 mask. Bytes are looked at before names are believed.
 
 from __future__ import annotations
 
-import io
-import warnings
+import contextlib
+import logging
+import math
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
-from flarekit.core.volume import Geometry, Volume
+from flarekit.core.volume import Geometry, Volume, largest_shift_mm
+
+_Header: TypeAlias = Any  # nibabel's Nifti1Header or Nifti2Header, which carry no types
 
 AIR_HU = -1024.0
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _DISAGREEMENT_MM = 0.1
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres
 _AGAIN = "download or export the file again"
 # first bytes of things that are often saved under a NIfTI name
 _IMPOSTORS = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the scan", "run `git lfs pull`"),
     (0, b"<!doctype html", "is a web page, not a scan", _AGAIN),
     (0, b"<html", "is a web page, not a scan", _AGAIN),
+    (0, b"<?xml", "is an XML page, not a scan", _AGAIN),
     (128, b"dicm", "is a DICOM file", "convert the series to NIfTI (dcm2niix)"),
     (0, b"objecttype", "is a MetaImage file", "convert it to NIfTI"),
     (0, b"nrrd", "is an NRRD file", "convert it to NIfTI"),
     (0, b"pk\x03\x04", "is a ZIP archive", "unpack it"),
+    (0, _GZIP_MAGIC, "is gzip-compressed twice", "decompress it once (gunzip)"),
 )
+# nibabel reports what it repairs in a header through a logger; the volume's warnings say it instead
+_MUTE = logging.Logger("nifti header", level=logging.CRITICAL)
 
 
 def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
@@ -46,32 +55,35 @@ def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
         UnreadableVolumeError: the file is missing, empty, truncated, not NIfTI, not 3D, or holds
             no real numbers; the message names file, fault and remedy.
     """
-    image, shape_XYZ = _parse(path, _decompressed(path))
-    affine, notes = _affine(path, image)
-    try:
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableVolumeError(
-            path, "holds fewer voxels than its header says", fix=_AGAIN
-        ) from error
-    voxels_ZYX = np.ascontiguousarray(voxels.reshape(shape_XYZ, order="F").T)
+    content = _decompressed(path, _bytes_of(path))
+    header = _header(path, content)
+    shape_XYZ = _three_dimensions(path, _stored_shape(path, header))
+    affine, notes = _affine(path, header, shape_XYZ)
+    voxels_ZYX = _voxels(path, content, header, shape_XYZ)
     finite = np.isfinite(voxels_ZYX)
     if not finite.all():
         notes.append(f"{int((~finite).sum())} voxels are not finite and count as air")
-        voxels_ZYX = np.where(finite, voxels_ZYX, np.float32(air))
-    geometry = Geometry(shape_ZYX=shape_XYZ[::-1], affine=affine, header=image.header)
+        voxels_ZYX[~finite] = air
+    geometry = Geometry(shape_ZYX=shape_XYZ[::-1], affine=affine, header=header)
     return Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path, warnings=tuple(notes))
 
 
 def read_geometry(path: Path) -> Geometry:
     """Read only the geometry, as far as it can be saved from a damaged file.
 
+    Of a file that is not 3D the first three dimensions are taken. An affine that cannot be used is
+    replaced by the identity; the header, which a mask is written with, stays as it is.
+
     Raises:
-        UnreadableVolumeError: not even the header is there.
+        UnreadableVolumeError: not even the header is there, or it counts no voxels.
     """
-    image, shape_XYZ = _parse(path, _decompressed(path, header_only=True))
-    affine, _ = _affine(path, image)
-    return Geometry(shape_ZYX=shape_XYZ[::-1], affine=affine, header=image.header)
+    header = _header(path, _beginning(path, _bytes_of(path, at_most=1 << 16)))
+    x, y, z = (*_stored_shape(path, header), 1, 1)[:3]
+    try:
+        affine, _ = _affine(path, header, (x, y, z))
+    except UnreadableVolumeError:
+        affine = np.eye(4)
+    return Geometry(shape_ZYX=(z, y, x), affine=affine, header=header)
 
 
 def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geometry) -> None:
@@ -79,6 +91,7 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
 
     uint8, slope 1, intercept 0, the scan's first three dimensions and its header geometry, bit by
     bit; gzip-compressed where the name ends in `.gz`; written under a temporary name, then renamed.
+    The scan's header extensions (DICOM tags, mostly) are left out.
 
     Args:
         path: the file to make.
@@ -90,8 +103,9 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
         OutputError: it could not be written.
     """
     if label_map_ZYX.shape != geometry.shape_ZYX or label_map_ZYX.dtype != np.uint8:
-        raise ValueError(f"uint8 {geometry.shape_ZYX} expected, got {label_map_ZYX.dtype} "
-                         f"{label_map_ZYX.shape}")
+        raise ValueError(
+            f"uint8 {geometry.shape_ZYX} expected, got {label_map_ZYX.dtype} {label_map_ZYX.shape}"
+        )
     content = _mask_header(geometry) + np.ascontiguousarray(label_map_ZYX).tobytes()
     if path.suffix == ".gz":
         from isal import igzip
@@ -104,8 +118,12 @@ def blank_geometry() -> Geometry:
     """Return the geometry of a single voxel, for a file of which nothing is known."""
     import nibabel
 
-    image = nibabel.Nifti1Image(np.zeros((1, 1, 1), np.uint8), np.eye(4))
-    return Geometry(shape_ZYX=(1, 1, 1), affine=np.eye(4), header=image.header)
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((1, 1, 1))
+    header.set_sform(np.eye(4), code="scanner")
+    header.set_qform(np.eye(4), code="scanner")
+    header.set_xyzt_units("mm")
+    return Geometry(shape_ZYX=(1, 1, 1), affine=np.eye(4), header=header)
 
 
 def _mask_header(geometry: Geometry) -> bytes:
@@ -122,97 +140,191 @@ def _mask_header(geometry: Geometry) -> bytes:
     return content.ljust(int(header.single_vox_offset), b"\0")
 
 
-def _decompressed(path: Path, *, header_only: bool = False) -> bytes:
+def _bytes_of(path: Path, *, at_most: int = -1) -> bytes:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(at_most)
     except OSError as error:
         raise UnreadableVolumeError(
             path, f"cannot be opened: {error.strerror}", fix="check path and permissions"
         ) from error
-    if not raw:
+    if not content:
         raise UnreadableVolumeError(path, "is empty (0 bytes)", fix=_AGAIN)
+    return content
+
+
+def _decompressed(path: Path, raw: bytes) -> bytes:
     if raw[:2] != _GZIP_MAGIC:
         return raw
-    if header_only:
-        return zlib.decompressobj(wbits=31).decompress(raw, 4096)
-    from isal import igzip, isal_zlib
+    from isal import igzip, igzip_lib
 
     try:
-        return igzip.decompress(raw)
+        content: bytes = igzip.decompress(raw)  # type: ignore[no-untyped-call]
     except EOFError as error:
         raise UnreadableVolumeError(path, "its gzip stream ends early", fix=_AGAIN) from error
-    except (igzip.BadGzipFile, isal_zlib.error) as error:
-        raise UnreadableVolumeError(path, f"its gzip stream is damaged ({error})", fix=_AGAIN) from error
-
-
-def _parse(path: Path, content: bytes) -> tuple[Any, tuple[int, int, int]]:
-    import nibabel
-    from nibabel.spatialimages import HeaderDataError
-
-    for offset, magic, fault, fix in _IMPOSTORS:
-        if content[offset : offset + len(magic)].lower() == magic:
-            raise UnreadableVolumeError(path, fault, fix=fix)
-    size = {int.from_bytes(content[:4], order) for order in ("little", "big")}
-    image_class = (
-        nibabel.Nifti1Image if 348 in size else nibabel.Nifti2Image if 540 in size else None
-    )
-    if image_class is None or len(content) < 348:
-        raise UnreadableVolumeError(path, "is not a NIfTI file", fix="convert it to NIfTI")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            holders = image_class.make_file_map({"image": io.BytesIO(content)})
-            image = image_class.from_file_map(holders)
-    except (HeaderDataError, nibabel.filebasedimages.ImageFileError, ValueError, OSError) as error:
+    except (igzip.BadGzipFile, igzip_lib.IsalError) as error:  # type: ignore[misc]
         raise UnreadableVolumeError(
-            path, f"its header is damaged ({error})", fix="export it again"
+            path, f"its gzip stream is damaged ({error})", fix=_AGAIN
         ) from error
-    if image.get_data_dtype().kind not in "iufb":
+    return content
+
+
+def _beginning(path: Path, raw: bytes) -> bytes:
+    """Return the bytes of the header, or as many as a damaged gzip stream still gives."""
+    if raw[:2] != _GZIP_MAGIC:
+        return raw
+    content = b""
+    with contextlib.suppress(zlib.error):
+        while raw[:2] == _GZIP_MAGIC and len(content) < _HEADER_BYTES:
+            member = zlib.decompressobj(wbits=31)
+            content += member.decompress(raw, _HEADER_BYTES - len(content))
+            raw = member.unused_data
+    if not content:
+        raise UnreadableVolumeError(path, "its gzip stream ends before the header", fix=_AGAIN)
+    return content
+
+
+def _header(path: Path, content: bytes) -> _Header:
+    """Return the header as it stands in the file, nothing repaired."""
+    import nibabel
+
+    text = content[:_HEADER_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for offset, magic, fault, fix in _IMPOSTORS:
+        start = content[offset : offset + len(magic)].lower() if offset else text[: len(magic)]
+        if start == magic:
+            raise UnreadableVolumeError(path, fault, fix=fix)
+    sizes = {int.from_bytes(content[:4], "little"): "<", int.from_bytes(content[:4], "big"): ">"}
+    for size, header_class in ((348, nibabel.Nifti1Header), (540, nibabel.Nifti2Header)):
+        if size in sizes:
+            if len(content) < size:
+                raise UnreadableVolumeError(path, "ends within its header", fix=_AGAIN)
+            header: _Header = header_class(  # type: ignore[no-untyped-call]
+                content[:size], sizes[size], check=False
+            )
+            return header
+    raise UnreadableVolumeError(path, "is not a NIfTI file", fix="convert it to NIfTI")
+
+
+def _stored_shape(path: Path, header: _Header) -> tuple[int, ...]:
+    count = int(header["dim"][0])
+    shape = tuple(int(n) for n in header["dim"][1 : count + 1])
+    if not shape or len(shape) != count or any(n <= 0 for n in shape):
         raise UnreadableVolumeError(
-            path, f"holds {image.get_data_dtype()} voxels", fix="export one real number per voxel"
+            path, f"has no voxels ({count}D, shape {shape})", fix="export it again"
         )
-    return image, _three_dimensions(path, tuple(int(n) for n in image.shape))
+    return shape
 
 
 def _three_dimensions(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if any(n <= 0 for n in shape):
-        raise UnreadableVolumeError(path, f"has no voxels (shape {shape})", fix="export it again")
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+    if len(shape) < 3:
+        raise UnreadableVolumeError(
+            path,
+            f"is {len(shape)}D (shape {shape}), not one 3D scan",
+            fix="export all slices as one 3D file",
+        )
+    if any(n != 1 for n in shape[3:]):
         raise UnreadableVolumeError(
             path, f"is {len(shape)}D (shape {shape}), not one 3D scan", fix="split it into 3D files"
         )
     return shape[0], shape[1], shape[2]
 
 
-def _affine(path: Path, image: Any) -> tuple[NDArray[np.float64], list[str]]:
-    """Return the affine nibabel decides on, and what was odd about it."""
-    header = image.header
-    affine = np.asarray(image.affine, dtype=np.float64)
-    notes: list[str] = []
-    sform, qform = header.get_sform(coded=True)[0], _qform(header)
-    if sform is None and int(header["qform_code"]) == 0:
-        notes.append("has neither sform nor qform: its array order is taken as it is")
-    elif sform is not None and qform is not None:
-        gap_mm = float(np.abs(sform - qform).max())
-        if gap_mm > _DISAGREEMENT_MM:
-            notes.append(f"sform and qform disagree (by up to {gap_mm:.3g}); the sform is used")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+def _voxels(
+    path: Path, content: bytes, header: _Header, shape_XYZ: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """Return the scaled voxels, (Z, Y, X) in memory order."""
+    from nibabel.spatialimages import HeaderDataError
+
+    if header["magic"].item() == header.pair_magic:
+        raise UnreadableVolumeError(
+            path, "is one half of an .hdr/.img pair", fix="convert the pair to one .nii.gz file"
+        )
+    try:
+        header.copy().check_fix(logger=_MUTE)
+        slope, inter = header.get_slope_inter()
+        dtype = header.get_data_dtype()
+    except HeaderDataError as error:
+        raise UnreadableVolumeError(
+            path, f"its header is damaged ({error})", fix="export it again"
+        ) from error
+    if dtype.kind not in "iuf":
+        kind = "complex" if dtype.kind == "c" else "RGB"
+        raise UnreadableVolumeError(
+            path, f"holds {kind} voxels", fix="export one real number per voxel"
+        )
+    start, count = header.get_data_offset() or header.single_vox_offset, math.prod(shape_XYZ)
+    held = max(0, len(content) - start) // dtype.itemsize
+    if held < count:
+        raise UnreadableVolumeError(
+            path, f"holds {held} voxels, its header says {count}", fix=_AGAIN
+        )
+    stored = np.frombuffer(content, dtype, count, start)
+    with np.errstate(over="ignore", invalid="ignore"):
+        voxels = stored.astype(np.float32)
+        if slope is not None:
+            voxels *= np.float32(slope)
+            voxels += np.float32(inter)
+    return voxels.reshape(shape_XYZ[::-1])
+
+
+def _affine(
+    path: Path, header: _Header, shape_XYZ: tuple[int, int, int]
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the affine nibabel decides on, in mm, and what was odd about it."""
+    from nibabel.spatialimages import HeaderDataError
+
+    repaired = header.copy()
+    repaired.check_fix(logger=_MUTE, error_level=100)
+    try:
+        affine = np.array(repaired.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise UnreadableVolumeError(
+            path, f"its qform is damaged ({error})", fix="repair the header's sform or qform"
+        ) from error
+    if _is_singular(affine):
         raise UnreadableVolumeError(
             path, "its affine is singular or not finite", fix="repair the header's sform or qform"
         )
+    notes = _repairs(header, repaired) + _disagreement(repaired, shape_XYZ)
+    mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    if mm != 1.0:
+        notes.append(f"its lengths are in units of {mm:g} mm and are converted")
+        affine[:3] *= mm
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if float(np.abs(directions.T @ directions - np.eye(3)).max()) > 1e-3:
         notes.append("its axes are not orthogonal; the nearest rotation is used to orient it")
     return affine, notes
 
 
-def _qform(header: Any) -> NDArray[np.float64] | None:
+def _is_singular(affine: NDArray[np.float64]) -> bool:
+    if not np.isfinite(affine).all():
+        return True
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3)
+
+
+def _repairs(header: _Header, repaired: _Header) -> list[str]:
+    """Return what nibabel had to change in the header before it used it."""
+    notes = []
+    for field, where in (("pixdim", slice(1, 4)), ("sform_code", ()), ("qform_code", ())):
+        stated, used = header[field][where].tolist(), repaired[field][where].tolist()
+        if not np.array_equal(stated, used, equal_nan=True):
+            notes.append(f"its {field} is not valid: {stated} is taken as {used}")
+    return notes
+
+
+def _disagreement(header: _Header, shape_XYZ: tuple[int, int, int]) -> list[str]:
     from nibabel.spatialimages import HeaderDataError
 
-    if int(header["qform_code"]) == 0:
-        return None
+    sform, qform_code = header.get_sform(coded=True)[0], int(header["qform_code"])
+    if sform is None and qform_code == 0:
+        return ["has neither sform nor qform: its array order is taken as it is"]
+    if sform is None or qform_code == 0:
+        return []
     try:
-        qform: NDArray[np.float64] = header.get_qform()
+        gap_mm = largest_shift_mm(sform, header.get_qform(), shape_XYZ[::-1])
     except (HeaderDataError, ValueError):
-        return None
-    return qform
+        gap_mm = math.inf
+    if gap_mm <= _DISAGREEMENT_MM:
+        return []
+    return [f"sform and qform disagree (by up to {gap_mm:.3g} mm); the sform is used"]

@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flarekit.core.errors import PredictorError
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Architecture(_Facts):
@@ -31,9 +32,9 @@ class Window(_Facts):
     """CT intensities: clip to [low_hu, high_hu], then (x - mean) / std."""
 
     kind: Literal["window"] = "window"
-    low_hu: float
-    high_hu: float
-    mean: float
+    low_hu: Number
+    high_hu: Number
+    mean: Number
     std: Positive
 
     @model_validator(mode="after")
@@ -59,8 +60,8 @@ class Channel(_Facts):
 class BodyCrop(_Facts):
     """Crop to the box of the largest thing brighter than `threshold` (first channel)."""
 
-    threshold: float
-    margin_mm: Annotated[float, Field(ge=0)] = 5.0
+    threshold: Number
+    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
 
 
 class Grid(_Facts):
@@ -74,7 +75,7 @@ class Grid(_Facts):
 
     spacing_mm_ZYX: tuple[Positive, Positive, Positive]
     tile_ZYX: tuple[Count, Count, Count]
-    step: Annotated[float, Field(gt=0, le=1)] = 0.5
+    step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
 
 
 class Rule(_Facts):
@@ -82,13 +83,13 @@ class Rule(_Facts):
 
     name: str
     labels: tuple[str, ...]
-    value: float | None = None
+    value: Number | None = None
 
 
 class Weights(_Facts):
     """The weights file beside the facts."""
 
-    file: str = "model.safetensors"
+    file: Annotated[str, Field(pattern=r"^[^/\\]+$")] = "model.safetensors"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     parameters: Count
 
@@ -109,7 +110,7 @@ class PredictorSpec(_Facts):
     channels: tuple[Channel, ...] = Field(min_length=1)
     crop: BodyCrop | None = None
     grid: Grid
-    labels: dict[str, Annotated[int, Field(ge=1, le=255)]] = Field(min_length=1)
+    labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
     weights: Weights
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -148,14 +149,16 @@ def parse_spec(content: Mapping[str, Any], *, source: str) -> PredictorSpec:
     """Check and type the content of a `predictor.toml`.
 
     Raises:
-        PredictorError: naming the first field that is missing, unknown or out of range.
+        PredictorError: naming the fields that are missing, unknown or out of range, three at most.
     """
     try:
         return PredictorSpec.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "predictor.toml"
-        raise PredictorError(f"{source}: {where}: {first['msg']}", fix="correct that field") from error
+        faults = [
+            f"{'.'.join(str(part) for part in fault['loc']) or 'the whole'}: {fault['msg']}"
+            for fault in error.errors()[:3]
+        ]
+        raise PredictorError(f"{source}: {'; '.join(faults)}", fix="correct that") from error
 
 
 def read_spec(folder: Path) -> PredictorFolder:

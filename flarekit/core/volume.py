@@ -34,7 +34,7 @@ class Geometry:
     header: Any
 
     @property
-    def spacing_mm_ZYX(self) -> tuple[float, float, float]:
+    def spacing_mm_ZYX(self) -> tuple[float, float, float]:  # noqa: N802 - axis letters
         """Distance between neighbouring voxels along each stored axis, in mm."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(lengths[2]), float(lengths[1]), float(lengths[0])
@@ -55,6 +55,23 @@ class Volume:
     geometry: Geometry
     path: Path
     warnings: tuple[str, ...] = ()
+
+
+def largest_shift_mm(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape_ZYX: tuple[int, int, int]
+) -> float:
+    """Return how far apart, at most, two affines put the same voxel of a grid.
+
+    Two affines drift apart linearly, so a corner of the grid is where they differ most.
+
+    Args:
+        one: (4, 4) float64, stored index (i, j, k, 1) -> mm.
+        other: likewise.
+        shape_ZYX: number of voxels along each stored axis.
+    """
+    z, y, x = shape_ZYX
+    corners = np.array([(i, j, k, 1) for i in (0, x - 1) for j in (0, y - 1) for k in (0, z - 1)])
+    return float(np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Architectures by name: the file `flarekit/models/x.py` is the architecture `x`.
 
-Each such file defines `create(**arguments) -> torch.nn.Module`. Names are known without importing
+Each such file defines `create(**arguments) -> torch.nn.Module` and `official_names(module)`, which
+maps the authors' tensor names onto ours. Names are known without importing
 torch.
 """
 
@@ -12,11 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import PredictorError, UsageError
+from flarekit.models._official import load_official_state_dict, official_state_dict_keys
+from flarekit.models._weights import load_weights, own_tensors, save_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["create", "names"]
+__all__ = [
+    "create",
+    "load_official_state_dict",
+    "load_weights",
+    "names",
+    "official_state_dict_keys",
+    "own_tensors",
+    "save_weights",
+]
 
 
 def names() -> tuple[str, ...]:

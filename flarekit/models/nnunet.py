@@ -6,7 +6,7 @@ Isensee et al., Nature Methods 18 (2021) 203-211; blocks from dynamic-network-ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -69,3 +69,15 @@ def create(
         **{block_count: list(n_conv_per_stage)},
     )
     return network
+
+
+def official_names(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each tensor with all the names that nnU-Net lists it under.
+
+    The module is nnU-Net's own, so the names are; tensors that are registered twice share memory.
+    """
+    aliases: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        aliases.setdefault(id(tensor), []).append(name)
+    for names in aliases.values():
+        yield names[0], tuple(names)

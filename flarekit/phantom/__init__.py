@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flarekit.phantom.files import save_phantom
 from flarekit.phantom.scan import Phantom, abdomen_phantom
 
-__all__ = ["Phantom", "abdomen_phantom"]
+__all__ = ["Phantom", "abdomen_phantom", "save_phantom"]

@@ -31,7 +31,8 @@ def body_box(
     strides = [max(1, -(-n // _COARSE_VOXELS)) for n in voxels_ZYX.shape]
     bright = voxels_ZYX[:: strides[0], :: strides[1], :: strides[2]] > threshold
     if not bright.any():
-        return slice(0, voxels_ZYX.shape[0]), slice(0, voxels_ZYX.shape[1]), slice(0, voxels_ZYX.shape[2])
+        z, y, x = voxels_ZYX.shape
+        return slice(0, z), slice(0, y), slice(0, x)
     body = cc3d.largest_k(bright, k=1, connectivity=6) > 0
     box = []
     for axis, (size, stride, spacing) in enumerate(

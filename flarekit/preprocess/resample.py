@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 Shape = tuple[int, int, int]
 
 
-def resampled_shape(shape_ZYX: Shape, spacing_mm: tuple[float, float, float],
-                    target_mm: tuple[float, float, float]) -> Shape:
+def resampled_shape(
+    shape_ZYX: Shape, spacing_mm: tuple[float, float, float], target_mm: tuple[float, float, float]
+) -> Shape:
     """Return the voxel counts that cover the same extent at another spacing (at least 1 each)."""
     counts = [
         max(1, round(n * a / b)) for n, a, b in zip(shape_ZYX, spacing_mm, target_mm, strict=True)
@@ -36,7 +37,10 @@ def resample_linear(voxels_ZYX: NDArray[np.float32], shape_ZYX: Shape) -> NDArra
     import torch
     from torch.nn import functional
 
-    x_BCZYX = torch.from_numpy(np.ascontiguousarray(voxels_ZYX))[None, None]
+    source = np.ascontiguousarray(voxels_ZYX)
+    if not source.flags.writeable or min(source.strides) < 0:  # torch takes neither
+        source = source.copy()
+    x_BCZYX = torch.from_numpy(source)[None, None]
     resampled = functional.interpolate(
         x_BCZYX, size=shape_ZYX, mode="trilinear", align_corners=False
     )

@@ -1,7 +1,7 @@
 """Train a predictor from its recipe, or export the checkpoint of a run.
 
-    python -m flarekit.training run    weights/abdomen_ct/recipe.toml DATASET RUN_DIR --minutes 75
-    python -m flarekit.training export weights/abdomen_ct/recipe.toml RUN_DIR weights/abdomen_ct
+python -m flarekit.training run    weights/abdomen_ct/recipe.toml DATASET RUN_DIR --minutes 75
+python -m flarekit.training export weights/abdomen_ct/recipe.toml RUN_DIR weights/abdomen_ct
 """
 
 from __future__ import annotations

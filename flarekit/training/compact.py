@@ -114,7 +114,8 @@ def _step(
     samples = []
     for _ in range(facts.batch):
         pool = phantoms if phantoms and rng.random() < facts.phantom_share else real
-        samples.append(draw_sample(pool[rng.integers(len(pool))], facts.tile_ZYX, rng))
+        case = pool[int(rng.integers(len(pool)))]
+        samples.append(draw_sample(case, facts.tile_ZYX, recipe.spec.grid.spacing_mm_ZYX, rng))
     image = torch.stack([sample[0] for sample in samples]).to(device)
     classes = torch.stack([sample[1] for sample in samples]).to(device)
     unlabelled = tuple(
@@ -125,11 +126,12 @@ def _step(
     loss = torch.zeros((), device=device)
     weights = [0.5**level for level in range(min(3, len(outputs)))]
     for weight, logits in zip(weights, outputs, strict=False):
-        scaled = functional.interpolate(classes[:, None].float(), size=logits.shape[2:],
-                                        mode="nearest-exact")[:, 0].long()
+        scaled = functional.interpolate(
+            classes[:, None].float(), size=logits.shape[2:], mode="nearest-exact"
+        )[:, 0].long()
         loss = loss + weight / sum(weights) * partial_label_loss(logits, scaled, unlabelled)
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(state.network.parameters(), 2.0)
     state.optimiser.step()
     state.step += 1

@@ -25,28 +25,29 @@ def partial_label_loss(
     Returns:
         A scalar: mean cross entropy + (1 - mean Dice).
     """
-    log_p = functional.log_softmax(logits_BKZYX.float(), dim=1)
-    maybe = classes_BZYX == MAYBE
-    target = torch.where(maybe, 0, classes_BZYX)
-    picked = log_p.gather(1, target[:, None])[:, 0]
+    logits_BKN = logits_BKZYX.float().flatten(2)
+    classes_BN = classes_BZYX.flatten(1)
+    maybe_BN = classes_BN == MAYBE
+    p_BKN = logits_BKN.softmax(dim=1)
+    cross_entropy = functional.cross_entropy(
+        logits_BKN, classes_BN, ignore_index=MAYBE, reduction="sum"
+    )
     if unlabelled:
-        either = torch.logsumexp(log_p[:, [0, *unlabelled]], dim=1)
-        picked = torch.where(maybe, either, picked)
-    cross_entropy = -picked.mean()
-    return cross_entropy + 1.0 - _mean_dice(log_p.exp(), target, ~maybe)
+        sample, voxel = maybe_BN.nonzero(as_tuple=True)
+        either = sum((p_BKN[sample, k, voxel] for k in unlabelled), p_BKN[sample, 0, voxel])
+        cross_entropy = cross_entropy - either.clamp_min(1e-8).log().sum()
+    return cross_entropy / classes_BN.numel() + 1.0 - _mean_dice(p_BKN, classes_BN, maybe_BN)
 
 
 def _mean_dice(
-    p_BKZYX: torch.Tensor, target_BZYX: torch.Tensor, known_BZYX: torch.Tensor
+    p_BKN: torch.Tensor, classes_BN: torch.Tensor, maybe_BN: torch.Tensor
 ) -> torch.Tensor:
-    count = p_BKZYX.shape[1]
-    known = known_BZYX.reshape(-1).float()
-    target = target_BZYX.reshape(-1)
-    p_NK = p_BKZYX.movedim(1, -1).reshape(-1, count)
-    p_target = p_NK.gather(1, target[:, None])[:, 0] * known
-    overlap = torch.zeros(count).index_add(0, target, p_target)
-    truth = torch.zeros(count).index_add(0, target, known)
-    predicted = known @ p_NK
+    known = (~maybe_BN).float()
+    target = classes_BN.masked_fill(maybe_BN, 0)
+    is_class = torch.zeros_like(p_BKN).scatter_(1, target[:, None], known[:, None])
+    overlap = (p_BKN * is_class).sum(dim=(0, 2))
+    truth = is_class.sum(dim=(0, 2))
+    predicted = torch.einsum("bkn,bn->k", p_BKN, known)
     dice = (2 * overlap + 1) / (truth + predicted + 1)
     present = truth[1:] > 0
     return dice[1:][present].mean() if bool(present.any()) else dice.new_ones(())

@@ -43,11 +43,17 @@ class TrainingFacts(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A predictor to make and how to train it; `predictor` is the raw table for export."""
+    """A predictor to make and how to train it.
+
+    Attributes:
+        predictor: the raw `[predictor]` table, for export.
+        provenance: the raw `[provenance]` table: data, licence and command, for the card.
+    """
 
     spec: PredictorSpec
     training: TrainingFacts
     predictor: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -61,5 +67,8 @@ def read_recipe(path: Path) -> Recipe:
     predictor = content["predictor"]
     spec = parse_spec({**predictor, "weights": _NO_WEIGHTS_YET}, source=str(path))
     return Recipe(
-        spec=spec, training=TrainingFacts.model_validate(content["training"]), predictor=predictor
+        spec=spec,
+        training=TrainingFacts.model_validate(content["training"]),
+        predictor=predictor,
+        provenance=content["provenance"],
     )

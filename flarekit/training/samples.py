@@ -64,8 +64,11 @@ def phantom_cases(spec: PredictorSpec, facts: TrainingFacts) -> Iterator[Trainin
     for seed in range(*facts.phantom_seeds):
         phantom = abdomen_phantom(seed)
         geometry = Geometry(shape_ZYX=phantom.labels_ZYX.shape, affine=phantom.affine, header=None)
-        volume = Volume(voxels_ZYX=phantom.hu_ZYX.astype(np.float32), geometry=geometry,
-                        path=Path(f"phantom-{seed}"))
+        volume = Volume(
+            voxels_ZYX=phantom.hu_ZYX.astype(np.float32),
+            geometry=geometry,
+            path=Path(f"phantom-{seed}"),
+        )
         prepared = prepare([volume], spec)
         classes = _as_classes(prepared.grid_labels(phantom.labels_ZYX), spec)
         yield _case(f"phantom-{seed}", prepared.tensor_CZYX[0], classes)
@@ -97,12 +100,16 @@ def _case(case_id: str, image: NDArray[np.float32], classes: NDArray[np.uint8]) 
         if index not in (0, MAYBE):
             voxels = np.argwhere(classes == index).astype(np.int32)
             centres[int(index)] = voxels[:: max(1, len(voxels) // 2000)]
-    return TrainingCase(case_id=case_id, image_ZYX=image.astype(np.float16), classes_ZYX=classes,
-                        centres=centres)
+    return TrainingCase(
+        case_id=case_id, image_ZYX=image.astype(np.float16), classes_ZYX=classes, centres=centres
+    )
 
 
 def draw_sample(
-    case: TrainingCase, tile_ZYX: tuple[int, int, int], rng: np.random.Generator
+    case: TrainingCase,
+    tile_ZYX: tuple[int, int, int],
+    spacing_mm_ZYX: tuple[float, float, float],
+    rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cut one augmented sample.
 
@@ -120,7 +127,7 @@ def draw_sample(
     else:
         centre = rng.uniform(0, shape)
     image, classes = _cut(case, np.round(centre).astype(int), tile_ZYX)
-    image, classes = _turn_and_scale(image, classes, tile_ZYX, rng)
+    image, classes = _turn_and_scale(image, classes, tile_ZYX, spacing_mm_ZYX, rng)
     return _change_intensity(image, rng), classes
 
 
@@ -145,6 +152,7 @@ def _turn_and_scale(
     image: torch.Tensor,
     classes: torch.Tensor,
     tile_ZYX: tuple[int, int, int],
+    spacing_mm_ZYX: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample the tile from its larger surroundings under a random rotation and scaling."""
@@ -158,14 +166,21 @@ def _turn_and_scale(
         matrix = matrix @ turn
     tile_XYZ = np.array(tile_ZYX[::-1], float)
     room_XYZ = np.array(image.shape[::-1], float)
+    spacing_XYZ = np.array(spacing_mm_ZYX[::-1])
+    in_voxels = matrix * spacing_XYZ[None, :] / spacing_XYZ[:, None]
     theta = np.zeros((1, 3, 4), np.float32)
-    # voxels here are taken as isotropic in plane only: Z rotations dominate, the others are small
-    theta[0, :, :3] = matrix * tile_XYZ[None, :] / room_XYZ[:, None]
+    theta[0, :, :3] = in_voxels * tile_XYZ[None, :] / room_XYZ[:, None]
     grid = functional.affine_grid(torch.from_numpy(theta), [1, 1, *tile_ZYX], align_corners=False)
-    turned = functional.grid_sample(image[None, None], grid, mode="bilinear",
-                                    padding_mode="border", align_corners=False)
-    turned_classes = functional.grid_sample(classes[None, None].float(), grid, mode="nearest",
-                                            padding_mode="border", align_corners=False)
+    turned = functional.grid_sample(
+        image[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    turned_classes = functional.grid_sample(
+        classes[None, None].float(),
+        grid,
+        mode="nearest",
+        padding_mode="border",
+        align_corners=False,
+    )
     return turned[0], turned_classes[0, 0].long()
 
 
@@ -178,8 +193,9 @@ def _change_intensity(image: torch.Tensor, rng: np.random.Generator) -> torch.Te
     if rng.random() < 0.6:
         image = image * math.exp(float(rng.normal(0, 0.12))) + float(rng.normal(0, 0.12))
     if rng.random() < 0.2:
-        image = functional.avg_pool3d(image[None], (1, 3, 3), stride=1, padding=(0, 1, 1),
-                                      count_include_pad=False)[0]
+        image = functional.avg_pool3d(
+            image[None], (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False
+        )[0]
     if rng.random() < 0.4:
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         noise = torch.randn(image.shape, generator=generator)

@@ -1,0 +1,96 @@
+"""What a run says: progress bars on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.console import Console as RichConsole
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from flarekit.core.records import CaseRecord
+
+
+class Console:
+    """Progress and messages of one run, on stderr; stdout is left to results.
+
+    Args:
+        verbose: also debug messages, with tracebacks.
+        quiet: errors only.
+    """
+
+    def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._bars = self._progress_bars() if self._rich.is_terminal and not quiet else None
+        self._start_logging(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+    def _progress_bars(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        bars = Progress(*columns, console=self._rich, transient=True)
+        self._case_bar = bars.add_task("cases", total=None)
+        self._tile_bar = bars.add_task("tiles", total=None, visible=False)
+        return bars
+
+    def _start_logging(self, level: int) -> None:
+        handler: logging.Handler
+        if self._bars is not None:
+            handler = RichHandler(console=self._rich, show_time=False, show_path=False)
+            handler.setFormatter(logging.Formatter("%(message)s"))
+        else:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger = logging.getLogger("flarekit")
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+    def __enter__(self) -> Console:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line, unless quiet."""
+        if not self._quiet:
+            self._rich.print(line, markup=False)
+
+    def error(self, message: str, fix: str | None) -> None:
+        """Print an error and what to do about it, in one line."""
+        self._rich.print(f"error: {message}" + (f"; {fix}" if fix else ""), markup=False)
+
+    def start_case(self, case_id: str, index: int, total: int) -> None:
+        """Show that a case begins."""
+        if self._bars is None:
+            self.say(f"[{index + 1}/{total}] {case_id}")
+            return
+        self._bars.update(
+            self._case_bar, total=total, completed=index, description=f"case {case_id}"
+        )
+        self._bars.reset(self._tile_bar, visible=False)
+
+    def tiles(self, done: int, total: int) -> None:
+        """Show how many tiles of the case are done."""
+        if self._bars is not None:
+            self._bars.update(self._tile_bar, completed=done, total=total, visible=True)
+
+    def end_case(self, record: CaseRecord) -> None:
+        """Say what became of a case."""
+        if self._bars is not None:
+            self._bars.advance(self._case_bar)
+        if record.error is not None:
+            left = f"an empty mask is at {record.mask}" if record.mask else "no mask was written"
+            self.error(f"case {record.case_id}: {record.error}", f"{record.fix}; {left}")
+            return
+        stages = ", ".join(f"{name} {value:.1f} s" for name, value in record.seconds.items())
+        self.say(f"{record.case_id}: {sum(record.seconds.values()):.1f} s ({stages})")

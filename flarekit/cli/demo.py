@@ -1,0 +1,58 @@
+"""`flarekit demo`: a phantom CT in; mask, report and picture out, checked against the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from flarekit.cli.console import Console
+from flarekit.cli.predict import close_run
+from flarekit.core.errors import OutputError
+from flarekit.core.files import write_atomically
+from flarekit.core.nifti import read_nifti
+from flarekit.evaluation.dice import dice_per_label
+from flarekit.phantom import save_phantom
+from flarekit.pipeline.predictors import find_predictor
+from flarekit.pipeline.report import write_report
+from flarekit.pipeline.segment import Options, segment_folder
+
+_PREDICTOR = "abdomen_ct"
+
+
+def run_demo(output_dir: Path, seed: int, options: Options, console: Console) -> int:
+    """Make `inputs/`, `truth/`, `outputs/` and `report/` in a folder; return the exit code."""
+    case_id = f"phantom_{seed}"
+    inputs, outputs, report = (output_dir / name for name in ("inputs", "outputs", "report"))
+    truth = output_dir / "truth" / f"{case_id}.nii.gz"
+    try:
+        for folder in (inputs, truth.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output_dir}: cannot be made: {error.strerror}",
+            fix="name a folder that can be written",
+        ) from error
+    console.say(f"generating phantom CT {seed}")
+    save_phantom(seed, scan=inputs / f"{case_id}_0000.nii.gz", labels=truth)
+    predictor = find_predictor(_PREDICTOR)
+    with console:
+        record = segment_folder(predictor, inputs, outputs, options, console)
+        write_report(record, predictor.spec, inputs, report)
+    if record.failed:
+        return close_run(record, console)
+    masks = [read_nifti(path).voxels_ZYX.astype(np.uint8) for path in (outputs / truth.name, truth)]
+    scores = dice_per_label(masks[0], masks[1], predictor.spec.labels)
+    write_atomically(report / "dice.json", (json.dumps(scores, indent=2) + "\n").encode())
+    table = Table("label", "Dice", title=f"{case_id}: mask against the phantom's own truth")
+    for name, score in scores.items():
+        table.add_row(name.replace("_", " "), f"{score:.3f}")
+    RichConsole().print(table)
+    console.say(
+        f"mask {outputs / truth.name}, picture {report / f'{case_id}.png'}, "
+        f"figures {report / 'efficiency.json'}"
+    )
+    return 0

@@ -1,0 +1,142 @@
+"""`flarekit`: the commands, and what their exit codes mean.
+
+Heavy imports stand inside the commands, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+
+import flarekit
+
+EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed (each is named);
+2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be trusted;
+5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
+
+app = typer.Typer(
+    name="flarekit",
+    help="From a trained 3D segmentation network to a challenge submission.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"flarekit {flarekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _flarekit(
+    version: Annotated[  # noqa: ARG001 - acted on by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """From a trained 3D segmentation network to a challenge submission."""
+
+
+@app.command(epilog=EXIT_CODES)
+def predict(
+    input_dir: Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")],
+    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+    predictor: Annotated[
+        str,
+        typer.Option(
+            "--predictor",
+            "-p",
+            envvar="FLAREKIT_PREDICTOR",
+            help="A name (see `flarekit predictors`) or a predictor folder.",
+        ),
+    ] = "abdomen_ct",
+    convention: Annotated[
+        str | None, typer.Option(help="Input and output layout; the predictor's own by default.")
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    on_error: Annotated[
+        Literal["mask", "skip", "stop"],
+        typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
+    ] = "mask",
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for stage times (efficiency.json) and a picture of every case."),
+    ] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment every scan of a folder."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.predict import run_predict
+    from flarekit.pipeline.segment import Options
+
+    options = Options(convention=convention, device=device, precision=precision, on_error=on_error)
+    console = Console(verbose=verbose, quiet=quiet)
+    raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, report, console))
+
+
+@app.command()
+def predictors(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array on stdout.")] = False,
+) -> None:
+    """List the predictors at hand and whether their weights are whole."""
+    from flarekit.cli.predictors import list_predictors
+
+    list_predictors(as_json=as_json)
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path(
+        "demo"
+    ),
+    seed: Annotated[
+        int, typer.Option(help="Which phantom; those from 1000 to 1023 were trained on.")
+    ] = 1,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Generate a phantom CT, segment it, and compare with the phantom's truth."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.demo import run_demo
+    from flarekit.pipeline.segment import Options
+
+    options = Options(device=device, precision=precision)
+    raise typer.Exit(run_demo(output_dir, seed, options, Console()))
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's form
+    raise SystemExit(128 + signum)
+
+
+def main() -> None:
+    """Run the command line; every expected error becomes one line and an exit code."""
+    from flarekit.core.errors import FlarekitError
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except FlarekitError as error:
+        sys.stderr.write(f"error: {error.message}; {error.fix}\n")
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""`flarekit predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flarekit.cli.console import Console
+from flarekit.core.records import RunRecord
+from flarekit.pipeline.predictors import find_predictor
+from flarekit.pipeline.report import write_report
+from flarekit.pipeline.segment import Options, segment_folder
+
+
+def run_predict(
+    name: str,
+    input_dir: Path,
+    output_dir: Path,
+    options: Options,
+    report_dir: Path | None,
+    console: Console,
+) -> int:
+    """Segment a folder, say what happened, and return the exit code."""
+    predictor = find_predictor(name)
+    with console:
+        record = segment_folder(predictor, input_dir, output_dir, options, console)
+        if report_dir is not None:
+            write_report(record, predictor.spec, input_dir, report_dir)
+    return close_run(record, console)
+
+
+def close_run(record: RunRecord, console: Console) -> int:
+    """Say what the whole run came to; the last line of a failed run names every failed case."""
+    total = len(record.cases) + len(record.not_run)
+    if not record.failed:
+        console.say(f"{total} of {total} cases segmented")
+        return 0
+    names = ", ".join(case.case_id for case in record.failed)
+    left_out = f"; not run: {', '.join(record.not_run)}" if record.not_run else ""
+    reason = record.failed[0].error if len(record.failed) == 1 else "see above"
+    console.error(
+        f"{len(record.failed)} of {total} cases failed: {names} ({reason}){left_out}", None
+    )
+    return 1

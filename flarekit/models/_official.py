@@ -1,0 +1,98 @@
+"""The authors' checkpoints: their tensor names, mapped onto ours, strictly.
+
+An architecture's file defines `official_names(module)`, which yields each of our modules (or
+tensors) with the names that the authors' code has for it: first the one under which their state
+dict lists it first, then its aliases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from flarekit.core.errors import WeightsMismatchError
+from flarekit.models._weights import own_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def official_state_dict_keys(name: str, module: nn.Module) -> tuple[str, ...]:
+    """Return the keys that the authors' module would have, aliases included.
+
+    Args:
+        name: the architecture.
+        module: built by `create(name, ...)`.
+    """
+    return tuple(key for keys in _keys_of(name, module).values() for key in keys)
+
+
+def load_official_state_dict(
+    name: str, module: nn.Module, state_dict: Mapping[str, torch.Tensor]
+) -> None:
+    """Fill a module from a state dict with the authors' names.
+
+    Strict both ways: every tensor of theirs is used or is a known alias equal to a used one, every
+    tensor of ours is set.
+
+    Args:
+        name: the architecture.
+        module: built by `create(name, ...)`.
+        state_dict: the authors'.
+
+    Raises:
+        WeightsMismatchError: listing what is missing, left over, misshapen or contradictory.
+    """
+    import torch
+
+    own, keys_of = own_tensors(module), _keys_of(name, module)
+    known = {key for keys in keys_of.values() for key in keys}
+    faults = [f"{key} is not known" for key in state_dict if key not in known]
+    found: dict[str, torch.Tensor] = {}
+    for ours, keys in keys_of.items():
+        present = [key for key in keys if key in state_dict]
+        if not present:
+            faults.append(f"{keys[0]} is missing")
+            continue
+        tensor = state_dict[present[0]]
+        if tensor.shape != own[ours].shape:
+            faults.append(f"{present[0]} is {list(tensor.shape)}, not {list(own[ours].shape)}")
+        faults += [
+            f"{alias} differs from {present[0]}"
+            for alias in present[1:]
+            if not torch.equal(state_dict[alias], tensor)
+        ]
+        found[ours] = tensor
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise WeightsMismatchError(
+            f"the state dict is not {name}'s: {'; '.join(faults[:5])}{more}",
+            fix="build the architecture with the arguments of that checkpoint",
+        )
+    with torch.no_grad():
+        for ours, tensor in found.items():
+            own[ours].copy_(tensor)
+
+
+def _keys_of(name: str, module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the official keys of each of our tensors."""
+    mapped: dict[str, tuple[str, ...]] = {}
+    own = own_tensors(module)
+    for ours, theirs in _official_names(name, module):
+        for tensor in own:
+            if tensor == ours or tensor.startswith(f"{ours}."):
+                leaf = tensor[len(ours) :]
+                mapped[tensor] = tuple(f"{key}{leaf}" for key in theirs)
+    unmapped = sorted(own.keys() - mapped.keys())
+    if unmapped:
+        raise AssertionError(f"{name}: no official name for {unmapped}")
+    return mapped
+
+
+def _official_names(name: str, module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+    names: Iterator[tuple[str, tuple[str, ...]]] = import_module(
+        f"flarekit.models.{name}"
+    ).official_names(module)
+    return names

@@ -1,0 +1,68 @@
+"""Weights on disk: one safetensors file, tensors under the module's own names, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flarekit.core.errors import WeightsMismatchError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return every parameter and persistent buffer of a module under its first name only.
+
+    Modules that are registered twice (nnU-Net's decoder holds the encoder) appear once.
+    """
+    persistent = module.state_dict(keep_vars=True)
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: tensor.detach() for name, tensor in named if name in persistent}
+
+
+def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> None:
+    """Write a module's tensors; floating-point ones are converted to `dtype`."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in own_tensors(module).items()
+    }
+    save_file(tensors, path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill a module from a safetensors file, strictly: nothing missing, nothing left over.
+
+    Raises:
+        WeightsMismatchError: not a safetensors file, or names or shapes that do not fit.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    fix = "the file belongs to another architecture or other arguments; export it again"
+    try:
+        stored = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsMismatchError(
+            f"{path}: is not a safetensors file: {error}", fix=fix
+        ) from error
+    own = own_tensors(module)
+    faults = [f"{name} is missing" for name in sorted(own.keys() - stored.keys())]
+    faults += [f"{name} is not the network's" for name in sorted(stored.keys() - own.keys())]
+    faults += [
+        f"{name} is {list(stored[name].shape)}, the network needs {list(own[name].shape)}"
+        for name in sorted(own.keys() & stored.keys())
+        if stored[name].shape != own[name].shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise WeightsMismatchError(
+            f"{path}: does not fit the network: {'; '.join(faults[:3])}{more}", fix=fix
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])

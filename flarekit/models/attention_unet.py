@@ -1,0 +1,221 @@
+"""VGG13 attention U-Net with deep supervision: the FLARE23 network, 2D axial slices.
+
+Paper: "FLARE23 attention U-Net" (VGG13-BN encoder, four attention decoders, heads at every level),
+method section and figure 1; 24,496,331 parameters at full width with 15 classes.
+
+The paper's "attention" multiplies nothing: features are replaced by sigmoid(ReLU(features)), values
+in [0.5, 1). It is kept literally, since the authors' weights need it.
+
+Shape letters: B slices, C channels, K classes, Y X in-plane axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_ENCODER = (64, 128, 256, 512, 512)
+_HEAD = 16
+
+
+class SliceBatchNorm(nn.BatchNorm2d):
+    """BatchNorm whose inference can use each slice's own statistics.
+
+    The authors' script never calls `eval()` and feeds one slice at a time, so their weights were
+    measured on the statistics of that slice. With `batch_statistics` the same is computed for every
+    slice of a batch by itself; the running statistics are used otherwise.
+    """
+
+    def __init__(self, channels: int, *, batch_statistics: bool) -> None:
+        super().__init__(channels, eps=1e-5)
+        self.batch_statistics = batch_statistics
+
+    def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
+        """Normalise, shape kept."""
+        if self.batch_statistics and not self.training:
+            return functional.instance_norm(
+                features_BCYX, weight=self.weight, bias=self.bias, eps=self.eps
+            )
+        normalised: torch.Tensor = super().forward(features_BCYX)
+        return normalised
+
+
+class ConvUnit(nn.Module):
+    """3x3 convolution, BatchNorm, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, batch_statistics: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm = SliceBatchNorm(channels_out, batch_statistics=batch_statistics)
+
+    def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return (B, channels_out, Y, X)."""
+        return functional.relu(self.norm(self.conv(features_BCYX)))
+
+
+class AttentionDecoder(nn.Module):
+    """Upsample, join the skip, squash to [0.5, 1), refine.
+
+    Where upsampled and skip features differ in width, one and the same convolution narrows the
+    upsampled ones before they are joined and the joined ones after.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_skip: int, *, refine: bool, batch_statistics: bool
+    ) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(channels_in, channels_in, 2, stride=2)
+        self.narrow = nn.Conv2d(2 * channels_skip, channels_skip, 3, padding=1)
+        self.narrow_first = channels_in == 2 * channels_skip
+        self.refine = nn.Sequential(
+            *[
+                ConvUnit(channels_skip, channels_skip, batch_statistics=batch_statistics)
+                for _ in range(2 if refine else 0)
+            ]
+        )
+
+    def forward(self, features_BCYX: torch.Tensor, skip_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the skip's shape."""
+        raised = self.up(features_BCYX)
+        if self.narrow_first:
+            raised = self.narrow(raised)
+        joined = self.narrow(torch.cat([raised, skip_BCYX], dim=1))
+        refined: torch.Tensor = self.refine(torch.sigmoid(functional.relu(joined)))
+        return refined
+
+
+class AttentionUNet(nn.Module):
+    """See the module's docstring and `create`."""
+
+    def __init__(
+        self,
+        *,
+        input_channels: int,
+        num_classes: int,
+        width: float,
+        deep_supervision: bool,
+        batch_statistics: bool,
+    ) -> None:
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        widths = [_scaled(channels, width) for channels in _ENCODER]
+        head = _scaled(_HEAD, width)
+        stages, channels = [], input_channels
+        for stage_width in widths:
+            first = ConvUnit(channels, stage_width, batch_statistics=batch_statistics)
+            second = ConvUnit(stage_width, stage_width, batch_statistics=batch_statistics)
+            stages.append(nn.Sequential(first, second))
+            channels = stage_width
+        self.encoder = nn.ModuleList(stages)
+        self.decoders = nn.ModuleList()  # deepest first
+        for level in (3, 2, 1, 0):
+            decoder = AttentionDecoder(
+                channels, widths[level], refine=level > 0, batch_statistics=batch_statistics
+            )
+            self.decoders.append(decoder)
+            channels = widths[level]
+        self.heads = nn.ModuleList(  # finest first
+            ConvUnit(widths[level], head, batch_statistics=batch_statistics) for level in range(4)
+        )
+        self.head_logits = nn.ModuleList(
+            nn.Conv2d(head, num_classes, 3, padding=1) for _ in range(4)
+        )
+        self.joint = ConvUnit(4 * head, 4 * head, batch_statistics=batch_statistics)
+        self.logits = nn.Conv2d(4 * head, num_classes, 3, padding=1)
+
+    def forward(self, slices_BCYX: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return logits (B, K, Y, X); with deep supervision the four heads' too, finest first.
+
+        Raises:
+            ValueError: Y or X is not a multiple of 16.
+        """
+        size = slices_BCYX.shape[2:]
+        if any(n % 16 for n in size):
+            raise ValueError(f"slices must be multiples of 16 voxels in Y and X, got {tuple(size)}")
+        skips, features = [], slices_BCYX
+        for level, stage in enumerate(self.encoder):
+            features = stage(features if level == 0 else functional.max_pool2d(features, 2))
+            skips.append(features)
+        decoded = []
+        for decoder, skip in zip(self.decoders, skips[-2::-1], strict=True):
+            features = decoder(features, skip)
+            decoded.append(features)
+        heads = [
+            functional.interpolate(
+                head(level), size=(int(size[0]), int(size[1])), mode="bilinear", align_corners=False
+            )
+            for head, level in zip(self.heads, reversed(decoded), strict=True)
+        ]
+        joint = torch.sigmoid(functional.relu(self.joint(torch.cat(heads, dim=1))))
+        logits: torch.Tensor = self.logits(joint)
+        if not self.deep_supervision:
+            return logits
+        return [logits, *(out(head) for out, head in zip(self.head_logits, heads, strict=True))]
+
+
+def create(
+    *,
+    input_channels: int = 3,
+    num_classes: int = 15,
+    width: float = 1.0,
+    deep_supervision: bool = False,
+    batch_statistics: bool = False,
+) -> nn.Module:
+    """Build the network.
+
+    Args:
+        input_channels: C of the input (B, C, Y, X); the authors copy a grey slice to 3.
+        num_classes: background included.
+        width: factor on every layer's channels, rounded to multiples of 8.
+        deep_supervision: return [logits, four heads] instead of logits.
+        batch_statistics: at inference normalise by each slice's own statistics, as the authors'
+            published script does, instead of the running ones.
+
+    Raises:
+        ValueError: the width is not positive.
+    """
+    if width <= 0:
+        raise ValueError(f"width must be positive, got {width}")
+    return AttentionUNet(
+        input_channels=input_channels,
+        num_classes=num_classes,
+        width=width,
+        deep_supervision=deep_supervision,
+        batch_statistics=batch_statistics,
+    )
+
+
+def official_names(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:  # noqa: ARG001
+    """Yield each of our modules with the names that the authors' code has for it.
+
+    The first name is the one under which PyTorch lists the tensor first; the others are aliases.
+    """
+    for stage in range(5):
+        alias, slot = ("center" if stage == 4 else f"enblock{stage + 1}"), int(stage > 0)
+        for unit in range(2):
+            for part, offset in (("conv", 0), ("norm", 1)):
+                index = 3 * unit + offset
+                names = (f"encoder.{7 * stage + index}", f"{alias}.{index + slot}")
+                yield f"encoder.{stage}.{unit}.{part}", names
+    for decoder in range(4):
+        theirs = f"decoder_att{decoder + 1}"
+        yield f"decoders.{decoder}.up", (f"{theirs}.up",)
+        yield f"decoders.{decoder}.narrow", (f"{theirs}.down_channel",)
+        for unit in range(2 if decoder < 3 else 0):
+            for part, index in (("conv", 3 * unit), ("norm", 3 * unit + 1)):
+                name = f"decoders.{decoder}.refine.{unit}.{part}"
+                yield name, (f"{theirs}.conv.double_conv.{index}",)
+    for level in range(4):
+        yield f"heads.{level}.conv", (f"down{level + 1}.simple_conv.0",)
+        yield f"heads.{level}.norm", (f"down{level + 1}.simple_conv.1",)
+        yield f"head_logits.{level}", (f"down_out{level + 1}.single_conv",)
+    yield "joint.conv", ("out1.simple_conv.0",)
+    yield "joint.norm", ("out1.simple_conv.1",)
+    yield "logits", ("out2.single_conv",)
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(8, 8 * round(channels * width / 8))

@@ -1,0 +1,1 @@
+"""Where the stages meet: find cases, read, prepare, predict, rules, restore, write."""

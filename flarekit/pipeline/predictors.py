@@ -1,0 +1,138 @@
+"""Predictor folders: where they are, whether they are whole, and their networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import flarekit
+from flarekit import conventions, models, postprocess
+from flarekit.core.errors import (
+    PredictorError,
+    UsageError,
+    WeightsHashError,
+    WeightsMismatchError,
+    WeightsMissingError,
+)
+from flarekit.core.files import sha256_of
+from flarekit.core.spec import PredictorFolder, read_spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HashState = Literal["ok", "missing", "wrong"]
+FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
+
+
+def weight_folders() -> list[Path]:
+    """Return the folders that hold predictor folders, first match wins.
+
+    Those of `FLAREKIT_WEIGHTS` (separated like PATH), then the ones that came with the package.
+
+    Raises:
+        UsageError: `FLAREKIT_WEIGHTS` names a folder that is not there.
+    """
+    added = [
+        Path(entry) for entry in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if entry
+    ]
+    for folder in added:
+        if not folder.is_dir():
+            raise UsageError(
+                f"{FOLDERS_VARIABLE} names {folder}, which is not a folder",
+                fix="correct the variable or make the folder",
+            )
+    package = Path(flarekit.__file__).parent
+    shipped = [package / "weights", package.parent / "weights"]  # installed; a checkout
+    return added + [folder for folder in shipped if folder.is_dir()][:1]
+
+
+def predictor_folders() -> Iterator[Path]:
+    """Yield every folder with a `predictor.toml`, each name once, sorted by name."""
+    found: dict[str, Path] = {}
+    for parent in weight_folders():
+        for path in parent.glob("*/predictor.toml"):
+            found.setdefault(path.parent.name, path.parent)
+    yield from (found[name] for name in sorted(found))
+
+
+def find_predictor(name_or_folder: str) -> PredictorFolder:
+    """Read and check a predictor's facts; its weights are not touched.
+
+    Args:
+        name_or_folder: a name in one of `weight_folders()`, or the path of a predictor folder.
+
+    Raises:
+        UsageError: no such predictor.
+        PredictorError: its facts do not hold together, or name rules, a convention or an
+            architecture that do not exist.
+    """
+    known = {folder.name: folder for folder in predictor_folders()}
+    folder = known.get(name_or_folder)
+    if folder is None:
+        folder = Path(name_or_folder)
+        if not folder.is_dir():
+            near = get_close_matches(name_or_folder, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+            raise UsageError(f"no predictor {name_or_folder!r}", fix=f"{hint}; a folder works too")
+    predictor = read_spec(folder)
+    spec = predictor.spec
+    postprocess.check_rules(spec.rules)
+    for kind, name, names in (
+        ("convention", spec.convention, conventions.names()),
+        ("architecture", spec.architecture.name, models.names()),
+    ):
+        if name not in names:
+            raise PredictorError(
+                f"{folder / 'predictor.toml'}: no {kind} {name!r}", fix=f"known: {', '.join(names)}"
+            )
+    return predictor
+
+
+def hash_state(predictor: PredictorFolder) -> HashState:
+    """Return whether the weights file is the one that the facts describe."""
+    if not predictor.weights.is_file():
+        return "missing"
+    return "ok" if sha256_of(predictor.weights) == predictor.spec.weights.sha256 else "wrong"
+
+
+def check_weights(predictor: PredictorFolder) -> None:
+    """Stop unless the weights file is the one that the facts describe.
+
+    Raises:
+        WeightsMissingError, WeightsHashError: naming the file.
+    """
+    state, path = hash_state(predictor), predictor.weights
+    if state == "missing":
+        raise WeightsMissingError(
+            f"{path}: the weights are not there",
+            fix="fetch them, or export them beside predictor.toml",
+        )
+    if state == "wrong":
+        raise WeightsHashError(
+            f"{path}: is not the file that predictor.toml describes (SHA-256)",
+            fix="fetch it again, or export the predictor again",
+        )
+
+
+def build_network(predictor: PredictorFolder) -> nn.Module:
+    """Build the predictor's network with its trained weights, on the CPU.
+
+    Raises:
+        WeightsMissingError, WeightsHashError, WeightsMismatchError: nothing is ever left at its
+            random start.
+    """
+    check_weights(predictor)
+    architecture = predictor.spec.architecture
+    network = models.create(architecture.name, **architecture.arguments)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if count != predictor.spec.weights.parameters:
+        raise WeightsMismatchError(
+            f"{predictor.folder}: the architecture has {count:,} parameters, predictor.toml says "
+            f"{predictor.spec.weights.parameters:,}",
+            fix="correct the architecture's arguments",
+        )
+    models.load_weights(network, predictor.weights)
+    return network

@@ -1,0 +1,98 @@
+"""A picture of a segmented scan: three planes through the labels, in colour over grey."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.files import write_atomically
+from flarekit.core.volume import Volume, orientation_of
+
+_WINDOW_HU = (-160.0, 240.0)
+_OPACITY = 0.55
+
+
+def write_picture(
+    path: Path, volume: Volume, label_map_ZYX: NDArray[np.uint8], labels: Mapping[str, int]
+) -> None:
+    """Draw the axial, coronal and sagittal slice with most labelled voxels, as a PNG.
+
+    Seen as radiologists see them: the patient's right on the left, anterior or superior on top.
+
+    Args:
+        path: the PNG to make.
+        volume: the scan, as stored.
+        label_map_ZYX: its mask, as stored.
+        labels: label name -> value.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    orientation = orientation_of(volume.geometry.affine)
+    scan = orientation.apply(volume.voxels_ZYX)
+    label_map = orientation.apply(label_map_ZYX)
+    spacing_mm = orientation.apply_to_axes(volume.geometry.spacing_mm_ZYX)
+    colours = _colours(labels)
+    figure = Figure(figsize=(13, 4.6), dpi=110, facecolor="black", layout="constrained")
+    for axis, (axes, title) in enumerate(
+        zip(figure.subplots(1, 3), ("axial", "coronal", "sagittal"), strict=True)
+    ):
+        index = _fullest(label_map, axis)
+        rows, columns = (other for other in range(3) if other != axis)
+        picture = _blend(scan.take(index, axis), label_map.take(index, axis), colours)
+        axes.imshow(
+            picture,
+            origin="upper" if axis == 0 else "lower",
+            interpolation="nearest",
+            aspect=spacing_mm[rows] / spacing_mm[columns],
+        )
+        axes.set_title(title, color="white", fontsize=10)
+        axes.set_axis_off()
+    present = [name for name, value in labels.items() if (label_map == value).any()]
+    handles = [Patch(color=colours[labels[name]], label=name.replace("_", " ")) for name in present]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside right center",
+            fontsize=8,
+            frameon=False,
+            labelcolor="white",
+        )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
+
+
+def _colours(labels: Mapping[str, int]) -> dict[int, tuple[float, float, float]]:
+    from matplotlib import colormaps
+
+    shades = [(float(r), float(g), float(b)) for r, g, b, _ in colormaps["tab20"](np.arange(20))]
+    palette = [*shades[::2], *shades[1::2]]  # strong colours first, their pale twins after
+    return {value: palette[index % len(palette)] for index, value in enumerate(labels.values())}
+
+
+def _fullest(label_map_ZYX: NDArray[np.uint8], axis: int) -> int:
+    others = tuple(other for other in range(3) if other != axis)
+    counts = (label_map_ZYX > 0).sum(axis=others)
+    return int(counts.argmax()) if counts.any() else label_map_ZYX.shape[axis] // 2
+
+
+def _blend(
+    scan_YX: NDArray[np.float32],
+    label_map_YX: NDArray[np.uint8],
+    colours: Mapping[int, tuple[float, float, float]],
+) -> NDArray[np.float32]:
+    low, high = _WINDOW_HU
+    grey = np.clip((scan_YX - low) / (high - low), 0, 1)
+    picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
+    for value, colour in colours.items():
+        inside = label_map_YX == value
+        picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * np.array(colour)
+    return picture

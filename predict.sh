@@ -1,0 +1,5 @@
+#!/bin/sh
+# What FLARE's evaluator calls: masks of every scan in the inputs folder.
+#   sh predict.sh [INPUTS [OUTPUTS]]
+set -eu
+exec flarekit predict --input "${1:-/workspace/inputs}" --output "${2:-/workspace/outputs}"

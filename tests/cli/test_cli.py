@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import flarekit
+
+COMMAND = [str(Path(sys.executable).parent / "flarekit")]
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "NO_COLOR": "1", **environment},
+        check=False,
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path, write_scan):
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    write_scan(folder / "a_0000.nii.gz")
+    return folder
+
+
+def test_version_is_the_package_s():
+    assert run("--version").stdout == f"flarekit {flarekit.__version__}\n"
+
+
+def test_help_answers_at_once():
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        help_text = run("--help")
+        seconds.append(time.perf_counter() - began)
+    assert help_text.returncode == 0
+    assert "Exit codes" in help_text.stdout
+    assert min(seconds) < 0.3
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from flarekit.cli.main import app; "
+        "print([m for m in ('torch', 'numpy', 'pydantic', 'nibabel') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], text=True, capture_output=True, check=True
+        ).stdout
+        == "[]\n"
+    )
+
+
+def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
+    result = run(
+        "predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder, "--device", "cpu"
+    )
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
+    assert "on cpu" in result.stderr
+    assert "1 of 1 cases segmented" in result.stderr
+
+
+def test_quiet_says_nothing(toy, inputs, tmp_path):
+    result = run("predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_failed_case_gives_exit_code_one_and_a_last_line_that_names_it(toy, inputs, tmp_path):
+    (inputs / "b_0000.nii.gz").write_bytes(b"")
+    result = run("predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert "1 of 2 cases failed: b" in last
+    assert "b_0000.nii.gz: is empty (0 bytes)" in last
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["-p", "no_such"], 2, "no predictor 'no_such'"),
+        (["--device", "gpu"], 5, "no device 'gpu'"),
+        (["--precision", "fp16", "--device", "cpu"], 5, "fp16"),
+        (["--precision", "fp8"], 2, "fp8"),
+        (["--convention", "flair"], 2, "did you mean 'flare'"),
+        (["--on-error", "panic"], 2, "panic"),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code_and_one_line(
+    toy, inputs, tmp_path, arguments, code, words
+):
+    result = run("predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder, *arguments)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_empty_input_folder_is_exit_code_three(toy, tmp_path):
+    (tmp_path / "in").mkdir()
+    result = run("predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-p", toy.folder)
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
+    result = run(
+        "predict",
+        "-i",
+        inputs,
+        "-o",
+        tmp_path / "out",
+        "-p",
+        toy.folder,
+        "--report",
+        tmp_path / "report",
+    )
+    assert result.returncode == 0, result.stderr
+    content = json.loads((tmp_path / "report" / "efficiency.json").read_text())
+    assert content["cases"][0]["seconds"]["tiles"] > 0
+    assert (tmp_path / "report" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
+
+
+def test_predictors_lists_what_is_there_and_what_is_wrong_with_it(toy):
+    (toy.folder.parent / "broken").mkdir()
+    (toy.folder.parent / "broken" / "predictor.toml").write_text("name = ")
+    result = run("predictors", "--json", FLAREKIT_WEIGHTS=str(toy.folder.parent))
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert rows["toy"]["weights"] == "ok"
+    assert rows["toy"]["labels"] == {"organ": 1, "lesion": 4}
+    assert "is not TOML" in rows["broken"]["error"]
+    table = run("predictors", FLAREKIT_WEIGHTS=str(toy.folder.parent), COLUMNS="200")
+    assert "toy" in table.stdout
+    assert "is not TOML" in table.stdout
+
+
+def test_sigterm_ends_a_run_within_seconds_and_leaves_no_half_file(
+    toy, inputs, tmp_path, write_scan
+):
+    import numpy as np
+
+    write_scan(inputs / "a_0000.nii.gz", np.zeros((200, 300, 300)))
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            "predict",
+            "-i",
+            str(inputs),
+            "-o",
+            str(tmp_path / "out"),
+            "-p",
+            str(toy.folder),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[1/1]"):
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.stderr.close()
+    assert process.wait(timeout=30) == 143
+    assert time.monotonic() - began < 5
+    assert os.listdir(tmp_path / "out") == []

@@ -1,0 +1,127 @@
+"""Small things that several tests need: a predictor with a tiny network, a scan on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from flarekit import models
+from flarekit.core.files import sha256_of
+from flarekit.core.spec import PredictorFolder, read_spec
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+TOY = """
+name = "toy"
+title = "two labels, random weights"
+convention = "flare"
+
+[architecture]
+name = "nnunet"
+
+[architecture.arguments]
+input_channels = {channels}
+n_stages = 2
+features_per_stage = [4, 8]
+kernel_sizes = [[3, 3, 3], [3, 3, 3]]
+strides = [[1, 1, 1], [2, 2, 2]]
+n_conv_per_stage = [1, 1]
+num_classes = 3
+n_conv_per_stage_decoder = [1]
+
+{channel_tables}
+
+[grid]
+spacing_mm_ZYX = [2.0, 2.0, 2.0]
+tile_ZYX = [8, 16, 16]
+step = 0.5
+
+[labels]
+organ = 1
+lesion = 4
+
+[[rules]]
+name = "largest_component"
+labels = ["organ"]
+
+[weights]
+file = "model.safetensors"
+sha256 = "{sha256}"
+parameters = {parameters}
+"""
+
+CHANNEL = """
+[[channels]]
+name = "CT"
+intensity = { kind = "window", low_hu = -200, high_hu = 300, mean = 0, std = 100 }
+"""
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real scans, or skip."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the real scans are kept outside the repository and are not here")
+    return SHARED
+
+
+@pytest.fixture
+def make_toy(tmp_path: Path) -> Callable[..., PredictorFolder]:
+    """Return a function that makes a predictor folder with a tiny random network."""
+
+    def make(channels: int = 1) -> PredictorFolder:
+        import torch
+
+        torch.manual_seed(3)
+        folder = tmp_path / "weights" / "toy"
+        folder.mkdir(parents=True)
+        network = models.create(
+            "nnunet",
+            input_channels=channels,
+            n_stages=2,
+            features_per_stage=[4, 8],
+            kernel_sizes=[[3, 3, 3]] * 2,
+            strides=[[1, 1, 1], [2, 2, 2]],
+            n_conv_per_stage=[1, 1],
+            num_classes=3,
+            n_conv_per_stage_decoder=[1],
+        )
+        weights = folder / "model.safetensors"
+        models.save_weights(network, weights, dtype=torch.float32)
+        (folder / "predictor.toml").write_text(
+            TOY.format(
+                channels=channels,
+                channel_tables=CHANNEL * channels,
+                sha256=sha256_of(weights),
+                parameters=sum(parameter.numel() for parameter in network.parameters()),
+            )
+        )
+        return read_spec(folder)
+
+    return make
+
+
+@pytest.fixture
+def toy(make_toy: Callable[..., PredictorFolder]) -> PredictorFolder:
+    """Return a one-channel predictor folder with a tiny random network."""
+    return make_toy()
+
+
+@pytest.fixture
+def write_scan() -> Callable[..., Path]:
+    """Return a function that writes an int16 NIfTI scan, voxels indexed (Z, Y, X)."""
+
+    def write(path: Path, voxels_ZYX: Any = None, affine: Any = None) -> Path:
+        if voxels_ZYX is None:
+            voxels_ZYX = np.random.default_rng(0).integers(-200, 300, (9, 20, 14))
+        affine = np.diag([2.0, 2.0, 2.0, 1.0]) if affine is None else affine
+        image = nibabel.Nifti1Image(np.asarray(voxels_ZYX).astype(np.int16).T, affine)
+        nibabel.save(image, path)
+        return path
+
+    return write

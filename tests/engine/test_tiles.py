@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flarekit.engine._tiles import gaussian_weights, tile_rows, tile_starts
+
+
+@given(st.integers(1, 400), st.integers(1, 128), st.floats(0.05, 1.0))
+def test_tiles_cover_every_voxel_and_never_leave_the_axis(size: int, tile: int, step: float):
+    starts = tile_starts(size, tile, step)
+    covered = np.zeros(max(size, tile), bool)
+    for start in starts:
+        covered[start : start + tile] = True
+    assert covered.all()
+    assert starts[0] == 0
+    assert max(starts) + tile <= max(size, tile)
+    assert starts == sorted(set(starts))
+
+
+@given(st.integers(1, 400), st.integers(1, 128), st.floats(0.05, 1.0))
+def test_no_two_neighbouring_tiles_are_further_apart_than_the_step(size, tile, step):
+    starts = tile_starts(size, tile, step)
+    assert max(np.diff(starts), default=0) <= max(1, int(tile * step)) + 1
+
+
+def test_starts_of_a_known_axis():
+    assert tile_starts(100, 40, 0.5) == [0, 20, 40, 60]
+    assert tile_starts(30, 40, 0.5) == [0]
+    assert tile_starts(80, 40, 1.0) == [0, 40]
+
+
+def test_a_2d_window_sees_every_slice_once_several_together():
+    rows = tile_rows((10, 16, 16), (1, 16, 16), 0.5, slices_at_once=4)
+    assert [(row.z, row.depth) for row in rows] == [(0, 4), (4, 4), (8, 2)]
+
+
+def test_weights_are_largest_in_the_middle_and_nowhere_zero():
+    weights = gaussian_weights((8, 16, 32))
+    assert weights.shape == (8, 16, 32)
+    assert weights[3:5, 7:9, 15:17].min() > 0.9 * weights.max()
+    assert weights.min() > 0
+    np.testing.assert_allclose(weights, weights[::-1, ::-1, ::-1])
+
+
+def test_weights_fall_to_the_gaussian_of_an_eighth_of_the_tile():
+    weights = gaussian_weights((1, 1, 65))[0, 0]
+    np.testing.assert_allclose(weights[32 + 8], np.exp(-0.5 * (8 / (65 / 8)) ** 2), rtol=1e-6)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from flarekit import engine
+from flarekit.core.errors import DeviceError, PredictorError, UsageError
+from flarekit.core.spec import Grid
+from flarekit.engine._tiles import gaussian_weights, tile_starts
+from flarekit.engine.torch import choose_device, choose_precision
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+class NearestClass(nn.Module):
+    """Class k wins where the intensity is nearest to k: the right answer is known."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        values = torch.arange(self.count, device=image.device, dtype=image.dtype)
+        values = values.view(1, -1, *[1] * (image.ndim - 2))
+        return -((image[:, :1] - values) ** 2)
+
+
+def make_engine(network, tile, *, count, step=0.5, device="cpu", precision="fp32"):
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step)
+    return engine.create(
+        "torch", lambda: network, grid, class_count=count, device=device, precision=precision
+    )
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("tile", [(4, 8, 8), (1, 8, 8), (64, 64, 64), (1, 64, 64)])
+@pytest.mark.parametrize("shape", [(9, 20, 17), (1, 1, 1), (4, 8, 8), (3, 40, 5)])
+def test_every_voxel_gets_its_class_whatever_the_shape(device, tile, shape):
+    truth = np.random.default_rng(0).integers(0, 5, shape)
+    classes = make_engine(NearestClass(5), tile, count=5, device=device).predict(
+        truth[None].astype(np.float32), silent
+    )
+    assert classes.dtype == np.uint8
+    np.testing.assert_array_equal(classes, truth)
+
+
+def weighted_mean(network, image_CZYX, tile, step):
+    """Add all tiles up in whole volumes, as the textbook does."""
+    shape = image_CZYX.shape[1:]
+    weights = torch.from_numpy(gaussian_weights(tile))
+    total, norm = torch.zeros(3, *shape), torch.zeros(shape)
+    starts = [tile_starts(n, t, step) for n, t in zip(shape, tile, strict=True)]
+    for z in starts[0]:
+        for y in starts[1]:
+            for x in starts[2]:
+                box = (slice(z, z + tile[0]), slice(y, y + tile[1]), slice(x, x + tile[2]))
+                part = torch.from_numpy(image_CZYX[(slice(None), *box)])[None]
+                total[(slice(None), *box)] += network(part)[0] * weights
+                norm[box] += weights
+    return (total / norm).argmax(0).numpy()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(6, 20), st.integers(8, 20), st.integers(8, 20), st.sampled_from([0.3, 0.5, 1.0]))
+def test_the_rolling_slab_decides_like_whole_accumulators(z, y, x, step):
+    torch.manual_seed(z)
+    network = nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
+    image = np.random.default_rng(x).normal(size=(2, z, y, x)).astype(np.float32)
+    ours = make_engine(network, (6, 8, 8), count=3, step=step).predict(image, silent)
+    reference = weighted_mean(network, image, (6, 8, 8), step)
+    assert (ours != reference).mean() < 1e-3  # ties fall either way
+
+
+def test_progress_counts_up_to_the_number_of_tiles():
+    calls = []
+    network = make_engine(NearestClass(2), (4, 8, 8), count=2)
+    network.predict(
+        np.zeros((1, 8, 16, 8), np.float32), lambda done, total: calls.append((done, total))
+    )
+    assert [done for done, _ in calls] == list(range(1, 10))
+    assert {total for _, total in calls} == {9}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_keeps_nearly_every_decision(device):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 3, 1))
+    image = np.random.default_rng(1).normal(size=(1, 16, 16, 16)).astype(np.float32)
+    exact, half = (
+        make_engine(network, (16, 16, 16), count=3, device=device, precision=p).predict(
+            image, silent
+        )
+        for p in ("fp32", "bf16")
+    )
+    assert (exact == half).mean() > 0.97
+
+
+def test_facts_never_say_auto():
+    facts = make_engine(NearestClass(2), (4, 4, 4), count=2, device="auto", precision="auto").facts
+    assert facts.device in ("cpu", "cuda:0")
+    assert facts.precision in ("fp32", "bf16", "fp16")
+    assert facts.device_name
+
+
+@pytest.mark.parametrize("request_", ["gpu", "cuda:", "cuda:x", "CPU", "", "mps"])
+def test_a_device_that_is_no_device_is_refused(request_):
+    with pytest.raises(DeviceError, match="no device"):
+        choose_device(request_)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("request_", ["cuda", "cuda:0", "cuda:7"])
+def test_a_missing_gpu_is_an_error_and_never_the_cpu(request_):
+    with pytest.raises(DeviceError, match="not available"):
+        choose_device(request_)
+
+
+@pytest.mark.gpu
+def test_a_gpu_number_that_does_not_exist_is_refused():
+    with pytest.raises(DeviceError, match="does not exist"):
+        choose_device("cuda:99")
+
+
+def test_fp16_on_the_cpu_is_refused():
+    with pytest.raises(DeviceError, match="fp16"):
+        choose_precision("fp16", torch.device("cpu"))
+
+
+def test_a_network_with_other_classes_than_the_labels_is_refused():
+    with pytest.raises(PredictorError, match="5 classes, the labels need 3"):
+        make_engine(NearestClass(5), (4, 4, 4), count=3).predict(
+            np.zeros((1, 4, 4, 4), np.float32), silent
+        )
+
+
+def test_output_that_is_not_finite_is_refused():
+    class Overflown(NearestClass):
+        def forward(self, image):
+            return super().forward(image) * float("nan")
+
+    with pytest.raises(DeviceError, match="not finite"):
+        make_engine(Overflown(3), (4, 4, 4), count=3).predict(
+            np.zeros((1, 4, 4, 4), np.float32), silent
+        )
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(UsageError, match="no engine"):
+        engine.create(
+            "tensorflow",
+            lambda: NearestClass(2),
+            Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 4, 4)),
+            class_count=2,
+        )

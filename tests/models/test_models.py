@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flarekit import models
+from flarekit.core.errors import PredictorError, UsageError
+
+SMALL = {
+    "attention_unet": ({"width": 0.125, "input_channels": 1, "num_classes": 3}, (2, 1, 32, 32)),
+    "nnunet": (
+        {
+            "input_channels": 1,
+            "n_stages": 3,
+            "features_per_stage": [4, 8, 8],
+            "kernel_sizes": [[3, 3, 3]] * 3,
+            "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+            "n_conv_per_stage": [2, 2, 2],
+            "num_classes": 3,
+            "n_conv_per_stage_decoder": [2, 2],
+        },
+        (1, 1, 4, 16, 16),
+    ),
+}
+
+
+def build(name, seed=0):
+    torch.manual_seed(seed)
+    arguments, shape = SMALL[name]
+    return models.create(name, **arguments).eval().requires_grad_(False), shape
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_logits_have_the_image_s_size_and_one_channel_per_class(name):
+    network, shape = build(name)
+    assert network(torch.randn(shape)).shape == (shape[0], 3, *shape[2:])
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_weights_survive_a_safetensors_file_exactly(name, tmp_path):
+    network, shape = build(name)
+    other, _ = build(name, seed=1)
+    models.save_weights(network, tmp_path / "w.safetensors", dtype=torch.float32)
+    models.load_weights(other, tmp_path / "w.safetensors")
+    image = torch.randn(shape)
+    assert torch.equal(network(image), other(image))
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_official_names_cover_every_tensor_and_load_back(name):
+    network, shape = build(name)
+    other, _ = build(name, seed=1)
+    own = models.own_tensors(network)
+    from flarekit.models._official import _keys_of
+
+    official = {key: own[ours] for ours, keys in _keys_of(name, network).items() for key in keys}
+    assert sorted(official) == sorted(models.official_state_dict_keys(name, network))
+    models.load_official_state_dict(name, other, official)
+    image = torch.randn(shape)
+    assert torch.equal(network(image), other(image))
+
+
+def test_nnunet_takes_its_own_state_dict_aliases_included():
+    network, _ = build("nnunet")
+    state_dict = network.state_dict()
+    assert set(models.official_state_dict_keys("nnunet", network)) == set(state_dict)
+    models.load_official_state_dict("nnunet", build("nnunet", seed=1)[0], state_dict)
+
+
+def test_a_near_miss_gets_a_hint():
+    with pytest.raises(UsageError, match="did you mean 'nnunet'"):
+        models.create("nnunett")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_arguments_that_an_architecture_does_not_take_are_an_error(name):
+    with pytest.raises(PredictorError, match="does not take"):
+        models.create(name, colour="red")
