@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import PredictorError, UsageError
-from flarekit.models._official import load_official_state_dict, official_state_dict_keys
+from flarekit.models._official import (
+    load_official_state_dict,
+    official_keys_of,
+    official_state_dict_keys,
+)
 from flarekit.models._weights import load_weights, own_tensors, save_weights
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ __all__ = [
     "load_official_state_dict",
     "load_weights",
     "names",
+    "official_keys_of",
     "official_state_dict_keys",
     "own_tensors",
     "save_weights",

@@ -2,7 +2,8 @@
 
 An architecture's file defines `official_names(module)`, which yields each of our modules (or
 tensors) with the names that the authors' code has for it: first the one under which their state
-dict lists it first, then its aliases.
+dict lists it first, then its aliases. `None` in place of our name marks keys (in full) of tensors
+that the authors save but never use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from flarekit.core.errors import WeightsMismatchError
 from flarekit.models._weights import own_tensors
+
+OfficialName = tuple[str | None, tuple[str, ...]]
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +29,8 @@ def official_state_dict_keys(name: str, module: nn.Module) -> tuple[str, ...]:
         name: the architecture.
         module: built by `create(name, ...)`.
     """
-    return tuple(key for keys in _keys_of(name, module).values() for key in keys)
+    used = [key for keys in official_keys_of(name, module).values() for key in keys]
+    return (*used, *_unused_keys(name, module))
 
 
 def load_official_state_dict(
@@ -47,8 +51,8 @@ def load_official_state_dict(
     """
     import torch
 
-    own, keys_of = own_tensors(module), _keys_of(name, module)
-    known = {key for keys in keys_of.values() for key in keys}
+    own, keys_of = own_tensors(module), official_keys_of(name, module)
+    known = set(official_state_dict_keys(name, module))
     faults = [f"{key} is not known" for key in state_dict if key not in known]
     found: dict[str, torch.Tensor] = {}
     for ours, keys in keys_of.items():
@@ -76,13 +80,13 @@ def load_official_state_dict(
             own[ours].copy_(tensor)
 
 
-def _keys_of(name: str, module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Return the official keys of each of our tensors."""
+def official_keys_of(name: str, module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the authors' keys of each of our tensors, the first one first, aliases after."""
     mapped: dict[str, tuple[str, ...]] = {}
     own = own_tensors(module)
     for ours, theirs in _official_names(name, module):
         for tensor in own:
-            if tensor == ours or tensor.startswith(f"{ours}."):
+            if ours is not None and (tensor == ours or tensor.startswith(f"{ours}.")):
                 leaf = tensor[len(ours) :]
                 mapped[tensor] = tuple(f"{key}{leaf}" for key in theirs)
     unmapped = sorted(own.keys() - mapped.keys())
@@ -91,8 +95,12 @@ def _keys_of(name: str, module: nn.Module) -> dict[str, tuple[str, ...]]:
     return mapped
 
 
-def _official_names(name: str, module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
-    names: Iterator[tuple[str, tuple[str, ...]]] = import_module(
-        f"flarekit.models.{name}"
-    ).official_names(module)
+def _unused_keys(name: str, module: nn.Module) -> Iterator[str]:
+    for ours, theirs in _official_names(name, module):
+        if ours is None:
+            yield from theirs
+
+
+def _official_names(name: str, module: nn.Module) -> Iterator[OfficialName]:
+    names: Iterator[OfficialName] = import_module(f"flarekit.models.{name}").official_names(module)
     return names

@@ -1,7 +1,8 @@
 """VGG13 attention U-Net with deep supervision: the FLARE23 network, 2D axial slices.
 
-Paper: "FLARE23 attention U-Net" (VGG13-BN encoder, four attention decoders, heads at every level),
-method section and figure 1; 24,496,331 parameters at full width with 15 classes.
+An, Xu and Wu, "Attention mechanism-based deep supervision network for abdominal multi-organ
+segmentation", MICCAI FLARE 2023, section 2.2; 24,496,331 parameters at full width with 15 classes.
+Where the text leaves a choice open, the published weights decide.
 
 The paper's "attention" multiplies nothing: features are replaced by sigmoid(ReLU(features)), values
 in [0.5, 1). It is kept literally, since the authors' weights need it.
@@ -101,7 +102,8 @@ class AttentionUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
-        widths = [_scaled(channels, width) for channels in _ENCODER]
+        base = _scaled(_ENCODER[0], width)  # `narrow` needs each width twice the one before
+        widths = [base * channels // _ENCODER[0] for channels in _ENCODER]
         head = _scaled(_HEAD, width)
         stages, channels = [], input_channels
         for stage_width in widths:
@@ -169,16 +171,20 @@ def create(
     Args:
         input_channels: C of the input (B, C, Y, X); the authors copy a grey slice to 3.
         num_classes: background included.
-        width: factor on every layer's channels, rounded to multiples of 8.
+        width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
+            and the deeper ones' are its multiples.
         deep_supervision: return [logits, four heads] instead of logits.
         batch_statistics: at inference normalise by each slice's own statistics, as the authors'
             published script does, instead of the running ones.
 
     Raises:
-        ValueError: the width is not positive.
+        ValueError: a count or the width is not positive.
     """
-    if width <= 0:
-        raise ValueError(f"width must be positive, got {width}")
+    if input_channels < 1 or num_classes < 1 or not width > 0:
+        raise ValueError(
+            "expected input_channels, num_classes and width to be positive, got "
+            f"{input_channels}, {num_classes} and {width}"
+        )
     return AttentionUNet(
         input_channels=input_channels,
         num_classes=num_classes,

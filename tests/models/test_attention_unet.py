@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from flarekit import models
-from flarekit.core.errors import WeightsMismatchError
-from tests.models.golden import hash_filled
+from flarekit.core.errors import PredictorError, WeightsMismatchError
+from tests.models.golden import read_golden
 
 
 def small(**arguments):
@@ -65,37 +63,39 @@ def test_official_tensors_load_strictly_in_both_directions():
         models.load_official_state_dict("attention_unet", network, {"surplus": torch.zeros(1)})
 
 
-@pytest.fixture(scope="module")
-def golden(shared):
-    stem = shared / "golden" / "pengan_flare23"
-    facts = json.loads(stem.with_suffix(".json").read_text())
-    aliases = facts["aliases_of_shared_storage"]
-    shapes = facts["state_dict_shapes"]
-    # counters are not listed as aliases, but are zero all the same
-    state_dict = hash_filled((key, shape) for key, shape in shapes.items() if key not in aliases)
-    state_dict |= {alias: state_dict[key] for alias, key in aliases.items()}
-    return facts, state_dict, load_file(stem.with_suffix(".safetensors"))
-
-
-def run(golden, **arguments):
-    _, state_dict, tensors = golden
-    network = models.create("attention_unet", deep_supervision=True, **arguments).eval()
-    models.load_official_state_dict("attention_unet", network, state_dict)
+@pytest.mark.parametrize("width", [0.01, 0.1, 0.2, 0.33, 0.5, 0.7])
+def test_any_width_runs(width):
+    network = models.create("attention_unet", width=width, num_classes=2).eval()
     with torch.inference_mode():
-        return network(tensors["in/x"])
+        assert network(torch.zeros(1, 3, 16, 32)).shape == (1, 2, 16, 32)
+
+
+@pytest.mark.parametrize("bad", [{"width": 0}, {"num_classes": 0}, {"input_channels": 0}])
+def test_counts_that_make_no_network_are_refused(bad):
+    with pytest.raises(PredictorError, match="positive"):
+        models.create("attention_unet", **bad)
+
+
+def run(**arguments):
+    golden = read_golden("pengan_flare23")
+    network = models.create("attention_unet", deep_supervision=True, **arguments).eval()
+    models.load_official_state_dict("attention_unet", network, golden.filled_state_dict())
+    with torch.inference_mode():
+        return network(golden.tensors["in/x"]), golden.tensors
 
 
 @pytest.mark.data
-def test_keys_and_shapes_are_the_authors(golden):
-    facts, state_dict, _ = golden
+def test_keys_and_shapes_are_the_authors():
+    golden = read_golden("pengan_flare23")
     keys = models.official_state_dict_keys("attention_unet", models.create("attention_unet"))
-    listing = "\n".join(f"{key}:{tuple(state_dict[key].shape)}" for key in sorted(keys))
-    assert hashlib.sha256(listing.encode()).hexdigest() == facts["state_dict_key_sha256"]
+    shapes = golden.facts["state_dict_shapes"]
+    listing = "\n".join(f"{key}:{tuple(shapes[key])}" for key in sorted(keys))
+    assert hashlib.sha256(listing.encode()).hexdigest() == golden.facts["state_dict_key_sha256"]
 
 
 @pytest.mark.data
-def test_the_authors_outputs_are_reproduced(golden):
-    outputs, tensors = run(golden), golden[2]
+def test_the_authors_outputs_are_reproduced():
+    outputs, tensors = run()
     torch.testing.assert_close(outputs[0], tensors["out/0"], atol=1e-4, rtol=0)
     for level in range(1, 5):
         thinned = outputs[level][:, :, ::2, ::2]
@@ -103,6 +103,6 @@ def test_the_authors_outputs_are_reproduced(golden):
 
 
 @pytest.mark.data
-def test_the_authors_outputs_on_each_slice_s_own_statistics_are_reproduced(golden):
-    outputs = run(golden, batch_statistics=True)
-    torch.testing.assert_close(outputs[0], golden[2]["out_bn_batch_mode/0"], atol=1e-4, rtol=0)
+def test_the_authors_outputs_on_each_slice_s_own_statistics_are_reproduced():
+    outputs, tensors = run(batch_statistics=True)
+    torch.testing.assert_close(outputs[0], tensors["out_bn_batch_mode/0"], atol=1e-4, rtol=0)
