@@ -62,6 +62,15 @@ intensity = { kind = "window", low_hu = -200, high_hu = 300, mean = 0, std = 100
 """
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a GPU where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of real scans, or skip."""

@@ -80,6 +80,18 @@ def load_official_state_dict(
             own[ours].copy_(tensor)
 
 
+def shared_names(module: nn.Module) -> Iterator[OfficialName]:
+    """Yield each tensor with all the names that its state dict lists it under.
+
+    For modules whose names are the authors': tensors that are registered twice are aliases.
+    """
+    aliases: dict[int, list[str]] = {}
+    for key, tensor in module.state_dict(keep_vars=True).items():
+        aliases.setdefault(id(tensor), []).append(key)
+    for keys in aliases.values():
+        yield keys[0], tuple(keys)
+
+
 def official_keys_of(name: str, module: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return the authors' keys of each of our tensors, the first one first, aliases after."""
     mapped: dict[str, tuple[str, ...]] = {}

@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from flarekit.models._official import OfficialName
+
 _ENCODER = (64, 128, 256, 512, 512)
 _HEAD = 16
 
@@ -194,7 +196,7 @@ def create(
     )
 
 
-def official_names(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:  # noqa: ARG001
+def official_names(module: nn.Module) -> Iterator[OfficialName]:  # noqa: ARG001
     """Yield each of our modules with the names that the authors' code has for it.
 
     The first name is the one under which PyTorch lists the tensor first; the others are aliases.

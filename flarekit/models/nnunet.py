@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from flarekit.models._official import OfficialName, shared_names
+
 
 def create(
     *,
@@ -71,13 +73,6 @@ def create(
     return network
 
 
-def official_names(module: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each tensor with all the names that nnU-Net lists it under.
-
-    The module is nnU-Net's own, so the names are; tensors that are registered twice share memory.
-    """
-    aliases: dict[int, list[str]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        aliases.setdefault(id(tensor), []).append(name)
-    for names in aliases.values():
-        yield names[0], tuple(names)
+def official_names(module: nn.Module) -> Iterator[OfficialName]:
+    """Yield each tensor with all the names nnU-Net lists it under: the module is nnU-Net's own."""
+    yield from shared_names(module)

@@ -23,6 +23,10 @@ class Golden:
     facts: dict[str, Any]
     tensors: dict[str, torch.Tensor]
 
+    def stored_state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the weights that the fixture stores, under the authors' keys."""
+        return {key[3:]: value for key, value in self.tensors.items() if key.startswith("sd/")}
+
     def filled_state_dict(self) -> dict[str, torch.Tensor]:
         """Return weights under the authors' keys; aliases hold the tensor that they repeat."""
         aliases = self.facts["aliases_of_shared_storage"]

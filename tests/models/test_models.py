@@ -6,20 +6,20 @@ import torch
 from flarekit import models
 from flarekit.core.errors import PredictorError, UsageError
 
+NNUNET = {
+    "input_channels": 1,
+    "n_stages": 3,
+    "features_per_stage": [8, 8, 16],
+    "kernel_sizes": [[3, 3, 3]] * 3,
+    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage": [2, 2, 2],
+    "num_classes": 3,
+    "n_conv_per_stage_decoder": [2, 2],
+}
 SMALL = {
     "attention_unet": ({"width": 0.125, "input_channels": 1, "num_classes": 3}, (2, 1, 32, 32)),
-    "nnunet": (
-        {
-            "input_channels": 1,
-            "n_stages": 3,
-            "features_per_stage": [4, 8, 8],
-            "kernel_sizes": [[3, 3, 3]] * 3,
-            "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-            "n_conv_per_stage": [2, 2, 2],
-            "num_classes": 3,
-            "n_conv_per_stage_decoder": [2, 2],
-        },
-        (1, 1, 4, 16, 16),
+    **dict.fromkeys(
+        ("nnunet", "umamba", "att_umamba", "mamba_clinix"), (NNUNET, (1, 1, 4, 16, 16))
     ),
 }
 
@@ -66,6 +66,14 @@ def test_official_names_cover_every_tensor_and_load_back(name):
     models.load_official_state_dict(name, other, official)
     image = torch.randn(shape)
     assert torch.equal(network(image), other(image))
+
+
+@pytest.mark.parametrize("name", ["nnunet", "umamba", "att_umamba", "mamba_clinix"])
+def test_the_nnunet_family_is_2d_where_kernels_have_two_axes(name):
+    flat = {"kernel_sizes": [[3, 3]] * 3, "strides": [[1, 1], [2, 2], [2, 2]]}
+    network = models.create(name, **NNUNET | flat, deep_supervision=True).eval()
+    outputs = network(torch.zeros(2, 1, 16, 16))
+    assert [tuple(output.shape) for output in outputs] == [(2, 3, 16, 16), (2, 3, 8, 8)]
 
 
 def test_nnunet_takes_its_own_state_dict_aliases_included():

@@ -1,0 +1,88 @@
+"""Att-UMamba: U-Mamba with attention gates on the skips, for whole-body PET/CT lesions.
+
+The Att-UMamba paper (autoPET), section on the network; gates after Oktay et al. 2018. Mamba stands
+at the bottleneck in the paper (`mamba="bot"`, the default) and after every encoder stage in the
+authors' repository (`mamba="enc"`). Modules have the authors' names.
+
+Float32 islands under half precision: every Mamba layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from flarekit.models import umamba
+from flarekit.models._official import OfficialName
+from flarekit.models.umamba import Where
+
+_Conv = type[nn.Conv2d | nn.Conv3d]
+
+
+class AttentionGate(nn.Module):
+    """Weigh every voxel of a skip by how well it agrees with the decoder's features.
+
+    alpha = sigmoid(psi(ReLU(W_g g + W_x x))), one number per voxel; the skip times alpha.
+    """
+
+    def __init__(self, conv: _Conv, channels: int) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d if conv is nn.Conv2d else nn.BatchNorm3d
+        self.W_g = nn.Sequential(conv(channels, channels, 1), norm(channels))
+        self.W_x = nn.Sequential(conv(channels, channels, 1), norm(channels))
+        self.psi = nn.Sequential(conv(channels, 1, 1), norm(1), nn.Sigmoid())
+
+    def forward(self, raised: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Return the gated skip; both inputs are (B, channels, ...) of one size."""
+        alpha = self.psi(functional.relu(self.W_g(raised) + self.W_x(skip)))
+        gated: torch.Tensor = skip * alpha
+        return gated
+
+
+def create(
+    *,
+    input_channels: int,
+    n_stages: int,
+    features_per_stage: Sequence[int] | int,
+    kernel_sizes: Sequence[Sequence[int]],
+    strides: Sequence[Sequence[int]],
+    n_conv_per_stage: Sequence[int] | int,
+    num_classes: int,
+    n_conv_per_stage_decoder: Sequence[int] | int,
+    deep_supervision: bool = False,
+    mamba: Where = "bot",
+    input_size: Sequence[int] | None = None,
+) -> nn.Module:
+    """Build the network; arguments as in `flarekit.models.umamba.create`.
+
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+    network = umamba.create(
+        input_channels=input_channels,
+        n_stages=n_stages,
+        features_per_stage=features_per_stage,
+        kernel_sizes=kernel_sizes,
+        strides=strides,
+        n_conv_per_stage=n_conv_per_stage,
+        num_classes=num_classes,
+        n_conv_per_stage_decoder=n_conv_per_stage_decoder,
+        deep_supervision=deep_supervision,
+        mamba=mamba,
+        input_size=input_size,
+    )
+    assert isinstance(network, umamba.UMamba)
+    gates = []
+    for head in network.decoder.seg_layers:
+        assert isinstance(head, nn.Conv2d | nn.Conv3d)
+        gates.append(AttentionGate(type(head), head.in_channels))
+    network.decoder.attention_gates = nn.ModuleList(gates)
+    return network
+
+
+def official_names(module: nn.Module) -> Iterator[OfficialName]:
+    """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
+    yield from umamba.official_names(module)

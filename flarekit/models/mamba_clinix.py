@@ -1,0 +1,272 @@
+"""MambaClinix: gated convolutions in the upper stages, Mamba in the lower ones.
+
+The MambaClinix paper, sections on the hierarchical gated convolution network (HGCN) and on the
+encoder. Modules have the authors' names; where the paper's text and the authors' code differ, the
+code decides: the recursion adds its parts (Eq. 6 of the paper has a constant factor of one).
+
+Float32 islands under half precision: every Mamba layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from dynamic_network_architectures.building_blocks.residual import StackedResidualBlocks
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import (
+    ConvDropoutNormReLU,
+    StackedConvBlocks,
+)
+from torch import nn
+from torch.nn import functional
+
+from flarekit.models._mamba import Mamba
+from flarekit.models._nnunet_blocks import (
+    BasicResBlock,
+    Topology,
+    UpsampleLayer,
+    operators,
+    thinned,
+    topology,
+)
+from flarekit.models._official import OfficialName, shared_names
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each voxel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape (B, C, ...)."""
+        last = features.movedim(1, -1)
+        normed = functional.layer_norm(last, last.shape[-1:], self.gamma, self.beta, eps=1e-6)
+        return normed.movedim(-1, 1)
+
+
+class GatedConvolution(nn.Module):
+    """Recursive convolution of some order: ever wider parts of the channels are added in.
+
+    Args:
+        facts: dimension of the network.
+        channels: C' of the input and of the output.
+        order: number of parts; part j has C' / 2^(order - 1 - j) channels.
+        kernel: of the depthwise convolution.
+    """
+
+    def __init__(self, facts: Topology, channels: int, order: int, kernel: Sequence[int]) -> None:
+        super().__init__()
+        if channels % 2 ** (order - 1):
+            raise ValueError(f"{channels} channels cannot be halved {order - 1} times")
+        self.widths = [channels // 2 ** (order - 1 - part) for part in range(order)]
+        total = sum(self.widths)
+        size: Any = tuple(kernel)
+        padding: Any = tuple(n // 2 for n in kernel)
+        self.proj_in = facts.conv(channels, 2 * channels, 1)
+        self.dwconv = facts.conv(total, total, size, padding=padding, groups=total)
+        self.reconv = nn.ModuleList(
+            facts.conv(narrow, wide, 1)
+            for narrow, wide in zip(self.widths, self.widths[1:], strict=False)
+        )
+        self.proj_out = facts.conv(channels, channels, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape."""
+        base, rest = self.proj_in(features).split([self.widths[0], sum(self.widths)], dim=1)
+        parts = self.dwconv(rest).split(self.widths, dim=1)
+        u = base + parts[0]
+        for widen, part in zip(self.reconv, parts[1:], strict=True):
+            u = widen(u) + part
+        output: torch.Tensor = self.proj_out(u)
+        return output
+
+
+class HGCN(nn.Module):
+    """Hierarchical gated convolution network: halve the channels, gate, expand, add the input."""
+
+    def __init__(self, facts: Topology, channels: int, order: int, kernel: Sequence[int]) -> None:
+        super().__init__()
+        half = channels // 2
+
+        def bare(channels_in: int, channels_out: int, size: Sequence[int] | int) -> nn.Module:
+            unit: nn.Module = ConvDropoutNormReLU(
+                facts.conv, channels_in, channels_out, size, 1, conv_bias=True
+            )
+            return unit
+
+        self.gamma1 = nn.Parameter(1e-6 * torch.ones(half))
+        self.hgConvs = GatedConvolution(facts, half, order, kernel)
+        self.lynorm1 = ChannelNorm(half)
+        self.lynorm2 = ChannelNorm(half)
+        self.transconv = bare(channels, half, 1)
+        self.conv1 = bare(half, channels, kernel)
+        self.conv2 = bare(channels, channels, kernel)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape."""
+        t = self.transconv(features)
+        scale = self.gamma1.view(-1, *[1] * (t.ndim - 2))
+        t = t + scale * self.hgConvs(self.lynorm1(t))
+        output: torch.Tensor = self.conv2(functional.leaky_relu(self.conv1(self.lynorm2(t))))
+        return features + output
+
+
+class MambaResidualLayer(nn.Module):
+    """Norm, Mamba, the same norm, projection, plus the input; tokens are voxels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.skip_scale = nn.Parameter(torch.ones(1))  # in the authors' weights, never used
+        self.norm = nn.LayerNorm(channels)
+        self.mamba = Mamba(channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape (B, C, ...), float32 (or float64) in and out."""
+        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        with torch.autocast(features.device.type, enabled=False):
+            tokens_BLC = features.to(dtype).flatten(2).transpose(1, 2)
+            mixed_BLC = self.proj(self.norm(self.mamba(self.norm(tokens_BLC)))) + tokens_BLC
+        output: torch.Tensor = mixed_BLC.transpose(1, 2).reshape(features.shape)
+        return output
+
+
+class Encoder(nn.Module):
+    """A stem; per stage a strided residual block, then HGCN (upper half) or Mamba (lower half)."""
+
+    def __init__(self, facts: Topology, input_channels: int) -> None:
+        super().__init__()
+        features, kernels = facts.features_per_stage, facts.kernel_sizes
+        units = operators(facts)
+        self.stem = StackedConvBlocks(
+            1, facts.conv, input_channels, features[0], list(kernels[0]), 1, **units
+        )
+        gated = [count > 1 for count in thinned(facts)[0]]
+        self.last_gated = max((stage for stage, yes in enumerate(gated) if yes), default=None)
+        if self.last_gated is not None:
+            self.LayerNorm = ChannelNorm(features[self.last_gated])
+        stages, layers, channels = [], [], features[0]
+        for stage, width in enumerate(features):
+            kernel, stride = list(kernels[stage]), list(facts.strides[stage])
+            stages.append(
+                StackedResidualBlocks(1, facts.conv, channels, width, kernel, stride, **units)
+            )
+            layers.append(
+                HGCN(facts, width, stage + 2, kernel) if gated[stage] else MambaResidualLayer(width)
+            )
+            channels = width
+        self.encoder_layers = nn.ModuleList(layers)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the features of every stage, finest first."""
+        features = self.stem(image)
+        skips = []
+        for index, (stage, layer) in enumerate(zip(self.stages, self.encoder_layers, strict=True)):
+            features = stage(features)
+            if index == self.last_gated:
+                features = self.LayerNorm(features)
+            features = layer(features)
+            skips.append(features)
+        return skips
+
+
+class Decoder(nn.Module):
+    """Residual blocks on bottleneck and skips; upsample, join, refine; logits at every level."""
+
+    def __init__(
+        self, facts: Topology, encoder: nn.Module, num_classes: int, *, deep_supervision: bool
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder  # as in nnU-Net: the decoder's state dict repeats the encoder's
+        self.deep_supervision = deep_supervision
+        features, kernels = facts.features_per_stage, facts.kernel_sizes
+        self.Init_Residual = facts.block(features[-1], features[-1], kernels[-1])
+        residuals, stages, raises, heads = [], [], [], []
+        for index in range(len(features) - 1):
+            below, width = features[-1 - index], features[-2 - index]
+            raises.append(UpsampleLayer(facts, below, width, facts.strides[-1 - index]))
+            residuals.append(facts.block(width, width, kernels[-2 - index]))
+            stages.append(BasicResBlock(facts, 2 * width, width, kernels[-2 - index]))
+            heads.append(facts.conv(width, num_classes, 1))
+        self.residual_blocks = nn.ModuleList(residuals)
+        self.stages = nn.ModuleList(stages)
+        self.upsample_layers = nn.ModuleList(raises)
+        self.seg_layers = nn.ModuleList(heads)
+
+    def forward(self, skips: Sequence[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Return logits, at every level (finest first) with deep supervision."""
+        features = self.Init_Residual(skips[-1])
+        logits = []
+        for index, stage in enumerate(self.stages):
+            raised = self.upsample_layers[index](features)
+            residual = self.residual_blocks[index](skips[-2 - index])
+            features = stage(torch.cat([raised, residual], dim=1))
+            if self.deep_supervision or index == len(self.stages) - 1:
+                logits.append(self.seg_layers[index](features))
+        return logits[::-1] if self.deep_supervision else logits[0]
+
+
+class MambaClinix(nn.Module):
+    """See the module's docstring and `create`."""
+
+    def __init__(
+        self, facts: Topology, input_channels: int, num_classes: int, *, deep_supervision: bool
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(facts, input_channels)
+        self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return logits (B, K, ...); with deep supervision a list, finest first."""
+        output: torch.Tensor | list[torch.Tensor] = self.decoder(self.encoder(image))
+        return output
+
+
+def create(
+    *,
+    input_channels: int,
+    n_stages: int,
+    features_per_stage: Sequence[int] | int,
+    kernel_sizes: Sequence[Sequence[int]],
+    strides: Sequence[Sequence[int]],
+    n_conv_per_stage: Sequence[int] | int,
+    num_classes: int,
+    n_conv_per_stage_decoder: Sequence[int] | int,
+    deep_supervision: bool = False,
+) -> nn.Module:
+    """Build the network; arguments are nnU-Net's own.
+
+    Args:
+        input_channels: C of the input (B, C, Z, Y, X), or (B, C, Y, X) where kernels have 2 axes.
+        n_stages: encoder stages, the bottleneck included.
+        features_per_stage: channels per stage.
+        kernel_sizes: per stage and axis.
+        strides: per stage and axis.
+        n_conv_per_stage: more than one gives a stage HGCN, one gives it Mamba; the second half of
+            the stages have one whatever is asked.
+        num_classes: background included.
+        n_conv_per_stage_decoder: one fewer entry than stages; only its length matters.
+        deep_supervision: return logits at every decoder level, finest first.
+
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+    facts = topology(
+        n_stages=n_stages,
+        features_per_stage=features_per_stage,
+        kernel_sizes=kernel_sizes,
+        strides=strides,
+        n_conv_per_stage=n_conv_per_stage,
+        n_conv_per_stage_decoder=n_conv_per_stage_decoder,
+    )
+    return MambaClinix(facts, input_channels, num_classes, deep_supervision=deep_supervision)
+
+
+def official_names(module: nn.Module) -> Iterator[OfficialName]:
+    """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
+    yield from shared_names(module)
