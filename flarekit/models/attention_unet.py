@@ -1,11 +1,13 @@
-"""VGG13 attention U-Net with deep supervision: the FLARE23 network, 2D axial slices.
+"""VGG13 attention U-Net with deep supervision: FLARE23's network, 2D axial slices; and its origin.
 
 An, Xu and Wu, "Attention mechanism-based deep supervision network for abdominal multi-organ
 segmentation", MICCAI FLARE 2023, section 2.2; 24,496,331 parameters at full width with 15 classes.
 Where the text leaves a choice open, the published weights decide.
 
 The paper's "attention" multiplies nothing: features are replaced by sigmoid(ReLU(features)), values
-in [0.5, 1). It is kept literally, since the authors' weights need it.
+in [0.5, 1). It is kept literally, since the authors' weights need it. Without attention this is the
+network it was derived from (FLARE21, 20,735,897 parameters with 5 classes), a plain U-Net with the
+same encoder and heads.
 
 Shape letters: B slices, C channels, K classes, Y X in-plane axes.
 """
@@ -90,6 +92,24 @@ class AttentionDecoder(nn.Module):
         return refined
 
 
+class PlainDecoder(nn.Module):
+    """Upsample, join the skip, refine: what FLARE21 had in place of attention."""
+
+    def __init__(self, channels_in: int, channels_skip: int, *, batch_statistics: bool) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(channels_in, channels_skip, 2, stride=2)
+        self.refine = nn.Sequential(
+            ConvUnit(2 * channels_skip, channels_skip, batch_statistics=batch_statistics),
+            ConvUnit(channels_skip, channels_skip, batch_statistics=batch_statistics),
+        )
+
+    def forward(self, features_BCYX: torch.Tensor, skip_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the skip's shape."""
+        joined = torch.cat([self.up(features_BCYX), skip_BCYX], dim=1)
+        refined: torch.Tensor = self.refine(joined)
+        return refined
+
+
 class AttentionUNet(nn.Module):
     """See the module's docstring and `create`."""
 
@@ -99,10 +119,12 @@ class AttentionUNet(nn.Module):
         input_channels: int,
         num_classes: int,
         width: float,
+        attention: bool,
         deep_supervision: bool,
         batch_statistics: bool,
     ) -> None:
         super().__init__()
+        self.attention = attention
         self.deep_supervision = deep_supervision
         base = _scaled(_ENCODER[0], width)  # `narrow` needs each width twice the one before
         widths = [base * channels // _ENCODER[0] for channels in _ENCODER]
@@ -116,8 +138,12 @@ class AttentionUNet(nn.Module):
         self.encoder = nn.ModuleList(stages)
         self.decoders = nn.ModuleList()  # deepest first
         for level in (3, 2, 1, 0):
-            decoder = AttentionDecoder(
-                channels, widths[level], refine=level > 0, batch_statistics=batch_statistics
+            decoder = (
+                AttentionDecoder(
+                    channels, widths[level], refine=level > 0, batch_statistics=batch_statistics
+                )
+                if attention
+                else PlainDecoder(channels, widths[level], batch_statistics=batch_statistics)
             )
             self.decoders.append(decoder)
             channels = widths[level]
@@ -153,7 +179,9 @@ class AttentionUNet(nn.Module):
             )
             for head, level in zip(self.heads, reversed(decoded), strict=True)
         ]
-        joint = torch.sigmoid(functional.relu(self.joint(torch.cat(heads, dim=1))))
+        joint = self.joint(torch.cat(heads, dim=1))
+        if self.attention:
+            joint = torch.sigmoid(functional.relu(joint))
         logits: torch.Tensor = self.logits(joint)
         if not self.deep_supervision:
             return logits
@@ -165,6 +193,7 @@ def create(
     input_channels: int = 3,
     num_classes: int = 15,
     width: float = 1.0,
+    attention: bool = True,
     deep_supervision: bool = False,
     batch_statistics: bool = False,
 ) -> nn.Module:
@@ -175,6 +204,7 @@ def create(
         num_classes: background included.
         width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
             and the deeper ones' are its multiples.
+        attention: FLARE23's decoder; without it the FLARE21 origin's.
         deep_supervision: return [logits, four heads] instead of logits.
         batch_statistics: at inference normalise by each slice's own statistics, as the authors'
             published script does, instead of the running ones.
@@ -191,12 +221,13 @@ def create(
         input_channels=input_channels,
         num_classes=num_classes,
         width=width,
+        attention=attention,
         deep_supervision=deep_supervision,
         batch_statistics=batch_statistics,
     )
 
 
-def official_names(module: nn.Module) -> Iterator[OfficialName]:  # noqa: ARG001
+def official_names(module: nn.Module) -> Iterator[OfficialName]:
     """Yield each of our modules with the names that the authors' code has for it.
 
     The first name is the one under which PyTorch lists the tensor first; the others are aliases.
@@ -208,11 +239,13 @@ def official_names(module: nn.Module) -> Iterator[OfficialName]:  # noqa: ARG001
                 index = 3 * unit + offset
                 names = (f"encoder.{7 * stage + index}", f"{alias}.{index + slot}")
                 yield f"encoder.{stage}.{unit}.{part}", names
+    attention = bool(module.attention)
     for decoder in range(4):
-        theirs = f"decoder_att{decoder + 1}"
+        theirs = f"decoder_att{decoder + 1}" if attention else f"deblock{decoder + 1}"
         yield f"decoders.{decoder}.up", (f"{theirs}.up",)
-        yield f"decoders.{decoder}.narrow", (f"{theirs}.down_channel",)
-        for unit in range(2 if decoder < 3 else 0):
+        if attention:
+            yield f"decoders.{decoder}.narrow", (f"{theirs}.down_channel",)
+        for unit in range(0 if attention and decoder == 3 else 2):
             for part, index in (("conv", 3 * unit), ("norm", 3 * unit + 1)):
                 name = f"decoders.{decoder}.refine.{unit}.{part}"
                 yield name, (f"{theirs}.conv.double_conv.{index}",)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import pytest
 import torch
@@ -25,10 +26,19 @@ def test_full_width_has_the_paper_s_parameters():
     assert sum(parameter.numel() for parameter in network.parameters()) == 24_496_331
 
 
+def test_without_attention_it_is_the_flare21_network_of_20_735_897_parameters():
+    network = models.create("attention_unet", attention=False, num_classes=5)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 20_735_897
+    keys = models.official_state_dict_keys("attention_unet", network)
+    assert "deblock1.up.weight" in keys
+    assert "deblock4.conv.double_conv.4.running_var" in keys
+    assert not any("att" in key for key in keys)
+
+
 def test_slices_in_a_batch_give_what_single_slices_give():
     slices = torch.randn(3, 3, 32, 48)
-    for batch_statistics in (False, True):
-        network = small(batch_statistics=batch_statistics)
+    for batch_statistics, attention in itertools.product((False, True), repeat=2):
+        network = small(batch_statistics=batch_statistics, attention=attention)
         together = network(slices)
         alone = torch.cat([network(one[None]) for one in slices])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
