@@ -22,8 +22,8 @@ COPY README.md LICENSE ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN pip install --no-deps . && cd / && python -c "from flarekit.pipeline.predictors import build_network, \
-find_predictor; build_network(find_predictor('${PREDICTOR}'))"
+RUN pip install --no-deps . && cd / && python -c "from flarekit.pipeline.predictors import build_networks, \
+find_predictor; build_networks(find_predictor('${PREDICTOR}'))"
 
 FROM ${BASE} AS runtime
 ARG PREDICTOR=abdomen_ct

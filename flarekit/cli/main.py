@@ -29,6 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+weights_app = typer.Typer(help="Import checkpoints; verify what is there.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")]
@@ -100,6 +103,45 @@ def predictors(
     from flarekit.cli.predictors import list_predictors
 
     list_predictors(as_json=as_json)
+
+
+@weights_app.command("import")
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="nnU-Net v2 result folder, or a FLARE23 or FLARE21 state dict.")
+    ],
+    name: Annotated[str, typer.Option(help="Of the predictor.")],
+    convention: Annotated[str, typer.Option(help="The predictor's default.")] = "flare",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of predictors; FLAREKIT_WEIGHTS' first, or weights/."),
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="For example 0,1,2; all that are there by default.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="File name inside a fold.")
+    ] = "checkpoint_final.pth",
+    force: Annotated[bool, typer.Option(help="Replace a predictor of that name.")] = False,
+) -> None:
+    """Make a predictor folder from a checkpoint; nothing in it is executed."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.weights import import_weights
+    from flarekit.importing import ImportOptions
+
+    chosen = tuple(folds.split(",")) if folds is not None else None
+    options = ImportOptions(name=name, convention=convention, folds=chosen, checkpoint=checkpoint)
+    import_weights(source, output, options, Console(), force=force)
+
+
+@weights_app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Predictors; all by default.")] = None,
+) -> None:
+    """Hash and load predictors: the exit code tells whether all are whole."""
+    from flarekit.cli.weights import verify_weights
+
+    raise typer.Exit(verify_weights(names or []))
 
 
 @app.command()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flarekit.core.errors import PredictorError
+from flarekit.core.files import write_atomically
 
 Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
+Spacing = Positive | Literal["scan", "fit"]
 
 
 class _Facts(BaseModel):
@@ -45,16 +47,45 @@ class Window(_Facts):
 
 
 class ZScore(_Facts):
-    """Intensities of any unit: (x - mean) / std over the volume itself."""
+    """Intensities of any unit: (x - mean) / std over the volume itself.
+
+    Attributes:
+        masked: only over what `NonzeroCrop` finds (holes filled); the rest becomes 0.
+    """
 
     kind: Literal["z_score"]
+    masked: bool = False
+
+
+class Rescale(_Facts):
+    """Intensities of any unit: the volume's minimum becomes 0, its maximum 1."""
+
+    kind: Literal["rescale"]
+
+
+class Scale(_Facts):
+    """Intensities divided by a number; 1 leaves them as they are."""
+
+    kind: Literal["scale"]
+    divisor: Positive
+
+
+class SliceZScore(_Facts):
+    """Every slice by itself, after resampling: clip to two percentiles, then z-score."""
+
+    kind: Literal["slice_z_score"]
+    low_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
+    high_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
+
+
+Intensity = Window | ZScore | Rescale | Scale | SliceZScore
 
 
 class Channel(_Facts):
     """One input channel: its name and how its intensities are normalised."""
 
     name: str
-    intensity: Annotated[Window | ZScore, Field(discriminator="kind")]
+    intensity: Annotated[Intensity, Field(discriminator="kind")]
 
 
 class BodyCrop(_Facts):
@@ -64,18 +95,63 @@ class BodyCrop(_Facts):
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
 
 
+class NonzeroCrop(_Facts):
+    """Crop to the box of all voxels that are not zero in some channel (nnU-Net)."""
+
+    kind: Literal["nonzero"]
+
+
 class Grid(_Facts):
     """The network's voxel grid and how the window slides over it.
 
     Attributes:
-        spacing_mm_ZYX: voxel spacing of the network's input, oriented axes.
+        spacing_mm_ZYX: voxel spacing of the network's input, oriented axes (stored ones with
+            `Nnunet`); `scan` keeps the scan's, `fit` makes one tile cover the whole axis.
+        axes: where the network's axes (Z, Y, X) point to: superior, posterior, left by default.
         tile_ZYX: voxels per tile; Z = 1 means that the network is 2D and sees axial slices.
         step: distance between tiles as a fraction of the tile, in (0, 1].
+        mirror_axes: axes (0 is Z) over whose flips, and their combinations, predictions are
+            averaged; none is fastest.
     """
 
-    spacing_mm_ZYX: tuple[Positive, Positive, Positive]
+    spacing_mm_ZYX: tuple[Spacing, Spacing, Spacing]
+    axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] = "SPL"
     tile_ZYX: tuple[Count, Count, Count]
     step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
+
+    @model_validator(mode="after")
+    def _three_axes(self) -> Grid:
+        if len({"RLAPSI".index(letter) // 2 for letter in self.axes}) != 3:
+            raise ValueError(f"axes {self.axes!r} do not name three different axes")
+        return self
+
+
+class Nnunet(_Facts):
+    """nnU-Net's own arithmetic around the network, as its plans state it.
+
+    Axes are the stored ones, transposed. Images and logits are resampled with splines of an order;
+    where the spacing is anisotropic (or `separate_z` says so) the coarsest axis by itself.
+
+    Attributes:
+        transpose: nnU-Net's `transpose_forward`.
+        image_order: spline order in plane; `image_order_z` along a separate axis.
+        logits_order: likewise for the logits, which are resampled before the argmax.
+        separate_z: always or never; nnU-Net's own choice where None.
+    """
+
+    transpose: tuple[int, int, int] = (0, 1, 2)
+    image_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 3
+    image_order_z: Annotated[int, Field(ge=0, le=5, strict=True)] = 0
+    logits_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
+    logits_order_z: Annotated[int, Field(ge=0, le=5, strict=True)] = 0
+    separate_z: bool | None = None
+
+    @model_validator(mode="after")
+    def _permutes(self) -> Nnunet:
+        if sorted(self.transpose) != [0, 1, 2]:
+            raise ValueError("transpose must hold 0, 1 and 2 once each")
+        return self
 
 
 class Rule(_Facts):
@@ -100,6 +176,8 @@ class PredictorSpec(_Facts):
     Attributes:
         labels: label name -> value in the mask, 1..255; background is 0 and not listed. The
             network's class k is the k-th label in order of value, class 0 the background.
+        nnunet: present where the scan is prepared exactly as nnU-Net does.
+        ensemble: further weights of the same architecture; logits are averaged over all.
         provenance: where the weights come from (data, licence, command, date), for the card.
     """
 
@@ -108,11 +186,13 @@ class PredictorSpec(_Facts):
     convention: str
     architecture: Architecture
     channels: tuple[Channel, ...] = Field(min_length=1)
-    crop: BodyCrop | None = None
+    crop: BodyCrop | NonzeroCrop | None = None
     grid: Grid
+    nnunet: Nnunet | None = None
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
     weights: Weights
+    ensemble: tuple[Weights, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -137,12 +217,21 @@ class PredictorFolder:
 
     folder: Path
     spec: PredictorSpec
-    card: Path = field(init=False)
-    weights: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "card", self.folder / "CARD.md")
-        object.__setattr__(self, "weights", self.folder / self.spec.weights.file)
+    @property
+    def card(self) -> Path:
+        """What it was trained on, how good it is, what it cannot do."""
+        return self.folder / "CARD.md"
+
+    @property
+    def weights(self) -> Path:
+        """The (first) weights file."""
+        return self.folder / self.spec.weights.file
+
+    @property
+    def members(self) -> dict[Path, Weights]:
+        """Every weights file, the ensemble's included, with what it should be."""
+        return {self.folder / each.file: each for each in (self.spec.weights, *self.spec.ensemble)}
 
 
 def parse_spec(content: Mapping[str, Any], *, source: str) -> PredictorSpec:
@@ -177,3 +266,22 @@ def read_spec(folder: Path) -> PredictorFolder:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PredictorError(f"{path}: is not TOML: {error}", fix="correct that line") from error
     return PredictorFolder(folder=folder, spec=parse_spec(content, source=str(path)))
+
+
+def write_spec(folder: Path, facts: Mapping[str, Any], *, head: str) -> None:
+    """Write `predictor.toml`, checked before anything is written.
+
+    Args:
+        folder: of the predictor.
+        facts: what `parse_spec` takes; None values are left out.
+        head: a comment on who wrote it.
+
+    Raises:
+        PredictorError: the facts do not hold together.
+        OutputError: it could not be written.
+    """
+    import tomli_w
+
+    parse_spec(facts, source=str(folder / "predictor.toml"))
+    content = f"# {head}\n\n{tomli_w.dumps(dict(facts))}"
+    write_atomically(folder / "predictor.toml", content.encode())

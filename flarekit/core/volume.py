@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# World direction (in RAS+) that each oriented axis points to, in the order X, Y, Z.
-_CANONICAL_RAS = np.diag([-1.0, -1.0, 1.0])
+ORIENTED = "SPL"  # where the oriented axes (Z, Y, X) point to
+_DIRECTIONS_RAS = {
+    "R": (1, 0, 0),
+    "L": (-1, 0, 0),
+    "A": (0, 1, 0),
+    "P": (0, -1, 0),
+    "S": (0, 0, 1),
+    "I": (0, 0, -1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +127,7 @@ def repaired_directions(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return directions
 
 
-def orientation_of(affine: NDArray[np.float64]) -> Orientation:
+def orientation_of(affine: NDArray[np.float64], axes: str = ORIENTED) -> Orientation:
     """Return the axis permutation and flips that bring a stored array into oriented axes.
 
     Each stored axis goes to a different anatomical axis; of the 48 ways the one whose directions
@@ -128,14 +135,21 @@ def orientation_of(affine: NDArray[np.float64]) -> Orientation:
 
     Args:
         affine: (4, 4) float64, stored index (i, j, k) -> mm, RAS+.
+        axes: where oriented Z, Y and X point to, one letter of RLAPSI each.
+
+    Raises:
+        ValueError: the letters do not name three different axes.
     """
     from scipy.optimize import linear_sum_assignment
 
-    # cosine[w, a]: agreement of oriented axis w (X, Y, Z) with stored axis a (i, j, k)
-    cosine = _CANONICAL_RAS.T @ repaired_directions(affine)
-    world, stored = linear_sum_assignment(-np.abs(cosine))
-    stored_of = {int(w): int(a) for w, a in zip(world, stored, strict=True)}
-    # oriented (Z, Y, X) is world axis (2, 1, 0); stored array axis of NIfTI axis a is 2 - a
-    axes = (2 - stored_of[2], 2 - stored_of[1], 2 - stored_of[0])
-    flipped = tuple(bool(cosine[w, stored_of[w]] < 0) for w in (2, 1, 0))
-    return Orientation(axes=axes, flipped=(flipped[0], flipped[1], flipped[2]))
+    wanted = np.array([_DIRECTIONS_RAS[letter] for letter in axes], float)
+    if wanted.shape != (3, 3) or abs(np.linalg.det(wanted)) < 0.5:
+        raise ValueError(f"{axes!r} does not name three different axes")
+    # cosine[k, a]: agreement of oriented array axis k with stored NIfTI axis a, (i, j, k)
+    cosine = wanted @ repaired_directions(affine)
+    _, nifti_axes = linear_sum_assignment(-np.abs(cosine))
+    flipped = [bool(cosine[k, nifti_axes[k]] < 0) for k in range(3)]
+    stored = [2 - int(axis) for axis in nifti_axes]  # arrays are indexed the other way round
+    return Orientation(
+        axes=(stored[0], stored[1], stored[2]), flipped=(flipped[0], flipped[1], flipped[2])
+    )

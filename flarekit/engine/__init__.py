@@ -1,11 +1,11 @@
 """Engines by name: the file `flarekit/engine/x.py` is the engine `x`.
 
-Each such file defines `create(build_network, grid, *, class_count, device, precision) -> Engine`.
+Each such file defines `create(build_networks, grid, *, class_count, device, precision) -> Engine`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +45,7 @@ class EngineFacts:
 
 
 class Engine(Protocol):
-    """Runs one network over volumes of any size."""
+    """Runs one network, or several as one, over volumes of any size."""
 
     @property
     def facts(self) -> EngineFacts:
@@ -63,6 +63,17 @@ class Engine(Protocol):
         """
         ...
 
+    def logits(
+        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
+    ) -> NDArray[np.float32]:
+        """Return the mean logits of every voxel, (K, Z, Y, X): for those who resample them.
+
+        Args:
+            tensor_CZYX: float32 on the network's grid, any size.
+            progress: called after every batch of tiles.
+        """
+        ...
+
 
 def names() -> tuple[str, ...]:
     """Return the names of all engines, sorted."""
@@ -72,7 +83,7 @@ def names() -> tuple[str, ...]:
 
 def create(
     name: str,
-    build_network: Callable[[], nn.Module],
+    build_networks: Callable[[], Sequence[nn.Module]],
     grid: Grid,
     *,
     class_count: int,
@@ -83,7 +94,8 @@ def create(
 
     Args:
         name: one of `names()`.
-        build_network: makes the network with its trained weights, on the CPU.
+        build_networks: makes the networks with their trained weights, on the CPU; the logits of
+            several are averaged.
         grid: tile and step of the sliding window.
         class_count: classes of the network, background included.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -98,6 +110,6 @@ def create(
         raise UsageError(f"no engine {name!r}", fix=f"known: {', '.join(names())}")
     module = import_module(f"flarekit.engine.{name}")
     engine: Engine = module.create(
-        build_network, grid, class_count=class_count, device=device, precision=precision
+        build_networks, grid, class_count=class_count, device=device, precision=precision
     )
     return engine

@@ -23,8 +23,7 @@ def tile_starts(size: int, tile: int, step: float) -> list[int]:
     """
     if size <= tile:
         return [0]
-    stride = max(1, math.floor(tile * step))
-    count = math.ceil((size - tile) / stride) + 1
+    count = math.ceil((size - tile) / max(1.0, tile * step)) + 1
     return [round(index * (size - tile) / (count - 1)) for index in range(count)]
 
 
@@ -66,12 +65,12 @@ def tile_rows(
 def gaussian_weights(tile_ZYX: tuple[int, int, int]) -> NDArray[np.float32]:
     """Return how much each voxel of a tile counts: a Gaussian of sigma tile / 8, peak 1.
 
-    nnU-Net's choice (Isensee et al. 2021, inference); zeros are lifted to the smallest positive
-    weight so that every voxel that any tile covers is decided.
+    nnU-Net's choice (Isensee et al. 2021, inference), its peak at voxel tile // 2 included; small
+    weights are lifted so that every voxel that any tile covers is decided.
     """
     weights = np.ones((), np.float64)
     for size in tile_ZYX:
-        distance = np.arange(size) - (size - 1) / 2
+        distance = np.arange(size) - size // 2
         weights = weights[..., None] * np.exp(-0.5 * (distance / (size / 8)) ** 2)
     lifted: NDArray[np.float32] = np.maximum(weights / weights.max(), 1e-6).astype(np.float32)
     return lifted

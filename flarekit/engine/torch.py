@@ -6,7 +6,8 @@ Shape letters: B tiles (or slices) in a batch, C channels, K classes, Z Y X orie
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +29,18 @@ _SLICES_AT_ONCE = {"cpu": 4, "cuda": 16}  # of a 2D network
 
 
 def create(
-    build_network: Callable[[], nn.Module],
+    build_networks: Callable[[], Sequence[nn.Module]],
     grid: Grid,
     *,
     class_count: int,
     device: str,
     precision: Precision,
 ) -> TorchEngine:
-    """Build the network and move it to the device; see `flarekit.engine.create`."""
+    """Build the networks and move them to the device; see `flarekit.engine.create`."""
     chosen = choose_device(device)
     exact = choose_precision(precision, chosen)
-    network = build_network().eval().requires_grad_(False).to(chosen)
-    return TorchEngine(network, grid, class_count=class_count, device=chosen, precision=exact)
+    networks = [network.eval().requires_grad_(False).to(chosen) for network in build_networks()]
+    return TorchEngine(networks, grid, class_count=class_count, device=chosen, precision=exact)
 
 
 def choose_device(request: str) -> torch.device:
@@ -96,18 +97,19 @@ def choose_precision(request: Precision, device: torch.device) -> str:
 
 
 class TorchEngine:
-    """A network, a device and a window; create it once, predict many volumes."""
+    """Networks, a device and a window; create it once, predict many volumes."""
 
     def __init__(
         self,
-        network: nn.Module,
+        networks: Sequence[nn.Module],
         grid: Grid,
         *,
         class_count: int,
         device: torch.device,
         precision: str,
     ) -> None:
-        self._network = network
+        self._networks = networks
+        self._flips = _flips(grid.mirror_axes)
         self._grid = grid
         self._class_count = class_count
         self._device = device
@@ -124,12 +126,37 @@ class TorchEngine:
     ) -> NDArray[np.uint8]:
         """Return the class index of every voxel; see `flarekit.engine.Engine`.
 
-        Logits are summed in a slab one tile thick: when the window moves on in Z, slices that no
-        later tile covers are decided and leave the slab. The weights of the tiles over a voxel are
-        the same for all classes, so the sum decides without being divided by them.
+        The weights of the tiles over a voxel are the same for all classes, so the weighted sum
+        decides without being divided by them.
+        """
+        _, *shape_ZYX = tensor_CZYX.shape
+        classes = np.empty(shape_ZYX, np.uint8)
+        for where, sums_KZYX in self._decided(tensor_CZYX, progress):
+            classes[where] = sums_KZYX[:-1].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return classes
+
+    @torch.inference_mode()
+    def logits(
+        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
+    ) -> NDArray[np.float32]:
+        """Return the mean logits of every voxel; see `flarekit.engine.Engine`."""
+        _, *shape_ZYX = tensor_CZYX.shape
+        logits = np.empty((self._class_count, *shape_ZYX), np.float32)
+        for where, sums_KZYX in self._decided(tensor_CZYX, progress):
+            logits[:, where] = (sums_KZYX[:-1] / sums_KZYX[-1:]).cpu().numpy()
+        return logits
+
+    def _decided(
+        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield slices that no later tile covers, with their weighted logits and the weights.
+
+        Logits are summed in a slab one tile thick: when the window moves on in Z, what is decided
+        leaves the slab.
         """
         image = _padded(torch.from_numpy(tensor_CZYX), self._grid.tile_ZYX)
         shape_ZYX = (image.shape[1], image.shape[2], image.shape[3])
+        _, size_Z, size_Y, size_X = tensor_CZYX.shape
         rows = tile_rows(
             shape_ZYX,
             self._grid.tile_ZYX,
@@ -137,43 +164,38 @@ class TorchEngine:
             slices_at_once=_SLICES_AT_ONCE[self._device.type],
         )
         ends = [row.z for row in rows[1:]] + [shape_ZYX[0]]
-        classes = np.empty(shape_ZYX, np.uint8)
         slab = self._empty_slab(shape_ZYX, rows[0].depth)
         total, done = sum(len(row.places) for row in rows), 0
         for row, end in zip(rows, ends, strict=True):
             for places in self._batches(row):
-                self._add(slab, self._logits(image, row, places), places)
+                self._add(slab, self._tile_logits(image, row, places), places)
                 done += len(places)
                 progress(done, total)
-            decided = slab[:, : end - row.z].argmax(dim=0)
-            classes[row.z : end] = decided.to(torch.uint8).cpu().numpy()
+            end_inside = min(end, size_Z)
+            yield slice(row.z, end_inside), slab[:, : end_inside - row.z, :size_Y, :size_X]
             _move_on(slab, end - row.z)
-        _, size_Z, size_Y, size_X = tensor_CZYX.shape
-        return classes[:size_Z, :size_Y, :size_X]
 
     def _empty_slab(self, shape_ZYX: tuple[int, int, int], depth: int) -> torch.Tensor:
-        return torch.zeros((self._class_count, depth, *shape_ZYX[1:]), device=self._device)
+        """Return zeros for the weighted logits of every class and, last, for the weights."""
+        return torch.zeros((self._class_count + 1, depth, *shape_ZYX[1:]), device=self._device)
 
     def _batches(self, row: TileRow) -> list[tuple[tuple[int, int], ...]]:
         voxels = row.depth * self._grid.tile_ZYX[1] * self._grid.tile_ZYX[2]
         size = max(1, _BATCH_VOXELS // voxels) if self._device.type == "cuda" else 1
         return [row.places[first : first + size] for first in range(0, len(row.places), size)]
 
-    def _logits(
+    def _tile_logits(
         self, image_CZYX: torch.Tensor, row: TileRow, places: tuple[tuple[int, int], ...]
     ) -> torch.Tensor:
         _, height, width = self._grid.tile_ZYX
         slab_CZYX = image_CZYX[:, row.z : row.z + row.depth]
         tiles = [slab_CZYX[:, :, y : y + height, x : x + width] for y, x in places]
         batch_BCZYX = torch.stack(tiles).to(self._device, non_blocking=True)
-        enabled = self._dtype != torch.float32
-        with torch.autocast(self._device.type, self._dtype, enabled=enabled):
-            if self._grid.tile_ZYX[0] > 1:
-                logits: torch.Tensor = self._network(batch_BCZYX)
-            else:  # slices of all tiles become one batch of 2D images
-                flat = self._network(batch_BCZYX.transpose(1, 2).flatten(0, 1))
-                logits = flat.unflatten(0, (len(places), row.depth)).transpose(1, 2)
-        logits = logits.float()
+        logits = torch.zeros((), device=self._device)
+        for network in self._networks:
+            for flip in self._flips:
+                logits = logits + self._run(network, batch_BCZYX.flip(flip)).flip(flip)
+        logits = logits / (len(self._networks) * len(self._flips))
         if logits.shape[1] != self._class_count:
             raise PredictorError(
                 f"the network gives {logits.shape[1]} classes, the labels need {self._class_count}",
@@ -186,6 +208,16 @@ class TorchEngine:
             )
         return logits
 
+    def _run(self, network: nn.Module, batch_BCZYX: torch.Tensor) -> torch.Tensor:
+        enabled = self._dtype != torch.float32
+        with torch.autocast(self._device.type, self._dtype, enabled=enabled):
+            if self._grid.tile_ZYX[0] > 1:
+                logits: torch.Tensor = network(batch_BCZYX)
+            else:  # slices of all tiles become one batch of 2D images
+                flat = network(batch_BCZYX.transpose(1, 2).flatten(0, 1))
+                logits = flat.unflatten(0, (len(batch_BCZYX), -1)).transpose(1, 2)
+        return logits.float()
+
     def _add(
         self,
         slab_KZYX: torch.Tensor,
@@ -195,7 +227,15 @@ class TorchEngine:
         depth, height, width = logits_BKZYX.shape[2:]
         for logits_KZYX, (y, x) in zip(logits_BKZYX, places, strict=True):
             part = slab_KZYX[:, :depth, y : y + height, x : x + width]
-            part.addcmul_(logits_KZYX, self._weights)
+            part[:-1].addcmul_(logits_KZYX, self._weights)
+            part[-1] += self._weights
+
+
+def _flips(mirror_axes: tuple[int, ...]) -> list[list[int]]:
+    """Return the axes of (B, C, Z, Y, X) to flip for every combination, none first."""
+    axes = sorted({axis + 2 for axis in mirror_axes})
+    counts = range(len(axes) + 1)
+    return [list(some) for some in chain.from_iterable(combinations(axes, n) for n in counts)]
 
 
 def _padded(image_CZYX: torch.Tensor, tile_ZYX: tuple[int, int, int]) -> torch.Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flarekit.core.errors import WeightsMismatchError
+from flarekit.core.files import sha256_of, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -22,15 +23,27 @@ def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in named if name in persistent}
 
 
-def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> None:
-    """Write a module's tensors; floating-point ones are converted to `dtype`."""
-    from safetensors.torch import save_file
+def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[str, str | int]:
+    """Write a module's tensors; floating-point ones are converted to `dtype`.
+
+    Returns:
+        What `predictor.toml` says of the file: its name, hash and number of parameters.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    from safetensors.torch import save
 
     tensors = {
         name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in own_tensors(module).items()
     }
-    save_file(tensors, path)
+    write_atomically(path, save(tensors))
+    return {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+    }
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -18,7 +18,7 @@ from flarekit.core.errors import (
     WeightsMissingError,
 )
 from flarekit.core.files import sha256_of
-from flarekit.core.spec import PredictorFolder, read_spec
+from flarekit.core.spec import PredictorFolder, Weights, read_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,19 +92,23 @@ def find_predictor(name_or_folder: str) -> PredictorFolder:
 
 
 def hash_state(predictor: PredictorFolder) -> HashState:
-    """Return whether the weights file is the one that the facts describe."""
-    if not predictor.weights.is_file():
-        return "missing"
-    return "ok" if sha256_of(predictor.weights) == predictor.spec.weights.sha256 else "wrong"
+    """Return whether every weights file is the one that the facts describe."""
+    states = [_state(path, facts.sha256) for path, facts in predictor.members.items()]
+    return next((state for state in ("missing", "wrong") if state in states), "ok")
 
 
-def check_weights(predictor: PredictorFolder) -> None:
-    """Stop unless the weights file is the one that the facts describe.
+def build_networks(predictor: PredictorFolder) -> list[nn.Module]:
+    """Build the predictor's networks with their trained weights, on the CPU; most have one.
 
     Raises:
-        WeightsMissingError, WeightsHashError: naming the file.
+        WeightsMissingError, WeightsHashError, WeightsMismatchError: nothing is ever left at its
+            random start.
     """
-    state, path = hash_state(predictor), predictor.weights
+    return [_build(predictor, path, facts) for path, facts in predictor.members.items()]
+
+
+def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
+    state = _state(path, facts.sha256)
     if state == "missing":
         raise WeightsMissingError(
             f"{path}: the weights are not there",
@@ -115,24 +119,20 @@ def check_weights(predictor: PredictorFolder) -> None:
             f"{path}: is not the file that predictor.toml describes (SHA-256)",
             fix="fetch it again, or export the predictor again",
         )
-
-
-def build_network(predictor: PredictorFolder) -> nn.Module:
-    """Build the predictor's network with its trained weights, on the CPU.
-
-    Raises:
-        WeightsMissingError, WeightsHashError, WeightsMismatchError: nothing is ever left at its
-            random start.
-    """
-    check_weights(predictor)
     architecture = predictor.spec.architecture
     network = models.create(architecture.name, **architecture.arguments)
     count = sum(parameter.numel() for parameter in network.parameters())
-    if count != predictor.spec.weights.parameters:
+    if count != facts.parameters:
         raise WeightsMismatchError(
             f"{predictor.folder}: the architecture has {count:,} parameters, predictor.toml says "
-            f"{predictor.spec.weights.parameters:,}",
+            f"{facts.parameters:,}",
             fix="correct the architecture's arguments",
         )
-    models.load_weights(network, predictor.weights)
+    models.load_weights(network, path)
     return network
+
+
+def _state(path: Path, sha256: str) -> HashState:
+    if not path.is_file():
+        return "missing"
+    return "ok" if sha256_of(path) == sha256 else "wrong"

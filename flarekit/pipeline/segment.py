@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flarekit import conventions, engine
 from flarekit.conventions import Case, Convention
@@ -19,9 +20,9 @@ from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.engine import Engine, Precision
-from flarekit.pipeline.predictors import build_network
+from flarekit.pipeline.predictors import build_networks
 from flarekit.postprocess import apply_rules
-from flarekit.preprocess import prepare
+from flarekit.preprocess import Prepared, prepare
 
 _LOG = logging.getLogger(__name__)
 OnError = Literal["mask", "skip", "stop"]
@@ -132,7 +133,7 @@ def segment_folder(
     with clock.stage("load"):
         compute = engine.create(
             options.engine,
-            partial(build_network, predictor),
+            partial(build_networks, predictor),
             spec.grid,
             class_count=len(spec.class_values),
             device=options.device,
@@ -212,13 +213,33 @@ def _segment(case: Case, stages: _Stages, clock: _Clock) -> CaseRecord:
         _LOG.warning(warning)
     with clock.stage("prepare"):
         prepared = prepare(volumes, spec)
+    stored = (_by_classes if prepared.restore_logits is None else _by_logits)(
+        prepared, stages, clock
+    )
+    with clock.stage("write"):
+        mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
+    return CaseRecord(case_id=case.case_id, mask=mask, seconds=clock.seconds, warnings=warnings)
+
+
+def _by_classes(prepared: Prepared, stages: _Stages, clock: _Clock) -> NDArray[np.uint8]:
+    """Decide on the network's grid: fast, and no float volume per class ever exists."""
+    spec = stages.spec
     with clock.stage("tiles"):
         classes = stages.engine.predict(prepared.tensor_CZYX, stages.progress.tiles)
     with clock.stage("rules"):
         label_map = np.array(spec.class_values, np.uint8)[classes]
         label_map = apply_rules(label_map, spec.rules, spec.labels, voxel_ml=prepared.voxel_ml)
     with clock.stage("restore"):
-        stored = prepared.restore(label_map)
-    with clock.stage("write"):
-        mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
-    return CaseRecord(case_id=case.case_id, mask=mask, seconds=clock.seconds, warnings=warnings)
+        return prepared.restore(label_map)
+
+
+def _by_logits(prepared: Prepared, stages: _Stages, clock: _Clock) -> NDArray[np.uint8]:
+    """Decide on the scan's grid, from resampled logits: nnU-Net's way."""
+    spec = stages.spec
+    assert prepared.restore_logits is not None
+    with clock.stage("tiles"):
+        logits = stages.engine.logits(prepared.tensor_CZYX, stages.progress.tiles)
+    with clock.stage("restore"):
+        stored = prepared.restore_logits(logits, np.array(spec.class_values, np.uint8))
+    with clock.stage("rules"):
+        return apply_rules(stored, spec.rules, spec.labels, voxel_ml=prepared.stored_voxel_ml)

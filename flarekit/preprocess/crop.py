@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,4 +45,25 @@ def body_box(
         margin = stride + int(np.ceil(margin_mm / spacing))
         first, last = int(inside[0]) * stride - margin, int(inside[-1]) * stride + margin + 1
         box.append(slice(max(0, first), min(size, last)))
+    return box[0], box[1], box[2]
+
+
+def nonzero_mask(channels: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
+    """Return where any channel is not zero, enclosed zeros included (nnU-Net's mask)."""
+    from scipy.ndimage import binary_fill_holes
+
+    mask = channels[0] != 0
+    for channel in channels[1:]:
+        mask |= channel != 0
+    filled: NDArray[np.bool_] = binary_fill_holes(mask)
+    return filled
+
+
+def nonzero_box(mask_ZYX: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """Return the box of a mask; the whole volume where it is empty."""
+    box = []
+    for axis, size in enumerate(mask_ZYX.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        inside = np.flatnonzero(mask_ZYX.any(axis=others))
+        box.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, size))
     return box[0], box[1], box[2]

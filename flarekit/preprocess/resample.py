@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.spec import Grid
+
 Shape = tuple[int, int, int]
 
 
@@ -17,9 +19,28 @@ def resampled_shape(
 ) -> Shape:
     """Return the voxel counts that cover the same extent at another spacing (at least 1 each)."""
     counts = [
-        max(1, round(n * a / b)) for n, a, b in zip(shape_ZYX, spacing_mm, target_mm, strict=True)
+        max(1, round(a / b * n)) for n, a, b in zip(shape_ZYX, spacing_mm, target_mm, strict=True)
     ]
     return counts[0], counts[1], counts[2]
+
+
+def target_spacing(
+    grid: Grid, spacing_mm: tuple[float, float, float], shape_ZYX: Shape
+) -> tuple[float, float, float]:
+    """Return the network's spacing for a scan: `scan` and `fit` of the grid become numbers.
+
+    Args:
+        grid: the predictor's.
+        spacing_mm: the scan's, along the same axes.
+        shape_ZYX: voxels of the (cropped) scan.
+    """
+    resolved = [
+        own if wanted == "scan" else count * own / tile if wanted == "fit" else wanted
+        for wanted, own, count, tile in zip(
+            grid.spacing_mm_ZYX, spacing_mm, shape_ZYX, grid.tile_ZYX, strict=True
+        )
+    ]
+    return float(resolved[0]), float(resolved[1]), float(resolved[2])
 
 
 def resample_linear(voxels_ZYX: NDArray[np.float32], shape_ZYX: Shape) -> NDArray[np.float32]:

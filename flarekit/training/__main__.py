@@ -30,8 +30,8 @@ def run(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     recipe = read_recipe(recipe_path)
-    phantoms = list(phantom_cases(recipe.spec, recipe.training))
-    real = list(real_cases(dataset, recipe.spec, recipe.training))
+    phantoms = list(phantom_cases(recipe))
+    real = list(real_cases(dataset, recipe))
     train(recipe, real, phantoms, run_dir=run_dir, minutes=minutes, device=device)
 
 

@@ -115,7 +115,7 @@ def _step(
     for _ in range(facts.batch):
         pool = phantoms if phantoms and rng.random() < facts.phantom_share else real
         case = pool[int(rng.integers(len(pool)))]
-        samples.append(draw_sample(case, facts.tile_ZYX, recipe.spec.grid.spacing_mm_ZYX, rng))
+        samples.append(draw_sample(case, facts.tile_ZYX, recipe.spacing_mm_ZYX, rng))
     image = torch.stack([sample[0] for sample in samples]).to(device)
     classes = torch.stack([sample[1] for sample in samples]).to(device)
     unlabelled = tuple(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flarekit.core.errors import PredictorError
 from flarekit.core.spec import PredictorSpec, parse_spec
 
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
@@ -46,11 +47,13 @@ class Recipe:
     """A predictor to make and how to train it.
 
     Attributes:
+        spacing_mm_ZYX: of the network's grid.
         predictor: the raw `[predictor]` table, for export.
         provenance: the raw `[provenance]` table: data, licence and command, for the card.
     """
 
     spec: PredictorSpec
+    spacing_mm_ZYX: tuple[float, float, float]
     training: TrainingFacts
     predictor: dict[str, Any]
     provenance: dict[str, Any]
@@ -66,8 +69,14 @@ def read_recipe(path: Path) -> Recipe:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     predictor = content["predictor"]
     spec = parse_spec({**predictor, "weights": _NO_WEIGHTS_YET}, source=str(path))
+    spacing = [value for value in spec.grid.spacing_mm_ZYX if not isinstance(value, str)]
+    if len(spacing) != 3:
+        raise PredictorError(
+            f"{path}: grid.spacing_mm_ZYX: training needs three numbers", fix="give them in mm"
+        )
     return Recipe(
         spec=spec,
+        spacing_mm_ZYX=(spacing[0], spacing[1], spacing[2]),
         training=TrainingFacts.model_validate(content["training"]),
         predictor=predictor,
         provenance=content["provenance"],

@@ -16,7 +16,7 @@ from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
-from flarekit.training.recipe import TrainingFacts
+from flarekit.training.recipe import Recipe
 
 MAYBE = 255  # background, or an organ that this case's labels leave out
 _ROOM = 1.5  # a sample is cut this much larger before it is turned and scaled
@@ -38,11 +38,12 @@ class TrainingCase:
     centres: dict[int, NDArray[np.int32]]
 
 
-def real_cases(dataset: Path, spec: PredictorSpec, facts: TrainingFacts) -> Iterator[TrainingCase]:
+def real_cases(dataset: Path, recipe: Recipe) -> Iterator[TrainingCase]:
     """Yield the cases of an nnU-Net raw dataset folder that are not held out.
 
     Label values in the files are the predictor's mask values.
     """
+    spec, facts = recipe.spec, recipe.training
     for label_path in sorted((dataset / "labelsTr").glob("*.nii.gz")):
         case_id = label_path.name.removesuffix(".nii.gz")
         if case_id in facts.held_out:
@@ -53,12 +54,13 @@ def real_cases(dataset: Path, spec: PredictorSpec, facts: TrainingFacts) -> Iter
         classes = _as_classes(prepared.grid_labels(labels), spec)
         if facts.unlabelled and facts.near is not None:
             anchor = spec.class_values.index(spec.labels[facts.near])
-            _mark_maybe(classes, classes == anchor, spec.grid.spacing_mm_ZYX, facts.near_mm)
+            _mark_maybe(classes, classes == anchor, recipe.spacing_mm_ZYX, facts.near_mm)
         yield _case(case_id, prepared.tensor_CZYX[0], classes)
 
 
-def phantom_cases(spec: PredictorSpec, facts: TrainingFacts) -> Iterator[TrainingCase]:
+def phantom_cases(recipe: Recipe) -> Iterator[TrainingCase]:
     """Yield phantoms, fully labelled, windowed like any scan."""
+    spec, facts = recipe.spec, recipe.training
     from flarekit.phantom import abdomen_phantom
 
     for seed in range(*facts.phantom_seeds):

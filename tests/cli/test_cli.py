@@ -177,3 +177,28 @@ def test_sigterm_ends_a_run_within_seconds_and_leaves_no_half_file(
     assert process.wait(timeout=30) == 143
     assert time.monotonic() - began < 5
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_weights_import_makes_a_predictor_and_never_replaces_one_unasked(tmp_path):
+    import torch
+
+    from flarekit import models
+
+    network = models.create("attention_unet", num_classes=5)
+    own, keys = models.own_tensors(network), models.official_keys_of("attention_unet", network)
+    torch.save({key: own[ours] for ours, all_ in keys.items() for key in all_}, tmp_path / "x.pth")
+    arguments = ["weights", "import", tmp_path / "x.pth", "--name", "x", "--output", tmp_path]
+    first, second = run(*arguments), run(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "x" / "CARD.md").is_file()
+    assert second.returncode == 6
+    assert "--force" in second.stderr
+    assert run(*arguments, "--force").returncode == 0
+
+
+def test_weights_verify_tells_which_predictor_is_not_whole(toy):
+    assert run("weights", "verify", toy.folder).returncode == 0
+    toy.weights.write_bytes(b"something else")
+    result = run("weights", "verify", toy.folder)
+    assert result.returncode == 4
+    assert "SHA-256" in result.stderr

@@ -29,10 +29,10 @@ class NearestClass(nn.Module):
         return -((image[:, :1] - values) ** 2)
 
 
-def make_engine(network, tile, *, count, step=0.5, device="cpu", precision="fp32"):
-    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step)
+def make_engine(*networks, tile, count, step=0.5, device="cpu", precision="fp32", mirror=()):
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step, mirror_axes=mirror)
     return engine.create(
-        "torch", lambda: network, grid, class_count=count, device=device, precision=precision
+        "torch", lambda: networks, grid, class_count=count, device=device, precision=precision
     )
 
 
@@ -45,7 +45,7 @@ def silent(done: int, total: int) -> None:
 @pytest.mark.parametrize("shape", [(9, 20, 17), (1, 1, 1), (4, 8, 8), (3, 40, 5)])
 def test_every_voxel_gets_its_class_whatever_the_shape(device, tile, shape):
     truth = np.random.default_rng(0).integers(0, 5, shape)
-    classes = make_engine(NearestClass(5), tile, count=5, device=device).predict(
+    classes = make_engine(NearestClass(5), tile=tile, count=5, device=device).predict(
         truth[None].astype(np.float32), silent
     )
     assert classes.dtype == np.uint8
@@ -74,14 +74,47 @@ def test_the_rolling_slab_decides_like_whole_accumulators(z, y, x, step):
     torch.manual_seed(z)
     network = nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
     image = np.random.default_rng(x).normal(size=(2, z, y, x)).astype(np.float32)
-    ours = make_engine(network, (6, 8, 8), count=3, step=step).predict(image, silent)
+    ours = make_engine(network, tile=(6, 8, 8), count=3, step=step).predict(image, silent)
     reference = weighted_mean(network, image, (6, 8, 8), step)
     assert (ours != reference).mean() < 1e-3  # ties fall either way
 
 
+def test_logits_are_the_weighted_mean_of_all_tiles():
+    torch.manual_seed(1)
+    network = nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
+    image = np.random.default_rng(2).normal(size=(2, 9, 13, 20)).astype(np.float32)
+    logits = make_engine(network, tile=(6, 8, 8), count=3).logits(image, silent)
+    assert logits.shape == (3, 9, 13, 20)
+    assert (logits.argmax(0) != weighted_mean(network, image, (6, 8, 8), 0.5)).mean() < 1e-3
+    one = make_engine(network, tile=(9, 13, 20), count=3).logits(image, silent)
+    np.testing.assert_allclose(one, network(torch.from_numpy(image)[None])[0], atol=1e-5)
+
+
+def test_several_networks_count_equally():
+    torch.manual_seed(1)
+    networks = [nn.Conv3d(1, 2, 1).requires_grad_(False) for _ in range(3)]
+    image = np.random.default_rng(2).normal(size=(1, 4, 4, 4)).astype(np.float32)
+    together = make_engine(*networks, tile=(4, 4, 4), count=2).logits(image, silent)
+    alone = [make_engine(n, tile=(4, 4, 4), count=2).logits(image, silent) for n in networks]
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [(4, 6, 8), (1, 6, 8)])
+def test_mirroring_averages_over_every_combination_of_flips(tile):
+    torch.manual_seed(1)
+    conv = nn.Conv2d if tile[0] == 1 else nn.Conv3d
+    network = conv(1, 2, 3, padding=1).requires_grad_(False)
+    image = np.random.default_rng(2).normal(size=(1, 4, 6, 8)).astype(np.float32)
+    mirrored = make_engine(network, tile=tile, count=2, mirror=(1, 2)).logits(image, silent)
+    plain = make_engine(network, tile=tile, count=2)
+    flips = [(), (2,), (3,), (2, 3)]
+    expected = [np.flip(plain.logits(np.flip(image, f).copy(), silent), f) for f in flips]
+    np.testing.assert_allclose(mirrored, np.mean(expected, axis=0), atol=1e-5)
+
+
 def test_progress_counts_up_to_the_number_of_tiles():
     calls = []
-    network = make_engine(NearestClass(2), (4, 8, 8), count=2)
+    network = make_engine(NearestClass(2), tile=(4, 8, 8), count=2)
     network.predict(
         np.zeros((1, 8, 16, 8), np.float32), lambda done, total: calls.append((done, total))
     )
@@ -95,7 +128,7 @@ def test_bf16_keeps_nearly_every_decision(device):
     network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 3, 1))
     image = np.random.default_rng(1).normal(size=(1, 16, 16, 16)).astype(np.float32)
     exact, half = (
-        make_engine(network, (16, 16, 16), count=3, device=device, precision=p).predict(
+        make_engine(network, tile=(16, 16, 16), count=3, device=device, precision=p).predict(
             image, silent
         )
         for p in ("fp32", "bf16")
@@ -104,7 +137,9 @@ def test_bf16_keeps_nearly_every_decision(device):
 
 
 def test_facts_never_say_auto():
-    facts = make_engine(NearestClass(2), (4, 4, 4), count=2, device="auto", precision="auto").facts
+    facts = make_engine(
+        NearestClass(2), tile=(4, 4, 4), count=2, device="auto", precision="auto"
+    ).facts
     assert facts.device in ("cpu", "cuda:0")
     assert facts.precision in ("fp32", "bf16", "fp16")
     assert facts.device_name
@@ -136,7 +171,7 @@ def test_fp16_on_the_cpu_is_refused():
 
 def test_a_network_with_other_classes_than_the_labels_is_refused():
     with pytest.raises(PredictorError, match="5 classes, the labels need 3"):
-        make_engine(NearestClass(5), (4, 4, 4), count=3).predict(
+        make_engine(NearestClass(5), tile=(4, 4, 4), count=3).predict(
             np.zeros((1, 4, 4, 4), np.float32), silent
         )
 
@@ -147,7 +182,7 @@ def test_output_that_is_not_finite_is_refused():
             return super().forward(image) * float("nan")
 
     with pytest.raises(DeviceError, match="not finite"):
-        make_engine(Overflown(3), (4, 4, 4), count=3).predict(
+        make_engine(Overflown(3), tile=(4, 4, 4), count=3).predict(
             np.zeros((1, 4, 4, 4), np.float32), silent
         )
 
@@ -156,7 +191,7 @@ def test_an_unknown_engine_is_refused():
     with pytest.raises(UsageError, match="no engine"):
         engine.create(
             "tensorflow",
-            lambda: NearestClass(2),
+            lambda: [NearestClass(2)],
             Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 4, 4)),
             class_count=2,
         )

@@ -15,7 +15,7 @@ from flarekit.core.files import sha256_of
 from flarekit.core.spec import read_spec
 from flarekit.models import own_tensors
 from flarekit.pipeline.predictors import (
-    build_network,
+    build_networks,
     find_predictor,
     hash_state,
     predictor_folders,
@@ -61,7 +61,7 @@ def test_a_weights_variable_that_names_no_folder_is_an_error(monkeypatch, tmp_pa
 
 
 def test_the_network_has_exactly_the_stored_weights(toy):
-    network, stored = build_network(toy), load_file(toy.weights)
+    (network,), stored = build_networks(toy), load_file(toy.weights)
     own = own_tensors(network)
     assert own.keys() == stored.keys()
     assert all(torch.equal(own[name], stored[name]) for name in own)
@@ -71,7 +71,7 @@ def test_missing_weights_stop_with_an_error(toy):
     toy.weights.unlink()
     assert hash_state(toy) == "missing"
     with pytest.raises(WeightsMissingError, match="model.safetensors"):
-        build_network(toy)
+        build_networks(toy)
 
 
 def test_a_changed_byte_stops_with_an_error(toy):
@@ -80,7 +80,7 @@ def test_a_changed_byte_stops_with_an_error(toy):
     toy.weights.write_bytes(content)
     assert hash_state(toy) == "wrong"
     with pytest.raises(WeightsHashError, match="SHA-256"):
-        build_network(toy)
+        build_networks(toy)
 
 
 def test_a_missing_tensor_is_named(toy):
@@ -88,13 +88,13 @@ def test_a_missing_tensor_is_named(toy):
     gone = sorted(tensors)[0]
     del tensors[gone]
     with pytest.raises(WeightsMismatchError, match=f"{gone} is missing"):
-        build_network(replace_weights(toy, tensors))
+        build_networks(replace_weights(toy, tensors))
 
 
 def test_a_tensor_too_many_is_named(toy):
     tensors = load_file(toy.weights) | {"extra": torch.zeros(1)}
     with pytest.raises(WeightsMismatchError, match="extra is not the network's"):
-        build_network(replace_weights(toy, tensors))
+        build_networks(replace_weights(toy, tensors))
 
 
 def test_a_tensor_of_another_shape_is_named(toy):
@@ -102,7 +102,7 @@ def test_a_tensor_of_another_shape_is_named(toy):
     name = sorted(tensors)[0]
     tensors[name] = torch.zeros(2, 3, 5)
     with pytest.raises(WeightsMismatchError, match=r"is \[2, 3, 5\]"):
-        build_network(replace_weights(toy, tensors))
+        build_networks(replace_weights(toy, tensors))
 
 
 def test_a_pickle_is_refused_and_not_run(toy, tmp_path):
@@ -113,13 +113,13 @@ def test_a_pickle_is_refused_and_not_run(toy, tmp_path):
     torch.save({"a": Bomb()}, toy.weights)
     predictor = edit(toy, toy.spec.weights.sha256, sha256_of(toy.weights))
     with pytest.raises(WeightsMismatchError, match="not a safetensors file"):
-        build_network(predictor)
+        build_networks(predictor)
     assert not (tmp_path / "boom").exists()
 
 
 def test_arguments_that_make_another_network_stop_with_an_error(toy):
     with pytest.raises(WeightsMismatchError, match="parameters"):
-        build_network(edit(toy, "features_per_stage = [4, 8]", "features_per_stage = [4, 16]"))
+        build_networks(edit(toy, "features_per_stage = [4, 8]", "features_per_stage = [4, 16]"))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 
 from flarekit.core.errors import FlarekitError
 from flarekit.core.spec import read_spec
-from flarekit.pipeline.predictors import build_network
+from flarekit.pipeline.predictors import build_networks
 from flarekit.training.compact import averaged_network, train
 from flarekit.training.export import export_predictor
 from flarekit.training.recipe import read_recipe
@@ -66,7 +66,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def phantoms(recipe):
-    return list(phantom_cases(recipe.spec, recipe.training))
+    return list(phantom_cases(recipe))
 
 
 def test_a_sample_has_the_tile_s_shape_and_the_case_s_classes(phantoms):
@@ -113,7 +113,7 @@ def test_an_exported_run_is_a_whole_predictor(recipe, phantoms, tmp_path):
     train(recipe, [], phantoms, run_dir=tmp_path / "run", minutes=0.02)
     export_predictor(recipe, tmp_path / "run" / "checkpoint.pt", tmp_path / "tiny")
     predictor = read_spec(tmp_path / "tiny")
-    network = build_network(predictor)
+    (network,) = build_networks(predictor)
     average, effort = averaged_network(recipe, tmp_path / "run" / "checkpoint.pt")
     assert predictor.spec.provenance["steps"] == effort["steps"]
     for ours, theirs in zip(network.parameters(), average.parameters(), strict=True):

@@ -1,0 +1,50 @@
+"""`flarekit weights`: import checkpoints, verify what is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from flarekit.cli.console import Console
+from flarekit.core.errors import FlarekitError, OutputError
+from flarekit.importing import ImportOptions, import_predictor
+from flarekit.pipeline.predictors import (
+    FOLDERS_VARIABLE,
+    build_networks,
+    find_predictor,
+    predictor_folders,
+)
+
+
+def import_weights(
+    source: Path, parent: Path | None, options: ImportOptions, console: Console, *, force: bool
+) -> None:
+    """Import a checkpoint, then load the predictor once to see that it is whole."""
+    if parent is None:
+        added = os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0]
+        parent = Path(added) if added else Path("weights")
+    folder = parent / options.name
+    if (folder / "predictor.toml").exists() and not force:
+        raise OutputError(f"{folder}: holds a predictor already", fix="add --force to replace it")
+    import_predictor(source, folder, options)
+    networks = build_networks(find_predictor(str(folder)))
+    count = sum(parameter.numel() for parameter in networks[0].parameters())
+    console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
+    console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
+
+
+def verify_weights(names: list[str]) -> int:
+    """Hash and load predictors, all at hand where none is named; return the exit code."""
+    wrong = 0
+    for name in names or [str(folder) for folder in predictor_folders()]:
+        try:
+            predictor = find_predictor(name)
+            build_networks(predictor)
+        except FlarekitError as error:
+            wrong = error.exit_code
+            typer.echo(f"{name}: {error}", err=True)
+        else:
+            typer.echo(f"{predictor.spec.name}: whole ({len(predictor.members)} file(s))")
+    return wrong

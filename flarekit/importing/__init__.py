@@ -1,0 +1,51 @@
+"""Published and home-made checkpoints become predictor folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flarekit.core.errors import InputError
+from flarekit.importing.options import ImportOptions
+
+__all__ = ["ImportOptions", "import_predictor"]
+
+
+def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None:
+    """Make a predictor folder from a checkpoint, told apart by what it holds.
+
+    Args:
+        source: an nnU-Net v2 result folder (with `plans.json` and `fold_*`), or the file of a
+            FLARE23 or FLARE21 state dict or of an MPU-Net checkpoint.
+        folder: the predictor folder to make.
+        options: name, convention, folds.
+
+    Raises:
+        InputError: nothing that is known.
+        PredictorError: known, but something in it is not supported; the message says what.
+        WeightsMismatchError: weights that do not fit what the plans or the keys say.
+        OutputError: the folder could not be written.
+    """
+    if source.is_dir():
+        from flarekit.importing.nnunet import import_result_folder
+
+        import_result_folder(source, folder, options)
+        return
+    if not source.is_file():
+        raise InputError(f"{source}: is not there", fix="name a result folder or a checkpoint file")
+    from flarekit.importing.checkpoint import load_checkpoint
+    from flarekit.importing.flare23 import import_state_dict, looks_like_flare23
+
+    content = load_checkpoint(source)
+    if looks_like_flare23(content):
+        import_state_dict(content, source, folder, options)
+    elif "network_weights" in content:
+        raise InputError(
+            f"{source}: is one fold of an nnU-Net result",
+            fix="name the folder above it, which holds plans.json and dataset.json",
+        )
+    else:
+        keys = ", ".join(list(content)[:3])
+        raise InputError(
+            f"{source}: is no checkpoint that is known (its first keys: {keys})",
+            fix="import an nnU-Net v2 result folder, or a FLARE23 or FLARE21 state dict",
+        )

@@ -1,0 +1,80 @@
+"""The FLARE23 attention U-Net's published state dict, and its FLARE21 origin's.
+
+Their preparation: canonical orientation; every axial slice resized to 512 x 512, clipped to its 1st
+and 99th percentile and z-scored (their z-score of the volume and their stretch to 0..255 cancel
+out); the slice copied to three channels, which is the same as one channel with the weights of the
+first convolution summed over the three; BatchNorm on the statistics of each slice. Masks come out
+in the orientation of the scan, not rotated as the published script writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flarekit import models
+from flarekit.importing.options import ImportOptions
+from flarekit.importing.writing import write_predictor
+
+_FIRST = ("encoder.0.weight", "enblock1.0.weight")
+_ORGANS_23 = (
+    "liver", "right_kidney", "spleen", "pancreas", "aorta", "inferior_vena_cava",
+    "right_adrenal_gland", "left_adrenal_gland", "gallbladder", "esophagus", "stomach", "duodenum",
+    "left_kidney", "lesion",
+)  # fmt: skip
+_ORGANS_21 = ("liver", "kidneys", "spleen", "pancreas")
+
+
+def looks_like_flare23(content: Mapping[str, Any]) -> bool:
+    """Return whether these are the keys of either network."""
+    return _FIRST[0] in content and any(
+        key.startswith(("decoder_att1.", "deblock1.")) for key in content
+    )
+
+
+def import_state_dict(
+    content: Mapping[str, Any], source: Path, folder: Path, options: ImportOptions
+) -> None:
+    """Write the predictor folder.
+
+    Raises:
+        WeightsMismatchError: tensors missing, left over or of another shape.
+    """
+    import torch
+
+    state_dict: dict[str, torch.Tensor] = dict(content)
+    attention = any(key.startswith("decoder_att1.") for key in state_dict)
+    classes = int(state_dict["out2.single_conv.weight"].shape[0])
+    for key in _FIRST:
+        if key in state_dict:
+            state_dict[key] = state_dict[key].sum(dim=1, keepdim=True)
+    arguments = {
+        "input_channels": 1,
+        "num_classes": classes,
+        "attention": attention,
+        "batch_statistics": True,
+    }
+    network = models.create("attention_unet", **arguments)
+    models.load_official_state_dict("attention_unet", network, state_dict)
+    known = {len(_ORGANS_23): _ORGANS_23, len(_ORGANS_21): _ORGANS_21}
+    names = known.get(classes - 1, tuple(f"label_{k}" for k in range(1, classes)))
+    labels = {label: value for value, label in enumerate(names, start=1)}
+    intensity = {"kind": "slice_z_score", "low_percentile": 1.0, "high_percentile": 99.0}
+    facts = {
+        "name": options.name,
+        "title": f"FLARE{'23 attention' if attention else '21'} U-Net, {classes - 1} labels",
+        "convention": options.convention,
+        "architecture": {"name": "attention_unet", "arguments": arguments},
+        "channels": [{"name": "CT", "intensity": intensity}],
+        "grid": {
+            "spacing_mm_ZYX": ["scan", "fit", "fit"],
+            "axes": "SRA",
+            "tile_ZYX": [1, 512, 512],
+            "step": 1.0,
+        },
+        "labels": labels,
+        "rules": [{"name": "largest_component", "labels": list(labels)}],
+        "provenance": {"imported_from": source.name},
+    }
+    write_predictor(folder, facts, [network], source=source)

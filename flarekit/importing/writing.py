@@ -1,0 +1,71 @@
+"""The last step of every import: weights, facts and a first card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flarekit import models
+from flarekit.core.errors import OutputError
+from flarekit.core.files import write_atomically
+from flarekit.core.spec import write_spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_HEAD = "Made by `flarekit weights import`."
+
+
+def write_predictor(
+    folder: Path, facts: Mapping[str, Any], networks: Sequence[nn.Module], *, source: Path
+) -> None:
+    """Write weights (float32), `predictor.toml`, and a card with what is still to be said.
+
+    Args:
+        folder: to make.
+        facts: without the weights.
+        networks: one, or the members of an ensemble.
+        source: where the weights come from.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    import torch
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made: {error.strerror}", fix="name a folder that can be written"
+        ) from error
+    names = [f"model_{k}.safetensors" if k else "model.safetensors" for k in range(len(networks))]
+    weights = [
+        models.save_weights(network, folder / name, dtype=torch.float32)
+        for network, name in zip(networks, names, strict=True)
+    ]
+    whole = {**facts, "weights": weights[0]}
+    if len(weights) > 1:
+        whole["ensemble"] = weights[1:]
+    write_spec(folder, whole, head=_HEAD)
+    card = folder / "CARD.md"
+    if not card.exists():
+        write_atomically(card, _card(facts, weights, source).encode())
+
+
+def _card(facts: Mapping[str, Any], weights: Sequence[Mapping[str, Any]], source: Path) -> str:
+    files = "\n".join(
+        f"- `{each['file']}`: {each['parameters']:,} parameters, SHA-256 `{each['sha256']}`"
+        for each in weights
+    )
+    return f"""# {facts["name"]}
+
+{facts["title"]}
+
+- Architecture: `{facts["architecture"]["name"]}`
+- Imported from: `{source.name}`
+{files}
+
+Not yet said: training data and its licence, how it was trained, measured accuracy on cases it never
+saw, and what it cannot do.
+"""
