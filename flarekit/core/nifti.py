@@ -72,7 +72,8 @@ def read_geometry(path: Path) -> Geometry:
     """Read only the geometry, as far as it can be saved from a damaged file.
 
     Of a file that is not 3D the first three dimensions are taken. An affine that cannot be used is
-    replaced by the identity; the header, which a mask is written with, stays as it is.
+    replaced by the identity and both its codes in the header by 0 (unknown), so that a mask written
+    with that header can be read; the rest of the header stays as it is.
 
     Raises:
         UnreadableVolumeError: not even the header is there, or it counts no voxels.
@@ -83,6 +84,8 @@ def read_geometry(path: Path) -> Geometry:
         affine, _ = _affine(path, header, (x, y, z))
     except UnreadableVolumeError:
         affine = np.eye(4)
+        header = header.copy()
+        header["sform_code"] = header["qform_code"] = 0
     return Geometry(shape_ZYX=(z, y, x), affine=affine, header=header)
 
 

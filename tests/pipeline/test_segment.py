@@ -9,6 +9,7 @@ import pytest
 
 from flarekit.core.errors import DeviceError, InputError, OutputError, WeightsHashError
 from flarekit.pipeline.segment import Options, segment_folder
+from tests.core.broken import broken_files
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 EXACT = Options(device="cpu", precision="fp32")
@@ -206,3 +207,23 @@ def test_an_output_folder_that_is_a_file_is_an_error(toy, inputs, tmp_path, writ
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(OutputError):
         segment_folder(toy, inputs, tmp_path / "out", EXACT)
+
+
+def test_every_kind_of_broken_file_gets_its_own_error_and_the_other_masks_are_all_there(
+    toy, inputs, tmp_path, write_scan
+):
+    broken = broken_files(inputs)
+    write_scan(inputs / "good_0000.nii.gz")
+    record = segment_folder(toy, inputs, tmp_path / "out", EXACT)
+    assert sorted(case.case_id for case in record.failed) == sorted(broken)
+    for case in record.failed:
+        file = broken[case.case_id]
+        said = f"{case.error} {case.fix}"
+        assert str(file.path) in said
+        assert all(words in said for words in file.words)
+        mask = nibabel.load(case.mask)
+        assert mask.get_data_dtype() == np.uint8
+        assert not np.asarray(mask.dataobj).any()
+        assert mask.shape == (file.shape_ZYX[::-1] if file.geometry_known else (1, 1, 1))
+    assert mask_of(tmp_path / "out" / "good.nii.gz").any()
+    assert len(os.listdir(tmp_path / "out")) == len(broken) + 1

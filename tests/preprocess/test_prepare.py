@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from flarekit.core.errors import InputError
+from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, parse_spec
+from flarekit.core.volume import Geometry, Volume
+from flarekit.preprocess import prepare
+from flarekit.preprocess.crop import body_box, nonzero_box, nonzero_mask
+from flarekit.preprocess.intensity import normalise, normalise_slices
+from flarekit.preprocess.resample import resample_linear, resample_nearest, resampled_shape
+
+WINDOW = {"kind": "window", "low_hu": -200, "high_hu": 300, "mean": 50, "std": 100}
+
+
+def spec_of(spacing=(2.0, 2.0, 2.0), *, tile=(8, 16, 16), crop=None, channels=1, intensity=WINDOW):
+    return parse_spec(
+        {
+            "name": "n",
+            "title": "t",
+            "convention": "flare",
+            "architecture": {"name": "nnunet"},
+            "channels": [{"name": "CT", "intensity": intensity}] * channels,
+            "crop": crop,
+            "grid": {"spacing_mm_ZYX": spacing, "tile_ZYX": tile},
+            "labels": {"organ": 1},
+            "weights": {"sha256": "0" * 64, "parameters": 1},
+        },
+        source="test",
+    )
+
+
+def volume_of(voxels_ZYX, affine):
+    geometry = Geometry(shape_ZYX=voxels_ZYX.shape, affine=affine, header=None)
+    return Volume(voxels_ZYX=voxels_ZYX.astype(np.float32), geometry=geometry, path=Path("x"))
+
+
+@st.composite
+def affines(draw, spacings=(0.7, 1.0, 2.0, 5.0)):
+    linear = np.zeros((3, 3))
+    for nifti_axis, world in enumerate(draw(st.permutations([0, 1, 2]))):
+        linear[world, nifti_axis] = draw(st.sampled_from([1, -1])) * draw(st.sampled_from(spacings))
+    affine = np.eye(4)
+    affine[:3, :3] = linear
+    return affine
+
+
+@settings(deadline=None, max_examples=60)
+@given(affines(), st.tuples(*[st.integers(1, 9)] * 3))
+def test_labels_come_back_exactly_where_the_grid_is_the_scan_s_own(affine, shape):
+    labels = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
+    prepared = prepare([volume_of(labels, affine)], spec_of(("scan", "scan", "scan")))
+    np.testing.assert_array_equal(prepared.restore(prepared.grid_labels(labels)), labels)
+
+
+@settings(deadline=None, max_examples=30)
+@given(affines(spacings=(1.0, 1.5, 2.5)))
+def test_a_smooth_organ_survives_another_spacing(affine):
+    shape = (40, 36, 44)
+    distance = sum(
+        ((n - size / 2) / (size / 3)) ** 2 for n, size in zip(np.indices(shape), shape, strict=True)
+    )
+    labels = (distance < 1).astype(np.uint8)
+    prepared = prepare([volume_of(labels, affine)], spec_of((2.0, 2.0, 2.0)))
+    back = prepared.restore(prepared.grid_labels(labels))
+    assert back.shape == shape
+    assert 2 * (back & labels).sum() / (back.sum() + labels.sum()) > 0.9
+
+
+def body(shape=(12, 40, 40)):
+    voxels = np.full(shape, -3024.0)
+    voxels[:, 10:30, 12:28] = 40
+    voxels[:, 35, 5:35] = 100  # the table
+    return voxels
+
+
+def test_the_crop_holds_the_body_and_leaves_table_and_padding():
+    box = body_box(body(), (5.0, 1.0, 1.0), threshold=-110, margin_mm=2)
+    assert box[1].start <= 8
+    assert 32 <= box[1].stop <= 35
+    assert box[2].start <= 10
+    assert 30 <= box[2].stop < 40
+
+
+def test_a_scan_of_air_is_kept_whole():
+    air = np.full((3, 4, 5), -1000.0, np.float32)
+    assert body_box(air, (1.0, 1.0, 1.0), threshold=-110, margin_mm=5) == (
+        slice(0, 3), slice(0, 4), slice(0, 5))  # fmt: skip
+    assert nonzero_box(nonzero_mask([air * 0])) == (slice(0, 3), slice(0, 4), slice(0, 5))
+
+
+def test_nonzero_looks_at_all_channels_and_fills_what_they_enclose():
+    first, second = np.zeros((5, 5, 5), np.float32), np.zeros((5, 5, 5), np.float32)
+    first[1:4, 1:4, 1:4] = 1
+    first[2, 2, 2] = 0
+    second[4, 4, 4] = 1
+    mask = nonzero_mask([first, second])
+    assert mask[2, 2, 2]
+    assert nonzero_box(mask) == (slice(1, 5),) * 3
+
+
+def test_labels_outside_the_crop_are_background():
+    prepared = prepare(
+        [volume_of(body(), np.diag([1.0, 1.0, 5.0, 1.0]))],
+        spec_of(("scan", "scan", "scan"), crop={"threshold": -110, "margin_mm": 2.0}),
+    )
+    assert prepared.tensor_CZYX.shape[2] < 40
+    full = prepared.restore(np.ones(prepared.tensor_CZYX.shape[1:], np.uint8))
+    assert full.shape == (12, 40, 40)
+    assert full[:, 10:30, 12:28].all()
+    assert not full[:, :5].any()
+
+
+def test_padding_does_not_bleed_into_the_body():
+    prepared = prepare([volume_of(body(), np.diag([1.0, 1.0, 5.0, 1.0]))], spec_of())
+    assert prepared.tensor_CZYX.min() == pytest.approx((-200 - 50) / 100)
+
+
+def test_a_window_of_hand_computed_values():
+    how = Window(low_hu=-100, high_hu=200, mean=50, std=10)
+    voxels = np.float32([[[-3024, -100, 50, 200, 3000]]])
+    np.testing.assert_allclose(normalise(voxels, how), [[[-15, -15, 0, 15, 15]]])
+
+
+def test_other_intensities_of_hand_computed_values():
+    voxels = np.float32([[[1, 3], [5, 7]]])
+    root5 = np.sqrt(5)
+    z = np.float32([[[-3, -1], [1, 3]]]) / root5
+    np.testing.assert_allclose(normalise(voxels, ZScore(kind="z_score")), z, rtol=1e-6)
+    np.testing.assert_allclose(normalise(voxels, Rescale(kind="rescale")), (voxels - 1) / 6)
+    np.testing.assert_allclose(normalise(voxels, Scale(kind="scale", divisor=2.0)), voxels / 2)
+
+
+def test_a_masked_z_score_looks_inside_and_puts_zero_outside():
+    voxels = np.float32([[[100, 1, 3]]])
+    inside = np.array([[[False, True, True]]])
+    scored = normalise(voxels, ZScore(kind="z_score", masked=True), inside=inside)
+    np.testing.assert_allclose(scored, [[[0, -1, 1]]])
+
+
+def test_slices_are_scored_one_by_one_and_outliers_are_clipped():
+    rng = np.random.default_rng(0)
+    voxels = rng.normal(0, 1, (3, 50, 50)).astype(np.float32)
+    voxels[1] = voxels[0] * 7 + 1000
+    voxels[2] = 5
+    voxels[0, 0, 0] = 1e6
+    how = SliceZScore(kind="slice_z_score", low_percentile=1.0, high_percentile=99.0)
+    scored = normalise_slices(voxels, how)
+    np.testing.assert_allclose(scored.mean(axis=(1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(scored[:2].std(axis=(1, 2)), 1, atol=1e-3)
+    assert scored[0].max() < 4
+    assert not scored[2].any()
+
+
+@pytest.mark.parametrize("kind", ["z_score", "rescale"])
+def test_a_constant_volume_divides_by_nothing(kind):
+    how = ZScore(kind=kind) if kind == "z_score" else Rescale(kind=kind)
+    assert not normalise(np.full((2, 2, 2), 7, np.float32), how).any()
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 10), (1, 3, 20), (5, 9, 7), (5, 18, 3)])
+def test_linear_resampling_is_scipy_s_with_outer_edges_kept(shape):
+    voxels = np.random.default_rng(0).normal(size=(5, 9, 7)).astype(np.float32)
+    factors = [b / a for a, b in zip(voxels.shape, shape, strict=True)]
+    theirs = ndimage.zoom(voxels, factors, order=1, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(resample_linear(voxels, shape), theirs, atol=1e-5)
+
+
+def test_resampling_to_the_same_shape_changes_nothing():
+    voxels = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    assert resample_linear(voxels, (3, 4, 5)) is voxels
+
+
+def test_nearest_labels_repeat_evenly():
+    labels = np.uint8([[[1, 2, 3]]])
+    assert resample_nearest(labels, (1, 1, 6)).tolist() == [[[1, 1, 2, 2, 3, 3]]]
+    assert (
+        resample_nearest(resample_nearest(labels, (1, 1, 9)), (1, 1, 3)).tolist() == labels.tolist()
+    )
+
+
+def test_the_grid_covers_the_extent_of_the_scan():
+    assert resampled_shape((41, 512, 512), (5.0, 0.8, 0.8), (3.0, 2.0, 2.0)) == (68, 205, 205)
+    assert resampled_shape((1, 1, 1), (1.0, 1.0, 1.0), (9.0, 9.0, 9.0)) == (1, 1, 1)
+
+
+def test_fit_makes_one_tile_cover_the_plane_and_scan_keeps_the_slices():
+    voxels = np.zeros((7, 30, 50), np.float32)
+    prepared = prepare(
+        [volume_of(voxels, np.diag([-1.0, -1.0, 3.0, 1.0]))],
+        spec_of(("scan", "fit", "fit"), tile=(1, 16, 24)),
+    )
+    assert prepared.tensor_CZYX.shape == (1, 7, 16, 24)
+
+
+def test_the_volume_of_a_voxel_is_the_grid_s():
+    voxels = np.zeros((10, 20, 30), np.float32)
+    prepared = prepare([volume_of(voxels, np.diag([1.0, 1.0, 3.0, 1.0]))], spec_of((3.0, 2.0, 2.0)))
+    assert prepared.voxel_ml == pytest.approx(3 * 2 * 2 / 1000)
+
+
+def test_channels_on_two_grids_are_refused():
+    voxels = np.zeros((4, 5, 6), np.float32)
+    other = np.eye(4)
+    other[0, 3] = 1
+    with pytest.raises(InputError, match="another grid"):
+        prepare([volume_of(voxels, np.eye(4)), volume_of(voxels, other)], spec_of(channels=2))
+    other[0, 3] = 1e-5
+    prepare([volume_of(voxels, np.eye(4)), volume_of(voxels, other)], spec_of(channels=2))
+
+
+def test_too_few_channels_are_refused():
+    with pytest.raises(InputError, match="takes 2"):
+        prepare([volume_of(np.zeros((4, 5, 6)), np.eye(4))], spec_of(channels=2))
