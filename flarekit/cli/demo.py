@@ -11,8 +11,7 @@ from rich.table import Table
 
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run
-from flarekit.core.errors import OutputError
-from flarekit.core.files import write_atomically
+from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.nifti import read_nifti
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.phantom import save_phantom
@@ -28,14 +27,8 @@ def run_demo(output_dir: Path, seed: int, options: Options, console: Console) ->
     case_id = f"phantom_{seed}"
     inputs, outputs, report = (output_dir / name for name in ("inputs", "outputs", "report"))
     truth = output_dir / "truth" / f"{case_id}.nii.gz"
-    try:
-        for folder in (inputs, truth.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{output_dir}: cannot be made: {error.strerror}",
-            fix="name a folder that can be written",
-        ) from error
+    make_folder(inputs)
+    make_folder(truth.parent)
     console.say(f"generating phantom CT {seed}")
     save_phantom(seed, scan=inputs / f"{case_id}_0000.nii.gz", labels=truth)
     predictor = find_predictor(_PREDICTOR)

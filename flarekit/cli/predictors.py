@@ -20,18 +20,23 @@ def list_predictors(*, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("name", "architecture", "convention", "labels", "parameters", "weights", "card")
+    table = Table()
+    for column in ("name", "architecture", "convention", "parameters", "weights"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("labels", overflow="fold")
+    table.add_column("card", overflow="fold")
     for row in rows:
         if "error" in row:
-            table.add_row(row["name"], f"[red]{row['error']}[/red]", *[""] * 5)
+            table.add_row(row["name"], "", "", "", "broken", row["error"], "")
             continue
+        labels = f"{len(row['labels'])}: {', '.join(row['labels'])}"
         table.add_row(
             row["name"],
             row["architecture"],
             row["convention"],
-            ", ".join(row["labels"]),
             f"{row['parameters']:,}",
             row["weights"],
+            labels,
             row["card"] or "missing",
         )
     Console().print(table)

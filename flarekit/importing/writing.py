@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit import models
-from flarekit.core.errors import OutputError
-from flarekit.core.files import write_atomically
+from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.spec import write_spec
 
 if TYPE_CHECKING:
@@ -33,12 +32,7 @@ def write_predictor(
     """
     import torch
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made: {error.strerror}", fix="name a folder that can be written"
-        ) from error
+    make_folder(folder)
     names = [f"model_{k}.safetensors" if k else "model.safetensors" for k in range(len(networks))]
     weights = [
         models.save_weights(network, folder / name, dtype=torch.float32)

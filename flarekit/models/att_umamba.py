@@ -9,7 +9,8 @@ Float32 islands under half precision: every Mamba layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,6 @@ from torch.nn import functional
 
 from flarekit.models import umamba
 from flarekit.models._official import OfficialName
-from flarekit.models.umamba import Where
 
 _Conv = type[nn.Conv2d | nn.Conv3d]
 
@@ -42,38 +42,14 @@ class AttentionGate(nn.Module):
         return gated
 
 
-def create(
-    *,
-    input_channels: int,
-    n_stages: int,
-    features_per_stage: Sequence[int] | int,
-    kernel_sizes: Sequence[Sequence[int]],
-    strides: Sequence[Sequence[int]],
-    n_conv_per_stage: Sequence[int] | int,
-    num_classes: int,
-    n_conv_per_stage_decoder: Sequence[int] | int,
-    deep_supervision: bool = False,
-    mamba: Where = "bot",
-    input_size: Sequence[int] | None = None,
-) -> nn.Module:
+def create(**arguments: Any) -> nn.Module:  # noqa: ANN401 - umamba's, which checks them
     """Build the network; arguments as in `flarekit.models.umamba.create`.
 
     Raises:
         ValueError: the arguments contradict each other.
+        TypeError: one is missing or unknown.
     """
-    network = umamba.create(
-        input_channels=input_channels,
-        n_stages=n_stages,
-        features_per_stage=features_per_stage,
-        kernel_sizes=kernel_sizes,
-        strides=strides,
-        n_conv_per_stage=n_conv_per_stage,
-        num_classes=num_classes,
-        n_conv_per_stage_decoder=n_conv_per_stage_decoder,
-        deep_supervision=deep_supervision,
-        mamba=mamba,
-        input_size=input_size,
-    )
+    network = umamba.create(**arguments)
     assert isinstance(network, umamba.UMamba)
     gates = []
     for head in network.decoder.seg_layers:

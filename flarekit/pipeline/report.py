@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flarekit import conventions
-from flarekit.core.errors import OutputError
+from flarekit.core.files import make_folder
 from flarekit.core.nifti import read_nifti
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import PredictorSpec
@@ -23,13 +23,7 @@ def write_report(record: RunRecord, spec: PredictorSpec, input_dir: Path, report
     Raises:
         OutputError: it could not be written.
     """
-    try:
-        report_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{report_dir}: cannot be made: {error.strerror}",
-            fix="name a folder that can be written",
-        ) from error
+    make_folder(report_dir)
     write_efficiency(record, report_dir)
     if find_spec("matplotlib") is None:
         _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flarekit import conventions, engine
 from flarekit.conventions import Case, Convention
 from flarekit.core.errors import FlarekitError, OutputError
+from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.engine import Engine, Precision
@@ -129,7 +130,7 @@ def segment_folder(
     spec = predictor.spec
     convention = conventions.get(options.convention or spec.convention)
     cases = convention.find_cases(input_dir, len(spec.channels))
-    _make_folder(output_dir)
+    make_folder(output_dir)
     with clock.stage("load"):
         compute = engine.create(
             options.engine,
@@ -170,16 +171,6 @@ def segment_folder(
         cases=tuple(records),
         not_run=tuple(case.case_id for case in cases[len(records) :]),
     )
-
-
-def _make_folder(output_dir: Path) -> None:
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{output_dir}: cannot be made: {error.strerror}",
-            fix="name a folder that can be written",
-        ) from error
 
 
 def _guarded(case: Case, stages: _Stages, on_error: OnError) -> CaseRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flarekit import models
+from flarekit.core.files import make_folder
 from flarekit.core.spec import write_spec
 from flarekit.training.compact import averaged_network
 from flarekit.training.recipe import Recipe
@@ -26,7 +27,7 @@ def export_predictor(recipe: Recipe, checkpoint: Path, folder: Path) -> None:
     import torch
 
     network, effort = averaged_network(recipe, checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     weights = models.save_weights(network, folder / "model.safetensors", dtype=torch.float16)
     provenance = {**recipe.provenance, **effort, "stored_as": "fp16"}
     facts = {**recipe.predictor, "weights": weights, "provenance": provenance}

@@ -1,0 +1,92 @@
+"""Run one network and its weights through nnunetv2 and through flarekit, and compare the masks.
+
+    python profiling/agree_nnunet.py SCANS --nnunet VENV/bin/nnUNetv2_predict_from_modelfolder
+
+SCANS holds *_0000.nii.gz. The predictor (abdomen_ct) is written as an nnU-Net result folder and
+imported from there, and both predict on the CPU in float32 with step 0.5 and no mirroring; then
+flarekit predicts once more in bf16. The result goes to agree_nnunet.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import nnunet_folder
+import numpy as np
+
+from flarekit.core.spec import write_spec
+from flarekit.evaluation.dice import dice_per_label
+from flarekit.importing import ImportOptions, import_predictor
+from flarekit.pipeline.predictors import find_predictor
+from flarekit.pipeline.segment import Options, segment_folder
+
+HERE = Path(__file__).parent
+
+
+def without_mirroring(folder: Path) -> None:
+    facts = find_predictor(str(folder)).spec.model_dump(mode="json", exclude_none=True)
+    facts["grid"]["mirror_axes"] = []
+    write_spec(folder, facts, head="mirroring switched off")
+
+
+def compare(ours: Path, theirs: Path, labels: dict[str, int]) -> dict[str, Any]:
+    cases = {}
+    for path in sorted(theirs.glob("*.nii.gz")):
+        a, b = (
+            np.asarray(nibabel.load(p).dataobj).astype(np.uint8) for p in (ours / path.name, path)
+        )
+        present = {
+            name: value
+            for name, value in labels.items()
+            if (a == value).any() or (b == value).any()
+        }
+        scores = dice_per_label(a, b, present)
+        cases[path.name] = {
+            "voxels_equal": float((a == b).mean()),
+            "dice": {name: round(score, 5) for name, score in scores.items()},
+            "labelled_voxels": {name: int((b == value).sum()) for name, value in present.items()},
+        }
+    return cases
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("scans", type=Path)
+    parser.add_argument("--nnunet", required=True)
+    arguments = parser.parse_args()
+    flags = ["-f", "0", "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1"]
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        nnunet_folder.main("abdomen_ct", scratch / "result")
+        import_predictor(scratch / "result", scratch / "imported", ImportOptions(name="imported"))
+        without_mirroring(scratch / "imported")
+        folders = ["-i", arguments.scans, "-o", scratch / "theirs", "-m", scratch / "result"]
+        subprocess.run([arguments.nnunet, *folders, *flags], check=True, stdout=subprocess.DEVNULL)
+        predictor = find_predictor(str(scratch / "imported"))
+        for precision in ("fp32", "bf16"):
+            options = Options(device="cpu", precision=precision)
+            segment_folder(predictor, arguments.scans, scratch / precision, options)
+        labels = dict(predictor.spec.labels)
+        result = {
+            "sha256": find_predictor("abdomen_ct").spec.weights.sha256,
+            "flarekit_fp32_against_nnunetv2": compare(scratch / "fp32", scratch / "theirs", labels),
+            "flarekit_bf16_against_fp32": compare(scratch / "bf16", scratch / "fp32", labels),
+        }
+    path = HERE / "agree_nnunet.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    for title in ("flarekit_fp32_against_nnunetv2", "flarekit_bf16_against_fp32"):
+        for case, values in result[title].items():
+            least = min(values["dice"].values())
+            print(title, case, f"{values['voxels_equal']:.6f}", f"least Dice {least}")
+
+
+if __name__ == "__main__":
+    main()
