@@ -8,7 +8,8 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.padding import Padding
 
 from flarekit.core.errors import FlarekitError
 from flarekit.pipeline.predictors import find_predictor, hash_state, predictor_folders
@@ -20,26 +21,22 @@ def list_predictors(*, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table()
-    for column in ("name", "architecture", "convention", "parameters", "weights"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("labels", overflow="fold")
-    table.add_column("card", overflow="fold")
+    console = Console(highlight=False)
     for row in rows:
-        if "error" in row:
-            table.add_row(row["name"], "", "", "", "broken", row["error"], "")
-            continue
-        labels = f"{len(row['labels'])}: {', '.join(row['labels'])}"
-        table.add_row(
-            row["name"],
-            row["architecture"],
-            row["convention"],
-            f"{row['parameters']:,}",
-            row["weights"],
-            labels,
-            row["card"] or "missing",
-        )
-    Console().print(table)
+        console.print(f"[bold]{escape(row['name'])}[/bold]", escape(row.get("title", "")))
+        for line in _lines(row):
+            console.print(Padding(escape(line), (0, 0, 0, 4)))
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [f"broken: {row['error']}"]
+    labels = ", ".join(f"{value} {name}" for name, value in row["labels"].items())
+    return [
+        f"{row['architecture']}, {row['parameters']:,} parameters, convention {row['convention']}",
+        f"labels: {labels}",
+        f"weights: {row['weights']}; card: {row['card'] or 'missing'}",
+    ]
 
 
 def _row(folder: Path) -> dict[str, Any]:
