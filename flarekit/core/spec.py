@@ -110,6 +110,9 @@ class Grid(_Facts):
         axes: where the network's axes (Z, Y, X) point to: superior, posterior, left by default.
         tile_ZYX: voxels per tile; Z = 1 means that the network is 2D and sees axial slices.
         step: distance between tiles as a fraction of the tile, in (0, 1].
+        weighting: how much the voxels of a tile count where tiles overlap.
+        decide: where the argmax is taken: on the `network`'s grid (fastest), or on the `scan`'s,
+            from linearly resampled logits (smoother outlines).
         mirror_axes: axes (0 is Z) over whose flips, and their combinations, predictions are
             averaged; none is fastest.
     """
@@ -118,6 +121,8 @@ class Grid(_Facts):
     axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] = "SPL"
     tile_ZYX: tuple[Count, Count, Count]
     step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
+    weighting: Literal["gaussian", "uniform"] = "gaussian"
+    decide: Literal["network", "scan"] = "network"
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
 
     @model_validator(mode="after")

@@ -114,7 +114,10 @@ class TorchEngine:
         self._class_count = class_count
         self._device = device
         self._dtype = _DTYPES[precision]
-        self._weights = torch.from_numpy(gaussian_weights(grid.tile_ZYX)).to(device)
+        weights = gaussian_weights(grid.tile_ZYX)
+        if grid.weighting == "uniform":
+            weights[:] = 1
+        self._weights = torch.from_numpy(weights).to(device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
         self.facts = EngineFacts(
             engine="torch", device=str(device), device_name=name, precision=precision

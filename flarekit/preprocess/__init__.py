@@ -16,6 +16,7 @@ from flarekit.preprocess.nnunet import prepare_nnunet
 from flarekit.preprocess.prepared import Prepared, check_label_map
 from flarekit.preprocess.resample import (
     Shape,
+    argmax_resampled,
     resample_linear,
     resample_nearest,
     resampled_shape,
@@ -75,6 +76,13 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
         oriented[box] = resample_nearest(label_map_ZYX, cropped_shape)
         return np.ascontiguousarray(orientation.undo(oriented))
 
+    def restore_logits(
+        logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        oriented = np.zeros(full_shape, np.uint8)
+        oriented[box] = argmax_resampled(logits_KZYX, cropped_shape, class_values)
+        return np.ascontiguousarray(orientation.undo(oriented))
+
     def grid_labels(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
         check_label_map(label_map_ZYX, geometry.shape_ZYX)
         return resample_nearest(orientation.apply(label_map_ZYX)[box], grid_shape)
@@ -83,6 +91,7 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
     return Prepared(
         tensor_CZYX=np.stack(channels),
         restore=restore,
+        restore_logits=restore_logits if spec.grid.decide == "scan" else None,
         grid_labels=grid_labels,
         voxel_ml=voxel_ml,
         stored_voxel_ml=float(np.prod(spacing_mm)) / 1000.0,

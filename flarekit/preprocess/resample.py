@@ -69,6 +69,36 @@ def resample_linear(voxels_ZYX: NDArray[np.float32], shape_ZYX: Shape) -> NDArra
     return result
 
 
+def argmax_resampled(
+    logits_KZYX: NDArray[np.float32], shape_ZYX: Shape, class_values: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Resample logits trilinearly and decide, slice by slice: no full float volume ever exists.
+
+    Args:
+        logits_KZYX: float32 on the network's grid.
+        shape_ZYX: voxel counts wanted; the extent stays.
+        class_values: mask value of each class.
+
+    Returns:
+        uint8 label map of `shape_ZYX`.
+    """
+    import torch
+    from torch.nn import functional
+
+    logits = torch.from_numpy(logits_KZYX)
+    count = logits.shape[1]
+    label_map = np.empty(shape_ZYX, np.uint8)
+    for z in range(shape_ZYX[0]):
+        position = min(max((z + 0.5) * count / shape_ZYX[0] - 0.5, 0.0), count - 1.0)
+        low = int(position)
+        slice_KYX = torch.lerp(logits[:, low], logits[:, min(low + 1, count - 1)], position - low)
+        in_plane = functional.interpolate(
+            slice_KYX[None], size=shape_ZYX[1:], mode="bilinear", align_corners=False
+        )
+        label_map[z] = class_values[in_plane[0].argmax(dim=0).numpy()]
+    return label_map
+
+
 def resample_nearest(label_map_ZYX: NDArray[np.uint8], shape_ZYX: Shape) -> NDArray[np.uint8]:
     """Resample labels: each target voxel takes the source voxel that its centre lies in."""
     if label_map_ZYX.shape == shape_ZYX:
