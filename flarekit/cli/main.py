@@ -108,7 +108,10 @@ def predictors(
 @weights_app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="nnU-Net v2 result folder, or a FLARE23 or FLARE21 state dict.")
+        Path,
+        typer.Argument(
+            help="nnU-Net v2 result folder, or FLARE23's, FLARE21's or MPU-Net's checkpoint."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Of the predictor.")],
     convention: Annotated[str, typer.Option(help="The predictor's default.")] = "flare",

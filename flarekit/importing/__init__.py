@@ -35,9 +35,13 @@ def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None
     from flarekit.importing.checkpoint import load_checkpoint
     from flarekit.importing.flare23 import import_state_dict, looks_like_flare23
 
+    from flarekit.importing.mpu_net import import_mpu_net, looks_like_mpu_net
+
     content = load_checkpoint(source)
     if looks_like_flare23(content):
         import_state_dict(content, source, folder, options)
+    elif looks_like_mpu_net(content):
+        import_mpu_net(content, source, folder, options)
     elif "network_weights" in content:
         raise InputError(
             f"{source}: is one fold of an nnU-Net result",
@@ -47,5 +51,5 @@ def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None
         keys = ", ".join(list(content)[:3])
         raise InputError(
             f"{source}: is no checkpoint that is known (its first keys: {keys})",
-            fix="import an nnU-Net v2 result folder, or a FLARE23 or FLARE21 state dict",
+            fix="import an nnU-Net v2 result folder, a FLARE23 or FLARE21 state dict, or MPU-Net's",
         )

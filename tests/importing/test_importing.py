@@ -270,6 +270,23 @@ def test_the_flare23_state_dict_keeps_its_outputs_on_one_channel(tmp_path, atten
         )
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_mpu_net_checkpoint_keeps_its_outputs(tmp_path, prefix):
+    torch.manual_seed(0)
+    theirs = models.create("mpu_net", input_channels=1, num_classes=2).eval()
+    own = models.own_tensors(theirs)
+    keys = models.official_keys_of("mpu_net", theirs)
+    net = {prefix + key: own[ours] for ours, all_ in keys.items() for key in all_}
+    torch.save({"net": net, "optimizer": {"state": {}}, "epoch": 3}, tmp_path / "net.pth")
+    import_predictor(tmp_path / "net.pth", tmp_path / "w", OPTIONS)
+    predictor = find_predictor(str(tmp_path / "w"))
+    assert predictor.spec.labels == {"liver": 1}
+    (ours,) = build_networks(predictor)
+    image = torch.randn(1, 1, 16, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(ours.eval()(image), theirs(image))
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path

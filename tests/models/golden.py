@@ -29,9 +29,11 @@ class Golden:
 
     def filled_state_dict(self) -> dict[str, torch.Tensor]:
         """Return weights under the authors' keys; aliases hold the tensor that they repeat."""
-        aliases = self.facts["aliases_of_shared_storage"]
+        aliases = self.facts.get("aliases_of_shared_storage", {})
         shapes = self.facts["state_dict_shapes"]
         filled = {key: fill(key, shape) for key, shape in shapes.items() if key not in aliases}
+        if "fill_overrides" in self.facts:
+            filled |= _overridden(filled, self.facts["fill_overrides"]["prelu_keys"])
         return {key: filled[aliases.get(key, key)] for key in shapes}
 
 
@@ -57,6 +59,17 @@ def fill(key: str, shape: list[int]) -> torch.Tensor:
     u = uniform(key, int(np.prod(shape)))
     values = _values(key, leaf, shape, u).astype(np.float32)
     return torch.from_numpy(values).reshape(shape)
+
+
+def _overridden(filled: dict[str, torch.Tensor], prelu_keys: list[str]) -> dict[str, torch.Tensor]:
+    changed = {}
+    for key, tensor in filled.items():
+        if key in prelu_keys:
+            slope = 0.3 * uniform(key, tensor.numel())
+            changed[key] = torch.from_numpy(slope.astype(np.float32)).reshape(tensor.shape)
+        elif tensor.ndim > 1:
+            changed[key] = tensor * (0.25 if key.startswith("map") else 0.5)
+    return changed
 
 
 def uniform(key: str, count: int) -> np.ndarray:

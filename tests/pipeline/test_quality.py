@@ -42,6 +42,20 @@ def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
         assert scores[name] >= 0.85, scores
 
 
+@pytest.mark.parametrize(
+    ("device", "half"), [("cpu", "bf16"), pytest.param("cuda", "fp16", marks=pytest.mark.gpu)]
+)
+def test_half_precision_keeps_nearly_every_voxel(predictor, tmp_path, device, half):
+    (tmp_path / "in").mkdir()
+    save_phantom(3, scan=tmp_path / "in" / "p_0000.nii.gz", labels=tmp_path / "truth.nii.gz")
+    masks = []
+    for precision in ("fp32", half):
+        options = Options(device=device, precision=precision)
+        segment_folder(predictor, tmp_path / "in", tmp_path / precision, options)
+        masks.append(read_labels(tmp_path / precision / "p.nii.gz"))
+    assert (masks[0] == masks[1]).mean() >= 0.995
+
+
 @pytest.mark.data
 def test_organs_of_held_out_scans_are_found(predictor, shared, tmp_path):
     dataset = shared / "data" / "Dataset001_Abdomen"

@@ -7,6 +7,8 @@ Shape letters: B batch, L tokens, D channels (d_inner), N states per channel.
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
@@ -16,6 +18,8 @@ import torch
 from flarekit.core.errors import DeviceError
 
 __all__ = ["BACKENDS", "Backend", "choose_backend", "selective_scan"]
+
+_LOG = logging.getLogger(__name__)
 
 Backend = Literal["auto", "reference", "chunked", "triton", "mamba_ssm"]
 BACKENDS: tuple[Backend, ...] = ("reference", "chunked", "triton", "mamba_ssm")
@@ -79,6 +83,7 @@ def selective_scan(
     """
     dtype = torch.float64 if u_BDL.dtype == torch.float64 else torch.float32
     chosen = choose_backend(backend, u_BDL.device)
+    _report(chosen, str(u_BDL.device))
     module = import_module(f"flarekit.models.selective_scan._{chosen}")
     with torch.autocast(u_BDL.device.type, enabled=False):
         tensors = [tensor.to(dtype) for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)]
@@ -86,6 +91,12 @@ def selective_scan(
         if D_D is not None:
             y_BDL = torch.addcmul(y_BDL, tensors[0], D_D.to(dtype)[:, None])
     return y_BDL
+
+
+@cache
+def _report(backend: Backend, device: str) -> None:
+    """Say once per process what computes the scans of a device."""
+    _LOG.info("selective scan: %s on %s", backend, device)
 
 
 def _interpreted() -> bool:

@@ -1,0 +1,354 @@
+"""MPU-Net: 3D U-Net with position attention, gated decoder and four maps; and its U-Net baseline.
+
+Yu and Han, "3D Medical Image Segmentation based on multi-scale MPU-Net", section 3; 22,557,009
+parameters, of which 1,049,754 (`unused`) are in layers that the authors save but never run. The
+baseline of the paper's Table 6 has 2,326,638.
+
+The default is the authors' code, which leaves out parts of the paper; `paper_parts` adds them:
+    "position_embedding": a learned vector per token before attention (Eq. 2); a token is a cell of
+        the deepest grid, 8^3 voxels.
+    "multi_head": eight heads, scaled by 1/sqrt(d), joined linearly, in place of one (Eq. 6, 7).
+    "multi_scale": two receptive fields joined by a 1x1x1 convolution, on each decoder's output
+        before its gate (Eq. 14-17). The paper gives no kernels: here 3, and 3 with dilation 2.
+
+Both return probabilities where other architectures return logits: argmax of their sum over
+overlapping tiles is what the authors do. A loss that applies softmax itself takes their logarithm,
+whose softmax is the same probabilities.
+
+Shape letters: B batch, C channels, K classes, Z Y X volume axes, N tokens, H heads, D per head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from flarekit.models._official import OfficialName
+
+PAPER_PARTS = frozenset({"position_embedding", "multi_head", "multi_scale"})
+_FIRST_WIDTH = 16
+_BASELINE_FIRST_WIDTH = 32
+_DROPOUT = 0.2
+_HEADS = 8
+_PATCH_GRID = (6, 32, 32)  # the deepest grid of the authors' 48x256x256 window
+QUERIES_AT_ONCE = 1024
+
+
+class PositionAttention(nn.Module):
+    """Every voxel attends to every other; added to the input by a learned factor from 0.
+
+    Queries are taken 1024 at a time: where PyTorch has no fused kernel, as on CPUs where values are
+    wider than queries, it holds 1024 x N weights, not N x N.
+    """
+
+    def __init__(self, channels: int, *, paper_parts: Collection[str]) -> None:
+        super().__init__()
+        multi_head = "multi_head" in paper_parts
+        narrow = channels if multi_head else channels // 8
+        self.heads = _HEADS if multi_head else 1
+        self.scale = (narrow // self.heads) ** -0.5 if multi_head else 1.0
+        self.query_conv = nn.Conv3d(channels, narrow, 1)
+        self.key_conv = nn.Conv3d(channels, narrow, 1)
+        self.value_conv = nn.Conv3d(channels, channels, 1)
+        self.join = nn.Conv3d(channels, channels, 1) if multi_head else nn.Identity()
+        self.gamma = nn.Parameter(torch.zeros(1))
+        self.embedding: nn.Parameter | None = None
+        if "position_embedding" in paper_parts:
+            self.embedding = nn.Parameter(0.02 * torch.randn(1, channels, *_PATCH_GRID))
+
+    def forward(self, features_BCZYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the input's shape."""
+        if self.embedding is not None:
+            features_BCZYX = features_BCZYX + _resized(self.embedding, features_BCZYX)
+        query_BHND = self._tokens(self.query_conv(features_BCZYX))
+        key_BHND = self._tokens(self.key_conv(features_BCZYX))
+        value_BHND = self._tokens(self.value_conv(features_BCZYX))
+        rows = [
+            functional.scaled_dot_product_attention(some, key_BHND, value_BHND, scale=self.scale)
+            for some in query_BHND.split(QUERIES_AT_ONCE, dim=2)
+        ]
+        attended_BHDN = torch.cat(rows, dim=2).transpose(2, 3)
+        attended = self.join(attended_BHDN.reshape(features_BCZYX.shape))
+        return torch.add(self.gamma * attended, features_BCZYX)
+
+    def _tokens(self, features_BCZYX: torch.Tensor) -> torch.Tensor:
+        batch, channels = features_BCZYX.shape[:2]
+        return features_BCZYX.reshape(batch, self.heads, channels // self.heads, -1).transpose(2, 3)
+
+
+class AttentionGate(nn.Module):
+    """Multiply features by weights in (0, 1) seen from them and a guiding feature (Eq. 10-12)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.of_features = nn.Sequential(nn.Conv3d(channels, inner, 1), nn.BatchNorm3d(inner))
+        self.of_guide = nn.Sequential(nn.Conv3d(channels, inner, 1), nn.BatchNorm3d(inner))
+        self.weigh = nn.Sequential(nn.Conv3d(inner, 1, 1), nn.BatchNorm3d(1), nn.Sigmoid())
+
+    def forward(self, features_BCZYX: torch.Tensor, guide_BCZYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape."""
+        guide = _resized(self.of_guide(guide_BCZYX), features_BCZYX)
+        weights = self.weigh(functional.relu(self.of_features(features_BCZYX) + guide))
+        return torch.mul(weights, features_BCZYX)
+
+
+class MultiScale(nn.Module):
+    """Two receptive fields, joined (Eq. 14-17)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv3d(channels, half, 3, padding=reach, dilation=reach),
+                nn.Conv3d(half, half, 3, padding=reach, dilation=reach),
+            )
+            for reach in (1, 2)
+        )
+        self.join = nn.Conv3d(2 * half, channels, 1)
+
+    def forward(self, features_BCZYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape."""
+        scales = [branch(features_BCZYX) for branch in self.branches]
+        joined: torch.Tensor = self.join(torch.cat(scales, dim=1))
+        return joined
+
+
+class MPUNet(nn.Module):
+    """See the module's docstring and `create`."""
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        width: float,
+        deep_supervision: bool,
+        *,
+        paper_parts: Collection[str],
+    ) -> None:
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        base = 4 * max(1, round(_FIRST_WIDTH * width / 4))
+        widths = [base * 2**level for level in range(6)]
+        channels = (input_channels, *widths[1:5])
+        self.encoders = nn.ModuleList(
+            _convolutions(count, wide, 2) for count, wide in zip(channels, widths, strict=False)
+        )
+        self.downs = nn.ModuleList(
+            _down(widths[i], widths[i + 1], halve=i < 3) for i in range(len(self.encoders))
+        )
+        deep = widths[4]
+        self.bottleneck = nn.Sequential(
+            *(nn.Conv3d(widths[5], deep, 3, padding=1), nn.BatchNorm3d(deep), nn.PReLU()),
+            PositionAttention(deep, paper_parts=paper_parts),
+            *(nn.Conv3d(deep, deep, 3, padding=1), nn.BatchNorm3d(deep), nn.PReLU()),
+        )
+        decoded = widths[4:0:-1]  # deepest first, as are all lists below
+        skips = widths[3::-1]
+        self.ups = nn.ModuleList(_up(wide, wide // 2) for wide in decoded[:3])
+        self.decoders = nn.ModuleList(
+            _convolutions(skip + (wide if level else 0), wide, 3)
+            for level, (skip, wide) in enumerate(zip(skips, decoded, strict=True))
+        )
+        self.multi_scales = nn.ModuleList(
+            MultiScale(wide) if "multi_scale" in paper_parts else nn.Identity() for wide in decoded
+        )
+        self.gates = nn.ModuleList(AttentionGate(wide) for wide in decoded)
+        self.maps = nn.ModuleList(nn.Conv3d(wide, num_classes, 1) for wide in decoded)
+        self.unused = nn.ModuleDict(
+            {
+                "up": _up(widths[5], widths[4]),
+                "decoder": _convolutions(base // 2, 2, 3),
+                "map": nn.Conv3d(2, num_classes, 1),
+            }
+        )
+
+    def forward(self, image_BCZYX: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return probabilities (B, K, Z, Y, X): the mean of four maps.
+
+        With deep supervision [mean, three coarser maps, finest of them first], all of one size: the
+        authors train on these; the finest map counts only within the mean.
+
+        Raises:
+            ValueError: an axis is not a multiple of 8.
+        """
+        _check_size(image_BCZYX, 8)
+        skips, features = [], image_BCZYX
+        for level, (encoder, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
+            # the authors add the one input channel to all of the first stage's; several: their mean
+            added = features if level else features.mean(1, keepdim=True)
+            features = encoder(features) + added
+            if level:
+                features = functional.dropout(features, _DROPOUT, self.training)
+            skips.append(features)
+            features = down(features)
+        guide = self.bottleneck(features)
+        features = self.decoders[0](skips[3]) + guide
+        probabilities = []
+        for level, (gate, segment) in enumerate(zip(self.gates, self.maps, strict=True)):
+            if level:
+                guide = self.ups[level - 1](features)
+                joined = torch.cat([guide, skips[3 - level]], dim=1)
+                features = self.decoders[level](joined) + guide
+            features = gate(self.multi_scales[level](features), guide)
+            probabilities.append(_resized(segment(features), image_BCZYX).softmax(dim=1))
+        mean = torch.stack(probabilities).mean(dim=0)
+        return [mean, *probabilities[2::-1]] if self.deep_supervision else mean
+
+
+class BaselineUNet(nn.Module):
+    """One convolution per level, pooled four times; skips are added; a map at each of four levels.
+
+    Inferred: the paper gives only the parameters, the published code's multiply-accumulates at
+    48x256x256 are 46.23 G, and this is a network that meets both.
+    """
+
+    def __init__(
+        self, input_channels: int, num_classes: int, width: float, deep_supervision: bool
+    ) -> None:
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        base = 8 * max(1, round(_BASELINE_FIRST_WIDTH * width / 8))
+        widths = [base * 2**level for level in range(4)]
+        wide = (*widths[::-1], num_classes)  # decoders' widths, deepest first
+        self.encoders = nn.ModuleList(
+            nn.Conv3d(before, after, 3, padding=1)
+            for before, after in zip((input_channels, *widths), widths, strict=False)
+        )
+        self.decoders = nn.ModuleList(
+            nn.Conv3d(wide[i], wide[i + 1], 3, padding=1) for i in range(4)
+        )
+        self.maps = nn.ModuleList(nn.Conv3d(wide[i], num_classes, 1) for i in (0, 1, 2, 4))
+
+    def forward(self, image_BCZYX: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return the finest map's probabilities (B, K, Z, Y, X).
+
+        With deep supervision the four maps', finest first, all of one size.
+
+        Raises:
+            ValueError: an axis is not a multiple of 16.
+        """
+        _check_size(image_BCZYX, 16)
+        skips, features = [], image_BCZYX
+        for encoder in self.encoders:
+            features = functional.relu(functional.max_pool3d(encoder(features), 2))
+            skips.append(features)
+        levels = [features]
+        for level, decoder in enumerate(self.decoders):
+            raised = functional.interpolate(decoder(features), scale_factor=2, mode="trilinear")
+            features = functional.relu(raised)
+            if level < 3:
+                features = features + skips[2 - level]
+            levels.append(features)
+        mapped = (levels[0], levels[1], levels[2], levels[4])
+        if not self.deep_supervision:
+            finest: torch.Tensor = self.maps[3](mapped[3]).softmax(dim=1)
+            return finest
+        return [
+            _resized(segment(level), image_BCZYX).softmax(dim=1)
+            for segment, level in zip(reversed(self.maps), reversed(mapped), strict=True)
+        ]
+
+
+def create(
+    *,
+    input_channels: int = 1,
+    num_classes: int = 2,
+    width: float = 1.0,
+    deep_supervision: bool = False,
+    baseline: bool = False,
+    paper_parts: Collection[str] = (),
+) -> nn.Module:
+    """Build the network.
+
+    Args:
+        input_channels: C of the input (B, C, Z, Y, X).
+        num_classes: background included.
+        width: factor on every layer's channels; the first layer's are rounded to a multiple of 4
+            (baseline: 8) and the deeper ones' are its multiples.
+        deep_supervision: return [result, three coarser maps], which the authors train on.
+        baseline: the paper's plain U-Net.
+        paper_parts: parts of the paper that the authors' code lacks, see the module's docstring.
+
+    Raises:
+        ValueError: a count or the width is not positive, or the network has no such part.
+    """
+    if input_channels < 1 or num_classes < 1 or not width > 0:
+        raise ValueError(
+            "expected input_channels, num_classes and width to be positive, got "
+            f"{input_channels}, {num_classes} and {width}"
+        )
+    if not set(paper_parts) <= (set() if baseline else PAPER_PARTS):
+        known = "empty for the baseline" if baseline else f"of {', '.join(sorted(PAPER_PARTS))}"
+        raise ValueError(f"expected paper_parts to be {known}, got {paper_parts!r}")
+    shape = (input_channels, num_classes, width, deep_supervision)
+    return BaselineUNet(*shape) if baseline else MPUNet(*shape, paper_parts=paper_parts)
+
+
+def official_names(module: nn.Module) -> Iterator[OfficialName]:
+    """Yield each of our modules with the name that the authors' code has for it.
+
+    Those of the baseline are inferred. The paper's parts have no names but ours.
+    """
+    baseline = isinstance(module, BaselineUNet)
+    for i in range(4 if baseline else 5):
+        yield f"encoders.{i}", (f"encoder{i + 1}" + ("" if baseline else ".encoder_stage"),)
+    for i in range(4):
+        yield f"decoders.{i}", (f"decoder{i + 2}" if baseline else f"decoder{i + 1}.decoder_stage",)
+        yield f"maps.{i}", (f"map{i + 1}" + (".0" if baseline else ".map_conv.0"),)
+    if baseline:
+        return
+    for i in range(5):
+        yield f"downs.{i}", (f"down{i + 1}.down_conv",)
+    yield "bottleneck", ("PCL.attn",)
+    for i in range(3):
+        yield f"ups.{i}", (f"up{i + 2}.up_conv",)
+    for i in range(4):
+        for ours, theirs in (("of_features", "Wx"), ("of_guide", "Wg"), ("weigh", "psi")):
+            yield f"gates.{i}.{ours}", (f"Att{4 - i}.{theirs}",)
+    yield "unused.up", ("up1.up_conv",)
+    yield "unused.decoder", ("decoder5.decoder_stage",)
+    yield "unused.map", ("map5.map_conv.0",)
+    yield "multi_scales", ("multi_scales",)
+
+
+def _convolutions(channels_in: int, channels: int, count: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i in range(count):
+        layers.append(nn.Conv3d(channels if i else channels_in, channels, 3, padding=1))
+        layers.append(nn.PReLU(channels))
+    return nn.Sequential(*layers)
+
+
+def _down(channels_in: int, channels: int, *, halve: bool) -> nn.Sequential:
+    return nn.Sequential(
+        nn.MaxPool3d(3, stride=1, padding=1),
+        nn.Conv3d(channels_in, channels, 2, stride=2)
+        if halve
+        else nn.Conv3d(channels_in, channels, 3, padding=1),
+        nn.BatchNorm3d(channels),
+        nn.ELU(alpha=channels),  # the authors pass the channels where ELU takes its alpha
+    )
+
+
+def _up(channels_in: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose3d(channels_in, channels, 2, stride=2), nn.PReLU(channels))
+
+
+def _resized(values_BCZYX: torch.Tensor, like_BCZYX: torch.Tensor) -> torch.Tensor:
+    size = tuple(int(n) for n in like_BCZYX.shape[2:])
+    if values_BCZYX.shape[2:] == size:
+        return values_BCZYX
+    return functional.interpolate(values_BCZYX, size=size, mode="trilinear", align_corners=False)
+
+
+def _check_size(image_BCZYX: torch.Tensor, multiple: int) -> None:
+    size = tuple(image_BCZYX.shape[2:])
+    if len(size) != 3 or any(n % multiple or not n for n in size):
+        raise ValueError(
+            f"volumes must be multiples of {multiple} voxels in Z, Y and X, got {size}"
+        )
