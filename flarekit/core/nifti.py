@@ -326,8 +326,8 @@ def _disagreement(header: _Header, shape_XYZ: tuple[int, int, int]) -> list[str]
         return []
     try:
         gap_mm = largest_shift_mm(sform, header.get_qform(), shape_XYZ[::-1])
-    except (HeaderDataError, ValueError):
-        gap_mm = math.inf
+    except (HeaderDataError, ValueError) as error:
+        return [f"its qform is damaged ({error}); the sform is used"]
     if gap_mm <= _DISAGREEMENT_MM:
         return []
     return [f"sform and qform disagree (by up to {gap_mm:.3g} mm); the sform is used"]

@@ -143,6 +143,8 @@ class Nnunet(_Facts):
         image_order: spline order in plane; `image_order_z` along a separate axis.
         logits_order: likewise for the logits, which are resampled before the argmax.
         separate_z: always or never; nnU-Net's own choice where None.
+        region_values: for networks that give overlapping regions instead of exclusive classes:
+            the mask value that each region paints, later ones over earlier ones.
     """
 
     transpose: tuple[int, int, int] = (0, 1, 2)
@@ -151,6 +153,7 @@ class Nnunet(_Facts):
     logits_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
     logits_order_z: Annotated[int, Field(ge=0, le=5, strict=True)] = 0
     separate_z: bool | None = None
+    region_values: tuple[Annotated[int, Field(ge=1, le=255, strict=True)], ...] = ()
 
     @model_validator(mode="after")
     def _permutes(self) -> Nnunet:
@@ -212,7 +215,9 @@ class PredictorSpec(_Facts):
 
     @property
     def class_values(self) -> tuple[int, ...]:
-        """Mask value of each network class, background first."""
+        """Mask value of each network class, background first; of each region, without one."""
+        if self.nnunet is not None and self.nnunet.region_values:
+            return self.nnunet.region_values
         return (0, *sorted(self.labels.values()))
 
 

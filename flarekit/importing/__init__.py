@@ -34,7 +34,6 @@ def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None
         raise InputError(f"{source}: is not there", fix="name a result folder or a checkpoint file")
     from flarekit.importing.checkpoint import load_checkpoint
     from flarekit.importing.flare23 import import_state_dict, looks_like_flare23
-
     from flarekit.importing.mpu_net import import_mpu_net, looks_like_mpu_net
 
     content = load_checkpoint(source)

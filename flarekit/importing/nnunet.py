@@ -25,7 +25,7 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
 
     Raises:
         InputError: no such folder, no folds, or damaged files.
-        PredictorError: something that is not supported: cascades, regions, other networks.
+        PredictorError: something that is not supported: cascades, other networks.
         WeightsMismatchError: weights that do not fit the plans.
     """
     result = _result_folder(source)
@@ -34,11 +34,11 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
     plans = _read_json(result / "plans.json")
     name = _configuration_name(checkpoints[0], result)
     configuration = read_configuration(plans, name, source=result / "plans.json")
-    labels = _labels(dataset, result)
+    labels, regions = _labels(dataset, result)
     channels = dataset.get("channel_names") or dataset.get("modality") or {}
     first: Mapping[str, Any] = checkpoints[0]["network_weights"]
     architecture, arguments = configuration.architecture(
-        first, input_channels=len(channels), num_classes=len(labels) + 1
+        first, input_channels=len(channels), num_classes=len(regions) or len(labels) + 1
     )
     networks = []
     for checkpoint in checkpoints:
@@ -54,7 +54,7 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
         "channels": configuration.channels(channels, plans),
         "crop": {"kind": "nonzero"},
         "grid": configuration.grid(mirror),
-        "nnunet": configuration.arithmetic(plans),
+        "nnunet": {**configuration.arithmetic(plans), "region_values": regions},
         "labels": labels,
         "provenance": {
             "imported_from": str(result.name),
@@ -109,21 +109,28 @@ def _configuration_name(checkpoint: Mapping[str, Any], result: Path) -> str:
     return str(said) if said else result.name.split("__")[-1]
 
 
-def _labels(dataset: Mapping[str, Any], result: Path) -> dict[str, int]:
-    labels: dict[str, Any] = dataset.get("labels", {})
-    if any(isinstance(value, list | tuple) for value in labels.values()):
-        raise PredictorError(
-            f"{result / 'dataset.json'}: region-based labels are not supported",
-            fix="train with plain labels",
-        )
-    kept = {
-        str(name).replace(" ", "_"): int(value)
-        for name, value in labels.items()
-        if int(value) != 0 and name != "ignore"
+def _labels(dataset: Mapping[str, Any], result: Path) -> tuple[dict[str, int], list[int]]:
+    """Return label name -> mask value, and the values that regions paint (none without regions)."""
+    named = {
+        str(name).replace(" ", "_"): value
+        for name, value in dataset.get("labels", {}).items()
+        if value not in (0, [0]) and name != "ignore"
     }
-    if sorted(kept.values()) != list(range(1, len(kept) + 1)):
+    if not any(isinstance(value, list | tuple) and len(value) > 1 for value in named.values()):
+        labels = {
+            name: value[0] if isinstance(value, list) else int(value)
+            for name, value in named.items()
+        }
+        if sorted(labels.values()) != list(range(1, len(labels) + 1)):
+            raise PredictorError(
+                f"{result / 'dataset.json'}: labels are not numbered 1 to {len(labels)}",
+                fix="number them without gaps, as nnU-Net asks",
+            )
+        return labels, []
+    order = [int(value) for value in dataset.get("regions_class_order", ())]
+    if len(order) != len(named) or len(set(order)) != len(order):
         raise PredictorError(
-            f"{result / 'dataset.json'}: labels are not numbered 1 to {len(kept)}",
-            fix="number them without gaps, as nnU-Net asks",
+            f"{result / 'dataset.json'}: regions_class_order does not name one value per region",
+            fix="give it as nnU-Net asks",
         )
-    return kept
+    return dict(zip(named, order, strict=True)), order

@@ -79,6 +79,9 @@ def prepare_nnunet(volumes: Sequence[Volume], spec: PredictorSpec, how: Nnunet) 
                 axis=back_axis,
                 axis_order=how.logits_order_z,
             )
+            if how.region_values:  # a region is where its sigmoid is above one half
+                label_map[resampled > 0] = value
+                continue
             better = resampled > best
             label_map[better] = value
             np.maximum(best, resampled, out=best)

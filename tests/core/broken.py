@@ -300,7 +300,7 @@ def _odd() -> dict[str, tuple[bytes, NDArray[Any], NDArray[np.float64], tuple[st
         "qform_only": read(nifti_bytes(sform=None)),
         "sform_only": read(nifti_bytes(qform=None)),
         "impossible_qform_beside_sform": read(
-            nifti_bytes(quatern_b=7.0), floats, "sform and qform disagree"
+            nifti_bytes(quatern_b=7.0), floats, "qform is damaged"
         ),
         "neither_sform_nor_qform": read(
             nifti_bytes(sform=None, qform=None),

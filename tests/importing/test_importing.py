@@ -227,11 +227,27 @@ def test_plans_that_are_not_supported_are_named(tmp_path, change, words):
     assert not (tmp_path / "w").exists()
 
 
-def test_regions_and_missing_pieces_are_named(tmp_path):
+def test_regions_paint_one_over_the_other(tmp_path):
+    torch.manual_seed(0)
+    network = models.create("nnunet", input_channels=1, num_classes=2, **TOPOLOGY)
+    folder = result_folder(tmp_path / "result", network)
+    edit_json(
+        folder / "dataset.json",
+        lambda d: d.update(
+            labels={"background": 0, "whole": [1, 2], "core": [2]}, regions_class_order=[1, 2]
+        ),
+    )
+    import_predictor(folder, tmp_path / "w", OPTIONS)
+    spec = find_predictor(str(tmp_path / "w")).spec
+    assert spec.labels == {"whole": 1, "core": 2}
+    assert spec.class_values == (1, 2)
+    edit_json(folder / "dataset.json", lambda d: d.update(regions_class_order=[1]))
+    with pytest.raises(PredictorError, match="regions_class_order"):
+        import_predictor(folder, tmp_path / "v", OPTIONS)
+
+
+def test_missing_pieces_are_named(tmp_path):
     folder = result_folder(tmp_path / "result", network_of("nnunet"))
-    edit_json(folder / "dataset.json", lambda d: d["labels"].update(organ=[1, 2]))
-    with pytest.raises(PredictorError, match="region-based"):
-        import_predictor(folder, tmp_path / "w", OPTIONS)
     (folder / "dataset.json").unlink()
     with pytest.raises(InputError, match="dataset.json"):
         import_predictor(folder, tmp_path / "w", OPTIONS)

@@ -107,3 +107,13 @@ def test_a_masked_z_score_looks_at_nonzero_voxels_only():
     assert tensor.shape == (4, 4, 4)
     assert abs(float(tensor.mean())) < 1e-5
     assert float(tensor.std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_regions_paint_where_their_logits_are_positive_later_ones_over_earlier_ones():
+    voxels = np.ones((4, 4, 4), np.float32)
+    spec = spec_of((1.0, 1.0, 1.0), region_values=(2, 1))
+    prepared = prepare([volume_of(voxels, (1.0, 1.0, 1.0))], spec)
+    logits = np.full((2, 4, 4, 4), -1.0, np.float32)
+    logits[0, :3], logits[1, 2:] = 1, 1
+    painted = prepared.restore_logits(logits, np.array(spec.class_values, np.uint8))
+    assert painted[:, 0, 0].tolist() == [2, 2, 1, 1]
