@@ -77,6 +77,12 @@ class SliceZScore(_Facts):
     low_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
     high_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
 
+    @model_validator(mode="after")
+    def _ordered(self) -> SliceZScore:
+        if self.low_percentile >= self.high_percentile:
+            raise ValueError("low_percentile must be below high_percentile")
+        return self
+
 
 Intensity = Window | ZScore | Rescale | Scale | SliceZScore
 

@@ -20,6 +20,16 @@ from flarekit.models.selective_scan import Backend, selective_scan
 _STEP_RANGE = (1e-3, 1e-1)  # step sizes after initialisation
 
 
+def start_steps(dt_proj: nn.Linear) -> None:
+    """Draw the first step sizes log-uniformly, as section 3.6 of the paper asks."""
+    spread = dt_proj.in_features**-0.5
+    nn.init.uniform_(dt_proj.weight, -spread, spread)
+    low, high = (math.log(step) for step in _STEP_RANGE)
+    steps = torch.empty_like(dt_proj.bias).uniform_(low, high).exp().clamp(min=1e-4)
+    with torch.no_grad():
+        dt_proj.bias.copy_(steps + (-torch.expm1(-steps)).log())  # softplus undone
+
+
 class Mamba(nn.Module):
     """Selective state space block: project, convolve, scan, gate, project back."""
 
@@ -37,15 +47,7 @@ class Mamba(nn.Module):
         self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, d_model, bias=False)
-        self._start_steps(rank)
-
-    def _start_steps(self, rank: int) -> None:
-        """Draw the first step sizes log-uniformly, as section 3.6 of the paper asks."""
-        nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
-        low, high = (math.log(step) for step in _STEP_RANGE)
-        steps = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp().clamp(min=1e-4)
-        with torch.no_grad():
-            self.dt_proj.bias.copy_(steps + (-torch.expm1(-steps)).log())  # softplus undone
+        start_steps(self.dt_proj)
 
     def forward(self, tokens_BLM: torch.Tensor) -> torch.Tensor:
         """Return (B, L, M)."""

@@ -13,7 +13,7 @@ from flarekit.core.volume import Geometry, Volume, largest_shift_mm, orientation
 from flarekit.preprocess.crop import body_box, nonzero_box, nonzero_mask
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.nnunet import prepare_nnunet
-from flarekit.preprocess.prepared import Prepared, check_label_map
+from flarekit.preprocess.prepared import Prepared, check_label_map, check_logits
 from flarekit.preprocess.resample import (
     Shape,
     argmax_resampled,
@@ -79,6 +79,7 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
     def restore_logits(
         logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
+        check_logits(logits_KZYX, grid_shape, class_values)
         oriented = np.zeros(full_shape, np.uint8)
         oriented[box] = argmax_resampled(logits_KZYX, cropped_shape, class_values)
         return np.ascontiguousarray(orientation.undo(oriented))

@@ -15,7 +15,7 @@ from flarekit.core.spec import Nnunet, PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.preprocess.crop import nonzero_box, nonzero_mask
 from flarekit.preprocess.intensity import normalise
-from flarekit.preprocess.prepared import Prepared, check_label_map
+from flarekit.preprocess.prepared import Prepared, check_label_map, check_logits
 from flarekit.preprocess.resample import Shape, resample_nearest, resampled_shape, target_spacing
 
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis is resampled by itself
@@ -55,6 +55,8 @@ def prepare_nnunet(volumes: Sequence[Volume], spec: PredictorSpec, how: Nnunet) 
     padding = [max(0, tile - n) for tile, n in zip(spec.grid.tile_ZYX, grid_shape, strict=True)]
     sides = [(n // 2, n - n // 2) for n in padding]
     real = tuple(slice(low, low + n) for (low, _), n in zip(sides, grid_shape, strict=True))
+    z, y, x = (n + more for n, more in zip(grid_shape, padding, strict=True))
+    padded_shape: Shape = (z, y, x)
 
     def uncropped(label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
         full = np.zeros(stored[0].shape, np.uint8)
@@ -63,11 +65,13 @@ def prepare_nnunet(volumes: Sequence[Volume], spec: PredictorSpec, how: Nnunet) 
         return np.ascontiguousarray(full.transpose(back))
 
     def restore(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        check_label_map(label_map_ZYX, padded_shape)
         return uncropped(resample_nearest(label_map_ZYX[real], cropped_shape))
 
     def restore_logits(
         logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
+        check_logits(logits_KZYX, padded_shape, class_values)
         back_axis = separate_axis(how, target_mm, spacing_mm)
         best = np.full(cropped_shape, -np.inf, np.float32)
         label_map = np.zeros(cropped_shape, np.uint8)
@@ -127,7 +131,7 @@ def resample_spline(
     axis: int | None,
     axis_order: int,
 ) -> NDArray[np.float32]:
-    """Resample with splines, outer voxel edges kept, values never beyond the input's range.
+    """Resample with splines, outer voxel edges kept; in plane, values stay in the input's range.
 
     Args:
         voxels_ZYX: float32.

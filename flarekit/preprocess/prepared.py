@@ -21,6 +21,7 @@ class Prepared:
         voxel_ml: volume of one voxel of the network's grid.
         restore_logits: logits (K, Z, Y, X) on the network's grid and the mask value of each class
             -> label map on the stored grid; None where the argmax is taken on the network's grid.
+            Raises ValueError for logits of another grid or another number of classes.
         stored_voxel_ml: volume of one voxel of the stored grid.
     """
 
@@ -40,3 +41,14 @@ def check_label_map(label_map_ZYX: NDArray[np.uint8], shape_ZYX: tuple[int, int,
         raise ValueError(
             f"uint8 {shape_ZYX} expected, got {label_map_ZYX.dtype} {label_map_ZYX.shape}"
         )
+
+
+def check_logits(
+    logits_KZYX: NDArray[np.float32],
+    shape_ZYX: tuple[int, int, int],
+    class_values: NDArray[np.uint8],
+) -> None:
+    """Raise ValueError unless logits are of that shape, with one channel per class value."""
+    expected = (len(class_values), *shape_ZYX)
+    if logits_KZYX.shape != expected:
+        raise ValueError(f"logits {expected} expected, got {logits_KZYX.shape}")

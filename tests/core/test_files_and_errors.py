@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from flarekit.core import errors
-from flarekit.core.files import sha256_of, write_atomically
+from flarekit.core.files import make_folder, sha256_of, write_atomically
 
 ALL = [
     each
@@ -37,6 +37,34 @@ def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_file_in_the_place_of_a_folder_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(errors.OutputError, match="cannot be written.*check that the output"):
+        write_atomically(tmp_path / "file" / "a.json", b"new")
+    with pytest.raises(errors.OutputError, match="cannot be made.*name a folder"):
+        make_folder(tmp_path / "file" / "b")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_write_stopped_halfway_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.replace", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.json", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_longest_name_a_file_can_have_is_written(tmp_path):
+    path = tmp_path / f"{'x' * 248}.nii.gz"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_that_is_there_already_is_fine(tmp_path):
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
 def test_sha256_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"content")
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"content").hexdigest()
@@ -48,6 +76,24 @@ def test_every_error_stands_in_the_drawn_tree_with_its_exit_code(error):
     assert errors.__doc__ is not None
     (line,) = [line for line in errors.__doc__.splitlines() if error.__name__ in line]
     assert str(error.exit_code) in line.split(error.__name__)[1]
+
+
+def test_the_drawn_tree_is_the_class_tree():
+    assert errors.__doc__ is not None
+    above: list[str] = []
+    drawn = {}
+    for line in errors.__doc__.splitlines():
+        name = next((each.__name__ for each in ALL if each.__name__ in line.split()), None)
+        if name is not None:
+            depth = line.index(name) // 4
+            above[depth:] = [name]
+            drawn[name] = above[depth - 1] if depth else "Exception"
+    assert drawn == {each.__name__: each.__base__.__name__ for each in ALL}
+
+
+def test_an_error_without_a_remedy_cannot_be_raised():
+    with pytest.raises(TypeError, match="fix"):
+        errors.FlarekitError("x.nii: is empty")
 
 
 def test_an_error_says_what_happened_and_what_to_do():

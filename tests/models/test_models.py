@@ -18,6 +18,7 @@ NNUNET = {
 }
 SMALL = {
     "attention_unet": ({"width": 0.125, "input_channels": 1, "num_classes": 3}, (2, 1, 32, 32)),
+    "mamba_ahnet": ({"width": 0.25, "num_classes": 3}, (2, 1, 32, 32)),
     "mpu_net": ({"width": 0.25, "num_classes": 3}, (2, 1, 8, 16, 24)),
     **dict.fromkeys(
         ("nnunet", "umamba", "att_umamba", "mamba_clinix"), (NNUNET, (1, 1, 4, 16, 16))

@@ -117,3 +117,12 @@ def test_regions_paint_where_their_logits_are_positive_later_ones_over_earlier_o
     logits[0, :3], logits[1, 2:] = 1, 1
     painted = prepared.restore_logits(logits, np.array(spec.class_values, np.uint8))
     assert painted[:, 0, 0].tolist() == [2, 2, 1, 1]
+
+
+def test_labels_and_logits_of_another_grid_are_a_mistake_of_the_caller():
+    prepared = prepare([volume_of(np.ones((3, 6, 6)), (1.0, 1.0, 1.0))], spec_of((1.0, 1.0, 1.0)))
+    assert prepared.tensor_CZYX.shape == (1, 4, 6, 6)  # padded to a tile
+    with pytest.raises(ValueError, match=r"uint8 \(4, 6, 6\) expected"):
+        prepared.restore(np.zeros((3, 6, 6), np.uint8))
+    with pytest.raises(ValueError, match=r"logits \(3, 4, 6, 6\) expected"):
+        prepared.restore_logits(np.zeros((3, 3, 6, 6), np.float32), np.array([0, 1, 2], np.uint8))

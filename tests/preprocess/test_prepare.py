@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -251,3 +253,149 @@ def test_deciding_on_the_scan_s_grid_brings_labels_to_their_place():
     back = prepared.restore_logits(logits, np.array([0, 1], np.uint8))
     assert back.shape == labels.shape
     assert 2 * (back & labels).sum() / (back.sum() + labels.sum()) > 0.93
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_a_corner_mark_is_found_and_put_back_in_all_48_orientations(axes, signs):
+    mark = np.zeros((4, 5, 6), np.uint8)  # oriented: superior, posterior, left
+    mark[-1, 0, -2:] = 1  # a superior, anterior, left mark
+    ras_XYZ = mark[:, ::-1, ::-1].transpose(2, 1, 0)
+    stored_XYZ = ras_XYZ.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for nifti_axis, (world, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[world, nifti_axis] = sign * (1.0, 2.0, 3.0)[world]
+    stored = np.ascontiguousarray(stored_XYZ.T)
+    prepared = prepare([volume_of(stored * 400.0, affine)], spec_of((3.0, 2.0, 1.0)))
+    np.testing.assert_array_equal(prepared.tensor_CZYX[0] > 0, mark > 0)
+    restored = prepared.restore(mark)
+    np.testing.assert_array_equal(restored, stored)
+    assert restored.flags.c_contiguous
+    np.testing.assert_array_equal(prepared.grid_labels(stored), mark)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    affines(),
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.tuples(*[st.floats(-35, 35)] * 2),
+    st.tuples(*[st.sampled_from([0.6, 1.3, 4.0])] * 3),
+    st.booleans(),
+)
+def test_a_restored_mask_has_the_scan_s_stored_shape_whatever_the_grid(
+    affine, shape, degrees, spacing, cropped
+):
+    about_x, about_z = np.radians(degrees)
+    turn_x, turn_z = np.eye(4), np.eye(4)
+    turn_x[1:3, 1:3] = [[np.cos(about_x), -np.sin(about_x)], [np.sin(about_x), np.cos(about_x)]]
+    turn_z[:2, :2] = [[np.cos(about_z), -np.sin(about_z)], [np.sin(about_z), np.cos(about_z)]]
+    voxels = np.random.default_rng(1).integers(-1000, 100, shape)
+    crop = {"threshold": -110, "margin_mm": 1.0} if cropped else None
+    prepared = prepare([volume_of(voxels, turn_z @ turn_x @ affine)], spec_of(spacing, crop=crop))
+    grid = prepared.tensor_CZYX.shape[1:]
+    assert prepared.tensor_CZYX.dtype == np.float32
+    assert prepared.grid_labels(np.ones(shape, np.uint8)).shape == grid
+    restored = prepared.restore(np.ones(grid, np.uint8))
+    assert restored.shape == shape
+    assert restored.dtype == np.uint8
+    covered_ml = prepared.voxel_ml * np.prod(grid)
+    assert covered_ml == pytest.approx(prepared.stored_voxel_ml * np.count_nonzero(restored))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.tuples(*[st.integers(1, 300)] * 3).filter(lambda shape: np.prod(shape) < 2e5),
+    st.tuples(*[st.sampled_from([0.7, 1.0, 5.0])] * 3),
+    st.floats(0, 9),
+    st.data(),
+)
+def test_the_crop_holds_the_body_with_its_margin(shape, spacing, margin_mm, data):
+    body = tuple(
+        slice(low, data.draw(st.integers(min(n, low + 4), n)))
+        for n in shape
+        for low in [data.draw(st.integers(0, max(0, n - 4)))]
+    )
+    voxels = np.full(shape, -3024.0, np.float32)
+    voxels[body] = 40
+    box = body_box(voxels, spacing, threshold=-110, margin_mm=margin_mm)
+    for kept, inner, mm, count in zip(box, body, spacing, shape, strict=True):
+        margin = int(np.floor(margin_mm / mm))
+        assert 0 <= kept.start <= max(0, inner.start - margin)
+        assert min(count, inner.stop + margin) <= kept.stop <= count
+
+
+def test_the_crop_of_a_view_is_the_crop_of_its_copy():
+    voxels = body().astype(np.float32)
+    for view in (voxels[::-1, :, ::-1], voxels.transpose(2, 0, 1)[:, ::-1]):
+        options = {"threshold": -110, "margin_mm": 2}
+        mm = (1.0, 2.0, 3.0)
+        assert body_box(view, mm, **options) == body_box(view.copy(), mm, **options)
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 10), (1, 3, 20), (5, 18, 3), (2, 2, 2)])
+def test_linear_resampling_is_simpleitk_s_about_voxel_centres(shape):
+    voxels = np.random.default_rng(0).normal(size=(5, 9, 7)).astype(np.float32)
+    image = SimpleITK.GetImageFromArray(voxels)
+    spacing = [a / b for a, b in zip(voxels.shape[::-1], shape[::-1], strict=True)]
+    theirs = SimpleITK.Resample(
+        image,
+        shape[::-1],
+        SimpleITK.Transform(),
+        SimpleITK.sitkLinear,
+        [s / 2 - 0.5 for s in spacing],
+        spacing,
+        np.eye(3).ravel().tolist(),
+    )
+    ours = resample_linear(voxels, shape)
+    np.testing.assert_allclose(ours, SimpleITK.GetArrayFromImage(theirs), atol=1e-5)
+
+
+def test_linear_resampling_takes_views_and_arrays_that_cannot_be_written():
+    voxels = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
+    wanted = resample_linear(voxels, (2, 4, 5))
+    np.testing.assert_array_equal(resample_linear(voxels[::-1], (2, 4, 5)), wanted)
+    frozen = voxels.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(resample_linear(frozen, (2, 4, 5)), wanted)
+
+
+@pytest.mark.parametrize("decide", ["network", "scan"])
+def test_labels_and_logits_of_another_grid_are_a_mistake_of_the_caller(decide):
+    spec = spec_of()
+    spec = spec.model_copy(update={"grid": spec.grid.model_copy(update={"decide": decide})})
+    prepared = prepare([volume_of(np.zeros((4, 6, 8)), np.diag([2.0, 2.0, 4.0, 1.0]))], spec)
+    assert prepared.tensor_CZYX.shape == (1, 8, 6, 8)
+    values = np.array([0, 1], np.uint8)
+    with pytest.raises(ValueError, match=r"uint8 \(8, 6, 8\) expected, got uint8 \(4, 6, 8\)"):
+        prepared.restore(np.zeros((4, 6, 8), np.uint8))
+    with pytest.raises(ValueError, match="got int64"):
+        prepared.restore(np.zeros((8, 6, 8), np.int64))
+    with pytest.raises(ValueError, match=r"uint8 \(4, 6, 8\) expected"):
+        prepared.grid_labels(np.zeros((8, 6, 8), np.uint8))
+    if prepared.restore_logits is not None:
+        for wrong in ((3, 8, 6, 8), (2, 4, 6, 8)):
+            with pytest.raises(ValueError, match=r"logits \(2, 8, 6, 8\) expected"):
+                prepared.restore_logits(np.zeros(wrong, np.float32), values)
+    else:
+        assert decide == "network"
+
+
+def test_channels_that_drift_apart_at_the_far_end_are_refused():
+    voxels = np.zeros((4, 5, 300), np.float32)
+    drifting = np.eye(4)
+    drifting[0, 0] = 1.005  # 1.5 voxels at the far end
+    with pytest.raises(InputError, match="another grid.*resample the channels"):
+        prepare([volume_of(voxels, np.eye(4)), volume_of(voxels, drifting)], spec_of(channels=2))
+
+
+def test_preparing_and_restoring_leave_their_input_as_it_was():
+    voxels, affine = body().astype(np.float32), np.diag([1.0, 1.0, 5.0, 1.0])
+    crop = {"threshold": -110, "margin_mm": 2.0}
+    prepared = prepare([volume := volume_of(voxels, affine)], spec_of((5.0, 1.0, 1.0), crop=crop))
+    labels = np.ones(prepared.tensor_CZYX.shape[1:], np.uint8)
+    restored = prepared.restore(labels)
+    restored[:] = 9
+    prepared.tensor_CZYX[:] = 9
+    np.testing.assert_array_equal(volume.voxels_ZYX, body())
+    assert (labels == 1).all()

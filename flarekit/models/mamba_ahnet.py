@@ -1,0 +1,363 @@
+"""Mamba-AHNet with image reconstruction: a U-Net with attention, residual and Mamba decoder blocks.
+
+Sanjid, Hossain, Junayed and Uddin, "Optimizing Universal Lesion Segmentation: State Space
+Model-Guided Hierarchical Networks with Feature Importance Adjustment": Algorithms 1-4, Eq. 5-7,
+sections III.D-IV.F. There is no public code: this is a reconstruction, and where the paper is
+silent the choice is ours (widths, the number of Mamba levels, the width of the encoder's blocks).
+
+Rows of the paper's tables, as flags of `create` (attention, residual, mamba, reconstruction):
+
+    HUNet                          no   no   no   no
+    AHNet                          yes  yes  no   no
+    AHNet + reconstruction         yes  yes  no   yes
+    Mamba-AHNet                    yes  yes  yes  no
+    Mamba-AHNet + reconstruction   yes  yes  yes  yes
+
+Float32 island under half precision: the selective scan, nothing else.
+
+Shape letters: B slices, C channels, K classes, Y X in-plane axes, L tokens (Y X, row-major),
+M width of a token (C), D inner width (2 M), N states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from flarekit.models._official import OfficialName
+from flarekit.models.selective_scan import Backend, selective_scan
+
+_WIDTHS = (32, 64, 128, 256, 512)
+_MAMBA_LEVELS = 3  # the deepest decoder levels; full resolution would be 65,536 tokens
+_STEP_RANGE = (1e-3, 1e-1)  # step sizes of the scan after initialisation
+
+Output = torch.Tensor | list[torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which blocks a decoder has; `scan_directions` is 0 without Mamba."""
+
+    attention: bool
+    residual: bool
+    scan_directions: int
+
+
+class AttentionGate(nn.Module):
+    """Algorithm 3: weigh each pixel of the skip features by what the upsampled ones say of it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.theta = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.theta_norm = _batch_norm(channels // 2)
+        self.phi = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.phi_norm = _batch_norm(channels // 2)
+        self.psi = nn.Conv2d(channels // 2, 1, 1, bias=False)
+        self.psi_norm = _batch_norm(1)
+
+    def forward(self, skip_BCYX: torch.Tensor, raised_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return the skip features times a rate in (0, 1), one per pixel."""
+        theta, phi = self.theta_norm(self.theta(skip_BCYX)), self.phi_norm(self.phi(raised_BCYX))
+        rate_B1YX = torch.sigmoid(self.psi_norm(self.psi(functional.relu(theta + phi))))
+        return skip_BCYX * rate_B1YX
+
+
+class ResidualBlock(nn.Module):
+    """Conv-BN-ReLU-conv-BN, plus the input, ReLU; widths never differ after Algorithm 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_conv_unit(channels, channels), _conv(channels, channels), _batch_norm(channels)
+        )
+
+    def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape."""
+        return functional.relu(self.body(features_BCYX) + features_BCYX)
+
+
+class StateSpace(nn.Module):
+    """SSM of Eq. 7 in one direction: step sizes, B and C from the input, then the scan."""
+
+    def __init__(self, channels: int, *, rank: int, states: int = 16) -> None:
+        super().__init__()
+        self.split = (rank, states, states)
+        self.backend: Backend = "auto"
+        self.x_proj = nn.Linear(channels, rank + 2 * states, bias=False)
+        self.dt_proj = nn.Linear(rank, channels)
+        self.A_log = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(channels, 1))
+        self.D = nn.Parameter(torch.ones(channels))
+        nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
+        low, high = (math.log(step) for step in _STEP_RANGE)
+        steps = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp()
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(steps + (-torch.expm1(-steps)).log())  # softplus undone
+
+    def forward(self, u_BDL: torch.Tensor) -> torch.Tensor:
+        """Return (B, D, L), float32 (or float64)."""
+        dt_BLR, B_BLN, C_BLN = self.x_proj(u_BDL.transpose(1, 2)).split(self.split, dim=-1)
+        return selective_scan(
+            u_BDL,
+            functional.softplus(self.dt_proj(dt_BLR)).transpose(1, 2),
+            -self.A_log.exp(),
+            B_BLN.transpose(1, 2),
+            C_BLN.transpose(1, 2),
+            self.D,
+            backend=self.backend,
+        )
+
+
+class VSSModule(nn.Module):
+    """Eq. 7: W1 = LN(SSM(SiLU(DWConv(Linear(W))))), W2 = SiLU(Linear(W)), Linear(W1 * W2).
+
+    With one direction the tokens are a row-major sequence and the depthwise convolution is Mamba's
+    causal one over 4 tokens. With four (SS2D of VMamba) it is 3x3 over the plane, and scans along
+    rows and columns, forwards and backwards, each with its own parameters, are added up.
+    """
+
+    def __init__(self, channels: int, *, directions: int) -> None:
+        super().__init__()
+        inner = 2 * channels
+        self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
+        self.conv: nn.Module = (
+            nn.Conv1d(inner, inner, 4, groups=inner)
+            if directions == 1
+            else nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        )
+        self.scans = nn.ModuleList(
+            StateSpace(inner, rank=math.ceil(channels / 16)) for _ in range(directions)
+        )
+        self.norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+
+    def forward(self, tokens_BLM: torch.Tensor, size_YX: Sequence[int]) -> torch.Tensor:
+        """Return (B, L, M)."""
+        u_BLD, gate_BLD = self.in_proj(tokens_BLM).chunk(2, dim=-1)
+        u_BDL = u_BLD.transpose(1, 2)
+        if len(self.scans) == 1:
+            y_BDL = self.scans[0](functional.silu(self.conv(functional.pad(u_BDL, (3, 0)))))
+        else:
+            plane_BDYX = functional.silu(self.conv(u_BDL.unflatten(2, tuple(size_YX))))
+            y_BDL = sum(_scan_plane(scan, plane_BDYX, i) for i, scan in enumerate(self.scans))
+        mixed = self.norm(y_BDL.transpose(1, 2).to(tokens_BLM.dtype)) * functional.silu(gate_BLD)
+        output: torch.Tensor = self.out_proj(mixed)
+        return output
+
+
+class VMLayer(nn.Module):
+    """Eq. 5 and 6: M = VSS(LN(x)) + s * x, then Projection(LN(M)), over the pixels of a plane."""
+
+    def __init__(self, channels: int, *, directions: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.vss = VSSModule(channels, directions=directions)
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.out_norm = nn.LayerNorm(channels)
+        self.projection = nn.Linear(channels, channels)
+
+    def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the same shape."""
+        size_YX = features_BCYX.shape[2:]
+        tokens_BLM = features_BCYX.flatten(2).transpose(1, 2)
+        mixed_BLM = self.vss(self.norm(tokens_BLM), size_YX) + self.scale * tokens_BLM
+        output_BLM: torch.Tensor = self.projection(self.out_norm(mixed_BLM))
+        return output_BLM.transpose(1, 2).unflatten(2, size_YX)
+
+
+class DecoderBlock(nn.Module):
+    """Algorithm 1, then the residual block, then the VM layer; from 2C to C channels.
+
+    The ReLU between the joining convolution and its BatchNorm is Algorithm 1's, line 6.
+    """
+
+    def __init__(self, channels: int, parts: Parts) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(2 * channels, channels, 2, stride=2, bias=False),
+            _batch_norm(channels),
+            nn.ReLU(),
+        )
+        self.gate = AttentionGate(channels) if parts.attention else None
+        self.join = nn.Sequential(
+            nn.Conv2d(2 * channels, channels, 3, padding=1),
+            nn.ReLU(),
+            _batch_norm(channels),
+            nn.ReLU(),
+        )
+        self.residual = ResidualBlock(channels) if parts.residual else None
+        directions = parts.scan_directions
+        self.vm = VMLayer(channels, directions=directions) if directions else None
+
+    def forward(self, features_BCYX: torch.Tensor, skip_BCYX: torch.Tensor) -> torch.Tensor:
+        """Return features of the skip's shape."""
+        raised = self.up(features_BCYX)
+        if self.gate is not None:
+            skip_BCYX = self.gate(skip_BCYX, raised)
+        joined: torch.Tensor = self.join(torch.cat([raised, skip_BCYX], dim=1))
+        if self.residual is not None:
+            joined = self.residual(joined)
+        return joined if self.vm is None else self.vm(joined)
+
+
+class Decoder(nn.Module):
+    """Decoder blocks, deepest first; only the deepest three have a VM layer."""
+
+    def __init__(self, widths: Sequence[int], parts: Parts) -> None:
+        super().__init__()
+        plain = Parts(attention=parts.attention, residual=parts.residual, scan_directions=0)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(channels, parts if depth < _MAMBA_LEVELS else plain)
+            for depth, channels in enumerate(reversed(widths[:-1]))
+        )
+
+    def forward(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the features of every block, finest first; `levels` are the encoder's."""
+        features, decoded = levels[-1], []
+        for block, skip in zip(self.blocks, levels[-2::-1], strict=True):
+            features = block(features, skip)
+            decoded.append(features)
+        return decoded[::-1]
+
+
+class MambaAHNet(nn.Module):
+    """See the module's docstring and `create`."""
+
+    def __init__(
+        self,
+        *,
+        input_channels: int,
+        num_classes: int,
+        widths: Sequence[int],
+        parts: Parts,
+        reconstruction: bool,
+        deep_supervision: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(
+            nn.Sequential(*_conv_unit(before, channels), *_conv_unit(channels, channels))
+            for before, channels in zip((input_channels, *widths), widths, strict=False)
+        )
+        self.decoder = Decoder(widths, parts)
+        self.logits = nn.Conv2d(widths[0], num_classes, 3, padding=1)
+        coarse = widths[1:-1] if deep_supervision else ()
+        self.coarse_logits = nn.ModuleList(nn.Conv2d(n, num_classes, 3, padding=1) for n in coarse)
+        self.reconstruction_decoder: Decoder | None = None
+        if reconstruction:
+            plain = Parts(attention=parts.attention, residual=parts.residual, scan_directions=0)
+            self.reconstruction_decoder = Decoder(widths, plain)
+            self.reconstruction = nn.Conv2d(widths[0], input_channels, 3, padding=1)
+
+    def forward(self, slices_BCYX: torch.Tensor) -> Output | tuple[Output, torch.Tensor]:
+        """Return logits (B, K, Y, X); only while training also what `create` was asked for.
+
+        With `deep_supervision` the logits become a list, finest first, each level half the size of
+        the one before; with `reconstruction` they are the first of a pair, whose second is
+        the image (B, C, Y, X) in [0, 1].
+
+        Raises:
+            ValueError: Y or X is not a multiple of 16.
+        """
+        size = slices_BCYX.shape[2:]
+        if any(n % 16 for n in size):
+            raise ValueError(f"slices must be multiples of 16 pixels in Y and X, got {tuple(size)}")
+        levels, features = [], slices_BCYX
+        for level, stage in enumerate(self.encoder):
+            features = stage(features if level == 0 else functional.max_pool2d(features, 2))
+            levels.append(features)
+        decoded = self.decoder(levels)
+        logits: torch.Tensor = self.logits(decoded[0])
+        if not self.training:
+            return logits
+        coarse = [head(level) for head, level in zip(self.coarse_logits, decoded[1:], strict=False)]
+        output: Output = [logits, *coarse] if coarse else logits
+        if self.reconstruction_decoder is None:
+            return output
+        finest = self.reconstruction_decoder(levels)[0]
+        return output, torch.sigmoid(self.reconstruction(finest))
+
+
+def create(
+    *,
+    input_channels: int = 1,
+    num_classes: int = 2,
+    attention: bool = True,
+    residual: bool = True,
+    mamba: bool = True,
+    reconstruction: bool = True,
+    scan_directions: int = 1,
+    width: float = 1.0,
+    deep_supervision: bool = False,
+) -> nn.Module:
+    """Build the network; by default the paper's full one, see the module for its other rows.
+
+    Args:
+        input_channels: C of the input (B, C, Y, X).
+        num_classes: background included.
+        attention: gate the skip features (Algorithm 3) in both decoders.
+        residual: a residual block after each upsampling block in both decoders.
+        mamba: VM layers in the three deepest decoder levels of the segmentation.
+        reconstruction: a second decoder that redraws the image while training (section IV.E). It
+            is not computed in evaluation, where a network without it has the same tensors
+            otherwise.
+        scan_directions: 1 is Eq. 7 with one row-major scan, 4 is VMamba's SS2D.
+        width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
+            and the deeper ones' are its multiples.
+        deep_supervision: logits of the coarser decoder levels too while training; not the paper's.
+
+    Raises:
+        ValueError: a count or the width is not positive, or scan_directions is neither 1 nor 4.
+    """
+    if input_channels < 1 or num_classes < 1 or not width > 0:
+        raise ValueError(
+            "expected input_channels, num_classes and width to be positive, got "
+            f"{input_channels}, {num_classes} and {width}"
+        )
+    if scan_directions not in (1, 4):
+        raise ValueError(f"expected scan_directions to be 1 or 4, got {scan_directions}")
+    base = max(8, 8 * round(_WIDTHS[0] * width / 8))
+    return MambaAHNet(
+        input_channels=input_channels,
+        num_classes=num_classes,
+        widths=[base * channels // _WIDTHS[0] for channels in _WIDTHS],
+        parts=Parts(
+            attention=attention, residual=residual, scan_directions=scan_directions if mamba else 0
+        ),
+        reconstruction=reconstruction,
+        deep_supervision=deep_supervision,
+    )
+
+
+def official_names(module: nn.Module) -> Iterator[OfficialName]:
+    """Yield each top-level module with its own name: no authors' code is public."""
+    for name, _ in module.named_children():
+        yield name, (name,)
+
+
+def _scan_plane(scan: nn.Module, plane_BDYX: torch.Tensor, direction: int) -> torch.Tensor:
+    """Scan rows (even) or columns (odd), backwards from direction 2 on; return (B, D, Y X)."""
+    by_columns, backwards = direction % 2 == 1, direction >= 2
+    turned = plane_BDYX.transpose(2, 3) if by_columns else plane_BDYX
+    sequence = turned.flatten(2).flip(2) if backwards else turned.flatten(2)
+    y_BDL: torch.Tensor = scan(sequence)
+    y_BDL = y_BDL.flip(2) if backwards else y_BDL
+    turned = y_BDL.unflatten(2, turned.shape[2:])
+    return (turned.transpose(2, 3) if by_columns else turned).flatten(2)
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Module:
+    """Return a 3x3 convolution; its bias would be undone by the BatchNorm that follows."""
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+
+
+def _conv_unit(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    return _conv(channels_in, channels_out), _batch_norm(channels_out), nn.ReLU()
+
+
+def _batch_norm(channels: int) -> nn.Module:
+    """Return BatchNorm with the defaults of Keras, in which the paper's layers are written."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
