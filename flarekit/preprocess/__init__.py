@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
 from flarekit.core.spec import BodyCrop, Intensity, PredictorSpec, SliceZScore
-from flarekit.core.volume import Geometry, Volume, largest_shift_mm, orientation_of
+from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm, orientation_of
 from flarekit.preprocess.crop import body_box, nonzero_box, nonzero_mask
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.nnunet import prepare_nnunet
@@ -52,51 +53,82 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
         return prepare_nnunet(volumes, spec, spec.nnunet)
     orientation = orientation_of(geometry.affine, spec.grid.axes)
     spacing_mm = orientation.apply_to_axes(geometry.spacing_mm_ZYX)
-    first = orientation.apply(volumes[0].voxels_ZYX)
-    box = (slice(0, first.shape[0]), slice(0, first.shape[1]), slice(0, first.shape[2]))
-    if isinstance(spec.crop, BodyCrop):
-        box = body_box(
-            first, spacing_mm, threshold=spec.crop.threshold, margin_mm=spec.crop.margin_mm
-        )
-    elif spec.crop is not None:
-        box = nonzero_box(nonzero_mask([orientation.apply(v.voxels_ZYX) for v in volumes]))
-    cropped_shape = first[box].shape
-    full_shape = first.shape
-    grid_shape = resampled_shape(
-        cropped_shape, spacing_mm, target_spacing(spec.grid, spacing_mm, cropped_shape)
+    oriented = [orientation.apply(volume.voxels_ZYX) for volume in volumes]
+    box = _box(oriented, spacing_mm, spec)
+    cropped: Shape = oriented[0][box].shape
+    target_mm = target_spacing(spec.grid, spacing_mm, cropped)
+    grid_shape = resampled_shape(cropped, spacing_mm, target_mm)
+    way = _Way(
+        orientation=orientation,
+        stored_shape=geometry.shape_ZYX,
+        full_shape=oriented[0].shape,
+        box=box,
+        grid_shape=grid_shape,
     )
     channels = [
-        _on_grid(orientation.apply(volume.voxels_ZYX)[box], channel.intensity, grid_shape)
-        for volume, channel in zip(volumes, spec.channels, strict=True)
+        _on_grid(voxels[box], channel.intensity, grid_shape)
+        for voxels, channel in zip(oriented, spec.channels, strict=True)
     ]
-
-    def restore(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        check_label_map(label_map_ZYX, grid_shape)
-        oriented = np.zeros(full_shape, np.uint8)
-        oriented[box] = resample_nearest(label_map_ZYX, cropped_shape)
-        return np.ascontiguousarray(orientation.undo(oriented))
-
-    def restore_logits(
-        logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        check_logits(logits_KZYX, grid_shape, class_values)
-        oriented = np.zeros(full_shape, np.uint8)
-        oriented[box] = argmax_resampled(logits_KZYX, cropped_shape, class_values)
-        return np.ascontiguousarray(orientation.undo(oriented))
-
-    def grid_labels(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        check_label_map(label_map_ZYX, geometry.shape_ZYX)
-        return resample_nearest(orientation.apply(label_map_ZYX)[box], grid_shape)
-
-    voxel_ml = float(np.prod(spacing_mm) * np.prod(cropped_shape) / np.prod(grid_shape)) / 1000.0
+    stored_voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     return Prepared(
         tensor_CZYX=np.stack(channels),
-        restore=restore,
-        restore_logits=restore_logits if spec.grid.decide == "scan" else None,
-        grid_labels=grid_labels,
-        voxel_ml=voxel_ml,
-        stored_voxel_ml=float(np.prod(spacing_mm)) / 1000.0,
+        restore=way.restore,
+        restore_logits=way.restore_logits if spec.grid.decide == "scan" else None,
+        grid_labels=way.grid_labels,
+        voxel_ml=stored_voxel_ml * float(np.prod(cropped) / np.prod(grid_shape)),
+        stored_voxel_ml=stored_voxel_ml,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How a case went from the stored grid to the network's, both ways."""
+
+    orientation: Orientation
+    stored_shape: Shape
+    full_shape: Shape
+    box: tuple[slice, slice, slice]
+    grid_shape: Shape
+
+    def restore(self, label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        check_label_map(label_map_ZYX, self.grid_shape)
+        return self._stored(resample_nearest(label_map_ZYX, self._cropped_shape))
+
+    def restore_logits(
+        self, logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        check_logits(logits_KZYX, self.grid_shape, class_values)
+        return self._stored(argmax_resampled(logits_KZYX, self._cropped_shape, class_values))
+
+    def grid_labels(self, label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        check_label_map(label_map_ZYX, self.stored_shape)
+        oriented = self.orientation.apply(label_map_ZYX)
+        return resample_nearest(oriented[self.box], self.grid_shape)
+
+    @property
+    def _cropped_shape(self) -> Shape:
+        z, y, x = (side.stop - side.start for side in self.box)
+        return z, y, x
+
+    def _stored(self, cropped_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        oriented = np.zeros(self.full_shape, np.uint8)
+        oriented[self.box] = cropped_ZYX
+        return np.ascontiguousarray(self.orientation.undo(oriented))
+
+
+def _box(
+    oriented: Sequence[NDArray[np.float32]],
+    spacing_mm: tuple[float, float, float],
+    spec: PredictorSpec,
+) -> tuple[slice, slice, slice]:
+    if isinstance(spec.crop, BodyCrop):
+        return body_box(
+            oriented[0], spacing_mm, threshold=spec.crop.threshold, margin_mm=spec.crop.margin_mm
+        )
+    if spec.crop is not None:
+        return nonzero_box(nonzero_mask(oriented))
+    z, y, x = oriented[0].shape
+    return slice(0, z), slice(0, y), slice(0, x)
 
 
 def _on_grid(

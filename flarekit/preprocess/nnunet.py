@@ -7,6 +7,8 @@ Slow on purpose of being the same; the default preparation is in `flarekit.prepr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from flarekit.preprocess.intensity import normalise
 from flarekit.preprocess.prepared import Prepared, check_label_map, check_logits
 from flarekit.preprocess.resample import Shape, resample_nearest, resampled_shape, target_spacing
 
+T = TypeVar("T", int, float)
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis is resampled by itself
 
 
@@ -30,80 +33,114 @@ def prepare_nnunet(volumes: Sequence[Volume], spec: PredictorSpec, how: Nnunet) 
         how: nnU-Net's plans.
     """
     geometry = volumes[0].geometry
-    stored = [volume.voxels_ZYX.transpose(how.transpose) for volume in volumes]
-    stored_mm = geometry.spacing_mm_ZYX
-    spacing_mm = (
-        stored_mm[how.transpose[0]], stored_mm[how.transpose[1]], stored_mm[how.transpose[2]]
-    )  # fmt: skip
-    mask = nonzero_mask(stored)
+    transposed = [volume.voxels_ZYX.transpose(how.transpose) for volume in volumes]
+    spacing_mm = _in_order(geometry.spacing_mm_ZYX, how.transpose)
+    mask = nonzero_mask(transposed)
     box = nonzero_box(mask)
-    inside = mask[box]
-    cropped_shape: Shape = inside.shape
-    target_mm = target_spacing(spec.grid, spacing_mm, cropped_shape)
-    grid_shape = resampled_shape(cropped_shape, spacing_mm, target_mm)
-    axis = separate_axis(how, spacing_mm, target_mm)
+    cropped: Shape = mask[box].shape
+    target_mm = target_spacing(spec.grid, spacing_mm, cropped)
+    grid_shape = resampled_shape(cropped, spacing_mm, target_mm)
+    missing = [max(0, tile - n) for tile, n in zip(spec.grid.tile_ZYX, grid_shape, strict=True)]
+    way = _Way(
+        how=how,
+        stored_shape=geometry.shape_ZYX,
+        box=box,
+        cropped_shape=cropped,
+        grid_shape=grid_shape,
+        padding=tuple((n // 2, n - n // 2) for n in missing),
+        spacing_mm=spacing_mm,
+        target_mm=target_mm,
+    )
     channels = [
-        resample_spline(
-            normalise(voxels[box], channel.intensity, inside=inside),
-            grid_shape,
-            order=how.image_order,
-            axis=axis,
-            axis_order=how.image_order_z,
-        )
-        for voxels, channel in zip(stored, spec.channels, strict=True)
+        way.on_grid(normalise(voxels[box], channel.intensity, inside=mask[box]))
+        for voxels, channel in zip(transposed, spec.channels, strict=True)
     ]
-    padding = [max(0, tile - n) for tile, n in zip(spec.grid.tile_ZYX, grid_shape, strict=True)]
-    sides = [(n // 2, n - n // 2) for n in padding]
-    real = tuple(slice(low, low + n) for (low, _), n in zip(sides, grid_shape, strict=True))
-    z, y, x = (n + more for n, more in zip(grid_shape, padding, strict=True))
-    padded_shape: Shape = (z, y, x)
+    return Prepared(
+        tensor_CZYX=np.stack(channels),
+        restore=way.restore,
+        restore_logits=way.restore_logits,
+        grid_labels=way.grid_labels,
+        voxel_ml=float(np.prod(target_mm)) / 1000.0,
+        stored_voxel_ml=float(np.prod(spacing_mm)) / 1000.0,
+    )
 
-    def uncropped(label_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        full = np.zeros(stored[0].shape, np.uint8)
-        full[box] = label_map
-        back = tuple(int(k) for k in np.argsort(how.transpose))
-        return np.ascontiguousarray(full.transpose(back))
 
-    def restore(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        check_label_map(label_map_ZYX, padded_shape)
-        return uncropped(resample_nearest(label_map_ZYX[real], cropped_shape))
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How a case went from the stored grid to the network's padded one, both ways."""
+
+    how: Nnunet
+    stored_shape: Shape
+    box: tuple[slice, slice, slice]
+    cropped_shape: Shape
+    grid_shape: Shape
+    padding: tuple[tuple[int, int], ...]
+    spacing_mm: tuple[float, float, float]
+    target_mm: tuple[float, float, float]
+
+    def on_grid(self, voxels_ZYX: NDArray[np.float32]) -> NDArray[np.float32]:
+        resampled = resample_spline(
+            voxels_ZYX,
+            self.grid_shape,
+            order=self.how.image_order,
+            axis=separate_axis(self.how, self.spacing_mm, self.target_mm),
+            axis_order=self.how.image_order_z,
+        )
+        return np.pad(resampled, self.padding)
+
+    def restore(self, label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        check_label_map(label_map_ZYX, self._padded_shape)
+        return self._stored(resample_nearest(label_map_ZYX[self._unpadded], self.cropped_shape))
 
     def restore_logits(
-        logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
+        self, logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        check_logits(logits_KZYX, padded_shape, class_values)
-        back_axis = separate_axis(how, target_mm, spacing_mm)
-        best = np.full(cropped_shape, -np.inf, np.float32)
-        label_map = np.zeros(cropped_shape, np.uint8)
+        check_logits(logits_KZYX, self._padded_shape, class_values)
+        axis = separate_axis(self.how, self.target_mm, self.spacing_mm)
+        best = np.full(self.cropped_shape, -np.inf, np.float32)
+        label_map = np.zeros(self.cropped_shape, np.uint8)
         for logits_ZYX, value in zip(logits_KZYX, class_values, strict=True):
             resampled = resample_spline(
-                logits_ZYX[real],
-                cropped_shape,
-                order=how.logits_order,
-                axis=back_axis,
-                axis_order=how.logits_order_z,
+                logits_ZYX[self._unpadded],
+                self.cropped_shape,
+                order=self.how.logits_order,
+                axis=axis,
+                axis_order=self.how.logits_order_z,
             )
-            if how.region_values:  # a region is where its sigmoid is above one half
+            if self.how.region_values:  # a region is where its sigmoid is above one half
                 label_map[resampled > 0] = value
                 continue
-            better = resampled > best
-            label_map[better] = value
+            label_map[resampled > best] = value
             np.maximum(best, resampled, out=best)
-        return uncropped(label_map)
+        return self._stored(label_map)
 
-    def grid_labels(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        check_label_map(label_map_ZYX, geometry.shape_ZYX)
-        gridded = resample_nearest(label_map_ZYX.transpose(how.transpose)[box], grid_shape)
-        return np.pad(gridded, sides)
+    def grid_labels(self, label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        check_label_map(label_map_ZYX, self.stored_shape)
+        cropped = label_map_ZYX.transpose(self.how.transpose)[self.box]
+        return np.pad(resample_nearest(cropped, self.grid_shape), self.padding)
 
-    return Prepared(
-        tensor_CZYX=np.stack([np.pad(channel, sides) for channel in channels]),
-        restore=restore,
-        restore_logits=restore_logits,
-        grid_labels=grid_labels,
-        voxel_ml=float(np.prod(target_mm)) / 1000.0,
-        stored_voxel_ml=float(np.prod(stored_mm)) / 1000.0,
-    )
+    @property
+    def _padded_shape(self) -> Shape:
+        z, y, x = (
+            low + n + high for (low, high), n in zip(self.padding, self.grid_shape, strict=True)
+        )
+        return z, y, x
+
+    @property
+    def _unpadded(self) -> tuple[slice, ...]:
+        return tuple(
+            slice(low, low + n) for (low, _), n in zip(self.padding, self.grid_shape, strict=True)
+        )
+
+    def _stored(self, cropped_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        full = np.zeros(_in_order(self.stored_shape, self.how.transpose), np.uint8)
+        full[self.box] = cropped_ZYX
+        back = tuple(int(axis) for axis in np.argsort(self.how.transpose))
+        return np.ascontiguousarray(full.transpose(back))
+
+
+def _in_order(values: tuple[T, T, T], axes: tuple[int, int, int]) -> tuple[T, T, T]:
+    return values[axes[0]], values[axes[1]], values[axes[2]]
 
 
 def separate_axis(
