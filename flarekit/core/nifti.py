@@ -246,7 +246,8 @@ def _voxels(
         header.copy().check_fix(logger=_MUTE)
         slope, inter = header.get_slope_inter()
         dtype = header.get_data_dtype()
-    except HeaderDataError as error:
+        start = header.get_data_offset() or header.single_vox_offset
+    except (HeaderDataError, ValueError, OverflowError) as error:
         raise UnreadableVolumeError(
             path, f"its header is damaged ({error})", fix="export it again"
         ) from error
@@ -255,7 +256,7 @@ def _voxels(
         raise UnreadableVolumeError(
             path, f"holds {kind} voxels", fix="export one real number per voxel"
         )
-    start, count = header.get_data_offset() or header.single_vox_offset, math.prod(shape_XYZ)
+    count = math.prod(shape_XYZ)
     held = max(0, len(content) - start) // dtype.itemsize
     if held < count:
         raise UnreadableVolumeError(
@@ -270,6 +271,7 @@ def _voxels(
     return voxels.reshape(shape_XYZ[::-1])
 
 
+@np.errstate(all="ignore")  # what is not finite is found afterwards
 def _affine(
     path: Path, header: _Header, shape_XYZ: tuple[int, int, int]
 ) -> tuple[NDArray[np.float64], list[str]]:
@@ -328,6 +330,8 @@ def _disagreement(header: _Header, shape_XYZ: tuple[int, int, int]) -> list[str]
         gap_mm = largest_shift_mm(sform, header.get_qform(), shape_XYZ[::-1])
     except (HeaderDataError, ValueError) as error:
         return [f"its qform is damaged ({error}); the sform is used"]
+    if not math.isfinite(gap_mm):
+        return ["its qform is damaged (not finite); the sform is used"]
     if gap_mm <= _DISAGREEMENT_MM:
         return []
     return [f"sform and qform disagree (by up to {gap_mm:.3g} mm); the sform is used"]

@@ -3,7 +3,8 @@
 Sanjid, Hossain, Junayed and Uddin, "Optimizing Universal Lesion Segmentation: State Space
 Model-Guided Hierarchical Networks with Feature Importance Adjustment": Algorithms 1-4, Eq. 5-7,
 sections III.D-IV.F. There is no public code: this is a reconstruction, and where the paper is
-silent the choice is ours (widths, the number of Mamba levels, the width of the encoder's blocks).
+silent or contradicts itself the choice is ours: widths and depth, the levels that have Mamba, which
+of its inputs the gate weighs, a sigmoid (not Algorithm 4's softmax) on the reconstructed image.
 
 Rows of the paper's tables, as flags of `create` (attention, residual, mamba, reconstruction):
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ class Parts:
 
     attention: bool
     residual: bool
-    scan_directions: int
+    scan_directions: int = 0
 
 
 class AttentionGate(nn.Module):
@@ -53,18 +54,14 @@ class AttentionGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.theta = nn.Conv2d(channels, channels // 2, 1, bias=False)
-        self.theta_norm = _batch_norm(channels // 2)
-        self.phi = nn.Conv2d(channels, channels // 2, 1, bias=False)
-        self.phi_norm = _batch_norm(channels // 2)
-        self.psi = nn.Conv2d(channels // 2, 1, 1, bias=False)
-        self.psi_norm = _batch_norm(1)
+        self.theta = nn.Sequential(*_conv_norm(channels, channels // 2, 1))
+        self.phi = nn.Sequential(*_conv_norm(channels, channels // 2, 1))
+        self.psi = nn.Sequential(*_conv_norm(channels // 2, 1, 1))
 
     def forward(self, skip_BCYX: torch.Tensor, raised_BCYX: torch.Tensor) -> torch.Tensor:
         """Return the skip features times a rate in (0, 1), one per pixel."""
-        theta, phi = self.theta_norm(self.theta(skip_BCYX)), self.phi_norm(self.phi(raised_BCYX))
-        rate_B1YX = torch.sigmoid(self.psi_norm(self.psi(functional.relu(theta + phi))))
-        return skip_BCYX * rate_B1YX
+        agreement = functional.relu(self.theta(skip_BCYX) + self.phi(raised_BCYX))
+        return skip_BCYX * torch.sigmoid(self.psi(agreement))
 
 
 class ResidualBlock(nn.Module):
@@ -73,7 +70,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_conv_unit(channels, channels), _conv(channels, channels), _batch_norm(channels)
+            *_conv_norm(channels, channels), nn.ReLU(), *_conv_norm(channels, channels)
         )
 
     def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
@@ -142,8 +139,12 @@ class VSSModule(nn.Module):
         if len(self.scans) == 1:
             y_BDL = self.scans[0](functional.silu(self.conv(functional.pad(u_BDL, (3, 0)))))
         else:
-            plane_BDYX = functional.silu(self.conv(u_BDL.unflatten(2, tuple(size_YX))))
-            y_BDL = sum(_scan_plane(scan, plane_BDYX, i) for i, scan in enumerate(self.scans))
+            u_BDL = functional.silu(self.conv(u_BDL.unflatten(2, tuple(size_YX)))).flatten(2)
+            orders = _token_orders(size_YX, u_BDL.device)
+            y_BDL = sum(
+                scan(u_BDL[..., order_L])[..., order_L.argsort()]
+                for scan, order_L in zip(self.scans, orders, strict=True)
+            )
         mixed = self.norm(y_BDL.transpose(1, 2).to(tokens_BLM.dtype)) * functional.silu(gate_BLD)
         output: torch.Tensor = self.out_proj(mixed)
         return output
@@ -162,11 +163,12 @@ class VMLayer(nn.Module):
 
     def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
         """Return features of the same shape."""
-        size_YX = features_BCYX.shape[2:]
         tokens_BLM = features_BCYX.flatten(2).transpose(1, 2)
-        mixed_BLM = self.vss(self.norm(tokens_BLM), size_YX) + self.scale * tokens_BLM
+        mixed_BLM = (
+            self.vss(self.norm(tokens_BLM), features_BCYX.shape[2:]) + self.scale * tokens_BLM
+        )
         output_BLM: torch.Tensor = self.projection(self.out_norm(mixed_BLM))
-        return output_BLM.transpose(1, 2).unflatten(2, size_YX)
+        return output_BLM.transpose(1, 2).reshape(features_BCYX.shape)
 
 
 class DecoderBlock(nn.Module):
@@ -209,7 +211,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], parts: Parts) -> None:
         super().__init__()
-        plain = Parts(attention=parts.attention, residual=parts.residual, scan_directions=0)
+        plain = replace(parts, scan_directions=0)
         self.blocks = nn.ModuleList(
             DecoderBlock(channels, parts if depth < _MAMBA_LEVELS else plain)
             for depth, channels in enumerate(reversed(widths[:-1]))
@@ -239,7 +241,9 @@ class MambaAHNet(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
-            nn.Sequential(*_conv_unit(before, channels), *_conv_unit(channels, channels))
+            nn.Sequential(
+                *_conv_norm(before, channels), nn.ReLU(), *_conv_norm(channels, channels), nn.ReLU()
+            )
             for before, channels in zip((input_channels, *widths), widths, strict=False)
         )
         self.decoder = Decoder(widths, parts)
@@ -248,8 +252,7 @@ class MambaAHNet(nn.Module):
         self.coarse_logits = nn.ModuleList(nn.Conv2d(n, num_classes, 3, padding=1) for n in coarse)
         self.reconstruction_decoder: Decoder | None = None
         if reconstruction:
-            plain = Parts(attention=parts.attention, residual=parts.residual, scan_directions=0)
-            self.reconstruction_decoder = Decoder(widths, plain)
+            self.reconstruction_decoder = Decoder(widths, replace(parts, scan_directions=0))
             self.reconstruction = nn.Conv2d(widths[0], input_channels, 3, padding=1)
 
     def forward(self, slices_BCYX: torch.Tensor) -> Output | tuple[Output, torch.Tensor]:
@@ -338,24 +341,18 @@ def official_names(module: nn.Module) -> Iterator[OfficialName]:
         yield name, (name,)
 
 
-def _scan_plane(scan: nn.Module, plane_BDYX: torch.Tensor, direction: int) -> torch.Tensor:
-    """Scan rows (even) or columns (odd), backwards from direction 2 on; return (B, D, Y X)."""
-    by_columns, backwards = direction % 2 == 1, direction >= 2
-    turned = plane_BDYX.transpose(2, 3) if by_columns else plane_BDYX
-    sequence = turned.flatten(2).flip(2) if backwards else turned.flatten(2)
-    y_BDL: torch.Tensor = scan(sequence)
-    y_BDL = y_BDL.flip(2) if backwards else y_BDL
-    turned = y_BDL.unflatten(2, turned.shape[2:])
-    return (turned.transpose(2, 3) if by_columns else turned).flatten(2)
+def _token_orders(size_YX: Sequence[int], device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the row-major tokens in SS2D's four orders: rows, columns, each also backwards."""
+    plane_YX = torch.arange(math.prod(size_YX), device=device).reshape(*size_YX)
+    for order_L in (plane_YX.flatten(), plane_YX.T.flatten()):
+        yield order_L
+        yield order_L.flip(0)
 
 
-def _conv(channels_in: int, channels_out: int) -> nn.Module:
-    """Return a 3x3 convolution; its bias would be undone by the BatchNorm that follows."""
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-
-
-def _conv_unit(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    return _conv(channels_in, channels_out), _batch_norm(channels_out), nn.ReLU()
+def _conv_norm(channels_in: int, channels_out: int, kernel: int = 3) -> tuple[nn.Module, nn.Module]:
+    """Return a convolution without the bias that BatchNorm would undo, and BatchNorm."""
+    conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
+    return conv, _batch_norm(channels_out)
 
 
 def _batch_norm(channels: int) -> nn.Module:

@@ -138,6 +138,8 @@ def _step(
     keep = min(_AVERAGE, 1 - 10 / (state.step + 10))
     for mean, value in zip(state.average.parameters(), state.network.parameters(), strict=True):
         mean.lerp_(value.detach(), 1 - keep)
+    for mean, value in zip(state.average.buffers(), state.network.buffers(), strict=True):
+        mean.copy_(value)  # running statistics are averages already
     return float(loss.detach())
 
 

@@ -32,6 +32,7 @@ _FIELDS = {  # offset and type in a little-endian NIfTI-1 header
     "xyzt_units": (123, "u1"),
     "sform_code": (254, "<i2"),
     "quatern_b": (256, "<f4"),
+    "qoffset_x": (268, "<u4"),  # bits of a float
     "magic": (344, "S4"),
 }
 
@@ -212,6 +213,11 @@ def _broken() -> dict[str, tuple[bytes, tuple[str, ...], Any]]:
         "unknown_datatype": (nifti_bytes(datatype=77), ("header is damaged", "77"), known),
         "half_a_pair": (nifti_bytes(magic=b"ni1"), (".hdr/.img pair", "convert"), known),
         "nan_intercept": (nifti_bytes(scl_inter=np.nan), ("header is damaged", "export"), known),
+        "nan_voxel_offset": (
+            nifti_bytes(vox_offset=np.nan),
+            ("header is damaged", "export"),
+            known,
+        ),
         "singular_affine": (
             nifti_bytes(sform=singular, qform=None),
             ("affine is singular", "repair"),
@@ -271,7 +277,7 @@ def _odd() -> dict[str, tuple[bytes, NDArray[Any], NDArray[np.float64], tuple[st
         "big_endian_nifti2": read(
             nifti_bytes(header_class=nibabel.Nifti2Header, endianness=">"),
         ),
-        "trailing_singleton": read(_gzip(nifti_bytes(voxels[None]))),
+        "trailing_singleton": read(_gzip(nifti_bytes(voxels[None], pixdim=(4, 2.5)))),
         "two_trailing_singletons": read(_gzip(nifti_bytes(voxels[None, None]))),
         "one_slice": read(nifti_bytes(voxels[:1]), floats[:1]),
         "scaled": read(
@@ -301,6 +307,9 @@ def _odd() -> dict[str, tuple[bytes, NDArray[Any], NDArray[np.float64], tuple[st
         "sform_only": read(nifti_bytes(qform=None)),
         "impossible_qform_beside_sform": read(
             nifti_bytes(quatern_b=7.0), floats, "qform is damaged"
+        ),
+        "signalling_nan_in_qform": read(
+            nifti_bytes(qoffset_x=0x7F800001), floats, "qform is damaged (not finite)"
         ),
         "neither_sform_nor_qform": read(
             nifti_bytes(sform=None, qform=None),
