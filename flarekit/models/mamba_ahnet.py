@@ -30,12 +30,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from flarekit.models._mamba import start_steps
 from flarekit.models._official import OfficialName
 from flarekit.models.selective_scan import Backend, selective_scan
 
 _WIDTHS = (32, 64, 128, 256, 512)
 _MAMBA_LEVELS = 3  # the deepest decoder levels; full resolution would be 65,536 tokens
-_STEP_RANGE = (1e-3, 1e-1)  # step sizes of the scan after initialisation
 
 Output = torch.Tensor | list[torch.Tensor]
 
@@ -89,11 +89,7 @@ class StateSpace(nn.Module):
         self.dt_proj = nn.Linear(rank, channels)
         self.A_log = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(channels, 1))
         self.D = nn.Parameter(torch.ones(channels))
-        nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
-        low, high = (math.log(step) for step in _STEP_RANGE)
-        steps = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp()
-        with torch.no_grad():
-            self.dt_proj.bias.copy_(steps + (-torch.expm1(-steps)).log())  # softplus undone
+        start_steps(self.dt_proj)
 
     def forward(self, u_BDL: torch.Tensor) -> torch.Tensor:
         """Return (B, D, L), float32 (or float64)."""

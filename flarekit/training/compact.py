@@ -76,6 +76,8 @@ def train(
             state.seconds, saved = time.monotonic() - began, time.monotonic()
             _save(state, run_dir / "checkpoint.pt")
     state.seconds = time.monotonic() - began
+    if losses:
+        _record(run_dir / "curve.jsonl", state, float(np.mean(losses)))
     _save(state, run_dir / "checkpoint.pt")
     return state.average
 
@@ -138,8 +140,8 @@ def _step(
     keep = min(_AVERAGE, 1 - 10 / (state.step + 10))
     for mean, value in zip(state.average.parameters(), state.network.parameters(), strict=True):
         mean.lerp_(value.detach(), 1 - keep)
-    for mean, value in zip(state.average.buffers(), state.network.buffers(), strict=True):
-        mean.copy_(value)  # running statistics are averages already
+    for kept, statistic in zip(state.average.buffers(), state.network.buffers(), strict=True):
+        kept.copy_(statistic)  # running statistics are averages already
     return float(loss.detach())
 
 

@@ -192,6 +192,12 @@ def test_nearest_labels_repeat_evenly():
     )
 
 
+def test_the_nearest_label_is_the_one_that_the_voxel_s_centre_lies_in():
+    labels = np.arange(1, 10, dtype=np.uint8).reshape(9, 1, 1)
+    assert resample_nearest(labels, (3, 1, 1)).ravel().tolist() == [2, 5, 8]
+    assert resample_nearest(labels, (1, 1, 1)).ravel().tolist() == [5]
+
+
 def test_the_grid_covers_the_extent_of_the_scan():
     assert resampled_shape((41, 512, 512), (5.0, 0.8, 0.8), (3.0, 2.0, 2.0)) == (68, 205, 205)
     assert resampled_shape((1, 1, 1), (1.0, 1.0, 1.0), (9.0, 9.0, 9.0)) == (1, 1, 1)
