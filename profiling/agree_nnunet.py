@@ -20,19 +20,12 @@ import nibabel
 import nnunet_folder
 import numpy as np
 
-from flarekit.core.spec import write_spec
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.pipeline.predictors import find_predictor
 from flarekit.pipeline.segment import Options, segment_folder
 
 HERE = Path(__file__).parent
-
-
-def without_mirroring(folder: Path) -> None:
-    facts = find_predictor(str(folder)).spec.model_dump(mode="json", exclude_none=True)
-    facts["grid"]["mirror_axes"] = []
-    write_spec(folder, facts, head="mirroring switched off")
 
 
 def compare(ours: Path, theirs: Path, labels: dict[str, int]) -> dict[str, Any]:
@@ -67,12 +60,11 @@ def main() -> None:
         scratch = Path(name)
         nnunet_folder.main("abdomen_ct", scratch / "result")
         import_predictor(scratch / "result", scratch / "imported", ImportOptions(name="imported"))
-        without_mirroring(scratch / "imported")
         folders = ["-i", arguments.scans, "-o", scratch / "theirs", "-m", scratch / "result"]
         subprocess.run([arguments.nnunet, *folders, *flags], check=True, stdout=subprocess.DEVNULL)
         predictor = find_predictor(str(scratch / "imported"))
         for precision in ("fp32", "bf16"):
-            options = Options(device="cpu", precision=precision)
+            options = Options(device="cpu", precision=precision, mirroring=False)
             segment_folder(predictor, arguments.scans, scratch / precision, options)
         labels = dict(predictor.spec.labels)
         result = {

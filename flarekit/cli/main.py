@@ -74,6 +74,9 @@ def predict(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    mirroring: Annotated[
+        bool, typer.Option(help="Average over the flips that the predictor names, if any.")
+    ] = True,
     on_error: Annotated[
         Literal["mask", "skip", "stop"],
         typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
@@ -90,7 +93,13 @@ def predict(
     from flarekit.cli.predict import run_predict
     from flarekit.pipeline.segment import Options
 
-    options = Options(convention=convention, device=device, precision=precision, on_error=on_error)
+    options = Options(
+        convention=convention,
+        device=device,
+        precision=precision,
+        mirroring=mirroring,
+        on_error=on_error,
+    )
     console = Console(verbose=verbose, quiet=quiet)
     raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, report, console))
 

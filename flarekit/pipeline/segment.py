@@ -67,6 +67,7 @@ class Options:
         engine: its name.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: of the network's arithmetic.
+        mirroring: average over the flips that the predictor names, if any.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
     """
@@ -75,6 +76,7 @@ class Options:
     engine: str = "torch"
     device: str = "auto"
     precision: Precision = "auto"
+    mirroring: bool = True
     on_error: OnError = "mask"
 
 
@@ -135,7 +137,7 @@ def segment_folder(
         compute = engine.create(
             options.engine,
             partial(build_networks, predictor),
-            spec.grid,
+            spec.grid if options.mirroring else spec.grid.model_copy(update={"mirror_axes": ()}),
             class_count=len(spec.class_values),
             device=options.device,
             precision=options.precision,

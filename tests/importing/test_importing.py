@@ -190,13 +190,11 @@ def test_an_imported_ensemble_segments_a_scan(tmp_path, write_scan):
     import_predictor(tmp_path / "result", tmp_path / "w", OPTIONS)
     (tmp_path / "in").mkdir()
     write_scan(tmp_path / "in" / "a_0000.nii.gz")
-    record = segment_folder(
-        find_predictor(str(tmp_path / "w")),
-        tmp_path / "in",
-        tmp_path / "out",
-        Options(device="cpu", precision="fp32"),
-    )
-    assert not record.failed
+    for mirroring in (False, True):
+        options = Options(device="cpu", precision="fp32", mirroring=mirroring)
+        predictor = find_predictor(str(tmp_path / "w"))
+        record = segment_folder(predictor, tmp_path / "in", tmp_path / "out", options)
+        assert not record.failed
     assert nibabel.load(tmp_path / "out" / "a.nii.gz").shape == (14, 20, 9)
 
 
