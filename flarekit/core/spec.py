@@ -117,6 +117,7 @@ class Grid(_Facts):
         tile_ZYX: voxels per tile; Z = 1 means that the network is 2D and sees axial slices.
         step: distance between tiles as a fraction of the tile, in (0, 1].
         weighting: how much the voxels of a tile count where tiles overlap.
+        sums: precision in which logits of overlapping tiles are added up; nnU-Net's is fp16.
         decide: where the argmax is taken: on the `network`'s grid (fastest), or on the `scan`'s,
             from linearly resampled logits (smoother outlines).
         mirror_axes: axes (0 is Z) over whose flips, and their combinations, predictions are
@@ -128,6 +129,7 @@ class Grid(_Facts):
     tile_ZYX: tuple[Count, Count, Count]
     step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
     weighting: Literal["gaussian", "uniform"] = "gaussian"
+    sums: Literal["fp32", "fp16"] = "fp32"
     decide: Literal["network", "scan"] = "network"
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
 

@@ -72,5 +72,5 @@ def gaussian_weights(tile_ZYX: tuple[int, int, int]) -> NDArray[np.float32]:
     for size in tile_ZYX:
         distance = np.arange(size) - size // 2
         weights = weights[..., None] * np.exp(-0.5 * (distance / (size / 8)) ** 2)
-    lifted: NDArray[np.float32] = np.maximum(weights / weights.max(), 1e-6).astype(np.float32)
+    lifted: NDArray[np.float32] = np.maximum(weights / weights.max(), 1e-12).astype(np.float32)
     return lifted

@@ -117,7 +117,8 @@ class TorchEngine:
         weights = gaussian_weights(grid.tile_ZYX)
         if grid.weighting == "uniform":
             weights[:] = 1
-        self._weights = torch.from_numpy(weights).to(device)
+        self._sums_dtype = _DTYPES[grid.sums]
+        self._weights = _representable(torch.from_numpy(weights), self._sums_dtype).to(device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
         self.facts = EngineFacts(
             engine="torch", device=str(device), device_name=name, precision=precision
@@ -146,7 +147,7 @@ class TorchEngine:
         _, *shape_ZYX = tensor_CZYX.shape
         logits = np.empty((self._class_count, *shape_ZYX), np.float32)
         for where, sums_KZYX in self._decided(tensor_CZYX, progress):
-            logits[:, where] = (sums_KZYX[:-1] / sums_KZYX[-1:]).cpu().numpy()
+            logits[:, where] = (sums_KZYX[:-1] / sums_KZYX[-1:]).float().cpu().numpy()
         return logits
 
     def _decided(
@@ -180,7 +181,8 @@ class TorchEngine:
 
     def _empty_slab(self, shape_ZYX: tuple[int, int, int], depth: int) -> torch.Tensor:
         """Return zeros for the weighted logits of every class and, last, for the weights."""
-        return torch.zeros((self._class_count + 1, depth, *shape_ZYX[1:]), device=self._device)
+        shape = (self._class_count + 1, depth, *shape_ZYX[1:])
+        return torch.zeros(shape, dtype=self._sums_dtype, device=self._device)
 
     def _batches(self, row: TileRow) -> list[tuple[tuple[int, int], ...]]:
         voxels = row.depth * self._grid.tile_ZYX[1] * self._grid.tile_ZYX[2]
@@ -230,8 +232,23 @@ class TorchEngine:
         depth, height, width = logits_BKZYX.shape[2:]
         for logits_KZYX, (y, x) in zip(logits_BKZYX, places, strict=True):
             part = slab_KZYX[:, :depth, y : y + height, x : x + width]
-            part[:-1].addcmul_(logits_KZYX, self._weights)
+            if self._sums_dtype == torch.float32:
+                part[:-1].addcmul_(logits_KZYX, self._weights)
+            else:
+                part[:-1] += logits_KZYX * self._weights
             part[-1] += self._weights
+
+
+def _representable(weights_ZYX: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return weights in the precision of the sums; in fp16 scaled by 10, as nnU-Net does.
+
+    What would vanish gets the smallest weight that does not.
+    """
+    if dtype == torch.float32:
+        return weights_ZYX
+    scaled = (10 * weights_ZYX).to(dtype)
+    scaled[scaled == 0] = scaled[scaled > 0].min()
+    return scaled
 
 
 def _flips(mirror_axes: tuple[int, ...]) -> list[list[int]]:

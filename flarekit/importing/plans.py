@@ -88,6 +88,7 @@ class Configuration:
             "spacing_mm_ZYX": ["scan", *spacing[-2:]] if flat else spacing,
             "tile_ZYX": [1, *tile] if flat else tile,
             "step": 0.5,
+            "sums": "fp16",
             "mirror_axes": [int(axis) + flat for axis in mirror_axes],
         }
 

@@ -29,8 +29,10 @@ class NearestClass(nn.Module):
         return -((image[:, :1] - values) ** 2)
 
 
-def make_engine(*networks, tile, count, step=0.5, device="cpu", precision="fp32", mirror=()):
-    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step, mirror_axes=mirror)
+def make_engine(
+    *networks, tile, count, step=0.5, device="cpu", precision="fp32", mirror=(), sums="fp32"
+):
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step, mirror_axes=mirror, sums=sums)
     return engine.create(
         "torch", lambda: networks, grid, class_count=count, device=device, precision=precision
     )
@@ -88,6 +90,19 @@ def test_logits_are_the_weighted_mean_of_all_tiles():
     assert (logits.argmax(0) != weighted_mean(network, image, (6, 8, 8), 0.5)).mean() < 1e-3
     one = make_engine(network, tile=(9, 13, 20), count=3).logits(image, silent)
     np.testing.assert_allclose(one, network(torch.from_numpy(image)[None])[0], atol=1e-5)
+
+
+def test_sums_in_fp16_are_nearly_those_in_fp32():
+    torch.manual_seed(1)
+    network = nn.Conv3d(1, 3, 3, padding=1).requires_grad_(False)
+    image = np.random.default_rng(2).normal(size=(1, 40, 50, 60)).astype(np.float32)
+    exact = make_engine(network, tile=(16, 32, 32), count=3).logits(image, silent)
+    half = make_engine(network, tile=(16, 32, 32), count=3, sums="fp16").logits(image, silent)
+    inner = (slice(None), slice(4, -4), slice(8, -8), slice(8, -8))  # weights vanish in corners
+    # at most 8 tiles overlap, each addition rounds to 11 bits
+    bound = 8 * 2**-11 * np.abs(exact).max()
+    np.testing.assert_allclose(half[inner], exact[inner], rtol=0, atol=bound)
+    assert not np.array_equal(half, exact)
 
 
 def test_several_networks_count_equally():
