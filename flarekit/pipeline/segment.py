@@ -134,23 +134,8 @@ def segment_folder(
     cases = convention.find_cases(input_dir, len(spec.channels))
     make_folder(output_dir)
     with clock.stage("load"):
-        compute = engine.create(
-            options.engine,
-            partial(build_networks, predictor),
-            spec.grid if options.mirroring else spec.grid.model_copy(update={"mirror_axes": ()}),
-            class_count=len(spec.class_values),
-            device=options.device,
-            precision=options.precision,
-        )
+        compute = _start_engine(predictor, options)
     facts = compute.facts
-    _LOG.info(
-        "predictor %s, engine %s on %s (%s), %s",
-        spec.name,
-        facts.engine,
-        facts.device,
-        facts.device_name,
-        facts.precision,
-    )
     stages = _Stages(
         spec=spec, convention=convention, engine=compute, output_dir=output_dir, progress=progress
     )
@@ -173,6 +158,23 @@ def segment_folder(
         cases=tuple(records),
         not_run=tuple(case.case_id for case in cases[len(records) :]),
     )
+
+
+def _start_engine(predictor: PredictorFolder, options: Options) -> Engine:
+    spec = predictor.spec
+    plain = spec.grid.model_copy(update={"mirror_axes": ()})
+    compute = engine.create(
+        options.engine,
+        partial(build_networks, predictor),
+        spec.grid if options.mirroring else plain,
+        class_count=len(spec.class_values),
+        device=options.device,
+        precision=options.precision,
+    )
+    facts = compute.facts
+    where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
+    _LOG.info("predictor %s, engine %s", spec.name, where)
+    return compute
 
 
 def _guarded(case: Case, stages: _Stages, on_error: OnError) -> CaseRecord:
