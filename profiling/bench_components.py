@@ -1,0 +1,130 @@
+"""Time keeping the largest component of 13 labels: one shared pass against a pass per label.
+
+    python profiling/bench_components.py [--rounds 5]
+
+A phantom's label map, enlarged to 512 x 512 x 100, as it is and with one voxel in a thousand given
+a random label. Alternating rounds; ratios are medians over rounds of a contender's time by
+flarekit's in the same round. All contenders must agree, or the script stops. The result goes to
+components.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flarekit.core.spec import Rule
+from flarekit.phantom import abdomen_phantom
+from flarekit.postprocess import apply_rules
+
+SHAPE_ZYX = (100, 512, 512)
+SPECKLE = {"clean": 0.0, "speckled": 1e-3}  # share of voxels
+VOXEL_ML = 0.7 * 0.7 * 2.5 / 1000
+LABELS = {f"organ {value}": value for value in range(1, 14)}
+LARGEST = Rule(name="largest_component", labels=tuple(LABELS))
+FILL = Rule(name="fill_holes", labels=tuple(LABELS))
+LabelMap = NDArray[np.uint8]
+
+
+def enlarged(speckle: float) -> LabelMap:
+    small = abdomen_phantom(1).labels_ZYX
+    index = [np.arange(n) * size // n for n, size in zip(SHAPE_ZYX, small.shape, strict=True)]
+    label_map = small[np.ix_(*index)]
+    generator = np.random.default_rng(0)
+    where = generator.integers(0, label_map.size, int(label_map.size * speckle))
+    label_map.ravel()[where] = generator.integers(0, len(LABELS) + 1, len(where))
+    return label_map
+
+
+def flarekit(label_map: LabelMap) -> LabelMap:
+    return apply_rules(label_map, [LARGEST], LABELS, voxel_ml=VOXEL_ML)
+
+
+def flarekit_and_fill_holes(label_map: LabelMap) -> LabelMap:
+    return apply_rules(label_map, [LARGEST, FILL], LABELS, voxel_ml=VOXEL_ML)
+
+
+def cc3d_per_label(label_map: LabelMap) -> LabelMap:
+    result = np.zeros_like(label_map)
+    for value in LABELS.values():
+        numbered = cc3d.connected_components(label_map == value, connectivity=26)
+        voxels = cc3d.statistics(numbered, no_slice_conversion=True)["voxel_counts"]
+        if len(voxels) > 1:
+            result[numbered == 1 + np.argmax(voxels[1:])] = value
+    return result
+
+
+def scipy_per_label(label_map: LabelMap) -> LabelMap:
+    result = np.zeros_like(label_map)
+    for value in LABELS.values():
+        numbered, count = ndimage.label(label_map == value, np.ones((3, 3, 3)))
+        if count:
+            result[numbered == 1 + np.argmax(np.bincount(numbered.ravel())[1:])] = value
+    return result
+
+
+CONTENDERS: dict[str, Callable[[LabelMap], LabelMap]] = {
+    each.__name__: each
+    for each in (flarekit, flarekit_and_fill_holes, cc3d_per_label, scipy_per_label)
+}
+
+
+def measure(label_map: LabelMap, rounds: int) -> dict[str, object]:
+    kept = flarekit(label_map)
+    for contender in (cc3d_per_label, scipy_per_label):
+        if not np.array_equal(contender(label_map), kept):
+            raise SystemExit(f"{contender.__name__} does not agree with flarekit")
+    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for _ in range(rounds):
+        for name, contender in CONTENDERS.items():
+            began = time.perf_counter()
+            contender(label_map)
+            times[name].append(time.perf_counter() - began)
+    ratios = {
+        name: round(statistics.median(np.divide(times[name], times["flarekit"]).tolist()), 2)
+        for name in CONTENDERS
+    }
+    print(ratios)
+    return {"removed_voxels": int((kept != label_map).sum()), "ratios": ratios, "seconds": times}
+
+
+def cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    result = {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "versions": {name: version(name) for name in ("connected-components-3d", "numpy", "scipy")},
+        "shape_ZYX": SHAPE_ZYX,
+        "labels": len(LABELS),
+        "maps": {name: measure(enlarged(share), rounds) for name, share in SPECKLE.items()},
+    }
+    path = Path(__file__).parent / "components.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(path.name)
+
+
+if __name__ == "__main__":
+    main()
