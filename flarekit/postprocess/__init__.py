@@ -1,7 +1,11 @@
 """Post-processing rules by name: the file `flarekit/postprocess/x.py` is the rule `x`.
 
-Each such file defines `TAKES_VALUE` and `apply(regions, label, value, voxel_ml)`, which changes
-what regions are worth. Regions are found once, for all rules and labels together.
+Each such file defines `TAKES_VALUE`, `FILLS` (whether background may become a label) and
+`apply(regions, labels, value, voxel_ml)`, which changes what regions are worth. Regions are found
+once, for all rules and labels together.
+
+Put rules that remove before `fill_holes`: then nothing they remove leaves a hole, and applying the
+chain again changes nothing (but for the case that `fill_holes` describes).
 """
 
 from __future__ import annotations
@@ -71,11 +75,10 @@ def apply_rules(
     box = foreground_box(label_map_ZYX)
     if not rules or box is None:
         return label_map_ZYX.copy()
-    regions = Regions(label_map_ZYX[box])
-    for rule in rules:
-        apply = import_module(f"flarekit.postprocess.{rule.name}").apply
-        for name in rule.labels:
-            apply(regions, labels[name], rule.value, voxel_ml)
+    modules = [import_module(f"flarekit.postprocess.{rule.name}") for rule in rules]
+    regions = Regions(label_map_ZYX[box], background=any(module.FILLS for module in modules))
+    for rule, module in zip(rules, modules, strict=True):
+        module.apply(regions, [labels[name] for name in rule.labels], rule.value, voxel_ml)
     result = np.zeros_like(label_map_ZYX)
     result[box] = regions.label_map()
     return result

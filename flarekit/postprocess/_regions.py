@@ -1,93 +1,97 @@
 """One pass over the voxels for all rules and labels; after it, rules are arithmetic on a graph.
 
-A region is a face-connected set of voxels of one value, the background's included. Components are
-unions of regions that touch and are worth the same *now*, so a rule sees what the one before left.
+A region is a connected set of voxels of one value: by faces (6), the background's included, where a
+rule fills holes; else by faces, edges or corners (26), and the background is one region. Components
+are unions of regions that touch and are worth the same *now*, so a rule sees what the one before
+left.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+_Numbers: TypeAlias = NDArray[np.int64]
+_INNER = (slice(1, -1),) * 3
+
 
 def foreground_box(label_map_ZYX: NDArray[np.uint8]) -> tuple[slice, slice, slice] | None:
-    """Return the box of everything labelled and one voxel around, None where nothing is."""
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(label_map_ZYX.any(axis=others))
-        if not len(inside):
-            return None
-        last = min(label_map_ZYX.shape[axis], int(inside[-1]) + 2)
-        box.append(slice(max(0, int(inside[0]) - 1), last))
-    return box[0], box[1], box[2]
+    """Return the box of everything labelled, None where nothing is."""
+    if not label_map_ZYX.any():
+        return None
+    top_YX = label_map_ZYX.max(axis=0)
+    profiles = label_map_ZYX.max(axis=(1, 2)), top_YX.max(axis=1), top_YX.max(axis=0)
+    z, y, x = (np.flatnonzero(profile) for profile in profiles)
+    return slice(z[0], z[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
 
 
 class Regions:
     """The regions of a label map, what each is worth, and which touch.
 
+    Regions are numbered by their first voxel in (Z, Y, X) order; region 0 is what lies outside.
+
     Attributes:
         values: (R,) uint8, the label of each region now; rules change it.
-        sizes: (R,) voxels of each region.
+        sizes: (R,) int64, voxels of each region.
     """
 
-    def __init__(self, label_map_ZYX: NDArray[np.uint8]) -> None:
+    def __init__(self, label_map_ZYX: NDArray[np.uint8], *, background: bool) -> None:
+        """Find the regions.
+
+        Args:
+            label_map_ZYX: uint8; what lies around it is background.
+            background: split the background too, so that `enclosed` can be asked.
+        """
         import cc3d
 
-        shifted = label_map_ZYX.astype(np.uint16) + 1  # cc3d leaves zeros out
-        numbered, count = cc3d.connected_components(shifted, connectivity=6, return_N=True)
-        self._numbered_ZYX: NDArray[np.unsignedinteger] = numbered
-        self.values = np.zeros(count + 1, np.uint8)
-        self.values[numbered.ravel()] = label_map_ZYX.ravel()
-        self.sizes = np.bincount(numbered.ravel(), minlength=count + 1)
+        padded = np.zeros([length + 2 for length in label_map_ZYX.shape], np.uint8)
+        padded[_INNER] = label_map_ZYX
+        if background:  # cc3d leaves zeros out
+            shifted = np.add(padded, 1, dtype=np.uint8 if padded.max() < 255 else np.uint16)
+            numbered = cc3d.connected_components(shifted, connectivity=6)
+            areas = cc3d.contacts(numbered, connectivity=26)
+        else:
+            numbered, areas = cc3d.connected_components(padded, connectivity=26), {}
+        outside = int(numbered[0, 0, 0])
+        self._touching = np.array(list(areas), np.int64).reshape(-1, 2) - outside
+        self._by_face = np.fromiter(areas.values(), np.float64) > 0
+        # Equal voxels in a row are one region; rows end in padding, so runs may cross them.
+        flat = padded.ravel()
+        starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+        self._shape = padded.shape
+        self._run_lengths = np.diff(starts, append=flat.size)
+        self._run_regions: _Numbers = numbered.ravel()[starts].astype(np.int64) - outside
+        self.sizes = np.bincount(self._run_regions, weights=self._run_lengths).astype(np.int64)
+        self.values = np.zeros(len(self.sizes), np.uint8)
+        self.values[self._run_regions] = flat[starts]
 
     def label_map(self) -> NDArray[np.uint8]:
         """Return the label map with every region at its present worth."""
-        mapped: NDArray[np.uint8] = self.values[self._numbered_ZYX]
+        flat = np.repeat(self.values[self._run_regions], self._run_lengths)
+        mapped: NDArray[np.uint8] = flat.reshape(self._shape)[_INNER]
         return mapped
 
-    def components(self, label: int) -> NDArray[np.int64]:
-        """Return the 26-connected component of every region of a label, -1 for all others."""
-        return self._grouped(self.values == label, self._touching)
+    def components(self) -> tuple[_Numbers, _Numbers]:
+        """Return the 26-connected component of every region, and the voxels of every component."""
+        components = self._joined(self.values, self._touching)
+        return components, np.bincount(components, weights=self.sizes).astype(np.int64)
 
     def enclosed(self, label: int) -> NDArray[np.bool_]:
-        """Return which regions a label keeps from the border, whatever they are worth."""
-        outside = self.values != label
-        groups = self._grouped(outside, self._sharing_faces)
-        open_groups = np.unique(groups[self._at_border])
-        enclosed: NDArray[np.bool_] = outside & ~np.isin(groups, open_groups)
-        enclosed[0] = False
+        """Return which regions a label keeps from the outside, whatever they are worth."""
+        others = self.values != label
+        groups = self._joined(others, self._touching[self._by_face])
+        enclosed: NDArray[np.bool_] = others & (groups != groups[0])
         return enclosed
 
-    @cached_property
-    def _touching(self) -> NDArray[np.int64]:
-        return self._pairs(26)
-
-    @cached_property
-    def _sharing_faces(self) -> NDArray[np.int64]:
-        return self._pairs(6)
-
-    def _pairs(self, connectivity: Literal[6, 26]) -> NDArray[np.int64]:
-        import cc3d
-
-        pairs = cc3d.region_graph(self._numbered_ZYX, connectivity=connectivity)
-        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
-
-    @cached_property
-    def _at_border(self) -> NDArray[np.int64]:
-        n = self._numbered_ZYX
-        faces = (n[0], n[-1], n[:, 0], n[:, -1], n[:, :, 0], n[:, :, -1])
-        return np.unique(np.concatenate([face.ravel() for face in faces])).astype(np.int64)
-
-    def _grouped(self, chosen: NDArray[np.bool_], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-        from scipy.sparse import coo_matrix
+    def _joined(self, kinds: NDArray[np.generic], pairs: _Numbers) -> _Numbers:
+        """Number the groups of regions of one kind that these pairs connect."""
+        from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        count = len(chosen)
-        kept = pairs[chosen[pairs].all(axis=1)]
-        graph = coo_matrix((np.ones(len(kept), np.int8), (kept[:, 0], kept[:, 1])), (count, count))
-        groups = connected_components(graph, directed=False)[1].astype(np.int64)
-        return np.where(chosen, groups, -1)
+        first, second = pairs[kinds[pairs[:, 0]] == kinds[pairs[:, 1]]].T
+        shape = (len(kinds), len(kinds))
+        graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape)
+        groups: _Numbers = connected_components(graph, directed=False)[1].astype(np.int64)
+        return groups

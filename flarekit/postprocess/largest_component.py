@@ -1,19 +1,22 @@
-"""Keep the component with most voxels of a label; the others become background."""
+"""Keep the component with most voxels of each label; the others become background."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from flarekit.postprocess._regions import Regions
 
 TAKES_VALUE = False
+FILLS = False
 
 
-def apply(regions: Regions, label: int, value: float | None, voxel_ml: float) -> None:  # noqa: ARG001
-    """Keep the largest; of two equally large ones, the one that comes first in memory."""
-    groups = regions.components(label)
-    own = np.flatnonzero(groups >= 0)
-    if len(own):
-        voxels = np.bincount(groups[own], weights=regions.sizes[own])
-        first_largest = next(group for group in groups[own] if voxels[group] == voxels.max())
-        regions.values[own[groups[own] != first_largest]] = 0
+def apply(regions: Regions, labels: Sequence[int], value: float | None, voxel_ml: float) -> None:  # noqa: ARG001
+    """Keep the largest; of equally large ones, that whose first voxel is first in (Z, Y, X)."""
+    components, voxels = regions.components()
+    for label in labels:
+        own = np.flatnonzero(regions.values == label)
+        if len(own):
+            largest = np.argmax(voxels[components[own]])  # the first of equals
+            regions.values[own[components[own] != components[own[largest]]]] = 0

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from flarekit.postprocess._regions import Regions
 
 TAKES_VALUE = True
+FILLS = False
 
 
-def apply(regions: Regions, label: int, value: float | None, voxel_ml: float) -> None:
-    """Drop every component of fewer than `value` ml."""
-    groups = regions.components(label)
-    own = np.flatnonzero(groups >= 0)
-    if len(own) and value is not None:
-        volumes_ml = np.bincount(groups[own], weights=regions.sizes[own]) * voxel_ml
-        regions.values[own[volumes_ml[groups[own]] < value]] = 0
+def apply(regions: Regions, labels: Sequence[int], value: float | None, voxel_ml: float) -> None:
+    """Drop every component of fewer than `value` ml; one of exactly that volume stays."""
+    if value is not None:
+        components, voxels = regions.components()
+        fewest = math.ceil(value / voxel_ml - 1e-6)  # 100 voxels of 0.57 ml are 56.99999999999999
+        small = voxels[components] < fewest
+        regions.values[small & np.isin(regions.values, labels)] = 0

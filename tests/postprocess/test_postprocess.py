@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,6 +96,28 @@ def test_every_rule_applied_twice_is_the_rule_applied_once(label_map, name, labe
     np.testing.assert_array_equal(apply(once, one), once)
 
 
+@given(label_maps, some_rules)
+def test_removing_then_filling_applied_twice_is_the_same_as_once(label_map, rules):
+    chain = sorted(rules, key=lambda each: each.name == "fill_holes")
+    once = apply(label_map, *chain)
+    np.testing.assert_array_equal(apply(once, *chain), once)
+
+
+@pytest.mark.parametrize("name", postprocess.names())
+def test_every_rule_defines_what_the_package_asks(name):
+    module = import_module(f"flarekit.postprocess.{name}")
+    assert isinstance(module.TAKES_VALUE, bool)
+    assert isinstance(module.FILLS, bool)
+    parameters = tuple(inspect.signature(module.apply).parameters)
+    assert parameters == ("regions", "labels", "value", "voxel_ml")
+
+
+@given(label_maps, some_rules, st.permutations(range(3)))
+def test_the_order_of_axes_in_memory_does_not_matter(label_map, rules, axes):
+    strided = label_map.transpose(axes).copy().transpose(np.argsort(axes))
+    np.testing.assert_array_equal(apply(strided, *rules), apply(label_map, *rules))
+
+
 @given(label_maps, st.sampled_from(postprocess.names()))
 def test_labels_that_are_not_listed_are_never_touched(label_map, name):
     after = apply(label_map, rule(name, "liver", value=3.0 if name == "min_volume_ml" else None))
@@ -110,15 +135,8 @@ def test_the_input_is_not_changed(label_map):
 def test_of_two_equal_components_the_first_in_memory_stays():
     label_map = np.zeros((1, 1, 7), np.uint8)
     label_map[0, 0, [0, 1, 3, 4, 6]] = 1
-    assert apply(label_map, rule("largest_component", "liver"))[0, 0].tolist() == [
-        1,
-        1,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ]
+    after = apply(label_map, rule("largest_component", "liver"))
+    assert after[0, 0].tolist() == [1] * 2 + [0] * 5
 
 
 def test_voxels_that_touch_by_a_corner_are_one_component():
@@ -133,6 +151,62 @@ def test_a_volume_of_exactly_the_minimum_stays():
     label_map[0, 0, 5:8] = 1
     after = apply(label_map, rule("min_volume_ml", "liver", value=2.0), voxel_ml=0.5)
     assert after[0, 0].tolist() == [1] * 4 + [0] * 5
+
+
+def test_rounding_does_not_cost_a_component_of_exactly_the_minimum():
+    label_map = np.ones((1, 1, 100), np.uint8)
+    assert 100 * 0.57 < 57.0
+    after = apply(label_map, rule("min_volume_ml", "liver", value=57.0), voxel_ml=0.57)
+    assert after.all()
+
+
+def test_a_single_voxel_survives_unless_it_is_too_small():
+    label_map = np.zeros((3, 4, 5), np.uint8)
+    label_map[2, 3, 4] = 255
+    labels = {"last": 255}
+    for name in ("largest_component", "fill_holes"):
+        after = postprocess.apply_rules(label_map, [rule(name, "last")], labels, voxel_ml=1.0)
+        np.testing.assert_array_equal(after, label_map)
+    small = rule("min_volume_ml", "last", value=1.1)
+    assert not postprocess.apply_rules(label_map, [small], labels, voxel_ml=1.0).any()
+
+
+def test_a_cavity_that_reaches_the_border_is_no_hole():
+    label_map = np.ones((5, 5, 5), np.uint8)
+    label_map[2, 2, 2:] = 0
+    after = apply(label_map, rule("fill_holes", "liver"))
+    np.testing.assert_array_equal(after, label_map)
+    label_map[2, 2, 4] = 1
+    assert apply(label_map, rule("fill_holes", "liver")).all()
+
+
+def test_what_an_earlier_rule_removed_is_background_to_a_later_one():
+    label_map = np.ones((5, 5, 5), np.uint8)
+    label_map[2, 2, 2] = 3
+    too_small = rule("min_volume_ml", "spleen", value=2.0)
+    assert apply(label_map, too_small)[2, 2, 2] == 0
+    assert apply(label_map, too_small, rule("fill_holes", "liver"))[2, 2, 2] == 1
+
+
+def test_components_that_a_filled_hole_joins_are_one():
+    label_map = np.zeros((7, 7, 9), np.uint8)
+    label_map[1:6, 1:6, 1:6] = 1
+    label_map[2:5, 2:5, 2:5] = 0
+    label_map[3, 3, 3] = 1
+    label_map[3, 3, 8] = 1
+    chain = rule("fill_holes", "liver"), rule("largest_component", "liver")
+    assert apply(label_map, *chain).sum() == 5**3
+    assert apply(label_map, *chain[::-1])[3, 3, 8] == 0
+
+
+def test_a_fill_behind_another_label_is_a_component_of_its_own():
+    label_map = np.ones((15, 15, 15), np.uint8)
+    label_map[1:-1, 1:-1, 1:-1] = 3
+    label_map[2:-2, 2:-2, 2:-2] = 0
+    chain = rule("largest_component", "liver"), rule("fill_holes", "liver")
+    once = apply(label_map, *chain)
+    assert (once[2:-2, 2:-2, 2:-2] == 1).all()
+    assert apply(once, *chain)[0, 0, 0] == 0  # the shell has fewer voxels than what it holds
 
 
 def test_a_hole_is_filled_and_what_lies_in_it_is_kept():
