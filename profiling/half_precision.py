@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
