@@ -1,0 +1,235 @@
+"""Scoring the cases of a folder, several at once; one bad file never takes the others along."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from flarekit.core.errors import FlarekitError, OutputError, UnreadableVolumeError
+from flarekit.core.volume import largest_shift_mm
+from flarekit.evaluation import schemes
+from flarekit.evaluation.masks import Mask, Pair, check_readers, read_mask
+from flarekit.evaluation.picture import Pictures, check_matplotlib, draw_case
+from flarekit.evaluation.schemes import Row, Settings, Summary
+
+State = Literal["scored", "missing", "unreadable", "failed"]
+_DISAGREEMENT_MM = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """What became of one case.
+
+    Attributes:
+        state: `missing` or `unreadable` predictions are scored as the organiser counts them;
+            `failed` cases (whose truth cannot be used) have no rows and stay out of the means.
+        rows: what was scored.
+        warnings: what was odd about its files and how it was taken.
+        error: what is wrong; None where all is well.
+        fix: what to do about it.
+    """
+
+    case_id: str
+    state: State
+    rows: tuple[Row, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    fix: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of a folder.
+
+    Attributes:
+        scheme: its name.
+        cases: sorted by id.
+        surplus: predictions that have no truth; they are not scored.
+    """
+
+    scheme: str
+    settings: Settings
+    cases: tuple[CaseResult, ...]
+    summary: Summary
+    surplus: tuple[str, ...] = ()
+
+    @property
+    def faulty(self) -> tuple[CaseResult, ...]:
+        """The cases with anything wrong."""
+        return tuple(case for case in self.cases if case.error is not None)
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    scheme: str,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    pictures: Pictures | None = None,
+    on_case: Callable[[CaseResult], None] | None = None,
+    surplus: Sequence[str] = (),
+) -> Evaluation:
+    """Score all cases.
+
+    Args:
+        pairs: the files of each case.
+        scheme: a name in `flarekit.evaluation.schemes`.
+        settings: what is scored.
+        workers: processes; with 1 everything happens in this one.
+        pictures: where pictures go; None for none.
+        on_case: told of each case as soon as it is done.
+        surplus: names of predictions without a truth, for the record.
+
+    Raises:
+        UsageError: no such scheme, labels that it cannot score, or a package that is missing.
+    """
+    schemes.get(scheme).check(settings)
+    check_readers(pairs)
+    if pictures is not None:
+        check_matplotlib()
+    tasks = [
+        _Task(pair=pair, scheme=scheme, settings=settings, pictures=pictures) for pair in pairs
+    ]
+    done = []
+    for case in _run(tasks, min(workers, len(tasks))):
+        if on_case is not None:
+            on_case(case)
+        done.append(case)
+    cases = tuple(sorted(done, key=lambda case: case.case_id))
+    rows = [row for case in cases for row in case.rows]
+    return Evaluation(
+        scheme=scheme,
+        settings=settings,
+        cases=cases,
+        summary=schemes.get(scheme).summarise(rows, settings),
+        surplus=tuple(surplus),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    pair: Pair
+    scheme: str
+    settings: Settings
+    pictures: Pictures | None
+
+
+def _run(tasks: Sequence[_Task], workers: int) -> Iterator[CaseResult]:
+    if workers <= 1:
+        yield from map(_score, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        futures = {pool.submit(_score, task): task for task in tasks}
+        for future in as_completed(futures):
+            yield _result_of(future, futures[future])
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that waits for the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _result_of(future: Future[CaseResult], task: _Task) -> CaseResult:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return _failed(
+            task.pair,
+            "not scored: a process died, perhaps for want of memory",
+            "run again with fewer --workers",
+        )
+
+
+def _score(task: _Task) -> CaseResult:
+    """Score one case; whatever is wrong with it is returned, since it may cross processes."""
+    began = time.perf_counter()
+    try:
+        result = _scored(task)
+    except FlarekitError as error:
+        result = _failed(task.pair, error.message, error.fix)
+    except MemoryError:
+        result = _failed(task.pair, "not enough memory to score it", "run with fewer --workers")
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+def _scored(task: _Task) -> CaseResult:
+    pair, labels = task.pair, task.settings.labels
+    truth = read_mask(pair.truth)
+    predicted, fault = _read_prediction(pair, truth)
+    rows = schemes.get(task.scheme).score(pair.case_id, truth, predicted, task.settings)
+    warnings = _warnings(truth, predicted)
+    if task.pictures is not None:
+        try:
+            warnings += draw_case(task.pictures, pair.case_id, truth, predicted, labels)
+        except OutputError as error:
+            fault = fault or error
+    if predicted is not None:
+        state: State = "scored"
+    else:
+        state = "missing" if pair.predicted is None else "unreadable"
+    return CaseResult(
+        case_id=pair.case_id,
+        state=state,
+        rows=tuple(rows),
+        warnings=tuple(warnings),
+        error=None if fault is None else fault.message,
+        fix=None if fault is None else fault.fix,
+    )
+
+
+def _failed(pair: Pair, error: str, fix: str) -> CaseResult:
+    return CaseResult(case_id=pair.case_id, state="failed", error=error, fix=fix)
+
+
+def _read_prediction(pair: Pair, truth: Mask) -> tuple[Mask | None, FlarekitError | None]:
+    """Return the prediction, or None and what is wrong with it."""
+    if pair.predicted is None:
+        return None, FlarekitError(
+            f"no prediction for {pair.truth.name}", fix="add it; it is scored as missing"
+        )
+    try:
+        predicted = read_mask(pair.predicted)
+    except UnreadableVolumeError as error:
+        return None, error
+    shape, expected = predicted.values_ZYX.shape, truth.values_ZYX.shape
+    if shape != expected:
+        fault = f"has {_size(shape)} voxels, the truth {_size(expected)}"
+        return None, UnreadableVolumeError(
+            pair.predicted, fault, fix="write masks on the grid of the scan"
+        )
+    return predicted, None
+
+
+def _size(shape_ZYX: Sequence[int]) -> str:
+    return " x ".join(str(length) for length in reversed(shape_ZYX))
+
+
+def _warnings(truth: Mask, predicted: Mask | None) -> list[str]:
+    warnings = [f"truth: {note}" for note in truth.warnings]
+    if predicted is None:
+        return warnings
+    warnings += [f"prediction: {note}" for note in predicted.warnings]
+    shift_mm = largest_shift_mm(
+        truth.geometry.affine, predicted.geometry.affine, truth.geometry.shape_ZYX
+    )
+    if shift_mm > _DISAGREEMENT_MM:
+        warnings.append(
+            f"prediction and truth lie up to {shift_mm:.3g} mm apart; they are compared voxel by "
+            "voxel as stored, as the organisers do"
+        )
+    return warnings

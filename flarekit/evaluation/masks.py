@@ -1,0 +1,212 @@
+"""Masks on disk: the files of a folder by case, and their voxels as label values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
+from flarekit.core.nifti import read_nifti
+from flarekit.core.volume import Geometry, Volume
+
+_NIFTI = (".nii.gz", ".nii")
+SUFFIXES = (*_NIFTI, ".mha", ".mhd", ".nrrd")
+_INTEGRAL = 1e-3  # what a header's slope may leave of an integer
+_LARGEST = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """A label map as stored.
+
+    Attributes:
+        values_ZYX: uint8.
+        spacing_mm_XYZ: as the header has it (float32 in a NIfTI header, float64 elsewhere), since
+            the official scripts compute with exactly that.
+        geometry: where the voxels lie.
+        path: the file.
+        warnings: what was odd about it.
+    """
+
+    values_ZYX: NDArray[np.uint8]
+    spacing_mm_XYZ: NDArray[np.floating[Any]]
+    geometry: Geometry
+    path: Path
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return float(np.prod(self.spacing_mm_XYZ)) / 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The files of one case.
+
+    Attributes:
+        predicted: None where there is none.
+    """
+
+    case_id: str
+    truth: Path
+    predicted: Path | None
+
+
+def find_pairs(predicted_dir: Path, truth_dir: Path) -> tuple[list[Pair], list[str]]:
+    """Return a pair per file of the truth, sorted, and the names of predictions without a truth.
+
+    Files belong together that are called the same but for their ending (`SUFFIXES`).
+
+    Raises:
+        InputError: a folder is missing, the truth has no mask, or one case has two files.
+    """
+    truths, predictions = _by_case(truth_dir), _by_case(predicted_dir)
+    if not truths:
+        raise InputError(
+            f"{truth_dir}: no mask in it", fix=f"put files there that end in {', '.join(SUFFIXES)}"
+        )
+    pairs = [
+        Pair(case_id=case_id, truth=path, predicted=predictions.get(case_id))
+        for case_id, path in truths.items()
+    ]
+    return pairs, [path.name for case_id, path in predictions.items() if case_id not in truths]
+
+
+def check_readers(pairs: Sequence[Pair]) -> None:
+    """Check that all files can be read with what is installed.
+
+    Raises:
+        UsageError: some need SimpleITK, which is not there.
+    """
+    paths = [path for pair in pairs for path in (pair.truth, pair.predicted) if path is not None]
+    foreign = [path for path in paths if not path.name.endswith(_NIFTI)]
+    if foreign and find_spec("SimpleITK") is None:
+        raise UsageError(
+            f"{foreign[0]}: needs SimpleITK, which is not installed",
+            fix='pip install "flarekit[evaluation]"',
+        )
+
+
+def case_id_of(path: Path) -> str | None:
+    """Return a mask's name without its ending; None where the file is no mask."""
+    for suffix in SUFFIXES:
+        case_id = path.name.removesuffix(suffix)
+        if case_id not in ("", path.name):
+            return case_id
+    return None
+
+
+def read_mask(path: Path) -> Mask:
+    """Read a label map.
+
+    Raises:
+        UnreadableVolumeError: it cannot be read, or holds anything but integers from 0 to 255.
+    """
+    volume, spacing_mm_XYZ = read_volume(path)
+    return Mask(
+        values_ZYX=_labels(path, volume.voxels_ZYX),
+        spacing_mm_XYZ=spacing_mm_XYZ,
+        geometry=volume.geometry,
+        path=path,
+        warnings=volume.warnings,
+    )
+
+
+def read_volume(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
+    """Read a mask's or a scan's voxels and its header's spacing (X, Y, Z) in mm.
+
+    Raises:
+        UnreadableVolumeError: it cannot be read.
+    """
+    if path.name.endswith(_NIFTI):
+        volume = read_nifti(path, air=0.0)
+        return volume, _header_spacing_mm(volume.geometry.header)
+    return _read_itk(path)
+
+
+def _by_case(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder", fix="name the folder with the masks")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        case_id = case_id_of(path)
+        if case_id is None or path.name.startswith(".") or path.is_dir():
+            continue
+        if case_id in found:
+            raise InputError(
+                f"{folder}: {found[case_id].name} and {path.name} are one case",
+                fix="leave one of them",
+            )
+        found[case_id] = path
+    return found
+
+
+def _header_spacing_mm(header: Any) -> NDArray[np.floating[Any]]:  # noqa: ANN401 - no types
+    """Return a NIfTI header's pixdim as nibabel repairs it."""
+    spacing = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float32))
+    spacing[spacing == 0] = 1
+    return spacing
+
+
+def _read_itk(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
+    import SimpleITK
+
+    if not path.is_file():
+        raise UnreadableVolumeError(path, "does not exist", fix="check the path")
+    try:
+        image: Any = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UnreadableVolumeError(
+            path, f"SimpleITK cannot read it ({reason})", fix="export it again"
+        ) from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise UnreadableVolumeError(
+            path, f"is no 3D volume of numbers (size {image.GetSize()})", fix="export one 3D volume"
+        )
+    voxels_ZYX = SimpleITK.GetArrayFromImage(image)
+    geometry = Geometry(
+        shape_ZYX=voxels_ZYX.shape,
+        affine=_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin()),
+        header=None,
+    )
+    spacing_mm_XYZ = np.asarray(image.GetSpacing(), np.float64)
+    return Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path), spacing_mm_XYZ
+
+
+def _affine(
+    direction: Sequence[float], spacing_mm: Sequence[float], origin_mm: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the affine (to RAS+) of an ITK image (whose world is LPS+)."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(direction, (3, 3)) * np.asarray(spacing_mm)
+    affine[:3, 3] = origin_mm
+    affine[:2] *= -1
+    return affine
+
+
+def _labels(path: Path, voxels_ZYX: NDArray[Any]) -> NDArray[np.uint8]:
+    if voxels_ZYX.dtype == np.uint8:
+        return voxels_ZYX
+    low, high = voxels_ZYX.min(), voxels_ZYX.max()
+    if not (low >= 0 and high <= _LARGEST):
+        raise UnreadableVolumeError(
+            path, f"is no label map: it holds {low:g} to {high:g}", fix="labels are 0 to 255"
+        )
+    if voxels_ZYX.dtype.kind == "f":
+        rounded = np.rint(voxels_ZYX)
+        if float(np.abs(voxels_ZYX - rounded).max()) > _INTEGRAL:
+            raise UnreadableVolumeError(
+                path,
+                "is no label map: it holds fractions",
+                fix="decide the labels first; resample masks to the nearest value",
+            )
+        voxels_ZYX = rounded
+    return voxels_ZYX.astype(np.uint8)

@@ -1,0 +1,188 @@
+"""A picture of one scored case: truth, prediction and where they differ, in three planes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import UnreadableVolumeError, UsageError
+from flarekit.core.files import write_atomically
+from flarekit.core.volume import orientation_of
+from flarekit.evaluation.masks import SUFFIXES, Mask, read_volume
+
+_WINDOW_HU = (-160.0, 240.0)
+_AIR_HU = -300.0  # a scan that goes below is taken for a CT
+_OPACITY = 0.55
+_ONLY_TRUE, _ONLY_PREDICTED, _AGREED = (0.2, 0.5, 1.0), (1.0, 0.3, 0.2), (0.3, 0.85, 0.35)
+_PLANES = ("axial", "coronal", "sagittal")
+
+_Colours = Mapping[int, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Where pictures go, and where their scans are.
+
+    Attributes:
+        folder: gets `CASE.png`.
+        scans: holds `CASE_0000` or `CASE` with any ending of a volume; None draws masks on black.
+    """
+
+    folder: Path
+    scans: Path | None = None
+
+
+def check_matplotlib() -> None:
+    """Check that pictures can be drawn.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise UsageError(
+            "pictures need matplotlib, which is not installed",
+            fix='pip install "flarekit[picture]"',
+        )
+
+
+def draw_case(
+    pictures: Pictures,
+    case_id: str,
+    truth: Mask,
+    predicted: Mask | None,
+    labels: Mapping[str, int],
+) -> list[str]:
+    """Draw a case as a PNG and return what could not be shown.
+
+    Planes go through the axial, coronal and sagittal slice with most of the truth (of the
+    prediction, where that is empty); the patient's right is on the left.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    from matplotlib.figure import Figure
+
+    scan_ZYX, notes = _scan(pictures, case_id, truth)
+    missing = np.zeros_like(truth.values_ZYX)
+    shown = [truth.values_ZYX, missing if predicted is None else predicted.values_ZYX]
+    shown = [np.where(np.isin(mask, list(labels.values())), mask, 0) for mask in shown]
+    orientation = orientation_of(truth.geometry.affine)
+    scan = orientation.apply(scan_ZYX)
+    true, found = (orientation.apply(mask) for mask in shown)
+    spacing_mm = orientation.apply_to_axes(truth.geometry.spacing_mm_ZYX)
+    figure = Figure(figsize=(12, 11), dpi=100, facecolor="black", layout="constrained")
+    figure.suptitle(f"{case_id}: truth, prediction, difference", color="white", fontsize=11)
+    grid = figure.subplots(3, 3, squeeze=False)
+    for axis, plane in enumerate(_PLANES):
+        index = _fullest(true if true.any() else found, axis)
+        rows, columns = (other for other in range(3) if other != axis)
+        grey, one, other = (each.take(index, axis) for each in (scan, true, found))
+        images = (
+            _painted(grey, one, _colours(labels)),
+            _painted(grey, other, _colours(labels)),
+            _painted(
+                grey, _difference(one, other), {1: _AGREED, 2: _ONLY_TRUE, 3: _ONLY_PREDICTED}
+            ),
+        )
+        for place, image in enumerate(images):
+            axes = grid[place, axis]
+            axes.imshow(
+                image,
+                origin="upper" if axis == 0 else "lower",
+                interpolation="nearest",
+                aspect=spacing_mm[rows] / spacing_mm[columns],
+            )
+            axes.set_axis_off()
+        grid[0, axis].set_title(plane, color="white", fontsize=10)
+    _add_legend(figure, labels, (true, found))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(pictures.folder / f"{case_id}.png", buffer.getvalue())
+    return notes
+
+
+def _add_legend(
+    figure: Any,  # noqa: ANN401 - matplotlib is not imported here
+    labels: Mapping[str, int],
+    masks: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+) -> None:
+    from matplotlib.patches import Patch
+
+    colours = _colours(labels)
+    present = {int(value) for mask in masks for value in np.unique(mask)}
+    handles = [
+        Patch(color=colours[value], label=name.replace("_", " "))
+        for name, value in labels.items()
+        if value in present
+    ]
+    handles += [
+        Patch(color=_AGREED, label="both"),
+        Patch(color=_ONLY_TRUE, label="truth only, or labels differ"),
+        Patch(color=_ONLY_PREDICTED, label="prediction only"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside right center", fontsize=8, frameon=False, labelcolor="white"
+    )
+
+
+def _scan(pictures: Pictures, case_id: str, truth: Mask) -> tuple[NDArray[np.float32], list[str]]:
+    """Return the scan as shades from 0 to 1, black where there is none, and why there is none."""
+    black = np.zeros(truth.values_ZYX.shape, np.float32)
+    if pictures.scans is None:
+        return black, []
+    names = [f"{case_id}{channel}{suffix}" for channel in ("_0000", "") for suffix in SUFFIXES]
+    found = [pictures.scans / name for name in names if (pictures.scans / name).is_file()]
+    if not found:
+        return black, [f"picture: no scan {names[0]} in {pictures.scans}"]
+    try:
+        voxels_ZYX = read_volume(found[0])[0].voxels_ZYX.astype(np.float32)
+    except UnreadableVolumeError as error:
+        return black, [f"picture: {error.message}"]
+    if voxels_ZYX.shape != black.shape:
+        return black, [f"picture: {found[0]} is not on the truth's grid"]
+    low, high = (
+        _WINDOW_HU
+        if voxels_ZYX.min() < _AIR_HU
+        else (float(voxels_ZYX.min()), float(np.percentile(voxels_ZYX, 99.5)))
+    )
+    return np.clip((voxels_ZYX - low) / max(high - low, 1e-6), 0, 1), []
+
+
+def _colours(labels: Mapping[str, int]) -> _Colours:
+    from matplotlib import colormaps
+
+    shades = [(float(r), float(g), float(b)) for r, g, b, _ in colormaps["tab20"](np.arange(20))]
+    palette = [*shades[::2], *shades[1::2]]  # strong colours first, their pale twins after
+    return {value: palette[index % len(palette)] for index, value in enumerate(labels.values())}
+
+
+def _fullest(mask_ZYX: NDArray[np.uint8], axis: int) -> int:
+    others = tuple(other for other in range(3) if other != axis)
+    counts = (mask_ZYX > 0).sum(axis=others)
+    return int(counts.argmax()) if counts.any() else mask_ZYX.shape[axis] // 2
+
+
+def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return 1 where both have the same label, 2 where only the first has one, 3 otherwise."""
+    difference = np.zeros(one.shape, np.uint8)
+    difference[(one == other) & (one > 0)] = 1
+    difference[(one > 0) & (one != other)] = 2
+    difference[(other > 0) & (one == 0)] = 3
+    return difference
+
+
+def _painted(
+    grey: NDArray[np.float32], values: NDArray[np.uint8], colours: _Colours
+) -> NDArray[np.float32]:
+    picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
+    for value, colour in colours.items():
+        inside = values == value
+        picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * np.array(colour)
+    return picture

@@ -1,0 +1,100 @@
+"""An evaluation in writing: all of it as JSON, rows and a last line of means as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flarekit
+from flarekit.core.files import write_atomically
+from flarekit.evaluation.evaluate import CaseResult, Evaluation
+
+
+def write_json(evaluation: Evaluation, path: Path) -> None:
+    """Write all rows, means and faults; what is not defined is null.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    text = json.dumps(as_dict(evaluation), indent=2, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def write_csv(evaluation: Evaluation, path: Path) -> None:
+    """Write columns `case`, `state` and one per label and figure; what is not defined is empty.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    columns = [
+        (label, figure) for label, means in evaluation.summary.labels.items() for figure in means
+    ]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["case", "state", *(f"{label}_{figure}" for label, figure in columns)])
+    for case in evaluation.cases:
+        for row in case.rows:
+            values = (row.scores.get(label, {}).get(figure, math.nan) for label, figure in columns)
+            writer.writerow([row.row_id, case.state, *map(_cell, values)])
+        if not case.rows:
+            writer.writerow([case.case_id, case.state, *("" for _ in columns)])
+    means = (evaluation.summary.labels[label][figure].value for label, figure in columns)
+    writer.writerow(["mean", "", *map(_cell, means)])
+    write_atomically(path, stream.getvalue().encode())
+
+
+def as_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """Return plain values for JSON."""
+    settings = evaluation.settings
+    return {
+        "flarekit": flarekit.__version__,
+        "convention": evaluation.scheme,
+        "edition": settings.edition,
+        "labels": dict(settings.labels),
+        "tolerances_mm": dict(settings.tolerances_mm),
+        "overall": _plain(evaluation.summary.overall),
+        "means": {
+            label: {
+                figure: {"value": _number(mean.value), "count": mean.count}
+                for figure, mean in means.items()
+            }
+            for label, means in evaluation.summary.labels.items()
+        },
+        "cases": [_case(case) for case in evaluation.cases],
+        "without_truth": list(evaluation.surplus),
+    }
+
+
+def _case(case: CaseResult) -> dict[str, Any]:
+    return {
+        "case": case.case_id,
+        "state": case.state,
+        "rows": [
+            {
+                "row": row.row_id,
+                "scores": {label: _plain(figures) for label, figures in row.scores.items()},
+            }
+            for row in case.rows
+        ],
+        "warnings": list(case.warnings),
+        "error": case.error,
+        "fix": case.fix,
+        "seconds": round(case.seconds, 3),
+    }
+
+
+def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in figures.items()}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _cell(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else ""

@@ -1,0 +1,150 @@
+"""Schemes of scoring by name: the file `flarekit/evaluation/schemes/x.py` is the scheme `x`.
+
+A scheme knows which figures one organiser (or the papers) derive from a mask and its truth, and how
+they treat what is empty, missing or averaged. Each file is a module that satisfies `Scheme`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from flarekit.core.errors import UsageError
+from flarekit.evaluation.masks import Mask
+
+__all__ = ["Mean", "Row", "Scheme", "Settings", "Summary", "get", "means_of", "names"]
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is scored, and by which year's rules.
+
+    Attributes:
+        edition: one of the scheme's `EDITIONS`.
+        labels: label name -> value in both masks; labels left out are not scored.
+        tolerances_mm: label name -> tolerance of its surface, before those of the scheme.
+    """
+
+    edition: str
+    labels: Mapping[str, int]
+    tolerances_mm: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The figures of one scored thing: a case, or one of the volumes stacked in it.
+
+    Attributes:
+        row_id: the case's id, with a number where it holds several volumes.
+        scores: label name -> figure's name -> value; NaN where it is not defined.
+    """
+
+    row_id: str
+    scores: Mapping[str, Figures]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean, and how many rows had a value to go in."""
+
+    value: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What all rows come to.
+
+    Attributes:
+        labels: label name -> figure's name -> mean over the rows where it is defined.
+        overall: the organiser's figures over all labels and cases.
+    """
+
+    labels: Mapping[str, Mapping[str, Mean]]
+    overall: Figures
+
+
+class Scheme(Protocol):
+    """What every scheme module defines.
+
+    Attributes:
+        EDITIONS: names of the years' rules, the default last.
+    """
+
+    EDITIONS: tuple[str, ...]
+
+    def default_labels(self, edition: str) -> dict[str, int]:
+        """Return the organiser's labels: name -> value."""
+        ...
+
+    def check(self, settings: Settings) -> None:
+        """Check that these labels can be scored.
+
+        Raises:
+            UsageError: they cannot; the message says what is missing.
+        """
+        ...
+
+    def score(
+        self, case_id: str, truth: Mask, predicted: Mask | None, settings: Settings
+    ) -> list[Row]:
+        """Score one case.
+
+        Args:
+            case_id: for the rows.
+            truth: as stored.
+            predicted: of the same shape; None where there is none that can be read.
+            settings: what is scored.
+
+        Raises:
+            InputError: the truth lacks something.
+        """
+        ...
+
+    def summarise(self, rows: Sequence[Row], settings: Settings) -> Summary:
+        """Return the means that the organiser takes of all rows."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all schemes, sorted."""
+    files = Path(__file__).parent.glob("*.py")
+    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+
+
+def get(name: str) -> Scheme:
+    """Return a scheme.
+
+    Raises:
+        UsageError: no such scheme.
+    """
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+        raise UsageError(f"no scores of convention {name!r}", fix=hint)
+    return cast(Scheme, import_module(f"flarekit.evaluation.schemes.{name}"))
+
+
+def means_of(
+    rows: Iterable[Row], mean: Callable[[list[float]], float]
+) -> dict[str, dict[str, Mean]]:
+    """Return label -> figure -> mean of the rows where it is not NaN; NaN where there is none."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for label, figures in row.scores.items():
+            for name, value in figures.items():
+                values.setdefault(label, {}).setdefault(name, []).append(value)
+    means: dict[str, dict[str, Mean]] = {}
+    for label, figures_of_label in values.items():
+        for name, all_values in figures_of_label.items():
+            defined = [value for value in all_values if not math.isnan(value)]
+            value = float(mean(defined)) if defined else math.nan
+            means.setdefault(label, {})[name] = Mean(value=value, count=len(defined))
+    return means

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
+from flarekit.evaluation.masks import Pair, case_id_of, check_readers, find_pairs, read_mask
+
+VALUES_ZYX = np.random.default_rng(4).integers(0, 4, (3, 4, 5))
+
+
+def test_files_belong_together_by_name_whatever_their_ending(tmp_path, write_mask):
+    write_mask(tmp_path / "truth" / "a.b.nii.gz", VALUES_ZYX)
+    write_mask(tmp_path / "truth" / "c.nii", VALUES_ZYX)
+    (tmp_path / "truth" / "notes.txt").write_text("")
+    (tmp_path / "truth" / "folder.nii.gz").mkdir()
+    (tmp_path / "pred").mkdir()
+    for name in ("a.b.mha", "d.mha", ".c.nii.gz"):
+        (tmp_path / "pred" / name).write_bytes(b"")
+    pairs, surplus = find_pairs(tmp_path / "pred", tmp_path / "truth")
+    assert [(pair.case_id, pair.predicted) for pair in pairs] == [
+        ("a.b", tmp_path / "pred" / "a.b.mha"),
+        ("c", None),
+    ]
+    assert surplus == ["d.mha"]
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path, write_mask):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="nowhere: is not a folder"):
+        find_pairs(tmp_path / "nowhere", tmp_path / "empty")
+    with pytest.raises(InputError, match="no mask in it"):
+        find_pairs(tmp_path / "empty", tmp_path / "empty")
+    write_mask(tmp_path / "two" / "a.nii", VALUES_ZYX)
+    write_mask(tmp_path / "two" / "a.nii.gz", VALUES_ZYX)
+    with pytest.raises(InputError, match=r"a\.nii and a\.nii\.gz are one case"):
+        find_pairs(tmp_path / "two", tmp_path / "two")
+
+
+def test_case_ids_of_names():
+    assert case_id_of(Path("x_0000.nii.gz")) == "x_0000"
+    assert case_id_of(Path(".nii.gz")) is None
+    assert case_id_of(Path("x.txt")) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_a_mask_of_any_type_is_read_as_stored(tmp_path, dtype):
+    image = nibabel.Nifti1Image(VALUES_ZYX.T.astype(dtype), np.diag([-0.7, 0.8, 2, 1]))
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    mask = read_mask(tmp_path / "a.nii.gz")
+    assert mask.values_ZYX.dtype == np.uint8
+    assert (mask.values_ZYX == VALUES_ZYX).all()
+    assert mask.spacing_mm_XYZ.dtype == np.float32
+    assert tuple(mask.spacing_mm_XYZ) == tuple(
+        nibabel.load(tmp_path / "a.nii.gz").header.get_zooms()
+    )
+
+
+def test_a_metaimage_is_read_in_the_same_order_and_place(tmp_path):
+    nifti = nibabel.Nifti1Image(VALUES_ZYX.T.astype(np.uint8), np.diag([-0.7, 0.8, 2, 1]))
+    nibabel.save(nifti, tmp_path / "a.nii.gz")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(tmp_path / "a.nii.gz"), tmp_path / "a.mha")
+    one, other = read_mask(tmp_path / "a.nii.gz"), read_mask(tmp_path / "a.mha")
+    assert (one.values_ZYX == other.values_ZYX).all()
+    np.testing.assert_allclose(one.geometry.affine, other.geometry.affine, atol=1e-6)
+    np.testing.assert_allclose(one.spacing_mm_XYZ, other.spacing_mm_XYZ, rtol=1e-6)
+    assert one.voxel_ml == pytest.approx(0.7 * 0.8 * 2 / 1000)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([0.4, 1], "fractions"), ([-1, 1], "holds -1 to 1"), ([0, 300], "holds 0 to 300")],
+)
+def test_what_is_no_label_map_is_refused(tmp_path, values, words):
+    voxels = np.resize(np.float32(values), (2, 2, 2))
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(UnreadableVolumeError, match=words):
+        read_mask(tmp_path / "a.nii.gz")
+
+
+def test_broken_and_missing_metaimages_are_named(tmp_path):
+    (tmp_path / "a.mha").write_bytes(b"nonsense")
+    with pytest.raises(UnreadableVolumeError, match=r"a\.mha: SimpleITK cannot read it"):
+        read_mask(tmp_path / "a.mha")
+    with pytest.raises(UnreadableVolumeError, match="does not exist"):
+        read_mask(tmp_path / "b.mha")
+    SimpleITK.WriteImage(SimpleITK.Image(3, 3, SimpleITK.sitkUInt8), tmp_path / "c.mha")
+    with pytest.raises(UnreadableVolumeError, match="no 3D volume"):
+        read_mask(tmp_path / "c.mha")
+
+
+def test_the_reader_that_is_missing_is_named_before_anything_is_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr("flarekit.evaluation.masks.find_spec", lambda _: None)
+    nifti = Pair(case_id="a", truth=tmp_path / "a.nii.gz", predicted=None)
+    check_readers([nifti])
+    with pytest.raises(UsageError, match=r"b\.mha: needs SimpleITK"):
+        check_readers([nifti, Pair(case_id="b", truth=tmp_path / "b.mha", predicted=None)])
