@@ -115,6 +115,15 @@ def make_toy(tmp_path: Path) -> Callable[..., PredictorFolder]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _torch_by_default(request, monkeypatch, tmp_path_factory):
+    """Keep compiled networks out of the user's cache; toy networks are not worth compiling."""
+    monkeypatch.setenv("FLAREKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    if request.node.get_closest_marker("docker") is None:
+        monkeypatch.setenv("FLAREKIT_ENGINE", "torch")
+        monkeypatch.setattr("flarekit.engine.choose_engine", lambda _device: "torch")
+
+
 @pytest.fixture
 def toy(make_toy: Callable[..., PredictorFolder]) -> PredictorFolder:
     """Return a one-channel predictor folder with a tiny random network."""

@@ -93,4 +93,4 @@ class Console:
             self.error(f"case {record.case_id}: {record.error}", f"{record.fix}; {left}")
             return
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in record.seconds.items())
-        self.say(f"{record.case_id}: {sum(record.seconds.values()):.1f} s ({stages})")
+        self.say(f"{record.case_id}: {record.wall_s:.1f} s ({stages})")

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import flarekit
+from flarekit.cli import train
 
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed (each is named);
 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be trusted;
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 weights_app = typer.Typer(help="Import checkpoints; verify what is there.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+app.add_typer(train.app, name="train")
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -72,11 +74,33 @@ def predict(
     convention: Annotated[
         str | None, typer.Option(help="Input and output layout; the predictor's own by default.")
     ] = None,
+    profile: Annotated[
+        Literal["fast", "exact"],
+        typer.Option(help="exact: nnU-Net's arithmetic, every tile and flip; no time budget."),
+    ] = "fast",
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"],
+        typer.Option(
+            envvar="FLAREKIT_ENGINE",
+            help="auto: OpenVINO on a CPU where it is installed, else torch.",
+        ),
+    ] = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     mirroring: Annotated[
-        bool, typer.Option(help="Average over the flips that the predictor names, if any.")
+        bool, typer.Option(help="With --profile exact: average over the predictor's flips, if any.")
     ] = True,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds a case may take; 0 for no limit. FLARE's default: 15."),
+    ] = None,
+    gpu_memory_budget: Annotated[
+        float | None,
+        typer.Option(help="MiB in use on the GPU; 0 for no limit. FLARE's default: 4096."),
+    ] = None,
+    ram_budget: Annotated[
+        float | None, typer.Option(help="MiB of memory; the container's limit by default.")
+    ] = None,
     on_error: Annotated[
         Literal["mask", "skip", "stop"],
         typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
@@ -90,18 +114,82 @@ def predict(
 ) -> None:
     """Segment every scan of a folder."""
     from flarekit.cli.console import Console
-    from flarekit.cli.predict import run_predict
+    from flarekit.cli.predict import process_start, run_predict
     from flarekit.pipeline.segment import Options
 
     options = Options(
         convention=convention,
+        profile=profile,
+        engine=engine,
         device=device,
         precision=precision,
         mirroring=mirroring,
+        time_budget_s=time_budget,
+        gpu_memory_budget_mib=gpu_memory_budget,
+        ram_budget_mib=ram_budget,
+        began=process_start(),
         on_error=on_error,
     )
     console = Console(verbose=verbose, quiet=quiet)
     raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, report, console))
+
+
+@app.command(epilog=EXIT_CODES)
+def evaluate(
+    pred: Annotated[Path, typer.Option(help="Folder with the masks to score.")],
+    truth: Annotated[Path, typer.Option(help="Folder with the true masks, of the same names.")],
+    convention: Annotated[
+        str, typer.Option(help="Whose scores: flare, autopet, uls23, or papers (every figure).")
+    ] = "flare",
+    edition: Annotated[
+        str | None,
+        typer.Option(help="Whose year's rules: flare 21-24, autopet 1-5; the newest by default."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="liver=1,spleen=3; the convention's own by default.")
+    ] = None,
+    predictor: Annotated[
+        str | None, typer.Option("--predictor", "-p", help="Score this predictor's labels.")
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option(help="Labels that the truth does not hold: names or values.")
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None, typer.Option(help="NAME=MM, of a label's surface; may be repeated.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="File for rows, means and faults.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File for rows and means.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cases at once; one per core by default.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for a picture of every case.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with the scans, to stand behind the pictures.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score masks against their truth, as the organisers do."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.evaluate import Request, run_evaluate
+
+    request = Request(
+        predicted=pred,
+        truth=truth,
+        convention=convention,
+        edition=edition,
+        labels=labels,
+        predictor=predictor,
+        ignore=ignore,
+        tolerances=tuple(tolerance or ()),
+        json=json,
+        csv=csv,
+        workers=workers,
+        pictures=pictures,
+        scans=images,
+    )
+    raise typer.Exit(run_evaluate(request, Console(quiet=quiet)))
 
 
 @app.command()
@@ -112,6 +200,23 @@ def predictors(
     from flarekit.cli.predictors import list_predictors
 
     list_predictors(as_json=as_json)
+
+
+@app.command("compile")
+def compile_(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Predictors; all at hand by default.")
+    ] = None,
+    precision: Precision = "auto",
+    beside: Annotated[
+        bool, typer.Option("--beside", help="Keep it beside the weights, not in the cache.")
+    ] = False,
+) -> None:
+    """Compile predictors for the OpenVINO engine, so that runs start at once without torch."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.predictors import compile_all
+
+    raise typer.Exit(compile_all(names or [], precision, Console(), beside=beside))
 
 
 @weights_app.command("import")

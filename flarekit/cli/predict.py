@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from flarekit.cli.console import Console
@@ -26,6 +27,13 @@ def run_predict(
         if report_dir is not None:
             write_report(record, predictor.spec, input_dir, report_dir)
     return close_run(record, console)
+
+
+def process_start() -> float:
+    """Return when this process started, of `time.monotonic`."""
+    import psutil
+
+    return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
 def close_run(record: RunRecord, console: Console) -> int:

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.padding import Padding
 
+from flarekit.cli.console import Console
 from flarekit.core.errors import FlarekitError
+from flarekit.engine import Precision
 from flarekit.pipeline.predictors import find_predictor, hash_state, predictor_folders
+
+_MADE = {
+    "nothing": "compiled before",
+    "blob": "compiled for this processor",
+    "all": "converted and compiled",
+}
 
 
 def list_predictors(*, as_json: bool) -> None:
@@ -21,7 +29,7 @@ def list_predictors(*, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    console = Console(highlight=False)
+    console = RichConsole(highlight=False)
     for row in rows:
         console.print(f"[bold]{escape(row['name'])}[/bold]", escape(row.get("title", "")))
         for line in _lines(row):
@@ -57,3 +65,19 @@ def _row(folder: Path) -> dict[str, Any]:
         "card": str(predictor.card) if predictor.card.is_file() else None,
         "folder": str(folder),
     }
+
+
+def compile_all(names: list[str], precision: Precision, console: Console, *, beside: bool) -> int:
+    """Compile predictors, all at hand where none is named; return the exit code."""
+    from flarekit.pipeline.compiling import compile_predictor
+
+    wrong = 0
+    for name in names or [str(folder) for folder in predictor_folders()]:
+        try:
+            folder, made = compile_predictor(find_predictor(name), precision, beside=beside)
+        except FlarekitError as error:
+            wrong = error.exit_code
+            console.error(f"{name}: {error.message}", error.fix)
+        else:
+            console.say(f"{name}: {_MADE[made]} ({folder})")
+    return wrong

@@ -1,25 +1,29 @@
 """Conventions by name: the file `flarekit/conventions/x.py` is the convention `x`.
 
 A convention knows what an organiser's evaluator puts in and expects out, and nothing of networks.
-Each file is a module that satisfies `Convention`.
+Each file is a module that satisfies `Convention`, or that has `create(settings, labels)`, which
+returns something that does: then a predictor may set it up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import UsageError
+from flarekit.core.budget import Budget
+from flarekit.core.errors import PredictorError, UsageError
 from flarekit.core.volume import Volume
 
-__all__ = ["Case", "Convention", "get", "names"]
+__all__ = ["Case", "Convention", "Points", "budget_of", "finish_run", "get", "names", "points_of"]
+
+Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +85,91 @@ class Convention(Protocol):
         ...
 
 
+@runtime_checkable
+class Pointed(Protocol):
+    """A convention whose cases may come with points that somebody set."""
+
+    def read_points(self, case: Case, volumes: Sequence[Volume]) -> Points:
+        """Return the points of a case, as indices into its first volume.
+
+        Raises:
+            InputError: the file with the points is not readable.
+        """
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A convention that has to know when all cases of a run are done."""
+
+    def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
+        """Complete what the masks of the cases are parts of.
+
+        Raises:
+            OutputError: it could not be completed or written.
+        """
+        ...
+
+
+def points_of(convention: Convention, case: Case, volumes: Sequence[Volume]) -> Points:
+    """Return the points of a case; none where the convention knows of none.
+
+    Raises:
+        InputError: the file with the points is not readable.
+    """
+    return convention.read_points(case, volumes) if isinstance(convention, Pointed) else {}
+
+
+def finish_run(convention: Convention, cases: Sequence[Case], output_dir: Path) -> None:
+    """Let a convention complete its output once all cases have run; most need nothing.
+
+    Raises:
+        OutputError: the output could not be completed or written.
+    """
+    if isinstance(convention, Finishing):
+        convention.finish_run(cases, output_dir)
+
+
 def names() -> tuple[str, ...]:
     """Return the names of all conventions, sorted."""
     files = Path(__file__).parent.glob("*.py")
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
-def get(name: str) -> Convention:
+def get(
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    labels: Mapping[str, int] | None = None,
+) -> Convention:
     """Return a convention.
+
+    Args:
+        name: of its file.
+        settings: what a predictor says about it; each file documents its own.
+        labels: label name -> value in the mask, of the predictor; not needed to find files.
 
     Raises:
         UsageError: no such convention.
+        PredictorError: settings that it does not have, or labels that leave open what to write.
     """
     if name not in names():
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
         raise UsageError(f"no convention {name!r}", fix=hint)
-    return cast(Convention, import_module(f"flarekit.conventions.{name}"))
+    module = import_module(f"flarekit.conventions.{name}")
+    if hasattr(module, "create"):
+        return cast(Convention, module.create(settings or {}, labels or {}))
+    if settings:
+        raise PredictorError(f"the convention {name!r} has no settings", fix="remove them")
+    return cast(Convention, module)
+
+
+def budget_of(name: str) -> Budget:
+    """Return what an organiser tolerates per case; no limits where the convention states none.
+
+    Args:
+        name: of the convention, one of `names()`.
+    """
+    module = import_module(f"flarekit.conventions.{name}")
+    return cast(Budget, getattr(module, "BUDGET", Budget()))

@@ -6,6 +6,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flarekit.core.budget import Budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileRecord:
+    """What the sliding window did.
+
+    Attributes:
+        done: tiles that were run.
+        empty: tiles left out because nothing in them is needed (air).
+        dropped: tiles left out because the time was up.
+        step: distance between tiles as a fraction of the tile.
+        runs: how often every tile was run (flips).
+    """
+
+    done: int
+    empty: int
+    dropped: int
+    step: float
+    runs: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRecord:
@@ -13,7 +34,10 @@ class CaseRecord:
 
     Attributes:
         mask: the file written; None where there is none.
-        seconds: stage -> wall time.
+        seconds: stage -> wall time; stages of two cases may overlap.
+        wall_s: from the case's beginning (the run's, for the first) to its mask.
+        tiles: what the window did; None where it never came to that.
+        traded: what the case did without to keep a budget, in words.
         warnings: what was odd about its files and how it was taken.
         error: why it failed; None where it did not. A failed case may still have an empty mask.
         fix: what to do about the error.
@@ -22,6 +46,9 @@ class CaseRecord:
     case_id: str
     mask: Path | None
     seconds: dict[str, float] = field(default_factory=dict)
+    wall_s: float = 0.0
+    tiles: TileRecord | None = None
+    traded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
     fix: str | None = None
@@ -32,18 +59,24 @@ class RunRecord:
     """What happened in one run, and what computed.
 
     Attributes:
+        profile: `fast` or `exact`.
+        budget: what each case was allowed to cost.
         seconds: time spent once per run, by stage.
+        wall_s: of the whole run.
         cases: in the order they ran.
         not_run: ids of the cases left out because a failure stopped the run.
     """
 
     predictor: str
     convention: str
+    profile: str
     engine: str
     device: str
     device_name: str
     precision: str
+    budget: Budget
     seconds: dict[str, float]
+    wall_s: float
     cases: tuple[CaseRecord, ...]
     not_run: tuple[str, ...] = ()
 

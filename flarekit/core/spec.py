@@ -17,6 +17,9 @@ Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Spacing = Positive | Literal["scan", "fit"]
+Profile = Literal["exact", "fast"]
+_BODY_HU = -300.0  # skin and fat, not air
+_BODY_MARGIN_MM = 10.0
 
 
 class _Facts(BaseModel):
@@ -122,6 +125,7 @@ class Grid(_Facts):
             from linearly resampled logits (smoother outlines).
         mirror_axes: axes (0 is Z) over whose flips, and their combinations, predictions are
             averaged; none is fastest.
+        image_order: of the splines that bring intensities to this grid; 1 is linear, and fastest.
     """
 
     spacing_mm_ZYX: tuple[Spacing, Spacing, Spacing]
@@ -132,6 +136,7 @@ class Grid(_Facts):
     sums: Literal["fp32", "fp16"] = "fp32"
     decide: Literal["network", "scan"] = "network"
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
+    image_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
 
     @model_validator(mode="after")
     def _three_axes(self) -> Grid:
@@ -170,6 +175,18 @@ class Nnunet(_Facts):
         return self
 
 
+class Fast(_Facts):
+    """How the `fast` profile differs from the facts as they stand; see `PredictorSpec.under`.
+
+    Attributes:
+        step: distance between tiles as a fraction of the tile.
+        decide: where the argmax is taken, on the `network`'s grid or on the `scan`'s.
+    """
+
+    step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.75
+    decide: Literal["network", "scan"] = "scan"
+
+
 class Rule(_Facts):
     """A post-processing rule: its name in `flarekit.postprocess`, labels (by name) and value."""
 
@@ -193,6 +210,7 @@ class PredictorSpec(_Facts):
         labels: label name -> value in the mask, 1..255; background is 0 and not listed. The
             network's class k is the k-th label in order of value, class 0 the background.
         nnunet: present where the scan is prepared exactly as nnU-Net does.
+        fast: what the fast profile may change.
         ensemble: further weights of the same architecture; logits are averaged over all.
         provenance: where the weights come from (data, licence, command, date), for the card.
     """
@@ -205,6 +223,7 @@ class PredictorSpec(_Facts):
     crop: BodyCrop | NonzeroCrop | None = None
     grid: Grid
     nnunet: Nnunet | None = None
+    fast: Fast = Fast()
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
     weights: Weights
@@ -227,6 +246,25 @@ class PredictorSpec(_Facts):
         if self.nnunet is not None and self.nnunet.region_values:
             return self.nnunet.region_values
         return (0, *sorted(self.labels.values()))
+
+    def under(self, profile: Profile) -> PredictorSpec:
+        """Return the facts that a profile runs.
+
+        `exact` is nnU-Net's arithmetic: cubic splines for intensities, labels decided on the scan's
+        grid, every tile and flip that the facts name. `fast` resamples once, linearly, takes the
+        step of `fast`, no flips, and looks at the body only.
+        """
+        if profile == "exact":
+            exact = {"image_order": 3, "decide": "scan"} if self.nnunet is None else {}
+            return self.model_copy(update={"grid": self.grid.model_copy(update=exact)})
+        grid = {"step": self.fast.step, "decide": self.fast.decide, "mirror_axes": ()}
+        changes: dict[str, Any] = {"grid": self.grid.model_copy(update={**grid, "sums": "fp32"})}
+        if self.nnunet is not None:
+            linear = {"image_order": 1, "image_order_z": 1, "logits_order": 1, "logits_order_z": 1}
+            changes["nnunet"] = self.nnunet.model_copy(update=linear)
+            if isinstance(self.channels[0].intensity, Window):
+                changes["crop"] = BodyCrop(threshold=_BODY_HU, margin_mm=_BODY_MARGIN_MM)
+        return self.model_copy(update=changes)
 
 
 @dataclass(frozen=True, kw_only=True)

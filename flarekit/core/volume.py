@@ -52,13 +52,13 @@ class Volume:
     """One channel of one case, in the order the file stores it.
 
     Attributes:
-        voxels_ZYX: float32, finite.
+        voxels_ZYX: float32, or the integers of the file where nothing scales them; finite.
         geometry: where the voxels lie.
         path: the file, for messages.
         warnings: what was odd about the file and how it was taken.
     """
 
-    voxels_ZYX: NDArray[np.float32]
+    voxels_ZYX: NDArray[np.float32] | NDArray[np.integer[Any]]
     geometry: Geometry
     path: Path
     warnings: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """Engines by name: the file `flarekit/engine/x.py` is the engine `x`.
 
-Each such file defines `create(build_networks, grid, *, class_count, device, precision) -> Engine`.
+Each such file defines `create(networks, grid, *, class_count, device, precision, memory_mib)`.
 """
 
 from __future__ import annotations
@@ -8,22 +8,36 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import UsageError
+from flarekit.core.errors import PredictorError, UsageError
 from flarekit.core.spec import Grid
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PRECISIONS", "Engine", "EngineFacts", "Precision", "TileProgress", "create", "names"]
+    from flarekit.engine._window import Sweep
+
+__all__ = [
+    "PRECISIONS",
+    "Effort",
+    "Engine",
+    "EngineFacts",
+    "Networks",
+    "Precision",
+    "TileProgress",
+    "create",
+    "names",
+]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+_GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 TileProgress = Callable[[int, int], None]  # tiles done, tiles in all
 
 
@@ -44,34 +58,95 @@ class EngineFacts:
     precision: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is spent on a voxel.
+
+    Attributes:
+        step: distance between tiles as a fraction of the tile, in (0, 1].
+        mirror_axes: axes (0 is Z) over whose flips, and their combinations, is averaged.
+    """
+
+    step: float
+    mirror_axes: tuple[int, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """How often every tile is run."""
+        return 1 << len(self.mirror_axes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks that an engine runs as one; their logits are averaged.
+
+    Attributes:
+        build: makes them with their trained weights, on the CPU, in PyTorch.
+        channels: of their input.
+        identity: tells these weights and this architecture from any other.
+        folders: where compiled artefacts may lie.
+        keep: where new ones go; nowhere where None.
+    """
+
+    build: Callable[[], Sequence[nn.Module]]
+    channels: int
+    identity: str
+    folders: tuple[Path, ...] = ()
+    keep: Path | None = None
+
+
 class Engine(Protocol):
-    """Runs one network, or several as one, over volumes of any size."""
+    """Runs networks over volumes of any size.
+
+    Attributes:
+        notes: what had to be done with less than was asked for, in words, in order.
+        one_time_s: time spent on what later runs find ready (compiling).
+    """
+
+    notes: list[str]
+    one_time_s: float
 
     @property
     def facts(self) -> EngineFacts:
         """What computes."""
         ...
 
-    def predict(
-        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
-    ) -> NDArray[np.uint8]:
-        """Return the class index of every voxel, (Z, Y, X).
+    def sweep(
+        self,
+        tensor_CZYX: NDArray[np.float32],
+        *,
+        effort: Effort | None = None,
+        needed_ZYX: NDArray[np.bool_] | None = None,
+        deadline: float | None = None,
+        progress: TileProgress = ...,
+    ) -> Sweep:
+        """Start a pass over a volume; iterate it for slabs of ascending Z.
 
         Args:
             tensor_CZYX: float32 on the network's grid, any size.
-            progress: called after every batch of tiles.
+            effort: the grid's own step and flips where None.
+            needed_ZYX: tiles without any such voxel are left out: their voxels are background.
+            deadline: of `time.monotonic`; tiles first stand further apart, then are left out, so
+                that it is kept.
+            progress: called after every tile.
         """
         ...
 
-    def logits(
-        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
-    ) -> NDArray[np.float32]:
-        """Return the mean logits of every voxel, (K, Z, Y, X): for those who resample them.
+    def count_tiles(
+        self,
+        shape_ZYX: tuple[int, int, int],
+        step: float,
+        needed_ZYX: NDArray[np.bool_] | None = None,
+    ) -> int:
+        """Return how many tiles a sweep would run, flips not counted."""
+        ...
 
-        Args:
-            tensor_CZYX: float32 on the network's grid, any size.
-            progress: called after every batch of tiles.
-        """
+    def seconds_per_tile(self, channels: int) -> float:
+        """Run two blank tiles and return the time of the second, in seconds."""
+        ...
+
+    def release(self) -> None:
+        """Give back what a device holds between cases."""
         ...
 
 
@@ -83,33 +158,65 @@ def names() -> tuple[str, ...]:
 
 def create(
     name: str,
-    build_networks: Callable[[], Sequence[nn.Module]],
+    networks: Networks,
     grid: Grid,
     *,
     class_count: int,
     device: str = "auto",
     precision: Precision = "auto",
+    memory_mib: float | None = None,
 ) -> Engine:
     """Get an engine ready to predict.
 
     Args:
-        name: one of `names()`.
-        build_networks: makes the networks with their trained weights, on the CPU; the logits of
-            several are averaged.
+        name: one of `names()`, or `auto`: OpenVINO on a CPU where it is installed, else torch.
+        networks: what to run.
         grid: tile and step of the sliding window.
         class_count: classes of the network, background included.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: of the network's arithmetic; `auto` takes what the device is fastest at.
+        memory_mib: what may be in use on a CUDA device, the driver's share included.
 
     Raises:
         UsageError: no such engine.
         DeviceError: the device or the precision is not available.
         PredictorError: the network cannot be built.
     """
+    if name == "auto":
+        name = choose_engine(device)
     if name not in names():
-        raise UsageError(f"no engine {name!r}", fix=f"known: {', '.join(names())}")
+        raise UsageError(f"no engine {name!r}", fix=f"known: auto, {', '.join(names())}")
     module = import_module(f"flarekit.engine.{name}")
     engine: Engine = module.create(
-        build_networks, grid, class_count=class_count, device=device, precision=precision
+        networks,
+        grid,
+        class_count=class_count,
+        device=device,
+        precision=precision,
+        memory_mib=memory_mib,
     )
     return engine
+
+
+def choose_engine(device: str) -> str:
+    """Return the engine that `auto` means for a device request.
+
+    A driver is looked for without importing torch, which takes a second.
+    """
+    may_be_cuda = device.startswith("cuda") or (
+        device == "auto" and any(Path(node).exists() for node in _GPU_NODES)
+    )
+    return "openvino" if not may_be_cuda and find_spec("openvino") is not None else "torch"
+
+
+def check_class_count(given: int, expected: int) -> None:
+    """Compare the network's classes with the labels.
+
+    Raises:
+        PredictorError: they differ.
+    """
+    if given != expected:
+        raise PredictorError(
+            f"the network gives {given} classes, the labels need {expected}",
+            fix="make labels and num_classes agree (background counts)",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,16 @@ def tile_starts(size: int, tile: int, step: float) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TileRow:
-    """The tiles that start at one Z: `depth` slices deep, at each (Y, X) of `places`."""
+    """The tiles that start at one Z: `depth` slices deep, at each (Y, X) of `places`.
+
+    Attributes:
+        empty: tiles of the row that are left out, since nothing in them is needed.
+    """
 
     z: int
     depth: int
     places: tuple[tuple[int, int], ...]
+    empty: int = 0
 
 
 def tile_rows(
@@ -60,6 +66,13 @@ def tile_rows(
         TileRow(z=z, depth=min(slices_at_once, shape_ZYX[0] - z), places=places)
         for z in range(0, shape_ZYX[0], slices_at_once)
     ]
+
+
+def window_weights(
+    tile_ZYX: tuple[int, int, int], weighting: Literal["gaussian", "uniform"]
+) -> NDArray[np.float32]:
+    """Return how much each voxel of a tile counts."""
+    return np.ones(tile_ZYX, np.float32) if weighting == "uniform" else gaussian_weights(tile_ZYX)
 
 
 def gaussian_weights(tile_ZYX: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -5,42 +5,53 @@ Shape letters: B tiles (or slices) in a batch, C channels, K classes, Z Y X orie
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, combinations
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
-from flarekit.core.errors import DeviceError, PredictorError
+from flarekit.core.errors import DeviceError
 from flarekit.core.spec import Grid
-from flarekit.engine import EngineFacts, Precision, TileProgress
-from flarekit.engine._tiles import TileRow, gaussian_weights, tile_rows
+from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
+from flarekit.engine._cpu import cpu_has_bf16, cpu_name
+from flarekit.engine._tiles import TileRow, window_weights
+from flarekit.engine._window import Place, Sums, WindowEngine
+
+_LOG = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BATCH_VOXELS = (
-    2**20
-)  # voxels per batch on a CUDA device; a CPU gains nothing from batches of tiles
+# voxels per batch on a CUDA device; a CPU gains nothing from batches of tiles
+_BATCH_VOXELS = 2**20
 _SLICES_AT_ONCE = {"cpu": 4, "cuda": 16}  # of a 2D network
 
 
 def create(
-    build_networks: Callable[[], Sequence[nn.Module]],
+    networks: Networks,
     grid: Grid,
     *,
     class_count: int,
     device: str,
     precision: Precision,
+    memory_mib: float | None = None,
 ) -> TorchEngine:
-    """Build the networks and move them to the device; see `flarekit.engine.create`."""
+    """Build the networks; see `flarekit.engine.create`. They go to the device when first used."""
     chosen = choose_device(device)
     exact = choose_precision(precision, chosen)
-    networks = [network.eval().requires_grad_(False).to(chosen) for network in build_networks()]
-    return TorchEngine(networks, grid, class_count=class_count, device=chosen, precision=exact)
+    built = [network.eval().requires_grad_(False) for network in networks.build()]
+    return TorchEngine(
+        built,
+        grid,
+        class_count=class_count,
+        device=chosen,
+        precision=exact,
+        memory_mib=memory_mib,
+    )
 
 
 def choose_device(request: str) -> torch.device:
@@ -85,7 +96,7 @@ def choose_precision(request: Precision, device: torch.device) -> str:
     if request == "auto":
         if device.type == "cuda":
             return "fp16"
-        return "bf16" if _cpu_has_bf16() else "fp32"
+        return "bf16" if cpu_has_bf16() else "fp32"
     if request == "fp16" and device.type == "cpu":
         raise DeviceError("fp16 is not available on the CPU", fix="use --precision bf16 or fp32")
     if request == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -96,7 +107,7 @@ def choose_precision(request: Precision, device: torch.device) -> str:
     return request
 
 
-class TorchEngine:
+class TorchEngine(WindowEngine):
     """Networks, a device and a window; create it once, predict many volumes."""
 
     def __init__(
@@ -107,136 +118,214 @@ class TorchEngine:
         class_count: int,
         device: torch.device,
         precision: str,
+        memory_mib: float | None = None,
     ) -> None:
-        self._networks = networks
-        self._flips = _flips(grid.mirror_axes)
-        self._grid = grid
+        super().__init__()
+        self.grid = grid
+        self.slices_at_once = _SLICES_AT_ONCE[device.type]
+        self._networks = list(networks)
         self._class_count = class_count
         self._device = device
         self._dtype = _DTYPES[precision]
-        weights = gaussian_weights(grid.tile_ZYX)
-        if grid.weighting == "uniform":
-            weights[:] = 1
+        self._memory_mib = memory_mib
+        self._started = False
         self._sums_dtype = _DTYPES[grid.sums]
-        self._weights = _representable(torch.from_numpy(weights), self._sums_dtype).to(device)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+        weights = torch.from_numpy(window_weights(grid.tile_ZYX, grid.weighting))
+        self._weights = _representable(weights, self._sums_dtype)
+        self._sums_device = device
+        voxels = grid.tile_ZYX[1] * grid.tile_ZYX[2] * max(grid.tile_ZYX[0], self.slices_at_once)
+        self._batch = max(1, _BATCH_VOXELS // voxels) if device.type == "cuda" else 1
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         self.facts = EngineFacts(
             engine="torch", device=str(device), device_name=name, precision=precision
         )
 
-    @torch.inference_mode()
-    def predict(
-        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
-    ) -> NDArray[np.uint8]:
-        """Return the class index of every voxel; see `flarekit.engine.Engine`.
+    @contextmanager
+    def sums(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[TorchSums]:
+        """Give zeros for the weighted logits of every class and, last, for the weights."""
+        self._start()
+        shape = (self._class_count + 1, depth, *size_YX)
+        with torch.inference_mode():
+            try:
+                slab = torch.zeros(shape, dtype=self._sums_dtype, device=self._sums_device)
+            except torch.OutOfMemoryError:
+                self._add_up_on_the_host("the slab of logits does not fit")
+                slab = torch.zeros(shape, dtype=self._sums_dtype)
+        yield TorchSums(slab_KZYX=slab, weights_ZYX=self._weights.to(slab.device))
 
-        The weights of the tiles over a voxel are the same for all classes, so the weighted sum
-        decides without being divided by them.
+    def tiles(
+        self,
+        image_CZYX: NDArray[np.float32],
+        row: TileRow,
+        places: Iterable[Place],
+        flips: Sequence[Sequence[int]],
+        sums: Sums,
+    ) -> Iterator[tuple[Place, torch.Tensor]]:
+        """Yield the logits of each tile; see `WindowEngine.tiles`.
+
+        Where the device's memory runs out, batches are halved, then sums move to the host.
         """
-        _, *shape_ZYX = tensor_CZYX.shape
-        classes = np.empty(shape_ZYX, np.uint8)
-        for where, sums_KZYX in self._decided(tensor_CZYX, progress):
-            classes[where] = sums_KZYX[:-1].argmax(dim=0).to(torch.uint8).cpu().numpy()
-        return classes
+        ahead, waiting = iter(places), list[Place]()
+        while True:
+            while len(waiting) < self._batch and (place := next(ahead, None)) is not None:
+                waiting.append(place)
+            if not waiting:
+                return
+            batch = waiting[: self._batch]
+            try:
+                logits_BKZYX = self._batch_logits(image_CZYX, row, batch, flips)
+            except torch.OutOfMemoryError as error:
+                self._ask_for_less(error, sums)
+                continue
+            del waiting[: len(batch)]
+            yield from zip(batch, logits_BKZYX, strict=True)
 
     @torch.inference_mode()
-    def logits(
-        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
-    ) -> NDArray[np.float32]:
-        """Return the mean logits of every voxel; see `flarekit.engine.Engine`."""
-        _, *shape_ZYX = tensor_CZYX.shape
-        logits = np.empty((self._class_count, *shape_ZYX), np.float32)
-        for where, sums_KZYX in self._decided(tensor_CZYX, progress):
-            logits[:, where] = (sums_KZYX[:-1] / sums_KZYX[-1:]).float().cpu().numpy()
-        return logits
-
-    def _decided(
-        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield slices that no later tile covers, with their weighted logits and the weights.
-
-        Logits are summed in a slab one tile thick: when the window moves on in Z, what is decided
-        leaves the slab.
-        """
-        image = _padded(torch.from_numpy(tensor_CZYX), self._grid.tile_ZYX)
-        shape_ZYX = (image.shape[1], image.shape[2], image.shape[3])
-        _, size_Z, size_Y, size_X = tensor_CZYX.shape
-        rows = tile_rows(
-            shape_ZYX,
-            self._grid.tile_ZYX,
-            self._grid.step,
-            slices_at_once=_SLICES_AT_ONCE[self._device.type],
-        )
-        ends = [row.z for row in rows[1:]] + [shape_ZYX[0]]
-        slab = self._empty_slab(shape_ZYX, rows[0].depth)
-        total, done = sum(len(row.places) for row in rows), 0
-        for row, end in zip(rows, ends, strict=True):
-            for places in self._batches(row):
-                self._add(slab, self._tile_logits(image, row, places), places)
-                done += len(places)
-                progress(done, total)
-            end_inside = min(end, size_Z)
-            yield slice(row.z, end_inside), slab[:, : end_inside - row.z, :size_Y, :size_X]
-            _move_on(slab, end - row.z)
-
-    def _empty_slab(self, shape_ZYX: tuple[int, int, int], depth: int) -> torch.Tensor:
-        """Return zeros for the weighted logits of every class and, last, for the weights."""
-        shape = (self._class_count + 1, depth, *shape_ZYX[1:])
-        return torch.zeros(shape, dtype=self._sums_dtype, device=self._device)
-
-    def _batches(self, row: TileRow) -> list[tuple[tuple[int, int], ...]]:
-        voxels = row.depth * self._grid.tile_ZYX[1] * self._grid.tile_ZYX[2]
-        size = max(1, _BATCH_VOXELS // voxels) if self._device.type == "cuda" else 1
-        return [row.places[first : first + size] for first in range(0, len(row.places), size)]
-
-    def _tile_logits(
-        self, image_CZYX: torch.Tensor, row: TileRow, places: tuple[tuple[int, int], ...]
+    def _batch_logits(
+        self,
+        image_CZYX: NDArray[np.float32],
+        row: TileRow,
+        places: Sequence[Place],
+        flips: Sequence[Sequence[int]],
     ) -> torch.Tensor:
-        _, height, width = self._grid.tile_ZYX
-        slab_CZYX = image_CZYX[:, row.z : row.z + row.depth]
-        tiles = [slab_CZYX[:, :, y : y + height, x : x + width] for y, x in places]
-        batch_BCZYX = torch.stack(tiles).to(self._device, non_blocking=True)
+        _, height, width = self.grid.tile_ZYX
+        slab_CZYX = torch.from_numpy(image_CZYX[:, row.z : row.z + row.depth])
+        tiles = torch.stack([slab_CZYX[:, :, y : y + height, x : x + width] for y, x in places])
+        if self._device.type == "cuda":
+            tiles = tiles.pin_memory()
+        batch_BCZYX = tiles.to(self._device, non_blocking=True)
         logits = torch.zeros((), device=self._device)
         for network in self._networks:
-            for flip in self._flips:
-                logits = logits + self._run(network, batch_BCZYX.flip(flip)).flip(flip)
-        logits = logits / (len(self._networks) * len(self._flips))
-        if logits.shape[1] != self._class_count:
-            raise PredictorError(
-                f"the network gives {logits.shape[1]} classes, the labels need {self._class_count}",
-                fix="make labels and num_classes agree (background counts)",
-            )
-        if not bool(logits.sum().isfinite()):
-            raise DeviceError(
-                f"the network's output is not finite in {self.facts.precision}",
-                fix="use --precision fp32",
-            )
+            for flip in flips:
+                axes = [axis + 2 for axis in flip]
+                logits = logits + self._run(network, batch_BCZYX.flip(axes)).flip(axes)
+        logits = logits / (len(self._networks) * len(flips))
+        check_class_count(logits.shape[1], self._class_count)
         return logits
 
     def _run(self, network: nn.Module, batch_BCZYX: torch.Tensor) -> torch.Tensor:
         enabled = self._dtype != torch.float32
         with torch.autocast(self._device.type, self._dtype, enabled=enabled):
-            if self._grid.tile_ZYX[0] > 1:
-                logits: torch.Tensor = network(batch_BCZYX)
+            if self.grid.tile_ZYX[0] > 1:
+                layout = torch.channels_last_3d if enabled else torch.contiguous_format
+                logits: torch.Tensor = network(batch_BCZYX.contiguous(memory_format=layout))
             else:  # slices of all tiles become one batch of 2D images
                 flat = network(batch_BCZYX.transpose(1, 2).flatten(0, 1))
                 logits = flat.unflatten(0, (len(batch_BCZYX), -1)).transpose(1, 2)
         return logits.float()
 
-    def _add(
-        self,
-        slab_KZYX: torch.Tensor,
-        logits_BKZYX: torch.Tensor,
-        places: tuple[tuple[int, int], ...],
-    ) -> None:
-        depth, height, width = logits_BKZYX.shape[2:]
-        for logits_KZYX, (y, x) in zip(logits_BKZYX, places, strict=True):
-            part = slab_KZYX[:, :depth, y : y + height, x : x + width]
-            if self._sums_dtype == torch.float32:
-                part[:-1].addcmul_(logits_KZYX, self._weights)
-            else:
-                part[:-1] += logits_KZYX * self._weights
-            part[-1] += self._weights
+    def _start(self) -> None:
+        """Move the networks to the device: not before they are needed, so that it idles less."""
+        if self._started:
+            return
+        if self._device.type == "cuda" and self._memory_mib is not None:
+            _cap_memory(self._device, self._memory_mib)
+        for network in self._networks:
+            network.to(self._device)
+            if self._dtype != torch.float32 and self.grid.tile_ZYX[0] > 1:
+                network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._started = True
+
+    def _ask_for_less(self, error: torch.OutOfMemoryError, sums: Sums) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._batch > 1:
+            self._batch //= 2
+            note = f"out of memory: batches of {self._batch} tiles from here on"
+            _LOG.warning(note)
+            self.notes.append(note)
+        elif self._sums_device.type != "cpu":
+            self._add_up_on_the_host("one tile at a time does not fit beside the sums")
+            assert isinstance(sums, TorchSums)
+            sums.to(self._sums_device)
+        else:
+            raise DeviceError(
+                f"{self.facts.device_name} has no room for a single tile: {error}",
+                fix="raise --gpu-memory-budget, use --precision fp16, or run on --device cpu",
+            ) from error
+
+    def _add_up_on_the_host(self, why: str) -> None:
+        note = f"out of memory ({why}): logits are added up on the host from here on"
+        _LOG.warning(note)
+        self.notes.append(note)
+        self._sums_device = torch.device("cpu")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def release(self) -> None:
+        """Give cached device memory back: every second of it counts in the ranking's area."""
+        if self._device.type == "cuda" and self._started:
+            torch.cuda.empty_cache()
+
+
+@dataclass
+class TorchSums:
+    """Weighted logits of every class and, last, the weights; see `flarekit.engine._window.Sums`."""
+
+    slab_KZYX: torch.Tensor
+    weights_ZYX: torch.Tensor
+
+    @torch.inference_mode()
+    def add(self, logits_KZYX: torch.Tensor, place: Place) -> None:
+        """Add one tile's logits, times the window's weights, at its (Y, X)."""
+        (y, x), (depth, height, width) = place, logits_KZYX.shape[1:]
+        logits_KZYX = logits_KZYX.to(self.slab_KZYX.device)
+        part = self.slab_KZYX[:, :depth, y : y + height, x : x + width]
+        if part.dtype == torch.float32:
+            part[:-1].addcmul_(logits_KZYX, self.weights_ZYX)
+        else:
+            part[:-1] += logits_KZYX * self.weights_ZYX
+        part[-1] += self.weights_ZYX
+
+    @torch.inference_mode()
+    def classes(self, count: int, size_YX: Place) -> NDArray[np.uint8]:
+        """Return the class index of the first slices' voxels."""
+        sums_KZYX = self.slab_KZYX[:-1, :count, : size_YX[0], : size_YX[1]]
+        classes: NDArray[np.uint8] = sums_KZYX.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return classes
+
+    @torch.inference_mode()
+    def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
+        """Return the mean logits of the first slices, (K, count, Y, X)."""
+        part = self.slab_KZYX[:, :count, : size_YX[0], : size_YX[1]]
+        mean = part[:-1] / (part[-1:] + (part[-1:] == 0))
+        logits: NDArray[np.float32] = mean.float().cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def finite(self, count: int) -> bool:
+        """Return whether every sum in the first slices is a number."""
+        return bool(self.slab_KZYX[:, :count].sum(dtype=torch.float32).isfinite())
+
+    @torch.inference_mode()
+    def move_on(self, count: int) -> None:
+        """Drop the first slices; zeros follow at the end."""
+        keep = max(0, self.slab_KZYX.shape[1] - count)
+        self.slab_KZYX[:, :keep] = self.slab_KZYX[:, count : count + keep].clone()
+        self.slab_KZYX[:, keep:] = 0
+
+    def to(self, device: torch.device) -> None:
+        """Move to another device."""
+        self.slab_KZYX = self.slab_KZYX.to(device)
+        self.weights_ZYX = self.weights_ZYX.to(device)
+
+
+def _cap_memory(device: torch.device, budget_mib: float) -> None:
+    """Let this process have what the budget leaves of the device, all other use counted in.
+
+    Raises:
+        DeviceError: the driver and other processes already use all of it.
+    """
+    torch.zeros(1, device=device)  # the context takes its share first
+    free, total = torch.cuda.mem_get_info(device)
+    others_mib = (total - free - torch.cuda.memory_reserved(device)) / 2**20
+    if others_mib >= budget_mib:
+        raise DeviceError(
+            f"{others_mib:.0f} MiB of {device} are in use before any tile ran; the budget is "
+            f"{budget_mib:.0f} MiB",
+            fix="raise --gpu-memory-budget, or choose another device",
+        )
+    torch.cuda.set_per_process_memory_fraction((budget_mib - others_mib) * 2**20 / total, device)
 
 
 def _representable(weights_ZYX: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -249,44 +338,3 @@ def _representable(weights_ZYX: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     scaled = (10 * weights_ZYX).to(dtype)
     scaled[scaled == 0] = scaled[scaled > 0].min()
     return scaled
-
-
-def _flips(mirror_axes: tuple[int, ...]) -> list[list[int]]:
-    """Return the axes of (B, C, Z, Y, X) to flip for every combination, none first."""
-    axes = sorted({axis + 2 for axis in mirror_axes})
-    counts = range(len(axes) + 1)
-    return [list(some) for some in chain.from_iterable(combinations(axes, n) for n in counts)]
-
-
-def _padded(image_CZYX: torch.Tensor, tile_ZYX: tuple[int, int, int]) -> torch.Tensor:
-    """Pad at the far ends to one tile at least, with the lowest value of each channel."""
-    missing = [
-        max(0, tile - size) for tile, size in zip(tile_ZYX, image_CZYX.shape[1:], strict=True)
-    ]
-    if not any(missing):
-        return image_CZYX
-    sides = [side for n in reversed(missing) for side in (0, n)]
-    return torch.stack(
-        [functional.pad(channel, sides, value=float(channel.min())) for channel in image_CZYX]
-    )
-
-
-def _move_on(slab_KZYX: torch.Tensor, decided: int) -> None:
-    """Drop the slab's first slices: the rest moves to the front, zeros follow."""
-    keep = max(0, slab_KZYX.shape[1] - decided)
-    slab_KZYX[:, :keep] = slab_KZYX[:, decided : decided + keep].clone()
-    slab_KZYX[:, keep:] = 0
-
-
-def _cpu_has_bf16() -> bool:
-    return "avx512_bf16" in _cpu_info() or "amx_bf16" in _cpu_info()
-
-
-def _cpu_name() -> str:
-    match = re.search(r"^model name\s*:\s*(.+)$", _cpu_info(), re.MULTILINE)
-    return match[1].strip() if match else "CPU"
-
-
-def _cpu_info() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

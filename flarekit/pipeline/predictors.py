@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,12 +21,14 @@ from flarekit.core.errors import (
 )
 from flarekit.core.files import sha256_of
 from flarekit.core.spec import PredictorFolder, Weights, read_spec
+from flarekit.engine import Networks
 
 if TYPE_CHECKING:
     from torch import nn
 
 HashState = Literal["ok", "missing", "wrong"]
 FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
+CACHE_VARIABLE = "FLAREKIT_CACHE"
 
 
 def weight_folders() -> list[Path]:
@@ -97,6 +101,44 @@ def hash_state(predictor: PredictorFolder) -> HashState:
     return next((state for state in ("missing", "wrong") if state in states), "ok")
 
 
+def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Networks:
+    """Return what an engine needs of a predictor; the weights are checked, not yet loaded.
+
+    Compiled networks lie beside the weights, or in `FLAREKIT_CACHE` (`~/.cache/flarekit`).
+
+    Args:
+        predictor: from `find_predictor`.
+        keep: where newly compiled networks go; the cache where None.
+
+    Raises:
+        WeightsMissingError, WeightsHashError: as in `build_networks`.
+    """
+    for path, facts in predictor.members.items():
+        _check(path, facts)
+    spec = predictor.spec
+    weights = [facts.sha256 for facts in predictor.members.values()]
+    return Networks(
+        build=partial(build_networks, predictor),
+        channels=len(spec.channels),
+        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights]),
+        folders=(compiled_folder(predictor), cache_folder()),
+        keep=keep or cache_folder(),
+    )
+
+
+def compiled_folder(predictor: PredictorFolder) -> Path:
+    """Return where compiled networks lie beside the weights: what an image is built with."""
+    return predictor.folder / "compiled"
+
+
+def cache_folder() -> Path:
+    """Return where what was made for this machine is kept."""
+    own = os.environ.get(CACHE_VARIABLE)
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flarekit"
+
+
 def build_networks(predictor: PredictorFolder) -> list[nn.Module]:
     """Build the predictor's networks with their trained weights, on the CPU; most have one.
 
@@ -107,7 +149,7 @@ def build_networks(predictor: PredictorFolder) -> list[nn.Module]:
     return [_build(predictor, path, facts) for path, facts in predictor.members.items()]
 
 
-def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
+def _check(path: Path, facts: Weights) -> None:
     state = _state(path, facts.sha256)
     if state == "missing":
         raise WeightsMissingError(
@@ -119,6 +161,10 @@ def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
             f"{path}: is not the file that predictor.toml describes (SHA-256)",
             fix="fetch it again, or export the predictor again",
         )
+
+
+def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
+    _check(path, facts)
     architecture = predictor.spec.architecture
     network = models.create(architecture.name, **architecture.arguments)
     count = sum(parameter.numel() for parameter in network.parameters())

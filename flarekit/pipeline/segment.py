@@ -1,31 +1,34 @@
-"""A folder of scans in, a folder of masks out; one failed case never takes the others along."""
+"""A folder of scans in, a folder of masks out; one failed case never takes the others along.
+
+While a case computes, the next one is read and prepared; the engine starts while the first one is.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flarekit import conventions, engine
 from flarekit.conventions import Case, Convention
+from flarekit.core.budget import Budget, container_memory_mib
 from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
-from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.engine import Engine, Precision
-from flarekit.pipeline.predictors import build_networks
-from flarekit.postprocess import apply_rules
-from flarekit.preprocess import Prepared, prepare
+from flarekit.core.spec import PredictorFolder, PredictorSpec, Profile
+from flarekit.engine import Precision
+from flarekit.pipeline.case import Clock, ReadyCase, Stages, make_ready, segment_case
+from flarekit.pipeline.plan import TileTimer
+from flarekit.pipeline.predictors import networks_of
 
 _LOG = logging.getLogger(__name__)
+_AHEAD_MIB = 1024.0  # the next case is prepared beside this one where it takes no more
+_UNPACKED = 8  # bytes in memory per byte of a compressed scan, at most
 OnError = Literal["mask", "skip", "stop"]
 
 
@@ -64,42 +67,31 @@ class Options:
 
     Attributes:
         convention: its name; the predictor's own where None.
-        engine: its name.
+        profile: `fast`, or `exact` for nnU-Net's arithmetic.
+        engine: its name, or `auto`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: of the network's arithmetic.
-        mirroring: average over the flips that the predictor names, if any.
+        mirroring: average over the flips that the predictor names, if any (`exact` only).
+        time_budget_s: what a case may take; 0 for no limit, the convention's own where None
+            (`fast` only).
+        gpu_memory_budget_mib: likewise for memory in use on a GPU.
+        ram_budget_mib: memory of this process; the container's limit where None.
+        began: when the first case's time began, of `time.monotonic`; when the run starts if None.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
     """
 
     convention: str | None = None
-    engine: str = "torch"
+    profile: Profile = "fast"
+    engine: str = "auto"
     device: str = "auto"
     precision: Precision = "auto"
     mirroring: bool = True
+    time_budget_s: float | None = None
+    gpu_memory_budget_mib: float | None = None
+    ram_budget_mib: float | None = None
+    began: float | None = None
     on_error: OnError = "mask"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stages:
-    spec: PredictorSpec
-    convention: Convention
-    engine: Engine
-    output_dir: Path
-    progress: Progress
-
-
-@dataclass
-class _Clock:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
 def segment_folder(
@@ -128,60 +120,177 @@ def segment_folder(
         OutputError: the output folder cannot be made.
     """
     options, progress = options or Options(), progress or Silent()
-    clock = _Clock()
-    spec = predictor.spec
-    convention = conventions.get(options.convention or spec.convention)
+    began = time.monotonic() if options.began is None else options.began
+    clock = Clock()
+    name = options.convention or predictor.spec.convention
+    convention = conventions.get(name)
+    spec, budget = _spec(predictor.spec, options), _budget(name, options)
     cases = convention.find_cases(input_dir, len(spec.channels))
     make_folder(output_dir)
-    with clock.stage("load"):
-        compute = _start_engine(predictor, options)
-    facts = compute.facts
-    stages = _Stages(
-        spec=spec, convention=convention, engine=compute, output_dir=output_dir, progress=progress
-    )
-    records = []
-    for index, case in enumerate(cases):
-        progress.start_case(case.case_id, index, len(cases))
-        record = _guarded(case, stages, options.on_error)
-        records.append(record)
-        progress.end_case(record)
-        if record.error is not None and options.on_error == "stop":
-            break
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
+        starting = workers.submit(_start_engine, predictor, spec, options, budget, clock)
+        ahead = _Ahead(cases, convention, spec, budget, workers)
+        stages = _stages(starting, spec, convention, output_dir, progress)
+        records = _segment_all(cases, ahead, stages, options, budget, began, progress)
+    facts = stages.engine.facts
     return RunRecord(
         predictor=spec.name,
-        convention=options.convention or spec.convention,
+        convention=name,
+        profile=options.profile,
         engine=facts.engine,
         device=facts.device,
         device_name=facts.device_name,
         precision=facts.precision,
+        budget=budget,
         seconds=clock.seconds,
+        wall_s=time.monotonic() - began,
         cases=tuple(records),
         not_run=tuple(case.case_id for case in cases[len(records) :]),
     )
 
 
-def _start_engine(predictor: PredictorFolder, options: Options) -> Engine:
-    spec = predictor.spec
-    plain = spec.grid.model_copy(update={"mirror_axes": ()})
-    compute = engine.create(
-        options.engine,
-        partial(build_networks, predictor),
-        spec.grid if options.mirroring else plain,
-        class_count=len(spec.class_values),
-        device=options.device,
-        precision=options.precision,
+def _spec(spec: PredictorSpec, options: Options) -> PredictorSpec:
+    spec = spec.under(options.profile)
+    if options.mirroring:
+        return spec
+    return spec.model_copy(update={"grid": spec.grid.model_copy(update={"mirror_axes": ()})})
+
+
+def _budget(convention: str, options: Options) -> Budget:
+    """The convention's tolerances hold for `fast`; `exact` gives up nothing unless told to."""
+    own = conventions.budget_of(convention) if options.profile == "fast" else Budget()
+    ram_mib = options.ram_budget_mib
+    return Budget(
+        time_s=_chosen(options.time_budget_s, own.time_s),
+        gpu_memory_mib=_chosen(options.gpu_memory_budget_mib, own.gpu_memory_mib),
+        ram_mib=container_memory_mib() if ram_mib is None else _chosen(ram_mib, None),
     )
+
+
+def _chosen(asked: float | None, own: float | None) -> float | None:
+    return own if asked is None else asked or None
+
+
+def _start_engine(
+    predictor: PredictorFolder,
+    spec: PredictorSpec,
+    options: Options,
+    budget: Budget,
+    clock: Clock,
+) -> tuple[engine.Engine, TileTimer]:
+    with clock.stage("load"):
+        compute = engine.create(
+            options.engine,
+            networks_of(predictor),
+            spec.grid,
+            class_count=len(spec.class_values),
+            device=options.device,
+            precision=options.precision,
+            memory_mib=budget.gpu_memory_mib,
+        )
+        timer = TileTimer(engine=compute, channels=len(spec.channels))
+        if budget.time_s is not None and compute.facts.device == "cpu":
+            timer.measure()  # beside the reading of the first case: it costs no time
     facts = compute.facts
     where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
-    _LOG.info("predictor %s, engine %s", spec.name, where)
-    return compute
+    _LOG.info("predictor %s, profile %s, engine %s", spec.name, options.profile, where)
+    return compute, timer
 
 
-def _guarded(case: Case, stages: _Stages, on_error: OnError) -> CaseRecord:
+def _stages(
+    starting: Future[tuple[engine.Engine, TileTimer]],
+    spec: PredictorSpec,
+    convention: Convention,
+    output_dir: Path,
+    progress: Progress,
+) -> Stages:
+    compute, timer = starting.result()
+    return Stages(
+        spec=spec,
+        convention=convention,
+        engine=compute,
+        timer=timer,
+        output_dir=output_dir,
+        progress=progress.tiles,
+    )
+
+
+class _Ahead:
+    """Reads and prepares each case, the next one already while this one computes."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        convention: Convention,
+        spec: PredictorSpec,
+        budget: Budget,
+        workers: ThreadPoolExecutor,
+    ) -> None:
+        self._cases = cases
+        self._budget = budget
+        self._make_ready = partial(make_ready, convention=convention, spec=spec)
+        self._workers = workers
+        self._begun = {0: self._begin(0)}
+
+    def take(self, index: int) -> ReadyCase:
+        """Return a case that is ready, and begin with the one after it."""
+        future = self._begun.pop(index, None) or self._begin(index)
+        try:
+            return future.result()
+        finally:
+            following = index + 1
+            if following < len(self._cases) and _is_small(self._cases[following], self._budget):
+                self._begun[following] = self._begin(following)
+
+    def _begin(self, index: int) -> Future[ReadyCase]:
+        return self._workers.submit(self._make_ready, self._cases[index])
+
+
+def _is_small(case: Case, budget: Budget) -> bool:
+    files = (path.stat().st_size for path in case.channels if path.is_file())
+    most_mib = _AHEAD_MIB if budget.ram_mib is None else min(_AHEAD_MIB, budget.ram_mib / 4)
+    return sum(files) * _UNPACKED <= most_mib * 2**20
+
+
+def _segment_all(
+    cases: Sequence[Case],
+    ahead: _Ahead,
+    stages: Stages,
+    options: Options,
+    budget: Budget,
+    began: float,
+    progress: Progress,
+) -> list[CaseRecord]:
+    records: list[CaseRecord] = []
+    began += stages.engine.one_time_s  # later runs do not pay it, so that it is not traded for
+    for index, case in enumerate(cases):
+        progress.start_case(case.case_id, index, len(cases))
+        began = began if index == 0 else time.monotonic()
+        deadline = None if budget.time_s is None else began + budget.time_s
+        ready = partial(ahead.take, index)
+        record = _guarded(case, ready, stages, options.on_error, began=began, deadline=deadline)
+        records.append(record)
+        progress.end_case(record)
+        if record.error is not None and options.on_error == "stop":
+            break
+    return records
+
+
+def _guarded(
+    case: Case,
+    ready: Callable[[], ReadyCase],
+    stages: Stages,
+    on_error: OnError,
+    *,
+    began: float,
+    deadline: float | None,
+) -> CaseRecord:
     """Segment a case; whatever goes wrong becomes its record's error."""
-    clock = _Clock()
+    seconds: dict[str, float] = {}
     try:
-        return _segment(case, stages, clock)
+        at_hand = ready()
+        seconds = at_hand.clock.seconds
+        return segment_case(case, at_hand, stages, began=began, deadline=deadline)
     except FlarekitError as error:
         message, fix = error.message, error.fix
     except Exception as error:  # noqa: BLE001 - the other cases' masks must not be lost to any bug
@@ -195,46 +304,10 @@ def _guarded(case: Case, stages: _Stages, on_error: OnError) -> CaseRecord:
         except OutputError as error:
             message, fix = f"{message}; and {error.message}", error.fix
     return CaseRecord(
-        case_id=case.case_id, mask=mask, seconds=clock.seconds, error=message, fix=fix
+        case_id=case.case_id,
+        mask=mask,
+        seconds=seconds,
+        wall_s=time.monotonic() - began,
+        error=message,
+        fix=fix,
     )
-
-
-def _segment(case: Case, stages: _Stages, clock: _Clock) -> CaseRecord:
-    spec = stages.spec
-    with clock.stage("read"):
-        volumes = stages.convention.read_case(case)
-    warnings = tuple(f"{volume.path}: {note}" for volume in volumes for note in volume.warnings)
-    for warning in warnings:
-        _LOG.warning(warning)
-    with clock.stage("prepare"):
-        prepared = prepare(volumes, spec)
-    stored = (_by_classes if prepared.restore_logits is None else _by_logits)(
-        prepared, stages, clock
-    )
-    with clock.stage("write"):
-        mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
-    return CaseRecord(case_id=case.case_id, mask=mask, seconds=clock.seconds, warnings=warnings)
-
-
-def _by_classes(prepared: Prepared, stages: _Stages, clock: _Clock) -> NDArray[np.uint8]:
-    """Decide on the network's grid: fast, and no float volume per class ever exists."""
-    spec = stages.spec
-    with clock.stage("tiles"):
-        classes = stages.engine.predict(prepared.tensor_CZYX, stages.progress.tiles)
-    with clock.stage("rules"):
-        label_map = np.array(spec.class_values, np.uint8)[classes]
-        label_map = apply_rules(label_map, spec.rules, spec.labels, voxel_ml=prepared.voxel_ml)
-    with clock.stage("restore"):
-        return prepared.restore(label_map)
-
-
-def _by_logits(prepared: Prepared, stages: _Stages, clock: _Clock) -> NDArray[np.uint8]:
-    """Decide on the scan's grid, from resampled logits: nnU-Net's way."""
-    spec = stages.spec
-    assert prepared.restore_logits is not None
-    with clock.stage("tiles"):
-        logits = stages.engine.logits(prepared.tensor_CZYX, stages.progress.tiles)
-    with clock.stage("restore"):
-        stored = prepared.restore_logits(logits, np.array(spec.class_values, np.uint8))
-    with clock.stage("rules"):
-        return apply_rules(stored, spec.rules, spec.labels, voxel_ml=prepared.stored_voxel_ml)

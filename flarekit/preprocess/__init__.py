@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
-from flarekit.core.spec import BodyCrop, Intensity, PredictorSpec, SliceZScore
+from flarekit.core.spec import BodyCrop, Channel, PredictorSpec, SliceZScore
 from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm, orientation_of
-from flarekit.preprocess.crop import body_box, nonzero_box, nonzero_mask
-from flarekit.preprocess.intensity import normalise, normalise_slices
-from flarekit.preprocess.nnunet import prepare_nnunet
-from flarekit.preprocess.prepared import Prepared, check_label_map, check_logits
-from flarekit.preprocess.resample import (
-    Shape,
-    argmax_resampled,
-    resample_linear,
-    resample_nearest,
-    resampled_shape,
-    target_spacing,
-)
+from flarekit.preprocess.crop import Body, find_body, nonzero_box, nonzero_mask
+from flarekit.preprocess.intensity import Voxels, normalise_slices, normaliser
+from flarekit.preprocess.nnunet import padding_to, separate_axis, spline_orders
+from flarekit.preprocess.prepared import Prepared
+from flarekit.preprocess.resample import Shape, resampled_shape, target_spacing
+from flarekit.preprocess.route import Box, Route
 
 __all__ = ["Prepared", "prepare"]
 
@@ -49,94 +42,104 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
             fix="give one file per channel, or choose another predictor",
         )
     geometry = _shared_geometry(volumes)
-    if spec.nnunet is not None:
-        return prepare_nnunet(volumes, spec, spec.nnunet)
-    orientation = orientation_of(geometry.affine, spec.grid.axes)
+    orientation = _orientation(geometry, spec)
     spacing_mm = orientation.apply_to_axes(geometry.spacing_mm_ZYX)
     oriented = [orientation.apply(volume.voxels_ZYX) for volume in volumes]
-    box = _box(oriented, spacing_mm, spec)
-    cropped: Shape = oriented[0][box].shape
-    target_mm = target_spacing(spec.grid, spacing_mm, cropped)
-    grid_shape = resampled_shape(cropped, spacing_mm, target_mm)
-    way = _Way(
-        orientation=orientation,
-        stored_shape=geometry.shape_ZYX,
-        full_shape=oriented[0].shape,
-        box=box,
-        grid_shape=grid_shape,
-    )
-    channels = [
-        _on_grid(voxels[box], channel.intensity, grid_shape)
+    body, nonzero = _body(oriented, spacing_mm, spec), _nonzero(oriented, spec)
+    box = body.box if body is not None else _whole(oriented[0])
+    box = nonzero_box(nonzero) if nonzero is not None else box
+    route = _route(geometry, orientation, box, spacing_mm, spec)
+    inside = nonzero[box] if nonzero is not None else None
+    tensors = [
+        _on_grid(voxels[box], channel, route, inside)
         for voxels, channel in zip(oriented, spec.channels, strict=True)
     ]
     stored_voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    ratio = float(np.prod(route.cropped_shape) / np.prod(route.grid_shape))
     return Prepared(
-        tensor_CZYX=np.stack(channels),
-        restore=way.restore,
-        restore_logits=way.restore_logits if spec.grid.decide == "scan" else None,
-        grid_labels=way.grid_labels,
-        voxel_ml=stored_voxel_ml * float(np.prod(cropped) / np.prod(grid_shape)),
+        tensor_CZYX=np.stack(tensors) if len(tensors) > 1 else tensors[0][None],
+        route=route,
+        voxel_ml=stored_voxel_ml * ratio,
         stored_voxel_ml=stored_voxel_ml,
+        needed_ZYX=body.at(*route.scan_index()) if body is not None else None,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """How a case went from the stored grid to the network's, both ways."""
-
-    orientation: Orientation
-    stored_shape: Shape
-    full_shape: Shape
-    box: tuple[slice, slice, slice]
-    grid_shape: Shape
-
-    def restore(self, label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        check_label_map(label_map_ZYX, self.grid_shape)
-        return self._stored(resample_nearest(label_map_ZYX, self._cropped_shape))
-
-    def restore_logits(
-        self, logits_KZYX: NDArray[np.float32], class_values: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        check_logits(logits_KZYX, self.grid_shape, class_values)
-        return self._stored(argmax_resampled(logits_KZYX, self._cropped_shape, class_values))
-
-    def grid_labels(self, label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        check_label_map(label_map_ZYX, self.stored_shape)
-        oriented = self.orientation.apply(label_map_ZYX)
-        return resample_nearest(oriented[self.box], self.grid_shape)
-
-    @property
-    def _cropped_shape(self) -> Shape:
-        z, y, x = (side.stop - side.start for side in self.box)
-        return z, y, x
-
-    def _stored(self, cropped_ZYX: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        oriented = np.zeros(self.full_shape, np.uint8)
-        oriented[self.box] = cropped_ZYX
-        return np.ascontiguousarray(self.orientation.undo(oriented))
+def _orientation(geometry: Geometry, spec: PredictorSpec) -> Orientation:
+    """Anatomical axes; nnU-Net keeps the stored ones and only transposes them."""
+    if spec.nnunet is None:
+        return orientation_of(geometry.affine, spec.grid.axes)
+    return Orientation(axes=spec.nnunet.transpose, flipped=(False, False, False))
 
 
-def _box(
-    oriented: Sequence[NDArray[np.float32]],
+def _route(
+    geometry: Geometry,
+    orientation: Orientation,
+    box: Box,
     spacing_mm: tuple[float, float, float],
     spec: PredictorSpec,
-) -> tuple[slice, slice, slice]:
-    if isinstance(spec.crop, BodyCrop):
-        return body_box(
-            oriented[0], spacing_mm, threshold=spec.crop.threshold, margin_mm=spec.crop.margin_mm
+) -> Route:
+    cropped: Shape = (
+        box[0].stop - box[0].start,
+        box[1].stop - box[1].start,
+        box[2].stop - box[2].start,
+    )
+    target_mm = target_spacing(spec.grid, spacing_mm, cropped)
+    grid_shape = resampled_shape(cropped, spacing_mm, target_mm)
+    order, how = spec.grid.image_order, spec.nnunet
+    if how is None:
+        return Route(
+            orientation=orientation,
+            stored_shape=geometry.shape_ZYX,
+            box=box,
+            grid_shape=grid_shape,
+            image_orders=(order, order, order),
         )
-    if spec.crop is not None:
-        return nonzero_box(nonzero_mask(oriented))
-    z, y, x = oriented[0].shape
+    there, back = (
+        separate_axis(how, *mm) for mm in ((spacing_mm, target_mm), (target_mm, spacing_mm))
+    )
+    return Route(
+        orientation=orientation,
+        stored_shape=geometry.shape_ZYX,
+        box=box,
+        grid_shape=grid_shape,
+        padding=padding_to(grid_shape, spec.grid.tile_ZYX),
+        image_orders=spline_orders(how.image_order, there, how.image_order_z),
+        logits_orders=spline_orders(how.logits_order, back, how.logits_order_z),
+        apart=there,
+        regions=bool(how.region_values),
+    )
+
+
+def _body(
+    oriented: Sequence[Voxels], spacing_mm: tuple[float, float, float], spec: PredictorSpec
+) -> Body | None:
+    if not isinstance(spec.crop, BodyCrop):
+        return None
+    return find_body(
+        oriented[0], spacing_mm, threshold=spec.crop.threshold, margin_mm=spec.crop.margin_mm
+    )
+
+
+def _nonzero(oriented: Sequence[Voxels], spec: PredictorSpec) -> NDArray[np.bool_] | None:
+    if spec.crop is None or isinstance(spec.crop, BodyCrop):
+        return None
+    return nonzero_mask(oriented)
+
+
+def _whole(voxels_ZYX: Voxels) -> Box:
+    z, y, x = voxels_ZYX.shape
     return slice(0, z), slice(0, y), slice(0, x)
 
 
 def _on_grid(
-    voxels_ZYX: NDArray[np.float32], intensity: Intensity, shape_ZYX: Shape
+    voxels_ZYX: Voxels, channel: Channel, route: Route, inside: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:
-    if isinstance(intensity, SliceZScore):
-        return normalise_slices(resample_linear(voxels_ZYX, shape_ZYX), intensity)
-    return resample_linear(normalise(voxels_ZYX, intensity), shape_ZYX)
+    normalised = normaliser(voxels_ZYX, channel.intensity, inside=inside)
+    resampled = route.on_grid(normalised)
+    if isinstance(channel.intensity, SliceZScore):
+        return normalise_slices(resampled, channel.intensity)
+    return resampled
 
 
 def _shared_geometry(volumes: Sequence[Volume]) -> Geometry:

@@ -3,21 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flarekit.preprocess.intensity import Voxels
+
+Index = NDArray[np.intp]
 
 _COARSE_VOXELS = 128
 
 
 def body_box(
-    voxels_ZYX: NDArray[np.float32],
+    voxels_ZYX: Voxels,
     spacing_mm_ZYX: tuple[float, float, float],
     *,
     threshold: float,
     margin_mm: float,
 ) -> tuple[slice, slice, slice]:
-    """Return the box of the largest connected thing brighter than a threshold.
+    """Return the box of the largest connected thing brighter than a threshold; see `find_body`."""
+    return find_body(voxels_ZYX, spacing_mm_ZYX, threshold=threshold, margin_mm=margin_mm).box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """Where the body is.
+
+    Attributes:
+        box: around it, margin included.
+        inside_ZYX: whether a voxel of the thinned grid is within the margin of the body, holes in
+            axial slices filled.
+        strides: how many voxels of the scan one of the thinned grid stands for.
+    """
+
+    box: tuple[slice, slice, slice]
+    inside_ZYX: NDArray[np.bool_]
+    strides: tuple[int, int, int]
+
+    def at(self, index_Z: Index, index_Y: Index, index_X: Index) -> NDArray[np.bool_]:
+        """Return `inside_ZYX` at some voxels of the scan along each axis."""
+        thinned = [
+            np.minimum(index // stride, size - 1)
+            for index, stride, size in zip(
+                (index_Z, index_Y, index_X), self.strides, self.inside_ZYX.shape, strict=True
+            )
+        ]
+        return self.inside_ZYX[np.ix_(*thinned)]
+
+
+def find_body(
+    voxels_ZYX: Voxels,
+    spacing_mm_ZYX: tuple[float, float, float],
+    *,
+    threshold: float,
+    margin_mm: float,
+) -> Body:
+    """Find the largest connected thing brighter than a threshold.
 
     Searched on a grid thinned to at most 128 voxels an axis, so the box is exact to one thinned
     voxel, which is added to the margin. A scan with nothing that bright is kept whole.
@@ -29,26 +71,40 @@ def body_box(
         margin_mm: what to add on every side.
     """
     import cc3d
+    from scipy.ndimage import binary_dilation
 
-    strides = [max(1, -(-n // _COARSE_VOXELS)) for n in voxels_ZYX.shape]
-    bright = voxels_ZYX[:: strides[0], :: strides[1], :: strides[2]] > threshold
+    s_Z, s_Y, s_X = (max(1, -(-n // _COARSE_VOXELS)) for n in voxels_ZYX.shape)
+    bright = voxels_ZYX[::s_Z, ::s_Y, ::s_X] > threshold
     if not bright.any():
         z, y, x = voxels_ZYX.shape
-        return slice(0, z), slice(0, y), slice(0, x)
+        whole = (slice(0, z), slice(0, y), slice(0, x))
+        return Body(box=whole, inside_ZYX=np.ones_like(bright), strides=(s_Z, s_Y, s_X))
     body = cc3d.largest_k(bright, k=1, connectivity=6) > 0
-    box = []
+    box, reach = [], []
     for axis, (size, stride, spacing) in enumerate(
-        zip(voxels_ZYX.shape, strides, spacing_mm_ZYX, strict=True)
+        zip(voxels_ZYX.shape, (s_Z, s_Y, s_X), spacing_mm_ZYX, strict=True)
     ):
         others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(body.any(axis=others))
+        seen = np.flatnonzero(body.any(axis=others))
         margin = stride + int(np.ceil(margin_mm / spacing))
-        first, last = int(inside[0]) * stride - margin, int(inside[-1]) * stride + margin + 1
+        first, last = int(seen[0]) * stride - margin, int(seen[-1]) * stride + margin + 1
         box.append(slice(max(0, first), min(size, last)))
-    return box[0], box[1], box[2]
+        reach.append(2 * -(-margin // stride) + 1)
+    filled = np.stack([_filled(slice_YX) for slice_YX in body])
+    for axis, length in enumerate(reach):
+        shape = [length if each == axis else 1 for each in range(3)]
+        filled = binary_dilation(filled, np.ones(shape, bool))
+    return Body(box=(box[0], box[1], box[2]), inside_ZYX=filled, strides=(s_Z, s_Y, s_X))
 
 
-def nonzero_mask(channels: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_]:
+def _filled(mask_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from scipy.ndimage import binary_fill_holes
+
+    filled: NDArray[np.bool_] = binary_fill_holes(mask_YX)
+    return filled
+
+
+def nonzero_mask(channels: Sequence[Voxels]) -> NDArray[np.bool_]:
     """Return where any channel is not zero, enclosed zeros included (nnU-Net's mask)."""
     from scipy.ndimage import binary_fill_holes
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.spec import Intensity, Rescale, Scale, SliceZScore, Window, ZScore
 
+Voxels = NDArray[np.float32] | NDArray[np.integer[Any]]
+
 
 def normalise(
-    voxels_ZYX: NDArray[np.float32], how: Intensity, *, inside: NDArray[np.bool_] | None = None
+    voxels_ZYX: Voxels, how: Intensity, *, inside: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """Return normalised intensities, float32; for `SliceZScore` see `normalise_slices`.
+    """Return normalised intensities, float32; see `normaliser`."""
+    return normaliser(voxels_ZYX, how, inside=inside)(slice(None))
+
+
+def normaliser(
+    voxels_ZYX: Voxels, how: Intensity, *, inside: NDArray[np.bool_] | None = None
+) -> Callable[[slice], NDArray[np.float32]]:
+    """Return what gives the normalised intensities of a range of Z.
+
+    What depends on the whole volume is computed here, once; floats exist for that range only. For
+    `SliceZScore`, which comes after resampling, intensities stay as they are.
 
     Args:
         voxels_ZYX: one channel, finite.
@@ -19,21 +34,22 @@ def normalise(
         inside: what a masked z-score looks at; all voxels where None.
     """
     if isinstance(how, Window):
-        clipped = np.clip(voxels_ZYX, np.float32(how.low_hu), np.float32(how.high_hu))
-        clipped -= np.float32(how.mean)
-        clipped /= np.float32(how.std)
-        return clipped
+        low, high, mean, std = (np.float32(x) for x in (how.low_hu, how.high_hu, how.mean, how.std))
+        return lambda part: (np.clip(_floats(voxels_ZYX[part]), low, high) - mean) / std
     if isinstance(how, Scale):
-        scaled: NDArray[np.float32] = voxels_ZYX / np.float32(how.divisor)
-        return scaled
+        divisor = np.float32(how.divisor)
+        return lambda part: _floats(voxels_ZYX[part]) / divisor
     if isinstance(how, Rescale):
-        lowest = voxels_ZYX.min()
-        span = max(float(voxels_ZYX.max() - lowest), 1e-8)
-        rescaled: NDArray[np.float32] = (voxels_ZYX - lowest) / np.float32(span)
-        return rescaled
+        lowest = np.float32(voxels_ZYX.min())
+        span = np.float32(max(float(voxels_ZYX.max()) - float(lowest), 1e-8))
+        return lambda part: (_floats(voxels_ZYX[part]) - lowest) / span
     if isinstance(how, ZScore):
-        return _z_score(voxels_ZYX, how, inside)
-    return normalise_slices(voxels_ZYX, how)
+        return _z_scorer(voxels_ZYX, inside if how.masked else None)
+    return lambda part: _floats(voxels_ZYX[part])
+
+
+def _floats(voxels_ZYX: Voxels) -> NDArray[np.float32]:
+    return voxels_ZYX.astype(np.float32, copy=False)
 
 
 def normalise_slices(voxels_ZYX: NDArray[np.float32], how: SliceZScore) -> NDArray[np.float32]:
@@ -47,11 +63,15 @@ def normalise_slices(voxels_ZYX: NDArray[np.float32], how: SliceZScore) -> NDArr
     return normalised
 
 
-def _z_score(
-    voxels_ZYX: NDArray[np.float32], how: ZScore, inside: NDArray[np.bool_] | None
-) -> NDArray[np.float32]:
-    where = inside if how.masked and inside is not None and inside.any() else None
+def _z_scorer(
+    voxels_ZYX: Voxels, inside: NDArray[np.bool_] | None
+) -> Callable[[slice], NDArray[np.float32]]:
+    where = inside if inside is not None and inside.any() else None
     seen = voxels_ZYX if where is None else voxels_ZYX[where]
-    mean, std = float(seen.mean(dtype=np.float64)), float(seen.std(dtype=np.float64))
-    scored = (voxels_ZYX - np.float32(mean)) / np.float32(max(std, 1e-8))
-    return scored if where is None else np.where(where, scored, np.float32(0))
+    mean = np.float32(seen.mean(dtype=np.float64))
+    std = np.float32(max(float(seen.std(dtype=np.float64)), 1e-8))
+    if where is None:
+        return lambda part: (_floats(voxels_ZYX[part]) - mean) / std
+    return lambda part: np.where(
+        where[part], (_floats(voxels_ZYX[part]) - mean) / std, np.float32(0)
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flarekit.preprocess.decide import Decider
+from flarekit.preprocess.route import Route
+
+Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,40 +19,45 @@ class Prepared:
 
     Attributes:
         tensor_CZYX: float32, oriented, cropped, at the predictor's spacing.
-        restore: label map on the network's grid -> label map on the scan's stored grid, C-ordered.
-        grid_labels: label map on the stored grid -> on the network's grid (for training).
-            Both raise ValueError for a label map of another grid or not uint8.
+        route: how the scan went from its stored grid to the network's.
         voxel_ml: volume of one voxel of the network's grid.
-        restore_logits: logits (K, Z, Y, X) on the network's grid and the mask value of each class
-            -> label map on the stored grid; None where the argmax is taken on the network's grid.
-            Raises ValueError for logits of another grid or another number of classes.
         stored_voxel_ml: volume of one voxel of the stored grid.
+        needed_ZYX: where on the network's grid there is anything to segment; None for everywhere.
     """
 
     tensor_CZYX: NDArray[np.float32]
-    restore: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-    grid_labels: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    route: Route
     voxel_ml: float
     stored_voxel_ml: float
-    restore_logits: Callable[[NDArray[np.float32], NDArray[np.uint8]], NDArray[np.uint8]] | None = (
-        None
-    )
+    needed_ZYX: NDArray[np.bool_] | None = None
 
+    def restore(self, label_map_ZYX: Labels) -> Labels:
+        """Return a label map of the network's grid on the scan's stored grid, C-ordered.
 
-def check_label_map(label_map_ZYX: NDArray[np.uint8], shape_ZYX: tuple[int, int, int]) -> None:
-    """Raise ValueError unless a label map is uint8 and of that shape."""
-    if label_map_ZYX.shape != shape_ZYX or label_map_ZYX.dtype != np.uint8:
-        raise ValueError(
-            f"uint8 {shape_ZYX} expected, got {label_map_ZYX.dtype} {label_map_ZYX.shape}"
-        )
+        Raises:
+            ValueError: another grid, or not uint8.
+        """
+        return self.route.restore(label_map_ZYX)
 
+    def grid_labels(self, label_map_ZYX: Labels) -> Labels:
+        """Return a label map of the stored grid on the network's grid (for training).
 
-def check_logits(
-    logits_KZYX: NDArray[np.float32],
-    shape_ZYX: tuple[int, int, int],
-    class_values: NDArray[np.uint8],
-) -> None:
-    """Raise ValueError unless logits are of that shape, with one channel per class value."""
-    expected = (len(class_values), *shape_ZYX)
-    if logits_KZYX.shape != expected:
-        raise ValueError(f"logits {expected} expected, got {logits_KZYX.shape}")
+        Raises:
+            ValueError: another grid, or not uint8.
+        """
+        return self.route.grid_labels(label_map_ZYX)
+
+    def decider(self, class_values: Labels) -> tuple[Decider, Labels]:
+        """Return what takes logits on the network's grid, and the stored label map it paints."""
+        return self.route.decider(class_values)
+
+    def restore_logits(self, logits_KZYX: NDArray[np.float32], class_values: Labels) -> Labels:
+        """Return the label map on the stored grid that logits on the network's grid decide.
+
+        Raises:
+            ValueError: another grid, or another number of classes.
+        """
+        decider, label_map = self.decider(class_values)
+        decider.add(logits_KZYX)
+        decider.finish()
+        return label_map

@@ -177,7 +177,7 @@ def _broken() -> dict[str, tuple[bytes, tuple[str, ...], Any]]:
         "empty_file": (b"", ("is empty", again), None),
         "truncated_gzip": (compressed[:middle], ("gzip stream ends early", again), known),
         "truncated_gzip_header": (compressed[:20], ("gzip stream ends early", again), None),
-        "corrupt_gzip_crc": (flipped_crc, ("gzip stream is damaged", "CRC", again), known),
+        "corrupt_gzip_crc": (flipped_crc, ("gzip stream is damaged", "checksum", again), known),
         "corrupt_gzip_stream": (flipped_bits, ("gzip stream", again), known),
         "gzip_twice": (_gzip(compressed), ("compressed twice", "gunzip"), None),
         "too_few_voxels": (raw[:-100], ("holds 1237 voxels", "says 1287", again), known),

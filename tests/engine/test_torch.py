@@ -10,6 +10,7 @@ from torch import nn
 from flarekit import engine
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import Grid
+from flarekit.engine import Networks
 from flarekit.engine._tiles import gaussian_weights, tile_starts
 from flarekit.engine.torch import choose_device, choose_precision
 
@@ -34,7 +35,12 @@ def make_engine(
 ):
     grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step, mirror_axes=mirror, sums=sums)
     return engine.create(
-        "torch", lambda: networks, grid, class_count=count, device=device, precision=precision
+        "torch",
+        Networks(build=lambda: networks, channels=1, identity="toy"),
+        grid,
+        class_count=count,
+        device=device,
+        precision=precision,
     )
 
 

@@ -55,9 +55,10 @@ def test_times_of_every_stage_and_what_computed_are_recorded(toy, inputs, tmp_pa
     assert list(record.cases[0].seconds) == [
         "read",
         "prepare",
+        "plan",
         "tiles",
-        "rules",
         "restore",
+        "rules",
         "write",
     ]
     assert record.seconds["load"] > 0
@@ -149,15 +150,15 @@ def test_on_error_stop_ends_the_run_and_says_what_was_not_run(toy, one_bad, tmp_
 def test_a_bug_in_one_case_does_not_take_the_others_along(
     toy, inputs, tmp_path, write_scan, monkeypatch
 ):
-    from flarekit.pipeline import segment
+    from flarekit.pipeline import case
 
     def prepare(volumes, spec):
         if volumes[0].path.name.startswith("a"):
             raise KeyError("a bug")
         return genuine(volumes, spec)
 
-    genuine = segment.prepare
-    monkeypatch.setattr(segment, "prepare", prepare)
+    genuine = case.prepare
+    monkeypatch.setattr(case, "prepare", prepare)
     write_scan(inputs / "a_0000.nii.gz")
     write_scan(inputs / "b_0000.nii.gz")
     record = segment_folder(toy, inputs, tmp_path / "out", EXACT)

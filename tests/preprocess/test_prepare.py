@@ -15,9 +15,9 @@ from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, pars
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
 from flarekit.preprocess.crop import body_box, nonzero_box, nonzero_mask
+from flarekit.preprocess.decide import argmax_resampled
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.resample import (
-    argmax_resampled,
     resample_linear,
     resample_nearest,
     resampled_shape,

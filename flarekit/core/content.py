@@ -1,0 +1,93 @@
+"""The bytes of a file, decompressed where they are gzip, whatever the file's name says."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from flarekit.core.errors import UnreadableVolumeError
+
+GZIP_MAGIC = b"\x1f\x8b"
+AGAIN = "download or export the file again"
+_PIECE_BYTES = 1 << 20  # what is decompressed at a time
+
+
+def content_of(path: Path) -> bytearray:
+    """Return the decompressed bytes of a file; the compressed ones are never held whole.
+
+    Raises:
+        UnreadableVolumeError: it cannot be opened, is empty, or its gzip stream is damaged.
+    """
+    raw = _bytes_of(path, at_most=_PIECE_BYTES)
+    if raw[:2] != GZIP_MAGIC:
+        return bytearray(_bytes_of(path))
+    from isal import igzip_lib
+
+    content = bytearray()
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(_PIECE_BYTES)
+            while raw:
+                raw = _append_member(path, raw, stream, content)
+    except igzip_lib.IsalError as error:  # type: ignore[misc]
+        raise UnreadableVolumeError(
+            path, f"its gzip stream is damaged ({error})", fix=AGAIN
+        ) from error
+    return content
+
+
+def beginning_of(path: Path, count: int) -> bytes:
+    """Return the first decompressed bytes, or as many as a damaged gzip stream still gives.
+
+    Raises:
+        UnreadableVolumeError: it cannot be opened, is empty, or does not give a single byte.
+    """
+    raw = _bytes_of(path, at_most=1 << 16)
+    if raw[:2] != GZIP_MAGIC:
+        return raw
+    content = b""
+    with contextlib.suppress(zlib.error):
+        while raw[:2] == GZIP_MAGIC and len(content) < count:
+            member = zlib.decompressobj(wbits=31)
+            content += member.decompress(raw, count - len(content))
+            raw = member.unused_data
+    if not content:
+        raise UnreadableVolumeError(path, "its gzip stream ends before the header", fix=AGAIN)
+    return content
+
+
+def _append_member(path: Path, raw: bytes, stream: BinaryIO, content: bytearray) -> bytes:
+    """Decompress one gzip member and return what follows it, zero padding left out."""
+    from isal import igzip_lib
+
+    if raw[:2] != GZIP_MAGIC:
+        raise UnreadableVolumeError(
+            path, "its gzip stream is damaged (garbage at its end)", fix=AGAIN
+        )
+    member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    while not member.eof:
+        if member.needs_input:
+            raw = raw or stream.read(_PIECE_BYTES)
+            if not raw:
+                raise UnreadableVolumeError(path, "its gzip stream ends early", fix=AGAIN)
+        content += member.decompress(raw, _PIECE_BYTES)
+        raw = b""
+    rest: bytes = member.unused_data.lstrip(b"\0")
+    while not rest and (more := stream.read(_PIECE_BYTES)):
+        rest = more.lstrip(b"\0")
+    return rest
+
+
+def _bytes_of(path: Path, *, at_most: int = -1) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(at_most)
+    except OSError as error:
+        raise UnreadableVolumeError(
+            path, f"cannot be opened: {error.strerror}", fix="check path and permissions"
+        ) from error
+    if not content:
+        raise UnreadableVolumeError(path, "is empty (0 bytes)", fix=AGAIN)
+    return content

@@ -1,0 +1,209 @@
+"""Compiled networks on disk: made once, checked by hash, made again where anything is stale.
+
+An artefact is a folder named after what it depends on: weights and architecture, input shape. It
+holds the network as OpenVINO IR, which any version and processor can read, and one compiled blob
+per OpenVINO version, processor capability and precision. `facts.json` has the SHA-256 of each file,
+is written last, and makes the others count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flarekit.core.errors import OutputError, PredictorError
+from flarekit.core.files import make_folder, sha256_of, write_atomically
+from flarekit.engine import Networks
+from flarekit.engine._cpu import cpu_capability
+
+if TYPE_CHECKING:
+    import openvino
+    from torch import nn
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1  # raised when what is converted, or how, changes
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A network as it goes to disk, its weights in fp16 where that loses nothing."""
+
+    model: openvino.Model
+    halved: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """Networks ready to run.
+
+    Attributes:
+        models: one per network of the ensemble.
+        made: what had to be made: `nothing`, `blob` (from the IR) or `all` (from PyTorch).
+    """
+
+    models: tuple[openvino.CompiledModel, ...]
+    made: str
+
+
+def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: str) -> Compiled:
+    """Return compiled networks, from disk where they are there and whole.
+
+    What had to be made is kept in `networks.keep`.
+
+    Raises:
+        PredictorError: they are nowhere, and PyTorch is not there to make them.
+    """
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    name = _artefact_name(networks, input_shape)
+    blob = f"{precision}-{_blob_key(openvino.get_version())}"
+    for folder in networks.folders:
+        artefact = _Artefact.find(folder / name)
+        if artefact is None:
+            continue
+        blobs = artefact.read_all(f"{blob}-*.blob")
+        if blobs:
+            models = tuple(core.import_model(content, "CPU", settings) for content in blobs)
+            return Compiled(models=models, made="nothing")
+        drafts = artefact.read_networks(core)
+        if drafts:
+            compiled = tuple(core.compile_model(each.model, "CPU", settings) for each in drafts)
+            _keep(networks.keep, name, blob, compiled, drafts)
+            return Compiled(models=compiled, made="blob")
+    drafts = _converted(networks, input_shape)
+    compiled = tuple(core.compile_model(each.model, "CPU", settings) for each in drafts)
+    _keep(networks.keep, name, blob, compiled, drafts)
+    return Compiled(models=compiled, made="all")
+
+
+def _artefact_name(networks: Networks, input_shape: tuple[int, ...]) -> str:
+    content = json.dumps([_FORMAT, networks.identity, input_shape])
+    return f"openvino-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def _blob_key(version: str) -> str:
+    return hashlib.sha256(f"{version} {cpu_capability()}".encode()).hexdigest()[:12]
+
+
+def _converted(networks: Networks, input_shape: tuple[int, ...]) -> list[_Draft]:
+    try:
+        from flarekit.engine._openvino_convert import to_openvino
+    except ImportError as error:
+        raise PredictorError(
+            f"no compiled network is in {', '.join(map(str, networks.folders)) or 'any folder'}, "
+            f"and {error.name} is not installed to make one",
+            fix="run `flarekit compile` where torch is installed, or choose --engine torch",
+        ) from error
+    _LOG.info("compiling the network for OpenVINO (once)")
+    return [
+        _Draft(model=to_openvino(network, input_shape), halved=_fits_half(network))
+        for network in networks.build()
+    ]
+
+
+def _fits_half(network: nn.Module) -> bool:
+    """Return whether fp16 holds every weight exactly, as it does for weights stored in fp16."""
+    values = (each for each in network.state_dict().values() if each.is_floating_point())
+    return all(bool((each.half().to(each.dtype) == each).all()) for each in values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Artefact:
+    """A folder whose `facts.json` is whole."""
+
+    folder: Path
+    sha256: dict[str, str]
+
+    @classmethod
+    def find(cls, folder: Path) -> _Artefact | None:
+        try:
+            facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+            return cls(folder=folder, sha256=dict(facts["sha256"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("%s: is damaged (%s) and is made again", folder / "facts.json", error)
+            return None
+
+    def read_networks(self, core: openvino.Core) -> list[_Draft]:
+        """Return the networks as they were converted; none where a file is damaged."""
+        names = sorted(name for name in self.sha256 if name.endswith(".xml"))
+        drafts = []
+        for name in names:
+            graph, weights = self.read(name), self.read(name.replace(".xml", ".bin"))
+            if graph is None or weights is None:
+                return []
+            drafts.append(_Draft(model=core.read_model(graph, weights), halved=False))
+        return drafts
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's bytes where they are those that were written."""
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() == self.sha256.get(name):
+            return content
+        _LOG.warning("%s: is damaged or missing and is made again", self.folder / name)
+        return None
+
+    def read_all(self, pattern: str) -> list[bytes]:
+        names = sorted(name for name in self.sha256 if Path(name).match(pattern))
+        contents = [self.read(name) for name in names]
+        return [content for content in contents if content is not None] if all(contents) else []
+
+
+def _keep(
+    folder: Path | None,
+    name: str,
+    blob: str,
+    compiled: Sequence[openvino.CompiledModel],
+    drafts: Sequence[_Draft],
+) -> None:
+    """Write what was made; where that fails the run goes on, and says so."""
+    if folder is None:
+        return
+    try:
+        _write(folder / name, blob, compiled, drafts)
+    except OutputError as error:
+        _LOG.warning("the compiled network is not kept for the next run: %s", error)
+    else:
+        _LOG.info("compiled network kept in %s", folder / name)
+
+
+def _write(
+    folder: Path,
+    blob: str,
+    compiled: Sequence[openvino.CompiledModel],
+    drafts: Sequence[_Draft],
+) -> None:
+    import openvino
+
+    make_folder(folder)
+    known = _Artefact.find(folder)
+    sha256 = dict(known.sha256) if known is not None else {}
+    for index, each in enumerate(drafts):
+        draft = folder / f".network-{index}.xml"
+        try:
+            openvino.save_model(each.model, draft, compress_to_fp16=each.halved)
+            for suffix in (".bin", ".xml"):
+                final = folder / f"network-{index}{suffix}"
+                draft.with_suffix(suffix).replace(final)
+                sha256[final.name] = sha256_of(final)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(f"{folder}: {error}", fix="name a folder with space") from error
+    for index, model in enumerate(compiled):
+        content = model.export_model().getvalue()
+        name = f"{blob}-{index}.blob"
+        write_atomically(folder / name, content)
+        sha256[name] = hashlib.sha256(content).hexdigest()
+    facts = json.dumps({"sha256": sha256}, indent=2) + "\n"
+    write_atomically(folder / "facts.json", facts.encode())

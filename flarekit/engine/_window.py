@@ -1,0 +1,314 @@
+"""The sliding window itself, whatever computes the tiles.
+
+The window goes up in Z. Logits are summed in a slab one tile thick; slices that no later tile
+covers leave it as a `Slab`, so that memory does not grow with the scan. An engine gives the tiles'
+logits and the sums they are added to.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, combinations
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import DeviceError
+from flarekit.core.spec import Grid
+from flarekit.engine import Effort, EngineFacts, TileProgress
+from flarekit.engine._tiles import TileRow, tile_rows
+
+Place = tuple[int, int]
+Array = Any  # a torch tensor or a NumPy array: what the engine's sums are made of
+
+
+class Sums(Protocol):
+    """Weighted logits of every class in a slab, and the weights."""
+
+    def add(self, logits_KZYX: Array, place: Place) -> None:
+        """Add one tile's logits, times the window's weights, at its (Y, X)."""
+        ...
+
+    def classes(self, count: int, size_YX: Place) -> NDArray[np.uint8]:
+        """Return the class index of the first slices' voxels."""
+        ...
+
+    def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
+        """Return the mean logits of the first slices, (K, count, Y, X)."""
+        ...
+
+    def finite(self, count: int) -> bool:
+        """Return whether every sum in the first slices is a number."""
+        ...
+
+    def move_on(self, count: int) -> None:
+        """Drop the first slices; zeros follow at the end."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slab:
+    """Slices that no later tile covers; good until the next one is asked for.
+
+    Attributes:
+        z: first slice.
+        count: how many.
+    """
+
+    z: int
+    count: int
+    size_YX: Place
+    sums: Sums
+    precision: str
+
+    def classes(self) -> NDArray[np.uint8]:
+        """Return the class index of every voxel, (count, Y, X).
+
+        Raises:
+            DeviceError: the logits are not finite.
+        """
+        self._check_finite()
+        return self.sums.classes(self.count, self.size_YX)
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return the mean logits of every voxel, (K, count, Y, X); zeros where no tile was run.
+
+        Raises:
+            DeviceError: they are not finite.
+        """
+        self._check_finite()
+        return self.sums.logits(self.count, self.size_YX)
+
+    def _check_finite(self) -> None:
+        if not self.sums.finite(self.count):
+            raise DeviceError(
+                f"the network's output is not finite in {self.precision}",
+                fix="use --precision fp32",
+            )
+
+
+@dataclass
+class Sweep:
+    """One pass of the window over a volume: iterate it once for its slabs, then read what it cost.
+
+    Attributes:
+        done: tiles that were run.
+        empty: tiles left out because nothing in them is needed.
+        dropped: tiles left out because the time was up.
+        hurried_at: slice from which on tiles stood as far apart as they can, to save time; None
+            where they did not.
+    """
+
+    engine: WindowEngine
+    image_CZYX: NDArray[np.float32]
+    size_ZYX: tuple[int, int, int]
+    effort: Effort
+    needed_ZYX: NDArray[np.bool_] | None
+    deadline: float | None
+    progress: TileProgress
+    done: int = 0
+    empty: int = 0
+    dropped: int = 0
+    hurried_at: int | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_per_tile(self) -> float | None:
+        """Mean so far, with what is done with the slabs; None where no tile was run."""
+        return (time.monotonic() - self._began) / self.done if self.done else None
+
+    def __iter__(self) -> Iterator[Slab]:
+        self._began = time.monotonic()
+        rows = self._rows(0, self.effort.step)
+        with self.engine.sums(rows[0].depth, self.image_CZYX.shape[2:]) as sums:
+            index = 0
+            while index < len(rows):
+                rows = self._kept_in_time(rows, index)
+                row = rows[index]
+                self._run_row(row, sums, rows[index:])
+                index += 1
+                end = rows[index].z if index < len(rows) else self.image_CZYX.shape[1]
+                count = min(end, self.size_ZYX[0]) - row.z
+                if count > 0:
+                    yield Slab(
+                        z=row.z,
+                        count=count,
+                        size_YX=self.size_ZYX[1:],
+                        sums=sums,
+                        precision=self.engine.facts.precision,
+                    )
+                sums.move_on(end - row.z)
+
+    def _rows(self, first_z: int, step: float) -> list[TileRow]:
+        _, z, y, x = self.image_CZYX.shape
+        rows = tile_rows(
+            (z - first_z, y, x),
+            self.engine.grid.tile_ZYX,
+            step,
+            slices_at_once=self.engine.slices_at_once,
+        )
+        return [self._thinned(row, first_z) for row in rows]
+
+    def _thinned(self, row: TileRow, first_z: int) -> TileRow:
+        """Leave out the tiles in which nothing is needed."""
+        z = row.z + first_z
+        places = row.places
+        if self.needed_ZYX is not None:
+            _, height, width = self.engine.grid.tile_ZYX
+            needed = self.needed_ZYX[z : z + row.depth]
+            places = tuple(
+                (y, x) for y, x in places if needed[:, y : y + height, x : x + width].any()
+            )
+        return TileRow(z=z, depth=row.depth, places=places, empty=len(row.places) - len(places))
+
+    def _kept_in_time(self, rows: list[TileRow], index: int) -> list[TileRow]:
+        """Put the rest of the tiles further apart where there is no time for all of them."""
+        seconds = self.seconds_per_tile
+        if self.deadline is None or self.hurried_at is not None or seconds is None:
+            return rows
+        left = sum(len(row.places) for row in rows[index:])
+        if time.monotonic() + left * seconds <= self.deadline:
+            return rows
+        self.hurried_at = rows[index].z
+        return rows[:index] + self._rows(rows[index].z, 1.0)
+
+    def _run_row(self, row: TileRow, sums: Sums, rest: Sequence[TileRow]) -> None:
+        total = self.done + sum(len(each.places) for each in rest)
+        self.empty += row.empty
+        pending = len(row.places)
+        places = _until(row.places, self.deadline)
+        for place, logits_KZYX in self.engine.tiles(
+            self.image_CZYX, row, places, _flips(self.effort.mirror_axes), sums
+        ):
+            sums.add(logits_KZYX, place)
+            pending -= 1
+            self.done += 1
+            self.progress(self.done, total)
+        self.dropped += pending
+
+
+class WindowEngine(ABC):
+    """What engines share: padding, sweeping, and whole volumes at once.
+
+    Attributes:
+        grid: tile and step of the window.
+        facts: what computes.
+        slices_at_once: of a 2D network.
+    """
+
+    grid: Grid
+    facts: EngineFacts
+    slices_at_once: int = 1
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.one_time_s = 0.0
+
+    @abstractmethod
+    def sums(self, depth: int, size_YX: tuple[int, ...]) -> Any:  # noqa: ANN401
+        """Return a context manager that gives `Sums` of zeros."""
+
+    @abstractmethod
+    def tiles(
+        self,
+        image_CZYX: NDArray[np.float32],
+        row: TileRow,
+        places: Iterable[Place],
+        flips: Sequence[Sequence[int]],
+        sums: Sums,
+    ) -> Iterator[tuple[Place, Array]]:
+        """Yield the logits (K, Z, Y, X) of each tile of a row, averaged over flips and networks."""
+
+    def sweep(
+        self,
+        tensor_CZYX: NDArray[np.float32],
+        *,
+        effort: Effort | None = None,
+        needed_ZYX: NDArray[np.bool_] | None = None,
+        deadline: float | None = None,
+        progress: TileProgress = lambda _done, _total: None,
+    ) -> Sweep:
+        """Start a pass over a volume; see `flarekit.engine.Engine.sweep`."""
+        _, z, y, x = tensor_CZYX.shape
+        return Sweep(
+            engine=self,
+            image_CZYX=_padded(tensor_CZYX, self.grid.tile_ZYX),
+            size_ZYX=(z, y, x),
+            effort=effort or Effort(step=self.grid.step, mirror_axes=self.grid.mirror_axes),
+            needed_ZYX=needed_ZYX,
+            deadline=deadline,
+            progress=progress,
+        )
+
+    def predict(
+        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
+    ) -> NDArray[np.uint8]:
+        """Return the class index of every voxel, (Z, Y, X)."""
+        slabs = self.sweep(tensor_CZYX, progress=progress)
+        return np.concatenate([slab.classes() for slab in slabs])
+
+    def logits(
+        self, tensor_CZYX: NDArray[np.float32], progress: TileProgress
+    ) -> NDArray[np.float32]:
+        """Return the mean logits of every voxel, (K, Z, Y, X)."""
+        slabs = self.sweep(tensor_CZYX, progress=progress)
+        return np.concatenate([slab.logits() for slab in slabs], axis=1)
+
+    def count_tiles(
+        self,
+        shape_ZYX: tuple[int, int, int],
+        step: float,
+        needed_ZYX: NDArray[np.bool_] | None = None,
+    ) -> int:
+        """Return how many tiles a sweep runs, flips not counted."""
+        blank = np.broadcast_to(np.float32(0), (1, *shape_ZYX))
+        sweep = self.sweep(blank, effort=Effort(step=step), needed_ZYX=needed_ZYX)
+        return sum(len(row.places) for row in sweep._rows(0, step))  # noqa: SLF001
+
+    def seconds_per_tile(self, channels: int) -> float:
+        """Run two blank tiles and return the time of the second, in seconds."""
+        blank = np.zeros((channels, *self.grid.tile_ZYX), np.float32)
+        row = TileRow(z=0, depth=self.grid.tile_ZYX[0], places=((0, 0),))
+        elapsed = 0.0
+        for _ in range(2):
+            with self.sums(row.depth, self.grid.tile_ZYX[1:]) as sums:
+                began = time.monotonic()
+                for place, logits_KZYX in self.tiles(blank, row, row.places, [[]], sums):
+                    sums.add(logits_KZYX, place)
+                sums.classes(1, (1, 1))  # waits for what a device has not finished
+                elapsed = time.monotonic() - began
+        return elapsed
+
+    def release(self) -> None:  # noqa: B027 - most engines hold nothing
+        """Give back what a device holds between cases."""
+
+
+def _until(places: Sequence[Place], deadline: float | None) -> Iterator[Place]:
+    for place in places:
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        yield place
+
+
+def _flips(mirror_axes: tuple[int, ...]) -> list[list[int]]:
+    """Return the axes of (Z, Y, X) to flip for every combination, none first."""
+    axes = sorted(set(mirror_axes))
+    counts = range(len(axes) + 1)
+    return [list(some) for some in chain.from_iterable(combinations(axes, n) for n in counts)]
+
+
+def _padded(image_CZYX: NDArray[np.float32], tile_ZYX: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Pad at the far ends to one tile at least, with the lowest value of each channel."""
+    missing = [
+        max(0, tile - size) for tile, size in zip(tile_ZYX, image_CZYX.shape[1:], strict=True)
+    ]
+    if not any(missing):
+        return image_CZYX
+    sides = [(0, n) for n in missing]
+    return np.stack(
+        [np.pad(channel, sides, constant_values=channel.min()) for channel in image_CZYX]
+    )

@@ -1,0 +1,207 @@
+"""The sliding window on a CPU with OpenVINO: bf16 where the processor has it, fp32 elsewhere.
+
+Needs no PyTorch where the networks were compiled before (`flarekit compile`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import DeviceError
+from flarekit.core.spec import Grid
+from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
+from flarekit.engine._compiled import load_compiled
+from flarekit.engine._cpu import cpu_has_bf16, cpu_name
+from flarekit.engine._sums import NumpySums
+from flarekit.engine._tiles import TileRow, window_weights
+from flarekit.engine._window import Place, Sums, WindowEngine
+
+if TYPE_CHECKING:
+    import openvino
+
+_SLICES_AT_ONCE = 4  # of a 2D network
+
+
+def create(
+    networks: Networks,
+    grid: Grid,
+    *,
+    class_count: int,
+    device: str,
+    precision: Precision,
+    memory_mib: float | None = None,  # noqa: ARG001 - of a GPU
+) -> OpenvinoEngine:
+    """Load the networks compiled; see `flarekit.engine.create`."""
+    if device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"the engine openvino runs on the CPU, not on {device!r}",
+            fix="use --engine torch, or --device cpu",
+        )
+    exact = choose_precision(precision)
+    shape = input_shape(grid, networks.channels)
+    began = time.monotonic()
+    compiled = load_compiled(networks, shape, exact)
+    engine = OpenvinoEngine(compiled.models, grid, class_count=class_count, precision=exact)
+    if compiled.made == "all":
+        engine.one_time_s = time.monotonic() - began
+    return engine
+
+
+def compile_networks(networks: Networks, grid: Grid, precision: Precision) -> str:
+    """Compile networks ahead of their first run; what is there and whole is left as it is.
+
+    Returns:
+        What had to be made: `nothing`, `blob` (from the IR) or `all` (from PyTorch).
+
+    Raises:
+        DeviceError: the processor does not compute in that precision.
+        PredictorError: they are nowhere, and PyTorch is not there to make them.
+    """
+    shape = input_shape(grid, networks.channels)
+    return load_compiled(networks, shape, choose_precision(precision)).made
+
+
+def input_shape(grid: Grid, channels: int) -> tuple[int, ...]:
+    """Return the one shape that a network is compiled for: a tile, or a few slices."""
+    depth, height, width = grid.tile_ZYX
+    if depth > 1:
+        return 1, channels, depth, height, width
+    return _SLICES_AT_ONCE, channels, height, width
+
+
+def choose_precision(request: Precision) -> str:
+    """Return the precision that a request means on this processor.
+
+    Raises:
+        DeviceError: it does not compute in that precision.
+    """
+    if request == "auto":
+        return "bf16" if cpu_has_bf16() else "fp32"
+    if request == "fp16":
+        raise DeviceError("fp16 is not available on the CPU", fix="use --precision bf16 or fp32")
+    return request
+
+
+class OpenvinoEngine(WindowEngine):
+    """Compiled networks and a window; create it once, predict many volumes.
+
+    Logits are added up in float32, whatever the grid's `sums` says: more precise, and faster here.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[openvino.CompiledModel],
+        grid: Grid,
+        *,
+        class_count: int,
+        precision: str,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.slices_at_once = _SLICES_AT_ONCE
+        self._class_count = class_count
+        self._weights = window_weights(grid.tile_ZYX, grid.weighting)
+        for model in models:
+            check_class_count(int(model.output(0).shape[1]), class_count)
+        # two requests take turns: one computes while the other's logits are added up
+        self._requests = [[model.create_infer_request() for model in models] for _ in range(2)]
+        self._flat = grid.tile_ZYX[0] == 1
+        self.facts = EngineFacts(
+            engine="openvino", device="cpu", device_name=cpu_name(), precision=precision
+        )
+
+    @contextmanager
+    def sums(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[NumpySums]:
+        """Give zeros for the weighted logits of every class and, last, for the weights."""
+        slab = np.zeros((self._class_count + 1, depth, *size_YX), np.float32)
+        yield NumpySums(slab_KZYX=slab, weights_ZYX=self._weights)
+
+    def tiles(
+        self,
+        image_CZYX: NDArray[np.float32],
+        row: TileRow,
+        places: Iterable[Place],
+        flips: Sequence[Sequence[int]],
+        sums: Sums,  # noqa: ARG002 - for engines whose memory can run out
+    ) -> Iterator[tuple[Place, NDArray[np.float32]]]:
+        """Yield the logits of each tile; see `WindowEngine.tiles`."""
+        _, height, width = self.grid.tile_ZYX
+        slab_CZYX = image_CZYX[:, row.z : row.z + row.depth]
+        running: deque[tuple[Place, list[openvino.InferRequest], NDArray[np.float32]]] = deque()
+        try:
+            for turn, (y, x) in enumerate(places):
+                tile_CZYX = slab_CZYX[:, :, y : y + height, x : x + width]
+                requests = self._requests[turn % 2]
+                self._begin(requests, tile_CZYX, flips[0])
+                running.append(((y, x), requests, tile_CZYX))
+                if len(running) > 1:
+                    yield self._end(*running.popleft(), flips)
+            while running:
+                yield self._end(*running.popleft(), flips)
+        finally:  # whoever stops early leaves no request busy
+            for _, requests, _ in running:
+                for request in requests:
+                    request.wait()
+
+    def _begin(
+        self,
+        requests: Sequence[openvino.InferRequest],
+        tile_CZYX: NDArray[np.float32],
+        flip: Sequence[int],
+    ) -> None:
+        for request in requests:
+            self._fill(request, tile_CZYX, flip)
+            request.start_async()
+
+    def _end(
+        self,
+        place: Place,
+        requests: Sequence[openvino.InferRequest],
+        tile_CZYX: NDArray[np.float32],
+        flips: Sequence[Sequence[int]],
+    ) -> tuple[Place, NDArray[np.float32]]:
+        """Collect what `_begin` started, and run the other flips."""
+        depth = tile_CZYX.shape[1]
+        runs = len(flips) * len(requests)
+        total: NDArray[np.float32] | None = None
+        for number, flip in enumerate(flips):
+            for request in requests:
+                if number:
+                    self._fill(request, tile_CZYX, flip)
+                    request.start_async()
+                request.wait()
+                logits = _flipped(self._logits(request, depth), flip)
+                if runs == 1:
+                    return place, logits
+                total = logits.copy() if total is None else total + logits
+        assert total is not None
+        return place, total / np.float32(runs)
+
+    def _fill(
+        self,
+        request: openvino.InferRequest,
+        tile_CZYX: NDArray[np.float32],
+        flip: Sequence[int],
+    ) -> None:
+        target = request.get_input_tensor().data
+        flipped = _flipped(tile_CZYX, flip)
+        if self._flat:  # slices are a batch of 2D images; the last of a volume may be fewer
+            target[: flipped.shape[1]] = flipped.swapaxes(0, 1)
+        else:
+            target[0] = flipped
+
+    def _logits(self, request: openvino.InferRequest, depth: int) -> NDArray[np.float32]:
+        """Return a view of the logits (K, Z, Y, X): good until the request runs again."""
+        output: NDArray[np.float32] = request.get_output_tensor(0).data
+        return output[:depth].swapaxes(0, 1) if self._flat else output[0]
+
+
+def _flipped(voxels: NDArray[np.float32], flip: Sequence[int]) -> NDArray[np.float32]:
+    return np.flip(voxels, tuple(axis + 1 for axis in flip)) if flip else voxels

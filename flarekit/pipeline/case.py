@@ -1,0 +1,173 @@
+"""One case, from its files to its mask."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.conventions import Case, Convention
+from flarekit.core.records import CaseRecord, TileRecord
+from flarekit.core.spec import PredictorSpec
+from flarekit.core.volume import Volume
+from flarekit.engine import Engine, TileProgress
+from flarekit.pipeline.plan import Plan, TileTimer, plan_case
+from flarekit.postprocess import apply_rules
+from flarekit.preprocess import Prepared, prepare
+
+_LOG = logging.getLogger(__name__)
+_NO_VOXELS = np.zeros((0, 0, 0), np.float32)
+
+
+@dataclass
+class Clock:
+    """Wall time by stage, in seconds."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what happens inside as this stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What every case goes through."""
+
+    spec: PredictorSpec
+    convention: Convention
+    engine: Engine
+    timer: TileTimer
+    output_dir: Path
+    progress: TileProgress
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyCase:
+    """A case that is read and prepared, and the time that took."""
+
+    volumes: list[Volume]
+    prepared: Prepared
+    clock: Clock
+
+
+def make_ready(case: Case, convention: Convention, spec: PredictorSpec) -> ReadyCase:
+    """Read and prepare a case.
+
+    Raises:
+        InputError: a channel is missing or unreadable, or the channels do not fit together.
+    """
+    clock = Clock()
+    with clock.stage("read"):
+        volumes = convention.read_case(case)
+    with clock.stage("prepare"):
+        prepared = prepare(volumes, spec)
+    return ReadyCase(volumes=volumes, prepared=prepared, clock=clock)
+
+
+def segment_case(
+    case: Case, ready: ReadyCase, stages: Stages, *, began: float, deadline: float | None
+) -> CaseRecord:
+    """Segment a case that is ready and write its mask.
+
+    Args:
+        case: which.
+        ready: what `make_ready` gave.
+        stages: what it goes through.
+        began: when its time began, of `time.monotonic`.
+        deadline: when its mask must be there; None where there is no limit.
+    """
+    clock = ready.clock
+    warnings = tuple(
+        f"{volume.path}: {note}" for volume in ready.volumes for note in volume.warnings
+    )
+    for warning in warnings:
+        _LOG.warning(warning)
+    noted = len(stages.engine.notes)
+    with clock.stage("plan"):
+        plan = plan_case(ready.prepared, ready.volumes, stages.spec, stages.timer, deadline)
+    volumes = [replace(volume, voxels_ZYX=_NO_VOXELS) for volume in ready.volumes]
+    ready.volumes.clear()  # the voxels are not needed any more: let their memory go
+    stored, tiles, traded = _label_map(plan, stages, clock)
+    with clock.stage("write"):
+        mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
+    return CaseRecord(
+        case_id=case.case_id,
+        mask=mask,
+        seconds=clock.seconds,
+        wall_s=time.monotonic() - began,
+        tiles=tiles,
+        traded=(*plan.traded, *traded, *stages.engine.notes[noted:]),
+        warnings=warnings,
+    )
+
+
+def _label_map(
+    plan: Plan, stages: Stages, clock: Clock
+) -> tuple[NDArray[np.uint8], TileRecord, tuple[str, ...]]:
+    """Run the window; labels are decided on its own grid or on the scan's."""
+    spec, prepared = stages.spec, plan.prepared
+    sweep = stages.engine.sweep(
+        prepared.tensor_CZYX,
+        effort=plan.effort,
+        needed_ZYX=prepared.needed_ZYX,
+        deadline=plan.deadline,
+        progress=stages.progress,
+    )
+    values = np.array(spec.class_values, np.uint8)
+    slabs = iter(sweep)
+    if spec.grid.decide == "network" and not prepared.route.regions:
+        with clock.stage("tiles"):
+            label_map = values[np.concatenate([slab.classes() for slab in slabs])]
+        stages.engine.release()
+        with clock.stage("rules"):
+            label_map = apply_rules(label_map, spec.rules, spec.labels, voxel_ml=prepared.voxel_ml)
+        with clock.stage("restore"):
+            stored = prepared.restore(label_map)
+    else:
+        decider, stored = prepared.decider(values)
+        while True:
+            with clock.stage("tiles"):
+                slab = next(slabs, None)
+                if slab is None:
+                    break
+                logits = slab.logits()
+            with clock.stage("restore"):
+                decider.add(logits)
+        decider.finish()
+        stages.engine.release()
+        with clock.stage("rules"):
+            stored = apply_rules(stored, spec.rules, spec.labels, voxel_ml=prepared.stored_voxel_ml)
+    if sweep.done:
+        stages.timer.seconds = clock.seconds["tiles"] / (sweep.done * plan.effort.runs)
+    record = TileRecord(
+        done=sweep.done,
+        empty=sweep.empty,
+        dropped=sweep.dropped,
+        step=plan.effort.step,
+        runs=plan.effort.runs,
+    )
+    return stored, record, _hurried(sweep.hurried_at, sweep.dropped)
+
+
+def _hurried(hurried_at: int | None, dropped: int) -> tuple[str, ...]:
+    notes = []
+    if hurried_at is not None:
+        notes.append(f"tiles one tile apart from slice {hurried_at} of the network's grid on")
+    if dropped:
+        notes.append(f"{dropped} tiles left out when the time was up: background")
+    for note in notes:
+        _LOG.warning("to keep the time budget: %s", note)
+    return tuple(notes)

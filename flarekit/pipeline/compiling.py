@@ -1,0 +1,33 @@
+"""Compile a predictor ahead of its first run, as an image build does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flarekit.core.spec import PredictorFolder
+from flarekit.engine import Precision
+from flarekit.pipeline.predictors import cache_folder, compiled_folder, networks_of
+
+
+def compile_predictor(
+    predictor: PredictorFolder, precision: Precision = "auto", *, beside: bool = False
+) -> tuple[Path, str]:
+    """Compile for this processor; what is there and whole is left as it is.
+
+    Args:
+        predictor: from `find_predictor`.
+        precision: of the arithmetic; `auto` is what this processor is fastest at.
+        beside: keep it beside the weights, as an image wants it, not in the user's cache.
+
+    Returns:
+        The folder, and what had to be made: `nothing`, `blob` or `all`.
+
+    Raises:
+        PredictorError: weights missing or wrong, or torch is not there to convert them.
+        DeviceError: this processor does not compute in that precision.
+    """
+    from flarekit.engine.openvino import compile_networks
+
+    folder = compiled_folder(predictor) if beside else cache_folder()
+    networks = networks_of(predictor, keep=folder)
+    return folder, compile_networks(networks, predictor.spec.grid, precision)

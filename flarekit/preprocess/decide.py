@@ -1,0 +1,177 @@
+"""From logits on the network's grid to labels on the scan's, slice by slice.
+
+No full-resolution volume per class ever exists: logits arrive in slabs, each slice of the scan
+takes the few it lies between, and a running argmax keeps one float and one label per pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.preprocess.resample import Orders, Shape, axis_map, one_blas_thread
+
+_NOWHERE = slice(0, 0)
+
+
+class Decider:
+    """Takes logits in slabs of ascending Z, paints labels.
+
+    Args:
+        grid_ZYX: shape of the logits' grid.
+        target_ZYX: label map to paint, all zeros, a view of any strides; its extent is the grid's.
+        orders: of the splines between the two grids.
+        class_values: mask value of each class; of each region where `regions`.
+        regions: classes overlap: one is where its logit is positive, later ones over earlier ones.
+        padding: what surrounds the grid in the logits that come, before and after, along each axis.
+    """
+
+    def __init__(
+        self,
+        grid_ZYX: Shape,
+        target_ZYX: NDArray[np.uint8],
+        orders: Orders,
+        class_values: NDArray[np.uint8],
+        *,
+        regions: bool = False,
+        padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0), (0, 0)),
+    ) -> None:
+        self._skip_Z = padding[0][0]
+        self._inside_YX = tuple(
+            slice(low, low + n) for (low, _), n in zip(padding[1:], grid_ZYX[1:], strict=True)
+        )
+        self._expected_KZYX = (
+            len(class_values),
+            *(low + n + high for (low, high), n in zip(padding, grid_ZYX, strict=True)),
+        )
+        self._came = 0
+        z, y, x = target_ZYX.shape
+        self._map_Z, self._map_Y, self._map_X = (
+            axis_map(n, m, order) for n, m, order in zip(grid_ZYX, (z, y, x), orders, strict=True)
+        )
+        self._grid_ZYX = grid_ZYX
+        self._target_ZYX = target_ZYX
+        self._class_values = class_values
+        self._regions = regions
+        # positive weights: what is background in every corner is background between them
+        self._background_stays = max(orders) <= 1 and (regions or class_values[0] == 0)
+        self._slices: dict[int, tuple[NDArray[np.float32], tuple[slice, slice]]] = {}
+        self._arrived = self._painted = 0
+
+    def add(self, logits_KZYX: NDArray[np.float32]) -> None:
+        """Take the next slices and paint what they complete.
+
+        Raises:
+            ValueError: another number of classes, another grid in plane, or too many slices.
+        """
+        classes, slices, *plane = logits_KZYX.shape
+        wanted_classes, wanted_slices, *wanted_plane = self._expected_KZYX
+        if (classes, plane) != (wanted_classes, wanted_plane) or (
+            self._came + slices > wanted_slices
+        ):
+            raise ValueError(f"logits {self._expected_KZYX} expected, got {logits_KZYX.shape}")
+        first, self._came = self._came, self._came + slices
+        low = max(0, self._skip_Z - first)
+        inside = slice(low, max(low, self._skip_Z + self._grid_ZYX[0] - first))
+        for logits_KYX in logits_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
+            self._slices[self._arrived] = (logits_KYX, self._foreground(logits_KYX))
+            self._arrived += 1
+        with one_blas_thread():
+            self._paint()
+
+    def finish(self) -> None:
+        """Check that every slice has come.
+
+        Raises:
+            ValueError: slices are missing.
+        """
+        if self._came != self._expected_KZYX[1]:
+            raise ValueError(f"logits {self._expected_KZYX} expected, {self._came} slices came")
+
+    def _paint(self) -> None:
+        while self._painted < len(self._target_ZYX):
+            needed = self._map_Z.source_range(slice(self._painted, self._painted + 1))
+            for passed in [z for z in self._slices if z < needed.start]:
+                del self._slices[passed]
+            if needed.stop > self._arrived:
+                self._keep_own_copies()
+                return
+            self._paint_slice(self._painted, needed)
+            self._painted += 1
+        self._slices.clear()
+
+    def _keep_own_copies(self) -> None:
+        """Let go of the slab that the last slices are views of."""
+        self._slices = {
+            z: (logits if logits.base is None else logits.copy(), box)
+            for z, (logits, box) in self._slices.items()
+        }
+
+    def _paint_slice(self, z: int, needed: slice) -> None:
+        boxes = [self._slices[each][1] for each in range(needed.start, needed.stop)]
+        box_Y, box_X = (_union([box[axis] for box in boxes]) for axis in (0, 1))
+        rows, columns = self._map_Y.target_range(box_Y), self._map_X.target_range(box_X)
+        if rows == _NOWHERE or columns == _NOWHERE:
+            return
+        from_Y, from_X = self._map_Y.source_range(rows), self._map_X.source_range(columns)
+        plane_KYX = np.zeros((), np.float32)
+        for each in range(needed.start, needed.stop):
+            weight = self._map_Z.weights_TS[z, each]
+            plane_KYX = plane_KYX + weight * self._slices[each][0][:, from_Y, from_X]
+        if not self._map_X.keeps:
+            plane_KYX = plane_KYX @ self._map_X.weights_TS[columns, from_X].T
+        if not self._map_Y.keeps:
+            plane_KYX = self._map_Y.weights_TS[rows, from_Y] @ plane_KYX
+        self._target_ZYX[z, rows, columns] = self._labels(plane_KYX)
+
+    def _labels(self, logits_KYX: NDArray[np.float32]) -> NDArray[np.uint8]:
+        labels = np.zeros(logits_KYX.shape[1:], np.uint8)
+        if self._regions:
+            for logits_YX, value in zip(logits_KYX, self._class_values, strict=True):
+                labels[logits_YX > 0] = value
+            return labels
+        labels[:] = self._class_values[0]
+        best_YX = logits_KYX[0].copy()
+        for logits_YX, value in zip(logits_KYX[1:], self._class_values[1:], strict=True):
+            np.putmask(labels, logits_YX > best_YX, value)
+            np.maximum(best_YX, logits_YX, out=best_YX)
+        return labels
+
+    def _foreground(self, logits_KYX: NDArray[np.float32]) -> tuple[slice, slice]:
+        """Return the rows and columns outside which every pixel is background."""
+        if not self._background_stays:
+            return slice(0, logits_KYX.shape[1]), slice(0, logits_KYX.shape[2])
+        wins_KYX = logits_KYX > 0 if self._regions else logits_KYX[1:] > logits_KYX[:1]
+        found: NDArray[np.bool_] = np.any(wins_KYX, axis=0)
+        rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+        if not len(rows):
+            return _NOWHERE, _NOWHERE
+        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _union(ranges: list[slice]) -> slice:
+    filled = [each for each in ranges if each != _NOWHERE]
+    if not filled:
+        return _NOWHERE
+    return slice(min(each.start for each in filled), max(each.stop for each in filled))
+
+
+def argmax_resampled(
+    logits_KZYX: NDArray[np.float32], shape_ZYX: Shape, class_values: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Resample logits trilinearly and decide.
+
+    Args:
+        logits_KZYX: float32 on the network's grid.
+        shape_ZYX: voxel counts wanted; the extent stays.
+        class_values: mask value of each class.
+
+    Returns:
+        uint8 label map of `shape_ZYX`.
+    """
+    _, z, y, x = logits_KZYX.shape
+    label_map = np.zeros(shape_ZYX, np.uint8)
+    decider = Decider((z, y, x), label_map, (1, 1, 1), class_values)
+    decider.add(logits_KZYX)
+    decider.finish()
+    return label_map

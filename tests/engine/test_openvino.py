@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flarekit import engine
+from flarekit.core.errors import DeviceError, PredictorError
+from flarekit.core.spec import Grid
+from flarekit.engine import Effort, Networks
+
+pytest.importorskip("openvino")
+
+
+def network_of(seed=0, flat=False, classes=3):
+    torch.manual_seed(seed)
+    conv, norm = (nn.Conv2d, nn.InstanceNorm2d) if flat else (nn.Conv3d, nn.InstanceNorm3d)
+    return nn.Sequential(conv(2, 8, 3, padding=1), norm(8), nn.LeakyReLU(), conv(8, classes, 1))
+
+
+def make(name, networks, tile, tmp_path=None, precision="fp32", mirror=(), classes=3):
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, mirror_axes=mirror)
+    described = Networks(
+        build=lambda: networks,
+        channels=2,
+        identity="toy",
+        folders=() if tmp_path is None else (tmp_path,),
+        keep=tmp_path,
+    )
+    return engine.create(
+        name, described, grid, class_count=classes, device="cpu", precision=precision
+    )
+
+
+def image_of(shape=(10, 20, 17)):
+    return np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+
+
+def silent(done, total):
+    pass
+
+
+def logits_of(compute, image, **how):
+    return np.concatenate([slab.logits() for slab in compute.sweep(image, **how)], axis=1)
+
+
+@pytest.mark.parametrize("tile", [(4, 8, 8), (16, 32, 32), (1, 8, 8)])
+@pytest.mark.parametrize(("count", "mirror"), [(1, ()), (2, (0, 2)), (1, (1, 2))])
+def test_logits_are_those_of_torch(tile, count, mirror):
+    networks = [network_of(seed, flat=tile[0] == 1) for seed in range(count)]
+    ours, theirs = (
+        logits_of(make(name, networks, tile, mirror=mirror), image_of())
+        for name in ("openvino", "torch")
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_bf16_keeps_nearly_every_decision():
+    classes = [
+        make("openvino", [network_of()], (8, 16, 16), precision=p).predict(image_of(), silent)
+        for p in ("fp32", "bf16")
+    ]
+    assert (classes[0] == classes[1]).mean() > 0.97
+
+
+def test_two_sweeps_of_one_engine_are_the_same_even_after_one_that_was_left():
+    compute = make("openvino", [network_of()], (4, 8, 8))
+    first = logits_of(compute, image_of())
+    for slab in compute.sweep(image_of(), effort=Effort(step=0.25)):
+        assert slab.count
+        break
+    np.testing.assert_array_equal(logits_of(compute, image_of()), first)
+
+
+def test_a_compiled_network_is_found_again_without_the_one_it_was_made_from(tmp_path):
+    first = make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    assert first.one_time_s > 0
+    again = make("openvino", None, (4, 8, 8), tmp_path)
+    assert again.one_time_s == 0
+    np.testing.assert_array_equal(logits_of(again, image_of()), logits_of(first, image_of()))
+
+
+def files_of(tmp_path):
+    return {path.suffix: path for path in tmp_path.glob("*/*") if path.is_file()}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+@pytest.mark.parametrize("suffixes", [(".blob",), (".blob", ".bin"), (".json",), (".blob", ".xml")])
+def test_a_damaged_artefact_is_made_again(tmp_path, caplog, damage, suffixes):
+    caplog.set_level(logging.WARNING, logger="flarekit")
+    logging.getLogger("flarekit").propagate = True
+    first = make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    expected, files = logits_of(first, image_of()), files_of(tmp_path)
+    for suffix in suffixes:
+        content = bytearray(files[suffix].read_bytes())
+        content[len(content) // 2] ^= 255
+        if damage == "remove":
+            files[suffix].unlink()
+        else:
+            files[suffix].write_bytes(
+                content[: len(content) // 2] if damage == "truncate" else content
+            )
+    again = make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    np.testing.assert_allclose(logits_of(again, image_of()), expected, atol=1e-5)
+    if not (damage == "remove" and suffixes == (".json",)):  # as if nothing had ever been there
+        assert "made again" in caplog.text
+    make("openvino", None, (4, 8, 8), tmp_path)  # whole again
+
+
+def test_another_processor_compiles_from_the_portable_network(tmp_path, monkeypatch):
+    make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    monkeypatch.setattr("flarekit.engine._compiled.cpu_capability", lambda: "another")
+    make("openvino", None, (4, 8, 8), tmp_path)
+    assert len(list(tmp_path.glob("*/*.blob"))) == 2
+
+
+def test_weights_architecture_and_tile_each_have_their_own_artefact(tmp_path):
+    make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    make("openvino", [network_of()], (4, 8, 16), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_facts_of_an_artefact_count_only_what_was_written(tmp_path):
+    make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    files = files_of(tmp_path)
+    facts = json.loads(files[".json"].read_text())
+    assert set(facts["sha256"]) == {p.name for s, p in files.items() if s != ".json"}
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):
+    logging.getLogger("flarekit").propagate = True
+    (tmp_path / "file").write_text("in the way")
+    make("openvino", [network_of()], (4, 8, 8), tmp_path / "file")
+    assert "not kept" in caplog.text
+
+
+def test_a_gpu_is_refused():
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 4, 4))
+    described = Networks(build=list, channels=1, identity="toy")
+    with pytest.raises(DeviceError, match="runs on the CPU"):
+        engine.create("openvino", described, grid, class_count=2, device="cuda")
+
+
+def test_fp16_is_refused():
+    with pytest.raises(DeviceError, match="fp16"):
+        make("openvino", [network_of()], (4, 8, 8), precision="fp16")
+
+
+def test_a_network_with_other_classes_than_the_labels_is_refused():
+    with pytest.raises(PredictorError, match="3 classes, the labels need 5"):
+        make("openvino", [network_of()], (4, 8, 8), classes=5)
+
+
+def test_output_that_is_not_finite_is_refused():
+    network = network_of()
+    network[3].weight.data.fill_(float("inf"))
+    with pytest.raises(DeviceError, match="not finite"):
+        make("openvino", [network], (4, 8, 8)).predict(image_of(), silent)
+
+
+def test_torch_is_not_imported_where_the_network_is_compiled(tmp_path):
+    make("openvino", [network_of()], (4, 8, 8), tmp_path)
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from flarekit import engine
+from flarekit.core.spec import Grid
+folder = Path({str(tmp_path)!r})
+networks = engine.Networks(build=None, channels=2, identity="toy", folders=(folder,))
+grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))
+compute = engine.create("openvino", networks, grid, class_count=3, precision="fp32")
+compute.predict(np.zeros((2, 9, 9, 9), np.float32), lambda done, total: None)
+print([name for name in ("torch", "dynamic_network_architectures") if name in sys.modules])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], text=True, capture_output=True, check=True
+    )
+    assert result.stdout == "[]\n"

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flarekit.core.spec import Grid
+from flarekit.engine import Effort, EngineFacts
+from flarekit.engine._sums import NumpySums
+from flarekit.engine._tiles import window_weights
+from flarekit.engine._window import WindowEngine
+
+
+class Thresholds(WindowEngine):
+    """Class 1 where the image is positive; every tile may take a while."""
+
+    def __init__(self, tile, step=0.5, seconds=0.0):
+        super().__init__()
+        self.grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, step=step)
+        self.facts = EngineFacts(engine="toy", device="cpu", device_name="toy", precision="fp32")
+        self.seconds = seconds
+        self.seen = []
+
+    @contextmanager
+    def sums(self, depth, size_YX):
+        slab = np.zeros((3, depth, *size_YX), np.float32)
+        yield NumpySums(slab_KZYX=slab, weights_ZYX=window_weights(self.grid.tile_ZYX, "gaussian"))
+
+    def tiles(self, image_CZYX, row, places, flips, sums):
+        _, height, width = self.grid.tile_ZYX
+        for y, x in places:
+            time.sleep(self.seconds)
+            self.seen.append((row.z, y, x))
+            part = image_CZYX[0, row.z : row.z + row.depth, y : y + height, x : x + width]
+            yield (y, x), np.stack([-part, part])
+
+
+def classes_of(sweep):
+    return np.concatenate([slab.classes() for slab in sweep])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_tiles_where_nothing_is_needed_are_left_out_and_the_rest_is_as_before(data):
+    shape = data.draw(st.tuples(*[st.integers(4, 20)] * 3))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    image = rng.normal(size=(1, *shape)).astype(np.float32)
+    needed = rng.random(shape) < 0.01
+    engine = Thresholds((4, 6, 6))
+    sweep = engine.sweep(image, needed_ZYX=needed)
+    classes = classes_of(sweep)
+    whole = engine.sweep(image)
+    np.testing.assert_array_equal(classes[needed], classes_of(whole)[needed])
+    assert sweep.done + sweep.empty == whole.done
+    assert sweep.done == engine.count_tiles(shape, 0.5, needed)
+
+
+def test_slabs_ascend_and_hold_every_slice_once():
+    image = np.ones((1, 23, 9, 7), np.float32)
+    slabs = [(slab.z, slab.count) for slab in Thresholds((6, 8, 8)).sweep(image)]
+    assert [z for z, _ in slabs] == list(np.cumsum([0, *(count for _, count in slabs)])[:-1])
+    assert sum(count for _, count in slabs) == 23
+
+
+def test_voxels_that_no_tile_covers_are_background():
+    image = np.ones((1, 8, 8, 8), np.float32)
+    needed = np.zeros((8, 8, 8), bool)
+    needed[0, 0, 0] = True
+    sweep = Thresholds((4, 4, 4), step=1.0).sweep(image, needed_ZYX=needed)
+    logits = np.concatenate([slab.logits() for slab in sweep], axis=1)
+    assert logits[1, :4, :4, :4].min() > 0
+    assert not logits[:, 4:].any()
+    assert (sweep.done, sweep.empty) == (1, 7)
+
+
+def test_a_late_sweep_puts_tiles_further_apart_and_still_sees_everything():
+    image = np.ones((1, 40, 16, 16), np.float32)
+    engine = Thresholds((8, 8, 8), step=0.25, seconds=0.004)
+    full = engine.count_tiles((40, 16, 16), 0.25)
+    sweep = engine.sweep(image, deadline=time.monotonic() + 0.6 * full * 0.004)
+    classes = classes_of(sweep)
+    assert sweep.hurried_at is not None
+    assert sweep.done < full
+    assert sweep.dropped == 0
+    assert classes.all()
+
+
+def test_a_sweep_whose_time_is_up_leaves_the_rest_as_background():
+    image = np.ones((1, 40, 8, 8), np.float32)
+    engine = Thresholds((8, 8, 8), step=0.5, seconds=0.05)
+    began = time.monotonic()
+    sweep = engine.sweep(image, deadline=began + 0.12)
+    classes = classes_of(sweep)
+    assert time.monotonic() - began < 0.3
+    assert sweep.dropped > 0
+    assert classes[:8].all()
+    assert not classes[-8:].any()
+
+
+def test_a_deadline_that_has_passed_runs_no_tile_at_all():
+    engine = Thresholds((4, 4, 4))
+    sweep = engine.sweep(np.ones((1, 9, 9, 9), np.float32), deadline=time.monotonic() - 1)
+    assert not classes_of(sweep).any()
+    assert engine.seen == []
+    assert sweep.dropped > 0
+
+
+def test_the_time_of_a_tile_is_measured_after_a_first_one():
+    engine = Thresholds((4, 4, 4), seconds=0.02)
+    assert engine.seconds_per_tile(1) == pytest.approx(0.02, abs=0.015)
+    assert len(engine.seen) == 2
+
+
+def test_an_effort_counts_its_runs():
+    assert Effort(step=0.5).runs == 1
+    assert Effort(step=0.5, mirror_axes=(0, 1, 2)).runs == 8
