@@ -69,6 +69,8 @@ class Convention(Protocol):
     ) -> Path:
         """Write the mask of a case and return its path.
 
+        The volumes tell the geometry; their voxels may be gone by now.
+
         Raises:
             OutputError: it could not be written.
         """

@@ -209,6 +209,7 @@ class PredictorSpec(_Facts):
     Attributes:
         labels: label name -> value in the mask, 1..255; background is 0 and not listed. The
             network's class k is the k-th label in order of value, class 0 the background.
+        convention_settings: what the convention wants to know; each says what in its file.
         nnunet: present where the scan is prepared exactly as nnU-Net does.
         fast: what the fast profile may change.
         ensemble: further weights of the same architecture; logits are averaged over all.
@@ -218,6 +219,7 @@ class PredictorSpec(_Facts):
     name: str
     title: str
     convention: str
+    convention_settings: dict[str, Any] = Field(default_factory=dict)
     architecture: Architecture
     channels: tuple[Channel, ...] = Field(min_length=1)
     crop: BodyCrop | NonzeroCrop | None = None
@@ -255,7 +257,7 @@ class PredictorSpec(_Facts):
         step of `fast`, no flips, and looks at the body only.
         """
         if profile == "exact":
-            exact = {"image_order": 3, "decide": "scan"} if self.nnunet is None else {}
+            exact = {"image_order": 3, "decide": "scan"}
             return self.model_copy(update={"grid": self.grid.model_copy(update=exact)})
         grid = {"step": self.fast.step, "decide": self.fast.decide, "mirror_axes": ()}
         changes: dict[str, Any] = {"grid": self.grid.model_copy(update={**grid, "sums": "fp32"})}

@@ -9,6 +9,7 @@ to millimetres in RAS+ (right, anterior, superior), as nibabel does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +141,16 @@ def orientation_of(affine: NDArray[np.float64], axes: str = ORIENTED) -> Orienta
     Raises:
         ValueError: the letters do not name three different axes.
     """
-    from scipy.optimize import linear_sum_assignment
-
     wanted = np.array([_DIRECTIONS_RAS[letter] for letter in axes], float)
     if wanted.shape != (3, 3) or abs(np.linalg.det(wanted)) < 0.5:
         raise ValueError(f"{axes!r} does not name three different axes")
     # cosine[k, a]: agreement of oriented array axis k with stored NIfTI axis a, (i, j, k)
     cosine = wanted @ repaired_directions(affine)
-    _, nifti_axes = linear_sum_assignment(-np.abs(cosine))
+    nifti_axes = max(
+        permutations(range(3)), key=lambda axes: sum(abs(cosine[k, axes[k]]) for k in range(3))
+    )
     flipped = [bool(cosine[k, nifti_axes[k]] < 0) for k in range(3)]
-    stored = [2 - int(axis) for axis in nifti_axes]  # arrays are indexed the other way round
+    stored = [2 - axis for axis in nifti_axes]  # arrays are indexed the other way round
     return Orientation(
         axes=(stored[0], stored[1], stored[2]), flipped=(flipped[0], flipped[1], flipped[2])
     )

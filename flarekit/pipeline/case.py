@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions import Case, Convention
+from flarekit.conventions import Case, Convention, points_of
 from flarekit.core.records import CaseRecord, TileRecord
-from flarekit.core.spec import PredictorSpec
+from flarekit.core.spec import PredictorSpec, Rule
 from flarekit.core.volume import Volume
 from flarekit.engine import Engine, TileProgress
 from flarekit.pipeline.plan import Plan, TileTimer, plan_case
-from flarekit.postprocess import apply_rules
+from flarekit.postprocess import Scan, apply_rules, split_rules
 from flarekit.preprocess import Prepared, prepare
 
 _LOG = logging.getLogger(__name__)
@@ -98,9 +98,20 @@ def segment_case(
     noted = len(stages.engine.notes)
     with clock.stage("plan"):
         plan = plan_case(ready.prepared, ready.volumes, stages.spec, stages.timer, deadline)
+    anywhere, on_scan = split_rules(stages.spec.rules)
+    scan = _scan(case, ready.volumes, stages) if on_scan else None
     volumes = [replace(volume, voxels_ZYX=_NO_VOXELS) for volume in ready.volumes]
-    ready.volumes.clear()  # the voxels are not needed any more: let their memory go
-    stored, tiles, traded = _label_map(plan, stages, clock)
+    ready.volumes.clear()  # the voxels are needed by `scan` at most: let their memory go
+    stored, tiles, traded = _label_map(plan, stages, clock, anywhere)
+    if on_scan:
+        with clock.stage("rules"):
+            stored = apply_rules(
+                stored,
+                on_scan,
+                stages.spec.labels,
+                voxel_ml=plan.prepared.stored_voxel_ml,
+                scan=scan,
+            )
     with clock.stage("write"):
         mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
     return CaseRecord(
@@ -114,8 +125,18 @@ def segment_case(
     )
 
 
+def _scan(case: Case, volumes: Sequence[Volume], stages: Stages) -> Scan:
+    """Return what rules on the scan's grid look at."""
+    names = (channel.name for channel in stages.spec.channels)
+    return Scan(
+        spacing_mm_ZYX=volumes[0].geometry.spacing_mm_ZYX,
+        channels={name: each.voxels_ZYX for name, each in zip(names, volumes, strict=True)},
+        points=points_of(stages.convention, case, volumes),
+    )
+
+
 def _label_map(
-    plan: Plan, stages: Stages, clock: Clock
+    plan: Plan, stages: Stages, clock: Clock, rules: Sequence[Rule]
 ) -> tuple[NDArray[np.uint8], TileRecord, tuple[str, ...]]:
     """Run the window; labels are decided on its own grid or on the scan's."""
     spec, prepared = stages.spec, plan.prepared
@@ -133,7 +154,7 @@ def _label_map(
             label_map = values[np.concatenate([slab.classes() for slab in slabs])]
         stages.engine.release()
         with clock.stage("rules"):
-            label_map = apply_rules(label_map, spec.rules, spec.labels, voxel_ml=prepared.voxel_ml)
+            label_map = apply_rules(label_map, rules, spec.labels, voxel_ml=prepared.voxel_ml)
         with clock.stage("restore"):
             stored = prepared.restore(label_map)
     else:
@@ -149,7 +170,7 @@ def _label_map(
         decider.finish()
         stages.engine.release()
         with clock.stage("rules"):
-            stored = apply_rules(stored, spec.rules, spec.labels, voxel_ml=prepared.stored_voxel_ml)
+            stored = apply_rules(stored, rules, spec.labels, voxel_ml=prepared.stored_voxel_ml)
     if sweep.done:
         stages.timer.seconds = clock.seconds["tiles"] / (sweep.done * plan.effort.runs)
     record = TileRecord(

@@ -83,7 +83,7 @@ def find_predictor(name_or_folder: str) -> PredictorFolder:
             raise UsageError(f"no predictor {name_or_folder!r}", fix=f"{hint}; a folder works too")
     predictor = read_spec(folder)
     spec = predictor.spec
-    postprocess.check_rules(spec.rules)
+    postprocess.check_rules(spec.rules, [channel.name for channel in spec.channels])
     for kind, name, names in (
         ("convention", spec.convention, conventions.names()),
         ("architecture", spec.architecture.name, models.names()),

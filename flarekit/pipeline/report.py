@@ -6,8 +6,12 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flarekit import conventions
 from flarekit.core.files import make_folder
+from flarekit.core.metaimage import read_metaimage
 from flarekit.core.nifti import read_nifti
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import PredictorSpec
@@ -28,12 +32,26 @@ def write_report(record: RunRecord, spec: PredictorSpec, input_dir: Path, report
     if find_spec("matplotlib") is None:
         _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
         return
-    convention = conventions.get(record.convention)
+    own = record.convention == spec.convention
+    settings = spec.convention_settings if own else None
+    convention = conventions.get(record.convention, settings, labels=spec.labels)
     done = {case.case_id: case.mask for case in record.cases if case.error is None}
     for case in convention.find_cases(input_dir, len(spec.channels)):
         mask = done.get(case.case_id)
         if mask is None:
             continue
-        label_map = read_nifti(mask).voxels_ZYX.astype("uint8")
+        label_map = _voxels(mask)
+        if label_map is None:
+            _LOG.info("no picture of %s: its mask is no volume file", case.case_id)
+            continue
         path = report_dir / f"{case.case_id}.png"
         write_picture(path, convention.read_case(case)[0], label_map, spec.labels)
+
+
+def _voxels(mask: Path) -> NDArray[np.uint8] | None:
+    """Return a mask's voxels; None where it is not a file of one volume (DICOM SEG, JSON)."""
+    if mask.suffix == ".mha":
+        return read_metaimage(mask, air=0).voxels_ZYX.astype(np.uint8)
+    if mask.name.endswith((".nii", ".nii.gz")):
+        return read_nifti(mask).voxels_ZYX.astype(np.uint8)
+    return None

@@ -117,14 +117,14 @@ def segment_folder(
         InputError: no cases.
         PredictorError: weights missing, wrong or not fitting.
         DeviceError: the device or the precision is not available.
-        OutputError: the output folder cannot be made.
+        OutputError: the output folder cannot be made, or what the masks are parts of not completed.
     """
     options, progress = options or Options(), progress or Silent()
     began = time.monotonic() if options.began is None else options.began
     clock = Clock()
     name = options.convention or predictor.spec.convention
-    convention = conventions.get(name)
     spec, budget = _spec(predictor.spec, options), _budget(name, options)
+    convention = _convention(name, spec)
     cases = convention.find_cases(input_dir, len(spec.channels))
     make_folder(output_dir)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
@@ -132,6 +132,7 @@ def segment_folder(
         ahead = _Ahead(cases, convention, spec, budget, workers)
         stages = _stages(starting, spec, convention, output_dir, progress)
         records = _segment_all(cases, ahead, stages, options, budget, began, progress)
+    conventions.finish_run(convention, cases[: len(records)], output_dir)
     facts = stages.engine.facts
     return RunRecord(
         predictor=spec.name,
@@ -147,6 +148,12 @@ def segment_folder(
         cases=tuple(records),
         not_run=tuple(case.case_id for case in cases[len(records) :]),
     )
+
+
+def _convention(name: str, spec: PredictorSpec) -> Convention:
+    """Settings are the predictor's for its own convention, and mean nothing to another."""
+    settings = spec.convention_settings if name == spec.convention else None
+    return conventions.get(name, settings, labels=spec.labels)
 
 
 def _spec(spec: PredictorSpec, options: Options) -> PredictorSpec:

@@ -1,8 +1,13 @@
 """Post-processing rules by name: the file `flarekit/postprocess/x.py` is the rule `x`.
 
-Each such file defines `TAKES_VALUE`, `FILLS` (whether background may become a label) and
-`apply(regions, labels, value, voxel_ml)`, which changes what regions are worth. Regions are found
-once, for all rules and labels together.
+There are two kinds. Rules on regions define `TAKES_VALUE`, `FILLS` (whether background may become
+a label) and `apply(regions, labels, value, voxel_ml)`, which changes what regions are worth; they
+are found once for all rules and labels between two rules of the other kind. Such rules may run on
+any grid, and do where the argmax was taken.
+
+Rules on the scan define `TAKES_VALUE`, `NEEDS_CHANNEL` (the channel whose voxels they look at, or
+None) and `apply_to_scan(label_map_ZYX, labels, value, scan)`, which returns a new label map. They
+run on the scan's own grid, and so does what stands behind them: see `split_rules`.
 
 Put rules that remove before `fill_holes`: then nothing they remove leaves a hole, and applying the
 chain again changes nothing (but for the case that `fill_holes` describes).
@@ -13,15 +18,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import PredictorError
 from flarekit.core.spec import Rule
+from flarekit.postprocess._scan import Scan
 
-__all__ = ["apply_rules", "check_rules", "names"]
+__all__ = ["Scan", "apply_rules", "check_rules", "names", "split_rules"]
 
 
 def names() -> tuple[str, ...]:
@@ -30,24 +38,46 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
-def check_rules(rules: Sequence[Rule]) -> None:
+def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) -> None:
     """Refuse rules that cannot be applied, before anything is computed.
 
+    Args:
+        rules: from the predictor.
+        channels: names of its channels; not checked where None.
+
     Raises:
-        PredictorError: no such rule, or a value that is missing, superfluous or not positive.
+        PredictorError: no such rule, a value that is missing, superfluous or not positive, or a
+            channel that the predictor does not have.
     """
     for rule in rules:
         if rule.name not in names():
             near = get_close_matches(rule.name, names(), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
             raise PredictorError(f"no rule {rule.name!r}", fix=hint)
-        takes_value = import_module(f"flarekit.postprocess.{rule.name}").TAKES_VALUE
+        module = _module(rule)
+        takes_value = module.TAKES_VALUE
         if takes_value and (rule.value is None or rule.value <= 0):
             raise PredictorError(
                 f"rule {rule.name!r} needs a positive value", fix="add value = ..."
             )
         if not takes_value and rule.value is not None:
             raise PredictorError(f"rule {rule.name!r} takes no value", fix="remove it")
+        channel = getattr(module, "NEEDS_CHANNEL", None)
+        if channel and channels is not None and channel.lower() not in map(str.lower, channels):
+            raise PredictorError(
+                f"rule {rule.name!r} needs a channel named {channel!r}; the predictor has "
+                f"{', '.join(channels)}",
+                fix="remove the rule, or name the channel so",
+            )
+
+
+def split_rules(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """Return the rules that may run on any grid, and those that have to run on the scan's.
+
+    The second are the first rule on the scan and all that stand behind it.
+    """
+    first = next((k for k, rule in enumerate(rules) if _on_scan(_module(rule))), len(rules))
+    return tuple(rules[:first]), tuple(rules[first:])
 
 
 def apply_rules(
@@ -56,6 +86,7 @@ def apply_rules(
     labels: Mapping[str, int],
     *,
     voxel_ml: float,
+    scan: Scan | None = None,
 ) -> NDArray[np.uint8]:
     """Apply rules in their order, each to what the one before left.
 
@@ -66,19 +97,51 @@ def apply_rules(
         rules: from the predictor; `check_rules` has passed them.
         labels: label name -> value in the map.
         voxel_ml: volume of one voxel.
+        scan: what the label map belongs to, on its grid; only rules on the scan need it.
 
     Returns:
         A new label map of the same shape.
+
+    Raises:
+        PredictorError: a rule needs a channel that the scan does not have.
+        ValueError: a rule needs the scan and it was not given.
     """
+    result = label_map_ZYX.copy()
+    for on_scan, group in groupby(rules, key=lambda rule: _on_scan(_module(rule))):
+        if not on_scan:
+            result = _on_regions(result, list(group), labels, voxel_ml)
+            continue
+        for rule in group:
+            if scan is None:
+                raise ValueError(f"the rule {rule.name!r} runs on the scan's grid, with the scan")
+            values = [labels[name] for name in rule.labels]
+            result = _module(rule).apply_to_scan(result, values, rule.value, scan)
+    return result
+
+
+def _on_regions(
+    label_map_ZYX: NDArray[np.uint8],
+    rules: Sequence[Rule],
+    labels: Mapping[str, int],
+    voxel_ml: float,
+) -> NDArray[np.uint8]:
     from flarekit.postprocess._regions import Regions, foreground_box
 
     box = foreground_box(label_map_ZYX)
-    if not rules or box is None:
-        return label_map_ZYX.copy()
-    modules = [import_module(f"flarekit.postprocess.{rule.name}") for rule in rules]
+    if box is None:
+        return label_map_ZYX
+    modules = [_module(rule) for rule in rules]
     regions = Regions(label_map_ZYX[box], background=any(module.FILLS for module in modules))
     for rule, module in zip(rules, modules, strict=True):
         module.apply(regions, [labels[name] for name in rule.labels], rule.value, voxel_ml)
     result = np.zeros_like(label_map_ZYX)
     result[box] = regions.label_map()
     return result
+
+
+def _module(rule: Rule) -> ModuleType:
+    return import_module(f"flarekit.postprocess.{rule.name}")
+
+
+def _on_scan(module: ModuleType) -> bool:
+    return hasattr(module, "apply_to_scan")

@@ -1,0 +1,215 @@
+"""DICOM: a folder with series in, one segmentation object (SEG) per case out.
+
+The folder may hold one series, a study or many, in any tree; what is no CT, MR or PET image is left
+alone. A predictor with one channel gets every CT; one with two gets the PET/CT of every study, the
+PET as SUV by body weight and the CT on the PET's grid. Masks are named after the series whose
+voxels they have. Needs `pip install flarekit[dicom]`.
+
+A case that failed leaves nothing: an empty segmentation would read as "nothing found".
+
+Settings of a predictor: `modalities` (of its channels, where they are not ["CT"] or ["CT", "PT"]).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.conventions import Case
+from flarekit.conventions._dicom_seg import segmentation_object
+from flarekit.conventions._dicom_series import Series, find_series, read_headers, read_series
+from flarekit.conventions._grid import onto
+from flarekit.conventions._settings import Settings, checked
+from flarekit.conventions._suv import suv_factors
+from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
+from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.volume import Volume
+
+_LOG = logging.getLogger(__name__)
+_OUTSIDE = {"CT": -1024.0, "MR": 0.0, "PT": 0.0}
+_USUAL = {1: ("CT",), 2: ("CT", "PT")}
+
+
+class _Settings(Settings):
+    modalities: tuple[Literal["CT", "MR", "PT"], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomCase(Case):
+    """Series that are segmented together.
+
+    Attributes:
+        series: one per channel.
+        grid: the one whose voxels the mask has.
+    """
+
+    series: tuple[Series, ...]
+    grid: Series
+
+
+def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Dicom:
+    """Return the convention as a predictor sets it up.
+
+    Raises:
+        PredictorError: unknown settings, or a modality twice.
+    """
+    parsed = checked(_Settings, settings, "dicom")
+    if parsed.modalities is not None and len(set(parsed.modalities)) < len(parsed.modalities):
+        raise PredictorError("dicom: two channels have one modality", fix="state each once")
+    return Dicom(modalities=parsed.modalities, labels=dict(labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dicom:
+    """The convention; see the module.
+
+    Attributes:
+        modalities: of a predictor's channels; the usual ones where None.
+        labels: its label names -> values in the mask; "label V" where it is not known.
+    """
+
+    modalities: tuple[str, ...] | None
+    labels: Mapping[str, int]
+
+    def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
+        """Return one case per series, or per PET series where there are several channels.
+
+        Raises:
+            InputError: no such folder, or no usable series in it; the message says what is wrong
+                with others.
+            PredictorError: a number of channels whose modalities are not clear.
+            UsageError: pydicom or highdicom is not installed.
+        """
+        for package in ("pydicom", "highdicom"):
+            if find_spec(package) is None:
+                raise UsageError(f"{package} is not installed", fix="pip install flarekit[dicom]")
+        if not input_dir.is_dir():
+            raise InputError(f"{input_dir}: is not a folder", fix="name the folder with the series")
+        modalities = self.modalities or _USUAL.get(channel_count, ())
+        if len(modalities) != channel_count:
+            raise PredictorError(
+                f"dicom: the modalities of {channel_count} channels are not clear",
+                fix='set modalities = ["CT", ...] for the convention, one per channel',
+            )
+        found, faults = find_series(input_dir)
+        cases = [case for grid in found if (case := _case(grid, found, modalities)) is not None]
+        if not cases:
+            have = ", ".join(f"{each.modality} {each.name!r}" for each in found) or "none"
+            raise InputError(
+                f"{input_dir}: no {' with '.join(modalities)} to segment (series: {have})",
+                fix=faults[0] if faults else "name a folder with such series, or set modalities",
+            )
+        for fault in faults:
+            _LOG.warning("left out: %s", fault)
+        return cases
+
+    def read_case(self, case: Case) -> list[Volume]:
+        """Read all series of a case; PET as SUV, everything on the grid of the mask.
+
+        Raises:
+            InputError: a slice is damaged, or SUV cannot be computed.
+        """
+        wanted = _dicom(case)
+        volumes = {wanted.grid.uid: _read(wanted.grid)}
+        reference = volumes[wanted.grid.uid].geometry
+        for each in wanted.series:
+            if each.uid not in volumes:
+                outside = _OUTSIDE[each.modality]
+                volumes[each.uid] = onto(_read(each), reference, outside=outside)
+        return [volumes[each.uid] for each in wanted.series]
+
+    def write_mask(
+        self,
+        case: Case,
+        label_map_ZYX: NDArray[np.uint8],
+        volumes: Sequence[Volume],  # noqa: ARG002 - the series knows its grid
+        output_dir: Path,
+    ) -> Path:
+        """Write a DICOM SEG that refers to the series whose voxels the mask has.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        values = np.flatnonzero(np.bincount(label_map_ZYX.ravel(), minlength=256))
+        labels = (
+            self.labels
+            or {f"label {value}": int(value) for value in values if value}
+            or {"label 1": 1}
+        )
+        headers = read_headers(_dicom(case).grid.files)
+        path = output_dir / case.mask
+        make_folder(path.parent)
+        write_atomically(path, segmentation_object(label_map_ZYX, headers, labels))
+        return path
+
+    def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
+        """Refuse: see the module.
+
+        Raises:
+            OutputError: always.
+        """
+        raise OutputError(
+            f"{output_dir / case.mask}: not written, the case failed",
+            fix="an empty segmentation would read as nothing found; correct the case",
+        )
+
+
+def _dicom(case: Case) -> DicomCase:
+    if not isinstance(case, DicomCase):
+        raise TypeError(f"{type(case).__name__} is not a case of this convention")
+    return case
+
+
+def _case(grid: Series, found: Sequence[Series], modalities: Sequence[str]) -> DicomCase | None:
+    """Return the case whose mask has this series' voxels, where it is one."""
+    leading = "PT" if "PT" in modalities else modalities[0]
+    if grid.modality != leading or (leading == "PT" and "ATTN" not in grid.corrected):
+        return None
+    chosen = []
+    for modality in modalities:
+        partner = grid if modality == leading else _partner(grid, found, modality)
+        if partner is None:
+            return None
+        chosen.append(partner)
+    return DicomCase(
+        case_id=grid.uid,
+        channels=tuple(series.folder for series in chosen),
+        mask=Path(f"{grid.uid}.dcm"),
+        series=tuple(chosen),
+        grid=grid,
+    )
+
+
+def _partner(grid: Series, found: Sequence[Series], modality: str) -> Series | None:
+    """Return the series of the same study and position that covers most of another."""
+    others = [
+        series
+        for series in found
+        if series.modality == modality and series.study == grid.study and series.frame == grid.frame
+    ]
+    if not others:
+        return None
+    low, high = grid.z_range_mm
+
+    def covers(series: Series) -> tuple[float, int]:
+        start, end = series.z_range_mm
+        return min(end, high) - max(start, low), series.shape_ZYX[0]
+
+    best = max(others, key=covers)
+    if len(others) > 1:
+        names = ", ".join(repr(series.name) for series in others)
+        _LOG.warning("%s: of %s, %r goes with %r", grid.folder, names, best.name, grid.name)
+    return best
+
+
+def _read(series: Series) -> Volume:
+    if series.modality != "PT":
+        return read_series(series)
+    return read_series(series, suv_factors(read_headers(series.files), series.folder))

@@ -1,0 +1,241 @@
+"""ULS23: volumes of interest stacked along Z in one file, one lesion at the centre of each.
+
+In: `images/stacked-3d-ct-lesion-volumes/X.mha` (128 x 256 x 256 voxels each, Z, Y, X) and
+`stacked-3d-volumetric-spacings.json` (one [x, y, z] in mm each; the file's own spacing means
+nothing). Out: `images/ct-binary-uls/X.mha`, the same size and header, 0 and 1.
+https://github.com/DIAGNijmegen/ULS23
+
+Every volume of interest is a case. It is read when its turn comes, and of its mask only the
+compressed bytes are kept, so memory does not grow with their number; the file is written when the
+last mask is there. A mask is one component, the one at the centre or nearest to it, and nothing in
+the padding; never nothing, since an empty one scores zero.
+
+Settings of a predictor: `lesion` (the label, where there are several).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.conventions import Case
+from flarekit.conventions._grand_challenge import only_image, read_json
+from flarekit.conventions._settings import Settings, checked, lesion_value
+from flarekit.conventions._stack import MaskStack, StackReader
+from flarekit.core.central import central_component
+from flarekit.core.errors import InputError, OutputError, PredictorError
+from flarekit.core.metaheader import read_header
+from flarekit.core.metaimage import usable
+from flarekit.core.volume import Geometry, Volume
+
+SHAPE_ZYX = (128, 256, 256)
+_IMAGES = Path("images", "stacked-3d-ct-lesion-volumes")
+_SPACINGS = "stacked-3d-volumetric-spacings.json"
+_MASKS = Path("images", "ct-binary-uls")
+_AIR_HU = -1024.0
+
+_Spacing = tuple[float, float, float]
+
+
+class _Settings(Settings):
+    lesion: str | None = None
+
+
+@dataclass
+class Seen:
+    """What reading a case has shown, for when its voxels are gone.
+
+    Attributes:
+        inside: the box that is no padding; None for everywhere.
+    """
+
+    inside: tuple[slice, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voi(Case):
+    """One volume of interest.
+
+    Attributes:
+        index: its place in the stack, from 0.
+        spacing_mm_ZYX: from the JSON.
+        scans: where it is read from, shared by all of the stack.
+        masks: where its mask goes, shared likewise.
+        seen: filled by `read_case`.
+    """
+
+    index: int
+    spacing_mm_ZYX: _Spacing
+    scans: StackReader
+    masks: MaskStack
+    seen: Seen = field(default_factory=Seen, compare=False)
+
+
+def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Uls23:
+    """Return the convention as a predictor sets it up.
+
+    Raises:
+        PredictorError: unknown settings, or no label that is the lesion.
+    """
+    parsed = checked(_Settings, settings, "uls23")
+    return Uls23(lesion=lesion_value(labels, parsed.lesion))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uls23:
+    """The convention; see the module.
+
+    Attributes:
+        lesion: the value of a predictor's lesions.
+    """
+
+    lesion: int
+
+    def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
+        """Return one case per volume of interest, in the order of the stack.
+
+        Raises:
+            InputError: no stack or no spacings, several stacks, or a size that the spacings do
+                not fit.
+            PredictorError: the predictor takes more than the CT.
+        """
+        if not input_dir.is_dir():
+            raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
+        if channel_count != 1:
+            raise PredictorError(
+                f"uls23 has one channel, the predictor takes {channel_count}",
+                fix="choose a predictor that takes CT alone",
+            )
+        path = only_image(input_dir / _IMAGES)
+        header = read_header(path)
+        z, y, x = header.shape_ZYX
+        deep, high, wide = SHAPE_ZYX
+        if (y, x) != (high, wide) or z % deep:
+            raise InputError(
+                f"{path}: is {z} x {y} x {x} voxels, not N x {deep} x {high} x {wide}",
+                fix="stack volumes of interest of that size along Z",
+            )
+        spacings = _spacings(input_dir / _SPACINGS)
+        count = z // deep
+        if len(spacings) != count:
+            raise InputError(
+                f"{input_dir / _SPACINGS}: has {len(spacings)} spacings for {count} volumes",
+                fix="give one [x, y, z] in mm per volume of interest",
+            )
+        scans = StackReader(path, header, depth=deep)
+        masks = MaskStack(header.geometry, count=count)
+        return [
+            Voi(
+                case_id=f"{path.stem}-{index:04d}",
+                channels=(path,),
+                mask=_MASKS / path.name,
+                index=index,
+                spacing_mm_ZYX=spacing,
+                scans=scans,
+                masks=masks,
+            )
+            for index, spacing in enumerate(spacings)
+        ]
+
+    def read_case(self, case: Case) -> list[Volume]:
+        """Read one volume of interest; its axes are taken in the order and direction stored.
+
+        Raises:
+            InputError: the stack ends before it, or is damaged.
+        """
+        voi = _voi(case)
+        voxels, notes = usable(voi.scans.read(voi.index), air=_AIR_HU)
+        voi.seen.inside = _inside_padding(voxels)
+        z, y, x = voi.spacing_mm_ZYX
+        geometry = Geometry(
+            shape_ZYX=SHAPE_ZYX,
+            affine=np.diag([-x, -y, z, 1.0]),  # towards left, posterior, superior
+            header=None,
+        )
+        return [Volume(voxels_ZYX=voxels, geometry=geometry, path=case.channels[0], warnings=notes)]
+
+    def write_mask(
+        self,
+        case: Case,
+        label_map_ZYX: NDArray[np.uint8],
+        volumes: Sequence[Volume],  # noqa: ARG002 - the stack knows its geometry
+        output_dir: Path,
+    ) -> Path:
+        """Add a mask to the stack, which is written with the last one.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        voi = _voi(case)
+        allowed = None
+        if voi.seen.inside is not None:
+            allowed = np.zeros(SHAPE_ZYX, np.bool_)
+            allowed[voi.seen.inside] = True
+        mask = central_component(label_map_ZYX == self.lesion, voi.spacing_mm_ZYX, allowed)
+        return voi.masks.put(voi.index, mask, output_dir / case.mask)
+
+    def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
+        """Add a ball of 10 mm at the centre for a case that failed: an empty mask scores zero.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        voi = _voi(case)
+        ball = central_component(np.zeros(SHAPE_ZYX, np.bool_), voi.spacing_mm_ZYX)
+        return voi.masks.put(voi.index, ball, output_dir / case.mask)
+
+    def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
+        """Say so where cases left no mask, so that the stack could not be written.
+
+        Raises:
+            OutputError: naming the cases.
+        """
+        missing = [case.case_id for case in cases if not _voi(case).masks.has(_voi(case).index)]
+        if missing:
+            path = output_dir / cases[0].mask
+            raise OutputError(
+                f"{path}: not written, {len(missing)} masks are missing ({', '.join(missing[:5])})",
+                fix="let failed cases leave a mask",
+            )
+
+
+def _voi(case: Case) -> Voi:
+    if not isinstance(case, Voi):
+        raise TypeError(f"{type(case).__name__} is not a case of this convention")
+    return case
+
+
+def _spacings(path: Path) -> list[_Spacing]:
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise InputError(f"{path}: is not a list", fix="write one [x, y, z] in mm per volume")
+    spacings = []
+    for index, entry in enumerate(content):
+        valid = isinstance(entry, list) and len(entry) == 3
+        if not valid or not all(isinstance(mm, int | float) and 0 < mm < 1000 for mm in entry):
+            raise InputError(
+                f"{path}: entry {index} ({entry}) is no spacing", fix="write [x, y, z] in mm"
+            )
+        x, y, z = (float(mm) for mm in entry)
+        spacings.append((z, y, x))
+    return spacings
+
+
+def _inside_padding(voxels_ZYX: NDArray[Any]) -> tuple[slice, ...] | None:
+    """Return the box of a volume that is no padding; None for everywhere.
+
+    What was cut out beyond the scan's border is filled with the volume's minimum, or less: whole
+    slices, rows and columns at its faces that hold nothing else.
+    """
+    content = voxels_ZYX > voxels_ZYX.min()
+    if not content.any():
+        return None
+    top_YX = content.any(axis=0)
+    profiles = content.any(axis=(1, 2)), top_YX.any(axis=1), top_YX.any(axis=0)
+    ends = [np.flatnonzero(profile)[[0, -1]] for profile in profiles]
+    return tuple(slice(int(first), int(last) + 1) for first, last in ends)

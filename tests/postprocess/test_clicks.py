@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flarekit import postprocess
+from flarekit.core.spec import Rule
+from flarekit.postprocess import Scan
+
+LABELS = {"lesion": 1, "organ": 2}
+RULE = Rule(name="clicks", labels=("lesion",), value=0.41)
+SHAPE = (9, 30, 40)
+
+
+def apply(label_map, suv=None, spacing=(1.0, 1.0, 1.0), **points):
+    suv = np.zeros(SHAPE, np.float32) if suv is None else suv
+    marked = {name: np.array(places, np.int64) for name, places in points.items()}
+    scan = Scan(spacing_mm_ZYX=spacing, channels={"PET": suv}, points=marked)
+    return postprocess.apply_rules(label_map, [RULE], LABELS, voxel_ml=1.0, scan=scan)
+
+
+def two_lesions():
+    label_map = np.zeros(SHAPE, np.uint8)
+    label_map[3:6, 5:10, 5:10] = label_map[3:6, 5:10, 20:25] = 1
+    return label_map
+
+
+def test_without_clicks_nothing_changes():
+    np.testing.assert_array_equal(apply(two_lesions()), two_lesions())
+
+
+def test_a_background_click_removes_the_component_it_lies_in():
+    after = apply(two_lesions(), background=[[4, 7, 7]])
+    assert not after[..., :15].any()
+    np.testing.assert_array_equal(after[..., 15:], two_lesions()[..., 15:])
+
+
+def test_a_background_click_on_background_changes_nothing():
+    np.testing.assert_array_equal(apply(two_lesions(), background=[[0, 0, 0]]), two_lesions())
+
+
+def test_of_a_component_with_both_kinds_the_part_near_the_background_click_goes():
+    label_map = np.zeros(SHAPE, np.uint8)
+    label_map[4, 10, 5:35] = 1
+    after = apply(label_map, tumor=[[4, 10, 8]], background=[[4, 10, 30]])
+    assert np.flatnonzero(after[4, 10]).tolist() == list(range(5, 20))
+
+
+def test_a_tumor_click_on_background_grows_over_what_takes_up_as_much():
+    suv = np.ones(SHAPE, np.float32)
+    suv[3:6, 10:14, 10:16] = 10
+    suv[3:6, 20:24, 10:16] = 10  # not connected
+    after = apply(np.zeros(SHAPE, np.uint8), suv, tumor=[[4, 12, 12]])
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[3:6, 10:14, 10:16] = 1
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_growth_keeps_to_its_reach_and_off_other_labels_and_background_clicks():
+    suv = np.full((3, 3, 200), 5, np.float32)
+    label_map = np.zeros(suv.shape, np.uint8)
+    label_map[:, :, 110:] = 2
+    after = apply(label_map, suv, tumor=[[1, 1, 100]], background=[[1, 1, 80]])
+    np.testing.assert_array_equal(after == 2, label_map == 2)
+    grown = np.flatnonzero((after == 1).any(axis=(0, 1)))
+    assert grown.min() == 91  # 90 is as near to either click
+    assert grown.max() == 109
+    far = apply(np.zeros(suv.shape, np.uint8), suv, tumor=[[1, 1, 100]])
+    assert np.flatnonzero(far[1, 1]).tolist() == list(range(70, 131))
+
+
+def test_a_tumor_click_in_a_lesion_or_without_uptake_changes_nothing():
+    np.testing.assert_array_equal(apply(two_lesions(), tumor=[[4, 7, 7]]), two_lesions())
+    np.testing.assert_array_equal(apply(two_lesions(), tumor=[[0, 0, 0]]), two_lesions())
+
+
+def test_clicks_at_the_corners_of_the_volume_are_fine():
+    suv = np.ones(SHAPE, np.float32)
+    after = apply(np.zeros(SHAPE, np.uint8), suv, tumor=[[0, 0, 0], [8, 29, 39]])
+    assert after[0, 0, 0] == 1
+    assert after[8, 29, 39] == 1
+
+
+@pytest.mark.parametrize("label", ["tumor", "background"])
+def test_other_labels_are_never_touched(label):
+    label_map = np.full(SHAPE, 2, np.uint8)
+    suv = np.ones(SHAPE, np.float32)
+    np.testing.assert_array_equal(apply(label_map, suv, **{label: [[4, 4, 4]]}), label_map)
