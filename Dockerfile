@@ -1,46 +1,84 @@
-# One build, two images:
-#   docker build -t flarekit:latest .                  FLARE: root, no ENTRYPOINT, predict.sh
-#   docker build -t flarekit-gc:latest --target gc .   grand-challenge: not root
+# One build, four images:
+#   docker build -t flarekit:latest .                     FLARE: root, no ENTRYPOINT, predict.sh
+#   docker build -t flarekit-gc:latest --target gc .      grand-challenge: not root
+#   docker build -t flarekit:cpu --target cpu .           FLARE without a GPU: OpenVINO, no torch inside
+#   docker build -t flarekit-gc:cpu --target gc-cpu .     grand-challenge without a GPU
 #
 #   --build-arg PREDICTOR=NAME     a folder under weights/; only this one goes in
 #   --build-arg TORCH_INDEX=URL    where torch comes from. PyPI's wheel brings CUDA (the driver comes from
 #                                  the NVIDIA runtime); https://download.pytorch.org/whl/cpu is a quarter of
-#                                  the size and runs on the CPU only.
+#                                  the size and is all that the CPU images need, which leave it behind.
 ARG BASE=python:3.11-slim-bookworm
 
-FROM ${BASE} AS install
-ARG TORCH_VERSION=2.13.0
-ARG TORCH_INDEX=
+FROM ${BASE} AS python
 ENV PATH=/opt/flarekit/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/flarekit \
-    && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH_VERSION}"
 WORKDIR /source
 COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > requirements.txt && pip install -r requirements.txt "torch==${TORCH_VERSION}"
+# what the package needs, with and without torch
+RUN python -m venv /opt/flarekit && python -c "import re, tomllib; from pathlib import Path; \
+project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+needs = {'torch.txt': [], 'lean.txt': [], 'cpu.txt': project['optional-dependencies']['cpu']}; \
+[needs['torch.txt' if re.match('torch|dynamic-network', need) else 'lean.txt'].append(need) \
+for need in project['dependencies']]; \
+[Path(name).write_text('\\n'.join(lines)) for name, lines in needs.items()]"
+RUN pip install -r lean.txt
+
+FROM python AS install
+ARG TORCH_VERSION=2.13.0
+ARG TORCH_INDEX=
+RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH_VERSION}" \
+    && pip install -r torch.txt "torch==${TORCH_VERSION}"
 COPY README.md LICENSE ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN pip install --no-deps . && cd / && python -c "from flarekit.pipeline.predictors import build_networks, \
-find_predictor; build_networks(find_predictor('${PREDICTOR}'))"
+RUN pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR}
+
+# the network compiled for OpenVINO, with torch; only the result is taken from here
+FROM install AS compile
+RUN pip install -r cpu.txt
+RUN cd / && flarekit compile ${PREDICTOR} --beside
+
+FROM python AS install-cpu
+RUN pip install -r cpu.txt
+COPY README.md LICENSE ./
+COPY flarekit flarekit
+ARG PREDICTOR=abdomen_ct
+COPY weights/${PREDICTOR} weights/${PREDICTOR}
+# leave behind what a run never opens: installers, tests, OpenVINO for other devices and formats
+RUN pip install --no-deps . && python -m compileall -q /opt/flarekit/lib \
+    && cd /opt/flarekit/lib/python3.11/site-packages \
+    && find . -type d -name tests -prune -exec rm -r {} + \
+    && rm -r openvino/include openvino/libs/cache.json \
+       openvino/libs/*_gpu_* openvino/libs/*_npu_* openvino/libs/*_onnx_* openvino/libs/*_paddle_* \
+       openvino/libs/*_tensorflow_* openvino/libs/*_jax_* openvino/libs/*_gguf_* \
+    && pip uninstall -q -y setuptools pip
+COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled \
+    /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled
 
 FROM ${BASE} AS runtime
 ARG PREDICTOR=abdomen_ct
-COPY --from=install /opt/flarekit /opt/flarekit
 ENV PATH=/opt/flarekit/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     FLAREKIT_PREDICTOR=${PREDICTOR}
 WORKDIR /workspace
 COPY predict.sh ./
 ENTRYPOINT []
 CMD ["sh", "predict.sh"]
 
-FROM runtime AS gc
+FROM runtime AS cpu
+COPY --from=install-cpu /opt/flarekit /opt/flarekit
+
+FROM cpu AS gc-cpu
 USER 1000:1000
 
-FROM runtime AS flare
+FROM runtime AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=install /opt/flarekit /opt/flarekit
+
+FROM cuda AS gc
+USER 1000:1000
+
+FROM cuda AS flare

@@ -33,7 +33,8 @@ def process_start() -> float:
     """Return when this process started, of `time.monotonic`."""
     import psutil
 
-    return time.monotonic() - (time.time() - psutil.Process().create_time())
+    age_s: float = time.time() - psutil.Process().create_time()
+    return time.monotonic() - age_s
 
 
 def close_run(record: RunRecord, console: Console) -> int:

@@ -71,7 +71,6 @@ def find_body(
         margin_mm: what to add on every side.
     """
     import cc3d
-    from scipy.ndimage import binary_dilation
 
     s_Z, s_Y, s_X = (max(1, -(-n // _COARSE_VOXELS)) for n in voxels_ZYX.shape)
     bright = voxels_ZYX[::s_Z, ::s_Y, ::s_X] > threshold
@@ -89,19 +88,31 @@ def find_body(
         margin = stride + int(np.ceil(margin_mm / spacing))
         first, last = int(seen[0]) * stride - margin, int(seen[-1]) * stride + margin + 1
         box.append(slice(max(0, first), min(size, last)))
-        reach.append(2 * -(-margin // stride) + 1)
+        reach.append(-(-margin // stride))
     filled = np.stack([_filled(slice_YX) for slice_YX in body])
-    for axis, length in enumerate(reach):
-        shape = [length if each == axis else 1 for each in range(3)]
-        filled = binary_dilation(filled, np.ones(shape, bool))
+    for axis, steps in enumerate(reach):
+        filled = _grown(filled, axis, steps)
     return Body(box=(box[0], box[1], box[2]), inside_ZYX=filled, strides=(s_Z, s_Y, s_X))
 
 
 def _filled(mask_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    from scipy.ndimage import binary_fill_holes
+    """Fill what the mask encloses: what is not connected to the slice's frame."""
+    import cc3d
 
-    filled: NDArray[np.bool_] = binary_fill_holes(mask_YX)
+    around = np.pad(~mask_YX, 1, constant_values=True)
+    components = cc3d.connected_components(around, connectivity=4)
+    filled: NDArray[np.bool_] = components[1:-1, 1:-1] != components[0, 0]
     return filled
+
+
+def _grown(mask_ZYX: NDArray[np.bool_], axis: int, steps: int) -> NDArray[np.bool_]:
+    """Let a mask grow along one axis, both ways."""
+    ahead = (slice(None),) * axis
+    grown = mask_ZYX.copy()
+    for step in range(1, min(steps, mask_ZYX.shape[axis] - 1) + 1):
+        grown[*ahead, step:] |= mask_ZYX[*ahead, :-step]
+        grown[*ahead, :-step] |= mask_ZYX[*ahead, step:]
+    return grown
 
 
 def nonzero_mask(channels: Sequence[Voxels]) -> NDArray[np.bool_]:

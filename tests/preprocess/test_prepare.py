@@ -14,7 +14,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
-from flarekit.preprocess.crop import body_box, nonzero_box, nonzero_mask
+from flarekit.preprocess.crop import body_box, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import argmax_resampled
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.resample import (
@@ -26,7 +26,15 @@ from flarekit.preprocess.resample import (
 WINDOW = {"kind": "window", "low_hu": -200, "high_hu": 300, "mean": 50, "std": 100}
 
 
-def spec_of(spacing=(2.0, 2.0, 2.0), *, tile=(8, 16, 16), crop=None, channels=1, intensity=WINDOW):
+def spec_of(
+    spacing=(2.0, 2.0, 2.0),
+    *,
+    tile=(8, 16, 16),
+    crop=None,
+    channels=1,
+    intensity=WINDOW,
+    nnunet=None,
+):
     return parse_spec(
         {
             "name": "n",
@@ -36,6 +44,7 @@ def spec_of(spacing=(2.0, 2.0, 2.0), *, tile=(8, 16, 16), crop=None, channels=1,
             "channels": [{"name": "CT", "intensity": intensity}] * channels,
             "crop": crop,
             "grid": {"spacing_mm_ZYX": spacing, "tile_ZYX": tile},
+            "nnunet": nnunet,
             "labels": {"organ": 1},
             "weights": {"sha256": "0" * 64, "parameters": 1},
         },
@@ -405,3 +414,28 @@ def test_preparing_and_restoring_leave_their_input_as_it_was():
     prepared.tensor_CZYX[:] = 9
     np.testing.assert_array_equal(volume.voxels_ZYX, body())
     assert (labels == 1).all()
+
+
+def test_only_air_outside_the_body_is_not_needed():
+    scan = np.full((12, 40, 40), -1000, np.float32)
+    scan[2:10, 10:30, 10:30] = 40
+    scan[4:8, 15:25, 15:25] = -900  # lungs: air, but enclosed
+    found = find_body(scan, (2.0, 1.0, 1.0), threshold=-110, margin_mm=2)
+    inside = found.at(np.arange(12), np.arange(40), np.arange(40))
+    assert inside[2:10, 10:30, 10:30].all()
+    assert not inside[:, :6].any()
+    assert not inside[:, :, 34:].any()
+    assert found.box == body_box(scan, (2.0, 1.0, 1.0), threshold=-110, margin_mm=2)
+
+
+def test_the_fast_profile_of_an_imported_ct_network_looks_at_the_body_only():
+    scan = np.full((10, 30, 30), -1000, np.int16)
+    scan[2:8, 8:20, 8:20] = 40
+    spec = spec_of(crop={"kind": "nonzero"}, nnunet={})
+    volume = volume_of(scan, np.eye(4))
+    prepared = prepare([volume], spec.under("fast"))
+    assert prepared.needed_ZYX is not None
+    assert prepared.route.image_orders == (1, 1, 1)
+    exact = prepare([volume], spec.under("exact"))
+    assert exact.needed_ZYX is None
+    assert exact.route.cropped_shape == (10, 30, 30)

@@ -1,0 +1,84 @@
+"""From the start of the process to the first tile: bare, and in a container.
+
+    python profiling/bench_startup.py [--predictor abdomen_ct] [--image flarekit:cpu] [--rounds 7]
+
+The predictor is compiled before (`flarekit compile`), as it is in the image. Medians, in seconds
+since the process (or `docker run`) was started, go to startup_cpu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from measured import machine, write
+
+from flarekit.pipeline.compiling import compile_predictor
+from flarekit.pipeline.predictors import find_predictor
+
+HERE = Path(__file__).parent
+CODE = """
+import json, time
+times = {"python": time.time()}
+import numpy as np
+from flarekit import engine
+from flarekit.cli.predict import run_predict
+from flarekit.pipeline.predictors import find_predictor, networks_of
+times["import"] = time.time()
+predictor = find_predictor(NAME)
+spec = predictor.spec.under("fast")
+compute = engine.create(
+    "auto", networks_of(predictor), spec.grid, class_count=len(spec.class_values), device="cpu"
+)
+times["load"] = time.time()
+tile = np.zeros((len(spec.channels), *spec.grid.tile_ZYX), np.float32)
+for slab in compute.sweep(tile):
+    slab.classes()
+times["first tile"] = time.time()
+print(json.dumps({"engine": compute.facts.engine, "times": times}))
+"""
+
+
+def measure(command: list[str], rounds: int) -> dict[str, object]:
+    rows, engine = [], ""
+    for _ in range(rounds):
+        began = time.time()
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        answer = json.loads(out.strip().splitlines()[-1])
+        engine = answer["engine"]
+        rows.append({stage: moment - began for stage, moment in answer["times"].items()})
+    medians = {stage: round(statistics.median(row[stage] for row in rows), 3) for stage in rows[0]}
+    return {"engine": engine, "rounds": rounds, "seconds_until": medians}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--predictor", default="abdomen_ct")
+    parser.add_argument("--image")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    compile_predictor(find_predictor(arguments.predictor))
+    code = CODE.replace("NAME", repr(arguments.predictor))
+    result = machine() | {"bare": measure([sys.executable, "-c", code], arguments.rounds)}
+    if arguments.image:
+        flags = ["--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp"]
+        command = ["docker", "run", *flags, arguments.image, "python", "-c", code]
+        inspect = ["docker", "image", "inspect", "--format", "{{.Size}}", arguments.image]
+        size = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
+        result["container"] = measure(command, arguments.rounds) | {
+            "image": arguments.image,
+            "image_mb": round(int(size) / 1e6, 1),
+        }
+    write(HERE / "startup_cpu.json", result)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

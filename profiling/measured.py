@@ -1,0 +1,85 @@
+"""Run a command and measure it: what the benchmarks beside this file share."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flarekit.engine._cpu import cpu_capability, cpu_name
+
+_EVERY_S = 0.02
+
+
+def run(command: Sequence[object], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a command to its end.
+
+    Returns:
+        wall_s, cpu_s (its children included), peak_rss_mib (summed over its process tree at any one
+        moment) and stdout.
+    """
+    began = time.monotonic()
+    before = os.times()
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watched, peak = psutil.Process(process.pid), 0.0
+    while process.poll() is None:
+        peak = max(peak, _tree_rss_mib(watched))
+        time.sleep(_EVERY_S)
+    wall_s = time.monotonic() - began
+    out, err = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}:\n{err[-2000:]}")
+    after = os.times()
+    cpu_s = sum(
+        getattr(after, k) - getattr(before, k) for k in ("children_user", "children_system")
+    )
+    return {
+        "wall_s": round(wall_s, 3),
+        "cpu_s": round(cpu_s, 2),
+        "peak_rss_mib": round(peak, 1),
+        "stdout": out,
+    }
+
+
+def _tree_rss_mib(process: psutil.Process) -> float:
+    total = 0
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    for each in family:
+        try:
+            total += each.memory_info().rss
+        except psutil.Error:
+            continue
+    return total / 2**20
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    return {
+        "processor": cpu_name(),
+        "capability": cpu_capability(),
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+    }
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write results as data beside the script."""
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(path)
