@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -10,9 +11,11 @@ from pathlib import Path
 
 from flarekit.core.errors import OutputError
 
+_NOT_OFFERED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name beside the target, then rename.
+    """Write where nobody sees it, then give it its name: even a kill leaves no half a file.
 
     Raises:
         OutputError: the folder cannot be written, or the disk is full; nothing is left behind.
@@ -20,7 +23,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     # not made from the target's name, which may be as long as the file system allows
     temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        temporary.write_bytes(content)
+        if not _write_unnamed(path.parent, temporary, content):
+            temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
@@ -30,6 +34,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _write_unnamed(folder: Path, name: Path, content: bytes) -> bool:
+    """Write a file without a name and name it once it is whole; False where that is not offered.
+
+    Linux drops an unnamed file with the process that writes it.
+    """
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None:
+        return False
+    try:
+        descriptor = os.open(folder, flag | os.O_WRONLY, 0o666)
+    except OSError as error:
+        if error.errno in _NOT_OFFERED:
+            return False
+        raise
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", name, follow_symlinks=True)
+        except OSError:  # no /proc, or a file system that names nothing afterwards
+            return False
+    return True
 
 
 def make_folder(path: Path) -> None:

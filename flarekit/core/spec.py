@@ -125,6 +125,8 @@ class Grid(_Facts):
             from linearly resampled logits (smoother outlines).
         mirror_axes: axes (0 is Z) over whose flips, and their combinations, predictions are
             averaged; none is fastest.
+        order: tiles go `upwards` in Z, all of them; or from the `centre` outwards, to the
+            neighbours of a tile only where it found something (volumes around one lesion).
         image_order: of the splines that bring intensities to this grid; 1 is linear, and fastest.
     """
 
@@ -136,6 +138,7 @@ class Grid(_Facts):
     sums: Literal["fp32", "fp16"] = "fp32"
     decide: Literal["network", "scan"] = "network"
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
+    order: Literal["upwards", "centre"] = "upwards"
     image_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
 
     @model_validator(mode="after")
@@ -187,6 +190,18 @@ class Fast(_Facts):
     decide: Literal["network", "scan"] = "scan"
 
 
+class Coarse(_Facts):
+    """A first pass by another predictor: the network then looks only where that found something.
+
+    Attributes:
+        predictor: its name, or its folder; its channels are the same.
+        margin_mm: added on every side.
+    """
+
+    predictor: str
+    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 20.0
+
+
 class Rule(_Facts):
     """A post-processing rule: its name in `flarekit.postprocess`, labels (by name) and value."""
 
@@ -212,6 +227,7 @@ class PredictorSpec(_Facts):
         convention_settings: what the convention wants to know; each says what in its file.
         nnunet: present where the scan is prepared exactly as nnU-Net does.
         fast: what the fast profile may change.
+        coarse: a first pass that tells where to look (`fast` only).
         ensemble: further weights of the same architecture; logits are averaged over all.
         provenance: where the weights come from (data, licence, command, date), for the card.
     """
@@ -226,6 +242,7 @@ class PredictorSpec(_Facts):
     grid: Grid
     nnunet: Nnunet | None = None
     fast: Fast = Fast()
+    coarse: Coarse | None = None
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     rules: tuple[Rule, ...] = ()
     weights: Weights
@@ -258,9 +275,15 @@ class PredictorSpec(_Facts):
         """
         if profile == "exact":
             exact = {"image_order": 3, "decide": "scan"}
-            return self.model_copy(update={"grid": self.grid.model_copy(update=exact)})
-        grid = {"step": self.fast.step, "decide": self.fast.decide, "mirror_axes": ()}
-        changes: dict[str, Any] = {"grid": self.grid.model_copy(update={**grid, "sums": "fp32"})}
+            grid = self.grid.model_copy(update=exact)
+            return self.model_copy(update={"grid": grid, "coarse": None})
+        fast = {
+            "step": self.fast.step,
+            "decide": self.fast.decide,
+            "mirror_axes": (),
+            "sums": "fp32",
+        }
+        changes: dict[str, Any] = {"grid": self.grid.model_copy(update=fast)}
         if self.nnunet is not None:
             linear = {"image_order": 1, "image_order_z": 1, "logits_order": 1, "logits_order_z": 1}
             changes["nnunet"] = self.nnunet.model_copy(update=linear)

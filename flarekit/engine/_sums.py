@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Place = tuple[int, int]
+from flarekit.engine._slab import Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumpySums:
-    """Weighted logits of every class and, last, the weights; see `flarekit.engine._window.Sums`."""
+    """Weighted logits of every class and, last, the weights; see `flarekit.engine._slab.Sums`."""
 
     slab_KZYX: NDArray[np.float32]
     weights_ZYX: NDArray[np.float32]
 
-    def add(self, logits_KZYX: NDArray[np.float32], place: Place) -> None:
-        """Add one tile's logits, times the window's weights, at its (Y, X); logits are spoilt."""
+    def add(self, logits_KZYX: NDArray[np.float32], place: Place, z: int = 0) -> None:
+        """Add one tile's logits, times the window's weights; they are spoilt."""
         (y, x), (depth, height, width) = place, logits_KZYX.shape[1:]
         np.multiply(logits_KZYX, self.weights_ZYX, out=logits_KZYX)
-        part = self.slab_KZYX[:, :depth, y : y + height, x : x + width]
+        part = self.slab_KZYX[:, z : z + depth, y : y + height, x : x + width]
         part[:-1] += logits_KZYX
         part[-1] += self.weights_ZYX
 

@@ -1,8 +1,9 @@
 """The sliding window itself, whatever computes the tiles.
 
 The window goes up in Z. Logits are summed in a slab one tile thick; slices that no later tile
-covers leave it as a `Slab`, so that memory does not grow with the scan. An engine gives the tiles'
-logits and the sums they are added to.
+covers leave it as a `Slab`, so that memory does not grow with the scan. Where a predictor wants it,
+the window starts in the middle instead and goes on only where it finds something. An engine gives
+the tiles' logits and the sums they are added to.
 """
 
 from __future__ import annotations
@@ -12,83 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import DeviceError
 from flarekit.core.spec import Grid
 from flarekit.engine import Effort, EngineFacts, TileProgress
+from flarekit.engine._slab import Array, Place, Slab, Sums
 from flarekit.engine._tiles import TileRow, tile_rows
 
-Place = tuple[int, int]
-Array = Any  # a torch tensor or a NumPy array: what the engine's sums are made of
-
-
-class Sums(Protocol):
-    """Weighted logits of every class in a slab, and the weights."""
-
-    def add(self, logits_KZYX: Array, place: Place) -> None:
-        """Add one tile's logits, times the window's weights, at its (Y, X)."""
-        ...
-
-    def classes(self, count: int, size_YX: Place) -> NDArray[np.uint8]:
-        """Return the class index of the first slices' voxels."""
-        ...
-
-    def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
-        """Return the mean logits of the first slices, (K, count, Y, X)."""
-        ...
-
-    def finite(self, count: int) -> bool:
-        """Return whether every sum in the first slices is a number."""
-        ...
-
-    def move_on(self, count: int) -> None:
-        """Drop the first slices; zeros follow at the end."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slab:
-    """Slices that no later tile covers; good until the next one is asked for.
-
-    Attributes:
-        z: first slice.
-        count: how many.
-    """
-
-    z: int
-    count: int
-    size_YX: Place
-    sums: Sums
-    precision: str
-
-    def classes(self) -> NDArray[np.uint8]:
-        """Return the class index of every voxel, (count, Y, X).
-
-        Raises:
-            DeviceError: the logits are not finite.
-        """
-        self._check_finite()
-        return self.sums.classes(self.count, self.size_YX)
-
-    def logits(self) -> NDArray[np.float32]:
-        """Return the mean logits of every voxel, (K, count, Y, X); zeros where no tile was run.
-
-        Raises:
-            DeviceError: they are not finite.
-        """
-        self._check_finite()
-        return self.sums.logits(self.count, self.size_YX)
-
-    def _check_finite(self) -> None:
-        if not self.sums.finite(self.count):
-            raise DeviceError(
-                f"the network's output is not finite in {self.precision}",
-                fix="use --precision fp32",
-            )
+_NEIGHBOURS = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
 
 
 @dataclass
@@ -123,6 +58,10 @@ class Sweep:
 
     def __iter__(self) -> Iterator[Slab]:
         self._began = time.monotonic()
+        upwards = self.engine.grid.order == "upwards"
+        return self._upwards() if upwards else self._from_the_centre()
+
+    def _upwards(self) -> Iterator[Slab]:
         rows = self._rows(0, self.effort.step)
         with self.engine.sums(rows[0].depth, self.image_CZYX.shape[2:]) as sums:
             index = 0
@@ -134,14 +73,59 @@ class Sweep:
                 end = rows[index].z if index < len(rows) else self.image_CZYX.shape[1]
                 count = min(end, self.size_ZYX[0]) - row.z
                 if count > 0:
-                    yield Slab(
-                        z=row.z,
-                        count=count,
-                        size_YX=self.size_ZYX[1:],
-                        sums=sums,
-                        precision=self.engine.facts.precision,
-                    )
+                    yield self._slab(row.z, count, sums)
                 sums.move_on(end - row.z)
+
+    def _slab(self, z: int, count: int, sums: Sums) -> Slab:
+        return Slab(
+            z=z,
+            count=count,
+            size_YX=self.size_ZYX[1:],
+            sums=sums,
+            precision=self.engine.facts.precision,
+        )
+
+    def _from_the_centre(self) -> Iterator[Slab]:
+        """Run the middle tile, and the neighbours of every tile that found something."""
+        rows = self._rows(0, self.effort.step)
+        every = [place for row in rows for place in row.places]
+        columns = [sorted({place[axis] for place in every}) for axis in (0, 1)]
+        tiles = {
+            (k, columns[0].index(y), columns[1].index(x)): (row, (y, x))
+            for k, row in enumerate(rows)
+            for y, x in row.places
+        }
+        middle = np.array(self.image_CZYX.shape[1:]) / 2
+        extent = np.array(self.engine.grid.tile_ZYX) / 2
+
+        def off_centre(index: tuple[int, int, int]) -> float:
+            row, (y, x) = tiles[index]
+            return float(np.linalg.norm(np.array([row.z, y, x]) + extent - middle))
+
+        waiting, seen = sorted(tiles, key=off_centre)[:1], set[tuple[int, int, int]]()
+        with self.engine.sums(self.image_CZYX.shape[1], self.image_CZYX.shape[2:]) as sums:
+            while waiting and not self._time_is_up():
+                index = waiting.pop(0)
+                seen.add(index)
+                if self._run_alone(*tiles[index], sums, len(seen) + len(waiting)):
+                    around = (tuple(np.add(index, step).tolist()) for step in _NEIGHBOURS)
+                    waiting += [n for n in around if n in tiles and n not in seen | set(waiting)]
+            self.dropped = len(waiting)
+            self.empty = len(tiles) - self.done - self.dropped
+            yield self._slab(0, self.size_ZYX[0], sums)
+
+    def _run_alone(self, row: TileRow, place: Place, sums: Sums, total: int) -> bool:
+        """Run one tile and return whether it found anything but background."""
+        flips = _flips(self.effort.mirror_axes)
+        ((_, logits_KZYX),) = self.engine.tiles(self.image_CZYX, row, [place], flips, sums)
+        found = bool((logits_KZYX[1:] > logits_KZYX[:1]).any())
+        sums.add(logits_KZYX, place, row.z)
+        self.done += 1
+        self.progress(self.done, max(total, self.done))
+        return found
+
+    def _time_is_up(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _rows(self, first_z: int, step: float) -> list[TileRow]:
         _, z, y, x = self.image_CZYX.shape

@@ -19,9 +19,10 @@ from flarekit.core.spec import Grid
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
+from flarekit.engine._slab import Place, Sums
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import TileRow, window_weights
-from flarekit.engine._window import Place, Sums, WindowEngine
+from flarekit.engine._window import WindowEngine
 
 if TYPE_CHECKING:
     import openvino

@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,8 +19,10 @@ from flarekit.core.errors import DeviceError
 from flarekit.core.spec import Grid
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
+from flarekit.engine._slab import Place, Sums
 from flarekit.engine._tiles import TileRow, window_weights
-from flarekit.engine._window import Place, Sums, WindowEngine
+from flarekit.engine._torch_sums import TorchSums
+from flarekit.engine._window import WindowEngine
 
 _LOG = logging.getLogger(__name__)
 
@@ -256,58 +257,6 @@ class TorchEngine(WindowEngine):
         """Give cached device memory back: every second of it counts in the ranking's area."""
         if self._device.type == "cuda" and self._started:
             torch.cuda.empty_cache()
-
-
-@dataclass
-class TorchSums:
-    """Weighted logits of every class and, last, the weights; see `flarekit.engine._window.Sums`."""
-
-    slab_KZYX: torch.Tensor
-    weights_ZYX: torch.Tensor
-
-    @torch.inference_mode()
-    def add(self, logits_KZYX: torch.Tensor, place: Place) -> None:
-        """Add one tile's logits, times the window's weights, at its (Y, X)."""
-        (y, x), (depth, height, width) = place, logits_KZYX.shape[1:]
-        logits_KZYX = logits_KZYX.to(self.slab_KZYX.device)
-        part = self.slab_KZYX[:, :depth, y : y + height, x : x + width]
-        if part.dtype == torch.float32:
-            part[:-1].addcmul_(logits_KZYX, self.weights_ZYX)
-        else:
-            part[:-1] += logits_KZYX * self.weights_ZYX
-        part[-1] += self.weights_ZYX
-
-    @torch.inference_mode()
-    def classes(self, count: int, size_YX: Place) -> NDArray[np.uint8]:
-        """Return the class index of the first slices' voxels."""
-        sums_KZYX = self.slab_KZYX[:-1, :count, : size_YX[0], : size_YX[1]]
-        classes: NDArray[np.uint8] = sums_KZYX.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        return classes
-
-    @torch.inference_mode()
-    def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
-        """Return the mean logits of the first slices, (K, count, Y, X)."""
-        part = self.slab_KZYX[:, :count, : size_YX[0], : size_YX[1]]
-        mean = part[:-1] / (part[-1:] + (part[-1:] == 0))
-        logits: NDArray[np.float32] = mean.float().cpu().numpy()
-        return logits
-
-    @torch.inference_mode()
-    def finite(self, count: int) -> bool:
-        """Return whether every sum in the first slices is a number."""
-        return bool(self.slab_KZYX[:, :count].sum(dtype=torch.float32).isfinite())
-
-    @torch.inference_mode()
-    def move_on(self, count: int) -> None:
-        """Drop the first slices; zeros follow at the end."""
-        keep = max(0, self.slab_KZYX.shape[1] - count)
-        self.slab_KZYX[:, :keep] = self.slab_KZYX[:, count : count + keep].clone()
-        self.slab_KZYX[:, keep:] = 0
-
-    def to(self, device: torch.device) -> None:
-        """Move to another device."""
-        self.slab_KZYX = self.slab_KZYX.to(device)
-        self.weights_ZYX = self.weights_ZYX.to(device)
 
 
 def _cap_memory(device: torch.device, budget_mib: float) -> None:

@@ -52,6 +52,16 @@ class Stages:
     timer: TileTimer
     output_dir: Path
     progress: TileProgress
+    coarse: CoarsePass | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarsePass:
+    """Another predictor that tells where to look."""
+
+    spec: PredictorSpec
+    engine: Engine
+    margin_mm: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +108,9 @@ def segment_case(
     noted = len(stages.engine.notes)
     with clock.stage("plan"):
         plan = plan_case(ready.prepared, ready.volumes, stages.spec, stages.timer, deadline)
+    if stages.coarse is not None:
+        with clock.stage("coarse"):
+            plan = replace(plan, prepared=_looking(plan.prepared, ready.volumes, stages.coarse))
     anywhere, on_scan = split_rules(stages.spec.rules)
     scan = _scan(case, ready.volumes, stages) if on_scan else None
     volumes = [replace(volume, voxels_ZYX=_NO_VOXELS) for volume in ready.volumes]
@@ -123,6 +136,21 @@ def segment_case(
         traded=(*plan.traded, *traded, *stages.engine.notes[noted:]),
         warnings=warnings,
     )
+
+
+def _looking(prepared: Prepared, volumes: Sequence[Volume], coarse: CoarsePass) -> Prepared:
+    """Let the network look near what the first pass finds; everywhere where that is nothing."""
+    first = prepare(volumes, coarse.spec)
+    sweep = coarse.engine.sweep(first.tensor_CZYX, needed_ZYX=first.needed_ZYX)
+    if coarse.spec.nnunet is not None and coarse.spec.nnunet.region_values:
+        found = np.concatenate([(slab.logits() > 0).any(axis=0) for slab in sweep])
+    else:
+        found = np.concatenate([slab.classes() > 0 for slab in sweep])
+    if not found.any():
+        _LOG.info("the first pass found nothing: the network looks everywhere")
+        return prepared
+    stored = first.restore(found.astype(np.uint8))
+    return prepared.looking_at(stored > 0, coarse.margin_mm)
 
 
 def _scan(case: Case, volumes: Sequence[Volume], stages: Stages) -> Scan:

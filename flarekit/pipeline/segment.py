@@ -9,27 +9,26 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from flarekit import conventions, engine
+from flarekit import conventions
 from flarekit.conventions import Case, Convention
-from flarekit.core.budget import Budget, container_memory_mib
+from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
-from flarekit.core.spec import PredictorFolder, PredictorSpec, Profile
-from flarekit.engine import Precision
+from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.pipeline.case import Clock, ReadyCase, Stages, make_ready, segment_case
-from flarekit.pipeline.plan import TileTimer
-from flarekit.pipeline.predictors import networks_of
+from flarekit.pipeline.options import OnError, Options, budget_under, spec_under
+from flarekit.pipeline.starting import Started, start_engine
+
+__all__ = ["Options", "Progress", "Silent", "segment_folder"]
 
 _LOG = logging.getLogger(__name__)
 _AHEAD_MIB = 1024.0  # the next case is prepared beside this one where it takes no more
 _UNPACKED = 8  # bytes in memory per byte of a compressed scan, at most
-OnError = Literal["mask", "skip", "stop"]
 
 
 class Progress(Protocol):
@@ -61,39 +60,6 @@ class Silent:
         """Do nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to run.
-
-    Attributes:
-        convention: its name; the predictor's own where None.
-        profile: `fast`, or `exact` for nnU-Net's arithmetic.
-        engine: its name, or `auto`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: of the network's arithmetic.
-        mirroring: average over the flips that the predictor names, if any (`exact` only).
-        time_budget_s: what a case may take; 0 for no limit, the convention's own where None
-            (`fast` only).
-        gpu_memory_budget_mib: likewise for memory in use on a GPU.
-        ram_budget_mib: memory of this process; the container's limit where None.
-        began: when the first case's time began, of `time.monotonic`; when the run starts if None.
-        on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
-            run (`stop`).
-    """
-
-    convention: str | None = None
-    profile: Profile = "fast"
-    engine: str = "auto"
-    device: str = "auto"
-    precision: Precision = "auto"
-    mirroring: bool = True
-    time_budget_s: float | None = None
-    gpu_memory_budget_mib: float | None = None
-    ram_budget_mib: float | None = None
-    began: float | None = None
-    on_error: OnError = "mask"
-
-
 def segment_folder(
     predictor: PredictorFolder,
     input_dir: Path,
@@ -123,12 +89,12 @@ def segment_folder(
     began = time.monotonic() if options.began is None else options.began
     clock = Clock()
     name = options.convention or predictor.spec.convention
-    spec, budget = _spec(predictor.spec, options), _budget(name, options)
+    spec, budget = spec_under(predictor.spec, options), budget_under(name, options)
     convention = _convention(name, spec)
     cases = convention.find_cases(input_dir, len(spec.channels))
     make_folder(output_dir)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
-        starting = workers.submit(_start_engine, predictor, spec, options, budget, clock)
+        starting = workers.submit(start_engine, predictor, spec, options, budget, clock)
         ahead = _Ahead(cases, convention, spec, budget, workers)
         stages = _stages(starting, spec, convention, output_dir, progress)
         records = _segment_all(cases, ahead, stages, options, budget, began, progress)
@@ -156,67 +122,20 @@ def _convention(name: str, spec: PredictorSpec) -> Convention:
     return conventions.get(name, settings, labels=spec.labels)
 
 
-def _spec(spec: PredictorSpec, options: Options) -> PredictorSpec:
-    spec = spec.under(options.profile)
-    if options.mirroring:
-        return spec
-    return spec.model_copy(update={"grid": spec.grid.model_copy(update={"mirror_axes": ()})})
-
-
-def _budget(convention: str, options: Options) -> Budget:
-    """The convention's tolerances hold for `fast`; `exact` gives up nothing unless told to."""
-    own = conventions.budget_of(convention) if options.profile == "fast" else Budget()
-    ram_mib = options.ram_budget_mib
-    return Budget(
-        time_s=_chosen(options.time_budget_s, own.time_s),
-        gpu_memory_mib=_chosen(options.gpu_memory_budget_mib, own.gpu_memory_mib),
-        ram_mib=container_memory_mib() if ram_mib is None else _chosen(ram_mib, None),
-    )
-
-
-def _chosen(asked: float | None, own: float | None) -> float | None:
-    return own if asked is None else asked or None
-
-
-def _start_engine(
-    predictor: PredictorFolder,
-    spec: PredictorSpec,
-    options: Options,
-    budget: Budget,
-    clock: Clock,
-) -> tuple[engine.Engine, TileTimer]:
-    with clock.stage("load"):
-        compute = engine.create(
-            options.engine,
-            networks_of(predictor),
-            spec.grid,
-            class_count=len(spec.class_values),
-            device=options.device,
-            precision=options.precision,
-            memory_mib=budget.gpu_memory_mib,
-        )
-        timer = TileTimer(engine=compute, channels=len(spec.channels))
-        if budget.time_s is not None and compute.facts.device == "cpu":
-            timer.measure()  # beside the reading of the first case: it costs no time
-    facts = compute.facts
-    where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
-    _LOG.info("predictor %s, profile %s, engine %s", spec.name, options.profile, where)
-    return compute, timer
-
-
 def _stages(
-    starting: Future[tuple[engine.Engine, TileTimer]],
+    starting: Future[Started],
     spec: PredictorSpec,
     convention: Convention,
     output_dir: Path,
     progress: Progress,
 ) -> Stages:
-    compute, timer = starting.result()
+    started = starting.result()
     return Stages(
         spec=spec,
         convention=convention,
-        engine=compute,
-        timer=timer,
+        engine=started.engine,
+        timer=started.timer,
+        coarse=started.coarse,
         output_dir=output_dir,
         progress=progress.tiles,
     )

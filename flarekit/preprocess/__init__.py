@@ -55,11 +55,15 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
         for voxels, channel in zip(oriented, spec.channels, strict=True)
     ]
     stored_voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    ratio = float(np.prod(route.cropped_shape) / np.prod(route.grid_shape))
+    z_mm, y_mm, x_mm = (
+        mm * n / m
+        for mm, n, m in zip(spacing_mm, route.cropped_shape, route.grid_shape, strict=True)
+    )
     return Prepared(
         tensor_CZYX=np.stack(tensors) if len(tensors) > 1 else tensors[0][None],
         route=route,
-        voxel_ml=stored_voxel_ml * ratio,
+        spacing_mm_ZYX=(z_mm, y_mm, x_mm),
+        voxel_ml=z_mm * y_mm * x_mm / 1000.0,
         stored_voxel_ml=stored_voxel_ml,
         needed_ZYX=body.at(*route.scan_index()) if body is not None else None,
     )

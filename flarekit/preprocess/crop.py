@@ -91,7 +91,7 @@ def find_body(
         reach.append(-(-margin // stride))
     filled = np.stack([_filled(slice_YX) for slice_YX in body])
     for axis, steps in enumerate(reach):
-        filled = _grown(filled, axis, steps)
+        filled = grown(filled, axis, steps)
     return Body(box=(box[0], box[1], box[2]), inside_ZYX=filled, strides=(s_Z, s_Y, s_X))
 
 
@@ -105,14 +105,14 @@ def _filled(mask_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
-def _grown(mask_ZYX: NDArray[np.bool_], axis: int, steps: int) -> NDArray[np.bool_]:
-    """Let a mask grow along one axis, both ways."""
+def grown(mask_ZYX: NDArray[np.bool_], axis: int, steps: int) -> NDArray[np.bool_]:
+    """Let a mask grow along one axis, so many voxels both ways."""
     ahead = (slice(None),) * axis
-    grown = mask_ZYX.copy()
+    larger = mask_ZYX.copy()
     for step in range(1, min(steps, mask_ZYX.shape[axis] - 1) + 1):
-        grown[*ahead, step:] |= mask_ZYX[*ahead, :-step]
-        grown[*ahead, :-step] |= mask_ZYX[*ahead, step:]
-    return grown
+        larger[*ahead, step:] |= mask_ZYX[*ahead, :-step]
+        larger[*ahead, :-step] |= mask_ZYX[*ahead, step:]
+    return larger
 
 
 def nonzero_mask(channels: Sequence[Voxels]) -> NDArray[np.bool_]:

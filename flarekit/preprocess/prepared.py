@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.preprocess.crop import grown
 from flarekit.preprocess.decide import Decider
 from flarekit.preprocess.route import Route
 
@@ -20,6 +22,7 @@ class Prepared:
     Attributes:
         tensor_CZYX: float32, oriented, cropped, at the predictor's spacing.
         route: how the scan went from its stored grid to the network's.
+        spacing_mm_ZYX: of the network's grid.
         voxel_ml: volume of one voxel of the network's grid.
         stored_voxel_ml: volume of one voxel of the stored grid.
         needed_ZYX: where on the network's grid there is anything to segment; None for everywhere.
@@ -27,6 +30,7 @@ class Prepared:
 
     tensor_CZYX: NDArray[np.float32]
     route: Route
+    spacing_mm_ZYX: tuple[float, float, float]
     voxel_ml: float
     stored_voxel_ml: float
     needed_ZYX: NDArray[np.bool_] | None = None
@@ -46,6 +50,20 @@ class Prepared:
             ValueError: another grid, or not uint8.
         """
         return self.route.grid_labels(label_map_ZYX)
+
+    def looking_at(self, found_ZYX: NDArray[np.bool_], margin_mm: float) -> Prepared:
+        """Return the case with nothing needed but what is near something that was found.
+
+        Args:
+            found_ZYX: bool on the stored grid.
+            margin_mm: how near, along each axis.
+        """
+        needed = self.grid_labels(found_ZYX.astype(np.uint8)) > 0
+        for axis, mm in enumerate(self.spacing_mm_ZYX):
+            needed = grown(needed, axis, math.ceil(margin_mm / mm))
+        if self.needed_ZYX is not None:
+            needed &= self.needed_ZYX
+        return replace(self, needed_ZYX=needed)
 
     def decider(self, class_values: Labels) -> tuple[Decider, Labels]:
         """Return what takes logits on the network's grid, and the stored label map it paints."""

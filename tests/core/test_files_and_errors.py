@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import signal
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -99,3 +102,28 @@ def test_an_error_without_a_remedy_cannot_be_raised():
 def test_an_error_says_what_happened_and_what_to_do():
     error = errors.InputError("x.nii: is empty", fix="download it again")
     assert str(error) == "x.nii: is empty (download it again)"
+
+
+def test_a_writer_that_is_killed_leaves_nothing(tmp_path):
+    code = f"""
+import os, sys
+from pathlib import Path
+from flarekit.core import files
+os.link = lambda *a, **k: os.kill(os.getpid(), 9)  # killed when all is written but the name
+files.write_atomically(Path({str(tmp_path)!r}) / "mask.nii.gz", b"x" * 10_000_000)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_unnamed_files_a_temporary_name_does(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_TMPFILE")
+    write_atomically(tmp_path / "a", b"whole")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_a_file_gets_the_usual_permissions(tmp_path):
+    write_atomically(tmp_path / "a", b"whole")
+    (tmp_path / "b").write_bytes(b"whole")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -12,6 +12,7 @@ from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import Grid
 from flarekit.engine import Networks
 from flarekit.engine._tiles import gaussian_weights, tile_starts
+from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine.torch import choose_device, choose_precision
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -215,4 +216,59 @@ def test_an_unknown_engine_is_refused():
             lambda: [NearestClass(2)],
             Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 4, 4)),
             class_count=2,
+        )
+
+
+class Hungry(NearestClass):
+    """Runs out of memory above so many tiles at once, or the first few times."""
+
+    def __init__(self, most: int, times: int = 10**9) -> None:
+        super().__init__(3)
+        self.most, self.times = most, times
+
+    def forward(self, image):
+        if len(image) > self.most and self.times > 0:
+            self.times -= 1
+            raise torch.OutOfMemoryError("not enough")
+        return super().forward(image)
+
+
+def hungry_engine(network, device, batch):
+    compute = make_engine(network, tile=(4, 8, 8), count=3, device=device)
+    compute._batch = batch
+    return compute
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_are_halved_until_they_fit_and_the_masks_are_the_same(device):
+    truth = np.random.default_rng(0).integers(0, 3, (9, 20, 17))
+    compute = hungry_engine(Hungry(most=2), device, batch=8)
+    classes = compute.predict(truth[None].astype(np.float32), silent)
+    np.testing.assert_array_equal(classes, truth)
+    assert [note.split(":")[1] for note in compute.notes] == [
+        " batches of 4 tiles from here on",
+        " batches of 2 tiles from here on",
+    ]
+
+
+@pytest.mark.gpu
+def test_at_last_logits_are_added_up_on_the_host():
+    truth = np.random.default_rng(0).integers(0, 3, (9, 20, 17))
+    compute = hungry_engine(Hungry(most=0, times=2), "cuda", batch=2)
+    classes = compute.predict(truth[None].astype(np.float32), silent)
+    np.testing.assert_array_equal(classes, truth)
+    assert "added up on the host" in compute.notes[-1]
+
+
+def test_sums_that_move_to_another_device_go_on_adding_up():
+    sums = TorchSums(slab_KZYX=torch.ones(3, 4, 8, 8), weights_ZYX=torch.ones(4, 8, 8))
+    sums.to(torch.device("cpu"))
+    sums.add(torch.ones(2, 4, 8, 8), (0, 0))
+    assert float(sums.slab_KZYX.min()) == 2
+
+
+def test_no_room_for_a_single_tile_is_an_error_that_says_what_to_do():
+    with pytest.raises(DeviceError, match="no room for a single tile"):
+        hungry_engine(Hungry(most=0), "cpu", batch=2).predict(
+            np.zeros((1, 9, 9, 9), np.float32), silent
         )

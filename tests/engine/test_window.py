@@ -30,7 +30,7 @@ class Thresholds(WindowEngine):
         slab = np.zeros((3, depth, *size_YX), np.float32)
         yield NumpySums(slab_KZYX=slab, weights_ZYX=window_weights(self.grid.tile_ZYX, "gaussian"))
 
-    def tiles(self, image_CZYX, row, places, flips, sums):
+    def tiles(self, image_CZYX, row, places, _flips, _sums):
         _, height, width = self.grid.tile_ZYX
         for y, x in places:
             time.sleep(self.seconds)
@@ -118,3 +118,36 @@ def test_the_time_of_a_tile_is_measured_after_a_first_one():
 def test_an_effort_counts_its_runs():
     assert Effort(step=0.5).runs == 1
     assert Effort(step=0.5, mirror_axes=(0, 1, 2)).runs == 8
+
+
+def centred(tile, step=1.0):
+    engine = Thresholds(tile, step=step)
+    engine.grid = engine.grid.model_copy(update={"order": "centre"})
+    return engine
+
+
+def test_from_the_centre_a_tile_s_neighbours_are_run_only_where_it_found_something():
+    image = np.full((1, 20, 20, 20), -1, np.float32)
+    image[0, 9:11, 9:11, 9:18] = 1
+    engine = centred((4, 4, 4))
+    sweep = engine.sweep(image)
+    np.testing.assert_array_equal(classes_of(sweep) == 1, image[0] > 0)
+    # the middle one of 5 x 5 x 5, two more along X that found it, and all their neighbours
+    assert sweep.done == 3 + 4 * 3 + 1
+    assert sweep.done + sweep.empty == 125
+    assert engine.seen[0] == (8, 8, 8)
+
+
+def test_from_the_centre_nothing_found_is_one_tile():
+    sweep = centred((4, 4, 4)).sweep(np.full((1, 20, 20, 20), -1, np.float32))
+    assert not classes_of(sweep).any()
+    assert sweep.done == 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.tuples(*[st.integers(4, 17)] * 3), st.sampled_from([0.5, 0.75, 1.0]))
+def test_from_the_centre_with_everything_found_is_the_whole_sweep(shape, step):
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32) + 9
+    one, other = centred((4, 6, 6), step).sweep(image), Thresholds((4, 6, 6), step).sweep(image)
+    np.testing.assert_array_equal(classes_of(one), classes_of(other))
+    assert one.done == other.done

@@ -32,7 +32,9 @@ def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
     assert seed not in range(*read_recipe(predictor.folder / "recipe.toml").training.phantom_seeds)
     (tmp_path / "in").mkdir()
     save_phantom(seed, scan=tmp_path / "in" / "p_0000.nii.gz", labels=tmp_path / "truth.nii.gz")
-    segment_folder(predictor, tmp_path / "in", tmp_path / "out", Options(device="cpu"))
+    segment_folder(
+        predictor, tmp_path / "in", tmp_path / "out", Options(device="cpu", time_budget_s=0)
+    )
     scores = dice_per_label(
         read_labels(tmp_path / "out" / "p.nii.gz"),
         read_labels(tmp_path / "truth.nii.gz"),
@@ -50,7 +52,7 @@ def test_half_precision_keeps_nearly_every_voxel(predictor, tmp_path, device, ha
     save_phantom(3, scan=tmp_path / "in" / "p_0000.nii.gz", labels=tmp_path / "truth.nii.gz")
     masks = []
     for precision in ("fp32", half):
-        options = Options(device=device, precision=precision)
+        options = Options(device=device, precision=precision, time_budget_s=0)
         segment_folder(predictor, tmp_path / "in", tmp_path / precision, options)
         masks.append(read_labels(tmp_path / precision / "p.nii.gz"))
     assert (masks[0] == masks[1]).mean() >= 0.995
@@ -64,7 +66,9 @@ def test_organs_of_held_out_scans_are_found(predictor, shared, tmp_path):
     for case_id in facts.held_out:
         name = f"{case_id}_0000.nii.gz"
         (tmp_path / "in" / name).symlink_to(dataset / "imagesTr" / name)
-    segment_folder(predictor, tmp_path / "in", tmp_path / "out", Options(device="cpu"))
+    segment_folder(
+        predictor, tmp_path / "in", tmp_path / "out", Options(device="cpu", time_budget_s=0)
+    )
     labels = {name: v for name, v in predictor.spec.labels.items() if name not in facts.unlabelled}
     scores = [
         dice_per_label(
@@ -87,7 +91,9 @@ def test_a_512_scan_takes_less_than_a_minute_and_its_liver_lies_on_the_right(
     scan = shared / "data" / "cases" / "CRLM1004_0000.nii.gz"
     (tmp_path / "in" / scan.name).symlink_to(scan)
     began = time.perf_counter()
-    segment_folder(predictor, tmp_path / "in", tmp_path / "out", Options(device="cpu"))
+    segment_folder(
+        predictor, tmp_path / "in", tmp_path / "out", Options(device="cpu", time_budget_s=0)
+    )
     assert time.perf_counter() - began < 60
     mask = nibabel.load(tmp_path / "out" / "CRLM1004.nii.gz")
     label_map = np.asarray(mask.dataobj)

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 
-from flarekit.core.errors import DeviceError, InputError, OutputError, WeightsHashError
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.core.errors import (
+    DeviceError,
+    InputError,
+    OutputError,
+    PredictorError,
+    WeightsHashError,
+)
+from flarekit.core.spec import Coarse
+from flarekit.pipeline import case, segment
+from flarekit.pipeline.options import budget_under
+from flarekit.pipeline.segment import Options, Silent, segment_folder
 from tests.core.broken import broken_files
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -150,8 +160,6 @@ def test_on_error_stop_ends_the_run_and_says_what_was_not_run(toy, one_bad, tmp_
 def test_a_bug_in_one_case_does_not_take_the_others_along(
     toy, inputs, tmp_path, write_scan, monkeypatch
 ):
-    from flarekit.pipeline import case
-
     def prepare(volumes, spec):
         if volumes[0].path.name.startswith("a"):
             raise KeyError("a bug")
@@ -216,15 +224,111 @@ def test_every_kind_of_broken_file_gets_its_own_error_and_the_other_masks_are_al
     broken = broken_files(inputs)
     write_scan(inputs / "good_0000.nii.gz")
     record = segment_folder(toy, inputs, tmp_path / "out", EXACT)
-    assert sorted(case.case_id for case in record.failed) == sorted(broken)
-    for case in record.failed:
-        file = broken[case.case_id]
-        said = f"{case.error} {case.fix}"
+    assert sorted(failed.case_id for failed in record.failed) == sorted(broken)
+    for failed in record.failed:
+        file = broken[failed.case_id]
+        said = f"{failed.error} {failed.fix}"
         assert str(file.path) in said
         assert all(words in said for words in file.words)
-        mask = nibabel.load(case.mask)
+        mask = nibabel.load(failed.mask)
         assert mask.get_data_dtype() == np.uint8
         assert not np.asarray(mask.dataobj).any()
         assert mask.shape == (file.shape_ZYX[::-1] if file.geometry_known else (1, 1, 1))
     assert mask_of(tmp_path / "out" / "good.nii.gz").any()
     assert len(os.listdir(tmp_path / "out")) == len(broken) + 1
+
+
+def with_facts(predictor, **changes):
+    return replace(predictor, spec=predictor.spec.model_copy(update=changes))
+
+
+def test_a_first_pass_tells_where_to_look(make_toy, inputs, tmp_path, write_scan, monkeypatch):
+    write_scan(inputs / "a_0000.nii.gz", np.zeros((60, 20, 20)))
+    toy = make_toy()
+    monkeypatch.setenv("FLAREKIT_WEIGHTS", str(toy.folder.parent))
+    both = with_facts(toy, coarse=Coarse(predictor="toy", margin_mm=2.0))
+    found = np.zeros((60, 20, 20), bool)
+    found[:5] = True
+
+    def first_pass(prepared, volumes, coarse):
+        assert coarse.spec.name == "toy"
+        assert volumes[0].voxels_ZYX.shape == found.shape
+        return prepared.looking_at(found, coarse.margin_mm)
+
+    genuine = case._looking
+    everywhere = segment_folder(both, inputs, tmp_path / "one", EXACT).cases[0]
+    assert "coarse" in everywhere.seconds
+    monkeypatch.setattr(case, "_looking", first_pass)
+    near = segment_folder(both, inputs, tmp_path / "two", EXACT).cases[0]
+    assert genuine is not first_pass
+    assert near.tiles.done < everywhere.tiles.done
+    assert near.tiles.empty > 0
+    assert not mask_of(tmp_path / "two" / "a.nii.gz")[..., 40:].any()
+
+
+def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_scan, monkeypatch):
+    write_scan(inputs / "a_0000.nii.gz")
+    other = with_facts(toy, channels=toy.spec.channels * 2)
+    monkeypatch.setattr("flarekit.pipeline.starting.find_predictor", lambda _name: other)
+    one = with_facts(toy, coarse=Coarse(predictor="other"))
+    with pytest.raises(PredictorError, match="takes 2 channels, not 1"):
+        segment_folder(one, inputs, tmp_path / "out", EXACT)
+
+
+def test_exact_makes_no_first_pass(toy):
+    facts = with_facts(toy, coarse=Coarse(predictor="none")).spec
+    assert facts.under("exact").coarse is None
+
+
+def test_what_a_case_was_spared_for_its_time_stands_in_the_record(
+    toy, inputs, tmp_path, write_scan, monkeypatch
+):
+    monkeypatch.setattr("flarekit.pipeline.plan._fits", lambda *_: False)
+    write_scan(inputs / "a_0000.nii.gz", np.zeros((40, 40, 40)))
+    options = Options(device="cpu", precision="fp32", time_budget_s=60)
+    record = segment_folder(toy, inputs, tmp_path / "out", options)
+    assert "coarser" in record.cases[0].traded[-1]
+    assert record.budget.time_s == 60
+    assert mask_of(tmp_path / "out" / "a.nii.gz").shape == (40, 40, 40)
+
+
+def test_a_mask_is_there_in_time_whatever_it_takes(toy, inputs, tmp_path, write_scan):
+    write_scan(inputs / "a_0000.nii.gz", np.zeros((40, 200, 200)))
+    options = Options(device="cpu", precision="fp32", time_budget_s=0.01)
+    record = segment_folder(toy, inputs, tmp_path / "out", options).cases[0]
+    assert record.tiles.dropped > 0
+    assert "background" in record.traded[-1]
+    assert not mask_of(tmp_path / "out" / "a.nii.gz").any()
+
+
+def test_flare_s_tolerances_hold_for_fast_and_not_for_exact():
+    assert budget_under("flare", Options()).time_s == 15
+    assert budget_under("flare", Options()).gpu_memory_mib == 4096
+    assert budget_under("flare", Options(profile="exact")).time_s is None
+    assert budget_under("flare", Options(profile="exact", time_budget_s=60)).time_s == 60
+    assert budget_under("flare", Options(time_budget_s=0)).time_s is None
+
+
+def test_a_small_next_case_is_prepared_ahead_and_a_large_one_is_not(
+    toy, inputs, tmp_path, write_scan, monkeypatch
+):
+    for name in "abc":
+        write_scan(inputs / f"{name}_0000.nii.gz")
+    begun = []
+    genuine = segment._Ahead._begin
+    monkeypatch.setattr(
+        segment._Ahead, "_begin", lambda self, k: begun.append(k) or genuine(self, k)
+    )
+    ended = []
+
+    class Watching(Silent):
+        def end_case(self, record):
+            ended.append((record.case_id, list(begun)))
+
+    assert not segment_folder(toy, inputs, tmp_path / "one", EXACT, Watching()).failed
+    assert ended == [("a", [0, 1]), ("b", [0, 1, 2]), ("c", [0, 1, 2])]
+    begun.clear()
+    ended.clear()
+    tight = Options(device="cpu", precision="fp32", ram_budget_mib=0.001)
+    assert not segment_folder(toy, inputs, tmp_path / "two", tight, Watching()).failed
+    assert ended == [("a", [0]), ("b", [0, 1]), ("c", [0, 1, 2])]

@@ -1,0 +1,79 @@
+"""What the window adds up: the slab it fills, and the slices that leave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import DeviceError
+
+Place = tuple[int, int]
+Array = Any  # a torch tensor or a NumPy array: what the engine's sums are made of
+
+
+class Sums(Protocol):
+    """Weighted logits of every class in a slab, and the weights."""
+
+    def add(self, logits_KZYX: Array, place: Place, z: int = 0) -> None:
+        """Add one tile's logits, times the window's weights, at its (Y, X), from slice z on."""
+        ...
+
+    def classes(self, count: int, size_YX: Place) -> NDArray[np.uint8]:
+        """Return the class index of the first slices' voxels."""
+        ...
+
+    def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
+        """Return the mean logits of the first slices, (K, count, Y, X)."""
+        ...
+
+    def finite(self, count: int) -> bool:
+        """Return whether every sum in the first slices is a number."""
+        ...
+
+    def move_on(self, count: int) -> None:
+        """Drop the first slices; zeros follow at the end."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slab:
+    """Slices that no later tile covers; good until the next one is asked for.
+
+    Attributes:
+        z: first slice.
+        count: how many.
+    """
+
+    z: int
+    count: int
+    size_YX: Place
+    sums: Sums
+    precision: str
+
+    def classes(self) -> NDArray[np.uint8]:
+        """Return the class index of every voxel, (count, Y, X).
+
+        Raises:
+            DeviceError: the logits are not finite.
+        """
+        self._check_finite()
+        return self.sums.classes(self.count, self.size_YX)
+
+    def logits(self) -> NDArray[np.float32]:
+        """Return the mean logits of every voxel, (K, count, Y, X); zeros where no tile was run.
+
+        Raises:
+            DeviceError: they are not finite.
+        """
+        self._check_finite()
+        return self.sums.logits(self.count, self.size_YX)
+
+    def _check_finite(self) -> None:
+        if not self.sums.finite(self.count):
+            raise DeviceError(
+                f"the network's output is not finite in {self.precision}",
+                fix="use --precision fp32",
+            )
