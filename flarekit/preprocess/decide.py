@@ -6,10 +6,12 @@ takes the few it lies between, and a running argmax keeps one float and one labe
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.preprocess.resample import Orders, Shape, axis_map, one_blas_thread
+from flarekit.preprocess.resample import AxisMap, Orders, Shape, axis_map, one_blas_thread
 
 _NOWHERE = slice(0, 0)
 
@@ -53,8 +55,9 @@ class Decider:
         self._target_ZYX = target_ZYX
         self._class_values = class_values
         self._regions = regions
+        self._linear = max(orders) <= 1
         # positive weights: what is background in every corner is background between them
-        self._background_stays = max(orders) <= 1 and (regions or class_values[0] == 0)
+        self._background_stays = self._linear and (regions or class_values[0] == 0)
         self._slices: dict[int, tuple[NDArray[np.float32], tuple[slice, slice]]] = {}
         self._arrived = self._painted = 0
 
@@ -76,7 +79,7 @@ class Decider:
         for logits_KYX in logits_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
             self._slices[self._arrived] = (logits_KYX, self._foreground(logits_KYX))
             self._arrived += 1
-        with one_blas_thread():
+        with nullcontext() if self._linear else one_blas_thread():
             self._paint()
 
     def finish(self) -> None:
@@ -90,13 +93,14 @@ class Decider:
 
     def _paint(self) -> None:
         while self._painted < len(self._target_ZYX):
-            needed = self._map_Z.source_range(slice(self._painted, self._painted + 1))
-            for passed in [z for z in self._slices if z < needed.start]:
+            first = int(self._map_Z.first_T[self._painted])
+            last = int(self._map_Z.last_T[self._painted])
+            for passed in [z for z in self._slices if z < first]:
                 del self._slices[passed]
-            if needed.stop > self._arrived:
+            if last >= self._arrived:
                 self._keep_own_copies()
                 return
-            self._paint_slice(self._painted, needed)
+            self._paint_slice(self._painted, range(first, last + 1))
             self._painted += 1
         self._slices.clear()
 
@@ -107,21 +111,19 @@ class Decider:
             for z, (logits, box) in self._slices.items()
         }
 
-    def _paint_slice(self, z: int, needed: slice) -> None:
-        boxes = [self._slices[each][1] for each in range(needed.start, needed.stop)]
-        box_Y, box_X = (_union([box[axis] for box in boxes]) for axis in (0, 1))
-        rows, columns = self._map_Y.target_range(box_Y), self._map_X.target_range(box_X)
+    def _paint_slice(self, z: int, needed: range) -> None:
+        boxes = [self._slices[each][1] for each in needed]
+        rows, from_Y = _reached(self._map_Y, _union([box[0] for box in boxes]))
+        columns, from_X = _reached(self._map_X, _union([box[1] for box in boxes]))
         if rows == _NOWHERE or columns == _NOWHERE:
             return
-        from_Y, from_X = self._map_Y.source_range(rows), self._map_X.source_range(columns)
         plane_KYX = np.zeros((), np.float32)
-        for each in range(needed.start, needed.stop):
-            weight = self._map_Z.weights_TS[z, each]
-            plane_KYX = plane_KYX + weight * self._slices[each][0][:, from_Y, from_X]
-        if not self._map_X.keeps:
-            plane_KYX = plane_KYX @ self._map_X.weights_TS[columns, from_X].T
-        if not self._map_Y.keeps:
-            plane_KYX = self._map_Y.weights_TS[rows, from_Y] @ plane_KYX
+        for each, weight in zip(needed, self._map_Z.weights(z), strict=True):
+            plane_KYX = plane_KYX + np.float32(weight) * self._slices[each][0][:, from_Y, from_X]
+        if self._map_X.source != self._map_X.target:
+            plane_KYX = self._map_X.apply(plane_KYX, 2, columns, from_X.start)
+        if self._map_Y.source != self._map_Y.target:
+            plane_KYX = self._map_Y.apply(plane_KYX, 1, rows, from_Y.start)
         self._target_ZYX[z, rows, columns] = self._labels(plane_KYX)
 
     def _labels(self, logits_KYX: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -147,6 +149,18 @@ class Decider:
         if not len(rows):
             return _NOWHERE, _NOWHERE
         return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _reached(mapped: AxisMap, sources: slice) -> tuple[slice, slice]:
+    """Return the target voxels that look at any of some source voxels, and all they look at."""
+    if sources == _NOWHERE:
+        return _NOWHERE, _NOWHERE
+    seen = np.flatnonzero((mapped.last_T >= sources.start) & (mapped.first_T < sources.stop))
+    if not len(seen):
+        return _NOWHERE, _NOWHERE
+    targets = slice(int(seen[0]), int(seen[-1]) + 1)
+    low, high = mapped.first_T[targets].min(), mapped.last_T[targets].max()
+    return targets, slice(int(low), int(high) + 1)
 
 
 def _union(ranges: list[slice]) -> slice:

@@ -3,17 +3,18 @@
 Both grids share the outer edges of their voxels (`align_corners=False`), so index i of n target
 voxels lies at (i + 0.5) * source / n - 0.5 in source voxels.
 
-Interpolation by splines of any order is separable and linear: along each axis it is one matrix,
-whose rows are short (two entries for order 1). Volumes are multiplied by them block by block.
+Interpolation by splines of any order is separable and linear. Linearly, each target voxel takes two
+source voxels along an axis; by higher splines it is a product with a matrix that has few entries
+beside its diagonal, block by block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,52 +57,110 @@ def target_spacing(
     return float(resolved[0]), float(resolved[1]), float(resolved[2])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AxisMap:
+class AxisMap(Protocol):
     """Interpolation along one axis.
 
     Attributes:
-        weights_TS: (target, source) float32: target voxels from source voxels.
-        blocks: target range, the source range it looks at, and its part of the weights.
+        source: voxels.
+        target: voxels wanted.
+        first_T: the first source voxel that each target voxel looks at.
+        last_T: the last one.
     """
 
-    weights_TS: NDArray[np.float32]
-    blocks: tuple[tuple[slice, slice, NDArray[np.float32]], ...]
-
     @property
-    def keeps(self) -> bool:
-        """Whether nothing changes along the axis."""
-        target, source = self.weights_TS.shape
-        return bool(target == source)
+    def source(self) -> int: ...  # noqa: D102 - see above
+    @property
+    def target(self) -> int: ...  # noqa: D102
+    @property
+    def first_T(self) -> NDArray[np.intp]: ...  # noqa: D102, N802
+    @property
+    def last_T(self) -> NDArray[np.intp]: ...  # noqa: D102, N802
 
-    def source_range(self, targets: slice) -> slice:
-        """Return the source voxels that some target voxels look at."""
-        seen = np.flatnonzero(self.weights_TS[targets].any(axis=0))
-        return slice(int(seen[0]), int(seen[-1]) + 1)
+    def weights(self, target: int) -> list[float]:
+        """Return the weights of the source voxels that a target voxel looks at."""
+        ...
 
-    def target_range(self, sources: slice) -> slice:
-        """Return the target voxels that look at any of some source voxels."""
-        seen = np.flatnonzero(self.weights_TS[:, sources].any(axis=1))
-        return slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)
+    def apply(
+        self, voxels: NDArray[np.float32], axis: int, targets: slice, start: int
+    ) -> NDArray[np.float32]:
+        """Return some target voxels along an axis of voxels whose first is source voxel `start`."""
+        ...
 
-    def apply(self, voxels: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-        """Return float32 voxels with this axis resampled."""
-        if self.keeps:
-            return voxels
-        shape = list(voxels.shape)
-        shape[axis] = len(self.weights_TS)
-        target = np.empty(shape, np.float32)
-        ahead = (slice(None),) * axis
-        for targets, sources, weights in self.blocks:
-            part = voxels[*ahead, sources]
-            if axis == voxels.ndim - 1:
-                target[..., targets] = part @ weights.T
-            elif axis == 0:
-                flat = weights @ part.reshape(len(part), -1)
-                target[targets] = flat.reshape(len(weights), *shape[1:])
-            else:
-                target[*ahead, targets] = weights @ part
-        return target
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearMap:
+    """Orders 0 and 1; see `AxisMap`. The arithmetic is the same on every processor.
+
+    Attributes:
+        last_weight_T: of the last source voxel; the first has the rest.
+    """
+
+    source: int
+    target: int
+    first_T: NDArray[np.intp]
+    last_T: NDArray[np.intp]
+    last_weight_T: NDArray[np.float32]
+
+    def weights(self, target: int) -> list[float]:
+        """Return one weight or two."""
+        weight = float(self.last_weight_T[target])
+        return [1.0 - weight, weight] if self.last_T[target] > self.first_T[target] else [1.0]
+
+    def apply(
+        self, voxels: NDArray[np.float32], axis: int, targets: slice, start: int
+    ) -> NDArray[np.float32]:
+        """Return some target voxels; see `AxisMap.apply`."""
+        first, last = self.first_T[targets] - start, self.last_T[targets] - start
+        result = voxels.take(first, axis)
+        if (first == last).all():
+            return result
+        shape = [1] * voxels.ndim
+        shape[axis] = -1
+        step = voxels.take(last, axis)
+        step -= result
+        step *= self.last_weight_T[targets].reshape(shape)
+        result += step
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplineMap:
+    """Higher orders; see `AxisMap`.
+
+    Attributes:
+        weights_TS: (target, source) float32.
+    """
+
+    source: int
+    target: int
+    first_T: NDArray[np.intp]
+    last_T: NDArray[np.intp]
+    weights_TS: NDArray[np.float32]
+
+    def weights(self, target: int) -> list[float]:
+        """Return the weights that are not negligible."""
+        row = self.weights_TS[target, self.first_T[target] : self.last_T[target] + 1]
+        return [float(weight) for weight in row]
+
+    def apply(
+        self, voxels: NDArray[np.float32], axis: int, targets: slice, start: int
+    ) -> NDArray[np.float32]:
+        """Return some target voxels, a block of them at a time; see `AxisMap.apply`."""
+        wanted = range(*targets.indices(self.target))
+        blocks = [wanted[n : n + _BLOCK] for n in range(0, len(wanted), _BLOCK)]
+        moved = np.moveaxis(voxels, axis, -1)
+        result = np.empty((*moved.shape[:-1], len(wanted)), np.float32)
+        for number, block in enumerate(blocks):
+            low, high = (
+                int(self.first_T[list(block)].min()),
+                int(self.last_T[list(block)].max()) + 1,
+            )
+            weights = self.weights_TS[block.start : block.stop, low:high]
+            done = number * _BLOCK
+            result[..., done : done + len(block)] = (
+                moved[..., low - start : high - start] @ weights.T
+            )
+        return np.moveaxis(result, -1, axis)
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
@@ -126,32 +185,43 @@ def axis_map(source: int, target: int, order: int) -> AxisMap:
     """Return the interpolation from `source` to `target` voxels by splines of an order.
 
     Orders 0 and 1 are nearest and linear; higher ones are scipy's `zoom` with edges repeated, which
-    is what scikit-image's `resize`, and so nnU-Net, uses.
+    is what scikit-image's `resize`, and so nnU-Net, uses. The same number of voxels stays as it is.
     """
-    weights = np.zeros((target, source), np.float32)
     positions = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    rows = np.arange(target)
-    if source == target:
-        weights[rows, rows] = 1
-    elif order == 0:
-        weights[rows, np.minimum(np.floor(positions + 0.5).astype(np.intp), source - 1)] = 1
-    elif order == 1:
-        low = np.floor(positions).astype(np.intp)
-        weights[rows, low] = 1 - (positions - low)
-        weights[rows, np.minimum(low + 1, source - 1)] += positions - low
-    else:
-        from scipy.ndimage import zoom
+    if order > 1 and source != target:
+        return _spline_map(source, target, order)
+    if order == 0 or source == target:
+        positions = np.minimum(np.floor(positions + 0.5), source - 1)
+    first = np.floor(positions).astype(np.intp)
+    return LinearMap(
+        source=source,
+        target=target,
+        first_T=first,
+        last_T=np.ceil(positions).astype(np.intp),
+        last_weight_T=(positions - first).astype(np.float32),
+    )
 
-        units = np.eye(source)
-        exact = zoom(units, (target / source, 1), order=order, mode="nearest", grid_mode=True)
-        weights[:] = np.where(np.abs(exact) > _NEGLIGIBLE, exact, 0)
-    blocks = []
-    for first in range(0, target, _BLOCK):
-        targets = slice(first, min(first + _BLOCK, target))
-        seen = np.flatnonzero(weights[targets].any(axis=0))
-        sources = slice(int(seen[0]), int(seen[-1]) + 1)
-        blocks.append((targets, sources, np.ascontiguousarray(weights[targets, sources])))
-    return AxisMap(weights_TS=weights, blocks=tuple(blocks))
+
+def _spline_map(source: int, target: int, order: int) -> SplineMap:
+    from scipy.ndimage import zoom
+
+    units = np.eye(source)
+    exact = zoom(units, (target / source, 1), order=order, mode="nearest", grid_mode=True)
+    seen = np.abs(exact) > _NEGLIGIBLE
+    return SplineMap(
+        source=source,
+        target=target,
+        first_T=seen.argmax(axis=1),
+        last_T=source - 1 - seen[:, ::-1].argmax(axis=1),
+        weights_TS=np.where(seen, exact, 0).astype(np.float32),
+    )
+
+
+def resample_axis(voxels: NDArray[np.float32], axis: int, mapped: AxisMap) -> NDArray[np.float32]:
+    """Resample one whole axis."""
+    if mapped.source == mapped.target:
+        return voxels
+    return mapped.apply(voxels, axis, slice(0, mapped.target), 0)
 
 
 def resample(
@@ -178,7 +248,7 @@ def resample(
     Returns:
         float32 of `shape_ZYX`.
     """
-    with one_blas_thread():
+    with nullcontext() if max(orders) <= 1 else one_blas_thread():
         return _resampled(slices, source_ZYX, shape_ZYX, orders, apart)
 
 
@@ -199,14 +269,14 @@ def _resampled(
     for first in range(0, source_ZYX[0], _SLICES_AT_ONCE):
         part = slice(first, min(first + _SLICES_AT_ONCE, source_ZYX[0]))
         source = slices(part)
-        target = map_Y.apply(map_X.apply(source, 2), 1)
+        target = resample_axis(resample_axis(source, 2, map_X), 1, map_Y)
         if by_slice:
             ends = (source.min(axis=(1, 2), keepdims=True), source.max(axis=(1, 2), keepdims=True))
             target = np.clip(target, *ends)
         elif overshoots:
             lowest, highest = min(lowest, source.min()), max(highest, source.max())
         in_plane[part] = target
-    resampled = map_Z.apply(in_plane, 0)
+    resampled = resample_axis(in_plane, 0, map_Z)
     if overshoots and not by_slice:
         np.clip(resampled, np.float32(lowest), np.float32(highest), out=resampled)
     return resampled

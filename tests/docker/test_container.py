@@ -18,7 +18,6 @@ from flarekit.pipeline.segment import Options, segment_folder
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "flarekit:latest"
 STRICT = [
     "--network",
     "none",
@@ -42,27 +41,44 @@ def docker(*arguments, check=True):
     )
 
 
-@pytest.fixture(scope="module", params=["flare", "gc"])
+TAGS = {
+    "flare": "flarekit:latest",
+    "gc": "flarekit-gc:latest",
+    "cpu": "flarekit:cpu",
+    "gc-cpu": "flarekit-gc:cpu",
+}
+
+
+@pytest.fixture(scope="module", params=TAGS)
 def image(request) -> str:
+    return built(request.param)
+
+
+@pytest.fixture(scope="module")
+def cpu_image() -> str:
+    return built("cpu")
+
+
+def built(target: str) -> str:
     if shutil.which("docker") is None or docker("info", check=False).returncode:
         pytest.skip("no Docker engine")
-    tag = IMAGE if request.param == "flare" else "flarekit-gc:latest"
+    tag = TAGS[target]
     extra = (
         ["--build-arg", f"TORCH_INDEX={index}"] if (index := os.environ.get("TORCH_INDEX")) else []
     )
-    built = docker(
+    build = docker(
         "build",
         "--network",
         "host",
         "--target",
-        request.param,
+        target,
         *extra,
         "-t",
         tag,
         ROOT,
         check=False,
     )
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    assert build.returncode == 0, build.stdout[-3000:] + build.stderr[-3000:]
     return tag
 
 
@@ -102,6 +118,12 @@ def voxels(path):
     return np.asarray(nibabel.load(path).dataobj)
 
 
+def bare_options(image: str) -> Options:
+    """Return what computes bit by bit as the image does."""
+    engine = "openvino" if image.endswith(":cpu") else "torch"
+    return Options(device="cpu", engine=engine, time_budget_s=0)
+
+
 @pytest.mark.parametrize("flags", [[], STRICT], ids=["as_written", "strict"])
 def test_the_official_line_gives_the_bare_machine_s_masks(image, folders, tmp_path, flags):
     inputs, outputs = folders
@@ -110,7 +132,7 @@ def test_the_official_line_gives_the_bare_machine_s_masks(image, folders, tmp_pa
     assert result.returncode == 0, result.stderr
     assert os.listdir(outputs) == ["phantom.nii.gz"]
     assert os.listdir(inputs) == ["phantom_0000.nii.gz"]
-    segment_folder(find_predictor("abdomen_ct"), inputs, tmp_path / "bare", Options(device="cpu"))
+    segment_folder(find_predictor("abdomen_ct"), inputs, tmp_path / "bare", bare_options(image))
     np.testing.assert_array_equal(
         voxels(outputs / "phantom.nii.gz"), voxels(tmp_path / "bare" / "phantom.nii.gz")
     )
@@ -123,7 +145,7 @@ def test_real_scans_give_the_bare_machine_s_masks(image, folders, tmp_path, shar
         shutil.copy(path, inputs)
     result = official_line(inputs, outputs, image, *STRICT)
     assert result.returncode == 0, result.stderr
-    segment_folder(find_predictor("abdomen_ct"), inputs, tmp_path / "bare", Options(device="cpu"))
+    segment_folder(find_predictor("abdomen_ct"), inputs, tmp_path / "bare", bare_options(image))
     names = sorted(os.listdir(outputs))
     assert names == sorted(os.listdir(tmp_path / "bare"))
     assert names == ["CRLM1004.nii.gz", "example_ct.nii.gz"]
@@ -154,3 +176,31 @@ def test_the_image_obeys_the_evaluators(image):
     assert '"Entrypoint":["' not in config
     user = docker("run", "--rm", image, "sh", "-c", "id -u").stdout.strip()
     assert user == ("1000" if "gc" in image else "0")
+
+
+def test_the_cpu_image_is_lean_and_starts_compiled(cpu_image):
+    has_torch = docker("run", "--rm", cpu_image, "python", "-c", "import torch", check=False)
+    assert "No module named 'torch'" in has_torch.stderr
+    sizes = [
+        int(docker("image", "inspect", "--format", "{{.Size}}", tag).stdout)
+        for tag in (cpu_image, "python:3.11-slim-bookworm")
+    ]
+    assert (sizes[0] - sizes[1]) / 1e6 < 700
+    compiled = docker("run", "--rm", cpu_image, "flarekit", "compile", "--beside")
+    assert "compiled before" in compiled.stderr
+
+
+def test_a_thousand_slices_fit_into_three_gigabytes(cpu_image, folders, tmp_path):
+    inputs, outputs = folders
+    save_phantom(3, scan=tmp_path / "small.nii.gz", labels=tmp_path / "truth.nii.gz")
+    small = nibabel.load(tmp_path / "small.nii.gz")
+    hu = np.asarray(small.dataobj).astype(np.int16)
+    plane = np.repeat(np.repeat(hu, 4, axis=0), 4, axis=1)[:512, :512]
+    plane = np.pad(plane, [(0, 512 - n) for n in plane.shape[:2]] + [(0, 0)], mode="edge")
+    whole = np.concatenate([plane, plane[..., ::-1]] * 20, axis=2)[..., :1000]
+    scan = nibabel.Nifti1Image(whole, np.diag([-0.8, -0.8, 1.0, 1.0]))
+    nibabel.save(scan, inputs / "long_0000.nii.gz")
+    limits = ["-m", "3g", "--memory-swap", "3g"]
+    result = official_line(inputs, outputs, cpu_image, *limits, *STRICT)
+    assert result.returncode == 0, result.stderr
+    assert voxels(outputs / "long.nii.gz").shape == (512, 512, 1000)
