@@ -2,10 +2,12 @@
 
     python profiling/accuracy.py abdomen_ct --dataset DATASET
     python profiling/accuracy.py abdomen_ct --phantoms 1 2 3 4 5 6 7 8
+    python profiling/accuracy.py abdomen_ct --dataset DATASET --profile exact
 
 The cases of DATASET (nnU-Net raw layout) are those that the predictor's recipe.toml holds out;
-labels that it calls unlabelled are left out. Results go to accuracy_PREDICTOR_scans.json or
-accuracy_PREDICTOR_phantoms.json beside this file.
+labels that it calls unlabelled are left out. No case has a time budget. Results go to
+accuracy_PREDICTOR_scans.json or accuracy_PREDICTOR_phantoms.json beside this file, with _exact
+behind them for that profile.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ def score(record: RunRecord, truths: dict[str, Path], labels: dict[str, int]) ->
         for name in labels
     }
     return {
+        "profile": record.profile,
+        "engine": record.engine,
         "device": record.device,
         "precision": record.precision,
         "mean": round(float(np.mean(list(per_label.values()))), 4),
@@ -62,9 +66,15 @@ def main() -> None:
     source.add_argument("--phantoms", type=int, nargs="+")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--profile", choices=["fast", "exact"], default="fast")
     arguments = parser.parse_args()
     predictor = find_predictor(arguments.predictor)
-    options = Options(device=arguments.device, precision=arguments.precision)
+    options = Options(
+        device=arguments.device,
+        precision=arguments.precision,
+        profile=arguments.profile,
+        time_budget_s=0,
+    )
     labels = dict(predictor.spec.labels)
     with tempfile.TemporaryDirectory() as scratch:
         inputs, outputs = Path(scratch) / "inputs", Path(scratch) / "outputs"
@@ -85,7 +95,8 @@ def main() -> None:
         record = segment_folder(predictor, inputs, outputs, options)
         result = score(record, truths, labels)
     kind = "scans" if arguments.dataset is not None else "phantoms"
-    path = HERE / f"accuracy_{predictor.spec.name}_{kind}.json"
+    suffix = "" if arguments.profile == "fast" else "_exact"
+    path = HERE / f"accuracy_{predictor.spec.name}_{kind}{suffix}.json"
     sha256 = predictor.spec.weights.sha256
     path.write_text(
         json.dumps({"predictor": predictor.spec.name, "sha256": sha256} | result, indent=2) + "\n"

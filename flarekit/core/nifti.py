@@ -226,6 +226,7 @@ def _voxels(
     return voxels
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _made_finite(voxels_ZYX: NDArray[np.float32], air: float) -> list[str]:
     """Put air where a voxel is not finite, and say so."""
     odd = 0

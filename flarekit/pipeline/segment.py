@@ -89,8 +89,8 @@ def segment_folder(
     began = time.monotonic() if options.began is None else options.began
     clock = Clock()
     name = options.convention or predictor.spec.convention
-    spec, budget = spec_under(predictor.spec, options), budget_under(name, options)
-    convention = _convention(name, spec)
+    spec = spec_under(predictor.spec, options)
+    convention, budget = _convention(name, spec), budget_under(name, options)
     cases = convention.find_cases(input_dir, len(spec.channels))
     make_folder(output_dir)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
