@@ -2,154 +2,249 @@
 
 from __future__ import annotations
 
-import json
+import io
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from flarekit import models
-from flarekit.training.losses import partial_label_loss
+from flarekit.core.errors import FlarekitError, InputError
+from flarekit.core.files import make_folder, write_atomically
+from flarekit.engine import Precision
+from flarekit.engine.torch import choose_device, choose_precision
+from flarekit.training.curve import Curve
 from flarekit.training.recipe import Recipe
-from flarekit.training.samples import TrainingCase, draw_sample
+from flarekit.training.samples import Batch, Pool, draw_batch
 
 _LOG = logging.getLogger(__name__)
-_WARM_UP = 0.02  # of the time
-_AVERAGE = 0.998  # weight of the past in the running average of the weights
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_MOST_FAILURES = 20  # steps in a row without a finite loss
+CHECKPOINT, RECIPE = "checkpoint.pt", "recipe.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is made; what is trained stands in the recipe.
+
+    Attributes:
+        minutes: training time in all, interrupted runs counted in.
+        device: as for prediction, see `flarekit.engine.torch.choose_device`.
+        precision: `auto` is bf16 on a CPU that has it, fp16 on CUDA.
+        checkpoint_every_s: what a kill loses at most, and the step that it falls into.
+        record_every: steps per point of the curve.
+        draw_every_s: seconds between pictures of the curve.
+        ahead: batches that are drawn by threads before they are needed; by default on CUDA only.
+    """
+
+    minutes: float
+    device: str = "auto"
+    precision: Precision = "auto"
+    checkpoint_every_s: float = 40.0
+    record_every: int = 20
+    draw_every_s: float = 300.0
+    ahead: int | None = None
 
 
 @dataclass
 class _State:
+    """What a checkpoint holds."""
+
     network: nn.Module
     average: nn.Module
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     step: int = 0
     seconds: float = 0.0
+    failures: int = 0
 
 
 def train(
     recipe: Recipe,
-    real: Sequence[TrainingCase],
-    phantoms: Sequence[TrainingCase],
-    *,
+    pools: Sequence[Pool],
     run_dir: Path,
-    minutes: float,
-    device: str = "cpu",
-    checkpoint_every_s: float = 300.0,
+    options: RunOptions,
+    *,
+    progress: Callable[[int, float, float], None] = lambda *_: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> nn.Module:
-    """Train until the time is used up, going on from the last checkpoint in `run_dir`.
+    """Train until the time is used up, going on from the last checkpoint in a folder.
 
-    The learning rate follows the time, not the steps: a short warm-up, then half a cosine. The
-    returned weights are a running average of the trained ones.
+    The learning rate follows the time, not the steps. The returned weights are a running average of
+    the trained ones.
 
     Args:
         recipe: architecture and training facts.
-        real: labelled scans on the network's grid.
-        phantoms: phantoms on the same grid; may be empty.
-        run_dir: gets `checkpoint.pt` and `curve.jsonl`.
-        minutes: training time in all, interrupted runs counted in.
-        device: a torch device; bfloat16 autocast on the CPU, float16-safe bfloat16 on CUDA too.
-        checkpoint_every_s: seconds between checkpoints.
+        pools: the cases, on the network's grid.
+        run_dir: gets `checkpoint.pt`, `recipe.toml`, `curve.csv` and `curve.png`.
+        options: time, device, precision.
+        progress: called after every step with the step, the minutes used and the loss.
+        clock: seconds.
+
+    Raises:
+        InputError: the checkpoint is damaged, or another recipe's.
+        DeviceError: the device or the precision is not available.
+        FlarekitError: the loss stays infinite.
+        OutputError: the folder cannot be written.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    state = _start(recipe, device)
-    _resume(state, run_dir / "checkpoint.pt")
-    saved, began = time.monotonic(), time.monotonic() - state.seconds
-    losses: list[float] = []
-    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
-        for group in state.optimiser.param_groups:
-            group["lr"] = recipe.training.learning_rate * _schedule(progress)
-        losses.append(_step(state, recipe, real, phantoms, device))
-        if state.step % 50 == 0:
-            state.seconds = time.monotonic() - began
-            _record(run_dir / "curve.jsonl", state, float(np.mean(losses)))
-            losses.clear()
-        if time.monotonic() - saved > checkpoint_every_s:
-            state.seconds, saved = time.monotonic() - began, time.monotonic()
-            _save(state, run_dir / "checkpoint.pt")
-    state.seconds = time.monotonic() - began
-    if losses:
-        _record(run_dir / "curve.jsonl", state, float(np.mean(losses)))
-    _save(state, run_dir / "checkpoint.pt")
+    device = choose_device(options.device)
+    dtype = _DTYPES[choose_precision(options.precision, device)]
+    make_folder(run_dir)
+    for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
+        left.unlink(missing_ok=True)
+    state = _start(recipe, device, dtype)
+    _resume(state, run_dir / CHECKPOINT)
+    write_atomically(run_dir / RECIPE, recipe.text.encode())
+    curve = Curve.resumed(run_dir, state.step)
+    _LOG.info("%s in %s from step %d", device, dtype, state.step)
+    saved = drawn = state.seconds
+    began = clock() - state.seconds
+    ahead = options.ahead if options.ahead is not None else 16 * (device.type == "cuda")
+    with _Batches(recipe, pools, ahead) as batches:
+        while (done := (clock() - began) / (60 * options.minutes)) < 1:
+            loss = _step(state, recipe, batches.at(state.step).to(device), done, dtype)
+            state.seconds = clock() - began
+            curve.add(loss)
+            progress(state.step, state.seconds / 60, loss)
+            if state.step % options.record_every == 0:
+                curve.record(state.step, state.seconds, _rate(state))
+            if state.seconds - saved > options.checkpoint_every_s:
+                _save(state, run_dir / CHECKPOINT)
+                saved = state.seconds
+            if state.seconds - drawn > options.draw_every_s:
+                curve.draw()
+                drawn = state.seconds
+    curve.record(state.step, state.seconds, _rate(state))
+    _save(state, run_dir / CHECKPOINT)
+    curve.draw()
     return state.average
 
 
 def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, float]]:
-    """Return the averaged network of a checkpoint, and its steps and minutes."""
-    state = _start(recipe, "cpu")
+    """Return the averaged network of a checkpoint, and its steps and minutes.
+
+    Raises:
+        InputError: no checkpoint there, or it is damaged, or another recipe's.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
+    state = _start(recipe, torch.device("cpu"), torch.float32)
     _resume(state, checkpoint)
     return state.average, {"steps": state.step, "minutes": round(state.seconds / 60, 1)}
 
 
-def _start(recipe: Recipe, device: str) -> _State:
+class _Batches:
+    """Batches by step, some of them drawn ahead by threads."""
+
+    def __init__(self, recipe: Recipe, pools: Sequence[Pool], ahead: int) -> None:
+        self._recipe, self._pools = recipe, pools
+        self._ahead = ahead
+        self._threads = ThreadPoolExecutor(max_workers=max(1, ahead // 2))
+        self._coming: dict[int, Future[Batch]] = {}
+
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def _draw(self, step: int) -> Batch:
+        return draw_batch(self._recipe, self._pools, step)
+
+    def at(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        for coming in range(step + 1, step + 1 + self._ahead):
+            if coming not in self._coming:
+                self._coming[coming] = self._threads.submit(self._draw, coming)
+        future = self._coming.pop(step, None)
+        return self._draw(step) if future is None else future.result()
+
+
+def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> _State:
     torch.manual_seed(0)
     architecture = recipe.spec.architecture
-    arguments = {**architecture.arguments, "deep_supervision": True}
-    network = models.create(architecture.name, **arguments).to(device)
+    arguments = {**architecture.arguments, **_only_in_training(recipe)}
+    network = models.create(architecture.name, **arguments).to(device).train()
     average = models.create(architecture.name, **arguments).to(device)
     average.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
-    return _State(network=network, average=average.requires_grad_(False), optimiser=optimiser)
+    return _State(
+        network=network,
+        average=average.requires_grad_(False),
+        optimiser=recipe.regime.optimiser.build(
+            network.parameters(), recipe.training.learning_rate
+        ),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+    )
 
 
-def _schedule(progress: float) -> float:
-    return min(1.0, progress / _WARM_UP + 0.01) * 0.5 * (1 + math.cos(math.pi * progress))
+def _only_in_training(recipe: Recipe) -> dict[str, Any]:
+    """Return arguments of the outputs that the loss looks at and prediction does not need."""
+    if recipe.spec.architecture.name == "mamba_ahnet":  # one output in the paper, and the image
+        return {"reconstruction": recipe.regime.objective.reconstruction > 0}
+    return {"deep_supervision": True}
+
+
+def _rate(state: _State) -> float:
+    return float(state.optimiser.param_groups[0]["lr"])
 
 
 def _step(
-    state: _State,
-    recipe: Recipe,
-    real: Sequence[TrainingCase],
-    phantoms: Sequence[TrainingCase],
-    device: str,
+    state: _State, recipe: Recipe, batch: Batch, progress: float, dtype: torch.dtype
 ) -> float:
-    rng = np.random.default_rng([7, state.step])
-    facts = recipe.training
-    samples = []
-    for _ in range(facts.batch):
-        pool = phantoms if phantoms and rng.random() < facts.phantom_share else real
-        case = pool[int(rng.integers(len(pool)))]
-        samples.append(draw_sample(case, facts.tile_ZYX, recipe.spacing_mm_ZYX, rng))
-    image = torch.stack([sample[0] for sample in samples]).to(device)
-    classes = torch.stack([sample[1] for sample in samples]).to(device)
-    unlabelled = tuple(
-        recipe.spec.class_values.index(recipe.spec.labels[name]) for name in facts.unlabelled
+    regime, facts = recipe.regime, recipe.training
+    peak = facts.learning_rate or regime.optimiser.learning_rate
+    for group in state.optimiser.param_groups:
+        group["lr"] = peak * regime.schedule.factor(progress)
+    with torch.autocast(batch.image.device.type, dtype, enabled=dtype != torch.float32):
+        outputs = state.network(batch.image)
+    loss = regime.objective(
+        outputs,
+        batch.target,
+        batch.image,
+        architecture=recipe.spec.architecture.name,
+        epoch=regime.schedule.epoch(progress),
     )
-    with torch.autocast(torch.device(device).type, torch.bfloat16):
-        outputs: list[torch.Tensor] = state.network(image)
-    loss = torch.zeros((), device=device)
-    weights = [0.5**level for level in range(min(3, len(outputs)))]
-    for weight, logits in zip(weights, outputs, strict=False):
-        scaled = functional.interpolate(
-            classes[:, None].float(), size=logits.shape[2:], mode="nearest-exact"
-        )[:, 0].long()
-        loss = loss + weight / sum(weights) * partial_label_loss(logits, scaled, unlabelled)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(state.network.parameters(), 2.0)
-    state.optimiser.step()
     state.step += 1
-    keep = min(_AVERAGE, 1 - 10 / (state.step + 10))
+    value = float(loss.detach())
+    state.optimiser.zero_grad(set_to_none=True)
+    if not math.isfinite(value):
+        _count_failure(state)
+        return value
+    state.failures = 0
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimiser)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), regime.clip)
+    if state.scaler.is_enabled() or bool(torch.isfinite(norm)):
+        state.scaler.step(state.optimiser)
+    state.scaler.update()
+    _average(state, facts.average)
+    return value
+
+
+def _count_failure(state: _State) -> None:
+    state.failures += 1
+    _LOG.warning("step %d: the loss is not finite; the step is left out", state.step)
+    if state.failures > _MOST_FAILURES:
+        raise FlarekitError(
+            f"the loss was not finite {state.failures} times in a row",
+            fix="lower training.learning_rate, or use --precision fp32",
+        )
+
+
+@torch.no_grad()
+def _average(state: _State, most: float) -> None:
+    keep = min(most, 1 - 10 / (state.step + 10))
     for mean, value in zip(state.average.parameters(), state.network.parameters(), strict=True):
-        mean.lerp_(value.detach(), 1 - keep)
+        mean.lerp_(value, 1 - keep)
     for kept, statistic in zip(state.average.buffers(), state.network.buffers(), strict=True):
         kept.copy_(statistic)  # running statistics are averages already
-    return float(loss.detach())
-
-
-def _record(path: Path, state: _State, loss: float) -> None:
-    row = {"step": state.step, "minutes": round(state.seconds / 60, 2), "loss": round(loss, 4)}
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
-    _LOG.info("step %(step)d, %(minutes).1f min, loss %(loss).3f", row)
 
 
 def _save(state: _State, path: Path) -> None:
@@ -157,19 +252,27 @@ def _save(state: _State, path: Path) -> None:
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
         "optimiser": state.optimiser.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "step": state.step,
         "seconds": state.seconds,
     }
-    temporary = path.with_suffix(".tmp")
-    torch.save(content, temporary)
-    temporary.replace(path)
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    write_atomically(path, stream.getvalue())
 
 
 def _resume(state: _State, path: Path) -> None:
     if not path.exists():
         return
-    content = torch.load(path, weights_only=True)
-    state.network.load_state_dict(content["network"])
-    state.average.load_state_dict(content["average"])
-    state.optimiser.load_state_dict(content["optimiser"])
+    fix = "give the recipe of that run, or train in another folder"
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        state.network.load_state_dict(content["network"])
+        state.average.load_state_dict(content["average"])
+        state.optimiser.load_state_dict(content["optimiser"])
+    except (RuntimeError, ValueError, KeyError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: is not this recipe's checkpoint: {reason}", fix=fix) from error
+    if content.get("scaler") and state.scaler.is_enabled():
+        state.scaler.load_state_dict(content["scaler"])
     state.step, state.seconds = content["step"], content["seconds"]

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flarekit import models
-from flarekit.core.files import make_folder
+from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.spec import write_spec
-from flarekit.training.compact import averaged_network
-from flarekit.training.recipe import Recipe
+from flarekit.training.compact import CHECKPOINT, RECIPE, averaged_network
+from flarekit.training.recipe import Recipe, read_recipe
 
-_HEAD = "Made by `python -m flarekit.training export`; edit recipe.toml, not this file."
+if TYPE_CHECKING:
+    from torch import nn
+
+_HEAD = "Made by `flarekit train export`; edit recipe.toml, not this file."
 
 
-def export_predictor(recipe: Recipe, checkpoint: Path, folder: Path) -> None:
-    """Write `model.safetensors` (fp16) and `predictor.toml`; the card is written by a person.
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run of the compact trainer."""
+    return (folder / CHECKPOINT).is_file()
+
+
+def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = None) -> Recipe:
+    """Write `model.safetensors` (fp16), `predictor.toml` and `recipe.toml`.
+
+    The card is written by a person. Which steps and minutes the weights took stands in the
+    provenance.
 
     Args:
-        recipe: what was trained.
-        checkpoint: `checkpoint.pt` of the run.
+        run_dir: of the compact trainer.
         folder: the predictor folder; files in it are replaced.
+        recipe_path: of the run; its own copy by default.
 
     Raises:
+        InputError: no run there, or the recipe is not its.
         OutputError: a file could not be written.
     """
     import torch
 
-    network, effort = averaged_network(recipe, checkpoint)
+    recipe = read_recipe(recipe_path if recipe_path is not None else run_dir / RECIPE)
+    network, effort = averaged_network(recipe, run_dir / CHECKPOINT)
     make_folder(folder)
-    weights = models.save_weights(network, folder / "model.safetensors", dtype=torch.float16)
+    weights = models.save_weights(
+        _as_predicted(network, recipe), folder / "model.safetensors", dtype=torch.float16
+    )
     provenance = {**recipe.provenance, **effort, "stored_as": "fp16"}
     facts = {**recipe.predictor, "weights": weights, "provenance": provenance}
     write_spec(folder, facts, head=_HEAD)
+    write_atomically(folder / RECIPE, recipe.text.encode())
+    return recipe
+
+
+def _as_predicted(trained: nn.Module, recipe: Recipe) -> nn.Module:
+    """Return the network that prediction builds, without what only training needs."""
+    import torch
+
+    architecture = recipe.spec.architecture
+    network = models.create(architecture.name, **architecture.arguments)
+    tensors = models.own_tensors(trained)
+    with torch.no_grad():
+        for name, tensor in models.own_tensors(network).items():
+            tensor.copy_(tensors[name])
+    return network

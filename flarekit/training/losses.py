@@ -1,53 +1,205 @@
-"""Losses that never punish an organ for not being labelled."""
+"""Loss terms; none of them ever punishes an organ for not being labelled.
+
+Where a case's labels cannot tell, a voxel is MAYBE: the background, or one of the classes that are
+possible there. Cross entropy then asks only that one of those is likely, and overlap terms leave
+those classes out; every other class is known to be absent and counts as usual.
+
+Shape letters: B samples, K classes (0 is the background), N voxels of any number of axes.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.nn import functional
 
-from flarekit.training.samples import MAYBE
+MAYBE = 255  # a class index that stands for "one of the possible classes"
 
 
-def partial_label_loss(
-    logits_BKZYX: torch.Tensor, classes_BZYX: torch.Tensor, unlabelled: tuple[int, ...]
-) -> torch.Tensor:
-    """Dice plus cross entropy with voxels that may hold an unlabelled organ.
+@dataclass(frozen=True)
+class Target:
+    """What is known about a batch.
 
-    Where the target is MAYBE the cross entropy is -log(p(background) + sum of p(unlabelled)):
-    whichever of them the network believes is right. Such voxels do not enter the Dice term, which
-    is taken over the batch and over the foreground classes that occur in it.
+    Attributes:
+        classes: int64 (B, ...) class indices or MAYBE.
+        possible_BK: bool, the classes that MAYBE stands for in each sample. All of them is the same
+            as an ignored voxel.
+    """
+
+    classes: torch.Tensor
+    possible_BK: torch.Tensor
+
+    def resized(self, size: Sequence[int]) -> Target:
+        """Return the target on a grid of another size, by nearest neighbour."""
+        if tuple(self.classes.shape[1:]) == tuple(size):
+            return self
+        scaled = functional.interpolate(
+            self.classes[:, None].float(), size=list(size), mode="nearest-exact"
+        )
+        return Target(scaled[:, 0].long(), self.possible_BK)
+
+    @cached_property
+    def has_maybe(self) -> bool:
+        """Whether any voxel is MAYBE."""
+        return bool((self.classes == MAYBE).any())
+
+    @cached_property
+    def is_class(self) -> torch.Tensor:
+        """Float32 (B, K, ...): 1 where a class is known to be; MAYBE is none."""
+        classes = self.classes[:, None]
+        known = (classes != MAYBE).float()
+        shape = (len(self.classes), self.possible_BK.shape[1], *self.classes.shape[1:])
+        zeros = torch.zeros(shape, device=classes.device)
+        return zeros.scatter_(1, classes.masked_fill(classes == MAYBE, 0), known)
+
+    def counted(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return probabilities (B, K, ...) without those that nothing is known about."""
+        if not self.has_maybe:
+            return probabilities
+        axes = [1] * (self.classes.ndim - 1)
+        unknown = (self.classes == MAYBE)[:, None] & self.possible_BK.view(
+            *self.possible_BK.shape, *axes
+        )
+        return probabilities.masked_fill(unknown, 0)
+
+
+def cross_entropy(logits: torch.Tensor, target: Target) -> torch.Tensor:
+    """Return the mean cross entropy over the voxels that something is known about.
+
+    A MAYBE voxel costs -log of the sum of the probabilities of its possible classes.
 
     Args:
-        logits_BKZYX: float, K classes.
-        classes_BZYX: int64 class indices or MAYBE.
-        unlabelled: class indices that MAYBE stands for besides the background.
-
-    Returns:
-        A scalar: mean cross entropy + (1 - mean Dice).
+        logits: (B, K, ...).
+        target: of the same grid.
     """
-    logits_BKN = logits_BKZYX.float().flatten(2)
-    classes_BN = classes_BZYX.flatten(1)
-    maybe_BN = classes_BN == MAYBE
-    p_BKN = logits_BKN.softmax(dim=1)
-    cross_entropy = functional.cross_entropy(
-        logits_BKN, classes_BN, ignore_index=MAYBE, reduction="sum"
-    )
-    if unlabelled:
-        sample, voxel = maybe_BN.nonzero(as_tuple=True)
-        either = sum((p_BKN[sample, k, voxel] for k in unlabelled), p_BKN[sample, 0, voxel])
-        cross_entropy = cross_entropy - either.clamp_min(1e-8).log().sum()
-    return cross_entropy / classes_BN.numel() + 1.0 - _mean_dice(p_BKN, classes_BN, maybe_BN)
+    logits_BKN = logits.float().flatten(2)
+    classes_BN = target.classes.flatten(1)
+    total = functional.cross_entropy(logits_BKN, classes_BN, ignore_index=MAYBE, reduction="sum")
+    count = classes_BN.numel()
+    if target.has_maybe:
+        sample, voxel = (classes_BN == MAYBE).nonzero(as_tuple=True)
+        possible_MK = target.possible_BK[sample]
+        logits_MK = logits_BKN.transpose(1, 2)[sample, voxel]
+        either_M = logits_MK.masked_fill(~possible_MK, -torch.inf).logsumexp(dim=1)
+        total = total + (logits_MK.logsumexp(dim=1) - either_M).sum()
+        count -= int(possible_MK.all(dim=1).sum())
+    return total / max(count, 1)
 
 
-def _mean_dice(
-    p_BKN: torch.Tensor, classes_BN: torch.Tensor, maybe_BN: torch.Tensor
+def dice_loss(
+    probabilities: torch.Tensor,
+    target: Target,
+    *,
+    smooth: float = 1e-5,
+    over_batch: bool = True,
+    skip_absent: bool = False,
 ) -> torch.Tensor:
-    known = (~maybe_BN).float()
-    target = classes_BN.masked_fill(maybe_BN, 0)
-    is_class = torch.zeros_like(p_BKN).scatter_(1, target[:, None], known[:, None])
-    overlap = (p_BKN * is_class).sum(dim=(0, 2))
-    truth = is_class.sum(dim=(0, 2))
-    predicted = torch.einsum("bkn,bn->k", p_BKN, known)
-    dice = (2 * overlap + 1) / (truth + predicted + 1)
-    present = truth[1:] > 0
-    return dice[1:][present].mean() if bool(present.any()) else dice.new_ones(())
+    """Return 1 - mean soft Dice over the foreground classes (MambaClinix Eq. 14, nnU-Net's).
+
+    Args:
+        probabilities: (B, K, ...).
+        target: of the same grid.
+        smooth: added to numerator and denominator.
+        over_batch: sums run over the whole batch; else Dice is taken sample by sample.
+        skip_absent: leave out classes that do not occur, instead of counting them.
+    """
+    true_positive, predicted, truth = _sums(probabilities, target, over_batch=over_batch)
+    dice = (2 * true_positive + smooth) / (truth + predicted + smooth)
+    foreground, present = dice[..., 1:], truth[..., 1:] > 0
+    if not skip_absent:
+        return 1 - foreground.mean()
+    if not bool(present.any()):
+        return 0 * predicted.sum()
+    return 1 - foreground[present].mean()
+
+
+def tversky_loss(
+    probabilities: torch.Tensor,
+    target: Target,
+    *,
+    false_positives: float = 0.3,
+    false_negatives: float = 0.7,
+    smooth: float = 1.0,
+) -> torch.Tensor:
+    """Return 1 - mean Tversky index over samples and all classes (MPU-Net Eq. 19).
+
+    Args:
+        probabilities: (B, K, ...).
+        target: of the same grid.
+        false_positives: what a false positive weighs; the paper's alpha.
+        false_negatives: what a false negative weighs; the paper's beta.
+        smooth: added to numerator and denominator.
+    """
+    true_positive, predicted, truth = _sums(probabilities, target, over_batch=False)
+    wrong = false_positives * (predicted - true_positive) + false_negatives * (
+        truth - true_positive
+    )
+    return 1 - ((true_positive + smooth) / (true_positive + wrong + smooth)).mean()
+
+
+def region_tversky_loss(
+    probabilities: torch.Tensor,
+    target: Target,
+    *,
+    regions: Sequence[int],
+    base: float = 0.3,
+    spread: float = 0.4,
+    smooth: float = 1e-5,
+) -> torch.Tensor:
+    """Return 1 - mean Tversky index over regions and foreground classes (MambaClinix Eq. 16).
+
+    The volume is cut into regions; each weighs its own false positives by base + spread FP / (FP +
+    FN) and its false negatives likewise, so that the commoner fault costs more. As in the authors'
+    code sums are means over a region, added up over the batch, and regions are averaged where the
+    equation adds them.
+
+    Args:
+        probabilities: (B, K, ...).
+        target: of the same grid.
+        regions: number of regions along each axis.
+        base: smallest weight of a fault; the paper's 0.3.
+        spread: what the commoner fault weighs more; 0.4.
+        smooth: added to every fraction, above and below.
+    """
+    truth = _pooled(target.is_class, regions)
+    true_positive = _pooled(probabilities * target.is_class, regions)
+    false_positive = _pooled(target.counted(probabilities), regions) - true_positive
+    false_negative = truth - true_positive
+    faults = false_positive + false_negative + smooth
+    alpha = base + spread * (false_positive + smooth) / faults
+    beta = base + spread * (false_negative + smooth) / faults
+    wrong = alpha * false_positive + beta * false_negative
+    index = (true_positive + smooth) / (true_positive + wrong + smooth)
+    return 1 - index[1:].mean()
+
+
+def reconstruction_loss(drawn: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error against the image, each channel of it stretched to [0, 1].
+
+    Args:
+        drawn: (B, C, ...) in [0, 1] (Mamba-AHNet section IV.E).
+        image: (B, C, ...), the network's input.
+    """
+    axes = list(range(2, image.ndim))
+    low, high = image.amin(dim=axes, keepdim=True), image.amax(dim=axes, keepdim=True)
+    return functional.mse_loss(drawn.float(), (image - low) / (high - low).clamp_min(1e-6))
+
+
+def _sums(
+    probabilities: torch.Tensor, target: Target, *, over_batch: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return true positives, predicted and true voxels per class: (K,), or (B, K)."""
+    axes = [0] * over_batch + list(range(2, probabilities.ndim))
+    true_positive = (probabilities * target.is_class).sum(dim=axes)
+    return true_positive, target.counted(probabilities).sum(dim=axes), target.is_class.sum(dim=axes)
+
+
+def _pooled(values: torch.Tensor, regions: Sequence[int]) -> torch.Tensor:
+    """Return means over regions, added up over the batch: (K, regions)."""
+    if values.ndim == 4:
+        return functional.adaptive_avg_pool2d(values, (regions[0], regions[1])).sum(dim=0)
+    size = (regions[0], regions[1], regions[2])
+    return functional.adaptive_avg_pool3d(values, size).sum(dim=0)

@@ -4,42 +4,105 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flarekit.core.errors import PredictorError
+from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.spec import PredictorSpec, parse_spec
+from flarekit.training.regimes import REGIMES, Regime
 
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
+Share = Annotated[float, Field(ge=0, le=1)]
+Chance = Share
+Spread = Annotated[float, Field(ge=0)]
 
 
-class TrainingFacts(BaseModel):
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AugmentationFacts(_Facts):
+    """The `[training.augmentation]` table: how far samples are taken from what they were.
+
+    Attributes:
+        rotation_deg_ZYX: standard deviations of the turns about Z, Y and X.
+        scale: of the logarithm of the size; once for all axes, once for each.
+        elastic_mm: of smooth displacements.
+        mirror_axes: axes (0 is Z) flipped in every other sample; none where left and right differ.
+        intensity: factor on all changes of intensity; 0 is none.
+        low_resolution: how often a sample is blurred by being sampled coarsely first.
+    """
+
+    rotation_deg_ZYX: tuple[Spread, Spread, Spread] = (12.0, 5.0, 5.0)
+    scale: Spread = 0.1
+    elastic_mm: Spread = 0.0
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
+    intensity: Spread = 1.0
+    low_resolution: Chance = 0.0
+
+
+class SynthesisFacts(_Facts):
+    """The `[training.synthesis]` table: cases made from a seed and a folder of material.
+
+    Attributes:
+        kind: `ct_lesions` puts lesions into the CTs of the material; `wholebody_petct` makes PET/CT
+            from its organ label maps. Their label is the predictor's only one.
+        seeds: first and one past the last.
+        share: fraction of samples taken from these cases.
+    """
+
+    kind: Literal["ct_lesions", "wholebody_petct"]
+    seeds: tuple[int, int]
+    share: Share
+
+
+class TrainingFacts(_Facts):
     """The `[training]` table.
 
     Attributes:
         held_out: case ids that are never trained on.
         unlabelled: labels that the real cases do not have; never punished where they may lie.
-        near: a labelled organ; unlabelled organs lie within `near_mm` of it, or nowhere.
-        phantom_seeds: first and one past the last seed of the phantoms trained on.
+        near: a labelled organ; unlabelled organs lie within `near_mm` of it, or nowhere. Without
+            it they may lie anywhere in the background.
+        phantom_seeds: first and one past the last seed of the abdominal phantoms trained on.
         phantom_share: fraction of samples taken from phantoms, in [0, 1].
-        tile_ZYX: voxels per training sample.
+        synthesis: other synthetic cases.
+        tile_ZYX: voxels per training sample; Z = 1 for 2D networks.
         batch: samples per step.
-        learning_rate: AdamW's peak.
+        regime: whose loss, optimiser and schedule; a name in `flarekit.training.regimes`.
+        learning_rate: in place of the regime's.
+        average: weight of the past in the running average of the weights, which is what is
+            exported.
+        foreground: fraction of samples that are centred near a labelled voxel.
+        augmentation: of the samples.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     held_out: tuple[str, ...]
     unlabelled: tuple[str, ...] = ()
     near: str | None = None
     near_mm: float = 50.0
     phantom_seeds: tuple[int, int] = (0, 0)
-    phantom_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    phantom_share: Share = 0.0
+    synthesis: SynthesisFacts | None = None
     tile_ZYX: tuple[int, int, int]
-    batch: int = 2
-    learning_rate: float = 1e-3
+    batch: Annotated[int, Field(ge=1)] = 2
+    regime: str = "compact"
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    foreground: Share = 0.67
+    augmentation: AugmentationFacts = AugmentationFacts()
+
+    @field_validator("regime")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in REGIMES:
+            near = get_close_matches(name, REGIMES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(REGIMES)}"
+            raise ValueError(f"no regime {name!r}; {hint}")
+        return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,37 +110,90 @@ class Recipe:
     """A predictor to make and how to train it.
 
     Attributes:
-        spacing_mm_ZYX: of the network's grid.
+        text: the file, to be kept beside the weights.
         predictor: the raw `[predictor]` table, for export.
         provenance: the raw `[provenance]` table: data, licence and command, for the card.
     """
 
+    text: str
     spec: PredictorSpec
-    spacing_mm_ZYX: tuple[float, float, float]
     training: TrainingFacts
     predictor: dict[str, Any]
     provenance: dict[str, Any]
+
+    @property
+    def regime(self) -> Regime:
+        """Loss, optimiser and schedule."""
+        return REGIMES[self.training.regime]
+
+    @property
+    def flat(self) -> bool:
+        """Whether the network is 2D."""
+        return self.spec.grid.tile_ZYX[0] == 1
+
+    @property
+    def unlabelled_classes(self) -> tuple[int, ...]:
+        """Class indices of the labels that real cases do not have."""
+        values = self.spec.class_values
+        return tuple(values.index(self.spec.labels[name]) for name in self.training.unlabelled)
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read a `recipe.toml`.
 
     Raises:
-        PredictorError: the predictor's facts do not hold together.
-        pydantic.ValidationError: the training facts do not.
+        InputError: the file cannot be read or is not TOML.
+        PredictorError: its facts do not hold together.
     """
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
-    predictor = content["predictor"]
-    spec = parse_spec({**predictor, "weights": _NO_WEIGHTS_YET}, source=str(path))
-    spacing = [value for value in spec.grid.spacing_mm_ZYX if not isinstance(value, str)]
-    if len(spacing) != 3:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}", fix="name a recipe.toml"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not TOML: {error}", fix="correct that line") from error
+    missing = [name for name in ("predictor", "training", "provenance") if name not in content]
+    if missing:
         raise PredictorError(
-            f"{path}: grid.spacing_mm_ZYX: training needs three numbers", fix="give them in mm"
+            f"{path}: has no table {', '.join(f'[{name}]' for name in missing)}",
+            fix="see weights/abdomen_ct/recipe.toml",
         )
-    return Recipe(
-        spec=spec,
-        spacing_mm_ZYX=(spacing[0], spacing[1], spacing[2]),
-        training=TrainingFacts.model_validate(content["training"]),
+    predictor = content["predictor"]
+    try:
+        facts = TrainingFacts.model_validate(content["training"])
+    except ValidationError as error:
+        faults = [
+            f"training.{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors()[:3]
+        ]
+        raise PredictorError(f"{path}: {'; '.join(faults)}", fix="correct that") from error
+    recipe = Recipe(
+        text=text,
+        spec=parse_spec({**predictor, "weights": _NO_WEIGHTS_YET}, source=str(path)),
+        training=facts,
         predictor=predictor,
         provenance=content["provenance"],
     )
+    _check(recipe, path)
+    return recipe
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    labels, facts = recipe.spec.labels, recipe.training
+    named = (*facts.unlabelled, *((facts.near,) if facts.near is not None else ()))
+    unknown = sorted(set(named) - set(labels))
+    fault = ""
+    if unknown:
+        fault = f"training names unknown labels {', '.join(unknown)}"
+    elif (facts.tile_ZYX[0] == 1) != recipe.flat:
+        fault = "training.tile_ZYX and predictor.grid.tile_ZYX must both have Z = 1, or neither"
+    elif facts.synthesis is not None and len(labels) != 1:
+        fault = "training.synthesis makes cases with one label, the predictor has several"
+    elif facts.phantom_share + (facts.synthesis.share if facts.synthesis else 0.0) > 1:
+        fault = "training.phantom_share and training.synthesis.share are more than 1 together"
+    elif recipe.spec.nnunet is not None:
+        fault = "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
+    if fault:
+        raise PredictorError(f"{path}: {fault}", fix="correct that")

@@ -1,126 +1,250 @@
 from __future__ import annotations
 
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from flarekit.core.errors import FlarekitError
+from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.spec import read_spec
 from flarekit.pipeline.predictors import build_networks
-from flarekit.training.compact import averaged_network, train
-from flarekit.training.export import export_predictor
+from flarekit.training.compact import RunOptions, averaged_network, train
+from flarekit.training.curve import Curve
+from flarekit.training.export import export_predictor, is_run
+from flarekit.training.samples import Pool
+from tests.training.conftest import make_case
+
+CPU = {"device": "cpu", "precision": "fp32", "record_every": 2}
+ROOT = Path(__file__).parents[2]
+
+
+class Clock:
+    """Some seconds a step: the trainer looks at it twice."""
+
+    def __init__(self, step_s=1.0):
+        self.seconds = 0.0
+        self.step_s = step_s
+
+    def __call__(self):
+        self.seconds += self.step_s / 2
+        return self.seconds
+
+
+def pools():
+    return [Pool(cases=[make_case()], share=1.0)]
+
+
+def rows_of(run_dir):
+    return list(csv.DictReader((run_dir / "curve.csv").read_text().splitlines()))
+
+
+def steps_of(recipe, run_dir):
+    return averaged_network(recipe, run_dir / "checkpoint.pt")[1]["steps"]
+
+
+def test_training_lowers_the_loss_and_leaves_curve_and_recipe(recipe, tmp_path):
+    seen = []
+    run = tmp_path / "run"
+    options = RunOptions(minutes=0.7, **CPU)
+    train(recipe, pools(), run, options, progress=lambda *said: seen.append(said), clock=Clock())
+    rows = rows_of(run)
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert [said[0] for said in seen] == list(range(1, len(seen) + 1))
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "recipe.toml").read_text() == recipe.text
+    assert is_run(run)
+
+
+def test_a_run_goes_on_where_it_stopped(recipe, tmp_path):
+    run = tmp_path / "run"
+    train(recipe, pools(), run, RunOptions(minutes=0.1, **CPU), clock=Clock())
+    assert steps_of(recipe, run) == 6
+    train(recipe, pools(), run, RunOptions(minutes=0.2, **CPU), clock=Clock())
+    assert [int(row["step"]) for row in rows_of(run)] == [2, 4, 6, 8, 10, 12]
+    train(recipe, pools(), run, RunOptions(minutes=0.2, **CPU), clock=Clock())
+    assert steps_of(recipe, run) == 12  # the time is used up
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from flarekit.training.compact import RunOptions, train
 from flarekit.training.recipe import read_recipe
-from flarekit.training.samples import MAYBE, TrainingCase, draw_sample, phantom_cases
-
-RECIPE = """
-[predictor]
-name = "tiny"
-title = "liver and spleen"
-convention = "flare"
-
-[predictor.architecture]
-name = "nnunet"
-
-[predictor.architecture.arguments]
-input_channels = 1
-n_stages = 2
-features_per_stage = [4, 8]
-kernel_sizes = [[3, 3, 3], [3, 3, 3]]
-strides = [[1, 1, 1], [2, 2, 2]]
-n_conv_per_stage = [1, 1]
-num_classes = 3
-n_conv_per_stage_decoder = [1]
-
-[[predictor.channels]]
-name = "CT"
-intensity = { kind = "window", low_hu = -125, high_hu = 275, mean = 50, std = 80 }
-
-[predictor.grid]
-spacing_mm_ZYX = [8.0, 8.0, 8.0]
-tile_ZYX = [16, 16, 16]
-
-[predictor.labels]
-liver = 1
-spleen = 3
-
-[training]
-held_out = []
-phantom_seeds = [1000, 1001]
-phantom_share = 1.0
-tile_ZYX = [16, 16, 16]
-batch = 1
-learning_rate = 1e-2
-
-[provenance]
-data = ["one phantom"]
-licence = "CC0"
-command = "none"
+from flarekit.training.samples import Pool
+sys.path.insert(0, sys.argv[3])
+from tests.training.conftest import make_case
+options = RunOptions(minutes=9, device="cpu", precision="fp32", checkpoint_every_s=0.0)
+recipe = read_recipe(Path(sys.argv[1]))
+train(recipe, [Pool(cases=[make_case()], share=1.0)], Path(sys.argv[2]), options,
+      progress=lambda step, *_: print(step, flush=True))
 """
 
 
-@pytest.fixture
-def recipe(tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    return read_recipe(tmp_path / "recipe.toml")
+def test_kill_9_at_any_moment_leaves_a_checkpoint_that_goes_on(recipe, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "recipe.toml"), str(run), str(ROOT)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    seen = 0
+    for line in child.stdout:
+        seen = int(line)
+        if seen == 12:
+            break
+    time.sleep(float(np.random.default_rng(time.time_ns()).uniform(0, 0.1)))  # mid-step, mid-write
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    kept = steps_of(recipe, run)
+    assert kept >= seen - 1
+    (run / ".1.2.tmp").write_bytes(b"a write that was cut short")
+    seconds = torch.load(run / "checkpoint.pt", weights_only=True)["seconds"]
+    options = RunOptions(minutes=(seconds + 3) / 60, **CPU)
+    train(recipe, pools(), run, options, clock=Clock())
+    assert steps_of(recipe, run) > kept
+    assert not list(run.glob(".*.tmp"))
 
 
-@pytest.fixture
-def phantoms(recipe):
-    return list(phantom_cases(recipe))
+def test_checkpoints_are_less_than_a_minute_apart(recipe, tmp_path):
+    run, kept = tmp_path / "run", []
+
+    def look(step, *_):
+        path = run / "checkpoint.pt"
+        kept.append(step - torch.load(path, weights_only=True)["step"] if path.exists() else step)
+
+    options = RunOptions(minutes=2, **CPU)
+    train(recipe, pools(), run, options, progress=look, clock=Clock(step_s=5))
+    assert 30 < 5 * max(kept) <= 55  # seconds, by this clock
 
 
-def test_a_sample_has_the_tile_s_shape_and_the_case_s_classes(phantoms):
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        image, classes = draw_sample(phantoms[0], (16, 24, 20), (8.0, 8.0, 8.0), rng)
-        assert image.shape == (1, 16, 24, 20)
-        assert classes.shape == (16, 24, 20)
-        assert torch.isfinite(image).all()
-        assert set(classes.unique().tolist()) <= {0, 1, 2, MAYBE}
+def test_a_checkpoint_of_another_recipe_is_refused(recipe, make_recipe, tmp_path):
+    run = tmp_path / "run"
+    train(recipe, pools(), run, RunOptions(minutes=0.02, **CPU), clock=Clock())
+    other = make_recipe(("features_per_stage = [4, 8]", "features_per_stage = [4, 6]"))
+    with pytest.raises(InputError, match="not this recipe's"):
+        train(other, pools(), run, RunOptions(minutes=1, **CPU))
+    (run / "checkpoint.pt").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(InputError, match="not this recipe's"):
+        averaged_network(recipe, run / "checkpoint.pt")
+    with pytest.raises(InputError, match="train first"):
+        averaged_network(recipe, tmp_path / "checkpoint.pt")
 
 
-def test_most_samples_show_the_rarest_class_s_turn():
-    classes = np.zeros((32, 32, 32), np.uint8)
-    classes[16, 16, 16] = 2
-    classes[:8] = 1
-    centres = {k: np.argwhere(classes == k).astype(np.int32) for k in (1, 2)}
-    case = TrainingCase(
-        case_id="c",
-        image_ZYX=np.zeros((32, 32, 32), np.float16),
-        classes_ZYX=classes,
-        centres=centres,
-    )
-    rng = np.random.default_rng(0)
-    seen = [2 in draw_sample(case, (12, 12, 12), (1.0, 1.0, 1.0), rng)[1] for _ in range(60)]
-    assert np.mean(seen) > 0.25
+def test_batches_drawn_ahead_train_the_same_network(recipe, tmp_path):
+    def two_steps(name, ahead):
+        class EnoughError(Exception):
+            pass
+
+        def stop(step, *_):
+            if step == 3:
+                raise EnoughError
+
+        options = RunOptions(minutes=9, ahead=ahead, checkpoint_every_s=0, **CPU)
+        with pytest.raises(EnoughError):
+            train(recipe, pools(), tmp_path / name, options, progress=stop)
+        return torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["step"]
+
+    assert two_steps("now", 0) == two_steps("ahead", 4) == 2
 
 
-def test_training_lowers_the_loss_and_resumes_after_a_kill(recipe, phantoms, tmp_path):
-    import json
-
-    train(recipe, [], phantoms, run_dir=tmp_path / "run", minutes=0.05)
-    first = averaged_network(recipe, tmp_path / "run" / "checkpoint.pt")[1]
-    train(recipe, [], phantoms, run_dir=tmp_path / "run", minutes=0.1)
-    second = averaged_network(recipe, tmp_path / "run" / "checkpoint.pt")[1]
-    assert second["steps"] > first["steps"] > 0
-    rows = [
-        json.loads(line) for line in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()
-    ]
-    assert rows[-1]["loss"] < rows[0]["loss"]
+def test_a_loss_that_stays_infinite_ends_the_run(recipe, tmp_path):
+    broken = make_case(np.full((1, 24, 24, 24), np.nan))
+    with pytest.raises(FlarekitError, match="learning_rate"):
+        train(
+            recipe, [Pool(cases=[broken], share=1)], tmp_path / "run", RunOptions(minutes=9, **CPU)
+        )
 
 
-def test_an_exported_run_is_a_whole_predictor(recipe, phantoms, tmp_path):
-    train(recipe, [], phantoms, run_dir=tmp_path / "run", minutes=0.02)
-    export_predictor(recipe, tmp_path / "run" / "checkpoint.pt", tmp_path / "tiny")
+def test_an_exported_run_is_a_whole_predictor(recipe, tmp_path):
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.05, **CPU), clock=Clock())
+    export_predictor(tmp_path / "run", tmp_path / "tiny")
     predictor = read_spec(tmp_path / "tiny")
     (network,) = build_networks(predictor)
     average, effort = averaged_network(recipe, tmp_path / "run" / "checkpoint.pt")
     assert predictor.spec.provenance["steps"] == effort["steps"]
+    assert (tmp_path / "tiny" / "recipe.toml").read_text() == recipe.text
     for ours, theirs in zip(network.parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_a_recipe_with_an_unknown_field_is_refused(tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("title", "titel"))
-    with pytest.raises(FlarekitError, match="titel"):
-        read_recipe(tmp_path / "recipe.toml")
+TOPOLOGY = """
+input_channels = 1
+n_stages = 2
+features_per_stage = [8, 8]
+kernel_sizes = [[3, 3, 3], [3, 3, 3]]
+strides = [[1, 1, 1], [2, 2, 2]]
+n_conv_per_stage = [2, 1]
+num_classes = 3
+n_conv_per_stage_decoder = [1]
+"""
+NETWORKS = {
+    "umamba": TOPOLOGY,
+    "att_umamba": TOPOLOGY,
+    "mamba_clinix": TOPOLOGY,
+    "mpu_net": "num_classes = 3\nwidth = 0.25\n",
+    "attention_unet": "input_channels = 1\nnum_classes = 3\nwidth = 0.125\n",
+    "mamba_ahnet": "num_classes = 3\nwidth = 0.25\nreconstruction = false\n",
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_trains_by_its_paper_and_is_exported(name, make_recipe, tmp_path):
+    start, end = '[predictor.architecture]\nname = "nnunet"', "[[predictor.channels]]"
+    from tests.training.conftest import RECIPE
+
+    old = RECIPE[RECIPE.index(start) : RECIPE.index(end)]
+    new = (
+        f'[predictor.architecture]\nname = "{name}"\n\n'
+        f"[predictor.architecture.arguments]\n{NETWORKS[name]}\n"
+    )
+    changes = [(old, new), ("batch = 1", f'regime = "{name}"\nbatch = 1')]
+    if name in ("attention_unet", "mamba_ahnet"):
+        changes.append(("tile_ZYX = [16, 16, 16]", "tile_ZYX = [1, 32, 32]"))
+    recipe = make_recipe(*changes)
+    losses = []
+    train(
+        recipe,
+        pools(),
+        tmp_path / "run",
+        RunOptions(minutes=0.05, device="cpu", precision="bf16", record_every=1),
+        progress=lambda _step, _minutes, loss: losses.append(loss),
+        clock=Clock(),
+    )
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    export_predictor(tmp_path / "run", tmp_path / "out")
+    (network,) = build_networks(read_spec(tmp_path / "out"))
+    flat = recipe.flat
+    with torch.inference_mode():
+        logits = network.eval()(torch.zeros(1, 1, *((16, 16) if flat else (16, 16, 16))))
+    assert logits.shape[1] == 3
+
+
+def test_a_curve_forgets_what_came_after_the_checkpoint(tmp_path):
+    curve = Curve(tmp_path, [])
+    for step in range(1, 5):
+        curve.add(float(step))
+        curve.add(math.inf)  # left out of the mean
+        curve.record(step, 60.0 * step, 0.1)
+    again = Curve.resumed(tmp_path, 2)
+    again.add(9.0)
+    again.record(3, 120.0, 0.1)
+    rows = rows_of(tmp_path)
+    assert [(int(row["step"]), float(row["loss"])) for row in rows] == [(1, 1), (2, 2), (3, 9)]
+
+
+@pytest.mark.gpu
+def test_fp16_on_a_gpu_trains_and_resumes(recipe, tmp_path):
+    options = {"device": "cuda", "record_every": 2}
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.05, **options))
+    first = steps_of(recipe, tmp_path / "run")
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.1, **options))
+    assert steps_of(recipe, tmp_path / "run") > first
+    rows = rows_of(tmp_path / "run")
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])

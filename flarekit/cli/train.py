@@ -1,0 +1,192 @@
+"""`flarekit train`: the compact trainer; nnU-Net with our networks; export to a predictor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from flarekit.cli.console import Console
+    from flarekit.importing import ImportOptions
+
+app = typer.Typer(
+    help="Train a network and make a predictor folder of it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")]
+_Architecture = Annotated[
+    str,
+    typer.Option("--architecture", "-a", help="One of the networks, trained as its paper does."),
+]
+_Configuration = Annotated[
+    str | None, typer.Option(help="nnU-Net's; 3d_fullres, or 2d for 2D networks, by default.")
+]
+
+
+@app.command()
+def compact(
+    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe.toml.")],
+    dataset: Annotated[Path, typer.Argument(help="nnU-Net raw layout: imagesTr, labelsTr.")],
+    run_dir: Annotated[Path, typer.Argument(help="Gets checkpoint, curve, recipe.")],
+    minutes: Annotated[float, typer.Option(help="In all, killed runs counted in.")] = 75,
+    material: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder that the recipe's synthesis works on; may be given again."),
+    ] = None,
+    device: _Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        typer.Option(help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32."),
+    ] = "auto",
+) -> None:
+    """Train on a small machine for a set time; call it again after a kill to go on."""
+    from flarekit.cli.console import Console
+    from flarekit.training.compact import RunOptions, train
+    from flarekit.training.recipe import read_recipe
+    from flarekit.training.sources import training_pools
+
+    console = Console()
+    recipe = read_recipe(recipe_path)
+    pools = training_pools(recipe, dataset, material or ())
+    options = RunOptions(minutes=minutes, device=device, precision=precision)
+    train(recipe, pools, run_dir, options, progress=_Progress(console, minutes))
+    console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")
+
+
+class _Progress:
+    """One line every half minute."""
+
+    def __init__(self, console: Console, minutes: float) -> None:
+        self._console = console
+        self._minutes = minutes
+        self._said = -1.0
+        self._mean: float | None = None
+
+    def __call__(self, step: int, minutes: float, loss: float) -> None:
+        self._mean = loss if self._mean is None else 0.95 * self._mean + 0.05 * loss
+        if minutes - self._said >= 0.5:
+            self._said = minutes
+            self._console.say(
+                f"step {step}, {minutes:.1f} of {self._minutes:g} min, loss {self._mean:.3f}"
+            )
+
+
+@app.command()
+def plan(
+    dataset: Annotated[Path, typer.Argument(help="nnU-Net raw layout, named DatasetNNN_Name.")],
+    work_dir: Annotated[Path, typer.Argument(help="Gets nnU-Net's folders.")],
+    architecture: _Architecture,
+    configuration: _Configuration = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="GB that nnU-Net sizes patches for; 8 by default.")
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option(help="A label that the cases do not have: never punished. May be repeated."),
+    ] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Of attention_unet, mpu_net and mamba_ahnet; 1 is full.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="For preprocessing.")] = 2,
+) -> None:
+    """Let nnU-Net plan and preprocess a dataset, for one of our networks."""
+    from flarekit.training.nnunet.planning import PlanOptions
+    from flarekit.training.nnunet.planning import plan as make_plan
+
+    options = PlanOptions(
+        configuration=configuration,
+        gpu_memory_gb=gpu_memory,
+        unlabelled=tuple(unlabelled or ()),
+        processes=processes,
+        arguments={} if width is None else {"width": width},
+    )
+    path = make_plan(dataset, work_dir, architecture, options)
+    typer.echo(f"{path}: planned; next: flarekit train run {work_dir} -a {architecture}")
+
+
+@app.command()
+def run(
+    work_dir: Annotated[Path, typer.Argument(help="Of flarekit train plan.")],
+    architecture: _Architecture,
+    configuration: _Configuration = None,
+    fold: Annotated[str, typer.Option(help="0 to 4, or all.")] = "0",
+    device: _Device = "auto",
+    epochs: Annotated[int | None, typer.Option(help="The paper's by default.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Steps per epoch.")] = None,
+) -> None:
+    """Train a fold with nnU-Net; call it again after a kill to go on."""
+    from flarekit.training.nnunet.running import TrainOptions
+    from flarekit.training.nnunet.running import run as train_fold
+
+    options = TrainOptions(
+        configuration=configuration, fold=fold, device=device, epochs=epochs, iterations=iterations
+    )
+    result = train_fold(work_dir, architecture, options)
+    typer.echo(f"{result}: trained; next: flarekit train export {result} weights/NAME")
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder of a run, or an nnU-Net result folder.")],
+    folder: Annotated[Path, typer.Argument(help="The predictor folder to make.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Of a compact run; by default the copy in its folder.")
+    ] = None,
+    convention: Annotated[str, typer.Option(help="Of an nnU-Net result.")] = "flare",
+    folds: Annotated[
+        str | None, typer.Option(help="Of an nnU-Net result, for example 0,1,2; all by default.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="Of an nnU-Net result: file name inside a fold.")
+    ] = "checkpoint_final.pth",
+) -> None:
+    """Make a predictor folder of what was trained."""
+    from flarekit.training.export import export_predictor, is_run
+
+    if recipe is not None or is_run(source):
+        export_predictor(source, folder, recipe)
+    else:
+        from flarekit.importing import ImportOptions
+
+        chosen = tuple(folds.split(",")) if folds is not None else None
+        _export_result(
+            source,
+            folder,
+            ImportOptions(
+                name=folder.name, convention=convention, folds=chosen, checkpoint=checkpoint
+            ),
+        )
+    typer.echo(f"{folder}: made; complete {folder / 'CARD.md'}")
+
+
+def _export_result(result: Path, folder: Path, options: ImportOptions) -> None:
+    """Make a predictor of an nnU-Net result folder, whichever of our networks it holds."""
+    from flarekit.importing import import_predictor
+    from flarekit.importing.checkpoint import load_checkpoint
+    from flarekit.training.nnunet.result import read_result
+
+    ours = read_result(result, options.folds, options.checkpoint, load_checkpoint)
+    if ours is None:  # nnU-Net's own networks, and those that are told by their tensors
+        import_predictor(result, folder, options)
+        return
+    from flarekit.importing.plans import read_configuration
+    from flarekit.importing.writing import write_predictor
+
+    configuration = read_configuration(ours.plans, ours.configuration, source=ours.source)
+    facts = {
+        "name": options.name,
+        "title": f"{ours.plans['dataset_name']}, {ours.architecture}",
+        "convention": options.convention,
+        "architecture": {"name": ours.architecture, "arguments": ours.arguments},
+        "channels": configuration.channels(ours.channel_names, ours.plans),
+        "crop": {"kind": "nonzero"},
+        "grid": configuration.grid(ours.mirror_axes),
+        "nnunet": configuration.arithmetic(ours.plans),
+        "labels": ours.labels,
+        "provenance": {"imported_from": result.name, "trainer": ours.trainer},
+    }
+    write_predictor(folder, facts, ours.networks, source=result)

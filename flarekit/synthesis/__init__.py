@@ -1,0 +1,12 @@
+"""Cases that real data lack: lesions put into real CTs, whole-body PET/CT from organ label maps.
+
+Pure functions of their arguments and a seed. They teach a network shapes, places and what is not a
+lesion; nothing is ever measured on them.
+"""
+
+from __future__ import annotations
+
+from flarekit.synthesis.ct_lesion import LesionVoi, ct_lesion_voi
+from flarekit.synthesis.wholebody import ORGANS, WholeBody, wholebody_petct
+
+__all__ = ["ORGANS", "LesionVoi", "WholeBody", "ct_lesion_voi", "wholebody_petct"]

@@ -1,0 +1,217 @@
+"""Training cases on the network's grid: labelled scans, phantoms, synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import InputError
+from flarekit.core.nifti import read_nifti
+from flarekit.core.spec import PredictorSpec
+from flarekit.core.volume import Geometry, Volume, orientation_of
+from flarekit.preprocess import Prepared, prepare
+from flarekit.training.losses import MAYBE
+from flarekit.training.recipe import Recipe
+
+_MOST_CENTRES = 2000  # voxels remembered per class
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCase:
+    """One case on the network's grid.
+
+    Attributes:
+        image_CZYX: float16, normalised.
+        classes_ZYX: uint8 class indices, MAYBE where the labels cannot tell.
+        possible_K: bool, the classes that MAYBE stands for.
+        centres: class -> (n, 3) int32 voxel indices of that class, thinned.
+        spacing_mm_ZYX: of the grid.
+    """
+
+    case_id: str
+    image_CZYX: NDArray[np.float16]
+    classes_ZYX: NDArray[np.uint8]
+    possible_K: NDArray[np.bool_]
+    centres: dict[int, NDArray[np.int32]]
+    spacing_mm_ZYX: Spacing
+
+
+class LazyCases(Sequence[TrainingCase]):
+    """Cases that are made when they are first drawn, so that a run starts in seconds."""
+
+    def __init__(self, makers: Sequence[Callable[[], TrainingCase]]) -> None:
+        self._makers = makers
+        self._made: dict[int, TrainingCase] = {}
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - one case; slices are not needed
+        if index not in self._made:
+            self._made[index] = self._makers[index]()
+        return self._made[index]
+
+
+def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
+    """Return the cases of an nnU-Net raw dataset folder that are not held out.
+
+    Label values in the files are the predictor's mask values; others are background.
+
+    Raises:
+        InputError: no such cases, or a file of one is missing.
+    """
+    label_paths = [
+        path
+        for path in sorted((dataset / "labelsTr").glob("*.nii.gz"))
+        if path.name.removesuffix(".nii.gz") not in recipe.training.held_out
+    ]
+    if not label_paths:
+        raise InputError(
+            f"{dataset}: holds no labelled cases to train on",
+            fix="name a folder in nnU-Net's raw layout (imagesTr, labelsTr)",
+        )
+    return LazyCases([_RealCase(path, recipe) for path in label_paths])
+
+
+@dataclass(frozen=True)
+class _RealCase:
+    label_path: Path
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        for path in self.image_paths:
+            if not path.is_file():
+                raise InputError(f"{path}: is not there", fix="add it, or hold the case out")
+
+    @property
+    def case_id(self) -> str:
+        return self.label_path.name.removesuffix(".nii.gz")
+
+    @property
+    def image_paths(self) -> list[Path]:
+        folder = self.label_path.parents[1] / "imagesTr"
+        count = len(self.recipe.spec.channels)
+        return [folder / f"{self.case_id}_{channel:04d}.nii.gz" for channel in range(count)]
+
+    def __call__(self) -> TrainingCase:
+        volumes = [read_nifti(path) for path in self.image_paths]
+        labels = read_nifti(self.label_path).voxels_ZYX.astype(np.uint8)
+        if labels.shape != volumes[0].geometry.shape_ZYX:
+            raise InputError(
+                f"{self.label_path}: lies on another grid than {volumes[0].path}",
+                fix="resample the labels to the image",
+            )
+        return on_grid(self.case_id, volumes, labels, self.recipe, complete=False)
+
+
+def phantom_cases(recipe: Recipe) -> LazyCases:
+    """Return the recipe's abdominal phantoms, fully labelled."""
+    seeds = range(*recipe.training.phantom_seeds)
+    return LazyCases([_PhantomCase(seed, recipe) for seed in seeds])
+
+
+@dataclass(frozen=True)
+class _PhantomCase:
+    seed: int
+    recipe: Recipe
+
+    def __call__(self) -> TrainingCase:
+        from flarekit.phantom import abdomen_phantom
+
+        phantom = abdomen_phantom(self.seed)
+        volume = volume_of(phantom.hu_ZYX, phantom.affine, f"phantom-{self.seed}")
+        return on_grid(volume.path.name, [volume], phantom.labels_ZYX, self.recipe, complete=True)
+
+
+def volume_of(voxels_ZYX: NDArray[Any], affine: NDArray[np.float64], name: str) -> Volume:
+    """Return voxels that were never in a file as a volume."""
+    shape = voxels_ZYX.shape
+    geometry = Geometry(shape_ZYX=(shape[0], shape[1], shape[2]), affine=affine, header=None)
+    return Volume(voxels_ZYX=voxels_ZYX.astype(np.float32), geometry=geometry, path=Path(name))
+
+
+def on_grid(
+    case_id: str,
+    volumes: Sequence[Volume],
+    labels_ZYX: NDArray[np.uint8],
+    recipe: Recipe,
+    *,
+    complete: bool,
+) -> TrainingCase:
+    """Bring a labelled case onto the network's grid.
+
+    Args:
+        case_id: for messages.
+        volumes: one per channel.
+        labels_ZYX: mask values on the stored grid.
+        recipe: the predictor and its unlabelled organs.
+        complete: whether the labels have every organ, those that the recipe calls unlabelled too.
+    """
+    spec, facts = recipe.spec, recipe.training
+    prepared = prepare(volumes, spec)
+    classes = _as_classes(prepared.grid_labels(labels_ZYX), spec)
+    spacing_mm = _grid_spacing(prepared, volumes[0], spec)
+    possible = np.zeros(len(spec.class_values), np.bool_)
+    unlabelled = () if complete else recipe.unlabelled_classes
+    if unlabelled:
+        possible[[0, *unlabelled]] = True
+        anchor = None if facts.near is None else spec.class_values.index(spec.labels[facts.near])
+        _mark_maybe(classes, anchor, spacing_mm, facts.near_mm)
+    return TrainingCase(
+        case_id=case_id,
+        image_CZYX=prepared.tensor_CZYX.astype(np.float16),
+        classes_ZYX=classes,
+        possible_K=possible,
+        centres=_centres(classes),
+        spacing_mm_ZYX=spacing_mm,
+    )
+
+
+def _as_classes(label_map: NDArray[np.uint8], spec: PredictorSpec) -> NDArray[np.uint8]:
+    table = np.zeros(256, np.uint8)
+    for index, value in enumerate(spec.class_values):
+        table[value] = index
+    return table[label_map]
+
+
+def _mark_maybe(
+    classes: NDArray[np.uint8], anchor: int | None, spacing_mm: Spacing, near_mm: float
+) -> None:
+    from scipy.ndimage import distance_transform_edt
+
+    if anchor is None:
+        classes[classes == 0] = MAYBE
+    elif (classes == anchor).any():
+        near = distance_transform_edt(classes != anchor, sampling=spacing_mm) <= near_mm
+        classes[near & (classes == 0)] = MAYBE
+
+
+def _centres(classes: NDArray[np.uint8]) -> dict[int, NDArray[np.int32]]:
+    centres = {}
+    for index in np.unique(classes):
+        if index not in (0, MAYBE):
+            voxels = np.argwhere(classes == index).astype(np.int32)
+            centres[int(index)] = voxels[:: max(1, len(voxels) // _MOST_CENTRES)]
+    return centres
+
+
+def _grid_spacing(prepared: Prepared, volume: Volume, spec: PredictorSpec) -> Spacing:
+    """Return the spacing of the grid; what the crop kept of the scan shows what `fit` became."""
+    grid_shape = prepared.tensor_CZYX.shape[1:]
+    orientation = orientation_of(volume.geometry.affine, spec.grid.axes)
+    scan_mm = orientation.apply_to_axes(volume.geometry.spacing_mm_ZYX)
+    kept = orientation.apply(prepared.restore(np.ones(grid_shape, np.uint8)))
+    sizes = [
+        np.count_nonzero(kept.any(axis=tuple(other for other in range(3) if other != axis)))
+        for axis in range(3)
+    ]
+    z, y, x = (
+        float(count * mm / n) for count, mm, n in zip(sizes, scan_mm, grid_shape, strict=True)
+    )
+    return z, y, x

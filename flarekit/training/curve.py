@@ -1,0 +1,90 @@
+"""The course of a training: a table that survives a kill, and its picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+from flarekit.core.files import write_atomically
+
+_LOG = logging.getLogger(__name__)
+_COLUMNS = ("step", "minutes", "loss", "learning_rate")
+Row = tuple[int, float, float, float]
+
+
+class Curve:
+    """Mean losses between two points, written as `curve.csv` and drawn as `curve.png`."""
+
+    def __init__(self, run_dir: Path, rows: list[Row]) -> None:
+        self._csv, self._png = run_dir / "curve.csv", run_dir / "curve.png"
+        self._rows = rows
+        self._losses: list[float] = []
+        self._warned = False
+
+    @classmethod
+    def resumed(cls, run_dir: Path, step: int) -> Curve:
+        """Read the curve of a run up to a step; what came after it is trained again."""
+        path = run_dir / "curve.csv"
+        rows: list[Row] = []
+        if path.exists():
+            for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
+                if int(row["step"]) <= step:
+                    minutes, loss, rate = (float(row[name]) for name in _COLUMNS[1:])
+                    rows.append((int(row["step"]), minutes, loss, rate))
+        return cls(run_dir, rows)
+
+    def add(self, loss: float) -> None:
+        """Take in the loss of a step; one that is not finite is left out of the means."""
+        if math.isfinite(loss):
+            self._losses.append(loss)
+
+    def record(self, step: int, seconds: float, rate: float) -> None:
+        """Write a point: the mean loss since the last one."""
+        if not self._losses:
+            return
+        mean = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        self._rows.append((step, round(seconds / 60, 3), round(mean, 5), rate))
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(self._rows)
+        write_atomically(self._csv, stream.getvalue().encode())
+        _LOG.debug("step %d, %.1f min, loss %.3f", step, seconds / 60, mean)
+
+    def draw(self) -> None:
+        """Draw the picture; without matplotlib say once that there is none."""
+        if find_spec("matplotlib") is None:
+            if not self._warned:
+                _LOG.warning("no curve.png: matplotlib is not installed (flarekit[picture])")
+            self._warned = True
+            return
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        minutes = [row[1] for row in self._rows]
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        losses = figure.add_subplot()
+        losses.plot(minutes, [row[2] for row in self._rows], color="0.75", linewidth=1)
+        losses.plot(minutes, _smoothed([row[2] for row in self._rows]), color="C0")
+        losses.set(xlabel="minutes", ylabel="loss")
+        rates = losses.twinx()
+        rates.plot(minutes, [row[3] for row in self._rows], color="C1", linewidth=1)
+        rates.set_ylabel("learning rate", color="C1")
+        stream = io.BytesIO()
+        figure.savefig(stream, dpi=100)
+        write_atomically(self._png, stream.getvalue())
+
+
+def _smoothed(losses: list[float]) -> list[float]:
+    """Return a running mean that weighs the past more, the longer there is one."""
+    smooth: list[float] = []
+    for index, loss in enumerate(losses):
+        keep = min(0.95, index / (index + 5))
+        smooth.append(keep * smooth[-1] + (1 - keep) * loss if smooth else loss)
+    return smooth

@@ -1,0 +1,167 @@
+"""nnU-Net's fingerprint, self-configuration and preprocessing; then plans for our networks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flarekit.core.errors import InputError, UsageError
+from flarekit.core.files import make_folder, write_atomically
+from flarekit.training.nnunet import check_architecture, environment, plans_name
+from flarekit.training.nnunet.networks import PLANNED
+
+_FLAT = ("attention_unet", "mamba_ahnet")  # 2D only
+_MULTIPLE = {"attention_unet": 16, "mamba_ahnet": 16, "mpu_net": 8}
+_NETWORKS = "flarekit.training.nnunet.networks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Options of a plan.
+
+    Attributes:
+        configuration: nnU-Net's `2d` or `3d_fullres`; what suits the architecture where None.
+        gpu_memory_gb: nnU-Net's budget for the patch; its default where None.
+        unlabelled: labels that the cases do not have: background may be one of them.
+        processes: for fingerprint and preprocessing.
+        arguments: of the network, over what is planned (for example {"width": 0.5}).
+    """
+
+    configuration: str | None = None
+    gpu_memory_gb: float | None = None
+    unlabelled: tuple[str, ...] = ()
+    processes: int = 2
+    arguments: Mapping[str, Any] | None = None
+
+
+def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions) -> Path:
+    """Plan and preprocess a dataset for an architecture.
+
+    Args:
+        dataset: nnU-Net raw layout, its folder named `DatasetNNN_Name`.
+        work_dir: gets `raw` (a link), `preprocessed` and `results`.
+        architecture: a name with a trainer.
+        options: configuration, memory, unlabelled organs.
+
+    Returns:
+        The plans file.
+
+    Raises:
+        UsageError: no such architecture or configuration, or nnU-Net is not installed.
+        InputError: the dataset is not in nnU-Net's layout.
+    """
+    check_architecture(architecture)
+    configuration = configuration_for(architecture, options.configuration)
+    match = re.fullmatch(r"Dataset(\d{3})_\w+", dataset.resolve().name)
+    if match is None or not (dataset / "dataset.json").is_file():
+        raise InputError(
+            f"{dataset}: is not a dataset of nnU-Net's",
+            fix="name a folder DatasetNNN_Name with dataset.json, imagesTr and labelsTr",
+        )
+    for name in ("raw", "preprocessed", "results"):
+        make_folder(work_dir / name)
+    link = work_dir / "raw" / dataset.resolve().name
+    if not link.exists():
+        link.symlink_to(dataset.resolve(), target_is_directory=True)
+    environment(work_dir)
+    preprocessed = work_dir / "preprocessed" / link.name
+    _let_nnunet_plan(preprocessed, int(match[1]), configuration, options)
+    _note_unlabelled(preprocessed / "dataset.json", options.unlabelled)
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
+    ours = for_architecture(plans, architecture, configuration, options.arguments or {})
+    path = preprocessed / f"{ours['plans_name']}.json"
+    write_atomically(path, (json.dumps(ours, indent=4) + "\n").encode())
+    return path
+
+
+def configuration_for(architecture: str, wanted: str | None) -> str:
+    """Return nnU-Net's configuration for an architecture.
+
+    Raises:
+        UsageError: the architecture does not exist in that dimension.
+    """
+    flat = architecture in _FLAT
+    chosen = wanted if wanted is not None else "2d" if flat else "3d_fullres"
+    if architecture not in (*PLANNED, "nnunet") and (chosen == "2d") != flat:
+        raise UsageError(
+            f"{architecture} has no configuration {chosen!r}",
+            fix=f"use {'2d' if flat else '3d_fullres'}",
+        )
+    return chosen
+
+
+def for_architecture(
+    plans: Mapping[str, Any],
+    architecture: str,
+    configuration: str,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return nnU-Net's plans with another network in one configuration.
+
+    Topology, patch, spacing and batch stay as planned; patches are cut to what the network can
+    halve. The preprocessed data are the same files.
+
+    Raises:
+        UsageError: nnU-Net planned no such configuration for this dataset.
+    """
+    content: dict[str, Any] = json.loads(json.dumps(plans))
+    if configuration not in content["configurations"]:
+        known = ", ".join(content["configurations"])
+        raise UsageError(f"nnU-Net planned no configuration {configuration!r}", fix=f"use {known}")
+    content["plans_name"] = plans_name(architecture)
+    chosen = content["configurations"][configuration]
+    block = chosen["architecture"]
+    if architecture in PLANNED:
+        block["network_class_name"] = f"{_NETWORKS}.{architecture}"
+        block["arch_kwargs"].update(arguments)
+        if arguments.get("mamba") == "enc":
+            block["arch_kwargs"]["input_size"] = chosen["patch_size"]
+    elif architecture != "nnunet":
+        multiple = _MULTIPLE[architecture]
+        chosen["patch_size"] = [
+            max(multiple, n // multiple * multiple) for n in chosen["patch_size"]
+        ]
+        chosen["architecture"] = {
+            "network_class_name": f"{_NETWORKS}.{architecture}",
+            "arch_kwargs": dict(arguments),
+            "_kw_requires_import": [],
+        }
+    content["configurations"] = {configuration: chosen}
+    return content
+
+
+def _let_nnunet_plan(
+    preprocessed: Path, number: int, configuration: str, options: PlanOptions
+) -> None:
+    """Run fingerprint, planning and, unless its files are all there already, preprocessing."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (  # type: ignore[import-not-found]
+        extract_fingerprints,
+        plan_experiments,
+        preprocess,
+    )
+
+    path = preprocessed / "nnUNetPlans.json"
+    before = path.read_bytes() if path.is_file() else b""
+    extract_fingerprints([number], num_processes=options.processes, clean=False)
+    plan_experiments([number], gpu_memory_target_in_gb=options.gpu_memory_gb)
+    chosen = json.loads(path.read_text(encoding="utf-8"))["configurations"].get(configuration, {})
+    folder = preprocessed / str(chosen.get("data_identifier"))
+    cases = len(list((preprocessed.parents[1] / "raw" / preprocessed.name / "labelsTr").iterdir()))
+    if path.read_bytes() != before or len(list(folder.glob("*.pkl"))) != cases:
+        preprocess([number], configurations=(configuration,), num_processes=[options.processes])
+
+
+def _note_unlabelled(path: Path, names: Sequence[str]) -> None:
+    """Write into the preprocessed dataset's facts what its cases do not have."""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    unknown = sorted(set(names) - set(facts["labels"]))
+    if unknown:
+        raise UsageError(
+            f"no label {', '.join(unknown)}", fix=f"known: {', '.join(facts['labels'])}"
+        )
+    facts["unlabelled"] = list(names)
+    write_atomically(path, (json.dumps(facts, indent=4) + "\n").encode())

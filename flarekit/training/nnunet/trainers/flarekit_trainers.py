@@ -1,0 +1,210 @@
+"""Trainer classes for nnU-Net v2: each paper's loss, optimiser and schedule in nnU-Net's loop.
+
+Unlike nnU-Net's own, they never punish organs that `unlabelled` of the dataset's facts names, write
+checkpoints whole, and at least every 50 seconds. `FLAREKIT_EPOCHS` and `FLAREKIT_ITERATIONS`
+shorten a training.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import (  # type: ignore[import-not-found]
+    nnUNetTrainer,
+)
+from nnunetv2.utilities.get_network_from_plans import (  # type: ignore[import-not-found]
+    get_network_from_plans,
+)
+from torch import nn
+
+from flarekit.core.errors import InputError
+from flarekit.training.nnunet.targets import nnunet_target
+from flarekit.training.regimes import REGIMES, Regime, Schedule
+
+_CHECKPOINT_EVERY_S = 50.0
+
+
+class _Rates:
+    """nnU-Net's interface to a schedule of learning rates."""
+
+    def __init__(
+        self, optimiser: torch.optim.Optimizer, schedule: Schedule, rate: float, epochs: int
+    ) -> None:
+        self._optimiser, self._schedule = optimiser, schedule
+        self._rate, self._epochs = rate, epochs
+
+    def step(self, epoch: int) -> None:
+        """Set the rate of an epoch."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate * self._schedule.factor(epoch / self._epochs)
+
+
+class FlarekitNnunet(nnUNetTrainer):  # type: ignore[misc]
+    """nnU-Net's network and regime, with our loss; the others change the regime."""
+
+    architecture: ClassVar[str] = "nnunet"
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        regime = self.regime
+        self.initial_lr = regime.optimiser.learning_rate
+        self.weight_decay = regime.optimiser.weight_decay
+        self.num_epochs = int(os.environ.get("FLAREKIT_EPOCHS", regime.schedule.epochs))
+        self.num_iterations_per_epoch = int(
+            os.environ.get("FLAREKIT_ITERATIONS", regime.iterations)
+        )
+        self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
+        self.enable_deep_supervision = False  # targets stay whole: the loss resizes them
+        self.save_every = 1
+        self._saved_s = time.monotonic()
+        self._image: torch.Tensor | None = None
+
+    @property
+    def regime(self) -> Regime:
+        """The paper's."""
+        return REGIMES[self.architecture]
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,  # noqa: ANN401, ARG004 - nnU-Net's signature
+        configuration_manager: Any,  # noqa: ANN401
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Return the network of the plans, with every output that it can be supervised at."""
+        network: nn.Module = get_network_from_plans(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels,
+            num_output_channels,
+            allow_init=True,
+            deep_supervision=True,
+        )
+        _supervise(network, enabled=enable_deep_supervision)
+        return network
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch the outputs that only training looks at."""
+        network = self.network.module if self.is_ddp else self.network
+        _supervise(network, enabled=enabled)
+
+    def _do_i_compile(self) -> bool:
+        return False  # the selective scan's backends cannot be traced
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, _Rates]:
+        """Return the paper's optimiser and schedule."""
+        optimiser = self.regime.optimiser.build(self.network.parameters())
+        return optimiser, _Rates(optimiser, self.regime.schedule, self.initial_lr, self.num_epochs)
+
+    def _build_loss(self) -> Any:  # noqa: ANN401 - nnU-Net calls it with outputs and target
+        if self.label_manager.has_regions:
+            raise InputError("regions are not supported", fix="use nnU-Net's own trainers")
+        names = self.dataset_json.get("unlabelled", [])
+        ignored = self.label_manager.ignore_label
+        if names and ignored is not None:
+            raise InputError(
+                "the dataset has an ignore label and unlabelled organs", fix="leave one of them out"
+            )
+        classes = self.label_manager.num_segmentation_heads
+        unlabelled = [int(self.dataset_json["labels"][name]) for name in names]
+
+        def loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+            known = nnunet_target(target, classes, ignored=ignored, unlabelled=unlabelled)
+            assert self._image is not None
+            epoch = self.regime.schedule.epoch(self.current_epoch / self.num_epochs)
+            return self.regime.objective(
+                outputs, known, self._image, architecture=self.architecture, epoch=epoch
+            )
+
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch, all outputs on."""
+        self.set_deep_supervision_enabled(True)
+        super().on_train_epoch_start()
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a validation, as in prediction."""
+        self.set_deep_supervision_enabled(False)
+        super().on_validation_epoch_start()
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Train on a batch; save now and then, as before this epoch where a kill ends it."""
+        self._image = batch["data"].to(self.device, non_blocking=True)
+        result: dict[str, Any] = super().train_step(batch)
+        if time.monotonic() - self._saved_s > _CHECKPOINT_EVERY_S:
+            self.current_epoch -= 1
+            self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_latest.pth"))
+            self.current_epoch += 1
+        return result
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Validate on a batch."""
+        self._image = batch["data"].to(self.device, non_blocking=True)
+        result: dict[str, Any] = super().validation_step(batch)
+        return result
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write under another name first, so that a kill leaves the last checkpoint whole."""
+        if self.disable_checkpointing or self.local_rank != 0:
+            super().save_checkpoint(filename)
+            return
+        temporary = Path(f"{filename}.tmp")
+        super().save_checkpoint(str(temporary))
+        temporary.replace(filename)
+        self._saved_s = time.monotonic()
+
+
+class FlarekitUMamba(FlarekitNnunet):
+    """U-Mamba: nnU-Net's regime."""
+
+    architecture = "umamba"
+
+
+class FlarekitAttUMamba(FlarekitNnunet):
+    """Att-UMamba: Dice and cross entropy, SGD, poly."""
+
+    architecture = "att_umamba"
+
+
+class FlarekitMambaClinix(FlarekitNnunet):
+    """MambaClinix: region-specific Tversky too, Adam, poly."""
+
+    architecture = "mamba_clinix"
+
+
+class FlarekitMPUNet(FlarekitNnunet):
+    """MPU-Net: Tversky and cross entropy at four scales, Adam halved every 100 epochs."""
+
+    architecture = "mpu_net"
+
+
+class FlarekitAttentionUNet(FlarekitNnunet):
+    """FLARE23 attention U-Net: the mean of five cross entropies, Adam."""
+
+    architecture = "attention_unet"
+
+
+class FlarekitMambaAHNet(FlarekitNnunet):
+    """Mamba-AHNet: segmentation and reconstruction together, Adam."""
+
+    architecture = "mamba_ahnet"
+
+
+def _supervise(network: nn.Module, *, enabled: bool) -> None:
+    for module in network.modules():
+        if hasattr(module, "deep_supervision"):
+            setattr(module, "deep_supervision", enabled)  # noqa: B010 - no Module declares it

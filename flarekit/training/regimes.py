@@ -1,0 +1,242 @@
+"""How each paper trains: its loss over the network's outputs, optimiser and schedule.
+
+Sources: Att-UMamba sections III-IV; MambaClinix sections 2.5 and 3.2; MPU-Net sections 3.4 and 4.2;
+FLARE23 attention U-Net section 2.2 and Table 2; Mamba-AHNet section IV.E (its weights and its
+optimiser are not stated: ours); nnU-Net, Nature Methods 18 (2021). Numbers that only the authors'
+code has are theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from flarekit.training.losses import (
+    Target,
+    cross_entropy,
+    dice_loss,
+    reconstruction_loss,
+    region_tversky_loss,
+    tversky_loss,
+)
+
+Outputs = Any  # logits, a list of them (finest first), or a pair of either and an image
+_GIVE_PROBABILITIES = frozenset({"mpu_net"})
+_LEAST_PROBABILITY = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The weighted sum of terms, over every output that the network is supervised at.
+
+    Attributes:
+        cross_entropy: weight of the term, as are `dice`, `tversky`, `region_tversky` and
+            `reconstruction` (of the image that a network draws beside its logits).
+        smooth: of the Dice.
+        skip_absent: classes that do not occur in the batch do not enter the Dice.
+        regions: of the region-specific term, per axis.
+        supervision: weights of the outputs, see `supervision_weights`.
+    """
+
+    cross_entropy: float = 1.0
+    dice: float = 0.0
+    tversky: float = 0.0
+    region_tversky: float = 0.0
+    reconstruction: float = 0.0
+    smooth: float = 1e-5
+    skip_absent: bool = False
+    regions: tuple[int, int, int] = (8, 8, 14)
+    supervision: Literal["halving", "mean", "fading"] = "halving"
+
+    def __call__(
+        self,
+        outputs: Outputs,
+        target: Target,
+        image: torch.Tensor,
+        *,
+        architecture: str,
+        epoch: int = 0,
+    ) -> torch.Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            outputs: of the network in training.
+            target: at the resolution of the image.
+            image: (B, C, ...) input of the network.
+            architecture: its name; some give probabilities instead of logits.
+            epoch: of the paper, see `Schedule`.
+        """
+        drawn: torch.Tensor | None = None
+        if isinstance(outputs, tuple):
+            outputs, drawn = outputs
+        levels: Sequence[torch.Tensor] = outputs if isinstance(outputs, list) else [outputs]
+        weights = supervision_weights(self.supervision, len(levels), epoch)
+        loss = torch.zeros((), device=image.device)
+        for weight, output in zip(weights, levels, strict=True):
+            if weight:
+                logits = as_logits(output, architecture)
+                loss = loss + weight * self.at_one_level(logits, target.resized(logits.shape[2:]))
+        if self.reconstruction and drawn is not None:
+            loss = loss + self.reconstruction * reconstruction_loss(drawn, image)
+        return loss
+
+    def at_one_level(self, logits: torch.Tensor, target: Target) -> torch.Tensor:
+        """Return the loss of one output; both are on the same grid."""
+        loss = self.cross_entropy * cross_entropy(logits, target)
+        if not (self.dice or self.tversky or self.region_tversky):
+            return loss
+        probabilities = logits.softmax(dim=1)
+        if self.dice:
+            loss = loss + self.dice * dice_loss(
+                probabilities, target, smooth=self.smooth, skip_absent=self.skip_absent
+            )
+        if self.tversky:
+            loss = loss + self.tversky * tversky_loss(probabilities, target)
+        if self.region_tversky:
+            regions = self.regions[-(logits.ndim - 2) :]
+            loss = loss + self.region_tversky * region_tversky_loss(
+                probabilities, target, regions=regions
+            )
+        return loss
+
+
+def as_logits(output: torch.Tensor, architecture: str) -> torch.Tensor:
+    """Return float32 logits; of probabilities the logarithm, whose softmax they are."""
+    if architecture in _GIVE_PROBABILITIES:
+        return output.float().clamp_min(_LEAST_PROBABILITY).log()
+    return output.float()
+
+
+def supervision_weights(kind: str, count: int, epoch: int) -> list[float]:
+    """Return the weight of each of a network's outputs, finest first.
+
+    Args:
+        kind: `halving` is nnU-Net's (halved from level to level, the coarsest of several left out,
+            in all 1); `mean` the attention U-Net's; `fading` MPU-Net's: the result counts 1, each
+            other map 0.4 times 0.8 for every 30 epochs.
+        count: of outputs.
+        epoch: of the paper.
+    """
+    if kind == "mean":
+        return [1 / count] * count
+    if kind == "fading":
+        return [1.0] + [0.4 * 0.8 ** (epoch // 30)] * (count - 1)
+    halved = [0.5**level for level in range(count)]
+    if count > 1:
+        halved[-1] = 0.0
+    return [weight / sum(halved) for weight in halved]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """An optimiser and its constants."""
+
+    kind: Literal["adam", "adamw", "sgd"]
+    learning_rate: float
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+
+    def build(
+        self, parameters: Iterable[torch.nn.Parameter], learning_rate: float | None = None
+    ) -> torch.optim.Optimizer:
+        """Return it over some parameters, where wanted with another learning rate."""
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        if self.kind == "sgd":
+            return torch.optim.SGD(
+                parameters, rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
+            )
+        adam = torch.optim.Adam if self.kind == "adam" else torch.optim.AdamW
+        return adam(parameters, rate, weight_decay=self.weight_decay, eps=self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate's course over a training that stands for some epochs of the paper.
+
+    Attributes:
+        kind: `poly` is (1 - progress)^0.9; `halved` by two every 100 epochs; `cosine` half a
+            cosine after a short warm-up.
+        epochs: of the paper.
+    """
+
+    kind: Literal["cosine", "poly", "halved", "constant"]
+    epochs: int
+
+    def epoch(self, progress: float) -> int:
+        """Return the paper's epoch at a fraction of the training."""
+        return min(self.epochs - 1, int(progress * self.epochs))
+
+    def factor(self, progress: float) -> float:
+        """Return what the learning rate is multiplied by at a fraction of the training."""
+        if self.kind == "poly":
+            return float((1 - min(progress, 1.0)) ** 0.9)
+        if self.kind == "halved":
+            return float(0.5 ** (self.epoch(progress) // 100))
+        if self.kind == "cosine":
+            return min(1.0, progress / 0.02 + 0.01) * 0.5 * (1 + math.cos(math.pi * progress))
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """A paper's way of training.
+
+    Attributes:
+        iterations: steps that the paper (or nnU-Net) calls an epoch.
+        clip: largest norm of the gradient.
+    """
+
+    objective: Objective
+    optimiser: Optimiser
+    schedule: Schedule
+    iterations: int = 250
+    clip: float = 12.0
+
+
+_DICE_CE = Objective(dice=1.0)
+_SGD = Optimiser(kind="sgd", learning_rate=1e-2, weight_decay=3e-5)
+REGIMES: dict[str, Regime] = {
+    "compact": Regime(
+        objective=Objective(dice=1.0, smooth=1.0, skip_absent=True),
+        optimiser=Optimiser(kind="adamw", learning_rate=1e-3, weight_decay=1e-4),
+        schedule=Schedule(kind="cosine", epochs=1),
+        clip=2.0,
+    ),
+    "nnunet": Regime(
+        objective=_DICE_CE, optimiser=_SGD, schedule=Schedule(kind="poly", epochs=1000)
+    ),
+    "umamba": Regime(
+        objective=_DICE_CE, optimiser=_SGD, schedule=Schedule(kind="poly", epochs=1000)
+    ),
+    "att_umamba": Regime(
+        objective=_DICE_CE,
+        optimiser=_SGD,
+        schedule=Schedule(kind="poly", epochs=200),
+        iterations=50,
+    ),
+    "mamba_clinix": Regime(
+        objective=Objective(dice=1.0, region_tversky=0.8),
+        optimiser=Optimiser(kind="adam", learning_rate=1e-4, weight_decay=1e-5, eps=1e-5),
+        schedule=Schedule(kind="poly", epochs=500),
+    ),
+    "mpu_net": Regime(
+        objective=Objective(tversky=1.0, supervision="fading"),
+        optimiser=Optimiser(kind="adam", learning_rate=1e-4),
+        schedule=Schedule(kind="halved", epochs=600),
+        iterations=88,
+    ),
+    "attention_unet": Regime(
+        objective=Objective(supervision="mean"),
+        optimiser=Optimiser(kind="adam", learning_rate=1e-5),
+        schedule=Schedule(kind="constant", epochs=5),
+    ),
+    "mamba_ahnet": Regime(
+        objective=Objective(dice=1.0, reconstruction=0.1),
+        optimiser=Optimiser(kind="adam", learning_rate=1e-4),
+        schedule=Schedule(kind="constant", epochs=100),
+    ),
+}

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from typer.testing import CliRunner
+
+from flarekit.cli.main import app
+from flarekit.core.errors import InputError
+from flarekit.core.spec import read_spec
+from tests.training.test_cases import write_dataset
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_a_recipe_becomes_a_run_and_the_run_a_predictor(recipe, tmp_path):
+    dataset = write_dataset(tmp_path / "d", ["a"])
+    out = tmp_path / "run"
+    made = run(
+        "compact", tmp_path / "recipe.toml", dataset, out, "--minutes", 0.02, "--device", "cpu"
+    )
+    assert made.exit_code == 0, made.output
+    exported = run("export", out, tmp_path / "tiny")
+    assert exported.exit_code == 0, exported.output
+    spec = read_spec(tmp_path / "tiny").spec
+    assert spec.name == recipe.spec.name
+    assert spec.provenance["steps"] >= 1
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    result = run("export", tmp_path, tmp_path / "out")
+    assert isinstance(result.exception, InputError)
+    assert "plans.json" in str(result.exception)
+
+
+def test_help_names_the_four_commands():
+    text = run("--help").output
+    assert all(name in text for name in ("compact", "plan", "run", "export"))

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from pydoc import locate
+
+import pytest
+import torch
+
+from flarekit import models
+from flarekit.core.errors import InputError, PredictorError, UsageError
+from flarekit.training import nnunet
+from flarekit.training.losses import MAYBE, cross_entropy
+from flarekit.training.nnunet.networks import PLANNED
+from flarekit.training.nnunet.planning import (
+    PlanOptions,
+    configuration_for,
+    for_architecture,
+    plan,
+)
+from flarekit.training.nnunet.result import read_result
+from flarekit.training.nnunet.targets import nnunet_target
+
+PLANS = {
+    "dataset_name": "Dataset901_Tiny",
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "2d": {"patch_size": [40, 72], "architecture": {"arch_kwargs": {}}},
+        "3d_fullres": {
+            "data_identifier": "nnUNetPlans_3d_fullres",
+            "patch_size": [20, 36, 36],
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.x.PlainConvUNet",
+                "arch_kwargs": {
+                    "n_stages": 3,
+                    "features_per_stage": [8, 16, 16],
+                    "conv_op": "torch.nn.modules.conv.Conv3d",
+                    "kernel_sizes": [[3, 3, 3]] * 3,
+                    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+                    "n_conv_per_stage": [2, 2, 2],
+                    "n_conv_per_stage_decoder": [2, 2],
+                    "conv_bias": True,
+                    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+                    "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                    "dropout_op": None,
+                    "dropout_op_kwargs": None,
+                    "nonlin": "torch.nn.LeakyReLU",
+                    "nonlin_kwargs": {"inplace": True},
+                },
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            },
+        },
+    },
+}
+
+
+def build(block, **arguments):
+    """Build a network as nnU-Net does: by the import path in the plans."""
+    kwargs = dict(block["arch_kwargs"])
+    for key in block["_kw_requires_import"]:
+        if kwargs[key] is not None:
+            kwargs[key] = locate(kwargs[key])
+    return locate(block["network_class_name"])(
+        input_channels=1, num_classes=3, deep_supervision=True, **kwargs, **arguments
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in nnunet.TRAINERS if name != "nnunet"])
+def test_plans_name_networks_that_nnunet_can_build(name):
+    configuration = configuration_for(name, None)
+    arguments = {} if name in PLANNED else {"width": 0.25}
+    ours = for_architecture(PLANS, name, configuration, arguments)
+    assert ours["plans_name"] == f"flarekit_{name}"
+    assert list(ours["configurations"]) == [configuration]
+    chosen = ours["configurations"][configuration]
+    network = build(chosen["architecture"]).train()
+    outputs = network(torch.rand(2, 1, *chosen["patch_size"]))
+    outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+    finest = outputs[0] if isinstance(outputs, list) else outputs
+    assert list(finest.shape) == [2, 3, *chosen["patch_size"]]
+
+
+def test_plans_stay_nnunet_s_but_for_the_network():
+    ours = for_architecture(PLANS, "umamba", "3d_fullres", {})
+    chosen = ours["configurations"]["3d_fullres"]
+    assert chosen["data_identifier"] == "nnUNetPlans_3d_fullres"
+    assert chosen["patch_size"] == [20, 36, 36]
+    same = for_architecture(PLANS, "nnunet", "3d_fullres", {})
+    assert same["configurations"]["3d_fullres"] == PLANS["configurations"]["3d_fullres"]
+
+
+def test_mamba_everywhere_knows_the_patch():
+    ours = for_architecture(PLANS, "umamba", "3d_fullres", {"mamba": "enc"})
+    block = ours["configurations"]["3d_fullres"]["architecture"]
+    assert block["arch_kwargs"]["input_size"] == [20, 36, 36]
+    assert build(block).encoder.mamba_layers
+
+
+def test_our_own_import_path_works_with_a_topology_alone():
+    kept = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage",
+            "n_conv_per_stage_decoder")  # fmt: skip
+    kwargs = PLANS["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    block = {
+        "network_class_name": "flarekit.models.mamba_clinix.create",
+        "arch_kwargs": {key: kwargs[key] for key in kept},
+        "_kw_requires_import": [],
+    }
+    assert isinstance(build(block), torch.nn.Module)
+
+
+def test_operators_that_our_blocks_do_not_have_are_refused():
+    from flarekit.training.nnunet.networks import att_umamba
+
+    with pytest.raises(PredictorError, match="nonlin"):
+        att_umamba(input_channels=1, num_classes=2, nonlin=torch.nn.ReLU)
+
+
+def test_configurations_that_a_network_has_not_are_refused():
+    with pytest.raises(UsageError, match="use 3d_fullres"):
+        configuration_for("mpu_net", "2d")
+    with pytest.raises(UsageError, match="3d_lowres"):
+        for_architecture(PLANS, "umamba", "3d_lowres", {})
+
+
+def test_every_architecture_has_a_trainer_class():
+    assert set(nnunet.TRAINERS) == set(models.names())
+    folder = Path(nnunet.__file__).parent / "trainers"
+    text = (folder / "flarekit_trainers.py").read_text()
+    for name, trainer in nnunet.TRAINERS.items():
+        assert f"class {trainer}(" in text
+        assert f'"{name}"' in text
+
+
+def test_an_unknown_architecture_gets_a_hint():
+    with pytest.raises(UsageError, match="did you mean 'att_umamba'"):
+        nnunet.check_architecture("att_umanba")
+
+
+@pytest.mark.skipif(find_spec("nnunetv2") is not None, reason="nnU-Net is installed")
+def test_without_nnunet_the_extra_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"flarekit\[train\]"):
+        plan(tmp_path, tmp_path, "umamba", PlanOptions())
+
+
+def test_a_dataset_not_in_nnunet_s_layout_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("flarekit.training.nnunet.planning.check_architecture", lambda _: None)
+    with pytest.raises(InputError, match="DatasetNNN_Name"):
+        plan(tmp_path, tmp_path / "work", "umamba", PlanOptions())
+
+
+def test_an_ignored_voxel_costs_nothing():
+    target = nnunet_target(torch.tensor([[[[[0, 1, 2]]]]]), 2, ignored=2, unlabelled=[])
+    assert target.classes.flatten().tolist() == [0, 1, MAYBE]
+    logits = torch.zeros(1, 2, 1, 1, 3, requires_grad=True)
+    cross_entropy(logits, target).backward()
+    assert logits.grad[..., 2].abs().sum() == 0
+
+
+def test_background_may_be_an_organ_that_no_case_has():
+    target = nnunet_target(torch.tensor([[[[[0, 1]]]]]), 3, ignored=None, unlabelled=[2])
+    assert target.classes.flatten().tolist() == [MAYBE, 1]
+    assert target.possible_BK.tolist() == [[True, False, True]]
+
+
+def write_result(folder, name, trained):
+    configuration = configuration_for(name, None)
+    result = folder / f"Trainer__flarekit_{name}__{configuration}"
+    (result / "fold_0").mkdir(parents=True)
+    plans = for_architecture(PLANS, name, configuration, {"width": 0.25})
+    (result / "plans.json").write_text(json.dumps(plans))
+    facts = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "my organ": 2}}
+    (result / "dataset.json").write_text(json.dumps(facts))
+    content = {
+        "network_weights": trained.state_dict(),
+        "trainer_name": nnunet.TRAINERS[name],
+        "inference_allowed_mirroring_axes": (0, 1),
+    }
+    torch.save(content, result / "fold_0" / "checkpoint_final.pth")
+    return result
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["mpu_net", "attention_unet", "mamba_ahnet"])
+def test_what_was_trained_is_what_prediction_builds(name, tmp_path):
+    trained = models.create(name, input_channels=1, num_classes=3, width=0.25)
+    found = read_result(write_result(tmp_path, name, trained), None, "checkpoint_final.pth", load)
+    assert found.labels == {"liver": 1, "my_organ": 2}
+    assert found.mirror_axes == (0, 1)
+    (network,) = found.networks
+    again = models.create(name, **found.arguments)
+    assert models.own_tensors(again).keys() == models.own_tensors(network).keys()
+    tensors = models.own_tensors(trained)
+    assert all(torch.equal(tensors[k], v) for k, v in models.own_tensors(network).items())
+
+
+def test_results_that_another_reader_knows_are_left_to_it(tmp_path):
+    result = write_result(tmp_path, "mpu_net", torch.nn.Linear(1, 1))
+    plans = json.loads((result / "plans.json").read_text())
+    block = plans["configurations"]["3d_fullres"]["architecture"]
+    for path in ("dynamic_network_architectures.x.PlainConvUNet",
+                 "flarekit.training.nnunet.networks.umamba"):  # fmt: skip
+        block["network_class_name"] = path
+        (result / "plans.json").write_text(json.dumps(plans))
+        assert read_result(result, None, "checkpoint_final.pth", load) is None
+
+
+def test_missing_folds_are_named(tmp_path):
+    network = models.create("mpu_net", num_classes=3, width=0.25)
+    result = write_result(tmp_path, "mpu_net", network)
+    with pytest.raises(InputError, match="fold_3"):
+        read_result(result, ["3"], "checkpoint_final.pth", load)
+    with pytest.raises(InputError, match=r"plans\.json"):
+        read_result(tmp_path, None, "checkpoint_final.pth", load)

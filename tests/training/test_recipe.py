@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flarekit.core.errors import FlarekitError, InputError, PredictorError
+from flarekit.training.recipe import read_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(
+    [*ROOT.glob("weights/*/recipe.toml"), *ROOT.glob("profiling/recipes/*/recipe.toml")]
+)
+
+
+def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
+    assert recipe.training.regime == "compact"
+    assert recipe.regime.optimiser.kind == "adamw"
+    assert not recipe.flat
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title", "titel", "titel"),
+        ("batch = 1", "batch = 0", "training.batch"),
+        ("batch = 1", 'regime = "mamba_clinic"', "did you mean 'mamba_clinix'"),
+        ("batch = 1", 'unlabelled = ["duodenum"]', "unknown labels duodenum"),
+        ("batch = 1", "phantom_share = 1.5", "phantom_share"),
+        ("tile_ZYX = [16, 16, 16]\nbatch", "tile_ZYX = [1, 16, 16]\nbatch", "Z = 1"),
+        (
+            "batch = 1",
+            'synthesis = { kind = "ct_lesions", seeds = [0, 2], share = 0.5 }',
+            "one label",
+        ),
+        ("[provenance]", "[origin]", r"\[provenance\]"),
+    ],
+)
+def test_facts_that_do_not_hold_together_are_refused(make_recipe, old, new, message):
+    with pytest.raises(PredictorError, match=message):
+        make_recipe((old, new))
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.toml"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("= 1")
+    with pytest.raises(FlarekitError, match=r"bad\.toml"):
+        read_recipe(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+def test_every_recipe_in_the_checkout_can_be_read(path):
+    recipe = read_recipe(path)
+    assert recipe.spec.name == path.parent.name
+    assert "flarekit train compact" in recipe.provenance["command"]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flarekit.training.augment import change_intensities, move
+from flarekit.training.losses import MAYBE
+from flarekit.training.recipe import AugmentationFacts
+from flarekit.training.samples import Pool, draw_batch, draw_sample
+from tests.training.conftest import make_case
+
+STILL = AugmentationFacts(rotation_deg_ZYX=(0, 0, 0), scale=0, intensity=0)
+
+
+def test_a_sample_has_the_tile_s_shape_and_the_case_s_classes(make_recipe):
+    recipe = make_recipe(("tile_ZYX = [16, 16, 16]\nbatch", "tile_ZYX = [16, 24, 20]\nbatch"))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        image, classes = draw_sample(make_case(), recipe, rng)
+        assert image.shape == (1, 16, 24, 20)
+        assert classes.shape == (16, 24, 20)
+        assert torch.isfinite(image).all()
+        assert set(classes.unique().tolist()) <= {0, 1, 2, MAYBE}
+
+
+def test_rare_classes_have_their_turn(recipe):
+    rng = np.random.default_rng(0)
+    seen = [2 in draw_sample(make_case(), recipe, rng)[1] for _ in range(60)]
+    assert np.mean(seen) > 0.25
+
+
+def test_the_same_step_draws_the_same_batch_whatever_was_drawn_before(recipe):
+    pools = [Pool(cases=[make_case(), make_case()], share=1.0)]
+    first = draw_batch(recipe, pools, 5)
+    draw_batch(recipe, pools, 1)
+    again = draw_batch(recipe, pools, 5)
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.target.classes, again.target.classes)
+    assert not torch.equal(first.image, draw_batch(recipe, pools, 6).image)
+
+
+def test_pools_give_their_shares(recipe):
+    dark, light = (
+        make_case(np.full((1, 24, 24, 24), value), np.zeros((24, 24, 24), np.uint8))
+        for value in (-9.0, 9.0)
+    )
+    pools = [Pool(cases=[dark], share=0.75), Pool(cases=[light], share=0.25)]
+    signs = [float(draw_batch(recipe, pools, step).image.mean()) < 0 for step in range(200)]
+    assert 0.65 < np.mean(signs) < 0.85
+
+
+def test_several_channels_stay_together(make_recipe):
+    recipe = make_recipe()
+    case = make_case()
+    both = make_case(np.concatenate([case.image_CZYX, case.classes_ZYX[None] == 1]))
+    image, classes = draw_sample(both, recipe, np.random.default_rng(3))
+    assert image.shape == (2, 16, 16, 16)
+    agreement = float(((image[1] > image[1].median()) == (classes == 1)).float().mean())
+    assert agreement > 0.9
+
+
+def test_a_2d_network_gets_slices_of_one_z(make_recipe):
+    recipe = make_recipe(("tile_ZYX = [16, 16, 16]", "tile_ZYX = [1, 16, 16]"))
+    volume = np.broadcast_to(np.arange(24)[:, None, None], (24, 24, 24))
+    case = make_case(volume[None].astype(float), volume.astype(np.uint8) % 3)
+    facts = recipe.training.model_copy(update={"augmentation": STILL, "batch": 4})
+    recipe = type(recipe)(**{**recipe.__dict__, "training": facts})
+    batch = draw_batch(recipe, [Pool(cases=[case], share=1)], 0)
+    assert batch.image.shape == (4, 1, 16, 16)
+    assert batch.target.classes.shape == (4, 16, 16)
+    for image, classes in zip(batch.image, batch.target.classes, strict=True):
+        z = int(image.max())  # outside the scan is its lowest value
+        assert set(image.unique().tolist()) <= {0, z}
+        assert set(classes.unique().tolist()) <= {0, z % 3}
+
+
+def test_where_a_tile_is_the_whole_axis_it_is_cut_in_the_middle(make_recipe):
+    recipe = make_recipe(
+        ("spacing_mm_ZYX = [8.0, 8.0, 8.0]", 'spacing_mm_ZYX = [8.0, "fit", "fit"]'),
+    )
+    facts = recipe.training.model_copy(update={"augmentation": STILL})
+    recipe = type(recipe)(**{**recipe.__dict__, "training": facts})
+    marked = np.zeros((24, 16, 16), np.uint8)
+    marked[:, 3, 5] = 1
+    case = make_case(marked[None].astype(float), marked)
+    for seed in range(5):
+        _, classes = draw_sample(case, recipe, np.random.default_rng(seed))
+        assert set(map(tuple, (classes == 1).nonzero()[:, 1:].tolist())) == {(3, 5)}
+
+
+def test_without_changes_the_middle_is_cut_out():
+    room = torch.arange(24**3, dtype=torch.float32).reshape(1, 24, 24, 24)
+    classes = (room[0] % 3).to(torch.uint8)
+    image, moved = move(
+        room, classes, (16, 16, 16), (2.0, 1.0, 1.0), STILL, np.random.default_rng(0)
+    )
+    torch.testing.assert_close(image, room[:, 4:20, 4:20, 4:20])
+    assert torch.equal(moved, classes[4:20, 4:20, 4:20].long())
+
+
+def test_turns_are_turns_in_millimetres_not_in_voxels():
+    """A ball on an anisotropic grid stays a ball."""
+    spacing = (4.0, 1.0, 1.0)
+    z, y, x = np.meshgrid(*(np.arange(n) - n / 2 + 0.5 for n in (24, 96, 96)), indexing="ij")
+    ball = (z * 4) ** 2 + y**2 + x**2 < 20**2
+    facts = AugmentationFacts(rotation_deg_ZYX=(60, 60, 60), scale=0)
+    for seed in range(5):
+        _, moved = move(
+            torch.from_numpy(ball[None].astype(np.float32)),
+            torch.from_numpy(ball.astype(np.uint8)),
+            (16, 64, 64),
+            spacing,
+            facts,
+            np.random.default_rng(seed),
+        )
+        still = torch.from_numpy(ball[4:20, 16:80, 16:80])
+        dice = 2 * float((moved.bool() & still).sum()) / float(moved.sum() + still.sum())
+        assert dice > 0.9
+
+
+def test_mirroring_flips_only_the_axes_it_is_told():
+    room = torch.arange(12.0)[None, None, None].expand(1, 6, 6, 12).clone()
+    facts = STILL.model_copy(update={"mirror_axes": (0, 1)})
+    for seed in range(6):
+        image, _ = move(
+            room, room[0].byte(), (4, 4, 8), (1, 1, 1), facts, np.random.default_rng(seed)
+        )
+        assert torch.equal(image[0, 0, 0].round(), torch.arange(2.0, 10.0))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_bends_move_voxels_by_millimetres(flat):
+    size = (1, 40, 40) if flat else (40, 40, 40)
+    tile = (1, 32, 32) if flat else (32, 32, 32)
+    ramp = torch.arange(40.0).expand(1, *size).clone()
+    facts = STILL.model_copy(update={"elastic_mm": 2.0})
+    shifts = []
+    for seed in range(8):
+        image, _ = move(ramp, ramp[0].byte(), tile, (1, 1, 1), facts, np.random.default_rng(seed))
+        shifts.append(image[0] - torch.arange(4.0, 36.0))
+    deviation = float(torch.stack(shifts).std())
+    assert 0.5 < deviation < 3.0
+
+
+def test_intensities_change_channel_by_channel_and_not_at_all_where_told():
+    image = torch.rand(2, 6, 6, 6)
+    rng = np.random.default_rng(1)
+    assert change_intensities(image, STILL, rng) is image
+    heavy = AugmentationFacts(intensity=2, low_resolution=1)
+    changed = change_intensities(image, heavy, rng)
+    assert changed.shape == image.shape
+    assert torch.isfinite(changed).all()
+    assert not torch.equal(changed[0] - image[0], changed[1] - image[1])
