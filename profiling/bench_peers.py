@@ -50,7 +50,7 @@ def dice(one: np.ndarray, other: np.ndarray, labels: dict[str, int]) -> dict[str
 
 def run_ours(predictor: Path, scans: Path, masks: Path, flags: list[str]) -> dict[str, Any]:
     report = masks.parent / "report"
-    folders = ["-p", predictor, "-i", scans, "-o", masks, "--report", report]
+    folders = ["-p", predictor, "-i", scans, "-o", masks, "--report", report, "--no-pictures"]
     figures = run([FLAREKIT, "predict", *folders, "--time-budget", 0, "-q", *flags])
     record = json.loads((report / "efficiency.json").read_text())
     stages = {stage: round(s, 2) for stage, s in record["seconds"].items()}

@@ -66,7 +66,7 @@ def main() -> None:
             for title, budget in (("unlimited", 0), ("within_15_s", 15)):
                 command = [FLAREKIT, "predict", "-i", inputs, "-o", masks, "-q"]
                 options = ["-p", arguments.predictor, "--device", arguments.device]
-                more = ["--time-budget", budget, "--report", report]
+                more = ["--time-budget", budget, "--report", report, "--no-pictures"]
                 figures = run([*command, *options, *more])
                 case = json.loads((report / "efficiency.json").read_text())["cases"][0]
                 row[title] = {

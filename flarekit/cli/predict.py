@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from flarekit.cli.console import Console
@@ -12,20 +13,28 @@ from flarekit.pipeline.report import write_report
 from flarekit.pipeline.segment import Options, segment_folder
 
 
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Where a run's report goes, and whether cases are drawn."""
+
+    folder: Path
+    pictures: bool = True
+
+
 def run_predict(
     name: str,
     input_dir: Path,
     output_dir: Path,
     options: Options,
-    report_dir: Path | None,
+    report: Report | None,
     console: Console,
 ) -> int:
     """Segment a folder, say what happened, and return the exit code."""
     predictor = find_predictor(name)
     with console:
         record = segment_folder(predictor, input_dir, output_dir, options, console)
-        if report_dir is not None:
-            write_report(record, predictor.spec, input_dir, report_dir)
+        if report is not None:
+            write_report(record, predictor.spec, input_dir, report.folder, pictures=report.pictures)
     return close_run(record, console)
 
 

@@ -23,19 +23,10 @@ from flarekit.engine._cpu import cpu_capability
 
 if TYPE_CHECKING:
     import openvino
-    from torch import nn
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1  # raised when what is converted, or how, changes
+_FORMAT = 2  # raised when what is converted, or how, changes
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Draft:
-    """A network as it goes to disk, its weights in fp16 where that loses nothing."""
-
-    model: openvino.Model
-    halved: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +56,22 @@ def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: s
     settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     name = _artefact_name(networks, input_shape)
     blob = f"{precision}-{_blob_key(openvino.get_version())}"
-    for folder in networks.folders:
-        artefact = _Artefact.find(folder / name)
-        if artefact is None:
-            continue
+    found = [_Artefact.find(folder / name) for folder in networks.folders]
+    artefacts = [artefact for artefact in found if artefact is not None]
+    for artefact in artefacts:
         blobs = artefact.read_all(f"{blob}-*.blob")
         if blobs:
             models = tuple(core.import_model(content, "CPU", settings) for content in blobs)
             return Compiled(models=models, made="nothing")
-        drafts = artefact.read_networks(core)
-        if drafts:
-            compiled = tuple(core.compile_model(each.model, "CPU", settings) for each in drafts)
-            _keep(networks.keep, name, blob, compiled, drafts)
+    for artefact in artefacts:
+        converted = artefact.read_networks(core)
+        if converted:
+            compiled = tuple(core.compile_model(each, "CPU", settings) for each in converted)
+            _keep(networks.keep, name, blob, compiled, converted)
             return Compiled(models=compiled, made="blob")
-    drafts = _converted(networks, input_shape)
-    compiled = tuple(core.compile_model(each.model, "CPU", settings) for each in drafts)
-    _keep(networks.keep, name, blob, compiled, drafts)
+    converted = _converted(networks, input_shape)
+    compiled = tuple(core.compile_model(each, "CPU", settings) for each in converted)
+    _keep(networks.keep, name, blob, compiled, converted)
     return Compiled(models=compiled, made="all")
 
 
@@ -93,7 +84,7 @@ def _blob_key(version: str) -> str:
     return hashlib.sha256(f"{version} {cpu_capability()}".encode()).hexdigest()[:12]
 
 
-def _converted(networks: Networks, input_shape: tuple[int, ...]) -> list[_Draft]:
+def _converted(networks: Networks, input_shape: tuple[int, ...]) -> list[openvino.Model]:
     try:
         from flarekit.engine._openvino_convert import to_openvino
     except ImportError as error:
@@ -103,16 +94,7 @@ def _converted(networks: Networks, input_shape: tuple[int, ...]) -> list[_Draft]
             fix="run `flarekit compile` where torch is installed, or choose --engine torch",
         ) from error
     _LOG.info("compiling the network for OpenVINO (once)")
-    return [
-        _Draft(model=to_openvino(network, input_shape), halved=_fits_half(network))
-        for network in networks.build()
-    ]
-
-
-def _fits_half(network: nn.Module) -> bool:
-    """Return whether fp16 holds every weight exactly, as it does for weights stored in fp16."""
-    values = (each for each in network.state_dict().values() if each.is_floating_point())
-    return all(bool((each.half().to(each.dtype) == each).all()) for each in values)
+    return [to_openvino(network, input_shape) for network in networks.build()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +115,16 @@ class _Artefact:
             _LOG.warning("%s: is damaged (%s) and is made again", folder / "facts.json", error)
             return None
 
-    def read_networks(self, core: openvino.Core) -> list[_Draft]:
+    def read_networks(self, core: openvino.Core) -> list[openvino.Model]:
         """Return the networks as they were converted; none where a file is damaged."""
         names = sorted(name for name in self.sha256 if name.endswith(".xml"))
-        drafts = []
+        converted = []
         for name in names:
             graph, weights = self.read(name), self.read(name.replace(".xml", ".bin"))
             if graph is None or weights is None:
                 return []
-            drafts.append(_Draft(model=core.read_model(graph, weights), halved=False))
-        return drafts
+            converted.append(core.read_model(graph, weights))
+        return converted
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes where they are those that were written."""
@@ -166,13 +148,13 @@ def _keep(
     name: str,
     blob: str,
     compiled: Sequence[openvino.CompiledModel],
-    drafts: Sequence[_Draft],
+    converted: Sequence[openvino.Model],
 ) -> None:
     """Write what was made; where that fails the run goes on, and says so."""
     if folder is None:
         return
     try:
-        _write(folder / name, blob, compiled, drafts)
+        _write(folder / name, blob, compiled, converted)
     except OutputError as error:
         _LOG.warning("the compiled network is not kept for the next run: %s", error)
     else:
@@ -183,17 +165,17 @@ def _write(
     folder: Path,
     blob: str,
     compiled: Sequence[openvino.CompiledModel],
-    drafts: Sequence[_Draft],
+    converted: Sequence[openvino.Model],
 ) -> None:
     import openvino
 
     make_folder(folder)
     known = _Artefact.find(folder)
     sha256 = dict(known.sha256) if known is not None else {}
-    for index, each in enumerate(drafts):
+    for index, network in enumerate(converted):
         draft = folder / f".network-{index}.xml"
         try:
-            openvino.save_model(each.model, draft, compress_to_fp16=each.halved)
+            openvino.save_model(network, draft, compress_to_fp16=False)
             for suffix in (".bin", ".xml"):
                 final = folder / f"network-{index}{suffix}"
                 draft.with_suffix(suffix).replace(final)

@@ -8,19 +8,27 @@ keeps float32 where the rest is compiled for half precision.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import openvino
 import torch
+from openvino import opset15 as ops
+from openvino._offline_transformations import apply_moc_transformations
+from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # exported, but not listed
 
 from flarekit.engine._openvino_scan import ScanShape, keep_float32, selective_scan
 
 _SCAN = "selective_scan"
+
+_Operation = Callable[..., torch.Tensor]
 
 
 def to_openvino(network: nn.Module, input_shape: tuple[int, ...]) -> openvino.Model:
@@ -36,21 +44,42 @@ def to_openvino(network: nn.Module, input_shape: tuple[int, ...]) -> openvino.Mo
         `INFERENCE_PRECISION_HINT` bf16 it computes scans and float32 islands in float32.
     """
     wrapped = _FirstOutput(network)
-    extensions = [each for scan in _scans(wrapped) for each in scan.extensions()]
-    with _as_in_evaluation(wrapped), warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO traces
-        model = openvino.convert_model(
-            wrapped,
-            example_input=torch.zeros(input_shape),
-            input=[(openvino.PartialShape(list(input_shape)), openvino.Type.f32)],
-            extension=extensions or None,
-        )
-    islands = tuple(f"__module.{name}" for name, module in _modules(wrapped) if _is_island(module))
+    model = _converted(wrapped, input_shape)
+    islands = tuple(  # by all names of each: OpenVINO may know it by any
+        f"__module.{name}"
+        for name, module in wrapped.named_modules(remove_duplicate=False)
+        if getattr(type(module), "float32_island", False)
+    )
     for node in model.get_ops():
         if _inside(node.friendly_name, islands):
             keep_float32(node)
+            if node.get_type_name() == "MatMul":
+                _turn(node)
     return _read_again(model)
+
+
+def _converted(network: nn.Module, input_shape: tuple[int, ...]) -> openvino.Model:
+    """Do what `openvino.convert_model` does, but trace once, not three times, and tell nobody.
+
+    (`convert_model` sends statistics of the conversion home.)
+    """
+    scans = _scans(network)
+    with _as_in_evaluation(network), warnings.catch_warnings():
+        warnings.simplefilter("ignore", TracerWarning)  # all sizes are fixed
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        traced = TorchScriptPythonDecoder(
+            network,
+            example_input=torch.zeros(input_shape),
+            module_extensions={scan.module: scan.replacement() for scan in scans},
+            trace_kwargs={"check_trace": False},
+        )
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    for scan in scans:
+        frontend.add_extension(scan.conversion())
+    model = frontend.convert(frontend.load(traced))
+    model.reshape(list(input_shape))
+    apply_moc_transformations(model, cf=True)
+    return model
 
 
 class _FirstOutput(nn.Module):
@@ -72,19 +101,20 @@ class _Scan:
     """One module of a network that scans: its sizes are seen when the network is traced."""
 
     def __init__(self, module: nn.Module, name: str, index: int) -> None:
-        self._module = module
+        self.module = module
         self._name = name
         self._operation = f"flarekit::{_SCAN}_{index}"
         self._shape: ScanShape | None = None
 
-    def extensions(self) -> tuple[ModuleExtension, ConversionExtension]:
-        """Return what replaces the module by one operation, and that by many of OpenVINO's."""
-        return (
-            ModuleExtension(
-                self._module, self._operation, evaluate=self._trace, convert=_without_options
-            ),
-            ConversionExtension(self._operation, self._convert),
+    def replacement(self) -> ModuleExtension:
+        """Return what replaces the module by one operation."""
+        return ModuleExtension(
+            self.module, self._operation, evaluate=self._trace, convert=_without_options
         )
+
+    def conversion(self) -> ConversionExtension:
+        """Return what replaces that by operations of OpenVINO."""
+        return ConversionExtension(self._operation, self._convert)
 
     def _trace(self, _: nn.Module, *tensors: torch.Tensor, **__: object) -> torch.Tensor:
         u_BDL, _delta_BDL, A_DN, *_rest = tensors
@@ -104,8 +134,8 @@ class _Scan:
 
 
 def _without_options(
-    _: nn.Module, operation: object, *tensors: torch.Tensor, **__: object
-) -> object:
+    _: nn.Module, operation: _Operation, *tensors: torch.Tensor, **__: object
+) -> torch.Tensor:
     return operation(*tensors)
 
 
@@ -118,17 +148,56 @@ def _scans(network: nn.Module) -> list[_Scan]:
     return [_Scan(module, name, index) for index, (module, name) in enumerate(scans.items())]
 
 
-def _modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield all modules by all their names: OpenVINO may know one by any of them."""
-    return network.named_modules(remove_duplicate=False)
-
-
-def _is_island(module: nn.Module) -> bool:
-    return bool(getattr(type(module), "float32_island", False))
-
-
 def _inside(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name.startswith((f"{prefix}.", f"{prefix}/")) for prefix in prefixes)
+
+
+def _turn(product: openvino.Node) -> None:
+    """Replace f(x W' + b) by f(W x' + b)' where the CPU plugin would lose the mark of float32.
+
+    It does where it joins a product with its bias, or moves a transposition through it or `f`.
+    """
+    x, weights = (each.get_source_output() for each in product.inputs())
+    attributes = product.get_attributes()
+    last, bias = product, None
+    following = _only_follower(last)
+    if following is not None and (bias := _bias(following)) is not None:
+        last, following = following, _only_follower(following)
+    if len(x.shape) != 3 or not (attributes["transpose_a"] or bias is not None):
+        return
+    made = [ops.matmul(weights, x, not attributes["transpose_b"], not attributes["transpose_a"])]
+    if bias is not None:
+        made += [column := openvino.op.Constant(bias.data.reshape(1, -1, 1))]
+        made += [ops.add(made[0], column)]
+    if following is not None and following.get_type_name() == "SoftPlus":
+        last = following
+        made += [ops.softplus(made[-1])]
+    made += [ops.transpose(made[-1], np.array([0, 2, 1], np.int64))]
+    for node in made:
+        node.friendly_name = f"{last.friendly_name}/{node.get_type_name()}"
+        keep_float32(node)
+    for each in last.output(0).get_target_inputs():
+        each.replace_source_output(made[-1].output(0))
+
+
+def _only_follower(node: openvino.Node) -> openvino.Node | None:
+    followers = [each.get_node() for each in node.output(0).get_target_inputs()]
+    return followers[0] if len(followers) == 1 else None
+
+
+def _bias(node: openvino.Node) -> openvino.op.Constant | None:
+    """Return what a node adds to a product's last axis, where it does just that."""
+    if node.get_type_name() != "Add":
+        return None
+    constants = [
+        source
+        for each in node.inputs()
+        if isinstance(source := each.get_source_output().get_node(), openvino.op.Constant)
+    ]
+    width = node.output(0).shape[-1]
+    if len(constants) != 1 or constants[0].data.size != width:
+        return None
+    return constants[0] if constants[0].data.shape[-1] == width else None
 
 
 def _name_all(last: openvino.Node, inputs: list[openvino.Output], name: str) -> None:
@@ -146,13 +215,15 @@ def _name_all(last: openvino.Node, inputs: list[openvino.Output], name: str) -> 
 
 @contextmanager
 def _as_in_evaluation(network: nn.Module) -> Iterator[None]:
-    training = [(module, module.training) for module in network.modules()]
+    """Switch to evaluation; then undo that, and what OpenVINO leaves in modules it replaced."""
+    before = [(module, dict(vars(module))) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        for module, was in training:
-            module.training = was
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 def _read_again(model: openvino.Model) -> openvino.Model:

@@ -10,12 +10,13 @@ Shape letters: B batch, L tokens, M model width (d_model), D inner width (2 M), 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from flarekit.models.selective_scan import Backend, selective_scan
+from flarekit.models.selective_scan import Backend, SelectiveScan
 
 _STEP_RANGE = (1e-3, 1e-1)  # step sizes after initialisation
 
@@ -40,6 +41,7 @@ class Mamba(nn.Module):
         inner, rank = expand * d_model, math.ceil(d_model / 16)
         self.d_state = d_state
         self.backend: Backend = "auto"
+        self.scan = SelectiveScan()
         self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
         self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner, padding=d_conv - 1)
         self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
@@ -59,7 +61,7 @@ class Mamba(nn.Module):
             [rank, self.d_state, self.d_state], dim=-1
         )
         delta_BDL = functional.softplus(self.dt_proj(rank_BLR)).transpose(1, 2)
-        y_BDL = selective_scan(
+        y_BDL = self.scan(
             u_BDL,
             delta_BDL,
             -self.A_log.exp(),
@@ -79,7 +81,12 @@ class MambaLayer(nn.Module):
         dim: width of a token.
         channel_token: tokens are the channels, each as wide as the map has voxels, instead of the
             voxels; U-Mamba does this where a map has no more voxels than channels.
+
+    Attributes:
+        float32_island: computed in float32 whatever the surrounding precision.
     """
+
+    float32_island: ClassVar[bool] = True
 
     def __init__(self, dim: int, *, channel_token: bool = False) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from flarekit.models._mamba import start_steps
 from flarekit.models._official import OfficialName
-from flarekit.models.selective_scan import Backend, selective_scan
+from flarekit.models.selective_scan import Backend, SelectiveScan
 
 _WIDTHS = (32, 64, 128, 256, 512)
 _MAMBA_LEVELS = 3  # the deepest decoder levels; full resolution would be 65,536 tokens
@@ -85,6 +85,7 @@ class StateSpace(nn.Module):
         super().__init__()
         self.split = (rank, states, states)
         self.backend: Backend = "auto"
+        self.scan = SelectiveScan()
         self.x_proj = nn.Linear(channels, rank + 2 * states, bias=False)
         self.dt_proj = nn.Linear(rank, channels)
         self.A_log = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(channels, 1))
@@ -94,7 +95,7 @@ class StateSpace(nn.Module):
     def forward(self, u_BDL: torch.Tensor) -> torch.Tensor:
         """Return (B, D, L), float32 (or float64)."""
         dt_BLR, B_BLN, C_BLN = self.x_proj(u_BDL.transpose(1, 2)).split(self.split, dim=-1)
-        return selective_scan(
+        y_BDL: torch.Tensor = self.scan(
             u_BDL,
             functional.softplus(self.dt_proj(dt_BLR)).transpose(1, 2),
             -self.A_log.exp(),
@@ -103,6 +104,7 @@ class StateSpace(nn.Module):
             self.D,
             backend=self.backend,
         )
+        return y_BDL
 
 
 class VSSModule(nn.Module):

@@ -10,7 +10,7 @@ Float32 islands under half precision: every Mamba layer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from dynamic_network_architectures.building_blocks.residual import StackedResidualBlocks
@@ -116,7 +116,13 @@ class HGCN(nn.Module):
 
 
 class MambaResidualLayer(nn.Module):
-    """Norm, Mamba, the same norm, projection, plus the input; tokens are voxels."""
+    """Norm, Mamba, the same norm, projection, plus the input; tokens are voxels.
+
+    Attributes:
+        float32_island: computed in float32 whatever the surrounding precision.
+    """
+
+    float32_island: ClassVar[bool] = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -21,7 +21,14 @@ from flarekit.report.picture import write_picture
 _LOG = logging.getLogger(__name__)
 
 
-def write_report(record: RunRecord, spec: PredictorSpec, input_dir: Path, report_dir: Path) -> None:
+def write_report(
+    record: RunRecord,
+    spec: PredictorSpec,
+    input_dir: Path,
+    report_dir: Path,
+    *,
+    pictures: bool = True,
+) -> None:
     """Write the report of a run; where matplotlib is missing it has no pictures and says so.
 
     Raises:
@@ -29,6 +36,8 @@ def write_report(record: RunRecord, spec: PredictorSpec, input_dir: Path, report
     """
     make_folder(report_dir)
     write_efficiency(record, report_dir)
+    if not pictures:
+        return
     if find_spec("matplotlib") is None:
         _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
         return

@@ -11,13 +11,14 @@ import logging
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
+from torch import nn
 
 from flarekit.core.errors import DeviceError
 
-__all__ = ["BACKENDS", "Backend", "choose_backend", "selective_scan"]
+__all__ = ["BACKENDS", "Backend", "SelectiveScan", "choose_backend", "selective_scan"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,6 +92,32 @@ def selective_scan(
         if D_D is not None:
             y_BDL = torch.addcmul(y_BDL, tensors[0], D_D.to(dtype)[:, None])
     return y_BDL
+
+
+class SelectiveScan(nn.Module):
+    """`selective_scan` as a module without tensors, which converters replace by an own operation.
+
+    Attributes:
+        float32_island: computed in float32 whatever the surrounding precision.
+        operation: the name under which converters know it.
+    """
+
+    float32_island: ClassVar[bool] = True
+    operation: ClassVar[str] = "selective_scan"
+
+    def forward(
+        self,
+        u_BDL: torch.Tensor,
+        delta_BDL: torch.Tensor,
+        A_DN: torch.Tensor,
+        B_BNL: torch.Tensor,
+        C_BNL: torch.Tensor,
+        D_D: torch.Tensor,
+        *,
+        backend: Backend = "auto",
+    ) -> torch.Tensor:
+        """Return y (B, D, L); see `selective_scan`."""
+        return selective_scan(u_BDL, delta_BDL, A_DN, B_BNL, C_BNL, D_D, backend=backend)
 
 
 @cache
