@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import flarekit
-from flarekit.cli import train
+from flarekit.cli import profile, train
 
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed (each is named);
 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be trusted;
@@ -33,6 +33,7 @@ app = typer.Typer(
 weights_app = typer.Typer(help="Import checkpoints; verify what is there.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.add_typer(train.app, name="train")
+app.add_typer(profile.app, name="profile")
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -109,12 +110,13 @@ def predict(
         Path | None,
         typer.Option(help="Folder for stage times (efficiency.json) and a picture of every case."),
     ] = None,
+    pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Segment every scan of a folder."""
     from flarekit.cli.console import Console
-    from flarekit.cli.predict import process_start, run_predict
+    from flarekit.cli.predict import Report, process_start, run_predict
     from flarekit.pipeline.segment import Options
 
     options = Options(
@@ -131,7 +133,8 @@ def predict(
         on_error=on_error,
     )
     console = Console(verbose=verbose, quiet=quiet)
-    raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, report, console))
+    wanted = None if report is None else Report(folder=report, pictures=pictures)
+    raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, wanted, console))
 
 
 @app.command(epilog=EXIT_CODES)

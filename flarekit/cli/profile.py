@@ -1,0 +1,279 @@
+"""`flarekit profile`: what a command or a container costs, and whether that is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from flarekit.cli.console import Console
+    from flarekit.profiler.folder import ReportFolder
+    from flarekit.profiler.limits import Limits
+    from flarekit.profiler.readings import Reading
+    from flarekit.profiler.records import ProfiledCase, Report
+
+app = typer.Typer(
+    help="Measure what the organisers measure; enforce their limits.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_ReportDir = Annotated[Path, typer.Argument(metavar="REPORT_DIR", help="Of flarekit profile.")]
+_Preset = Annotated[
+    str | None,
+    typer.Option(help="Limits of flare22, flare23, flare24, flare26, autopet3 or uls23."),
+]
+_Gpu = Annotated[str, typer.Option(help="Index or UUID of the GPU to watch, as nvidia-smi says.")]
+_Timeout = Annotated[float | None, typer.Option(min=0.1, help="Seconds until a run is ended.")]
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with arguments.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    name: Annotated[str | None, typer.Option(help="Of the run; the program's by default.")] = None,
+    preset: _Preset = None,
+    gpu: _Gpu = "0",
+    timeout: _Timeout = None,
+) -> None:
+    """Watch any command; the exit code is the command's own.
+
+    `flarekit predict --report REPORT_DIR` inside the command adds its stage times.
+    """
+    from flarekit.cli.console import Console
+    from flarekit.profiler.command import CommandTarget
+    from flarekit.profiler.environment import environment
+    from flarekit.profiler.folder import new_report
+    from flarekit.profiler.limits import tolerances_of
+    from flarekit.profiler.loop import WatchOptions, profile_command
+
+    console = Console()
+    title = name or Path(command[0]).name
+    folder = _folder(output, title)
+    facts = environment(gpu)
+    report = new_report(title, "command", tuple(command), tolerances_of(_limits(preset)), facts)
+    folder.write(report)
+    options = WatchOptions(gpu=gpu, timeout_s=timeout)
+    report = profile_command(CommandTarget(command), folder, report, options, folder.json)
+    _close(report, folder, console)
+    code = report.cases[0].exit_code
+    raise typer.Exit(124 if code is None else code)
+
+
+@app.command()
+def docker(
+    image: Annotated[str, typer.Argument(help="Name with tag, as docker image ls says.")],
+    input_dir: Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")],
+    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+    report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")],
+    gpus: Annotated[
+        str | None, typer.Option(help='Of docker run, for example "device=1"; no GPU by default.')
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="Of docker run, for example 28g.")] = None,
+    shm_size: Annotated[str | None, typer.Option(help="Of docker run, for example 28g.")] = None,
+    network: Annotated[str | None, typer.Option(help="Of docker run, for example none.")] = None,
+    timeout: _Timeout = 600.0,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages",
+            help="Run flarekit predict --report in place of predict.sh, for stage times.",
+        ),
+    ] = False,
+    preset: _Preset = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Index or UUID of the GPU to watch; that of --gpus.")
+    ] = None,
+) -> None:
+    """Run the organisers' loop: one case at a time, alone in the inputs folder."""
+    from flarekit.cli.console import Console
+    from flarekit.profiler.container import (
+        PREDICT,
+        PREDICT_WITH_STAGES,
+        ContainerOptions,
+        ContainerTarget,
+        check_engine,
+    )
+    from flarekit.profiler.environment import environment
+    from flarekit.profiler.folder import new_report
+    from flarekit.profiler.limits import tolerances_of
+    from flarekit.profiler.loop import WatchOptions, profile_scans
+    from flarekit.profiler.work import WorkFolders, find_scans
+
+    console = Console()
+    scans = find_scans(input_dir)
+    options = ContainerOptions(
+        image=image,
+        gpus=gpus,
+        memory=memory,
+        shm_size=shm_size,
+        network=network,
+        script=PREDICT_WITH_STAGES if stages else PREDICT,
+    )
+    watched = gpu if gpu is not None else options.watched_gpu
+    facts = environment(watched, check_engine(image))
+    name = options.team
+    folder = _folder(report_dir, name)
+    line = options.line(
+        name,
+        {
+            Path("$PWD/inputs"): "/workspace/inputs",
+            Path("$PWD/outputs"): "/workspace/outputs",
+        },
+    )
+    report = new_report(name, "docker", tuple(line), tolerances_of(_limits(preset)), facts)
+    folder.write(report)
+
+    def make(work: WorkFolders, log: Path) -> ContainerTarget:
+        return ContainerTarget(options, work.volumes(stages=stages), log)
+
+    def on_case(case: ProfiledCase) -> None:
+        console.say(f"{case.name}: {case.official.time_s:.2f} s")
+        for failure in case.failures:
+            console.error(f"case {case.name}: {failure}", f"see {folder.log(case.name)}")
+
+    watch = WatchOptions(gpu=watched, timeout_s=timeout)
+    report = profile_scans(scans, make, output_dir, folder, report, watch, on_case)
+    _close(report, folder, console)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
+def check(
+    report_dir: _ReportDir,
+    max_time: Annotated[
+        float | None, typer.Option(help="Seconds of a case; 15 by default.")
+    ] = None,
+    max_gpu_mib: Annotated[
+        float | None, typer.Option(help="MiB in use on the GPU; 4096 by default.")
+    ] = None,
+    max_ram_mib: Annotated[
+        float | None, typer.Option(help="MiB of the container or process tree; none by default.")
+    ] = None,
+    preset: _Preset = None,
+) -> None:
+    """Name every case and limit it breaks; exit 1 if there is one.
+
+    A figure that could not be measured fails only the limit that was asked for by its own option.
+    """
+    from dataclasses import replace
+
+    from flarekit.cli.console import Console
+    from flarekit.profiler.limits import is_broken, judge
+    from flarekit.profiler.opening import open_report
+
+    console = Console()
+    asked = {"time_s": max_time, "gpu_mib": max_gpu_mib, "ram_mib": max_ram_mib}
+    given = {key: value for key, value in asked.items() if value is not None}
+    required = frozenset(key.partition("_")[0] for key in given)
+    chosen = _limits(preset)
+    limits = replace(
+        chosen,
+        time_s=given.get("time_s", chosen.time_s),
+        gpu_mib=given.get("gpu_mib", chosen.gpu_mib),
+        ram_mib=given.get("ram_mib", chosen.ram_mib),
+        required=required,
+    )
+    report, _ = open_report(report_dir)
+    verdicts = judge(report, limits)
+    broken = [verdict for verdict in verdicts if is_broken(verdict, limits)]
+    for verdict in verdicts:
+        if verdict in broken:
+            console.error(f"case {verdict.case}: {verdict.text}", None)
+        elif verdict.state == "not measured":
+            console.say(f"case {verdict.case}: {verdict.text}")
+    total, bad = len(report.cases), len({verdict.case for verdict in broken})
+    if total == 0:
+        console.error(f"{report_dir}: no case was measured", "profile again")
+    elif bad:
+        console.error(f"{bad} of {total} cases break a limit", None)
+    else:
+        console.say(f"{total} of {total} cases keep to the limits")
+    raise typer.Exit(1 if bad or not total else 0)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A report's folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+) -> None:
+    """Print both reports' figures case by case, and B over A."""
+    from flarekit.profiler.compare import compare as side_by_side
+    from flarekit.profiler.opening import open_report
+
+    result = side_by_side(open_report(first)[0], open_report(second)[0])
+    rows = [
+        [pair.case, pair.figure, _text(pair.first), _text(pair.second), _text(pair.ratio, "x ")]
+        for pair in result.pairs
+    ]
+    for line in _aligned(["case", "figure", str(first), str(second), "B / A"], rows):
+        typer.echo(line)
+    for folder, names in ((first, result.only_first), (second, result.only_second)):
+        if names:
+            typer.echo(f"only in {folder}: {', '.join(names)}")
+
+
+@app.command()
+def report(report_dir: _ReportDir, preset: _Preset = None) -> None:
+    """Draw a report again: CSV, page and pictures.
+
+    Also makes one of a folder with the JSON files that FLARE's own script left.
+    """
+    from flarekit.cli.console import Console
+    from flarekit.profiler.limits import tolerances_of
+    from flarekit.profiler.opening import open_report
+
+    tolerances = None if preset is None else tolerances_of(_limits(preset))
+    content, folder = open_report(report_dir, tolerances)
+    folder.write(content)
+    _close(content, folder, Console())
+
+
+def _limits(preset: str | None) -> Limits:
+    from flarekit.profiler.limits import Limits
+    from flarekit.profiler.limits import preset as limits_of
+
+    return Limits() if preset is None else limits_of(preset)
+
+
+def _folder(root: Path, name: str) -> ReportFolder:
+    from flarekit.profiler.folder import ReportFolder
+
+    folder = ReportFolder(root, name)
+    folder.make()
+    return folder
+
+
+def _close(report: Report, folder: ReportFolder, console: Console) -> None:
+    """Draw, and say what it came to."""
+    from flarekit.profiler.folder import draw
+
+    draw(report, folder)
+    for case in report.cases:
+        official = case.official
+        console.say(
+            f"{case.name}: {official.time_s:.2f} s, GPU {_text(official.max_gpu_mib)} MiB, area "
+            f"{_text(official.gpu_area_mib_s)} MiB s, memory {_text(case.ram_mib)} MiB"
+        )
+    console.say(f"report: {folder.root / 'efficiency.html'}")
+
+
+def _text(reading: Reading, before: str = "") -> str:
+    if not isinstance(reading, float | int):
+        return "not supported"
+    return f"{before}{reading:.2f}" if reading < 1000 else f"{before}{reading:.0f}"
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (header, *rows)
+    ]

@@ -1,0 +1,1 @@
+"""What a run costs: the organisers' figures, and careful ones beside them."""

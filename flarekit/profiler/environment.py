@@ -1,0 +1,59 @@
+"""What a profile ran on, in words."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+import flarekit
+from flarekit.profiler.probes.nvml import NvmlProbe
+
+_REPORTED = ("psutil", "nvidia-ml-py", "numpy", "torch", "openvino")
+
+
+def environment(gpu: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return facts of the machine, the GPU and the programs.
+
+    Args:
+        gpu: index or UUID of the device that is watched.
+        extra: of what is run, put first.
+    """
+    probe = NvmlProbe(gpu, frozenset)
+    try:
+        gpu_facts = probe.facts()
+    finally:
+        probe.close()
+    facts = {
+        **(extra or {}),
+        **gpu_facts,
+        "cpu": _cpu_name(),
+        "cores": f"{_usable_cores()} usable of {os.cpu_count()}",
+        "ram_mib": f"{psutil.virtual_memory().total / 2**20:.0f}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "flarekit": flarekit.__version__,
+    }
+    for name in _REPORTED:
+        with suppress(PackageNotFoundError):
+            facts[name] = version(name)
+    return facts
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()

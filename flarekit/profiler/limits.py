@@ -1,0 +1,137 @@
+"""What a case may cost, and which cases keep to it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from flarekit.core.errors import UsageError
+from flarekit.profiler.readings import Reading, Unsupported
+from flarekit.profiler.records import ProfiledCase, Report, Tolerances
+
+State = Literal["kept", "broken", "not measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Upper limits of a case; None where there is none.
+
+    Attributes:
+        time_s: official wall time, above which it costs points.
+        cap_s: likewise, above which the run is ended.
+        gpu_mib: most memory in use on the device.
+        ram_mib: most memory of the container or the process tree.
+        required: names of those that must have been measured; of the others it is only said.
+        counting: see `Tolerances`.
+    """
+
+    time_s: float | None = 15.0
+    cap_s: float | None = None
+    gpu_mib: float | None = 4096.0
+    ram_mib: float | None = None
+    required: frozenset[str] = frozenset()
+    counting: Literal["sample", "maximum"] = "sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of one limit, or of the case itself.
+
+    Attributes:
+        case: its name in the report.
+        limit: `time`, `cap`, `gpu`, `ram`, or `run` for everything that is no figure.
+        text: in words.
+    """
+
+    case: str
+    limit: str
+    state: State
+    text: str
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets."""
+    return list(_presets())
+
+
+def preset(name: str) -> Limits:
+    """Return the limits of a challenge.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    presets = _presets()
+    if name not in presets:
+        near = get_close_matches(name, presets, n=1)
+        raise UsageError(
+            f"no preset {name!r}",
+            fix=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(presets)}",
+        )
+    entry = {key: value for key, value in presets[name].items() if key != "source"}
+    return Limits(**{"gpu_mib": None, "time_s": None, **entry})
+
+
+def tolerances_of(limits: Limits) -> Tolerances:
+    """Return what a report made under these limits is judged by; FLARE23's where there are none."""
+    usual = Tolerances()
+    return Tolerances(
+        time_s=usual.time_s if limits.time_s is None else limits.time_s,
+        gpu_mib=usual.gpu_mib if limits.gpu_mib is None else limits.gpu_mib,
+        counting=limits.counting,
+    )
+
+
+def judge(report: Report, limits: Limits) -> list[Verdict]:
+    """Return the verdicts on every case, in the report's order."""
+    return [verdict for case in report.cases for verdict in _verdicts(case, limits)]
+
+
+def is_broken(verdict: Verdict, limits: Limits) -> bool:
+    """Tell whether a verdict fails the check: broken, or not measured though it had to be."""
+    if verdict.state == "not measured":
+        return verdict.limit in limits.required
+    return verdict.state == "broken"
+
+
+def _verdicts(case: ProfiledCase, limits: Limits) -> Iterator[Verdict]:
+    for failure in case.failures:
+        yield Verdict(case=case.name, limit="run", state="broken", text=failure)
+    gpu = case.maximum("gpu_used_mib") if "gpu_used_mib" in case.measured else _official_gpu(case)
+    figures: list[tuple[str, str, Reading, float | None, str]] = [
+        ("cap", "time", case.official.time_s, limits.cap_s, "s"),
+        ("time", "time", case.official.time_s, limits.time_s, "s"),
+        ("gpu", "GPU memory", gpu, limits.gpu_mib, "MiB"),
+        ("ram", "memory", case.ram_mib, limits.ram_mib, "MiB"),
+    ]
+    for limit, what, value, most, unit in figures:
+        if most is not None:
+            yield _verdict(case.name, limit, what, value, most, unit)
+
+
+def _official_gpu(case: ProfiledCase) -> Reading:
+    return case.official.max_gpu_mib
+
+
+def _verdict(case: str, limit: str, what: str, value: Reading, most: float, unit: str) -> Verdict:
+    if isinstance(value, Unsupported):
+        text = f"{what} not measured: {value.not_supported}"
+        return Verdict(case=case, limit=limit, state="not measured", text=text)
+    state: State = "broken" if value > most else "kept"
+    kind = "hard limit" if limit == "cap" else "limit"
+    text = f"{what} {_number(value)} {unit}, {kind} {most:g} {unit}"
+    return Verdict(case=case, limit=limit, state=state, text=text)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
+
+
+@cache
+def _presets() -> dict[str, dict[str, Any]]:
+    text = files("flarekit.profiler").joinpath("presets.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)

@@ -1,0 +1,210 @@
+"""Runs watched one by one: any command, or the organisers' loop over a folder of scans."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flarekit.core.errors import InputError
+from flarekit.core.files import make_folder
+from flarekit.profiler import official
+from flarekit.profiler.figures import measure_all
+from flarekit.profiler.folder import ReportFolder, excess_of
+from flarekit.profiler.inside import Inside, read_inside
+from flarekit.profiler.records import ProfiledCase, Report, Tolerances
+from flarekit.profiler.sampler import INTERVAL_S
+from flarekit.profiler.watch import Ending, Target, Watched, watch
+from flarekit.profiler.work import (
+    Scan,
+    WorkFolders,
+    keep_mask,
+    leftover_failures,
+    leftovers_of,
+    mask_failures,
+    prepare,
+    remove,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions:
+    """How to watch.
+
+    Attributes:
+        gpu: index or UUID, as NVML counts.
+        timeout_s: after which a run is ended; None for never.
+        interval_s: between samples.
+    """
+
+    gpu: str = "0"
+    timeout_s: float | None = None
+    interval_s: float = INTERVAL_S
+
+
+MakeTarget = Callable[[WorkFolders, Path], Target]
+
+
+def profile_command(
+    target: Target,
+    folder: ReportFolder,
+    report: Report,
+    options: WatchOptions,
+    inside_file: Path | None = None,
+) -> Report:
+    """Watch one command and add it to a report.
+
+    Args:
+        target: the command.
+        folder: of the report.
+        report: gets one more case, called as the report.
+        options: how to watch.
+        inside_file: where `flarekit predict --report` writes; read if it is new.
+
+    Raises:
+        OutputError: the report could not be written.
+        UsageError: the command cannot be started.
+    """
+    before = _stamp(inside_file)
+    seen = watch(
+        target,
+        samples_file=folder.samples(report.name),
+        record_file=folder.record(report.name),
+        facts={"case_id": report.name},
+        gpu=options.gpu,
+        timeout_s=options.timeout_s,
+        interval_s=options.interval_s,
+    )
+    fresh = inside_file is not None and _stamp(inside_file) != before
+    inside = _read_inside(inside_file) if fresh else None
+    failures = tuple(_run_failures(seen.ending, options))
+    case = _case(report.name, report.name, seen, failures, inside, report.tolerances)
+    report = replace(report, cases=(*report.cases, case))
+    folder.write(report)
+    return report
+
+
+def profile_scans(
+    scans: list[Scan],
+    make_target: MakeTarget,
+    output_dir: Path,
+    folder: ReportFolder,
+    report: Report,
+    options: WatchOptions,
+    on_case: Callable[[ProfiledCase], None],
+) -> Report:
+    """Run the organisers' loop: every scan alone, in folders of its own.
+
+    Args:
+        scans: of `find_scans`.
+        make_target: what to run for a case, given its folders and a file for what it says.
+        output_dir: gets the masks.
+        folder: of the report.
+        report: gets one case for every scan, and is written after each.
+        options: how to watch.
+        on_case: told of every case.
+
+    Raises:
+        OutputError: the report or a mask could not be written.
+    """
+    make_folder(output_dir)
+    for scan in scans:
+        work = prepare(scan, folder.root / "work" / scan.name)
+        try:
+            target = make_target(work, folder.log(scan.name))
+            case = _profile_scan(scan, work, target, folder, report, options)
+            keep_mask(scan, work, output_dir)
+        finally:
+            remove(work)
+        report = replace(report, cases=(*report.cases, case))
+        folder.write(report)
+        on_case(case)
+    return report
+
+
+def _profile_scan(
+    scan: Scan,
+    work: WorkFolders,
+    target: Target,
+    folder: ReportFolder,
+    report: Report,
+    options: WatchOptions,
+) -> ProfiledCase:
+    seen = watch(
+        target,
+        samples_file=folder.samples(scan.name),
+        record_file=folder.record(scan.name),
+        facts={"case_id": scan.case_id, "shape_XYZ": scan.shape_XYZ},
+        gpu=options.gpu,
+        timeout_s=options.timeout_s,
+        interval_s=options.interval_s,
+    )
+    leftovers = leftovers_of(scan, work)
+    failures = (
+        *_run_failures(seen.ending, options),
+        *mask_failures(scan, work),
+        *leftover_failures(leftovers),
+    )
+    inside_file = work.inside / "efficiency.json"
+    inside = _read_inside(inside_file) if inside_file.is_file() else None
+    case = _case(scan.name, scan.case_id, seen, failures, inside, report.tolerances)
+    return replace(case, shape_XYZ=scan.shape_XYZ, leftovers=leftovers)
+
+
+def _case(
+    name: str,
+    case_id: str,
+    seen: Watched,
+    failures: tuple[str, ...],
+    inside: Inside | None,
+    tolerances: Tolerances,
+) -> ProfiledCase:
+    samples = list(seen.samples)
+    return ProfiledCase(
+        name=name,
+        case_id=case_id,
+        shape_XYZ=None,
+        began=seen.began,
+        wall_s=seen.wall_s,
+        exit_code=seen.ending.exit_code,
+        failures=failures,
+        leftovers=(),
+        official=official.figures_of(seen.record),
+        measured=measure_all(samples),
+        excess=excess_of(samples, seen.record, tolerances),
+        stages={} if inside is None else inside.stages(seen.wall_s, seen.ending.started_s),
+        inside=() if inside is None else inside.cases,
+        traits={} if inside is None else dict(inside.traits),
+        sampler=seen.quality,
+    )
+
+
+def _run_failures(ending: Ending, options: WatchOptions) -> list[str]:
+    said = "" if ending.last_line is None else f"; last line: {ending.last_line}"
+    if ending.exit_code is None:
+        return [f"still running after {options.timeout_s:g} s: ended{said}"]
+    if ending.out_of_memory:
+        return [f"killed for memory (exit code {ending.exit_code}): the limit was reached{said}"]
+    if ending.exit_code:
+        return [f"exit code {ending.exit_code}{said}"]
+    return []
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino
+
+
+def _read_inside(path: Path | None) -> Inside | None:
+    if path is None:
+        return None
+    try:
+        return read_inside(path)
+    except InputError as error:
+        _LOG.warning("%s", error)
+        return None

@@ -1,0 +1,275 @@
+"""The page: verdicts, curves, stages, others' results, environment."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+from flarekit.profiler.limits import Limits, Verdict, judge
+from flarekit.profiler.page.axes import number
+from flarekit.profiler.page.charts import stage_bars, time_against_slices
+from flarekit.profiler.page.markup import Markup, join, tag
+from flarekit.profiler.page.panels import panels
+from flarekit.profiler.readings import Reading, Sample, Unsupported
+from flarekit.profiler.records import ProfiledCase, Report
+from flarekit.profiler.reference import References, references
+
+_NO_FIGURE = "not supported"
+
+
+def page(report: Report, samples: Mapping[str, Sequence[Sample]]) -> str:
+    """Return the whole page; nothing in it points outside.
+
+    Args:
+        report: what was measured.
+        samples: case name -> its samples.
+    """
+    known = references()
+    limits = Limits(time_s=report.tolerances.time_s, gpu_mib=report.tolerances.gpu_mib)
+    verdicts = judge(report, limits)
+    body = tag(
+        "body",
+        _head(report, verdicts),
+        _section("Verdicts", _verdict_table(report, verdicts)),
+        _section("Memory over time", [_case(case, samples, report) for case in report.cases]),
+        _stages(report),
+        _slices(report, known),
+        _section("Others, on other hardware", _others(known)),
+        _section("Environment", _facts(report.environment)),
+        _section("How the figures arise", _explained(report)),
+        tag("script", Markup(_resource("script.js"))),
+    )
+    title = f"Efficiency of {report.name}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Markup(_resource("style.css"))),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _resource(name: str) -> str:
+    return files("flarekit.profiler.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _section(title: str, *content: Markup | list[Markup] | None) -> Markup:
+    return tag("section", tag("h2", title), *content)
+
+
+def _head(report: Report, verdicts: Sequence[Verdict]) -> Markup:
+    bad = {verdict.case for verdict in verdicts if verdict.state == "broken"}
+    total = len(report.cases)
+    machine = ", ".join(
+        f"{name} {report.environment[key]}"
+        for key, name in (("gpu", "GPU"), ("cpu", "CPU"))
+        if key in report.environment
+    )
+    times = [case.official.time_s for case in report.cases]
+    tiles = [
+        _tile(f"{total - len(bad)} of {total}", "cases within every limit"),
+        _tile(f"{len(report.failed)}", "cases failed"),
+        _tile(_most(times, "s"), "longest case (official time)"),
+        _tile(_most_of([_gpu(case) for case in report.cases], "MiB"), "most GPU memory"),
+        _tile(
+            _most_of([case.official.gpu_area_mib_s for case in report.cases], "MiB s"),
+            "largest GPU memory-time area",
+        ),
+        _tile(_most_of([case.ram_mib for case in report.cases], "MiB"), "most memory"),
+    ]
+    command = tag("p", tag("code", shlex.join(report.command))) if report.command else None
+    return tag(
+        "header",
+        tag("h1", f"Efficiency of {report.name}"),
+        tag("p", f"{report.created} · flarekit {report.flarekit} · {machine}", class_="soft"),
+        command,
+        [tag("p", note) for note in report.notes],
+        tag("ul", tiles, class_="tiles"),
+    )
+
+
+def _tile(value: str, label: str) -> Markup:
+    return tag("li", tag("b", value), tag("span", label), class_="tile")
+
+
+def _most(values: Sequence[float], unit: str) -> str:
+    return f"{number(max(values))} {unit}" if values else "none"
+
+
+def _most_of(readings: Sequence[Reading], unit: str) -> str:
+    values = [each for each in readings if not isinstance(each, Unsupported)]
+    return _most(values, unit) if values else _NO_FIGURE
+
+
+def _gpu(case: ProfiledCase) -> Reading:
+    return case.official.max_gpu_mib
+
+
+def _verdict_table(report: Report, verdicts: Sequence[Verdict]) -> Markup:
+    most = report.tolerances
+    counted = (
+        "GPU area above, by sample (MiB s)"
+        if most.counting == "sample"
+        else "GPU maximum above (MiB)"
+    )
+    titles = [
+        "case",
+        "slices",
+        "time (s)",
+        f"above {most.time_s:g} s",
+        "max GPU (MiB)",
+        "GPU area, sum x 0.1 (MiB s)",
+        "GPU area, trapezoid (MiB s)",
+        counted,
+        "memory (MiB)",
+        "host CPU max (%)",
+    ]
+    header = tag(
+        "tr", [tag("th", title) for title in titles], tag("th", "verdict", class_="verdict")
+    )
+    rows = [_verdict_row(case, report, verdicts) for case in report.cases]
+    return tag("div", tag("table", tag("thead", header), tag("tbody", rows)), class_="scroll")
+
+
+def _verdict_row(case: ProfiledCase, report: Report, verdicts: Sequence[Verdict]) -> Markup:
+    official, excess = case.official, case.excess
+    by_sample = report.tolerances.counting == "sample"
+    above = excess.gpu_area_mib_s if by_sample else excess.gpu_max_mib
+    measured = case.measured.get("gpu_used_mib")
+    trapezoid: Reading = (
+        Unsupported(not_supported="not measured")
+        if measured is None
+        else measured
+        if isinstance(measured, Unsupported)
+        else measured.area
+    )
+    cells = [
+        tag("td", case.name),
+        tag("td", "" if case.slices is None else str(case.slices)),
+        tag("td", f"{official.time_s:.2f}"),
+        _cell(excess.time_s, over=excess.time_s > 0),
+        _cell(official.max_gpu_mib),
+        _cell(official.gpu_area_mib_s),
+        _cell(trapezoid),
+        _cell(above, over=isinstance(above, float) and above > 0),
+        _cell(case.ram_mib),
+        _cell(official.max_cpu_percent),
+    ]
+    own = [verdict for verdict in verdicts if verdict.case == case.name]
+    return tag("tr", cells, tag("td", _verdict(own), class_="verdict"))
+
+
+def _verdict(verdicts: Sequence[Verdict]) -> list[Markup]:
+    broken = [verdict for verdict in verdicts if verdict.state == "broken"]
+    unknown = [verdict for verdict in verdicts if verdict.state == "not measured"]
+    lines = [tag("div", f"✗ {verdict.text}", class_="broken") for verdict in broken]
+    if not broken:
+        lines.append(tag("div", "✓ within the limits", class_="kept"))
+    return lines + [tag("div", f"? {verdict.text}", class_="unmeasured") for verdict in unknown]
+
+
+def _cell(reading: Reading, *, over: bool = False) -> Markup:
+    if isinstance(reading, Unsupported):
+        return tag("td", _NO_FIGURE, class_="unmeasured", title=reading.not_supported)
+    return tag("td", number(reading), class_="over" if over else None)
+
+
+def _case(case: ProfiledCase, samples: Mapping[str, Sequence[Sample]], report: Report) -> Markup:
+    size = "" if case.shape_XYZ is None else " · " + " x ".join(map(str, case.shape_XYZ))
+    return tag(
+        "article",
+        tag("h3", f"{case.name}{size} · {case.official.time_s:.2f} s"),
+        [tag("p", f"✗ {failure}", class_="broken") for failure in case.failures],
+        panels(case, samples[case.name], report.tolerances),
+        class_="case",
+    )
+
+
+def _stages(report: Report) -> Markup | None:
+    told = [case for case in report.cases if case.stages]
+    if not told:
+        return None
+    note = (
+        "Stages of one case may overlap (the network loads while the scan is read), so that their "
+        "sum may exceed the wall time."
+    )
+    traits = sorted({", ".join(case.traits.values()) for case in told if case.traits})
+    lines = [tag("p", line, class_="soft") for line in (*traits, note)]
+    return _section("Stages", lines, stage_bars(told))
+
+
+def _slices(report: Report, known: References) -> Markup | None:
+    sized = [case for case in report.cases if case.slices is not None]
+    if not sized:
+        return None
+    chart = time_against_slices(sized, known.cases, report.tolerances.time_s)
+    return _section("Time against slices", chart)
+
+
+def _others(known: References) -> list[Markup]:
+    cases = _table(
+        ["source", "hardware", "case", "size", "time (s)", "max GPU (MB)", "GPU area (MB s)"],
+        [
+            [
+                each.source,
+                f"{each.hardware} (other hardware)",
+                each.name,
+                " x ".join(map(str, each.shape_XYZ)),
+                f"{each.time_s:.2f}",
+                number(each.max_gpu_mib),
+                number(each.gpu_area_mib_s),
+            ]
+            for each in known.cases
+        ],
+    )
+    anchors = _table(
+        ["source", "hardware", "accuracy", "time per case", "GPU memory"],
+        [
+            [each.source, f"{each.hardware} (other hardware)", each.accuracy, each.time, each.gpu]
+            for each in known.anchors
+        ],
+    )
+    note = "Measured elsewhere by others: for orientation only, no verdict rests on them."
+    return [tag("p", note, class_="soft"), cases, anchors]
+
+
+def _facts(facts: Mapping[str, str]) -> Markup:
+    if not facts:
+        return tag("p", "not recorded", class_="soft")
+    rows = [
+        tag("tr", tag("td", name.replace("_", " ")), tag("td", value))
+        for name, value in facts.items()
+    ]
+    return tag("table", tag("tbody", rows), class_="words facts")
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    header = tag("thead", tag("tr", [tag("th", title) for title in titles]))
+    body = [tag("tr", [tag("td", cell) for cell in row]) for row in rows]
+    return tag("div", tag("table", header, tag("tbody", body), class_="words"), class_="scroll")
+
+
+def _explained(report: Report) -> list[Markup]:
+    lines = [
+        "Official: the time runs from before the start until FLARE's lists are copied and dumped; "
+        "areas are the sum of the samples times 0.1 s, whenever they were taken; GPU memory is "
+        "total - free of the device, the driver's share and other processes included; processor "
+        "and memory are the whole host's.",
+        "Careful: areas are integrated over the samples' own times (trapezoid); memory is that of "
+        "the container's control group as docker stats counts it, or of the process tree; the "
+        "clock stops when the run ends.",
+        "Not supported is said where a figure could not be read; it never counts as zero.",
+    ]
+    quality = [case.sampler for case in report.cases if case.sampler is not None]
+    if quality:
+        lines.append(
+            f"Sampling: every {quality[0].interval_s:g} s; mean interval "
+            f"{sum(each.mean_interval_s for each in quality) / len(quality):.4f} s, jitter at most "
+            f"{1000 * max(each.jitter_s for each in quality):.1f} ms, longest gap "
+            f"{max(each.longest_gap_s for each in quality):.3f} s, "
+            f"{sum(each.skipped for each in quality)} samples skipped; it took at most "
+            f"{max(each.core_percent for each in quality):.2f} % of one core."
+        )
+    return [tag("p", join(line)) for line in lines]

@@ -1,0 +1,137 @@
+"""The GPU, through nvidia-ml-py: memory and utilisation of one device, memory of our processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeVar
+
+import psutil
+
+from flarekit.profiler.readings import Reading, Unsupported
+
+_MIB = 2**20
+_Answer = TypeVar("_Answer")
+
+
+class NvmlProbe:
+    """Reads one device.
+
+    Args:
+        gpu: index as NVML counts (CUDA_VISIBLE_DEVICES has no say), or UUID.
+        pids: the processes of the watched tree, asked at every reading.
+        library: what answers like `pynvml`; that itself where None, imported at the first reading.
+    """
+
+    columns = ("gpu_used_mib", "gpu_tree_mib", "gpu_utilisation_percent")
+
+    def __init__(
+        self,
+        gpu: str,
+        pids: Callable[[], Collection[int]],
+        library: ModuleType | None = None,
+    ) -> None:
+        self._gpu = gpu
+        self._pids = pids
+        self._library: Any = library
+        self._handle: Any = None
+        self._absent: Unsupported | None = None
+
+    def read(self) -> dict[str, Reading]:
+        """Read total - free, the processes' share of it, and the utilisation."""
+        absent = self._open()
+        if absent is not None:
+            return dict.fromkeys(self.columns, absent)
+        return {
+            "gpu_used_mib": self._asked(self._used_mib),
+            "gpu_tree_mib": self._asked(self._tree_mib),
+            "gpu_utilisation_percent": self._asked(self._utilisation_percent),
+        }
+
+    def facts(self) -> dict[str, str]:
+        """Return name, UUID, total memory and driver of the device, or why there are none."""
+        absent = self._open()
+        if absent is not None:
+            return {"gpu": f"not supported: {absent.not_supported}"}
+        nvml, handle = self._library, self._handle
+        questions: dict[str, Callable[[], str]] = {
+            "gpu": lambda: nvml.nvmlDeviceGetName(handle),
+            "gpu_uuid": lambda: nvml.nvmlDeviceGetUUID(handle),
+            "gpu_memory_mib": lambda: f"{nvml.nvmlDeviceGetMemoryInfo(handle).total / _MIB:.0f}",
+            "driver": lambda: nvml.nvmlSystemGetDriverVersion(),
+            "driver_cuda": lambda: _version(nvml.nvmlSystemGetCudaDriverVersion_v2()),
+        }
+        answers = {name: self._asked(question) for name, question in questions.items()}
+        return {
+            name: f"not supported: {answer.not_supported}"
+            if isinstance(answer, Unsupported)
+            else answer
+            for name, answer in answers.items()
+        }
+
+    def close(self) -> None:
+        """End the session with the driver."""
+        if self._handle is not None:
+            self._asked(self._library.nvmlShutdown)
+            self._handle = None
+
+    def _open(self) -> Unsupported | None:
+        """Find the device at the first call; return why there is none."""
+        if self._handle is None and self._absent is None:
+            self._absent = self._find()
+        return self._absent
+
+    def _find(self) -> Unsupported | None:
+        if self._library is None:
+            try:
+                self._library = import_module("pynvml")
+            except ImportError:
+                return Unsupported(not_supported="nvidia-ml-py is not installed")
+        nvml = self._library
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError as error:
+            return Unsupported(not_supported=str(error))
+        try:
+            if self._gpu.isdecimal():
+                self._handle = nvml.nvmlDeviceGetHandleByIndex(int(self._gpu))
+            else:
+                self._handle = nvml.nvmlDeviceGetHandleByUUID(self._gpu.encode())
+        except nvml.NVMLError as error:
+            self._asked(nvml.nvmlShutdown)
+            return Unsupported(not_supported=f"GPU {self._gpu}: {error}")
+        return None
+
+    def _asked(self, question: Callable[[], _Answer]) -> _Answer | Unsupported:
+        """Return the library's answer, or what it has against answering."""
+        try:
+            return question()
+        except self._library.NVMLError as error:
+            return Unsupported(not_supported=str(error))
+
+    def _used_mib(self) -> Reading:
+        memory = self._library.nvmlDeviceGetMemoryInfo(self._handle)
+        return float((memory.total - memory.free) / _MIB)
+
+    def _utilisation_percent(self) -> Reading:
+        return float(self._library.nvmlDeviceGetUtilizationRates(self._handle).gpu)
+
+    def _tree_mib(self) -> Reading:
+        ours, total_mib = self._pids(), 0.0
+        for process in self._library.nvmlDeviceGetComputeRunningProcesses(self._handle):
+            if process.pid in ours:
+                if process.usedGpuMemory is None:
+                    return Unsupported(not_supported="the driver does not tell memory by process")
+                total_mib += process.usedGpuMemory / _MIB
+            elif not psutil.pid_exists(process.pid):
+                return Unsupported(
+                    not_supported=f"the driver names process {process.pid}, which is not in this "
+                    "PID namespace: run the profiler outside the container"
+                )
+        return total_mib
+
+
+def _version(number: int) -> str:
+    """Return 12.4 for 12040."""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,124 @@
+"""One run under watch, timed as the organisers time it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from flarekit.core.files import write_atomically
+from flarekit.profiler import official
+from flarekit.profiler.readings import Probe, Sample
+from flarekit.profiler.sampler import INTERVAL_S, Sampler, SamplerQuality
+from flarekit.profiler.stream import SampleFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        exit_code: 128 + N where signal N ended it; None where its time was up.
+        last_line: the last thing it said, where that was kept.
+        out_of_memory: the kernel killed it for its memory limit.
+        started_s: from `run` being called to the start of its first process; None if unknown.
+    """
+
+    exit_code: int | None
+    last_line: str | None = None
+    out_of_memory: bool = False
+    started_s: float | None = None
+
+
+class Target(Protocol):
+    """Something to run and watch."""
+
+    def probes(self, gpu: str) -> list[Probe]:
+        """Return what watches it."""
+        ...
+
+    def run(self, timeout_s: float | None) -> Ending:
+        """Run it to its end, or end it when its time is up."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What was seen of a run.
+
+    Attributes:
+        began: ISO 8601.
+        wall_s: until it ended.
+        samples: before, during and just after it.
+        record: FLARE's, its time included.
+    """
+
+    began: str
+    wall_s: float
+    ending: Ending
+    samples: Sequence[Sample]
+    record: official.OfficialRecord
+    quality: SamplerQuality
+
+
+def watch(
+    target: Target,
+    *,
+    samples_file: Path,
+    record_file: Path,
+    facts: dict[str, Any],
+    gpu: str = "0",
+    timeout_s: float | None = None,
+    interval_s: float = INTERVAL_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Watched:
+    """Run a target and sample beside it.
+
+    FLARE's time goes from before the run until its lists are copied and dumped; its JSON is then
+    written once more with that time in it. The careful wall time ends with the run.
+
+    Args:
+        target: what to run.
+        samples_file: gets the samples as they come.
+        record_file: gets FLARE's JSON.
+        facts: for the first line of the samples.
+        gpu: index or UUID of the device.
+        timeout_s: after which it is ended; None for never.
+        interval_s: between samples.
+        clock: monotonic, in seconds.
+
+    Raises:
+        OutputError: a file could not be written.
+    """
+    began = datetime.now(UTC).isoformat(timespec="milliseconds")
+    stream = SampleFile(samples_file, {"began": began, "interval_s": interval_s, **facts})
+    try:
+        sampler = Sampler(target.probes(gpu), stream.write, interval_s=interval_s, clock=clock)
+        with sampler:
+            start = clock()
+            sampler.start_clock()
+            ending = target.run(timeout_s)
+            wall_s = clock() - start
+            record = official.record_of(sampler.samples, None)
+            write_atomically(record_file, record.content())
+            time_s = clock() - start
+        record = official.OfficialRecord(
+            gpu_memory=record.gpu_memory,
+            cpu_list=record.cpu_list,
+            ram_list=record.ram_list,
+            time=time_s,
+        )
+        write_atomically(record_file, record.content())
+    finally:
+        stream.close()
+    return Watched(
+        began=began,
+        wall_s=wall_s,
+        ending=ending,
+        samples=sampler.samples,
+        record=record,
+        quality=sampler.quality(),
+    )

@@ -1,0 +1,186 @@
+"""What a run gets to see of one case, and what it left there."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from flarekit.core.errors import InputError, OutputError, UnreadableVolumeError
+from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.nifti import read_geometry, read_nifti
+
+_LOG = logging.getLogger(__name__)
+_SUFFIX = ".nii.gz"
+_CHANNEL = "_0000"
+_NAMED = 8  # leftovers that a failure names; the report lists all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """One file of the input folder.
+
+    Attributes:
+        path: `X_0000.nii.gz`.
+        name: of the official JSON, `X_0000`.
+        case_id: of the mask, `X`.
+        shape_XYZ: None where its header cannot be read.
+    """
+
+    path: Path
+    name: str
+    case_id: str
+    shape_XYZ: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkFolders:
+    """What a run sees of one case; made anew for each.
+
+    Attributes:
+        inputs: holds a copy of the scan and nothing else.
+        outputs: empty, anyone may write.
+        inside: for stage times; empty.
+    """
+
+    inputs: Path
+    outputs: Path
+    inside: Path
+
+    def volumes(self, *, stages: bool) -> dict[Path, str]:
+        """Return the organisers' mounts: folder here -> folder in the container.
+
+        Args:
+            stages: with a folder for stage times, which is ours.
+        """
+        theirs = {self.inputs: "/workspace/inputs", self.outputs: "/workspace/outputs"}
+        mounts = theirs | {self.inside: "/workspace/inside"} if stages else theirs
+        return {here.resolve(): there for here, there in mounts.items()}
+
+
+def find_scans(input_dir: Path) -> list[Scan]:
+    """Return the scans of a folder, as the organisers list them.
+
+    Raises:
+        InputError: no such folder, or none in it.
+    """
+    if not input_dir.is_dir():
+        raise InputError(f"{input_dir}: no such folder", fix="check --input")
+    paths = sorted(path for path in input_dir.iterdir() if path.name.endswith(_SUFFIX))
+    if not paths:
+        raise InputError(f"{input_dir}: no *{_SUFFIX} in it", fix="check --input")
+    return [_scan(path) for path in paths]
+
+
+def _scan(path: Path) -> Scan:
+    name = path.name.removesuffix(_SUFFIX)
+    try:
+        z, y, x = read_geometry(path).shape_ZYX
+    except InputError as error:
+        _LOG.warning("%s: size unknown: %s", path, error.message)
+        shape = None
+    else:
+        shape = (x, y, z)
+    case_id = name.removesuffix(_CHANNEL)
+    return Scan(path=path, name=name, case_id=case_id, shape_XYZ=shape)
+
+
+def prepare(scan: Scan, root: Path) -> WorkFolders:
+    """Make the folders of a case with a copy of its scan; what a crash left there goes.
+
+    Raises:
+        OutputError: they cannot be made, or what is there cannot be removed.
+    """
+    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        raise OutputError(
+            f"{root}: an earlier profile's container left files that cannot be removed",
+            fix="remove the folder as root, or name another report folder",
+        )
+    work = WorkFolders(inputs=root / "inputs", outputs=root / "outputs", inside=root / "inside")
+    for path in (work.inputs, work.outputs, work.inside):
+        make_folder(path)
+    for path in (work.outputs, work.inside):
+        path.chmod(0o777)  # the container may run as anyone
+    shutil.copy2(scan.path, work.inputs)
+    return work
+
+
+def leftovers_of(scan: Scan, work: WorkFolders) -> tuple[str, ...]:
+    """Return what is there besides the scan, as it was, and its mask."""
+    copy = work.inputs / scan.path.name
+    found = [
+        path.relative_to(work.inputs.parent)
+        for root, own in ((work.inputs, copy), (work.outputs, work.outputs / _mask_name(scan)))
+        for path in sorted(root.rglob("*"))
+        if path != own and not path.is_dir()
+    ]
+    found += [
+        path.relative_to(work.inputs.parent)
+        for root in (work.inputs, work.outputs)
+        for path in sorted(root.rglob("*"))
+        if path.is_dir() and not any(path.iterdir())
+    ]
+    return tuple(map(str, found))
+
+
+def leftover_failures(leftovers: tuple[str, ...]) -> list[str]:
+    """Return what is wrong about them: the first few by name."""
+    failures = []
+    inputs = [name for name in leftovers if name.startswith("inputs")]
+    outputs = [name for name in leftovers if not name.startswith("inputs")]
+    if inputs:
+        failures.append(f"left in the inputs folder: {_listed(inputs)}")
+    if outputs:
+        failures.append(f"left in the outputs folder besides the mask: {_listed(outputs)}")
+    return failures
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def mask_failures(scan: Scan, work: WorkFolders) -> list[str]:
+    """Return what is wrong about the mask, and about the scan, which must be as it was."""
+    failures = []
+    copy, mask = work.inputs / scan.path.name, work.outputs / _mask_name(scan)
+    if not copy.is_file():
+        failures.append(f"inputs/{scan.path.name} was removed")
+    elif copy.read_bytes() != scan.path.read_bytes():
+        failures.append(f"inputs/{scan.path.name} was changed")
+    if not mask.is_file():
+        return [*failures, f"no mask: outputs/{mask.name} is missing"]
+    try:
+        z, y, x = read_nifti(mask).geometry.shape_ZYX
+    except UnreadableVolumeError as error:
+        return [*failures, f"the mask outputs/{mask.name} cannot be read: {error.fault}"]
+    if scan.shape_XYZ is not None and (x, y, z) != scan.shape_XYZ:
+        failures.append(f"the mask is {(x, y, z)} voxels, the scan {scan.shape_XYZ}")
+    return failures
+
+
+def _mask_name(scan: Scan) -> str:
+    return f"{scan.case_id}{_SUFFIX}"
+
+
+def keep_mask(scan: Scan, work: WorkFolders, output_dir: Path) -> None:
+    """Copy the mask to where all of them go.
+
+    Raises:
+        OutputError: it cannot be copied.
+    """
+    mask = work.outputs / _mask_name(scan)
+    if mask.is_file():
+        write_atomically(output_dir / mask.name, mask.read_bytes())
+
+
+def remove(work: WorkFolders) -> None:
+    """Remove the folders of a case; say so where that is not allowed."""
+    root = work.inputs.parent
+    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        _LOG.warning("%s cannot be removed: the container left files of another user", root)
+    elif not any(root.parent.iterdir()):
+        root.parent.rmdir()

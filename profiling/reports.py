@@ -1,0 +1,111 @@
+"""Make the efficiency reports of our own predictors again.
+
+    python profiling/reports.py [PREDICTOR...] [--scans FOLDER] [--phantoms 1 2 3] [--image TAG]
+
+Every predictor that reads FLARE's layout (all of them by default) runs over FOLDER's *_0000.nii.gz,
+or over phantoms, one case and one process at a time, as the organisers do; with --image in a
+container of that image, else on the bare machine. The reports go to reports/PREDICTOR/ beside this
+file, or reports/PREDICTOR_container/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flarekit.core.spec import PredictorFolder
+from flarekit.phantom import save_phantom
+from flarekit.pipeline.predictors import find_predictor, predictor_folders
+from flarekit.profiler.command import CommandTarget
+from flarekit.profiler.environment import environment
+from flarekit.profiler.folder import ReportFolder, draw, new_report
+from flarekit.profiler.loop import WatchOptions, profile_scans
+from flarekit.profiler.records import ProfiledCase, Tolerances
+from flarekit.profiler.work import WorkFolders, find_scans
+
+HERE = Path(__file__).parent
+PROGRAM = str(Path(sys.executable).parent / "flarekit")
+
+
+def predict_line(predictor: PredictorFolder, work: WorkFolders) -> list[str]:
+    inputs, outputs, inside = map(str, (work.inputs, work.outputs, work.inside))
+    folders = ["--input", inputs, "--output", outputs, "--report", inside]
+    return [PROGRAM, "predict", "--predictor", str(predictor.folder), *folders]
+
+
+def report_on_machine(predictor: PredictorFolder, scans: Path, masks: Path, gpu: str) -> bool:
+    name = predictor.spec.name
+    folder = ReportFolder(HERE / "reports" / name, name)
+    folder.make()
+    line = ("flarekit", "predict", "--predictor", name)
+    report = new_report(name, "command", line, Tolerances(), environment(gpu))
+
+    def make(work: WorkFolders, log: Path) -> CommandTarget:
+        return CommandTarget(predict_line(predictor, work), log)
+
+    def say(case: ProfiledCase) -> None:
+        print(f"{name}, {case.name}: {case.official.time_s:.2f} s {'; '.join(case.failures)}")
+
+    options = WatchOptions(gpu=gpu, timeout_s=1800)
+    report = profile_scans(find_scans(scans), make, masks, folder, report, options, say)
+    draw(report, folder)
+    print(folder.root / "efficiency.html")
+    return not report.failed
+
+
+def report_in_container(image: str, name: str, scans: Path, masks: Path) -> bool:
+    folder = HERE / "reports" / f"{name}_container"
+    line = [PROGRAM, "profile", "docker", image, "--stages", "--input", str(scans)]
+    done = subprocess.run([*line, "--output", str(masks), "--report", str(folder)], check=False)
+    return done.returncode == 0
+
+
+def predictors_of(names: list[str]) -> list[PredictorFolder]:
+    chosen = names or [path.name for path in predictor_folders()]
+    found = [find_predictor(name) for name in chosen]
+    for predictor in found:
+        if predictor.spec.convention != "flare":
+            print(f"{predictor.spec.name}: left out, it reads {predictor.spec.convention}'s layout")
+    return [predictor for predictor in found if predictor.spec.convention == "flare"]
+
+
+@contextmanager
+def phantoms(seeds: list[int]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in seeds:
+            scan = Path(scratch) / f"phantom_{seed}_0000.nii.gz"
+            save_phantom(seed, scan=scan, labels=Path(scratch) / "truth")
+            (Path(scratch) / "truth").unlink()
+        yield Path(scratch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("predictors", nargs="*")
+    parser.add_argument("--scans", type=Path)
+    parser.add_argument("--phantoms", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--image")
+    parser.add_argument("--gpu", default="0")
+    arguments = parser.parse_args()
+    whole = True
+    with phantoms([] if arguments.scans else arguments.phantoms) as made:
+        scans = arguments.scans or made
+        for predictor in predictors_of(arguments.predictors):
+            with tempfile.TemporaryDirectory() as masks:
+                if arguments.image is not None:
+                    name = predictor.spec.name
+                    whole &= report_in_container(arguments.image, name, scans, Path(masks))
+                else:
+                    whole &= report_on_machine(predictor, scans, Path(masks), arguments.gpu)
+    raise SystemExit(0 if whole else 1)
+
+
+if __name__ == "__main__":
+    main()

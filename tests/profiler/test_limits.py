@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flarekit.core.errors import UsageError
+from flarekit.profiler.limits import (
+    Limits,
+    is_broken,
+    judge,
+    preset,
+    preset_names,
+    tolerances_of,
+)
+from flarekit.profiler.readings import Unsupported
+from tests.profiler.made import made_case, made_report
+
+GONE = Unsupported(not_supported="no driver")
+
+
+def broken(report, limits):
+    return [verdict.text for verdict in judge(report, limits) if is_broken(verdict, limits)]
+
+
+def test_a_case_within_every_limit_breaks_none():
+    assert broken(made_report(made_case()), Limits(ram_mib=1000)) == []
+
+
+def test_every_limit_that_a_case_breaks_is_named_with_its_figure():
+    case = made_case(time_s=62.5, gpu=(100.0, 4700.0), failures=("exit code 3",))
+    report = made_report(case, made_case("b_0000"))
+    limits = Limits(time_s=15, cap_s=60, gpu_mib=4096, ram_mib=505)
+    verdicts = [verdict for verdict in judge(report, limits) if is_broken(verdict, limits)]
+    assert {verdict.case for verdict in verdicts} == {"a_0000", "b_0000"}
+    assert [verdict.text for verdict in verdicts if verdict.case == "a_0000"] == [
+        "exit code 3",
+        "time 62.50 s, hard limit 60 s",
+        "time 62.50 s, limit 15 s",
+        "GPU memory 4700 MiB, limit 4096 MiB",
+        "memory 510.00 MiB, limit 505 MiB",
+    ]
+
+
+def test_exactly_the_limit_is_within_it():
+    assert broken(made_report(made_case(time_s=15.0, gpu=(4096.0,))), Limits()) == []
+
+
+def test_what_was_not_measured_breaks_only_a_limit_that_was_asked_for():
+    report = made_report(made_case(gpu=(GONE, GONE)))
+    assert broken(report, Limits()) == []
+    asked = replace(Limits(), required=frozenset({"gpu"}))
+    assert broken(report, asked) == ["GPU memory not measured: no driver"]
+
+
+def test_the_container_s_memory_counts_where_there_is_one():
+    case = made_case()
+    container = replace(case.measured["tree_rss_mib"], maximum=2000.0)
+    both = replace(case, measured={**case.measured, "cgroup_working_mib": container})
+    assert (case.ram_mib, both.ram_mib) == (520.0, 2000.0)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_complete(name):
+    limits = preset(name)
+    assert limits.time_s is not None
+    assert limits.gpu_mib is not None
+    assert limits.ram_mib is not None
+    assert tolerances_of(limits).gpu_mib == limits.gpu_mib
+
+
+def test_the_presets_are_those_of_the_challenges():
+    assert preset_names() == ["flare22", "flare23", "flare24", "flare26", "autopet3", "uls23"]
+    assert preset("flare22").gpu_mib == 2048
+    assert (preset("flare23").time_s, preset("flare23").gpu_mib) == (15, 4096)
+    assert preset("flare26").cap_s == 60
+
+
+def test_a_near_miss_gets_a_hint():
+    with pytest.raises(UsageError) as error:
+        preset("flare32")
+    assert "did you mean" in error.value.fix

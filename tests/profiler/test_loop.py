@@ -1,0 +1,166 @@
+"""The organisers' loop, with a script in place of a container."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from flarekit.core.errors import InputError, UsageError
+from flarekit.profiler.command import CommandTarget
+from flarekit.profiler.folder import ReportFolder
+from flarekit.profiler.loop import WatchOptions, profile_scans
+from flarekit.profiler.opening import open_report
+from flarekit.profiler.work import find_scans
+from tests.profiler.made import made_report
+
+SEGMENT = """
+import gzip, os, pathlib, struct, subprocess, sys
+inputs, outputs, inside = map(pathlib.Path, sys.argv[1:])
+[scan] = inputs.iterdir()
+case = scan.name.removesuffix("_0000.nii.gz")
+mode = case.split(".")[0]
+if mode == "hang":
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"])
+if mode == "crash":
+    print("first line"); print("the reason", file=sys.stderr); print(); sys.exit(3)
+if mode == "signal":
+    os.kill(os.getpid(), 9)
+if mode == "removed":
+    scan.unlink()
+if mode == "changed":
+    scan.chmod(0o644); scan.write_bytes(b"other")
+if mode == "leftovers":
+    (inputs / "nnUNet_raw" / "deep").mkdir(parents=True)
+    (inputs / "nnUNet_raw" / "deep" / "x.npy").write_text("x")
+    (outputs / "plans.json").write_text("{}")
+shape = (4, 5, 6) if mode != "shape" else (4, 5, 7)
+if mode == "broken":
+    (outputs / f"{case}.nii.gz").write_bytes(b"")
+elif mode != "missing":
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *shape, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, 2, 8)
+    struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 1, 1, 1, 1)
+    struct.pack_into("<f", header, 108, 352)
+    header[344:348] = b"n+1\\0"
+    voxels = bytes(shape[0] * shape[1] * shape[2])
+    (outputs / f"{case}.nii.gz").write_bytes(gzip.compress(bytes(header) + voxels))
+if mode == "good":
+    (inside / "efficiency.json").write_text(
+        '{"seconds": {"load": 0.1}, "wall_s": 0.2, "engine": "toy", '
+        '"cases": [{"case_id": "good", "seconds": {"tiles": 0.05}, "wall_s": 0.2}]}'
+    )
+"""
+
+
+@pytest.fixture
+def loop(tmp_path, write_scan):
+    """Return a function: names of cases -> the report of a loop over them."""
+
+    def run(*names, timeout_s=30.0):
+        inputs = tmp_path / "scans"
+        inputs.mkdir()
+        for name in names:
+            write_scan(inputs / f"{name}_0000.nii.gz", np.zeros((6, 5, 4)))
+        script = tmp_path / "segment.py"
+        script.write_text(SEGMENT)
+        folder = ReportFolder(tmp_path / "report", "team")
+        folder.make()
+        seen = []
+        report = profile_scans(
+            find_scans(inputs),
+            lambda work, log: CommandTarget(
+                [sys.executable, script, work.inputs, work.outputs, work.inside], log
+            ),
+            tmp_path / "masks",
+            folder,
+            made_report(),
+            WatchOptions(timeout_s=timeout_s, interval_s=0.05),
+            seen.append,
+        )
+        assert tuple(seen) == report.cases
+        return report
+
+    return run
+
+
+def test_a_good_case_leaves_its_mask_and_all_of_the_report_and_no_work_folder(loop, tmp_path):
+    report = loop("good")
+    [case] = report.cases
+    assert (case.name, case.case_id, case.shape_XYZ) == ("good_0000", "good", (4, 5, 6))
+    assert (case.failures, case.leftovers, case.exit_code) == ((), (), 0)
+    assert case.stages.keys() == {"start", "load", "tiles", "exit"}
+    assert case.traits == {"engine": "toy"}
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "curves",
+        "efficiency.json",
+        "logs",
+        "samples",
+        "team",
+        "team_Efficiency.csv",
+    ]
+    record = json.loads((tmp_path / "report" / "team" / "good_0000.json").read_text())
+    assert list(record) == ["gpu_memory", "cpu_list", "RAM_list", "time"]
+    assert record["time"] >= case.wall_s
+
+
+def test_every_broken_rule_is_named_and_the_other_cases_go_on(loop, tmp_path):
+    names = ("broken", "changed", "crash", "good", "leftovers", "missing", "removed", "shape")
+    report = loop(*names, "signal")
+    failures = {case.case_id: case.failures for case in report.cases}
+    assert failures["broken"] == (
+        "the mask outputs/broken.nii.gz cannot be read: is empty (0 bytes)",
+    )
+    assert failures["changed"] == ("inputs/changed_0000.nii.gz was changed",)
+    assert failures["crash"] == (
+        "exit code 3; last line: the reason",
+        "no mask: outputs/crash.nii.gz is missing",
+    )
+    assert failures["good"] == ()
+    assert failures["leftovers"] == (
+        "left in the inputs folder: inputs/nnUNet_raw/deep/x.npy",
+        "left in the outputs folder besides the mask: outputs/plans.json",
+    )
+    assert failures["missing"] == ("no mask: outputs/missing.nii.gz is missing",)
+    assert failures["removed"] == ("inputs/removed_0000.nii.gz was removed",)
+    assert failures["shape"] == ("the mask is (4, 5, 7) voxels, the scan (4, 5, 6)",)
+    assert failures["signal"][0] == "exit code 137"
+    found, _ = open_report(tmp_path / "report")
+    assert found == report
+
+
+def test_a_run_that_hangs_is_ended_with_all_its_children(loop):
+    [case] = loop("hang", timeout_s=0.6).cases
+    assert case.failures[0] == "still running after 0.6 s: ended"
+    assert case.exit_code is None
+    assert 0.6 <= case.wall_s < 8.0
+
+
+def test_odd_names_keep_to_flare_s(loop, tmp_path):
+    report = loop("good.with dots", "good_0000_x")
+    assert [case.case_id for case in report.cases] == ["good.with dots", "good_0000_x"]
+    assert not any("no mask" in failure for case in report.cases for failure in case.failures)
+    rows = (tmp_path / "report" / "team_Efficiency.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["good.nii.gz", "good_0000_x_0000.nii.gz"]
+
+
+def test_a_scan_whose_header_cannot_be_read_is_run_all_the_same(tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "good_0000.nii.gz").write_bytes(b"no scan")
+    [scan] = find_scans(tmp_path / "scans")
+    assert (scan.case_id, scan.shape_XYZ) == ("good", None)
+
+
+def test_a_folder_without_scans_is_named(tmp_path):
+    with pytest.raises(InputError, match="no \\*.nii.gz"):
+        find_scans(tmp_path)
+
+
+def test_a_command_that_is_not_there_is_named():
+    with pytest.raises(UsageError, match="no_such_program: cannot be started"):
+        CommandTarget(["no_such_program"]).run(None)

@@ -1,0 +1,224 @@
+"""The page: what it says, that it needs no network, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flarekit.profiler.page.axes import number, ticks
+from flarekit.profiler.page.html import page
+from flarekit.profiler.page.markup import Markup, join, tag
+from flarekit.profiler.pictures import write_picture
+from flarekit.profiler.readings import Unsupported
+from flarekit.profiler.records import Tolerances
+from tests.profiler.made import made_case, made_report, made_samples
+
+GONE = Unsupported(not_supported="NVML <not> found")
+STAGES = {"start": 0.2, "load": 2.0, "read": 0.5, "tiles": 3.0, "write": 0.1, "exit": 0.1}
+SLOW = [1000.0] * 40 + [3000.0] * 80 + [4700.0] * 40
+
+
+def drawn(*cases, gpu=(1000.0, 3000.0, 1000.0)):
+    report = made_report(*cases)
+    return page(report, {case.name: made_samples(gpu) for case in cases})
+
+
+class Elements(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found, self.words = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, name, attributes):
+        self.found.append((name, dict(attributes)))
+        if name not in ("meta",):
+            self.open.append(name)
+
+    def handle_startendtag(self, name, attributes):
+        self.found.append((name, dict(attributes)))
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_every_element_is_closed_and_nothing_points_outside():
+    text = drawn(made_case(stages=STAGES))
+    elements = Elements(text)
+    assert elements.open == []
+    for name, attributes in elements.found:
+        assert not {"src", "href", "srcset", "action"} & attributes.keys(), name
+        assert name not in ("link", "iframe", "img", "object")
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|fetch\(|XMLHttp|WebSocket", text)
+
+
+def test_curves_areas_and_the_tolerance_are_drawn():
+    elements = Elements(drawn(made_case(gpu=SLOW), gpu=SLOW))
+    classes = [attributes.get("class", "") for _, attributes in elements.found]
+    assert classes.count("area gpu") == 1
+    assert classes.count("line gpu") == 1
+    assert classes.count("line ram") == 1
+    assert "tolerance" in classes
+    assert "tolerance 4,096 MiB" in elements.words
+
+
+def test_verdicts_are_said_in_words():
+    failed = made_case("c_0000", failures=("exit code 3; last line: <b>",))
+    text = drawn(made_case(), made_case("b_0000", time_s=20.0), failed)
+    words = Elements(text).words
+    assert words.count("✓ within the limits") == 1
+    assert "✗ time 20.00 s, limit 15 s" in words
+    assert words.count("✗ exit code 3; last line: <b>") == 2
+    assert "1 of 3" in words
+    assert "<b>&" not in text
+
+
+def test_a_missing_gpu_is_said_and_never_drawn_as_zero():
+    text = drawn(made_case(gpu=(GONE, GONE)), gpu=(GONE, GONE))
+    elements = Elements(text)
+    assert "GPU memory: not supported: NVML <not> found" in elements.words
+    assert elements.words.count("not supported") >= 5
+    assert "area gpu" not in [attributes.get("class") for _, attributes in elements.found]
+
+
+def test_stages_slices_references_and_environment_are_there():
+    words = Elements(drawn(made_case(stages=STAGES, traits={"engine": "openvino"}))).words
+    for expected in ("Stages", "tiles: 3.000 s", "openvino", "Time against slices", "a CPU"):
+        assert expected in words
+    assert "a_0000: 9.00 s, 41 slices" in words
+    assert sum("other hardware" in word for word in words) >= 18
+
+
+def test_a_report_without_stages_or_scans_has_no_such_chart():
+    words = Elements(drawn(made_case(shape_XYZ=None))).words
+    assert "Stages" not in words
+    assert "Time against slices" not in words
+
+
+def test_a_report_of_nothing_is_a_page():
+    assert "0 of 0" in Elements(drawn()).words
+
+
+def test_text_is_escaped_once():
+    assert tag("p", "a < b", tag("i", "&"), title='"x"') == (
+        '<p title="&quot;x&quot;">a &lt; b<i>&amp;</i></p>'
+    )
+    assert join([Markup("<br/>"), None, ["x"]]) == "<br/>x"
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(10, [0, 2, 4, 6, 8, 10]), (0, [0]), (1.3, [0, 0.5, 1.0])]
+)
+def test_ticks_are_round(most, expected):
+    assert ticks(most) == pytest.approx(expected)
+
+
+def test_numbers_are_written_as_one_writes_them():
+    assert [number(v) for v in (0, 2.5, 12.345, 4096, 405109.4)] == [
+        "0",
+        "2.5",
+        "12.3",
+        "4,096",
+        "405,109",
+    ]
+
+
+def test_the_picture_is_a_png(tmp_path):
+    write_picture(tmp_path / "a.png", made_case(), made_samples([1.0, GONE, 2.0]), Tolerances())
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def browser():
+    """Return a function: page -> what is in it after scripts ran, and a picture of it."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+
+    def look(path: Path, *extra: str) -> bytes:
+        command = [
+            *(program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            # every name resolves to nothing: what needs the network is missing
+            *("--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1320,2400"),
+            f"--user-data-dir={path.parent / 'profile'}",
+        ]
+        done = subprocess.run(
+            [*command, *extra, path.as_uri()], capture_output=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return look
+
+
+@pytest.mark.slow
+def test_a_browser_without_network_shows_curves_and_verdicts(tmp_path, browser):
+    case = made_case(gpu=SLOW, time_s=16.0, stages=STAGES)
+    text = page(made_report(case), {case.name: made_samples(SLOW)})
+    # asks the browser itself where things are, and what the pointer reads
+    probe = """
+    <script>
+    const seen = {};
+    for (const [name, what] of Object.entries({
+      area: "polygon.area.gpu", line: "polyline.line.gpu", tolerance: "line.tolerance",
+      verdict: "td.verdict .broken", stage: "rect.stage-tiles", other: "circle.other"})) {
+      const box = document.querySelector(what).getBoundingClientRect();
+      seen[name] = [box.width, box.height, getComputedStyle(document.querySelector(what)).display];
+    }
+    const svg = document.querySelector("svg.curves"), box = svg.getBoundingClientRect();
+    svg.dispatchEvent(new PointerEvent("pointermove",
+      {clientX: box.left + box.width / 2, clientY: box.top + 10}));
+    seen.readout = svg.parentElement.querySelector(".readout").textContent;
+    seen.requests = performance.getEntriesByType("resource").length;
+    document.title = JSON.stringify(seen);
+    </script></body>"""
+    path = tmp_path / "page.html"
+    path.write_text(text.replace("</body>", probe), encoding="utf-8")
+    found = browser(path, "--dump-dom").decode()
+    seen = json.loads(unescape(re.search("<title>(.*?)</title>", found)[1]))
+    assert seen["requests"] == 0
+    for name in ("area", "line", "verdict", "stage", "other"):
+        width, height, display = seen[name]
+        assert width > 2, name
+        assert height > 2, name
+        assert display != "none"
+    assert seen["tolerance"][0] > 100
+    assert re.match(r"7\.\d s · device, total - free \(official\): 3,000 MiB", seen["readout"])
+
+
+@pytest.mark.slow
+def test_a_browser_paints_the_curves(tmp_path, browser):
+    from matplotlib import image
+
+    case = made_case(gpu=SLOW, time_s=16.0)
+    path = tmp_path / "page.html"
+    text = page(made_report(case), {case.name: made_samples(SLOW)})
+    path.write_text(text, encoding="utf-8")
+    browser(path, f"--screenshot={tmp_path / 'page.png'}")
+    pixels = (image.imread(tmp_path / "page.png")[..., :3] * 255).round().astype(int)
+    for name, colour in (("GPU line", (0x2A, 0x78, 0xD6)), ("memory line", (0x13, 0x8A, 0x63))):
+        assert (abs(pixels - colour).max(axis=-1) <= 3).sum() > 200, name
+
+
+@pytest.mark.slow
+def test_printed_it_keeps_its_colours_and_breaks_no_chart(tmp_path, browser):
+    case = made_case(gpu=SLOW, time_s=16.0, stages=STAGES)
+    cases = [replace(case, name=f"{letter}_0000") for letter in "abcdef"]
+    path = tmp_path / "page.html"
+    text = page(made_report(*cases), {each.name: made_samples(SLOW) for each in cases})
+    path.write_text(text, encoding="utf-8")
+    browser(path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    content = (tmp_path / "page.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 9

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of
+from flarekit.profiler.probes.cuda import CudaProbe
+from flarekit.profiler.probes.host import HostProbe
+from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
+from flarekit.profiler.readings import Unsupported
+
+MIB = 2**20
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content)
+
+
+@pytest.fixture
+def proc(tmp_path):
+    """Return a function that records what the kernel says of process 7's groups."""
+
+    def record(groups, mounts):
+        write(tmp_path / "proc" / "7", cgroup="".join(f"{line}\n" for line in groups))
+        write(tmp_path / "proc" / "self", mountinfo="".join(f"{line}\n" for line in mounts))
+        return tmp_path / "proc"
+
+    return record
+
+
+def test_version_2_is_found_and_read(proc, tmp_path):
+    root = tmp_path / "cgroup"
+    folder = root / "system.slice" / "docker-abc.scope"
+    write(
+        folder,
+        memory__current=f"{300 * MIB}\n",
+        memory__stat=f"anon {200 * MIB}\nfile 5\ninactive_file {60 * MIB}\n",
+        cpu__stat="usage_usec 2500000\nuser_usec 1\n",
+    )
+    where = proc(
+        ["0::/system.slice/docker-abc.scope"],
+        [f"31 23 0:28 / {root} rw,nosuid - cgroup2 cgroup2 rw"],
+    )
+    group = cgroup_of(7, where)
+    assert group == Cgroup(version=2, memory=folder, cpu=folder)
+    assert CgroupProbe(lambda: group).read() == {
+        "cgroup_memory_mib": 300,
+        "cgroup_working_mib": 240,
+        "cgroup_cpu_s": 2.5,
+    }
+
+
+def test_version_1_is_found_and_read(proc, tmp_path):
+    root = tmp_path / "cgroup"
+    write(
+        root / "memory" / "docker" / "abc",
+        memory__usage_in_bytes=f"{300 * MIB}\n",
+        memory__stat=f"inactive_file 1\ntotal_inactive_file {60 * MIB}\n",
+    )
+    write(root / "cpuacct" / "docker" / "abc", cpuacct__usage="2500000000\n")
+    where = proc(
+        ["4:memory:/docker/abc", "2:cpu,cpuacct:/docker/abc", "0::/"],
+        [
+            f"35 31 0:32 / {root}/memory rw - cgroup cgroup rw,memory",
+            f"33 31 0:30 / {root}/cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
+            f"41 31 0:38 / {root}/unified rw - cgroup2 cgroup2 rw",
+        ],
+    )
+    group = cgroup_of(7, where)
+    assert group.version == 1
+    assert CgroupProbe(lambda: group).read() == {
+        "cgroup_memory_mib": 300,
+        "cgroup_working_mib": 240,
+        "cgroup_cpu_s": 2.5,
+    }
+
+
+def test_a_group_below_what_is_mounted_is_found(proc, tmp_path):
+    where = proc(["0::/pod/abc"], [f"31 23 0:28 /pod {tmp_path} rw - cgroup2 cgroup2 rw"])
+    assert cgroup_of(7, where).memory == tmp_path / "abc"
+
+
+def test_a_machine_without_groups_says_so(proc):
+    where = proc(["0::/"], [])
+    assert "no memory control group" in cgroup_of(7, where).not_supported
+    assert "No such file" in cgroup_of(8, where).not_supported
+
+
+def test_a_container_that_is_gone_or_not_there_yet_has_no_readings(tmp_path):
+    gone = Cgroup(version=2, memory=tmp_path / "gone", cpu=tmp_path / "gone")
+    assert CgroupProbe(lambda: gone).read() == {}
+    assert CgroupProbe(lambda: None).read() == {}
+
+
+def test_a_controller_that_is_missing_is_not_supported_and_the_rest_is_read(tmp_path):
+    write(tmp_path, memory__current=f"{MIB}\n")
+    group = Cgroup(version=2, memory=tmp_path, cpu=tmp_path)
+    readings = CgroupProbe(lambda: group).read()
+    assert readings["cgroup_memory_mib"] == 1
+    assert isinstance(readings["cgroup_cpu_s"], Unsupported)
+    assert isinstance(readings["cgroup_working_mib"], Unsupported)
+
+
+def test_the_host_s_percentages_are_flare_s():
+    times = iter([(10.0, 5.0, 100.0), (11.0, 5.5, 102.4)])
+    names = ("user", "system", "idle")
+    library = SimpleNamespace(
+        cpu_times=lambda: SimpleNamespace(**dict(zip(names, next(times), strict=True))),
+        virtual_memory=lambda: SimpleNamespace(used=3 * MIB),
+    )
+    probe = HostProbe(library)
+    assert probe.read()["host_idle_percent"] == 0
+    second = probe.read()
+    assert [second[f"host_{name}_percent"] for name in names] == pytest.approx(
+        [100 * 1 / 4, 100 * 0.5 / 4, 100 * 2.4 / 4]
+    )
+    assert second["host_ram_mib"] == 3
+
+
+def test_torch_is_never_imported_or_started_to_be_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert CudaProbe().read() == {}
+    cuda = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: False)
+    assert CudaProbe(library=SimpleNamespace(cuda=cuda)).read() == {}
+
+
+def test_torch_s_own_account_is_read():
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        memory_allocated=lambda _: 5 * MIB,
+        memory_reserved=lambda _: 8 * MIB,
+    )
+    readings = CudaProbe(library=SimpleNamespace(cuda=cuda)).read()
+    assert readings == {"cuda_allocated_mib": 5, "cuda_reserved_mib": 8}
+
+
+def test_torch_without_cuda_is_not_supported():
+    torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))
+    assert isinstance(CudaProbe(library=torch).read()["cuda_allocated_mib"], Unsupported)
+
+
+@pytest.mark.gpu
+def test_a_tensor_on_the_gpu_is_seen():
+    import torch
+
+    kept = torch.zeros(1 << 20, device="cuda")
+    assert CudaProbe().read()["cuda_allocated_mib"] >= kept.nbytes / MIB
+
+
+GRANDCHILD = "import time; kept = bytearray(b'x') * (60 << 20); time.sleep(30)"
+CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GRANDCHILD!r}])"
+IN_A_THREAD = (
+    "import subprocess, sys, threading;"
+    f"run = lambda: subprocess.run([sys.executable, '-c', {GRANDCHILD!r}]);"
+    "threading.Thread(target=run).start()"
+)
+
+
+@pytest.fixture
+def processes():
+    started = []
+
+    def start(code):
+        started.append(subprocess.Popen([sys.executable, "-c", code]))
+        return started[-1]
+
+    yield start
+    for process in started:
+        for each in psutil.Process(process.pid).children(recursive=True):
+            each.kill()
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("code", [CHILD, IN_A_THREAD], ids=["main_thread", "other_thread"])
+def test_the_memory_of_children_counts(processes, code):
+    process = processes(code)
+    probe = ProcessesProbe(ProcessTree(lambda: process.pid).pids)
+    deadline = time.monotonic() + 10
+    readings = {}
+    while readings.get("tree_rss_mib", 0) < 70 and time.monotonic() < deadline:
+        readings = probe.read()
+        time.sleep(0.1)
+    assert 70 <= readings["tree_rss_mib"] < 200
+    assert readings["tree_cpu_s"] >= 0
+
+
+def test_nothing_is_read_before_the_start_and_zero_after_the_end():
+    pid = None
+    probe = ProcessesProbe(ProcessTree(lambda: pid).pids)
+    assert probe.read() == {}
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    pid = process.pid
+    alive = probe.read()
+    assert alive["tree_rss_mib"] > 0
+    process.communicate(b"\n")
+    gone = probe.read()
+    assert gone["tree_rss_mib"] == 0
+    assert gone["tree_cpu_s"] >= alive["tree_cpu_s"]

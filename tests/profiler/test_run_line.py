@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flarekit.profiler.container import ContainerOptions
+
+
+def test_the_run_line_is_the_organisers():
+    options = ContainerOptions(image="team:latest", gpus="device=1", shm_size="28gb", memory="28G")
+    volumes = {Path("/here/inputs"): "/workspace/inputs", Path("/here/out"): "/workspace/outputs"}
+    assert options.line("team", volumes) == [
+        *("docker", "container", "run", "--gpus", "device=1", "--shm-size", "28gb", "-m", "28G"),
+        *("--name", "team", "--rm", "-v", "/here/inputs/:/workspace/inputs/"),
+        *("-v", "/here/out/:/workspace/outputs/", "team:latest"),
+        *("/bin/bash", "-c", "sh predict.sh"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "team"),
+    [("team:latest", "team"), ("host:5000/a/team", "team"), ("team@sha256:ab", "team")],
+)
+def test_the_team_is_named_as_its_image(image, team):
+    assert ContainerOptions(image=image).team == team
+
+
+@pytest.mark.parametrize(
+    ("gpus", "watched", "quoted"),
+    [
+        (None, "0", []),
+        ("all", "0", ["--gpus", "all"]),
+        ("device=1", "1", ["--gpus", "device=1"]),
+        ("device=2,3", "2", ["--gpus", '"device=2,3"']),
+        ("device=GPU-ab", "GPU-ab", ["--gpus", "device=GPU-ab"]),
+    ],
+)
+def test_the_gpu_that_is_given_is_the_one_that_is_watched(gpus, watched, quoted):
+    options = ContainerOptions(image="team", gpus=gpus)
+    assert options.watched_gpu == watched
+    line = options.line("team", {})
+    assert line[3 : line.index("--name")] == quoted
