@@ -1,7 +1,7 @@
 # One build, four images:
 #   docker build -t flarekit:latest .                     FLARE: root, no ENTRYPOINT, predict.sh
 #   docker build -t flarekit-gc:latest --target gc .      grand-challenge: not root
-#   docker build -t flarekit:cpu --target cpu .           FLARE without a GPU: OpenVINO, no torch inside
+#   docker build -t flarekit:cpu --target cpu .           FLARE without a GPU: no torch inside, 0.6 GB
 #   docker build -t flarekit-gc:cpu --target gc-cpu .     grand-challenge without a GPU
 #
 #   --build-arg PREDICTOR=NAME     a folder under weights/; only this one goes in
@@ -34,7 +34,7 @@ ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
 RUN pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR}
 
-# the network compiled for OpenVINO, with torch; only the result is taken from here
+# the network compiled for OpenVINO: what runs where no GPU is, also in the images with torch
 FROM install AS compile
 RUN pip install -r cpu.txt
 RUN cd / && flarekit compile ${PREDICTOR} --beside
@@ -76,7 +76,7 @@ USER 1000:1000
 
 FROM runtime AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=install /opt/flarekit /opt/flarekit
+COPY --from=compile /opt/flarekit /opt/flarekit
 
 FROM cuda AS gc
 USER 1000:1000

@@ -241,8 +241,11 @@ def _limits(preset: str | None) -> Limits:
 
 
 def _folder(root: Path, name: str) -> ReportFolder:
+    from flarekit.core.errors import UsageError
     from flarekit.profiler.folder import ReportFolder
 
+    if Path(name).name != name:
+        raise UsageError(f"--name {name!r} is no file name", fix="leave out the folder")
     folder = ReportFolder(root, name)
     folder.make()
     return folder

@@ -6,9 +6,9 @@ Needs no PyTorch where the networks were compiled before (`flarekit compile`).
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,8 +111,11 @@ class OpenvinoEngine(WindowEngine):
         self._weights = window_weights(grid.tile_ZYX, grid.weighting)
         for model in models:
             check_class_count(int(model.output(0).shape[1]), class_count)
-        # two requests take turns: one computes while the other's logits are added up
-        self._requests = [[model.create_infer_request() for model in models] for _ in range(2)]
+        self._requests = [model.create_infer_request() for model in models]
+        # two outputs take turns: one is filled while what is in the other is added up
+        shape = tuple(models[0].output(0).shape)
+        self._outputs = [np.empty(shape, np.float32) for _ in range(2)]
+        self._spare = [np.empty(shape, np.float32) for _ in models[1:]]
         self._flat = grid.tile_ZYX[0] == 1
         self.facts = EngineFacts(
             engine="openvino", device="cpu", device_name=cpu_name(), precision=precision
@@ -135,55 +138,54 @@ class OpenvinoEngine(WindowEngine):
         """Yield the logits of each tile; see `WindowEngine.tiles`."""
         _, height, width = self.grid.tile_ZYX
         slab_CZYX = image_CZYX[:, row.z : row.z + row.depth]
-        running: deque[tuple[Place, list[openvino.InferRequest], NDArray[np.float32]]] = deque()
+        running: _Running | None = None
         try:
             for turn, (y, x) in enumerate(places):
+                ended = self._end(running, flips) if running is not None else None
                 tile_CZYX = slab_CZYX[:, :, y : y + height, x : x + width]
-                requests = self._requests[turn % 2]
-                self._begin(requests, tile_CZYX, flips[0])
-                running.append(((y, x), requests, tile_CZYX))
-                if len(running) > 1:
-                    yield self._end(*running.popleft(), flips)
-            while running:
-                yield self._end(*running.popleft(), flips)
+                running = self._begin((y, x), tile_CZYX, flips[0], self._outputs[turn % 2])
+                if ended is not None:
+                    yield ended
+            if running is not None:
+                last, running = self._end(running, flips), None
+                yield last
         finally:  # whoever stops early leaves no request busy
-            for _, requests, _ in running:
-                for request in requests:
+            if running is not None:
+                for request in self._requests:
                     request.wait()
 
     def _begin(
         self,
-        requests: Sequence[openvino.InferRequest],
+        place: Place,
         tile_CZYX: NDArray[np.float32],
         flip: Sequence[int],
-    ) -> None:
-        for request in requests:
+        output: NDArray[np.float32],
+    ) -> _Running:
+        outputs = (output, *self._spare)
+        for request, target in zip(self._requests, outputs, strict=True):
+            _set_output(request, target)
             self._fill(request, tile_CZYX, flip)
             request.start_async()
+        return _Running(place=place, tile_CZYX=tile_CZYX, outputs=outputs)
 
     def _end(
-        self,
-        place: Place,
-        requests: Sequence[openvino.InferRequest],
-        tile_CZYX: NDArray[np.float32],
-        flips: Sequence[Sequence[int]],
+        self, running: _Running, flips: Sequence[Sequence[int]]
     ) -> tuple[Place, NDArray[np.float32]]:
         """Collect what `_begin` started, and run the other flips."""
-        depth = tile_CZYX.shape[1]
-        runs = len(flips) * len(requests)
+        runs, depth = len(flips) * len(self._requests), running.tile_CZYX.shape[1]
         total: NDArray[np.float32] | None = None
         for number, flip in enumerate(flips):
-            for request in requests:
+            for request, output in zip(self._requests, running.outputs, strict=True):
                 if number:
-                    self._fill(request, tile_CZYX, flip)
+                    self._fill(request, running.tile_CZYX, flip)
                     request.start_async()
                 request.wait()
-                logits = _flipped(self._logits(request, depth), flip)
+                logits = _flipped(self._oriented(output, depth), flip)
                 if runs == 1:
-                    return place, logits
+                    return running.place, logits
                 total = logits.copy() if total is None else total + logits
         assert total is not None
-        return place, total / np.float32(runs)
+        return running.place, total / np.float32(runs)
 
     def _fill(
         self,
@@ -198,10 +200,24 @@ class OpenvinoEngine(WindowEngine):
         else:
             target[0] = flipped
 
-    def _logits(self, request: openvino.InferRequest, depth: int) -> NDArray[np.float32]:
-        """Return a view of the logits (K, Z, Y, X): good until the request runs again."""
-        output: NDArray[np.float32] = request.get_output_tensor(0).data
+    def _oriented(self, output: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
+        """Return an output as (K, Z, Y, X), a view: good until it is filled again."""
         return output[:depth].swapaxes(0, 1) if self._flat else output[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """A tile that is being computed, and where its logits go: one output per network."""
+
+    place: Place
+    tile_CZYX: NDArray[np.float32]
+    outputs: tuple[NDArray[np.float32], ...]
+
+
+def _set_output(request: openvino.InferRequest, target: NDArray[np.float32]) -> None:
+    import openvino
+
+    request.set_output_tensor(0, openvino.Tensor(target, shared_memory=True))
 
 
 def _flipped(voxels: NDArray[np.float32], flip: Sequence[int]) -> NDArray[np.float32]:

@@ -88,6 +88,8 @@ def segment_folder(
     options, progress = options or Options(), progress or Silent()
     began = time.monotonic() if options.began is None else options.began
     clock = Clock()
+    if options.began is not None:
+        clock.seconds["import"] = time.monotonic() - began
     name = options.convention or predictor.spec.convention
     spec = spec_under(predictor.spec, options)
     convention, budget = _convention(name, spec), budget_under(name, options)

@@ -19,6 +19,7 @@ from flarekit.profiler.readings import Probe
 from flarekit.profiler.watch import Ending
 
 _GRACE_S = 5.0  # between asking processes to end and making them
+_LOOK_S = 0.02
 
 
 class CommandTarget:
@@ -129,8 +130,19 @@ def end_tree(pid: int) -> None:
                 ask(process)
             except psutil.NoSuchProcess:
                 continue
-        # our own child stays a zombie until somebody else waits for it
-        _, everyone = psutil.wait_procs(everyone, timeout=_GRACE_S)
+        deadline = time.monotonic() + _GRACE_S
+        while (everyone := [each for each in everyone if _is_alive(each)]) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(_LOOK_S)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Tell whether it still runs: one that is over but not waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def last_line(log: Path) -> str | None:

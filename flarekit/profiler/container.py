@@ -163,8 +163,9 @@ class ContainerTarget:
         """Return the processes of the group."""
         if isinstance(self._cgroup, Cgroup):
             try:
-                lines = (self._cgroup.memory / "cgroup.procs").read_text()
-                self._pids = frozenset(map(int, lines.split()))
+                members = self._cgroup.memory / "cgroup.procs"
+                with open(members, "rb", buffering=0) as stream:  # noqa: PTH123 - ten times a second
+                    self._pids = frozenset(map(int, stream.read().split()))
             except OSError:
                 self._pids = frozenset()  # it is over
         return self._pids

@@ -22,7 +22,7 @@ class SamplerQuality:
     """How well the samples were taken.
 
     Attributes:
-        samples: how many.
+        samples: how many that were due; one more is taken at the end.
         interval_s: nominal.
         mean_interval_s: between samples as taken.
         jitter_s: standard deviation of that.
@@ -123,34 +123,34 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            self._take()
+            self._moments.append(self._take())
             began_cpu_s = time.thread_time()  # opening the driver is not sampling
             self._first.set()
             due = self._clock() + self._interval_s
             while not self._wait(max(0.0, due - self._clock())):
-                self._take()
+                self._moments.append(self._take())
                 due += self._interval_s
                 behind_s = self._clock() - due
                 missed = math.floor(behind_s / self._interval_s) + 1 if behind_s >= 0 else 0
                 self._skipped += missed
                 due += missed * self._interval_s
-            self._take()
+            self._take()  # the end, at no moment of its own
             self._cpu_s = time.thread_time() - began_cpu_s
         except Exception as error:  # noqa: BLE001 - raised again by __exit__, where it is seen
             self._error = error
         finally:
             self._first.set()
 
-    def _take(self) -> None:
+    def _take(self) -> float:
         moment = self._clock()
         readings: dict[str, Reading] = {}
         for probe in self._probes:
             readings |= _read(probe)
         t_s = 0.0 if self._origin is None else moment - self._origin
         sample = Sample(t_s=t_s, readings=readings)
-        self._moments.append(moment)
         self._samples.append(sample)
         self._write(sample)
+        return moment
 
 
 def _read(probe: Probe) -> dict[str, Reading]:

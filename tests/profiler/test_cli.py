@@ -102,6 +102,12 @@ def test_run_leaves_a_report_and_the_command_s_own_exit_code(tmp_path, flarekit)
     assert again.returncode == 0, again.stderr
 
 
+def test_a_name_that_would_leave_the_folder_is_refused(tmp_path, flarekit):
+    result = flarekit("run", "-o", tmp_path, "--name", "../x", "--", "true")
+    assert result.returncode == 2
+    assert "'../x' is no file name" in result.stderr
+
+
 @pytest.mark.slow
 def test_a_command_that_hangs_is_ended_with_exit_code_124(tmp_path, flarekit):
     code = "import time; time.sleep(60)"

@@ -153,7 +153,8 @@ def _entry(path: Path, key: bytes) -> Reading:
 
 def _content(path: Path) -> bytes | Unsupported:
     try:
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - half the time of the other
+            return stream.read()
     except OSError as error:
         return Unsupported(not_supported=f"{path.name}: {error.strerror}")
 

@@ -12,7 +12,7 @@ import psutil
 from flarekit.profiler.readings import Reading, Unsupported
 
 _MIB = 2**20
-_USS_SHARE = 0.002
+_USS_SHARE = 0.0005
 _KERNEL_TELLS_CHILDREN = Path("/proc/self/task", str(os.getpid()), "children").exists()
 _EVERY_S = 1.0  # between two looks at what is dear: children of all threads, unique memory
 
@@ -105,7 +105,7 @@ class ProcessesProbe:
     def read(self) -> dict[str, Reading]:
         """Read; memory that is the tree's own (USS) once a second at most.
 
-        The kernel walks all pages for it: it is read so rarely that it takes 0.2 % of a core.
+        The kernel walks all pages for it: it is read so rarely that it takes 0.05 % of a core.
         """
         pids = self._pids()
         if not pids and not self._cpu_s:
