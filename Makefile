@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/flarekit demo --output demo
 
 test: install
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto  # one process per core, one thread each
 
 check: install
 	$(BIN)/ruff check .

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
-from flarekit.core.spec import BodyCrop, Channel, PredictorSpec, SliceZScore
+from flarekit.core.spec import BodyCrop, Channel, PredictorSpec, SliceZScore, ZScore
 from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm, orientation_of
-from flarekit.preprocess.crop import Body, find_body, nonzero_box, nonzero_mask
+from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.intensity import Voxels, normalise_slices, normaliser
 from flarekit.preprocess.nnunet import padding_to, separate_axis, spline_orders
 from flarekit.preprocess.prepared import Prepared
@@ -49,7 +49,8 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
     box = body.box if body is not None else _whole(oriented[0])
     box = nonzero_box(nonzero) if nonzero is not None else box
     route = _route(geometry, orientation, box, spacing_mm, spec)
-    inside = nonzero[box] if nonzero is not None else None
+    masked = any(isinstance(c.intensity, ZScore) and c.intensity.masked for c in spec.channels)
+    inside = filled_mask(nonzero[box]) if nonzero is not None and masked else None
     tensors = [
         _on_grid(voxels[box], channel, route, inside)
         for voxels, channel in zip(oriented, spec.channels, strict=True)

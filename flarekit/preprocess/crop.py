@@ -116,18 +116,23 @@ def grown(mask_ZYX: NDArray[np.bool_], axis: int, steps: int) -> NDArray[np.bool
 
 
 def nonzero_mask(channels: Sequence[Voxels]) -> NDArray[np.bool_]:
-    """Return where any channel is not zero, enclosed zeros included (nnU-Net's mask)."""
-    from scipy.ndimage import binary_fill_holes
-
-    mask = channels[0] != 0
+    """Return where any channel is not zero (nnU-Net's mask, before its holes are filled)."""
+    mask: NDArray[np.bool_] = channels[0] != 0
     for channel in channels[1:]:
         mask |= channel != 0
-    filled: NDArray[np.bool_] = binary_fill_holes(mask)
+    return mask
+
+
+def filled_mask(mask_ZYX: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill what a mask encloses."""
+    from scipy.ndimage import binary_fill_holes
+
+    filled: NDArray[np.bool_] = binary_fill_holes(mask_ZYX)
     return filled
 
 
 def nonzero_box(mask_ZYX: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """Return the box of a mask; the whole volume where it is empty."""
+    """Return the box of a mask, filled or not; the whole volume where it is empty."""
     box = []
     for axis, size in enumerate(mask_ZYX.shape):
         others = tuple(other for other in range(3) if other != axis)

@@ -126,3 +126,15 @@ def test_labels_and_logits_of_another_grid_are_a_mistake_of_the_caller():
         prepared.restore(np.zeros((3, 6, 6), np.uint8))
     with pytest.raises(ValueError, match=r"logits \(3, 4, 6, 6\) expected"):
         prepared.restore_logits(np.zeros((3, 3, 6, 6), np.float32), np.array([0, 1, 2], np.uint8))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60), st.integers(1, 90), st.integers(2, 5))
+def test_splines_are_scipy_s_whatever_the_sizes(source, target, order):
+    voxels = np.random.default_rng(source).normal(size=(source, 2, 3)).astype(np.float32)
+    ours = resample_spline(voxels, (target, 2, 3), order=order, axis=None, axis_order=0)
+    theirs = ndimage.zoom(
+        voxels, (target / source, 1, 1), order=order, mode="nearest", grid_mode=True
+    )
+    wanted = np.clip(theirs, voxels.min(), voxels.max()) if source != target else voxels
+    np.testing.assert_allclose(ours, wanted, atol=2e-5)

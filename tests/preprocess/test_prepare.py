@@ -14,7 +14,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
-from flarekit.preprocess.crop import body_box, find_body, nonzero_box, nonzero_mask
+from flarekit.preprocess.crop import body_box, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import argmax_resampled
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.resample import (
@@ -116,7 +116,7 @@ def test_nonzero_looks_at_all_channels_and_fills_what_they_enclose():
     first[1:4, 1:4, 1:4] = 1
     first[2, 2, 2] = 0
     second[4, 4, 4] = 1
-    mask = nonzero_mask([first, second])
+    mask = filled_mask(nonzero_mask([first, second]))
     assert mask[2, 2, 2]
     assert nonzero_box(mask) == (slice(1, 5),) * 3
 

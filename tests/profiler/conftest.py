@@ -52,6 +52,7 @@ def flarekit():
         return subprocess.run(
             [*COMMAND, "profile", *map(str, arguments)],
             text=True,
+            encoding="utf-8",
             capture_output=True,
             env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})},
             check=False,
