@@ -53,6 +53,7 @@ class Stages:
     output_dir: Path
     progress: TileProgress
     coarse: CoarsePass | None = None
+    ram_mib: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,9 @@ def segment_case(
         _LOG.warning(warning)
     noted = len(stages.engine.notes)
     with clock.stage("plan"):
-        plan = plan_case(ready.prepared, ready.volumes, stages.spec, stages.timer, deadline)
+        plan = plan_case(
+            ready.prepared, ready.volumes, stages.spec, stages.timer, deadline, stages.ram_mib
+        )
     if stages.coarse is not None:
         with clock.stage("coarse"):
             plan = replace(plan, prepared=_looking(plan.prepared, ready.volumes, stages.coarse))

@@ -98,7 +98,7 @@ def segment_folder(
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
         starting = workers.submit(start_engine, predictor, spec, options, budget, clock)
         ahead = _Ahead(cases, convention, spec, budget, workers)
-        stages = _stages(starting, spec, convention, output_dir, progress)
+        stages = _stages(starting, spec, convention, output_dir, progress, budget.ram_mib)
         records = _segment_all(cases, ahead, stages, options, budget, began, progress)
     conventions.finish_run(convention, cases[: len(records)], output_dir)
     facts = stages.engine.facts
@@ -130,6 +130,7 @@ def _stages(
     convention: Convention,
     output_dir: Path,
     progress: Progress,
+    ram_mib: float | None,
 ) -> Stages:
     started = starting.result()
     return Stages(
@@ -140,6 +141,7 @@ def _stages(
         coarse=started.coarse,
         output_dir=output_dir,
         progress=progress.tiles,
+        ram_mib=ram_mib,
     )
 
 

@@ -103,3 +103,22 @@ def test_a_tile_that_was_timed_before_is_timed_again_only_where_it_matters(case)
     plan, engine = plan_within(case, 60, 1e-3, known=1.0)
     assert engine.timed == 1
     assert plan.traded == ()
+
+
+def test_a_grid_that_does_not_fit_into_memory_gets_coarser(case, monkeypatch):
+    prepared, volumes, facts = case
+    timer = TileTimer(engine=Engine(1e-6), channels=1)
+    monkeypatch.setattr("flarekit.pipeline.plan._resident_mib", lambda: 100.0)
+    roomy = plan_case(prepared, volumes, facts, timer, None, 1000.0)
+    assert roomy.prepared is prepared
+    assert roomy.traded == ()
+    monkeypatch.setattr(
+        "flarekit.pipeline.plan._still_to_come_mib",
+        lambda prepared, _facts: float(np.prod(prepared.tensor_CZYX.shape[1:])) / 1e3,
+    )
+    tight = plan_case(prepared, volumes, facts, timer, None, 110.0)  # 32768 voxels ask for 33 MiB
+    assert tight.prepared.tensor_CZYX.shape[1:] == (20, 20, 20)
+    assert tight.traded[0].startswith("for memory: a grid 1.6 times coarser")
+    hopeless = plan_case(prepared, volumes, facts, timer, None, 1.0)
+    assert hopeless.prepared.tensor_CZYX.shape[1:] == (16, 16, 16)
+    assert "are left" in hopeless.traded[0]
