@@ -27,7 +27,7 @@ FROM python AS install
 ARG TORCH_VERSION=2.13.0
 ARG TORCH_INDEX=
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH_VERSION}" \
-    && pip install -r torch.txt "torch==${TORCH_VERSION}"
+    && pip install -r torch.txt "torch==${TORCH_VERSION}" "dynamic-network-architectures<0.4"
 COPY README.md LICENSE ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct

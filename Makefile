@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # where torch comes from; https://download.pytorch.org/whl/cpu spares a CPU machine the CUDA libraries
 TORCH_INDEX ?=
+# 0.4 brings timm and torchvision, which nothing here needs (nnunetv2 does: extra `train`)
+LEAN := "dynamic-network-architectures<0.4"
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -13,7 +15,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch==2.13.0"
-	$(BIN)/pip install --quiet --editable ".[cpu,evaluation,picture,dev]"
+	$(BIN)/pip install --quiet --editable ".[cpu,evaluation,picture,dev]" "torch==2.13.0" $(LEAN)
 	touch $@
 
 demo: install

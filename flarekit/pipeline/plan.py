@@ -129,8 +129,7 @@ def _within_memory(
 def _resident_mib() -> float:
     import psutil
 
-    resident: int = psutil.Process().memory_info().rss
-    return resident / 2**20
+    return int(psutil.Process().memory_info().rss) / 2**20
 
 
 def _still_to_come_mib(prepared: Prepared, spec: PredictorSpec) -> float:
@@ -138,7 +137,7 @@ def _still_to_come_mib(prepared: Prepared, spec: PredictorSpec) -> float:
     _, _, y, x = prepared.tensor_CZYX.shape
     tile_z, tile_y, tile_x = spec.grid.tile_ZYX
     slab_voxels = max(tile_z, _SLICES) * max(y, tile_y) * max(x, tile_x)
-    sums = 4 * (len(spec.class_values) + 1) * slab_voxels
+    sums: int = 4 * (len(spec.class_values) + 1) * slab_voxels
     mask = int(np.prod(prepared.route.stored_shape))
     return (2 * sums + 3 * mask) / 2**20
 
