@@ -29,7 +29,7 @@ from flarekit.core.spec import Rule
 from flarekit.phantom import abdomen_phantom
 from flarekit.postprocess import apply_rules
 
-SHAPE_ZYX = (100, 512, 512)
+SHAPE_ZYX = (200, 512, 512)
 SPECKLE = {"clean": 0.0, "speckled": 1e-3}  # share of voxels
 VOXEL_ML = 0.7 * 0.7 * 2.5 / 1000
 LABELS = {f"organ {value}": value for value in range(1, 14)}
