@@ -64,7 +64,7 @@ def main() -> None:
         subprocess.run([arguments.nnunet, *folders, *flags], check=True, stdout=subprocess.DEVNULL)
         predictor = find_predictor(str(scratch / "imported"))
         for precision in ("fp32", "bf16"):
-            options = Options(device="cpu", precision=precision, mirroring=False)
+            options = Options(profile="exact", device="cpu", precision=precision, mirroring=False)
             segment_folder(predictor, arguments.scans, scratch / precision, options)
         labels = dict(predictor.spec.labels)
         result = {

@@ -5,6 +5,7 @@ Each such file defines `create(networks, grid, *, class_count, device, precision
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import Grid
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+_LOG = logging.getLogger(__name__)
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 TileProgress = Callable[[int, int], None]  # tiles done, tiles in all
 
@@ -186,6 +188,8 @@ def create(
         name = choose_engine(device)
     if name not in names():
         raise UsageError(f"no engine {name!r}", fix=f"known: auto, {', '.join(names())}")
+    if find_spec(name) is None:
+        raise UsageError(f"the engine {name!r} is not installed", fix=f"pip install {name}")
     module = import_module(f"flarekit.engine.{name}")
     engine: Engine = module.create(
         networks,
@@ -201,12 +205,24 @@ def create(
 def choose_engine(device: str) -> str:
     """Return the engine that `auto` means for a device request.
 
-    A driver is looked for without importing torch, which takes a second.
+    A driver is looked for without importing torch, which takes a second. Where torch is not
+    installed a GPU stays unused, which is said.
+
+    Raises:
+        DeviceError: a CUDA device is asked for and torch is not installed.
     """
-    may_be_cuda = device.startswith("cuda") or (
-        device == "auto" and any(Path(node).exists() for node in _GPU_NODES)
-    )
-    return "openvino" if not may_be_cuda and find_spec("openvino") is not None else "torch"
+    has_torch, has_openvino = (find_spec(name) is not None for name in ("torch", "openvino"))
+    if not has_torch and device.startswith("cuda"):
+        raise DeviceError(
+            f"device {device!r} needs torch, which is not installed here",
+            fix="use --device cpu, or an image that has torch (--target flare or gc)",
+        )
+    if device != "auto":
+        return "openvino" if device == "cpu" and has_openvino else "torch"
+    sees_gpu = any(Path(node).exists() for node in _GPU_NODES)
+    if sees_gpu and not has_torch:
+        _LOG.warning("a GPU is here and stays unused: torch is not installed")
+    return "openvino" if has_openvino and not (sees_gpu and has_torch) else "torch"
 
 
 def check_class_count(given: int, expected: int) -> None:

@@ -191,10 +191,11 @@ def test_an_imported_ensemble_segments_a_scan(tmp_path, write_scan):
     (tmp_path / "in").mkdir()
     write_scan(tmp_path / "in" / "a_0000.nii.gz")
     for mirroring in (False, True):
-        options = Options(device="cpu", precision="fp32", mirroring=mirroring)
+        options = Options(profile="exact", device="cpu", precision="fp32", mirroring=mirroring)
         predictor = find_predictor(str(tmp_path / "w"))
         record = segment_folder(predictor, tmp_path / "in", tmp_path / "out", options)
         assert not record.failed
+        assert record.cases[0].tiles.runs == (8 if mirroring else 1)
     assert nibabel.load(tmp_path / "out" / "a.nii.gz").shape == (14, 20, 9)
 
 
