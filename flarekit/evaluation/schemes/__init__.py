@@ -17,7 +17,17 @@ from typing import Protocol, cast
 from flarekit.core.errors import UsageError
 from flarekit.evaluation.masks import Mask
 
-__all__ = ["Mean", "Row", "Scheme", "Settings", "Summary", "get", "means_of", "names"]
+__all__ = [
+    "Mean",
+    "Row",
+    "Scheme",
+    "Settings",
+    "Summary",
+    "check_one_label",
+    "get",
+    "means_of",
+    "names",
+]
 
 Figures = Mapping[str, float]
 
@@ -148,3 +158,15 @@ def means_of(
             value = float(mean(defined)) if defined else math.nan
             means.setdefault(label, {})[name] = Mean(value=value, count=len(defined))
     return means
+
+
+def check_one_label(settings: Settings, who: str) -> None:
+    """Check that there is one label, as an organiser scores it.
+
+    Raises:
+        UsageError: there are more.
+    """
+    if len(settings.labels) != 1:
+        raise UsageError(
+            f"{who} scores one label, not {len(settings.labels)}", fix="give --labels lesion=1"
+        )

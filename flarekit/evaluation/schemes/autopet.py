@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import UsageError
 from flarekit.evaluation.confusion import confusion
 from flarekit.evaluation.lesions import LesionMatch, f1_of, match_lesions
 from flarekit.evaluation.masks import Mask
-from flarekit.evaluation.schemes import Row, Settings, Summary, means_of
+from flarekit.evaluation.schemes import Row, Settings, Summary, check_one_label, means_of
 
 EDITIONS = ("1", "2", "3", "4", "5")
 _SUMMED = ("found", "spurious", "missed")
@@ -35,10 +34,7 @@ def check(settings: Settings) -> None:
     Raises:
         UsageError: there are more.
     """
-    if len(settings.labels) != 1:
-        raise UsageError(
-            f"autoPET scores one label, not {len(settings.labels)}", fix="give --labels lesion=1"
-        )
+    check_one_label(settings, "autoPET")
 
 
 def score(case_id: str, truth: Mask, predicted: Mask | None, settings: Settings) -> list[Row]:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import InputError, UsageError
+from flarekit.core.errors import InputError
 from flarekit.evaluation.confusion import confusion
 from flarekit.evaluation.diameters import axis_diameters, symmetric_error
 from flarekit.evaluation.masks import Mask
-from flarekit.evaluation.schemes import Row, Settings, Summary, means_of
+from flarekit.evaluation.schemes import Row, Settings, Summary, check_one_label, means_of
 
 EDITIONS = ("23",)
 _DEPTH = 128
@@ -66,10 +66,7 @@ def check(settings: Settings) -> None:
     Raises:
         UsageError: there are more.
     """
-    if len(settings.labels) != 1:
-        raise UsageError(
-            f"ULS23 scores one label, not {len(settings.labels)}", fix="give --labels lesion=1"
-        )
+    check_one_label(settings, "ULS23")
 
 
 def score(case_id: str, truth: Mask, predicted: Mask | None, settings: Settings) -> list[Row]:
