@@ -4,7 +4,11 @@
 #   docker build -t flarekit:cpu --target cpu .           FLARE without a GPU: no torch inside, 0.6 GB
 #   docker build -t flarekit-gc:cpu --target gc-cpu .     grand-challenge without a GPU
 #
+# flarekit build chooses the target and the arguments, and labels the image for flarekit verify.
+#
 #   --build-arg PREDICTOR=NAME     a folder under weights/; only this one goes in
+#   --build-arg CONVENTION=NAME    whose layout; the predictor's own by default
+#   --build-arg EXTRAS=dicom       what the convention needs besides
 #   --build-arg TORCH_INDEX=URL    where torch comes from. PyPI's wheel brings CUDA (the driver comes from
 #                                  the NVIDIA runtime); https://download.pytorch.org/whl/cpu is a quarter of
 #                                  the size and is all that the CPU images need, which leave it behind.
@@ -14,13 +18,16 @@ FROM ${BASE} AS python
 ENV PATH=/opt/flarekit/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY pyproject.toml ./
+ARG EXTRAS=
 # what the package needs, with and without torch
-RUN python -m venv /opt/flarekit && python -c "import re, tomllib; from pathlib import Path; \
+RUN python -m venv /opt/flarekit && python -c "import re, sys, tomllib; from pathlib import Path; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-needs = {'torch.txt': [], 'lean.txt': [], 'cpu.txt': project['optional-dependencies']['cpu']}; \
+extras = project['optional-dependencies']; \
+lean = [need for extra in sys.argv[1:] for need in extras[extra]]; \
+needs = {'torch.txt': [], 'lean.txt': lean, 'cpu.txt': extras['cpu']}; \
 [needs['torch.txt' if re.match('torch|dynamic-network', need) else 'lean.txt'].append(need) \
 for need in project['dependencies']]; \
-[Path(name).write_text('\\n'.join(lines)) for name, lines in needs.items()]"
+[Path(name).write_text('\\n'.join(lines)) for name, lines in needs.items()]" ${EXTRAS}
 RUN pip install -r lean.txt
 
 FROM python AS install
@@ -28,7 +35,7 @@ ARG TORCH_VERSION=2.13.0
 ARG TORCH_INDEX=
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH_VERSION}" \
     && pip install -r torch.txt "torch==${TORCH_VERSION}" "dynamic-network-architectures<0.4"
-COPY README.md LICENSE ./
+COPY README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
@@ -41,7 +48,7 @@ RUN cd / && flarekit compile ${PREDICTOR} --beside
 
 FROM python AS install-cpu
 RUN pip install -r cpu.txt
-COPY README.md LICENSE ./
+COPY README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
@@ -65,6 +72,8 @@ ENV PATH=/opt/flarekit/bin:$PATH \
     FLAREKIT_PREDICTOR=${PREDICTOR}
 WORKDIR /workspace
 COPY predict.sh ./
+ARG CONVENTION=
+ENV FLAREKIT_CONVENTION=${CONVENTION}
 ENTRYPOINT []
 CMD ["sh", "predict.sh"]
 
@@ -73,6 +82,7 @@ COPY --from=install-cpu /opt/flarekit /opt/flarekit
 
 FROM cpu AS gc-cpu
 USER 1000:1000
+CMD ["flarekit", "job"]
 
 FROM runtime AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
@@ -80,5 +90,6 @@ COPY --from=compile /opt/flarekit /opt/flarekit
 
 FROM cuda AS gc
 USER 1000:1000
+CMD ["flarekit", "job"]
 
 FROM cuda AS flare

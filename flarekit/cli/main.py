@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import flarekit
-from flarekit.cli import profile, train
+from flarekit.cli import images, profile, train
 
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed (each is named);
 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be trusted;
@@ -34,6 +34,8 @@ weights_app = typer.Typer(help="Import checkpoints; verify what is there.", no_a
 app.add_typer(weights_app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
+for command in images.COMMANDS:
+    app.command()(command)
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -73,7 +75,11 @@ def predict(
         ),
     ] = "abdomen_ct",
     convention: Annotated[
-        str | None, typer.Option(help="Input and output layout; the predictor's own by default.")
+        str | None,
+        typer.Option(
+            envvar="FLAREKIT_CONVENTION",
+            help="Input and output layout; the predictor's own by default.",
+        ),
     ] = None,
     profile: Annotated[
         Literal["fast", "exact"],
@@ -135,6 +141,36 @@ def predict(
     console = Console(verbose=verbose, quiet=quiet)
     wanted = None if report is None else Report(folder=report, pictures=pictures)
     raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, wanted, console))
+
+
+@app.command(epilog=EXIT_CODES)
+def job(
+    inputs: Annotated[Path, typer.Option("--input", help="Where the platform mounts it.")] = Path(
+        "/input"
+    ),
+    outputs: Annotated[Path, typer.Option("--output", help="Likewise.")] = Path("/output"),
+    model: Annotated[
+        Path, typer.Option(help="An uploaded predictor goes before the image's own.")
+    ] = Path("/opt/ml/model"),
+    predictor: Annotated[
+        str, typer.Option("--predictor", "-p", envvar="FLAREKIT_PREDICTOR", help="The image's own.")
+    ] = "abdomen_ct",
+    convention: Annotated[
+        str | None, typer.Option(envvar="FLAREKIT_CONVENTION", help="The predictor's by default.")
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Seconds; 0 for no limit; the convention's by default.")
+    ] = None,
+) -> None:
+    """Run one grand-challenge job; what the platform's images do when they start."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.job import Folders, run_job
+    from flarekit.cli.predict import process_start
+    from flarekit.pipeline.segment import Options
+
+    options = Options(convention=convention, time_budget_s=time_budget, began=process_start())
+    folders = Folders(inputs=inputs, outputs=outputs, model=model)
+    raise typer.Exit(run_job(predictor, folders, options, Console()))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -262,6 +298,18 @@ def verify(
     from flarekit.cli.weights import verify_weights
 
     raise typer.Exit(verify_weights(names or []))
+
+
+@weights_app.command()
+def pack(
+    predictor: Annotated[str, typer.Argument(help="A name or a predictor folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model.tar.gz")],
+) -> None:
+    """Pack a predictor for the platform, which unpacks it to /opt/ml/model."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.weights import pack_weights
+
+    pack_weights(predictor, output, Console())
 
 
 @app.command()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import typer
 
 from flarekit.cli.console import Console
 from flarekit.core.errors import FlarekitError, OutputError
+from flarekit.core.files import write_atomically
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.pipeline.predictors import (
     FOLDERS_VARIABLE,
@@ -33,6 +36,19 @@ def import_weights(
     count = sum(parameter.numel() for parameter in networks[0].parameters())
     console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
     console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
+
+
+def pack_weights(name: str, path: Path, console: Console) -> None:
+    """Write a predictor folder, what was compiled beside it included, as one file."""
+    predictor = find_predictor(name)
+    build_networks(predictor)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
+        for file in sorted(predictor.folder.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                tar.add(file, arcname=file.relative_to(predictor.folder))
+    write_atomically(path, stream.getvalue())
+    console.say(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {predictor.spec.name}")
 
 
 def verify_weights(names: list[str]) -> int:

@@ -1,0 +1,60 @@
+"""`flarekit job`: what the platform's images run."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from flarekit.cli.console import Console
+from flarekit.cli.predict import close_run
+from flarekit.core.errors import FlarekitError
+from flarekit.core.records import RunRecord
+from flarekit.pipeline.job import predictor_of_job
+from flarekit.pipeline.segment import Options, segment_folder
+
+_MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "bad_alloc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where the platform puts things."""
+
+    inputs: Path
+    outputs: Path
+    model: Path
+
+
+def run_job(own: str, folders: Folders, options: Options, console: Console) -> int:
+    """Run one job; whatever happens, the last line on stderr says what, and what to do."""
+    try:
+        with console:
+            predictor = predictor_of_job(own, folders.model)
+            record = segment_folder(predictor, folders.inputs, folders.outputs, options, console)
+    except FlarekitError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the platform shows one line of what was said
+        traceback.print_exc()
+        console.error(*_in_words(error))
+        return 1
+    return _close(record, console)
+
+
+def _close(record: RunRecord, console: Console) -> int:
+    """Return 0 where a part of a stack failed: the platform drops all outputs of a failed job."""
+    if record.failed and len(record.failed) < len(record.cases) and not record.not_run:
+        names = ", ".join(case.case_id for case in record.failed)
+        console.say(f"warning: {names} failed and got a stand-in mask; the others are good")
+        return 0
+    return close_run(record, console)
+
+
+def _in_words(error: Exception) -> tuple[str, str]:
+    said = str(error).strip().splitlines()
+    what = said[-1] if said else type(error).__name__
+    if isinstance(error, MemoryError) or any(word in what.lower() for word in _MEMORY_WORDS):
+        return (
+            f"the memory of this machine is not enough: {what}",
+            "ask for more memory in the algorithm's settings, or use a smaller tile",
+        )
+    return f"an unexpected {type(error).__name__} ended the job: {what}", "see the lines above it"

@@ -1,0 +1,267 @@
+"""Trials of one image: chosen inputs under chosen conditions, and what lay in the folders after."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from flarekit.core.files import sha256_of
+from flarekit.packaging.sandbox import Conditions, ImageFacts, Mount, Outcome, Run, Sandbox
+
+_ALL = 0o777
+_ROOMY = Conditions(
+    network=True, capabilities=True, new_privileges=True, pids=None, memory_mib=28 * 1024
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """An organiser's run line.
+
+    Attributes:
+        inputs: folder inside that holds the cases.
+        outputs: folder inside that gets the masks.
+        command: what replaces the image's own; None where it runs as it is.
+        conditions: of the line as it is written.
+        writable_inputs: whether the line would let an image write into its inputs.
+    """
+
+    inputs: str
+    outputs: str
+    command: tuple[str, ...] | None
+    conditions: Conditions
+    writable_inputs: bool
+
+
+FLARE = Layout(
+    inputs="/workspace/inputs",
+    outputs="/workspace/outputs",
+    command=("/bin/bash", "-c", "sh predict.sh"),
+    conditions=_ROOMY,
+    writable_inputs=True,
+)
+PLATFORM = Layout(
+    inputs="/input",
+    outputs="/output",
+    command=None,
+    conditions=Conditions(memory_mib=30 * 1024, shm_mib=128),
+    writable_inputs=False,
+)
+STRICTEST = Conditions(memory_mib=28 * 1024)
+MODEL = "/opt/ml/model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is known of the image's task.
+
+    Attributes:
+        values: that a mask may hold, background included.
+        time_s: most seconds for one case; None for no limit.
+        given: a folder of inputs to run besides the generated ones; None for none.
+        gpus: of Docker's `--gpus`, for all runs.
+        sockets: of `grandchallenge`: what the algorithm reads and writes.
+    """
+
+    values: frozenset[int]
+    time_s: float | None = None
+    given: Path | None = None
+    gpus: str | None = None
+    sockets: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run with its folders.
+
+    Attributes:
+        outcome: of the run.
+        inputs: folder here that held the cases.
+        outputs: folder here with what the run wrote.
+        files: below it, sorted.
+        touched: what the run added, changed or removed in its inputs, in words.
+    """
+
+    outcome: Outcome
+    inputs: Path
+    outputs: Path
+    files: tuple[str, ...]
+    touched: tuple[str, ...]
+
+    @property
+    def failure(self) -> str | None:
+        """Why it did not end well, in words; None where it did."""
+        if self.outcome.timed_out:
+            return f"was not done after {self.outcome.seconds:.0f} s"
+        if self.outcome.out_of_memory:
+            return "took more memory than there was"
+        if self.outcome.exit_code:
+            said = self.outcome.last_line or "nothing on stderr"
+            return f"exit code {self.outcome.exit_code}: {said}"
+        return None
+
+
+class Bench:
+    """Runs trials of one image and keeps those that several checks look at.
+
+    Args:
+        sandbox: that runs it.
+        layout: the organiser's line.
+        wanted: what is known of its task.
+        sample: writes the generated inputs of the usual trial into a folder, given what is wanted.
+        scratch: folder for inputs and outputs.
+        timeout_s: of one run.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        layout: Layout,
+        wanted: Wanted,
+        sample: Callable[[Path, Wanted], None],
+        scratch: Path,
+        *,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self.sandbox, self.layout, self.wanted = sandbox, layout, wanted
+        self._sample: Callable[[Path], None] = lambda folder: sample(folder, wanted)
+        self._scratch, self.timeout_s = scratch, timeout_s
+        self._kept: dict[str, Trial] = {}
+        self._folders: dict[str, Path] = {}
+        self._count = 0
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What the image says about itself."""
+        return self.sandbox.facts
+
+    @property
+    def conditions(self) -> Conditions:
+        """Those of the organiser's line, with the GPUs that were asked for."""
+        return replace(self.layout.conditions, gpus=self.wanted.gpus)
+
+    @property
+    def strictest(self) -> Conditions:
+        """Those of all organisers together."""
+        return replace(STRICTEST, gpus=self.wanted.gpus)
+
+    def base(self) -> Trial:
+        """Return the usual trial: generated inputs, the organiser's line."""
+        return self.kept("base", self._sample)
+
+    def usual_inputs(self) -> Path:
+        """Return a folder with the generated inputs of the usual trial."""
+        return self.inputs("base", self._sample)
+
+    def inputs(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Return a folder of inputs, written when it is first asked for."""
+        if name not in self._folders:
+            folder = self._scratch / f"inputs_{name}"
+            folder.mkdir(parents=True)
+            write(folder)
+            self._folders[name] = folder
+        return self._folders[name]
+
+    def kept(self, name: str, write: Callable[[Path], None]) -> Trial:
+        """Return a trial of named inputs under the organiser's line, run only once."""
+        if name not in self._kept:
+            self._kept[name] = self.trial(self.inputs(name, write))
+        return self._kept[name]
+
+    def trial(
+        self,
+        inputs: Path,
+        *,
+        conditions: Conditions | None = None,
+        prepare: Callable[[Path], None] | None = None,
+        command: tuple[str, ...] | None = None,
+        entrypoint: str | None = None,
+        mounts: tuple[Mount, ...] = (),
+        linked: Mapping[str, str] | None = None,
+        writable_inputs: bool | None = None,
+        terminate_after_s: float | None = None,
+    ) -> Trial:
+        """Run the image once.
+
+        Args:
+            inputs: folder here; the run gets a copy.
+            conditions: the organiser's line's where None.
+            prepare: puts something into the output folder beforehand.
+            command: the organiser's where None.
+            entrypoint: the image's where None.
+            mounts: besides those of inputs and outputs.
+            linked: symbolic links inside, see `Run`; inputs are then mounted where the link of the
+                layout's folder points to.
+            writable_inputs: the organiser's way where None.
+            terminate_after_s: see `Run`.
+
+        Raises:
+            SandboxError: the sandbox cannot run it.
+        """
+        self._count += 1
+        place = self._scratch / f"trial_{self._count}"
+        here, outputs = place / "inputs", place / "outputs"
+        shutil.copytree(inputs, here)
+        outputs.mkdir()
+        if prepare is not None:
+            prepare(outputs)
+        _open_to_all(place)
+        before = _digests(here)
+        writable = self.layout.writable_inputs if writable_inputs is None else writable_inputs
+        seen_at = (linked or {}).get(self.layout.inputs, self.layout.inputs)
+        run = Run(
+            mounts=(
+                Mount(here=here, there=seen_at, writable=writable),
+                Mount(here=outputs, there=self.layout.outputs, writable=True),
+                *mounts,
+            ),
+            conditions=conditions or self.conditions,
+            command=command or self.layout.command,
+            entrypoint=entrypoint,
+            linked=linked or {},
+            timeout_s=self.timeout_s,
+            terminate_after_s=terminate_after_s,
+        )
+        outcome = self.sandbox.run(run)
+        after = _digests(here)
+        return Trial(
+            outcome=outcome,
+            inputs=here,
+            outputs=outputs,
+            files=tuple(sorted(_digests(outputs))),
+            touched=tuple(_differences(before, after)),
+        )
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every user of a container read and write what is below a folder."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(_ALL if path.is_dir() else 0o666)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its relative name."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = _digest(path)
+        elif path.is_dir() and not any(path.iterdir()):
+            found[f"{path.relative_to(folder).as_posix()}/"] = "an empty folder"
+    return found
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    added = [f"added {name}" for name in sorted(after.keys() - before.keys())]
+    removed = [f"removed {name}" for name in sorted(before.keys() - after.keys())]
+    common = sorted(before.keys() & after.keys())
+    return added + removed + [f"changed {name}" for name in common if before[name] != after[name]]

@@ -1,0 +1,161 @@
+"""Where an image runs under chosen conditions, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from flarekit.core.errors import FlarekitError
+
+
+class SandboxError(FlarekitError):
+    """An image cannot be run here at all, whatever is in it."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What an image says about itself.
+
+    Attributes:
+        names: with tags, as stored; none where it was saved by its id.
+        entrypoint: of the config; empty where there is none.
+        variables: of the environment.
+        size_bytes: of its layers, unpacked.
+    """
+
+    names: tuple[str, ...]
+    architecture: str
+    system: str
+    user: str
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    working_dir: str
+    variables: Mapping[str, str]
+    labels: Mapping[str, str]
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder here that is seen at an absolute path inside."""
+
+    here: Path
+    there: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What a run may use. The defaults are the strictest that any organiser sets.
+
+    Attributes:
+        network: the machine's; none at all where False.
+        capabilities: Docker's usual ones; all dropped where False.
+        new_privileges: whether set-uid programs may raise them.
+        pids: most processes and threads at a time; None for no limit.
+        shm_mib: size of `/dev/shm`.
+        memory_mib: most memory, swap included; None for no limit.
+        data_mib: RLIMIT_DATA, by which grand-challenge limits memory; None for no limit.
+        read_only: whether nothing but the writable mounts and `/tmp` can be written.
+        user: `UID:GID`; the image's own where None.
+        gpus: of Docker's `--gpus`; None for no GPU.
+    """
+
+    network: bool = False
+    capabilities: bool = False
+    new_privileges: bool = False
+    pids: int | None = 256
+    shm_mib: int = 64
+    memory_mib: int | None = None
+    data_mib: int | None = None
+    read_only: bool = False
+    user: str | None = None
+    gpus: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of an image.
+
+    Attributes:
+        command: what replaces the image's command; its own where None.
+        entrypoint: what replaces the image's ENTRYPOINT, with `command` as its arguments.
+        linked: a path inside that is a symbolic link to a mount's, path -> target.
+        timeout_s: after which it is killed.
+        terminate_after_s: seconds from its start to a SIGTERM; None for no signal.
+    """
+
+    mounts: tuple[Mount, ...]
+    conditions: Conditions = Conditions()
+    command: tuple[str, ...] | None = None
+    entrypoint: str | None = None
+    linked: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 600.0
+    terminate_after_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        exit_code: as a shell gives it (128 + signal).
+        seconds: from start to end.
+        timed_out: whether it was killed because its time was up.
+        stopped_after_s: from the SIGTERM to the end; None where none was sent in time.
+        out_of_memory: whether the memory limit killed something in it.
+        peak_mib: most resident memory of its processes, added up; None where not seen.
+    """
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    timed_out: bool = False
+    stopped_after_s: float | None = None
+    out_of_memory: bool = False
+    peak_mib: float | None = None
+
+    @property
+    def last_line(self) -> str:
+        """The last line of stderr that is not empty, which is all that platforms show."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+
+class Sandbox(Protocol):
+    """Runs one image.
+
+    Attributes:
+        name: of the kind of sandbox.
+        facts: the image's.
+        archive: the saved tar that it came in; None where the engine had it.
+    """
+
+    name: str
+    facts: ImageFacts
+    archive: Path | None
+
+    def refuses(self, run: Run) -> str | None:
+        """Return why this sandbox cannot make these conditions; None where it can."""
+        ...
+
+    def run(self, run: Run) -> Outcome:
+        """Run the image.
+
+        Raises:
+            SandboxError: it cannot be started for a reason that is not the image's.
+        """
+        ...
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder with what runs have left in it, whoever owns it."""
+        ...
+
+    def close(self) -> None:
+        """Remove what was made for the runs."""
+        ...

@@ -1,0 +1,233 @@
+"""Images for FLARE that are broken in one way each; every fault is caught and named."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import textwrap
+
+import pytest
+
+from flarekit.packaging.save import SaveRequest, save
+from flarekit.packaging.verify import VerifyRequest, verify
+
+pytestmark = pytest.mark.docker
+
+BASE = "flarekit:cpu"  # has Python, NumPy and nibabel; test_container.py builds it from this tree
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np, nibabel
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+INPUTS, OUTPUTS = Path("/workspace/inputs"), Path("/workspace/outputs")
+#start
+for scan in sorted(INPUTS.glob("*_0000.nii.gz")):
+    name = scan.name.removesuffix("_0000.nii.gz") + ".nii.gz"
+    image = nibabel.load(scan)
+    try:
+        hu = np.asarray(image.dataobj)
+    except Exception:
+        hu = np.zeros(image.shape)
+    mask = ((hu > 60) & (hu < 1000)).astype(np.uint8)
+    #mask
+    out = nibabel.Nifti1Image(mask, image.affine)
+    out.set_qform(image.affine, 1)
+    #out
+    temporary = Path("/tmp") / "out.nii.gz"
+    nibabel.save(out, temporary)
+    part = OUTPUTS / ".part"
+    part.write_bytes(temporary.read_bytes())
+    part.replace(OUTPUTS / name)
+    #done
+"""
+GOOD = {"script": SCRIPT, "shell": "set -eu\nexec python /opt/run.py\n", "dockerfile": ""}
+
+
+def docker(*arguments, **options):
+    return subprocess.run(
+        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False, **options
+    )
+
+
+@pytest.fixture
+def make_image(tmp_path):
+    """Return a function that builds an image from what is broken in it."""
+    if shutil.which("docker") is None or docker("info").returncode:
+        pytest.skip("no Docker engine")
+    if docker("image", "inspect", BASE).returncode:
+        pytest.skip(f"{BASE} is not built; run test_container.py first")
+    tags = []
+
+    def make(tag, **broken) -> str:
+        parts = {**GOOD, **broken}
+        script = SCRIPT
+        for place in ("start", "mask", "out", "done"):
+            line = textwrap.dedent(broken.get(place, ""))
+            indent = "" if place == "start" else "    "
+            script = script.replace(f"#{place}", textwrap.indent(line, indent).strip())
+        (tmp_path / "run.py").write_text(script)
+        (tmp_path / "predict.sh").write_text(parts["shell"])
+        (tmp_path / "Dockerfile").write_text(
+            f"FROM {BASE}\nCOPY run.py /opt/run.py\nCOPY predict.sh ./\n{parts['dockerfile']}\n"
+        )
+        built = docker("build", "--network", "none", "-t", tag, tmp_path)
+        assert built.returncode == 0, built.stdout + built.stderr
+        tags.append(tag)
+        return tag
+
+    yield make
+    for tag in tags:
+        docker("image", "rm", "--force", tag)
+
+
+def findings(image, *only, **options):
+    request = VerifyRequest(image=image, convention="flare", only=only, **options)
+    return {each.check.name: each.finding for each in verify(request).verdicts}
+
+
+def test_an_image_that_behaves_passes_everything(make_image):
+    found = findings(make_image("fkv-good"))
+    assert {name: each.reason for name, each in found.items() if each.state == "fail"} == {}
+    assert [name for name, each in found.items() if each.state == "skip"] == ["given_inputs"]
+
+
+BROKEN = {
+    "not_root": ({"dockerfile": "USER 1000"}, "root", "USER is 1000"),
+    "devices": ({"dockerfile": "ENV CUDA_VISIBLE_DEVICES=0"}, "devices_left_alone", "=0"),
+    "entrypoint": ({"dockerfile": 'ENTRYPOINT ["python"]'}, "shells", "/bin/bash"),
+    "no_script": ({"dockerfile": "RUN rm predict.sh"}, "shells", "no predict.sh"),
+    "bashism": ({"shell": "a=(1 2)\nexec python /opt/run.py\n"}, "plain_shell", "("),
+    "network": (
+        {"start": "import socket\nsocket.create_connection((os.environ.get('H', '127.0.0.1'), 1))"},
+        "ends_well",
+        "exit code 1",
+    ),
+    "interface": (
+        {"start": "if len(os.listdir('/sys/class/net')) < 2: sys.exit('no way out')"},
+        "strict_sandbox",
+        "needs the network",
+    ),
+    "shared_memory": (
+        {"start": "open('/dev/shm/big', 'wb').write(bytes(100 << 20))"},
+        "strict_sandbox",
+        "shared memory",
+    ),
+    "pids": (
+        {
+            "start": "import threading, time\n"
+            "for _ in range(300): threading.Thread(target=time.sleep, args=(2,), daemon=True)"
+            ".start()"
+        },
+        "strict_sandbox",
+        "256 processes",
+    ),
+    "capabilities": (
+        {"start": "os.chown('/workspace/outputs', 1234, 1234); os.chown('/workspace/outputs', 0, 0)"},
+        "strict_sandbox",
+        "capabilities",
+    ),
+    "writes_outside": (
+        {"start": "Path('/workspace/log.txt').write_text('x')"},
+        "unprivileged",
+        "writes outside",
+    ),
+    "needs_root": (
+        {"start": "if os.getuid() != 0: sys.exit('I must be root')"},
+        "unprivileged",
+        "needs to be root",
+    ),
+    "writes_into_inputs": (
+        {"start": "(INPUTS / 'cache.txt').write_text('x')"},
+        "inputs_unchanged",
+        "added cache.txt",
+    ),
+    "two_outputs": ({"done": "(OUTPUTS / 'log.txt').write_text('x')"}, "output_tree", "log.txt"),
+    "wrong_name": ({"done": "(OUTPUTS / name).rename(OUTPUTS / scan.name)"}, "output_tree", "no "),
+    "wrong_type": ({"out": "out.set_data_dtype(np.int16)"}, "stored_type", "int16"),
+    "slope": (
+        {"out": "out.header.set_slope_inter(2.0, 1.0)"},
+        "stored_type",
+        "slope",
+    ),
+    "affine": (
+        {"out": "out = nibabel.Nifti1Image(mask, np.eye(4))"},
+        "geometry",
+        "not the scan's",
+    ),
+    "shape": ({"mask": "mask = mask[:-1]"}, "geometry", "voxels for"),
+    "label": ({"mask": "mask = mask * 77"}, "labels", "77"),
+    "flipped": (
+        {"mask": "mask = mask if image.affine[0, 0] > 0 else mask[::-1]"},
+        "orientations",
+        "turned back",
+    ),
+    "first_only": ({"done": "break"}, "odd_names", "no "),
+    "name_cut_at_the_first_dot": (
+        {"done": "(OUTPUTS / name).rename(OUTPUTS / (name.split('.')[0] + '.nii.gz'))"},
+        "odd_names",
+        "a.b.c",
+    ),
+    "other_files": (
+        {"start": "for f in INPUTS.glob('*.json'): (OUTPUTS / (f.stem + '.nii.gz')).touch()"},
+        "other_files",
+        "case.nii.gz",
+    ),
+    "keeps_old": (
+        {"done": "pass", "mask": "if (OUTPUTS / name).exists(): continue"},
+        "overwrites",
+        "cannot be read",
+    ),
+    "dies_on_damage": ({"mask": "assert hu.any()"}, "damaged_input", "no damaged.nii.gz"),
+    "random": (
+        {"mask": "mask = (np.random.rand(*mask.shape) > .5).astype(np.uint8)"},
+        "same_twice",
+        "differs",
+    ),
+    "deaf": (
+        {
+            "start": "import time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(7)",
+        },
+        "stops",
+        "after SIGTERM",
+    ),
+    "torn": (
+        {
+            "start": "import time\n(OUTPUTS / 'phantom.nii.gz').write_bytes(b'half')\n"
+            "time.sleep(2)",
+        },
+        "stops",
+        "half of phantom",
+    ),
+    "slow": ({"start": "import time\ntime.sleep(3)"}, "in_time", "limit 2 s"),
+    "crash": ({"start": "raise RuntimeError('no good')"}, "ends_well", "no good"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_image_is_caught_and_named(make_image, fault):
+    broken, check, words = BROKEN[fault]
+    limit = 2.0 if check == "in_time" else 30.0
+    found = findings(make_image(f"fkv-{fault.replace('_', '-')}", **broken), check, time_s=limit)
+    assert found[check].state == "fail"
+    assert words in found[check].reason
+
+
+def test_a_saved_tar_is_verified_by_its_name(make_image, tmp_path):
+    image = make_image("fkv-team")
+    saved = save(SaveRequest(image=image, path=tmp_path / "team-a.tar.gz"))
+    assert findings(str(saved.path), "team_name")["team_name"].state == "pass"
+    other = saved.path.rename(tmp_path / "Team.v2.tar.gz")
+    reason = findings(str(other), "team_name")["team_name"].reason
+    assert "lower case" in reason
+    assert "Team.v2:latest" in reason
+    docker("image", "rm", "--force", "team-a:latest")
+
+
+def test_a_tar_with_two_images_is_caught(make_image, tmp_path):
+    image = make_image("fkv-one")
+    docker("tag", image, "fkv-two")
+    second = make_image("fkv-second", dockerfile="ENV A=1")
+    docker("save", "-o", tmp_path / "both.tar", image, second)
+    found = findings(str(tmp_path / "both.tar"), "one_image")
+    assert "2 images" in found["one_image"].reason
+    docker("image", "rm", "--force", "fkv-two")
