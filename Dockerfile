@@ -30,35 +30,38 @@ for need in project['dependencies']]; \
 [Path(name).write_text('\\n'.join(lines)) for name, lines in needs.items()]" ${EXTRAS}
 RUN pip install -r lean.txt
 
-FROM python AS install
+# torch, and OpenVINO: what runs where no GPU is, also in the images with torch
+FROM python AS packages
 ARG TORCH_VERSION=2.13.0
 ARG TORCH_INDEX=
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH_VERSION}" \
     && pip install -r torch.txt "torch==${TORCH_VERSION}" "dynamic-network-architectures<0.4"
+RUN pip install -r cpu.txt
+
+FROM packages AS compile
 COPY README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR}
+RUN pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR} \
+    && flarekit compile ${PREDICTOR} --beside
 
-# the network compiled for OpenVINO: what runs where no GPU is, also in the images with torch
-FROM install AS compile
-RUN pip install -r cpu.txt
-RUN cd / && flarekit compile ${PREDICTOR} --beside
-
-FROM python AS install-cpu
-RUN pip install -r cpu.txt
-COPY README.md LICENSE Dockerfile predict.sh ./
-COPY flarekit flarekit
-ARG PREDICTOR=abdomen_ct
-COPY weights/${PREDICTOR} weights/${PREDICTOR}
 # leave behind what a run never opens: installers, tests, OpenVINO for other devices and formats
-RUN pip install --no-deps . && python -m compileall -q /opt/flarekit/lib \
+FROM python AS packages-cpu
+RUN pip install -r cpu.txt && python -m compileall -q /opt/flarekit/lib \
     && cd /opt/flarekit/lib/python3.11/site-packages \
     && find . -type d -name tests -prune -exec rm -r {} + \
     && rm -r openvino/include openvino/libs/cache.json \
        openvino/libs/*_gpu_* openvino/libs/*_npu_* openvino/libs/*_onnx_* openvino/libs/*_paddle_* \
-       openvino/libs/*_tensorflow_* openvino/libs/*_jax_* openvino/libs/*_gguf_* \
+       openvino/libs/*_tensorflow_* openvino/libs/*_jax_* openvino/libs/*_gguf_*
+
+FROM packages-cpu AS install-cpu
+COPY README.md LICENSE Dockerfile predict.sh ./
+COPY flarekit flarekit
+ARG PREDICTOR=abdomen_ct
+COPY weights/${PREDICTOR} weights/${PREDICTOR}
+RUN pip install --no-deps . \
+    && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit \
     && pip uninstall -q -y setuptools pip
 COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled \
     /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled

@@ -113,6 +113,7 @@ class DockerSandbox:
     def refuses(self, run: Run) -> str | None:
         """Return None: the engine makes all conditions."""
         del run
+        return None  # noqa: RET501 - the protocol's answer
 
     def run(self, run: Run) -> Outcome:
         """Run a container and remove it.

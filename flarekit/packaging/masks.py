@@ -48,10 +48,9 @@ def _read_nifti(path: Path) -> Mask:
     import nibabel
 
     image = cast(Any, nibabel.load(path))
-    slope, intercept = image.header["scl_slope"].item(), image.header["scl_inter"].item()
-    trivial = (np.isnan(slope) or slope in (0, 1)) and (np.isnan(intercept) or intercept == 0)
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
     voxels = np.asarray(image.dataobj.get_unscaled())
-    return Mask(voxels_ZYX=voxels.T, affine=np.asarray(image.affine), scaled=not trivial)
+    return Mask(voxels_ZYX=voxels.T, affine=np.asarray(image.affine), scaled=scaled)
 
 
 def _read_metaimage(path: Path) -> Mask:

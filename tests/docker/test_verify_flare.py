@@ -109,7 +109,7 @@ BROKEN = {
     ),
     "shared_memory": (
         {"start": "open('/dev/shm/big', 'wb').write(bytes(100 << 20))"},
-        "strict_sandbox",
+        "ends_well",
         "shared memory",
     ),
     "pids": (
@@ -122,7 +122,7 @@ BROKEN = {
         "256 processes",
     ),
     "capabilities": (
-        {"start": "os.chown('/workspace/outputs', 1234, 1234); os.chown('/workspace/outputs', 0, 0)"},
+        {"start": "for n in (1234, 0): os.chown(OUTPUTS, n, n)"},
         "strict_sandbox",
         "capabilities",
     ),
@@ -145,7 +145,10 @@ BROKEN = {
     "wrong_name": ({"done": "(OUTPUTS / name).rename(OUTPUTS / scan.name)"}, "output_tree", "no "),
     "wrong_type": ({"out": "out.set_data_dtype(np.int16)"}, "stored_type", "int16"),
     "slope": (
-        {"out": "out.header.set_slope_inter(2.0, 1.0)"},
+        {
+            "out": "out = nibabel.Nifti1Image(mask * np.float32(0.3), image.affine)\n"
+            "out.set_data_dtype(np.uint8)"
+        },
         "stored_type",
         "slope",
     ),
@@ -185,7 +188,7 @@ BROKEN = {
     ),
     "deaf": (
         {
-            "start": "import time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(7)",
+            "start": "import time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(11)",
         },
         "stops",
         "after SIGTERM",

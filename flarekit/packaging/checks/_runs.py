@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,7 @@ _RELAXED: Mapping[str, Mapping[str, Any]] = {
 
 def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding:
     """Return why a trial of the usual inputs failed: each condition is let go in turn."""
-    needs = [
-        words
-        for words, change in _RELAXED.items()
-        if (looser := replace(conditions, **change)) != conditions
-        and bench.trial(bench.usual_inputs(), conditions=looser).failure is None
-    ]
+    needs = _needs(bench, conditions)
     if not bench.layout.writable_inputs:
         loose = bench.trial(bench.usual_inputs(), conditions=conditions, writable_inputs=True)
         if loose.failure is None:
@@ -47,6 +42,29 @@ def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding
     if _says_gpu(failed):
         return fail(f"needs a GPU, and says so ({failed.failure}); give it one with --gpus all")
     return fail(f"{failed.failure}")
+
+
+def _needs(bench: Bench, conditions: Conditions) -> list[str]:
+    """Return which conditions, let go, make the image work: each by itself, or else together."""
+    changes = {
+        words: change
+        for words, change in _RELAXED.items()
+        if replace(conditions, **change) != conditions
+    }
+
+    def works(chosen: Iterable[Mapping[str, Any]]) -> bool:
+        together = {name: value for change in chosen for name, value in change.items()}
+        looser = replace(conditions, **together)
+        return bench.trial(bench.usual_inputs(), conditions=looser).failure is None
+
+    needs = [words for words, change in changes.items() if works([change])]
+    if needs or len(changes) < 2 or not works(changes.values()):
+        return needs
+    return [
+        words
+        for words in changes
+        if not works(change for other, change in changes.items() if other != words)
+    ]
 
 
 def _says_gpu(trial: Trial) -> bool:
