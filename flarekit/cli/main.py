@@ -5,8 +5,11 @@ Heavy imports stand inside the commands, so that `--help` is instant.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -19,6 +22,8 @@ from flarekit.cli import images, profile, train
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed (each is named);
 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be trusted;
 5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
+
+_GRACE_S = 2.5  # from SIGTERM to the end, whatever is being computed
 
 app = typer.Typer(
     name="flarekit",
@@ -336,11 +341,32 @@ def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
     raise SystemExit(128 + signum)
 
 
+def _end_on_sigterm() -> None:
+    """End in order on SIGTERM, and in any case soon: a network may be deep in one long call.
+
+    Python's handlers wait for the main thread; the byte that a signal writes does not. No half
+    a file is left, since files get their names when they are whole.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def end() -> None:
+        while os.read(reading, 1) != bytes([signal.SIGTERM]):
+            pass
+        time.sleep(_GRACE_S)
+        sys.stderr.write("error: terminated; nothing half-written is left\n")
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
 def main() -> None:
     """Run the command line; every expected error becomes one line and an exit code."""
     from flarekit.core.errors import FlarekitError
 
-    signal.signal(signal.SIGTERM, _terminate)
+    _end_on_sigterm()
     try:
         app()
     except FlarekitError as error:

@@ -41,11 +41,13 @@ from flarekit.conventions._grand_challenge import (
 from flarekit.conventions._grid import onto
 from flarekit.conventions._longitudinal import FollowUp, find_follow_ups, is_follow_up
 from flarekit.conventions._settings import Settings, checked, lesion_value
+from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
 from flarekit.core.volume import Volume
 
 _LOG = logging.getLogger(__name__)
+BUDGET = Budget(time_s=270.0)  # edition III ends a job after 300 s, the others later
 _CLICKS = "lesion-clicks.json"
 _PLAIN, _CLICKED = "automated-petct-lesion-segmentation", "tumor-lesion-segmentation"
 _ORDER = ("CT", "PET", TUMOR, BACKGROUND)

@@ -40,9 +40,11 @@ from flarekit.conventions._grand_challenge import (
 )
 from flarekit.conventions._grid import onto
 from flarekit.conventions._settings import Settings, checked
+from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.volume import Geometry, Volume
 
+BUDGET = Budget(time_s=270.0)  # the platform ends a job after 300 s, where not told otherwise
 _SUFFIXES = (".mha", ".tif", ".tiff")
 _FIX = "add [[outputs]] with path and kind to the convention's settings in predictor.toml"
 

@@ -202,3 +202,19 @@ def test_weights_verify_tells_which_predictor_is_not_whole(toy):
     result = run("weights", "verify", toy.folder)
     assert result.returncode == 4
     assert "SHA-256" in result.stderr
+
+
+def test_sigterm_ends_a_run_that_is_deep_in_one_long_call():
+    script = (
+        "import hashlib; from flarekit.cli.main import _end_on_sigterm; _end_on_sigterm(); "
+        "print('ready', flush=True); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 1_000_000_000)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(1.0)  # until it is in that call
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.splitlines()[-1].startswith("error: terminated")

@@ -1,0 +1,106 @@
+"""Images for autoPET, broken in one way each; every fault is caught and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from flarekit.packaging.bench import Bench, Wanted
+from flarekit.packaging.checks import autopet
+from flarekit.packaging.checks._platform import PLATFORM_IMAGE, PLATFORM_RUNS
+from flarekit.packaging.checks._runs import RUNS
+from flarekit.packaging.docker import DockerSandbox
+from flarekit.packaging.verify import VerifyRequest, verify
+from tests.packaging.petct_script import BROKEN, script
+
+pytestmark = pytest.mark.docker
+
+BASE = "flarekit-gc:cpu"  # Python, NumPy and SimpleITK; test_container.py builds it
+SHARED = {check.name for check in (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS)}
+OWN = [check for check in autopet.CHECKS if check.name not in SHARED]
+FIRST = {min(names): fault for fault, (_, names, _) in reversed(BROKEN.items())}
+III = {"mask": "clicks = []", "image": "folder = 'automated-petct-lesion-segmentation'"}
+
+
+def docker(*arguments):
+    return subprocess.run(
+        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False
+    )
+
+
+@pytest.fixture
+def make_image(tmp_path):
+    """Return a function that builds an image of the algorithm with faults in it."""
+    if shutil.which("docker") is None or docker("info").returncode:
+        pytest.skip("no Docker engine")
+    if docker("image", "inspect", BASE).returncode:
+        pytest.skip(f"{BASE} is not built; run test_container.py first")
+    tags = []
+
+    def make(name, faults, *, label=None) -> str:
+        context = tmp_path / "context"
+        context.mkdir()
+        (context / "run.py").write_text(script(**faults))
+        (context / "run.py").chmod(0o644)
+        lines = [f"FROM {BASE}", "ENTRYPOINT []", "COPY run.py /opt/run.py"]
+        lines += ['CMD ["python", "/opt/run.py"]']
+        lines += [f"LABEL flarekit.facts='{json.dumps(label)}'"] if label else []
+        (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+        tag = f"fkv-autopet-{name.replace('_', '-')}"
+        built = docker("build", "--network", "none", "-t", tag, context)
+        assert built.returncode == 0, built.stderr
+        tags.append(tag)
+        return tag
+
+    yield make
+    for tag in tags:
+        docker("image", "rm", "--force", tag)
+
+
+def look(image, scratch):
+    """Run the convention's own checks, which need no saved tar."""
+    sandbox = DockerSandbox(image, scratch / "never-saved.tar")
+    wanted = Wanted(values=frozenset({0, 1}))
+    bench = Bench(sandbox, autopet.LAYOUT, wanted, autopet.SAMPLE, scratch / "work")
+    try:
+        return {check.name: check.look(bench) for check in OWN}
+    finally:
+        sandbox.remove(scratch / "work")
+        sandbox.close()
+
+
+def failed(found):
+    return {name: finding.reason for name, finding in found.items() if finding.state == "fail"}
+
+
+def test_an_image_that_behaves_passes_everything(make_image):
+    request = VerifyRequest(image=make_image("good", {}), convention="autopet", backend="docker")
+    found = {each.check.name: each.finding for each in verify(request).verdicts}
+    assert failed(found) == {}
+    assert {name for name, finding in found.items() if finding.state != "pass"} <= {
+        "given_inputs",
+        "in_time",
+        "stops",  # it may be over before the signal
+    }
+
+
+def test_an_image_for_iii_passes_with_and_without_a_label(make_image, tmp_path):
+    label = {"settings": {"edition": 3}}
+    for name, how in (("iii", "where it writes"), ("iii_labelled", "its label")):
+        image = make_image(name, III, label=label if how == "its label" else None)
+        shutil.rmtree(tmp_path / "context")
+        found = look(image, tmp_path / name)
+        assert failed(found) == {}
+        assert found["edition"].reason == f"judged as III, by {how}"
+
+
+@pytest.mark.parametrize("check", sorted(FIRST))
+def test_a_broken_image_is_caught_by_the_check_that_is_about_it(make_image, tmp_path, check):
+    fault = FIRST[check]
+    faults, names, words = BROKEN[fault]
+    found = failed(look(make_image(fault, faults), tmp_path))
+    assert found.keys() == names
+    assert words in found[check]
