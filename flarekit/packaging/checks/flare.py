@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 
@@ -154,20 +155,13 @@ def _damaged(bench: Bench) -> Finding:
 
 
 def _orientations(bench: Bench) -> Finding:
-    trial = bench.kept("turned", samples.turned)
-    if faults := _name_faults(trial):
-        return _of(trial, faults)
-    masks, faults = {}, []
-    for name, order, flips in samples.orientations():
-        path = trial.outputs / f"{name}{_MASK_ENDING}"
-        mask = read_mask(path)
-        grid = geometry_faults(mask, read_mask(trial.inputs / f"{name}{_ENDING}"))
-        faults += [f"{path.name}: {fault}" for fault in grid]
-        if not grid:
-            masks[name] = samples.as_canonical(mask.voxels_ZYX.T, order, flips)
-    reference = masks.get("RAS")
-    if faults or reference is None:
-        return held(faults)
+    masks: dict[str, NDArray[np.generic]] = {}
+    for number, axes in enumerate(permutations((0, 1, 2))):
+        trial = bench.kept(f"turned_{number}", partial(samples.turned, axes=axes))
+        faults = _name_faults(trial) or _turned_back(trial, axes, masks)
+        if faults or trial.failure is not None:
+            return _of(trial, faults)
+    reference = masks["RAS"]
     if not reference.any():
         return skip("the mask of the generated CT is empty, so it shows no direction")
     found = {name: _aligned(mask, reference) for name, mask in masks.items()}
@@ -180,6 +174,21 @@ def _orientations(bench: Bench) -> Finding:
             f"stored as {least} the mask agrees in only {found[least][0]:.2f} of its voxels"
         )
     return PASS
+
+
+def _turned_back(
+    trial: Trial, axes: samples.Triple, masks: dict[str, NDArray[np.generic]]
+) -> list[str]:
+    """Add a trial's masks, axes as in the world; return in which grids are not their scans'."""
+    faults = []
+    for name, order, flips in samples.orientations(axes):
+        path = trial.outputs / f"{name}{_MASK_ENDING}"
+        mask = read_mask(path)
+        grid = geometry_faults(mask, read_mask(trial.inputs / f"{name}{_ENDING}"))
+        faults += [f"{path.name}: {fault}" for fault in grid]
+        if not grid:
+            masks[name] = samples.as_canonical(mask.voxels_ZYX.T, order, flips)
+    return faults
 
 
 def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple[float, str]:

@@ -33,10 +33,10 @@ def odd_names(folder: Path) -> None:
         (folder / name).write_text("{}")
 
 
-def turned(folder: Path) -> None:
-    """Write one CT in all 48 ways to store its axes."""
-    for name, order, flips in orientations():
-        _write(folder / f"{name}_0000.nii.gz", order, flips)
+def turned(folder: Path, axes: Triple) -> None:
+    """Write one CT with its axes stored in an order, in all 8 directions."""
+    for name, _, flips in orientations(axes):
+        _write(folder / f"{name}_0000.nii.gz", axes, flips)
 
 
 def damaged(folder: Path) -> None:
@@ -53,14 +53,18 @@ def nothing(folder: Path) -> None:
     (folder / "notes.txt").write_text("no scan here")
 
 
-def orientations() -> list[tuple[str, Triple, Triple]]:
-    """Return name, order of the world's axes in the file, and flips (+1, -1) of all 48."""
+def orientations(axes: Triple | None = None) -> list[tuple[str, Triple, Triple]]:
+    """Return name, order of the world's axes in the file, and flips (+1, -1).
+
+    Args:
+        axes: the only order that is wanted; all 6, which makes 48, where None.
+    """
     letters = ("LR", "PA", "IS")  # towards minus, towards plus; the world is RAS+
     found: list[tuple[str, Triple, Triple]] = []
     for order, flips in product(permutations((0, 1, 2)), product((1, -1), repeat=3)):
         name = "".join(letters[axis][flip > 0] for axis, flip in zip(order, flips, strict=True))
         found.append((name, cast(Triple, order), cast(Triple, flips)))
-    return found
+    return [each for each in found if axes in (None, each[1])]
 
 
 def as_canonical(
