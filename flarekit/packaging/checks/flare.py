@@ -156,7 +156,7 @@ def _damaged(bench: Bench) -> Finding:
 
 def _orientations(bench: Bench) -> Finding:
     masks: dict[str, NDArray[np.generic]] = {}
-    for number, axes in enumerate(permutations((0, 1, 2))):
+    for number, axes in enumerate(samples.ORDERS):
         trial = bench.kept(f"turned_{number}", partial(samples.turned, axes=axes))
         faults = _name_faults(trial) or _turned_back(trial, axes, masks)
         if faults or trial.failure is not None:
@@ -168,11 +168,9 @@ def _orientations(bench: Bench) -> Finding:
     wrong = [f"stored as {name}: {words}" for name, (_, words) in found.items() if words]
     if wrong:
         return held(wrong)
-    least = min(found, key=lambda name: found[name][0])
-    if found[least][0] < _ALIKE:
-        return warn(
-            f"stored as {least} the mask agrees in only {found[least][0]:.2f} of its voxels"
-        )
+    share, least = min((share, name) for name, (share, _) in found.items())
+    if share < _ALIKE:
+        return warn(f"stored as {least} the mask agrees in only {share:.2f} of its voxels")
     return PASS
 
 

@@ -18,6 +18,7 @@ USUAL, DAMAGED = "phantom", "damaged"
 _SPACING_MM_ZYX, _SHAPE_ZYX = (5.0, 3.0, 3.0), (46, 92, 124)
 _INTERCEPT_HU = -1024.0
 Triple = tuple[int, int, int]
+ORDERS = [cast(Triple, order) for order in permutations((0, 1, 2))]
 
 
 def usual(folder: Path) -> None:
@@ -61,9 +62,9 @@ def orientations(axes: Triple | None = None) -> list[tuple[str, Triple, Triple]]
     """
     letters = ("LR", "PA", "IS")  # towards minus, towards plus; the world is RAS+
     found: list[tuple[str, Triple, Triple]] = []
-    for order, flips in product(permutations((0, 1, 2)), product((1, -1), repeat=3)):
+    for order, flips in product(ORDERS, product((1, -1), repeat=3)):
         name = "".join(letters[axis][flip > 0] for axis, flip in zip(order, flips, strict=True))
-        found.append((name, cast(Triple, order), cast(Triple, flips)))
+        found.append((name, order, cast(Triple, flips)))
     return [each for each in found if axes in (None, each[1])]
 
 
