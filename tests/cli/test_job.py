@@ -10,7 +10,9 @@ import SimpleITK
 
 from flarekit.cli.console import Console
 from flarekit.cli.job import Folders, run_job
+from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError
+from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import read_spec
 from flarekit.pipeline.job import predictor_of_job
 from flarekit.pipeline.segment import Options
@@ -121,3 +123,37 @@ def test_whatever_happens_the_last_line_is_a_sentence(
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert words in last
+
+
+def record_of(*errors):
+    return RunRecord(
+        predictor="toy",
+        convention="uls23",
+        profile="fast",
+        engine="torch",
+        device="cpu",
+        device_name="a processor",
+        precision="fp32",
+        budget=Budget(),
+        seconds={},
+        wall_s=1.0,
+        cases=tuple(
+            CaseRecord(case_id=f"voi-{i}", mask=None, error=error) for i, error in enumerate(errors)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "words"),
+    [
+        ((None, "too odd", None), 0, "voi-1 failed and got a stand-in"),
+        (("too odd", "too odd"), 1, "2 of 2 cases failed"),
+        ((None,), 0, "1 of 1 cases segmented"),
+    ],
+)
+def test_a_stack_is_not_lost_for_one_of_its_parts(
+    platform_toy, folders, capfd, monkeypatch, errors, code, words
+):
+    monkeypatch.setattr("flarekit.cli.job.segment_folder", lambda *_: record_of(*errors))
+    assert run(platform_toy, folders) == code
+    assert words in capfd.readouterr().err
