@@ -1,110 +1,192 @@
-"""Dice of a predictor on labelled scans it never saw, and on phantoms it never saw.
+"""How good a predictor is on cases it never saw.
 
-    python profiling/accuracy.py abdomen_ct --dataset DATASET
-    python profiling/accuracy.py abdomen_ct --phantoms 1 2 3 4 5 6 7 8
-    python profiling/accuracy.py abdomen_ct --dataset DATASET --profile exact
+    python profiling/accuracy.py abdomen_ct --split scans --dataset DATASET
+    python profiling/accuracy.py abdomen_ct --split scans --dataset DATASET --profile exact
+    python profiling/accuracy.py abdomen_ct --split phantoms
+    python profiling/accuracy.py att_umamba_petct --split wholebody --material ORGAN_MAPS
+    python profiling/accuracy.py mamba_ahnet_lesion --split lesions --dataset PETCT --material VOIS
+    python profiling/accuracy.py --table
 
-The cases of DATASET (nnU-Net raw layout) are those that the predictor's recipe.toml holds out;
-labels that it calls unlabelled are left out. No case has a time budget. Results go to
-accuracy_PREDICTOR_scans.json or accuracy_PREDICTOR_phantoms.json beside this file, with _exact
-behind them for that profile.
+scans: the cases of DATASET (nnU-Net raw layout) that the predictor's recipe.toml holds out.
+phantoms: generated CTs. wholebody: synthetic PET/CTs around organ maps that training did not use.
+lesions: volumes of interest around real CT lesions, from MATERIAL (X_ct.nii.gz, X_mask.nii.gz) and
+from the held-out cases of DATASET.
+
+Cases run through the pipeline in the predictor's own convention, without a time budget; labels
+that the recipe calls unlabelled are left out on scans. Results go to accuracy_PREDICTOR_SPLIT.json
+beside this file (with _exact behind it for that profile), the worst case to pictures/; --table
+writes all results into accuracy.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from accuracy_bodies import whole_bodies
+from accuracy_cases import Trial, held_out_petct, held_out_scans, unseen_phantoms
+from accuracy_pictures import Files, draw_around_worst, draw_worst
+from accuracy_scores import score, worst_case
+from accuracy_table import SPLITS, result_path, write_table
+from accuracy_vois import lesion_vois
 
-from flarekit.core.nifti import read_nifti
+from flarekit.core.errors import FlarekitError, UsageError
+from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.records import RunRecord
-from flarekit.evaluation.dice import dice_per_label
-from flarekit.phantom import save_phantom
+from flarekit.core.spec import PredictorFolder
 from flarekit.pipeline.predictors import find_predictor
 from flarekit.pipeline.segment import Options, segment_folder
-from flarekit.training.recipe import read_recipe
+from flarekit.training.recipe import Recipe, read_recipe
 
 HERE = Path(__file__).parent
+PHANTOMS, BODIES = list(range(1, 9)), 8
 
 
-def score(record: RunRecord, truths: dict[str, Path], labels: dict[str, int]) -> dict[str, object]:
-    if record.failed:
-        raise SystemExit(f"failed: {record.failed[0].error}")
-    cases = {}
-    for case in record.cases:
-        predicted, truth = (
-            read_nifti(path).voxels_ZYX.astype(np.uint8)
-            for path in (case.mask, truths[case.case_id])
-        )
-        scores = dice_per_label(predicted, truth, labels)
-        cases[case.case_id] = {name: round(value, 4) for name, value in scores.items()}
-    per_label = {
-        name: round(float(np.mean([scores[name] for scores in cases.values()])), 4)
-        for name in labels
-    }
-    return {
-        "profile": record.profile,
-        "engine": record.engine,
-        "device": record.device,
-        "precision": record.precision,
-        "mean": round(float(np.mean(list(per_label.values()))), 4),
-        "labels": per_label,
-        "cases": cases,
-    }
-
-
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("predictor")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataset", type=Path)
-    source.add_argument("--phantoms", type=int, nargs="+")
+    parser.add_argument("predictor", nargs="?")
+    parser.add_argument(
+        "--split", choices=sorted({each for row in SPLITS.values() for each in row})
+    )
+    parser.add_argument("--dataset", type=Path)
+    parser.add_argument("--material", type=Path)
+    parser.add_argument("--phantoms", type=int, nargs="+", default=PHANTOMS, help="seeds")
+    parser.add_argument("--bodies", type=int, default=BODIES, help="how many")
+    parser.add_argument("--predictor-folder", type=Path, help="where it lies, if not in weights/")
+    parser.add_argument("--output", type=Path, default=HERE)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--profile", choices=["fast", "exact"], default="fast")
-    arguments = parser.parse_args()
-    predictor = find_predictor(arguments.predictor)
+    parser.add_argument("--table", action="store_true", help="write accuracy.md and nothing else")
+    return parser.parse_args()
+
+
+def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Namespace) -> Trial:
+    """Lay out the cases of a split.
+
+    Raises:
+        UsageError: the predictor has no such split, or data are not named.
+        InputError: the data are not there.
+    """
+    facts, convention = recipe.training, recipe.spec.convention
+    dataset, material = arguments.dataset, arguments.material
+    if split not in SPLITS.get(convention, ()):
+        raise UsageError(
+            f"{recipe.spec.name}: has no split {split!r}",
+            fix=f"take {' or '.join(SPLITS.get(convention, ('a convention of accuracy_table',)))}",
+        )
+    if split == "lesions":
+        return lesion_vois(folder, dataset=dataset, held_out=facts.held_out, vois=material)
+    if split == "phantoms":
+        return unseen_phantoms(folder, arguments.phantoms, facts.phantom_seeds)
+    if split == "wholebody":
+        if material is None or facts.synthesis is None:
+            raise UsageError("wholebody needs organ maps", fix="name their folder with --material")
+        return whole_bodies(folder, material, facts.synthesis, arguments.bodies)
+    if dataset is None:
+        raise UsageError("scans needs the labelled cases", fix="name them with --dataset")
+    lay_out = held_out_petct if convention == "autopet" else held_out_scans
+    return lay_out(folder, dataset, facts.held_out)
+
+
+def measure(arguments: argparse.Namespace) -> Path:
+    """Run a split, write its result and its worst case, and return the result's file."""
+    split: str = arguments.split
+    predictor = find_predictor(str(arguments.predictor_folder or arguments.predictor))
+    recipe = read_recipe(predictor.folder / "recipe.toml")
+    if predictor.spec.name != arguments.predictor:
+        raise UsageError(
+            f"{predictor.folder}: holds {predictor.spec.name}", fix=f"not {arguments.predictor}"
+        )
     options = Options(
         device=arguments.device,
         precision=arguments.precision,
         profile=arguments.profile,
         time_budget_s=0,
     )
-    labels = dict(predictor.spec.labels)
+    unlabelled = recipe.training.unlabelled if split == "scans" else ()
+    labels = {name: v for name, v in predictor.spec.labels.items() if name not in unlabelled}
     with tempfile.TemporaryDirectory() as scratch:
-        inputs, outputs = Path(scratch) / "inputs", Path(scratch) / "outputs"
-        inputs.mkdir()
-        truths = {}
-        if arguments.dataset is not None:
-            facts = read_recipe(predictor.folder / "recipe.toml").training
-            labels = {name: value for name, value in labels.items() if name not in facts.unlabelled}
-            for case_id in facts.held_out:
-                scan = arguments.dataset / "imagesTr" / f"{case_id}_0000.nii.gz"
-                (inputs / scan.name).symlink_to(scan.resolve())
-                truths[case_id] = arguments.dataset / "labelsTr" / f"{case_id}.nii.gz"
-        for seed in arguments.phantoms or ():
-            truths[f"phantom_{seed}"] = Path(scratch) / f"truth_{seed}.nii.gz"
-            save_phantom(
-                seed, scan=inputs / f"phantom_{seed}_0000.nii.gz", labels=truths[f"phantom_{seed}"]
-            )
-        record = segment_folder(predictor, inputs, outputs, options)
-        result = score(record, truths, labels)
-    kind = "scans" if arguments.dataset is not None else "phantoms"
-    suffix = "" if arguments.profile == "fast" else "_exact"
-    path = HERE / f"accuracy_{predictor.spec.name}_{kind}{suffix}.json"
-    sha256 = predictor.spec.weights.sha256
-    path.write_text(
-        json.dumps({"predictor": predictor.spec.name, "sha256": sha256} | result, indent=2) + "\n"
-    )
+        trial = make_trial(split, Path(scratch), recipe, arguments)
+        record = segment_folder(predictor, trial.inputs, trial.outputs, options)
+        masks = trial.masks(record)
+        result = score(trial, masks, predictor.spec.convention, labels)
+        if split != "phantoms" and arguments.profile == "fast":
+            worst = worst_case(result)
+            picture = Path("pictures") / picture_name(predictor.spec.name, split)
+            files = Files(masks=masks, truths=trial.truths, scans=trial.scans)
+            draw = draw_around_worst if trial.organs else draw_worst
+            draw(arguments.output / picture, worst, files, labels)
+            result["worst"] = {"case": worst, "picture": picture.as_posix()}
+    path = result_path(arguments.output, predictor.spec.name, split, arguments.profile)
+    make_folder(path.parent)
+    content = header(predictor, record, arguments) | result
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    return path
+
+
+def picture_name(name: str, split: str) -> str:
+    return f"{name}_wholebody_worst.png" if split == "wholebody" else f"{name}_worst.png"
+
+
+def header(
+    predictor: PredictorFolder, record: RunRecord, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    return {
+        "predictor": predictor.spec.name,
+        "sha256": predictor.spec.weights.sha256,
+        "split": arguments.split,
+        "command": command_of(arguments),
+        "profile": record.profile,
+        "engine": record.engine,
+        "device": record.device,
+        "device_name": record.device_name,
+        "precision": record.precision,
+    }
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """Return the command line, with names in place of this machine's folders."""
+    line = f"python profiling/accuracy.py {arguments.predictor} --split {arguments.split}"
+    line += " --dataset DATASET" if arguments.dataset is not None else ""
+    line += " --material MATERIAL" if arguments.material is not None else ""
+    if arguments.split == "phantoms" and arguments.phantoms != PHANTOMS:
+        line += f" --phantoms {' '.join(map(str, arguments.phantoms))}"
+    if arguments.split == "wholebody" and arguments.bodies != BODIES:
+        line += f" --bodies {arguments.bodies}"
+    line += f" --profile {arguments.profile}" if arguments.profile != "fast" else ""
+    for name in ("device", "precision"):
+        value = getattr(arguments, name)
+        line += f" --{name} {value}" if value != "auto" else ""
+    return line
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        if arguments.table:
+            print(write_table(arguments.output))
+            return 0
+        if arguments.predictor is None or arguments.split is None:
+            raise UsageError("nothing to measure", fix="name a predictor and a --split; --help")
+        path = measure(arguments)
+    except FlarekitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    result = json.loads(path.read_text())
     print(f"{path}: mean {result['mean']}")
-    for name, value in result["labels"].items():  # type: ignore[attr-defined]
-        print(f"  {name:24s} {value:.3f}")
+    for name, value in result["labels"].items():
+        print(f"  {name:24s} {value}")
+    for name, value in result.get("false_positives_ml", {}).get("largest", {}).items():
+        print(f"  largest false positive, {name:10s} {value} ml")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -29,9 +29,7 @@ kind = "Segmentation"
 def folders(tmp_path):
     (tmp_path / "input" / "images" / "ct").mkdir(parents=True)
     (tmp_path / "output").mkdir()
-    return Folders(
-        inputs=tmp_path / "input", outputs=tmp_path / "output", model=tmp_path / "model"
-    )
+    return Folders(inputs=tmp_path / "input", outputs=tmp_path / "output", model=tmp_path / "model")
 
 
 @pytest.fixture
