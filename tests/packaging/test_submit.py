@@ -12,9 +12,9 @@ from flarekit.cli.console import Console
 from flarekit.cli.submit import run_submit
 from flarekit.core.errors import InputError, OutputError, UsageError
 from flarekit.packaging.submit import Request, submit
-from flarekit.packaging.submit_errors import PlatformError, UnreachableError
-from flarekit.packaging.submit_inputs import Interface, Socket, find_cases, read_case
-from flarekit.packaging.submit_wait import Pace
+from flarekit.packaging.submit.errors import PlatformError, UnreachableError
+from flarekit.packaging.submit.inputs import Interface, Socket, find_cases, read_case
+from flarekit.packaging.submit.wait import Pace
 from tests.packaging.fake_platform import (
     AGE,
     CLICKS,
@@ -84,7 +84,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("flarekit.packaging.submit.time", clock)
-    monkeypatch.setattr("flarekit.packaging.submit_wait.time", clock)
+    monkeypatch.setattr("flarekit.packaging.submit.wait.time", clock)
     return clock
 
 

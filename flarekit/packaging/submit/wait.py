@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from flarekit.core.errors import FlarekitError
-from flarekit.packaging.submit_errors import PlatformError, UnreachableError
-from flarekit.packaging.submit_platform import CANCELLED, FAILED, SUCCEEDED, Job, Platform
+from flarekit.packaging.submit.errors import PlatformError, UnreachableError
+from flarekit.packaging.submit.platform import CANCELLED, FAILED, SUCCEEDED, Job, Platform
 
 
 class JobFailedError(PlatformError):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import InputError, OutputError, UsageError
-from flarekit.packaging.submit_errors import ASK, TOKEN_VARIABLE, UPGRADE, PlatformError, in_words
-from flarekit.packaging.submit_inputs import Given, Interface, Socket
-from flarekit.packaging.submit_outputs import check_inside, place
+from flarekit.packaging.submit.errors import ASK, TOKEN_VARIABLE, UPGRADE, PlatformError, in_words
+from flarekit.packaging.submit.inputs import Given, Interface, Socket
+from flarekit.packaging.submit.outputs import check_inside, place
 
 if TYPE_CHECKING:
     import gcapi

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from flarekit.core.errors import OutputError
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.packaging.submit_errors import PlatformError
-from flarekit.packaging.submit_inputs import Socket
+from flarekit.packaging.submit.errors import PlatformError
+from flarekit.packaging.submit.inputs import Socket
 
 _FIX = "name another output folder, or remove it"
 

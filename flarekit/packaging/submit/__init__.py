@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flarekit.core.errors import FlarekitError, UsageError
-from flarekit.packaging.submit_inputs import CaseFolder, find_cases, read_case
-from flarekit.packaging.submit_outputs import check_room
-from flarekit.packaging.submit_platform import API_URL, Algorithm, Platform, connect
-from flarekit.packaging.submit_wait import Listener, Outcome, Pace, Waiting
+from flarekit.packaging.submit.inputs import CaseFolder, find_cases, read_case
+from flarekit.packaging.submit.outputs import check_room
+from flarekit.packaging.submit.platform import API_URL, Algorithm, Platform, connect
+from flarekit.packaging.submit.wait import Listener, Outcome, Pace, Waiting
 
 _MIB = 2**20
 
