@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import InputError
-from flarekit.packaging.sandbox import ImageFacts
+from flarekit.packaging.sandboxes import ImageFacts
 
 _GZIP = b"\x1f\x8b"
 

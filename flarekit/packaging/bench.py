@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flarekit.core.files import sha256_of
-from flarekit.packaging.sandbox import Conditions, ImageFacts, Mount, Outcome, Run, Sandbox
+from flarekit.packaging.sandboxes import (
+    Conditions,
+    ImageFacts,
+    Mount,
+    Outcome,
+    RefusedError,
+    Run,
+    Sandbox,
+)
 
 _ALL = 0o777
 _ROOMY = Conditions(
@@ -198,6 +206,7 @@ class Bench:
             terminate_after_s: see `Run`.
 
         Raises:
+            RefusedError: the sandbox cannot make these conditions.
             SandboxError: the sandbox cannot run it.
         """
         self._count += 1
@@ -224,6 +233,9 @@ class Bench:
             timeout_s=self.timeout_s,
             terminate_after_s=terminate_after_s,
         )
+        refusal = self.sandbox.refuses(run)
+        if refusal is not None:
+            raise RefusedError(refusal, fix="verify where a Docker engine runs")
         outcome = self.sandbox.run(run)
         after = _digests(here)
         return Trial(

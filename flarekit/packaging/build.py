@@ -18,8 +18,8 @@ import flarekit
 from flarekit import conventions
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.packaging.docker import inspect_image, require_engine
-from flarekit.packaging.sandbox import ImageFacts
+from flarekit.packaging.sandboxes import ImageFacts
+from flarekit.packaging.sandboxes.docker import inspect_image, require_engine
 from flarekit.pipeline.predictors import find_predictor, hash_state
 
 BASE = "python:3.11-slim-bookworm"

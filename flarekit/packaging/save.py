@@ -13,7 +13,7 @@ from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.files import sha256_of
 from flarekit.packaging.build import CONVENTION_LABEL
 from flarekit.packaging.checks._image import flare_name_faults, stem_of
-from flarekit.packaging.docker import docker, inspect_image, require_engine
+from flarekit.packaging.sandboxes.docker import docker, inspect_image, require_engine
 from flarekit.profiler.container import DockerError
 
 _ENDING = ".tar.gz"

@@ -18,13 +18,13 @@ from flarekit.packaging.archive import read_archive
 from flarekit.packaging.bench import Bench, Wanted
 from flarekit.packaging.build import CONVENTION_LABEL, FACTS_LABEL
 from flarekit.packaging.checks import Check, Finding, checks_of, fail, skip
-from flarekit.packaging.docker import (
+from flarekit.packaging.sandboxes import ImageFacts, RefusedError, Sandbox, SandboxError
+from flarekit.packaging.sandboxes.docker import (
     DockerSandbox,
     engine_fault,
     load_image,
     require_engine,
 )
-from flarekit.packaging.sandbox import ImageFacts, Sandbox, SandboxError
 
 _LOG = logging.getLogger(__name__)
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -158,6 +158,8 @@ def _look(check: Check, bench: Bench) -> Finding:
     """Return what a check finds; an image that makes it stumble has failed it."""
     try:
         return check.look(bench)
+    except RefusedError as error:
+        return skip(error.message)
     except SandboxError:
         raise
     except FlarekitError as error:
@@ -227,7 +229,7 @@ def _open_docker(image: str) -> Sandbox:
 
 
 def _open_process(image: str, folder: Path) -> Sandbox:
-    from flarekit.packaging.process import ProcessSandbox
+    from flarekit.packaging.sandboxes.process import ProcessSandbox
 
     if not _is_tar(image):
         raise InputError(

@@ -8,7 +8,7 @@ import SimpleITK
 
 from flarekit.packaging.archive import facts_of
 from flarekit.packaging.bench import Bench
-from flarekit.packaging.sandbox import Outcome
+from flarekit.packaging.sandboxes import Outcome
 from flarekit.packaging.verify import _verdicts
 
 CONFIG = {

@@ -12,7 +12,7 @@ from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip
 from flarekit.packaging.checks._image import AMD64, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
 from flarekit.packaging.checks._runs import explained, loud_failure
 from flarekit.packaging.samples._sockets import IMAGES, INPUTS_JSON, write_inputs_json
-from flarekit.packaging.sandbox import Mount, SandboxError
+from flarekit.packaging.sandboxes import Mount, SandboxError
 
 _LINK_TARGET = "/mnt/platform/input"
 _KEPT_BACK_MIB = 1024  # of the memory, before the platform sets RLIMIT_DATA

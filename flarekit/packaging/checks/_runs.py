@@ -11,7 +11,7 @@ from flarekit.core.errors import UnreadableVolumeError
 from flarekit.packaging.bench import Bench, Trial
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip
 from flarekit.packaging.masks import same_content
-from flarekit.packaging.sandbox import Conditions
+from flarekit.packaging.sandboxes import Conditions
 
 _STOP_S = 5.0
 _GPU_WORDS = ("gpu", "cuda", "nvidia")

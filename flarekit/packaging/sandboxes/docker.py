@@ -16,7 +16,7 @@ from typing import Any
 
 from flarekit.core.errors import InputError
 from flarekit.packaging.archive import facts_of
-from flarekit.packaging.sandbox import Conditions, ImageFacts, Outcome, Run, SandboxError
+from flarekit.packaging.sandboxes import Conditions, ImageFacts, Outcome, Run, SandboxError
 from flarekit.profiler.container import DockerError
 
 _SAMPLE_S = 0.1
@@ -168,7 +168,9 @@ class DockerSandbox:
             lines += [f"RUN rm -rf {path} && ln -s {target} {path}" for path, target in key]
             lines += [f"USER {self.facts.user or '0'}"]
             tag = f"flarekit-verify:{uuid.uuid4().hex[:12]}"
-            built = docker("build", "--network", "none", "-t", tag, "-", stdin="\n".join(lines))
+            built = docker(
+                "build", "--force-rm", "--network", "none", "-t", tag, "-", stdin="\n".join(lines)
+            )
             if built.returncode:
                 raise SandboxError(
                     f"no symbolic link could be put into the image: {_last(built.stderr)}",

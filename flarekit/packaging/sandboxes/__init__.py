@@ -16,6 +16,10 @@ class SandboxError(FlarekitError):
     exit_code = 5
 
 
+class RefusedError(SandboxError):
+    """The conditions of one run cannot be made here; others can."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
     """What an image says about itself.
