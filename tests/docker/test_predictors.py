@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from flarekit.packaging.build import BuildRequest, build
-from flarekit.packaging.docker import docker, engine_fault
+from flarekit.packaging.sandboxes.docker import docker, engine_fault
 from flarekit.packaging.verify import VerifyRequest, verify
 from flarekit.pipeline.predictors import find_predictor, predictor_folders
 

@@ -76,6 +76,10 @@ def only_flipped(image, mask):
     return mask if image.affine[0, 0] > 0 else mask[::-1]
 
 
+def until_the_first_dot(scan):
+    return scan.removesuffix("_0000.nii.gz").split(".")[0] + "_0000.nii.gz"
+
+
 def leave_a_log(inside):
     behave(inside)
     inside.path("/workspace/outputs/log.txt").write_text("done")
@@ -131,7 +135,7 @@ FAULTS = {
         {"geometry", "damaged_input"},
     ),
     "cuts names at the first dot": (
-        lambda inside: behave(inside, name=lambda scan: scan.split(".")[0] + "_0000.nii.gz"),
+        lambda inside: behave(inside, name=until_the_first_dot),
         {"odd_names", "other_files"},
     ),
 }
