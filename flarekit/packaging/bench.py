@@ -174,8 +174,12 @@ class Bench:
 
     def kept(self, name: str, write: Callable[[Path], None]) -> Trial:
         """Return a trial of named inputs under the organiser's line, run only once."""
+        return self.once(name, lambda: self.trial(self.inputs(name, write)))
+
+    def once(self, name: str, run: Callable[[], Trial]) -> Trial:
+        """Return a trial that several checks look at, run when it is first asked for."""
         if name not in self._kept:
-            self._kept[name] = self.trial(self.inputs(name, write))
+            self._kept[name] = run()
         return self._kept[name]
 
     def trial(

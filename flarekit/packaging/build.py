@@ -117,7 +117,8 @@ def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
     if convention == "grandchallenge" and not settings.get("outputs"):
         raise PredictorError(
             f"{spec.name}: does not say which outputs the algorithm declares",
-            fix="add [convention_settings] with [[convention_settings.outputs]] to predictor.toml",
+            fix='in predictor.toml set convention = "grandchallenge" and add '
+            "[[convention_settings.outputs]] with path and kind",
         )
     values = [1] if convention in ("autopet", "uls23") else sorted(spec.labels.values())
     return {"values": values, "channels": len(spec.channels), "settings": settings}

@@ -88,7 +88,8 @@ def findings(image, *only, **options):
 def test_an_image_that_behaves_passes_everything(make_image):
     found = findings(make_image("fkv-good"))
     assert {name: each.reason for name, each in found.items() if each.state == "fail"} == {}
-    assert [name for name, each in found.items() if each.state == "skip"] == ["given_inputs"]
+    skipped = {name for name, each in found.items() if each.state == "skip"}
+    assert skipped <= {"given_inputs", "stops"}  # it may be over before the signal
 
 
 BROKEN = {
@@ -98,9 +99,14 @@ BROKEN = {
     "no_script": ({"dockerfile": "RUN rm predict.sh"}, "shells", "no predict.sh"),
     "bashism": ({"shell": "a=(1 2)\nexec python /opt/run.py\n"}, "plain_shell", "("),
     "network": (
-        {"start": "import socket\nsocket.create_connection((os.environ.get('H', '127.0.0.1'), 1))"},
+        {"start": "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=1)"},
         "ends_well",
-        "exit code 1",
+        "tries to reach a network",
+    ),
+    "network_name": (
+        {"start": "import urllib.request\nurllib.request.urlopen('http://weights.example')"},
+        "ends_well",
+        "tries to reach a network",
     ),
     "interface": (
         {"start": "if len(os.listdir('/sys/class/net')) < 2: sys.exit('no way out')"},

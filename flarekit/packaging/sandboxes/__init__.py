@@ -113,6 +113,7 @@ class Outcome:
         stopped_after_s: from the SIGTERM to the end; None where none was sent in time.
         out_of_memory: whether the memory limit killed something in it.
         peak_mib: most resident memory of its processes, added up; None where not seen.
+        network_tries: packets that found no network; None where there was one, or not seen.
     """
 
     exit_code: int
@@ -123,6 +124,7 @@ class Outcome:
     stopped_after_s: float | None = None
     out_of_memory: bool = False
     peak_mib: float | None = None
+    network_tries: int | None = None
 
     @property
     def last_line(self) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from flarekit.packaging.sandboxes import Run, SandboxError
 from flarekit.packaging.sandboxes.accounts import Account
 from flarekit.packaging.sandboxes.child import Child
+from flarekit.packaging.sandboxes.network import NetworkTries
 
 _FIRST_S = 0.02
 _SAMPLE_S = 0.1
@@ -42,6 +43,7 @@ class Course:
     timed_out: bool
     stopped_after_s: float | None
     peak_mib: float | None
+    network_tries: int | None
     out_of_memory: bool
     killed_for: str
 
@@ -52,6 +54,11 @@ def follow(child: Child, run: Run, watched: Watched) -> Course:
     Raises:
         SandboxError: it does not end when killed.
     """
+    with NetworkTries(0 if run.conditions.network else child.pid) as tries:
+        return _followed(child, run, watched, tries)
+
+
+def _followed(child: Child, run: Run, watched: Watched, tries: NetworkTries) -> Course:
     peak_mib: float | None = None
     signalled_s: float | None = None
     timed_out = out_of_memory = False
@@ -87,6 +94,7 @@ def follow(child: Child, run: Run, watched: Watched) -> Course:
         timed_out=timed_out,
         stopped_after_s=None if signalled_s is None else seconds - signalled_s,
         peak_mib=peak_mib,
+        network_tries=tries.count(),
         out_of_memory=out_of_memory,
         killed_for=killed_for,
     )

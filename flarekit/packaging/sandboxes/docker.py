@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 from flarekit.core.errors import InputError
 from flarekit.packaging.archive import facts_of
 from flarekit.packaging.sandboxes import Conditions, ImageFacts, Outcome, Run, SandboxError
+from flarekit.packaging.sandboxes.course import usage_of
+from flarekit.packaging.sandboxes.network import NetworkTries
 from flarekit.profiler.container import DockerError
 
 _SAMPLE_S = 0.1
@@ -92,6 +93,7 @@ class _Ended:
     timed_out: bool
     stopped_after_s: float | None
     peak_mib: float | None
+    network_tries: int | None
 
 
 class DockerSandbox:
@@ -158,6 +160,7 @@ class DockerSandbox:
             stopped_after_s=ended.stopped_after_s,
             out_of_memory=bool(state["OOMKilled"]),
             peak_mib=ended.peak_mib,
+            network_tries=ended.network_tries,
         )
 
     def _with_links(self, linked: Mapping[str, str]) -> str:
@@ -233,43 +236,28 @@ def _watch(name: str, run: Run) -> _Ended:
     peak: float | None = None
     signalled: float | None = None
     timed_out = False
-    while not over.wait(_SAMPLE_S):
-        now = time.monotonic() - began
-        seen = _resident_mib(pid)
-        if seen is not None:
-            peak = max(peak or 0.0, seen)
-        due = signalled is None and now > (run.terminate_after_s or float("inf"))
-        if due and not docker("kill", "--signal", "TERM", name).returncode:
-            signalled = time.monotonic() - began
-        if now > run.timeout_s:
-            timed_out = True
-            docker("kill", name)
-            over.wait(30)
+    with NetworkTries(0 if run.conditions.network else pid) as tries:
+        while not over.wait(_SAMPLE_S):
+            now = time.monotonic() - began
+            usage = usage_of(pid) if pid else None
+            if usage is not None:
+                peak = max(peak or 0.0, usage.resident_mib)
+            due = signalled is None and now > (run.terminate_after_s or float("inf"))
+            if due and not docker("kill", "--signal", "TERM", name).returncode:
+                signalled = time.monotonic() - began
+            if now > run.timeout_s:
+                timed_out = True
+                docker("kill", name)
+                over.wait(30)
+        network_tries = tries.count()
     seconds = time.monotonic() - began
     return _Ended(
         seconds=seconds,
         timed_out=timed_out,
         stopped_after_s=None if signalled is None else seconds - signalled,
         peak_mib=peak,
+        network_tries=network_tries,
     )
-
-
-def _resident_mib(pid: int) -> float | None:
-    """Return the resident memory of a process and its children; None where they are not seen."""
-    import psutil
-
-    if pid == 0:
-        return None
-    try:
-        top = psutil.Process(pid)
-        family: Iterator[psutil.Process] = iter([top, *top.children(recursive=True)])
-    except psutil.Error:
-        return None
-    total = 0.0
-    for process in family:
-        with contextlib.suppress(psutil.Error):
-            total += process.memory_info().rss / 2**20
-    return total
 
 
 def _state(name: str) -> dict[str, Any]:

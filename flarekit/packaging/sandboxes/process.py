@@ -193,6 +193,7 @@ class ProcessSandbox:
                 stopped_after_s=course.stopped_after_s,
                 out_of_memory=course.out_of_memory or any(g.was_out_of_memory() for g in groups),
                 peak_mib=course.peak_mib,
+                network_tries=course.network_tries,
             )
 
     def _arguments(self, run: Run) -> tuple[str, ...]:
