@@ -110,6 +110,7 @@ class FakeSandbox:
             stderr=stderr,
             seconds=inside.seconds,
             peak_mib=inside.peak_mib,
+            network_tries=0,
         )
 
     def remove(self, _folder):

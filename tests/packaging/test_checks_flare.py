@@ -70,7 +70,7 @@ def test_a_program_that_behaves_passes_everything(tmp_path):
     found = verdicts(behave, tmp_path)
     assert failed(found) == set()
     skipped = {name for name, each in found.items() if each.state == "skip"}
-    assert skipped == {"given_inputs", "offline"}
+    assert skipped == {"given_inputs"}
 
 
 def only_flipped(image, mask):
