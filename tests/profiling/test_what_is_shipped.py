@@ -1,0 +1,43 @@
+"""The figures in the repository belong to the weights in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from accuracy_table import SPLITS, read_results, table_text
+
+from flarekit.core.spec import read_spec
+
+ROOT = Path(__file__).parents[2]
+PREDICTORS = sorted(path.parent for path in (ROOT / "weights").glob("*/predictor.toml"))
+
+
+@pytest.fixture(scope="module")
+def results():
+    return read_results(ROOT / "profiling")
+
+
+@pytest.mark.parametrize("folder", PREDICTORS, ids=lambda folder: folder.name)
+def test_every_shipped_predictor_is_measured_on_every_split_with_its_weights(folder, results):
+    spec = read_spec(folder).spec
+    measured = results[spec.name]
+    assert set(SPLITS[spec.convention]) <= set(measured)
+    assert {result["sha256"] for result in measured.values()} == {spec.weights.sha256}
+
+
+@pytest.mark.parametrize("folder", PREDICTORS, ids=lambda folder: folder.name)
+def test_every_card_names_the_weights_beside_it(folder):
+    assert read_spec(folder).spec.weights.sha256 in (folder / "CARD.md").read_text()
+
+
+def test_the_table_says_what_the_results_say(results):
+    assert (ROOT / "profiling" / "accuracy.md").read_text() == table_text(results)
+
+
+def test_every_picture_of_a_worst_case_is_there_and_small(results):
+    for measured in results.values():
+        for result in measured.values():
+            if "worst" in result:
+                picture = ROOT / "profiling" / result["worst"]["picture"]
+                assert 1000 < picture.stat().st_size < 300_000
