@@ -52,9 +52,11 @@ class Seen:
 
     Attributes:
         inside: the box that is no padding; None for everywhere.
+        shown: the box that was handed on.
     """
 
     inside: tuple[slice, ...] | None = None
+    shown: tuple[slice, ...] = (slice(None),) * 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,15 +147,22 @@ class Uls23:
     def read_case(self, case: Case) -> list[Volume]:
         """Read one volume of interest; its axes are taken in the order and direction stored.
 
+        Padding that lies on both sides of the lesion is left out: a network that sees the whole
+        width of a volume would else see the lesion smaller than it need be.
+
         Raises:
             InputError: the stack ends before it, or is damaged.
         """
         voi = _voi(case)
         voxels, notes = usable(voi.scans.read(voi.index), air=_AIR_HU)
         voi.seen.inside = _inside_padding(voxels)
+        if voi.seen.inside is not None:
+            voi.seen.shown = _around_centre(voi.seen.inside)
+            voxels = voxels[voi.seen.shown]
         z, y, x = voi.spacing_mm_ZYX
+        depth, height, width = voxels.shape
         geometry = Geometry(
-            shape_ZYX=SHAPE_ZYX,
+            shape_ZYX=(depth, height, width),
             affine=np.diag([-x, -y, z, 1.0]),  # towards left, posterior, superior
             header=None,
         )
@@ -176,7 +185,9 @@ class Uls23:
         if voi.seen.inside is not None:
             allowed = np.zeros(SHAPE_ZYX, np.bool_)
             allowed[voi.seen.inside] = True
-        mask = central_component(label_map_ZYX == self.lesion, voi.spacing_mm_ZYX, allowed)
+        found = np.zeros(SHAPE_ZYX, np.bool_)
+        found[voi.seen.shown] = label_map_ZYX == self.lesion
+        mask = central_component(found, voi.spacing_mm_ZYX, allowed)
         return voi.masks.put(voi.index, mask, output_dir / case.mask)
 
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
@@ -239,3 +250,13 @@ def _inside_padding(voxels_ZYX: NDArray[Any]) -> tuple[slice, ...] | None:
     profiles = content.any(axis=(1, 2)), top_YX.any(axis=1), top_YX.any(axis=0)
     ends = [np.flatnonzero(profile)[[0, -1]] for profile in profiles]
     return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+
+
+def _around_centre(inside: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Return the smallest box with the volume's centre in its middle that holds another box."""
+    around = []
+    for part, extent in zip(inside, SHAPE_ZYX, strict=True):
+        middle = extent // 2
+        reach = min(middle, max(middle - part.start, part.stop - middle))
+        around.append(slice(middle - reach, middle + reach))
+    return tuple(around)
