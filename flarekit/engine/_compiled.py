@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from flarekit.core.errors import OutputError, PredictorError
 from flarekit.core.files import make_folder, sha256_of, write_atomically
@@ -23,6 +24,9 @@ from flarekit.engine._cpu import cpu_capability
 
 if TYPE_CHECKING:
     import openvino
+
+# OpenVINO reports its use to a server, in every process; without that module it does not
+cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 2  # raised when what is converted, or how, changes

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
 from flarekit.core.nifti import read_nifti
-from flarekit.core.spec import PredictorSpec
+from flarekit.core.spec import PredictorSpec, Window
 from flarekit.core.volume import Geometry, Volume, orientation_of
 from flarekit.preprocess import Prepared, prepare
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import Recipe
 
 _MOST_CENTRES = 2000  # voxels remembered per class
+_LEAST_PART = 20  # voxels of a connected part of hard negatives
 Spacing = tuple[float, float, float]
 
 
@@ -31,6 +32,7 @@ class TrainingCase:
         classes_ZYX: uint8 class indices, MAYBE where the labels cannot tell.
         possible_K: bool, the classes that MAYBE stands for.
         centres: class -> (n, 3) int32 voxel indices of that class, thinned.
+        hard_negatives: (n, 3) int32 voxel indices of each connected part, see `HardNegativeFacts`.
         spacing_mm_ZYX: of the grid.
     """
 
@@ -39,6 +41,7 @@ class TrainingCase:
     classes_ZYX: NDArray[np.uint8]
     possible_K: NDArray[np.bool_]
     centres: dict[int, NDArray[np.int32]]
+    hard_negatives: Sequence[NDArray[np.int32]] = ()
     spacing_mm_ZYX: Spacing
 
 
@@ -169,8 +172,31 @@ def on_grid(
         classes_ZYX=classes,
         possible_K=possible,
         centres=_centres(classes),
+        hard_negatives=_hard_negatives(prepared.tensor_CZYX, classes, recipe),
         spacing_mm_ZYX=spacing_mm,
     )
+
+
+def _hard_negatives(
+    image_CZYX: NDArray[np.floating[Any]], classes: NDArray[np.uint8], recipe: Recipe
+) -> list[NDArray[np.int32]]:
+    facts = recipe.training.hard_negatives
+    if facts is None:
+        return []
+    import cc3d
+
+    channels = recipe.spec.channels
+    index = next(i for i, channel in enumerate(channels) if channel.name == facts.channel)
+    window = channels[index].intensity
+    if not isinstance(window, Window):
+        raise TypeError("the recipe was not checked")
+    hot = (image_CZYX[index] > (facts.above - window.mean) / window.std) & (classes == 0)
+    parts = cc3d.connected_components(cc3d.dust(hot, threshold=_LEAST_PART), connectivity=18)
+    found = []
+    for part in range(1, int(parts.max()) + 1):
+        voxels = np.argwhere(parts == part).astype(np.int32)
+        found.append(voxels[:: max(1, len(voxels) // _MOST_CENTRES)])
+    return found
 
 
 def _as_classes(label_map: NDArray[np.uint8], spec: PredictorSpec) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flarekit.core.errors import InputError, PredictorError
-from flarekit.core.spec import PredictorSpec, parse_spec
+from flarekit.core.spec import PredictorSpec, Window, parse_spec
 from flarekit.training.regimes import REGIMES, Regime
 
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
@@ -59,6 +59,20 @@ class SynthesisFacts(_Facts):
     share: Share
 
 
+class HardNegativeFacts(_Facts):
+    """The `[training.hard_negatives]` table: background that looks like what is looked for.
+
+    Attributes:
+        channel: its name; its intensities are normalised by a window.
+        above: what counts, in the channel's own unit (SUV, HU).
+        share: fraction of samples that are centred there, in turn on each connected part.
+    """
+
+    channel: str
+    above: float
+    share: Share
+
+
 class TrainingFacts(_Facts):
     """The `[training]` table.
 
@@ -77,6 +91,7 @@ class TrainingFacts(_Facts):
         average: weight of the past in the running average of the weights, which is what is
             exported.
         foreground: fraction of samples that are centred near a labelled voxel.
+        hard_negatives: where further samples are centred.
         augmentation: of the samples.
     """
 
@@ -93,6 +108,7 @@ class TrainingFacts(_Facts):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     foreground: Share = 0.67
+    hard_negatives: HardNegativeFacts | None = None
     augmentation: AugmentationFacts = AugmentationFacts()
 
     @field_validator("regime")
@@ -193,7 +209,16 @@ def _check(recipe: Recipe, path: Path) -> None:
         fault = "training.synthesis makes cases with one label, the predictor has several"
     elif facts.phantom_share + (facts.synthesis.share if facts.synthesis else 0.0) > 1:
         fault = "training.phantom_share and training.synthesis.share are more than 1 together"
+    elif facts.hard_negatives is not None and facts.foreground + facts.hard_negatives.share > 1:
+        fault = "training.foreground and training.hard_negatives.share are more than 1 together"
+    elif facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
+        fault = "training.hard_negatives.channel is not a channel with a window"
     elif recipe.spec.nnunet is not None:
         fault = "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
     if fault:
         raise PredictorError(f"{path}: {fault}", fix="correct that")
+
+
+def _has_window(recipe: Recipe, name: str) -> bool:
+    channels = recipe.spec.channels
+    return any(each.name == name and isinstance(each.intensity, Window) for each in channels)

@@ -71,17 +71,32 @@ def draw_sample(
     facts, spacing = recipe.training, recipe.spec.grid.spacing_mm_ZYX
     tile = facts.tile_ZYX
     shape = np.array(case.classes_ZYX.shape)
-    if case.centres and rng.random() < facts.foreground:
-        voxels = case.centres[int(rng.choice(list(case.centres)))]
+    voxels = _voxels_to_see(case, recipe, rng)
+    if voxels is None:
+        centre = rng.uniform(0, shape)
+    else:
         jitter = rng.normal(0, np.array(tile) / 8)
         centre = voxels[rng.integers(len(voxels))] + jitter
-    else:
-        centre = rng.uniform(0, shape)
     whole = np.array([value == "fit" for value in spacing])
     centre = np.where(whole, shape / 2, centre)
     image, classes = _cut(case, np.round(centre).astype(int), tile)
     image, classes = move(image, classes, tile, case.spacing_mm_ZYX, facts.augmentation, rng)
     return change_intensities(image, facts.augmentation, rng), classes
+
+
+def _voxels_to_see(
+    case: TrainingCase, recipe: Recipe, rng: np.random.Generator
+) -> NDArray[np.int32] | None:
+    """Return the voxels that a sample is centred on one of; None for anywhere."""
+    facts = recipe.training
+    if case.centres and rng.random() < facts.foreground:
+        return case.centres[int(rng.choice(list(case.centres)))]
+    hard = facts.hard_negatives
+    if hard is not None and case.hard_negatives:
+        share = hard.share / (1 - facts.foreground) if case.centres else hard.share
+        if rng.random() < share:
+            return case.hard_negatives[int(rng.integers(len(case.hard_negatives)))]
+    return None
 
 
 def _case(pools: Sequence[Pool], rng: np.random.Generator) -> TrainingCase:

@@ -184,3 +184,11 @@ print([name for name in ("torch", "dynamic_network_architectures") if name in sy
         [sys.executable, "-c", code], text=True, capture_output=True, check=True
     )
     assert result.stdout == "[]\n"
+
+
+def test_openvino_s_telemetry_is_not_loaded():
+    script = (
+        "import sys; import flarekit.engine._compiled, openvino, openvino.tools.ovc; "
+        "assert sys.modules['openvino_telemetry'] is None"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
