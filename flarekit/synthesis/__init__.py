@@ -1,7 +1,7 @@
 """Cases that real data lack: lesions put into real CTs, whole-body PET/CT from organ label maps.
 
 Pure functions of their arguments and a seed. They teach a network shapes, places and what is not a
-lesion; nothing is ever measured on them.
+lesion; accuracy on real lesions is never measured on them.
 """
 
 from __future__ import annotations
