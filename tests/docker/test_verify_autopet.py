@@ -97,6 +97,7 @@ def test_an_image_for_iii_passes_with_and_without_a_label(make_image, tmp_path):
         assert found["edition"].reason == f"judged as III, by {how}"
 
 
+@pytest.mark.slow  # the same faults stand in test_checks_autopet.py, without an engine
 @pytest.mark.parametrize("check", sorted(FIRST))
 def test_a_broken_image_is_caught_by_the_check_that_is_about_it(make_image, tmp_path, check):
     fault = FIRST[check]

@@ -529,11 +529,13 @@ def judge(make_image, tmp_path, convention, script, name, fault):
         assert fault.reason in found[fault.names[0]]
 
 
+@pytest.mark.slow  # the same faults stand in test_checks_grandchallenge.py, without an engine
 @pytest.mark.parametrize("name", OWN_ORGANS)
 def test_a_fault_of_an_algorithm_is_named(make_image, tmp_path, name):
     judge(make_image, tmp_path, "grandchallenge", ORGANS, name, OWN_ORGANS[name])
 
 
+@pytest.mark.slow  # likewise, in test_checks_uls23.py
 @pytest.mark.parametrize("name", OWN_STACK)
 def test_a_fault_of_a_stack_is_named(make_image, tmp_path, name):
     judge(make_image, tmp_path, "uls23", STACK, name, OWN_STACK[name])
