@@ -33,6 +33,16 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
             'synthesis = { kind = "ct_lesions", seeds = [0, 2], share = 0.5 }',
             "one label",
         ),
+        (
+            "batch = 1",
+            'hard_negatives = { channel = "PET", above = 3.5, share = 0.3 }',
+            "not a channel with a window",
+        ),
+        (
+            "batch = 1",
+            'hard_negatives = { channel = "CT", above = 100, share = 0.5 }',
+            "more than 1 together",
+        ),
         ("[provenance]", "[origin]", r"\[provenance\]"),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from flarekit.training.augment import change_intensities, move
+from flarekit.training.cases import on_grid, volume_of
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import AugmentationFacts
 from flarekit.training.samples import Pool, draw_batch, draw_sample
@@ -152,3 +153,27 @@ def test_intensities_change_channel_by_channel_and_not_at_all_where_told():
     assert changed.shape == image.shape
     assert torch.isfinite(changed).all()
     assert not torch.equal(changed[0] - image[0], changed[1] - image[1])
+
+
+def test_hard_negatives_are_seen_part_by_part(make_recipe):
+    recipe = make_recipe(
+        ("learning_rate = 1e-2", "learning_rate = 1e-2\nforeground = 0.0"),
+        (
+            "[provenance]",
+            '[training.hard_negatives]\nchannel = "CT"\nabove = 200\nshare = 1.0\n\n[provenance]',
+        ),
+    )
+    hu = np.zeros((30, 30, 30), np.float32)
+    hu[2:8, 2:8, 2:8] = 260  # large
+    hu[24:27, 24:27, 24:27] = 260  # small
+    hu[24:27, 2:6, 2:6] = 260  # labelled
+    labels = np.zeros(hu.shape, np.uint8)
+    labels[24:27, 2:6, 2:6] = 1
+    volume = volume_of(hu, np.diag([-8.0, -8.0, 8.0, 1.0]), "case")
+    case = on_grid("case", [volume], labels, recipe, complete=True)
+    assert sorted(len(part) for part in case.hard_negatives) == [27, 216]
+    facts = recipe.training.model_copy(update={"augmentation": STILL})
+    recipe = type(recipe)(**{**recipe.__dict__, "training": facts})
+    rng = np.random.default_rng(2)
+    seen = [float(draw_sample(case, recipe, rng)[0].max()) > 1 for _ in range(20)]
+    assert all(seen)
