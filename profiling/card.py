@@ -36,8 +36,7 @@ def main() -> None:
     check(predictor, results)
     if not predictor.card.is_file():
         raise SystemExit(
-            f"{predictor.card}: is not there; move profiling/recipes/{arguments.predictor}/CARD.md "
-            "beside the weights first"
+            f"{predictor.card}: is not there; write what no script can measure, see abdomen_ct's"
         )
     text = with_measured(predictor.card.read_text(), measured(predictor, results))
     write_atomically(predictor.card, text.encode())

@@ -8,9 +8,7 @@ from flarekit.core.errors import FlarekitError, InputError, PredictorError
 from flarekit.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(
-    [*ROOT.glob("weights/*/recipe.toml"), *ROOT.glob("profiling/recipes/*/recipe.toml")]
-)
+RECIPES = sorted([*ROOT.glob("weights/*/recipe.toml")])
 
 
 def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
