@@ -304,3 +304,21 @@ def test_threads_may_share_a_stack(tmp_path):
         thread.join()
     written = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "m.mha")))
     np.testing.assert_array_equal(written.reshape(masks.shape), masks)
+
+
+def test_padding_on_both_sides_is_left_out_and_comes_back(tmp_path):
+    voxels = np.full(SHAPE, -1500, np.int16)
+    inside = (slice(30, 90), slice(50, 256), slice(60, 190))  # not padded on one side of Y
+    shown = (slice(30, 98), slice(0, 256), slice(60, 196))
+    voxels[inside] = voi(1)[inside]
+    write_input(tmp_path, [voxels])
+    convention = conventions.get("uls23")
+    (case,) = convention.find_cases(tmp_path, 1)
+    (volume,) = convention.read_case(case)
+    np.testing.assert_array_equal(volume.voxels_ZYX, voxels[shown])
+    found = blob((66, 130, 126))
+    convention.write_mask(case, found[shown], [volume], tmp_path)
+    conventions.finish_run(convention, [case], tmp_path)
+    (written,) = (tmp_path / "images/ct-binary-uls").iterdir()
+    masks = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(written)))
+    np.testing.assert_array_equal(masks, found)
