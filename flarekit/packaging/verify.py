@@ -164,6 +164,9 @@ def _look(check: Check, bench: Bench) -> Finding:
         raise
     except FlarekitError as error:
         return fail(error.message)
+    except Exception as error:  # noqa: BLE001 - the other verdicts must not be lost to odd output
+        _LOG.debug("%s", check.name, exc_info=True)
+        return fail(f"what it wrote cannot be judged: {type(error).__name__}: {error}")
 
 
 def _chosen(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:

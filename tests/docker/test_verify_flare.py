@@ -240,3 +240,14 @@ def test_a_tar_with_two_images_is_caught(make_image, tmp_path):
     found = findings(str(tmp_path / "both.tar"), "one_image")
     assert "2 images" in found["one_image"].reason
     docker("image", "rm", "--force", "fkv-two")
+
+
+def test_an_image_that_starts_nothing_is_told_so(make_image):
+    image = make_image("fkv-nothing", dockerfile="ENTRYPOINT []\nCMD []\nUSER 1000")
+    request = VerifyRequest(
+        image=image, convention="grandchallenge", only=("starts_something", "ends_well", "geometry")
+    )
+    found = {each.check.name: each.finding for each in verify(request).verdicts}
+    assert found["starts_something"].state == "fail"
+    assert "No command specified" in found["ends_well"].reason
+    assert found["geometry"].state == "skip"

@@ -121,7 +121,7 @@ class DockerSandbox:
         """Run a container and remove it.
 
         Raises:
-            SandboxError: the engine would not start it.
+            SandboxError: no symbolic link could be put into the image.
         """
         image = self._with_links(run.linked) if run.linked else self._image
         name = f"flarekit_verify_{uuid.uuid4().hex[:12]}"
@@ -133,11 +133,9 @@ class DockerSandbox:
         if run.entrypoint is not None:
             line += ["--entrypoint", run.entrypoint]
         created = docker(*line, image, *(run.command or ()))
-        if created.returncode:
-            raise SandboxError(
-                f"docker would not run the image: {_last(created.stderr)}",
-                fix="check its ENTRYPOINT, CMD and WORKDIR",
-            )
+        if created.returncode:  # it has no command, say: an answer about the image
+            said = created.stderr.partition("See 'docker")[0]
+            return Outcome(exit_code=_LOST, stdout="", stderr=said, seconds=0.0)
         try:
             outcome = self._started(name, run)
         finally:
