@@ -37,6 +37,10 @@ def compact(
         list[Path] | None,
         typer.Option(help="Folder that the recipe's synthesis works on; may be given again."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Predictor folder, of the same network, whose weights to begin with."),
+    ] = None,
     device: _Device = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
@@ -52,7 +56,7 @@ def compact(
     console = Console()
     recipe = read_recipe(recipe_path)
     pools = training_pools(recipe, dataset, material or ())
-    options = RunOptions(minutes=minutes, device=device, precision=precision)
+    options = RunOptions(minutes=minutes, start=start, device=device, precision=precision)
     train(recipe, pools, run_dir, options, progress=_Progress(console, minutes))
     console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")
 

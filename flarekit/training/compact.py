@@ -18,6 +18,7 @@ from torch import nn
 from flarekit import models
 from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.spec import read_spec
 from flarekit.engine import Precision
 from flarekit.engine.torch import choose_device, choose_precision
 from flarekit.training.curve import Curve
@@ -41,6 +42,7 @@ class RunOptions:
         checkpoint_every_s: what a kill loses at most, and the step that it falls into.
         record_every: steps per point of the curve.
         draw_every_s: seconds between pictures of the curve.
+        start: predictor folder whose weights a new run begins with; random ones where None.
         ahead: batches that are drawn by threads before they are needed; by default on CUDA only.
     """
 
@@ -50,6 +52,7 @@ class RunOptions:
     checkpoint_every_s: float = 40.0
     record_every: int = 20
     draw_every_s: float = 300.0
+    start: Path | None = None
     ahead: int | None = None
 
 
@@ -90,6 +93,7 @@ def train(
 
     Raises:
         InputError: the checkpoint is damaged, or another recipe's.
+        PredictorError: weights to start with that are missing, or do not fit the recipe.
         DeviceError: the device or the precision is not available.
         FlarekitError: the loss stays infinite.
         OutputError: the folder cannot be written.
@@ -100,6 +104,8 @@ def train(
     for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
         left.unlink(missing_ok=True)
     state = _start(recipe, device, dtype)
+    if options.start is not None and not (run_dir / CHECKPOINT).exists():
+        _begin_with(state, recipe, options.start)
     _resume(state, run_dir / CHECKPOINT)
     write_atomically(run_dir / RECIPE, recipe.text.encode())
     curve = Curve.resumed(run_dir, state.step)
@@ -182,6 +188,20 @@ def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> _State:
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
     )
+
+
+def _begin_with(state: _State, recipe: Recipe, folder: Path) -> None:
+    """Take the weights of a predictor; what it has no tensors for stays random."""
+    predictor = read_spec(folder)
+    network = models.create(recipe.spec.architecture.name, **recipe.spec.architecture.arguments)
+    models.load_weights(network, predictor.weights)
+    tensors = models.own_tensors(network)
+    with torch.no_grad():
+        for module in (state.network, state.average):
+            for name, tensor in models.own_tensors(module).items():
+                if name in tensors:
+                    tensor.copy_(tensors[name])
+    _LOG.info("starts with the weights of %s", folder)
 
 
 def _only_in_training(recipe: Recipe) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def read_labels(path):
     return read_nifti(path).voxels_ZYX.astype(np.uint8)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
     assert seed not in range(*read_recipe(predictor.folder / "recipe.toml").training.phantom_seeds)
     (tmp_path / "in").mkdir()
@@ -45,7 +45,11 @@ def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
 
 
 @pytest.mark.parametrize(
-    ("device", "half"), [("cpu", "bf16"), pytest.param("cuda", "fp16", marks=pytest.mark.gpu)]
+    ("device", "half"),
+    [
+        pytest.param("cpu", "bf16", marks=pytest.mark.slow),
+        pytest.param("cuda", "fp16", marks=pytest.mark.gpu),
+    ],
 )
 def test_half_precision_keeps_nearly_every_voxel(predictor, tmp_path, device, half):
     (tmp_path / "in").mkdir()

@@ -15,11 +15,12 @@ from flarekit.evaluation.masks import read_mask
 from flarekit.training.recipe import read_recipe
 
 pytestmark = pytest.mark.data
-PROFILING = Path(__file__).parents[2] / "profiling"
+ROOT = Path(__file__).parents[2]
+PROFILING = ROOT / "profiling"
 
 
 def test_every_real_lesion_lies_at_the_middle_of_its_volume(shared, tmp_path):
-    facts = read_recipe(PROFILING / "recipes" / "mamba_ahnet_lesion" / "recipe.toml").training
+    facts = read_recipe(ROOT / "weights" / "mamba_ahnet_lesion" / "recipe.toml").training
     trial = lesion_vois(
         tmp_path,
         dataset=shared / "data" / "Dataset002_PETCT",
@@ -34,7 +35,7 @@ def test_every_real_lesion_lies_at_the_middle_of_its_volume(shared, tmp_path):
 
 
 def test_forty_organ_maps_of_other_patients_are_left_for_measuring(shared):
-    recipe = read_recipe(PROFILING / "recipes" / "att_umamba_petct" / "recipe.toml")
+    recipe = read_recipe(ROOT / "weights" / "att_umamba_petct" / "recipe.toml")
     assert recipe.training.synthesis is not None
     unseen = unseen_maps(shared / "data" / "wholebody_organs", recipe.training.synthesis)
     assert len(unseen) == 40

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from flarekit.core.errors import FlarekitError, InputError
+from flarekit.core.errors import FlarekitError, InputError, PredictorError
 from flarekit.core.spec import read_spec
 from flarekit.pipeline.predictors import build_networks
 from flarekit.training.compact import RunOptions, averaged_network, train
@@ -248,3 +248,27 @@ def test_fp16_on_a_gpu_trains_and_resumes(recipe, tmp_path):
     assert steps_of(recipe, tmp_path / "run") > first
     rows = rows_of(tmp_path / "run")
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path):
+    options = RunOptions(minutes=0.3, **CPU)
+    train(recipe, pools(), tmp_path / "first", options, clock=Clock())
+    export_predictor(tmp_path / "first", tmp_path / "made")
+    (made,) = build_networks(read_spec(tmp_path / "made"))
+    again = RunOptions(minutes=1e-9, start=tmp_path / "made", **CPU)
+    network = train(recipe, pools(), tmp_path / "second", again, clock=Clock())
+    wanted = dict(made.named_parameters())
+    found = {name: value for name, value in network.named_parameters() if name in wanted}
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name].float()) for name in found)
+    train(recipe, pools(), tmp_path / "second", RunOptions(minutes=0.2, **CPU), clock=Clock())
+    assert steps_of(recipe, tmp_path / "second") > 0
+
+
+def test_weights_of_another_network_are_refused_to_start_with(make_recipe, recipe, tmp_path):
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.1, **CPU), clock=Clock())
+    export_predictor(tmp_path / "run", tmp_path / "made")
+    other = make_recipe(("features_per_stage = [4, 8]", "features_per_stage = [4, 6]"))
+    options = RunOptions(minutes=0.1, start=tmp_path / "made", **CPU)
+    with pytest.raises(PredictorError, match="the network needs"):
+        train(other, pools(), tmp_path / "other", options, clock=Clock())
