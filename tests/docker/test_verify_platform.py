@@ -541,7 +541,20 @@ def test_a_fault_of_a_stack_is_named(make_image, tmp_path, name):
     judge(make_image, tmp_path, "uls23", STACK, name, OWN_STACK[name])
 
 
-@pytest.mark.parametrize("name", OF_THE_PLATFORM)
+WITHOUT_AN_ENGINE_TOO = (  # in test_checks_platform.py
+    "different_each_time", "traceback_only", "hides_failure", "model_needed",
+    "model_folder_needed", "model_in_the_folder", "takes_what_is_in_the_folder",
+    "needs_the_list", "adds_to_input_where_it_can",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in WITHOUT_AN_ENGINE_TOO else name
+        for name in OF_THE_PLATFORM
+    ],
+)
 def test_a_fault_in_the_platform_s_sandbox_is_named(make_image, tmp_path, name):
     fault = OF_THE_PLATFORM[name]
     whole = Fault(
