@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ def _torch_by_default(request, monkeypatch, tmp_path_factory):
     if request.node.get_closest_marker("docker") is None:
         monkeypatch.setenv("FLAREKIT_ENGINE", "torch")
         monkeypatch.setattr("flarekit.engine.choose_engine", lambda _device: "torch")
+
+
+@pytest.fixture(autouse=True)
+def _plain_logging(monkeypatch):
+    """Undo what a command of an earlier test did to the package's logger."""
+    logger = logging.getLogger("flarekit")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

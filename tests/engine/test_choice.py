@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from flarekit import engine
@@ -44,7 +42,6 @@ def test_auto_takes_what_the_machine_is_fastest_at(machine, device, gpu, install
 
 
 def test_a_gpu_that_stays_unused_is_said(machine, caplog):
-    logging.getLogger("flarekit").propagate = True
     machine("openvino", gpu=True)
     choose("auto")
     assert "stays unused" in caplog.text

@@ -245,9 +245,8 @@ def test_a_status_that_does_not_change_is_said_again_after_five_minutes(
 
 
 def test_a_newer_client_is_mentioned_and_an_outdated_one_refused(
-    platform, request_for, told, tmp_path, caplog, monkeypatch
+    platform, request_for, told, tmp_path, caplog
 ):
-    monkeypatch.setattr(logging.getLogger("flarekit"), "propagate", True)
     write_case(tmp_path / "case")
     platform.latest = "99.0"
     with caplog.at_level(logging.INFO, "flarekit"):
