@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flarekit.core.errors import InputError
 from flarekit.synthesis import ORGANS, wholebody_petct
 from flarekit.training.recipe import SynthesisFacts
+from flarekit.training.sources import material_files
 
 LOOKED_AT = ("brain", "heart", "bladder")
 _NEAR_MM = 7.0  # uptake spills this far over an organ's border
@@ -26,17 +27,15 @@ _LEAST_ML = 20.0
 def unseen_maps(material: Path, facts: SynthesisFacts) -> list[Path]:
     """Return the maps of patients that training did not use.
 
-    Training takes the files in the order of their names, one per seed. A patient is what stands
-    before the second underscore of a name.
+    Training takes the files that it does not hold out in the order of their names, one per seed. A
+    patient is what stands before the second underscore of a name.
 
     Raises:
         InputError: no map is left.
     """
-    files = sorted(
-        path for path in material.glob("*.nii.gz") if not path.name.endswith("_mask.nii.gz")
-    )
-    seen = {_patient(files[seed % len(files)]) for seed in range(*facts.seeds) if files}
-    unseen = [path for path in files if _patient(path) not in seen]
+    trained = material_files(material, facts.held_out)
+    seen = {_patient(trained[seed % len(trained)]) for seed in range(*facts.seeds) if trained}
+    unseen = [path for path in material_files(material, ()) if _patient(path) not in seen]
     if not unseen:
         raise InputError(
             f"{material}: no organ map that training did not use", fix="add maps of other patients"

@@ -24,7 +24,10 @@ def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[str, str | int]:
-    """Write a module's tensors; floating-point ones are converted to `dtype`.
+    """Write a module's tensors, parameters in `dtype`.
+
+    Running statistics keep their precision, as do parameters with values beyond `dtype`'s range:
+    a variance of 70,000 would be infinite in fp16, one of 1e-9 nothing.
 
     Returns:
         What `predictor.toml` says of the file: its name, hash and number of parameters.
@@ -34,8 +37,9 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[s
     """
     from safetensors.torch import save
 
+    statistics = {name for name, _ in module.named_buffers()}
     tensors = {
-        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        name: (tensor if name in statistics else _converted(tensor, dtype)).contiguous()
         for name, tensor in own_tensors(module).items()
     }
     write_atomically(path, save(tensors))
@@ -44,6 +48,13 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[s
         "sha256": sha256_of(path),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
+
+
+def _converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    converted = tensor.to(dtype)
+    return converted if bool(converted.isfinite().all()) else tensor
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

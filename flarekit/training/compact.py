@@ -104,8 +104,11 @@ def train(
     for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
         left.unlink(missing_ok=True)
     state = _start(recipe, device, dtype)
-    if options.start is not None and not (run_dir / CHECKPOINT).exists():
-        _begin_with(state, recipe, options.start)
+    if options.start is not None:
+        if (run_dir / CHECKPOINT).exists():
+            _LOG.info("%s goes on; %s was for its beginning", run_dir, options.start)
+        else:
+            _begin_with(state, recipe, options.start)
     _resume(state, run_dir / CHECKPOINT)
     write_atomically(run_dir / RECIPE, recipe.text.encode())
     curve = Curve.resumed(run_dir, state.step)

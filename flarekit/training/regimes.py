@@ -23,9 +23,10 @@ from flarekit.training.losses import (
     region_tversky_loss,
     tversky_loss,
 )
+from flarekit.training.muon import Muon
 
 Outputs = Any  # logits, a list of them (finest first), or a pair of either and an image
-_GIVE_PROBABILITIES = frozenset({"mpu_net"})
+GIVE_PROBABILITIES = frozenset({"mpu_net"})
 _LEAST_PROBABILITY = 1e-6
 
 
@@ -106,7 +107,7 @@ class Objective:
 
 def as_logits(output: torch.Tensor, architecture: str) -> torch.Tensor:
     """Return float32 logits; of probabilities the logarithm, whose softmax they are."""
-    if architecture in _GIVE_PROBABILITIES:
+    if architecture in GIVE_PROBABILITIES:
         return output.float().clamp_min(_LEAST_PROBABILITY).log()
     return output.float()
 
@@ -135,7 +136,7 @@ def supervision_weights(kind: str, count: int, epoch: int) -> list[float]:
 class Optimiser:
     """An optimiser and its constants."""
 
-    kind: Literal["adam", "adamw", "sgd"]
+    kind: Literal["adam", "adamw", "muon", "sgd"]
     learning_rate: float
     weight_decay: float = 0.0
     eps: float = 1e-8
@@ -149,6 +150,8 @@ class Optimiser:
             return torch.optim.SGD(
                 parameters, rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
             )
+        if self.kind == "muon":
+            return Muon(parameters, rate, weight_decay=self.weight_decay)
         adam = torch.optim.Adam if self.kind == "adam" else torch.optim.AdamW
         return adam(parameters, rate, weight_decay=self.weight_decay, eps=self.eps)
 
@@ -202,7 +205,7 @@ _SGD = Optimiser(kind="sgd", learning_rate=1e-2, weight_decay=3e-5)
 REGIMES: dict[str, Regime] = {
     "compact": Regime(
         objective=Objective(dice=1.0, smooth=1.0, skip_absent=True),
-        optimiser=Optimiser(kind="adamw", learning_rate=1e-3, weight_decay=1e-4),
+        optimiser=Optimiser(kind="muon", learning_rate=4e-3, weight_decay=1e-2),
         schedule=Schedule(kind="cosine", epochs=1),
         clip=2.0,
     ),

@@ -95,7 +95,8 @@ def _voxels_to_see(
     if hard is not None and case.hard_negatives:
         share = hard.share / (1 - facts.foreground) if case.centres else hard.share
         if rng.random() < share:
-            return case.hard_negatives[int(rng.integers(len(case.hard_negatives)))]
+            sizes = np.sqrt([len(part) for part in case.hard_negatives])
+            return case.hard_negatives[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
     return None
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import safetensors.torch
 import torch
 
 from flarekit import models
@@ -56,6 +57,18 @@ def test_weights_survive_a_safetensors_file_exactly(name, tmp_path):
     models.load_weights(other, tmp_path / "w.safetensors")
     image = torch.randn(shape)
     assert torch.equal(network(image), other(image))
+
+
+def test_half_precision_leaves_what_does_not_fit_it(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.BatchNorm3d(2))
+    with torch.no_grad():
+        network[0].weight[0] = 1e6
+        network[1].running_var.copy_(torch.tensor([1e-9, 2e5]))
+    models.save_weights(network, tmp_path / "w.safetensors", dtype=torch.float16)
+    stored = safetensors.torch.load_file(tmp_path / "w.safetensors")
+    assert stored["0.bias"].dtype == stored["1.weight"].dtype == torch.float16
+    for name in ("0.weight", "1.running_var", "1.num_batches_tracked"):
+        assert torch.equal(stored[name], network.state_dict()[name])
 
 
 @pytest.mark.parametrize("name", models.names())

@@ -25,6 +25,18 @@ def test_maps_of_patients_that_training_saw_are_left_out(tmp_path):
     assert [path.name for path in unseen_maps(material, FACTS)] == ["b_2_x.nii.gz"]
 
 
+def test_maps_that_a_recipe_holds_out_are_unseen(tmp_path, make_predictor):
+    material = make_maps(tmp_path / "maps", [f"c_{k}_x" for k in range(7)])
+    facts = FACTS.model_copy(update={"held_out": ("c_0", "c_4"), "seeds": (0, 20)})
+    assert [path.name[:3] for path in unseen_maps(material, facts)] == ["c_0", "c_4"]
+    predictor = make_predictor(
+        "autopet", {"lesion": 1}, 2, "[training]\nheld_out = []\ntile_ZYX = [16, 16, 16]\n"
+    )
+    recipe = read_recipe(predictor.folder / "recipe.toml")
+    used = {maker.path.name[:3] for maker in synthetic_cases(recipe, facts, [material])._makers}
+    assert used == {"c_1", "c_2", "c_3", "c_5", "c_6"}
+
+
 def test_training_uses_none_of_the_unseen_maps(tmp_path, make_predictor):
     predictor = make_predictor(
         "autopet", {"lesion": 1}, 2, "[training]\nheld_out = []\ntile_ZYX = [16, 16, 16]\n"

@@ -250,7 +250,7 @@ def test_fp16_on_a_gpu_trains_and_resumes(recipe, tmp_path):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
-def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path):
+def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path, caplog):
     options = RunOptions(minutes=0.3, **CPU)
     train(recipe, pools(), tmp_path / "first", options, clock=Clock())
     export_predictor(tmp_path / "first", tmp_path / "made")
@@ -261,7 +261,10 @@ def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path):
     found = {name: value for name, value in network.named_parameters() if name in wanted}
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name].float()) for name in found)
-    train(recipe, pools(), tmp_path / "second", RunOptions(minutes=0.2, **CPU), clock=Clock())
+    with caplog.at_level("INFO"):
+        longer = RunOptions(minutes=0.2, start=tmp_path / "made", **CPU)
+        train(recipe, pools(), tmp_path / "second", longer, clock=Clock())
+    assert "was for its beginning" in caplog.text
     assert steps_of(recipe, tmp_path / "second") > 0
 
 

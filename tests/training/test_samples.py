@@ -8,7 +8,7 @@ from flarekit.training.augment import change_intensities, move
 from flarekit.training.cases import on_grid, volume_of
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import AugmentationFacts
-from flarekit.training.samples import Pool, draw_batch, draw_sample
+from flarekit.training.samples import Pool, _voxels_to_see, draw_batch, draw_sample
 from tests.training.conftest import make_case
 
 STILL = AugmentationFacts(rotation_deg_ZYX=(0, 0, 0), scale=0, intensity=0)
@@ -155,7 +155,7 @@ def test_intensities_change_channel_by_channel_and_not_at_all_where_told():
     assert not torch.equal(changed[0] - image[0], changed[1] - image[1])
 
 
-def test_hard_negatives_are_seen_part_by_part(make_recipe):
+def test_hard_negatives_are_seen_and_large_parts_more_often(make_recipe):
     recipe = make_recipe(
         ("learning_rate = 1e-2", "learning_rate = 1e-2\nforeground = 0.0"),
         (
@@ -170,10 +170,12 @@ def test_hard_negatives_are_seen_part_by_part(make_recipe):
     labels = np.zeros(hu.shape, np.uint8)
     labels[24:27, 2:6, 2:6] = 1
     volume = volume_of(hu, np.diag([-8.0, -8.0, 8.0, 1.0]), "case")
-    case = on_grid("case", [volume], labels, recipe, complete=True)
+    case = on_grid("case", [volume], labels, recipe, unlabelled=())
     assert sorted(len(part) for part in case.hard_negatives) == [27, 216]
     facts = recipe.training.model_copy(update={"augmentation": STILL})
     recipe = type(recipe)(**{**recipe.__dict__, "training": facts})
     rng = np.random.default_rng(2)
     seen = [float(draw_sample(case, recipe, rng)[0].max()) > 1 for _ in range(20)]
     assert all(seen)
+    parts = [len(_voxels_to_see(case, recipe, rng)) for _ in range(200)]
+    assert 0.6 < parts.count(216) / 200 < 0.85  # 0.74: the roots of 216 and 27
