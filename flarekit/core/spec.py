@@ -224,6 +224,8 @@ class PredictorSpec(_Facts):
     Attributes:
         labels: label name -> value in the mask, 1..255; background is 0 and not listed. The
             network's class k is the k-th label in order of value, class 0 the background.
+        auxiliary: further classes of the network, after those of the labels: what it was taught to
+            tell from them, such as normal organs. Background in masks.
         convention_settings: what the convention wants to know; each says what in its file.
         nnunet: present where the scan is prepared exactly as nnU-Net does.
         fast: what the fast profile may change.
@@ -244,6 +246,7 @@ class PredictorSpec(_Facts):
     fast: Fast = Fast()
     coarse: Coarse | None = None
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
+    auxiliary: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     weights: Weights
     ensemble: tuple[Weights, ...] = ()
@@ -253,6 +256,10 @@ class PredictorSpec(_Facts):
     def _consistent(self) -> PredictorSpec:
         if len(set(self.labels.values())) != len(self.labels):
             raise ValueError("two labels share one value")
+        if len({*self.labels, *self.auxiliary}) != len(self.labels) + len(self.auxiliary):
+            raise ValueError("a class is named twice in labels and auxiliary")
+        if self.auxiliary and self.nnunet is not None and self.nnunet.region_values:
+            raise ValueError("auxiliary classes and regions do not go together")
         for rule in self.rules:
             unknown = sorted(set(rule.labels) - set(self.labels))
             if unknown:

@@ -32,6 +32,7 @@ __all__ = [
     "official_state_dict_keys",
     "own_tensors",
     "save_weights",
+    "without_auxiliary",
 ]
 
 
@@ -65,3 +66,12 @@ def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each arc
             fix=f"see flarekit/models/{name}.py",
         ) from error
     return network
+
+
+def without_auxiliary(network: nn.Module, count: int) -> nn.Module:
+    """Return a network of logits whose last `count` classes are background; itself where 0."""
+    if not count:
+        return network
+    from flarekit.models._auxiliary import WithoutAuxiliary
+
+    return WithoutAuxiliary(network, count)

@@ -120,7 +120,7 @@ def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Network
     return Networks(
         build=partial(build_networks, predictor),
         channels=len(spec.channels),
-        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights]),
+        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *spec.auxiliary]),
         folders=(compiled_folder(predictor), cache_folder()),
         keep=keep or cache_folder(),
     )
@@ -175,7 +175,7 @@ def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
             fix="correct the architecture's arguments",
         )
     models.load_weights(network, path)
-    return network
+    return models.without_auxiliary(network, len(predictor.spec.auxiliary))
 
 
 def _state(path: Path, sha256: str) -> HashState:

@@ -110,7 +110,9 @@ class _RealCase:
                 f"{self.label_path}: lies on another grid than {volumes[0].path}",
                 fix="resample the labels to the image",
             )
-        return on_grid(self.case_id, volumes, labels, self.recipe, complete=False)
+        return on_grid(
+            self.case_id, volumes, labels, self.recipe, unlabelled=self.recipe.unlabelled_classes
+        )
 
 
 def phantom_cases(recipe: Recipe) -> LazyCases:
@@ -129,7 +131,13 @@ class _PhantomCase:
 
         phantom = abdomen_phantom(self.seed)
         volume = volume_of(phantom.hu_ZYX, phantom.affine, f"phantom-{self.seed}")
-        return on_grid(volume.path.name, [volume], phantom.labels_ZYX, self.recipe, complete=True)
+        return on_grid(
+            volume.path.name,
+            [volume],
+            phantom.labels_ZYX,
+            self.recipe,
+            unlabelled=self.recipe.auxiliary_classes,
+        )
 
 
 def volume_of(voxels_ZYX: NDArray[Any], affine: NDArray[np.float64], name: str) -> Volume:
@@ -145,23 +153,22 @@ def on_grid(
     labels_ZYX: NDArray[np.uint8],
     recipe: Recipe,
     *,
-    complete: bool,
+    unlabelled: Sequence[int],
 ) -> TrainingCase:
     """Bring a labelled case onto the network's grid.
 
     Args:
         case_id: for messages.
         volumes: one per channel.
-        labels_ZYX: mask values on the stored grid.
-        recipe: the predictor and its unlabelled organs.
-        complete: whether the labels have every organ, those that the recipe calls unlabelled too.
+        labels_ZYX: values of `Recipe.label_values` on the stored grid.
+        recipe: the predictor, and where its unlabelled organs may lie.
+        unlabelled: classes that the labels do not have.
     """
     spec, facts = recipe.spec, recipe.training
     prepared = prepare(volumes, spec)
-    classes = _as_classes(prepared.grid_labels(labels_ZYX), spec)
+    classes = _as_classes(prepared.grid_labels(labels_ZYX), recipe.label_values)
     spacing_mm = _grid_spacing(prepared, volumes[0], spec)
-    possible = np.zeros(len(spec.class_values), np.bool_)
-    unlabelled = () if complete else recipe.unlabelled_classes
+    possible = np.zeros(len(recipe.label_values), np.bool_)
     if unlabelled:
         possible[[0, *unlabelled]] = True
         anchor = None if facts.near is None else spec.class_values.index(spec.labels[facts.near])
@@ -190,7 +197,8 @@ def _hard_negatives(
     window = channels[index].intensity
     if not isinstance(window, Window):
         raise TypeError("the recipe was not checked")
-    hot = (image_CZYX[index] > (facts.above - window.mean) / window.std) & (classes == 0)
+    hot = image_CZYX[index] > (facts.above - window.mean) / window.std
+    hot &= np.isin(classes, (0, MAYBE))
     parts = cc3d.connected_components(cc3d.dust(hot, threshold=_LEAST_PART), connectivity=18)
     found = []
     for part in range(1, int(parts.max()) + 1):
@@ -199,9 +207,9 @@ def _hard_negatives(
     return found
 
 
-def _as_classes(label_map: NDArray[np.uint8], spec: PredictorSpec) -> NDArray[np.uint8]:
+def _as_classes(label_map: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
-    for index, value in enumerate(spec.class_values):
+    for index, value in enumerate(values):
         table[value] = index
     return table[label_map]
 

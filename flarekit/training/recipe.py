@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.spec import PredictorSpec, Window, parse_spec
-from flarekit.training.regimes import REGIMES, Regime
+from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
 
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
+_HIGHEST = 255  # value in a label map
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Share
 Spread = Annotated[float, Field(ge=0)]
@@ -49,14 +50,17 @@ class SynthesisFacts(_Facts):
 
     Attributes:
         kind: `ct_lesions` puts lesions into the CTs of the material; `wholebody_petct` makes PET/CT
-            from its organ label maps. Their label is the predictor's only one.
+            from its organ label maps, whose organs may be auxiliary classes. Their label is the
+            predictor's only one.
         seeds: first and one past the last.
         share: fraction of samples taken from these cases.
+        held_out: beginnings of the names of files of the material that are never used.
     """
 
     kind: Literal["ct_lesions", "wholebody_petct"]
     seeds: tuple[int, int]
     share: Share
+    held_out: tuple[str, ...] = ()
 
 
 class HardNegativeFacts(_Facts):
@@ -65,7 +69,8 @@ class HardNegativeFacts(_Facts):
     Attributes:
         channel: its name; its intensities are normalised by a window.
         above: what counts, in the channel's own unit (SUV, HU).
-        share: fraction of samples that are centred there, in turn on each connected part.
+        share: fraction of samples that are centred there; large connected parts more often than
+            small ones, but not by their volume.
     """
 
     channel: str
@@ -149,9 +154,29 @@ class Recipe:
 
     @property
     def unlabelled_classes(self) -> tuple[int, ...]:
-        """Class indices of the labels that real cases do not have."""
-        values = self.spec.class_values
-        return tuple(values.index(self.spec.labels[name]) for name in self.training.unlabelled)
+        """Indices of the classes that real cases do not have."""
+        names = self.class_names
+        unlabelled = tuple(names.index(name) for name in self.training.unlabelled)
+        return unlabelled + self.auxiliary_classes
+
+    @property
+    def auxiliary_classes(self) -> tuple[int, ...]:
+        """Indices of the classes that are background in masks."""
+        return tuple(self.class_names.index(name) for name in self.spec.auxiliary)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the network's classes, background first."""
+        labels = sorted(self.spec.labels, key=self.spec.labels.__getitem__)
+        return ("background", *labels, *self.spec.auxiliary)
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Value of each class in the label maps of training: auxiliary ones count down from 255."""
+        return (
+            *self.spec.class_values,
+            *(_HIGHEST - index for index in range(len(self.spec.auxiliary))),
+        )
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -197,26 +222,48 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _check(recipe: Recipe, path: Path) -> None:
-    labels, facts = recipe.spec.labels, recipe.training
-    named = (*facts.unlabelled, *((facts.near,) if facts.near is not None else ()))
-    unknown = sorted(set(named) - set(labels))
-    fault = ""
-    if unknown:
-        fault = f"training names unknown labels {', '.join(unknown)}"
-    elif (facts.tile_ZYX[0] == 1) != recipe.flat:
-        fault = "training.tile_ZYX and predictor.grid.tile_ZYX must both have Z = 1, or neither"
-    elif facts.synthesis is not None and len(labels) != 1:
-        fault = "training.synthesis makes cases with one label, the predictor has several"
-    elif facts.phantom_share + (facts.synthesis.share if facts.synthesis else 0.0) > 1:
-        fault = "training.phantom_share and training.synthesis.share are more than 1 together"
-    elif facts.hard_negatives is not None and facts.foreground + facts.hard_negatives.share > 1:
-        fault = "training.foreground and training.hard_negatives.share are more than 1 together"
-    elif facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
-        fault = "training.hard_negatives.channel is not a channel with a window"
-    elif recipe.spec.nnunet is not None:
-        fault = "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
+    fault = _class_fault(recipe) or _sample_fault(recipe)
     if fault:
         raise PredictorError(f"{path}: {fault}", fix="correct that")
+
+
+def _class_fault(recipe: Recipe) -> str:
+    spec, facts = recipe.spec, recipe.training
+    named = (*facts.unlabelled, *((facts.near,) if facts.near is not None else ()))
+    unknown = sorted(set(named) - set(spec.labels))
+    if unknown:
+        return f"training names unknown labels {', '.join(unknown)}"
+    if spec.auxiliary and spec.architecture.name in GIVE_PROBABILITIES:
+        return "predictor.auxiliary needs an architecture that gives logits"
+    if max(spec.labels.values()) > _HIGHEST - len(spec.auxiliary):
+        return "predictor.labels leaves no values to auxiliary classes"
+    if facts.synthesis is not None and len(spec.labels) != 1:
+        return "training.synthesis makes cases with one label, the predictor has several"
+    if facts.synthesis is not None and facts.synthesis.kind == "wholebody_petct":
+        return _organ_fault(spec.auxiliary)
+    return ""
+
+
+def _organ_fault(auxiliary: tuple[str, ...]) -> str:
+    from flarekit.synthesis import ORGANS
+
+    unknown = [name for name in auxiliary if name not in ORGANS]
+    return f"predictor.auxiliary: no organ map has {', '.join(unknown)}" if unknown else ""
+
+
+def _sample_fault(recipe: Recipe) -> str:
+    facts = recipe.training
+    if (facts.tile_ZYX[0] == 1) != recipe.flat:
+        return "training.tile_ZYX and predictor.grid.tile_ZYX must both have Z = 1, or neither"
+    if facts.phantom_share + (facts.synthesis.share if facts.synthesis else 0.0) > 1:
+        return "training.phantom_share and training.synthesis.share are more than 1 together"
+    if facts.hard_negatives is not None and facts.foreground + facts.hard_negatives.share > 1:
+        return "training.foreground and training.hard_negatives.share are more than 1 together"
+    if facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
+        return "training.hard_negatives.channel is not a channel with a window"
+    if recipe.spec.nnunet is not None:
+        return "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
+    return ""
 
 
 def _has_window(recipe: Recipe, name: str) -> bool:

@@ -65,7 +65,8 @@ def synthetic_cases(recipe: Recipe, facts: SynthesisFacts, material: Sequence[Pa
     Raises:
         InputError: there is no material.
     """
-    files = [path for folder in material for path in _files(folder, recipe.training.held_out)]
+    held_out = (*recipe.training.held_out, *facts.held_out)
+    files = [path for folder in material for path in material_files(folder, held_out)]
     if not files:
         what = "organ label maps" if facts.kind == "wholebody_petct" else "CTs"
         raise InputError(
@@ -78,12 +79,13 @@ def synthetic_cases(recipe: Recipe, facts: SynthesisFacts, material: Sequence[Pa
     )
 
 
-def _files(folder: Path, held_out: Sequence[str]) -> list[Path]:
+def material_files(folder: Path, held_out: Sequence[str]) -> list[Path]:
+    """Return the files that synthesis works on, in turn, without those that are held out."""
     images = sorted((folder / "imagesTr").glob("*_0000.nii.gz"))
     files = images or [
         path for path in sorted(folder.glob("*.nii.gz")) if not path.name.endswith("_mask.nii.gz")
     ]
-    return [path for path in files if not path.name.startswith(tuple(held_out) or ("//",))]
+    return [path for path in files if not path.name.startswith(tuple(held_out))]
 
 
 def _oriented(path: Path) -> tuple[NDArray[np.generic], Spacing]:
@@ -116,7 +118,8 @@ class _LesionCase:
         name = f"{self.path.name}-lesion-{self.seed}"
         volume = volume_of(voi.hu_ZYX, _affine(spacing_mm), name)
         labels = voi.lesion_ZYX * np.uint8(self.recipe.spec.class_values[1])
-        return on_grid(name, [volume], labels, self.recipe, complete=True)
+        unlabelled = self.recipe.auxiliary_classes
+        return on_grid(name, [volume], labels, self.recipe, unlabelled=unlabelled)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class _WholeBodyCase:
 
     def __call__(self) -> TrainingCase:
         from flarekit.preprocess.resample import resample_nearest, resampled_shape
-        from flarekit.synthesis import wholebody_petct
+        from flarekit.synthesis import ORGANS, wholebody_petct
 
         voxels, scan_mm = _oriented(self.path)
         organs = _around(voxels.astype(np.uint8), scan_mm)
@@ -142,8 +145,12 @@ class _WholeBodyCase:
             volume_of(voxels_ZYX, _affine(spacing_mm), name)
             for voxels_ZYX in (body.hu_ZYX, body.suv_ZYX)
         ]
-        labels = body.lesions_ZYX * np.uint8(self.recipe.spec.class_values[1])
-        return on_grid(name, volumes, labels, self.recipe, complete=True)
+        values = dict(zip(self.recipe.class_names, self.recipe.label_values, strict=True))
+        labels = np.zeros(organs.shape, np.uint8)
+        for organ in self.recipe.spec.auxiliary:
+            labels[organs == ORGANS[organ]] = values[organ]
+        labels[body.lesions_ZYX > 0] = self.recipe.label_values[1]
+        return on_grid(name, volumes, labels, self.recipe, unlabelled=())
 
     def _spacing_mm(self) -> Spacing:
         spacing = [mm for mm in self.recipe.spec.grid.spacing_mm_ZYX if not isinstance(mm, str)]

@@ -14,6 +14,7 @@ from flarekit import engine
 from flarekit.core.errors import DeviceError, PredictorError
 from flarekit.core.spec import Grid
 from flarekit.engine import Effort, Networks
+from flarekit.models import without_auxiliary
 
 pytest.importorskip("openvino")
 
@@ -61,6 +62,15 @@ def test_logits_are_those_of_torch(tile, count, mirror):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+def test_auxiliary_classes_are_merged_as_in_torch():
+    networks = [without_auxiliary(network_of(), 1)]
+    ours, theirs = (
+        logits_of(make(name, networks, (4, 8, 8), classes=2), image_of())
+        for name in ("openvino", "torch")
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
 def test_bf16_keeps_nearly_every_decision():
     classes = [
         make("openvino", [network_of()], (8, 16, 16), precision=p).predict(image_of(), silent)
@@ -94,7 +104,6 @@ def files_of(tmp_path):
 @pytest.mark.parametrize("suffixes", [(".blob",), (".blob", ".bin"), (".json",), (".blob", ".xml")])
 def test_a_damaged_artefact_is_made_again(tmp_path, caplog, damage, suffixes):
     caplog.set_level(logging.WARNING, logger="flarekit")
-    logging.getLogger("flarekit").propagate = True
     first = make("openvino", [network_of()], (4, 8, 8), tmp_path)
     expected, files = logits_of(first, image_of()), files_of(tmp_path)
     for suffix in suffixes:
@@ -135,7 +144,6 @@ def test_facts_of_an_artefact_count_only_what_was_written(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):
-    logging.getLogger("flarekit").propagate = True
     (tmp_path / "file").write_text("in the way")
     make("openvino", [network_of()], (4, 8, 8), tmp_path / "file")
     assert "not kept" in caplog.text

@@ -18,6 +18,7 @@ from flarekit.pipeline.predictors import (
     build_networks,
     find_predictor,
     hash_state,
+    networks_of,
     predictor_folders,
 )
 
@@ -65,6 +66,19 @@ def test_the_network_has_exactly_the_stored_weights(toy):
     own = own_tensors(network)
     assert own.keys() == stored.keys()
     assert all(torch.equal(own[name], stored[name]) for name in own)
+
+
+def test_auxiliary_classes_are_background(toy):
+    (network,) = build_networks(toy)
+    merged_toy = edit(toy, "lesion = 4\n", "")
+    merged_toy = edit(merged_toy, 'convention = "flare"', 'convention = "flare"\nauxiliary = ["a"]')
+    (merged,) = build_networks(merged_toy)
+    image = torch.randn(2, 1, 8, 16, 16)
+    with torch.inference_mode():
+        every, kept = network(image).softmax(1), merged(image).softmax(1)
+    assert kept.shape[1] == 2
+    torch.testing.assert_close(kept[:, 1], every[:, 1])
+    assert networks_of(toy).identity != networks_of(merged_toy).identity
 
 
 def test_missing_weights_stop_with_an_error(toy):
@@ -131,6 +145,7 @@ def test_arguments_that_make_another_network_stop_with_an_error(toy):
         ('labels = ["organ"]', 'labels = ["liver"]', "liver"),
         ("step = 0.5", "step = 1.5", "grid.step"),
         ("lesion = 4", "lesion = 1", "two labels share one value"),
+        ('convention = "flare"', 'convention = "flare"\nauxiliary = ["lesion"]', "named twice"),
         ('title = "', 'titel = "', "titel"),
     ],
 )

@@ -77,13 +77,13 @@ def test_background_near_the_anchor_may_be_an_unlabelled_organ(make_recipe):
     )
     labels = np.zeros((16, 16, 16), np.uint8)
     labels[8, 8, 8] = 1
-    case = on_grid("c", [scan_of(labels)], labels, recipe, complete=False)
+    case = on_grid("c", [scan_of(labels)], labels, recipe, unlabelled=recipe.unlabelled_classes)
     assert case.possible_K.tolist() == [True, False, True]
     assert case.classes_ZYX[8, 8, 8] == 1
     assert case.classes_ZYX[8, 8, 10] == MAYBE  # 16 mm
     assert case.classes_ZYX[8, 8, 11] == 0  # 24 mm
     assert MAYBE not in case.centres
-    whole = on_grid("c", [scan_of(labels)], labels, recipe, complete=True)
+    whole = on_grid("c", [scan_of(labels)], labels, recipe, unlabelled=())
     assert MAYBE not in whole.classes_ZYX
 
 
@@ -91,7 +91,7 @@ def test_without_an_anchor_all_background_may_be_unlabelled(make_recipe):
     recipe = make_recipe(("batch = 1", 'unlabelled = ["spleen"]\nbatch = 1'))
     labels = np.zeros((16, 16, 16), np.uint8)
     labels[8] = 1
-    case = on_grid("c", [scan_of(labels)], labels, recipe, complete=False)
+    case = on_grid("c", [scan_of(labels)], labels, recipe, unlabelled=recipe.unlabelled_classes)
     assert set(np.unique(case.classes_ZYX)) == {1, MAYBE}
 
 
@@ -102,7 +102,7 @@ def test_the_spacing_that_fit_becomes_is_that_of_what_the_crop_left(make_recipe)
     )
     labels = np.zeros((10, 60, 60), np.uint8)
     labels[:, 10:50, 20:40] = 1
-    case = on_grid("c", [scan_of(labels, 2.0)], labels, recipe, complete=True)
+    case = on_grid("c", [scan_of(labels, 2.0)], labels, recipe, unlabelled=())
     z, y, x = case.spacing_mm_ZYX
     assert z == pytest.approx(2)
     assert case.classes_ZYX.shape[1:] == (16, 16)
@@ -177,6 +177,7 @@ def test_synthetic_bodies_are_made_on_the_network_s_grid(tmp_path, make_recipe):
     recipe = make_recipe(
         *ONE_LABEL,
         ("[predictor.grid]", f"{second}\n[predictor.grid]"),
+        ('convention = "flare"', 'convention = "flare"\nauxiliary = ["liver", "bladder"]'),
         (
             "batch = 1",
             'synthesis = { kind = "wholebody_petct", seeds = [4, 5], share = 1.0 }\nbatch = 1',
@@ -194,3 +195,8 @@ def test_synthetic_bodies_are_made_on_the_network_s_grid(tmp_path, make_recipe):
     assert case.image_CZYX.shape[1] == 50
     assert case.spacing_mm_ZYX == pytest.approx((8, 8, 8), rel=0.02)
     assert float(case.image_CZYX[1].max()) > 1
+    assert set(np.unique(case.classes_ZYX)) <= {0, 1, 2, 3}
+    liver, bladder = case.centres[2].mean(axis=0), case.centres[3].mean(axis=0)
+    assert liver == pytest.approx([24, 20, 19], abs=1.5)
+    assert bladder[0] < liver[0]
+    assert not case.possible_K.any()

@@ -8,12 +8,12 @@ from flarekit.core.errors import FlarekitError, InputError, PredictorError
 from flarekit.training.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted([*ROOT.glob("weights/*/recipe.toml")])
+RECIPES = sorted(ROOT.glob("weights/*/recipe.toml"))
 
 
 def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
     assert recipe.training.regime == "compact"
-    assert recipe.regime.optimiser.kind == "adamw"
+    assert recipe.regime.optimiser.kind == "muon"
     assert not recipe.flat
 
 
@@ -25,6 +25,7 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
         ("batch = 1", 'regime = "mamba_clinic"', "did you mean 'mamba_clinix'"),
         ("batch = 1", 'unlabelled = ["duodenum"]', "unknown labels duodenum"),
         ("batch = 1", "phantom_share = 1.5", "phantom_share"),
+        ('convention = "flare"', 'convention = "flare"\nauxiliary = ["liver"]', "named twice"),
         ("tile_ZYX = [16, 16, 16]\nbatch", "tile_ZYX = [1, 16, 16]\nbatch", "Z = 1"),
         (
             "batch = 1",
@@ -47,6 +48,41 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
 def test_facts_that_do_not_hold_together_are_refused(make_recipe, old, new, message):
     with pytest.raises(PredictorError, match=message):
         make_recipe((old, new))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([("spleen = 3", "spleen = 255")], "no values to auxiliary"),
+        ([('name = "nnunet"', 'name = "mpu_net"')], "gives logits"),
+        (
+            [
+                ("spleen = 3\n", ""),
+                (
+                    "batch = 1",
+                    'synthesis = { kind = "wholebody_petct", seeds = [0, 2], share = 0.5 }',
+                ),
+            ],
+            "no organ map has lint",
+        ),
+    ],
+)
+def test_auxiliary_classes_that_cannot_be_are_refused(make_recipe, changes, message):
+    auxiliary = ('convention = "flare"', 'convention = "flare"\nauxiliary = ["lint"]')
+    with pytest.raises(PredictorError, match=message):
+        make_recipe(auxiliary, *changes)
+
+
+def test_auxiliary_classes_come_after_the_labels(make_recipe):
+    recipe = make_recipe(
+        ('convention = "flare"', 'convention = "flare"\nauxiliary = ["heart", "brain"]'),
+        ("batch = 1", 'unlabelled = ["spleen"]\nbatch = 1'),
+    )
+    assert recipe.class_names == ("background", "liver", "spleen", "heart", "brain")
+    assert recipe.label_values == (0, 1, 3, 255, 254)
+    assert recipe.spec.class_values == (0, 1, 3)
+    assert recipe.auxiliary_classes == (3, 4)
+    assert recipe.unlabelled_classes == (2, 3, 4)
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path):
