@@ -10,6 +10,7 @@ from flarekit.synthesis.shapes import Shape, Spacing, box_around, smooth_noise
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+_SIMPLE = 0.25  # of the organs have no parts
 
 
 def add_physiology(
@@ -32,7 +33,7 @@ def add_physiology(
     """
     shape: Shape = (suv.shape[0], suv.shape[1], suv.shape[2])
     mottle = np.exp(0.1 * smooth_noise(shape, spacing_mm, 9, rng))
-    liver = float(np.clip(rng.normal(2.3, 0.4), 1.4, 3.4))
+    liver = float(np.clip(rng.normal(2.3, 0.5), 1.2, 3.6))
     plain = {
         "liver": liver,
         "spleen": liver * rng.uniform(0.65, 1.0),
@@ -67,9 +68,12 @@ def _brain(suv: Field, brain: Mask, spacing_mm: Spacing, rng: np.random.Generato
     if not brain.any():
         return
     shape: Shape = (suv.shape[0], suv.shape[1], suv.shape[2])
-    depth = _depth(brain, spacing_mm)
     folds = smooth_noise(shape, spacing_mm, 5, rng)
     grey = float(np.clip(rng.lognormal(np.log(10), 0.35), 6, 22))
+    if rng.random() < _SIMPLE:
+        suv[brain] = (grey * np.exp(0.05 * folds))[brain]
+        return
+    depth = _depth(brain, spacing_mm)
     middle = np.argwhere(brain).mean(axis=0)
     offset = (np.indices(shape, np.float32).T - middle.astype(np.float32)).T
     offset *= np.array(spacing_mm, np.float32).reshape(3, 1, 1, 1)
@@ -98,6 +102,8 @@ def _heart(suv: Field, heart: Mask, spacing_mm: Spacing, rng: np.random.Generato
     muscle = (np.abs(distance - 0.8 * radius) < 5.5) & (along > -0.75 * radius)
     bright = rng.random() < 0.65
     level = rng.lognormal(np.log(7), 0.5) if bright else rng.uniform(1.5, 3)
+    if rng.random() < _SIMPLE:
+        muscle[:] = True
     uneven = np.exp(0.35 * smooth_noise(_shape(suv), spacing_mm, 15, rng))
     voxels = tuple(where[muscle].T)
     suv[voxels] = min(level, 20.0) * uneven[voxels]
@@ -125,11 +131,12 @@ def _urinary_tract(
     bladder = organs == ORGANS["bladder"]
     urine = float(np.clip(rng.lognormal(np.log(15), 0.6), 3, 70))
     cortex = float(rng.uniform(2, 4.5))
-    suv[kidneys] = cortex
+    simple = rng.random() < _SIMPLE
+    suv[kidneys] = cortex * (rng.uniform(1, 4) if simple else 1)
     middle_X = float(np.argwhere(organs > 0)[:, 2].mean())
     for part in (cc3d.largest_k(kidneys, k=2) == k for k in (1, 2)):
         where = np.argwhere(part)
-        if len(where) < 30:
+        if len(where) < 30 or simple:
             continue
         middle = where.mean(axis=0)
         inward = np.array([0.0, -6.0, 12.0 * np.sign(middle_X - middle[2])])  # mm

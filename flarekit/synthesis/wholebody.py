@@ -3,7 +3,8 @@
 Physiological uptake is what a network has to learn to leave alone: brain, heart muscle, kidneys,
 ureters, bladder, liver, spleen, stomach, bowel, glands, marrow, brown fat, the place of injection.
 Standardised uptake values (SUV) follow common clinical ranges; resolution and noise are those of
-clinical scanners.
+clinical scanners. Some bodies are drawn more simply than real ones are (no skeleton, organs of even
+uptake), so that a network does not lean on one way of drawing.
 """
 
 from __future__ import annotations
@@ -86,8 +87,11 @@ def _ct(
     loops = smooth_noise(shape, spacing_mm, 11, rng)
     hu[body.cavity] = np.where(loops > -0.1, 35, -95)[body.cavity]
     hu[body.cavity & (loops > 1.7)] = -700  # gas
-    hu[body.bone] = 420
-    hu[body.marrow] = 190
+    if rng.random() < 0.8:
+        hu[body.bone] = 420
+        hu[body.marrow] = 190
+    else:
+        hu[body.bone] = 52
     contrast = rng.random() < 0.7
     for name, value in _HU.items():
         level = value + (_CONTRAST_HU.get(name, 12) * rng.uniform(0.6, 1.2) if contrast else 0)
@@ -169,10 +173,10 @@ def _scanned_pet(suv: Field, spacing_mm: Spacing, rng: np.random.Generator) -> F
     from scipy.ndimage import gaussian_filter
 
     shape: Shape = (suv.shape[0], suv.shape[1], suv.shape[2])
-    width_mm = float(rng.uniform(4.5, 7.5)) / 2.355
+    width_mm = float(rng.uniform(3.5, 8.5)) / 2.355
     blurred = gaussian_filter(suv, [width_mm / mm for mm in spacing_mm])
     grain = smooth_noise(shape, spacing_mm, 1.15 * width_mm, rng)
-    noisy = blurred + float(rng.uniform(0.04, 0.14)) * np.sqrt(blurred + 0.02) * grain
+    noisy = blurred + float(rng.uniform(0.01, 0.15)) * np.sqrt(blurred + 0.02) * grain
     seen: Field = np.maximum(noisy, 0).astype(np.float32)
     return seen
 

@@ -35,6 +35,8 @@ class AugmentationFacts(_Facts):
         mirror_axes: axes (0 is Z) flipped in every other sample; none where left and right differ.
         intensity: factor on all changes of intensity; 0 is none.
         low_resolution: how often a sample is blurred by being sampled coarsely first.
+        hidden: how often a channel, by name, is empty: a network that must do without the CT at
+            times does not lean on how a scanner, or a synthesis, draws it.
     """
 
     rotation_deg_ZYX: tuple[Spread, Spread, Spread] = (12.0, 5.0, 5.0)
@@ -43,6 +45,7 @@ class AugmentationFacts(_Facts):
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
     intensity: Spread = 1.0
     low_resolution: Chance = 0.0
+    hidden: dict[str, Chance] = Field(default_factory=dict)
 
 
 class SynthesisFacts(_Facts):
@@ -261,6 +264,9 @@ def _sample_fault(recipe: Recipe) -> str:
         return "training.foreground and training.hard_negatives.share are more than 1 together"
     if facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
         return "training.hard_negatives.channel is not a channel with a window"
+    strange = set(facts.augmentation.hidden) - {each.name for each in recipe.spec.channels}
+    if strange:
+        return f"training.augmentation.hidden: no channel {', '.join(sorted(strange))}"
     if recipe.spec.nnunet is not None:
         return "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
     return ""

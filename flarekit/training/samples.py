@@ -81,7 +81,13 @@ def draw_sample(
     centre = np.where(whole, shape / 2, centre)
     image, classes = _cut(case, np.round(centre).astype(int), tile)
     image, classes = move(image, classes, tile, case.spacing_mm_ZYX, facts.augmentation, rng)
-    return change_intensities(image, facts.augmentation, rng), classes
+    image = change_intensities(image, facts.augmentation, rng)
+    names = [channel.name for channel in recipe.spec.channels]
+    for name, chance in facts.augmentation.hidden.items():
+        if rng.random() < chance:
+            hidden = image[names.index(name)]
+            hidden[:] = hidden.min()
+    return image, classes
 
 
 def _voxels_to_see(

@@ -42,6 +42,7 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
             'hard_negatives = { channel = "CT", above = 100, share = 0.5 }',
             "more than 1 together",
         ),
+        ("batch = 1", "augmentation = { hidden = { PET = 0.1 } }", "no channel PET"),
         ("[provenance]", "[origin]", r"\[provenance\]"),
     ],
 )

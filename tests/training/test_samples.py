@@ -61,6 +61,15 @@ def test_several_channels_stay_together(make_recipe):
     assert agreement > 0.9
 
 
+def test_a_channel_is_hidden_now_and_then(make_recipe):
+    recipe = make_recipe(("batch = 1", "augmentation = { hidden = { CT = 0.4 } }\nbatch = 1"))
+    rng = np.random.default_rng(5)
+    seen = [draw_sample(make_case(), recipe, rng) for _ in range(60)]
+    hidden = [float(np.ptp(image.numpy())) == 0 for image, _ in seen]
+    assert 0.25 < np.mean(hidden) < 0.55
+    assert any((classes == 1).any() for (_, classes), h in zip(seen, hidden, strict=True) if h)
+
+
 def test_a_2d_network_gets_slices_of_one_z(make_recipe):
     recipe = make_recipe(("tile_ZYX = [16, 16, 16]", "tile_ZYX = [1, 16, 16]"))
     volume = np.broadcast_to(np.arange(24)[:, None, None], (24, 24, 24))
