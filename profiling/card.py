@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from accuracy_table import SPLITS, Results, commands, pictures_of, read_results, tables
 
@@ -79,7 +80,7 @@ def measured(predictor: PredictorFolder, results: Results) -> list[str]:
     return [
         f"- File: `{weights.file}`, {size_mb:.1f} MB, SHA-256 `{weights.sha256}`, "
         f"{weights.parameters:,} parameters as {made['stored_as']}.",
-        f"- Training: {made['steps']:,} steps in {made['minutes']} minutes.",
+        f"- Training: {made['steps']:,} steps in {made['minutes']} minutes{_start(made)}.",
         f"- Command: `{made['command']}`, then `flarekit train export RUN_DIR FOLDER`.",
         "",
         *commands(results),
@@ -87,6 +88,11 @@ def measured(predictor: PredictorFolder, results: Results) -> list[str]:
         *tables(results),
         *pictures_of(results, _PICTURES),
     ]
+
+
+def _start(made: dict[str, Any]) -> str:
+    start = made.get("start_sha256")
+    return f" from weights of SHA-256 `{start}`" if start else ""
 
 
 if __name__ == "__main__":

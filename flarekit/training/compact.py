@@ -67,6 +67,7 @@ class _State:
     step: int = 0
     seconds: float = 0.0
     failures: int = 0
+    start: str = ""  # SHA-256 of the weights that it began with
 
 
 def train(
@@ -136,8 +137,8 @@ def train(
     return state.average
 
 
-def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, float]]:
-    """Return the averaged network of a checkpoint, and its steps and minutes.
+def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the averaged network of a checkpoint, and its steps, minutes and what it began with.
 
     Raises:
         InputError: no checkpoint there, or it is damaged, or another recipe's.
@@ -146,7 +147,8 @@ def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[
         raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
     state = _start(recipe, torch.device("cpu"), torch.float32)
     _resume(state, checkpoint)
-    return state.average, {"steps": state.step, "minutes": round(state.seconds / 60, 1)}
+    effort = {"steps": state.step, "minutes": round(state.seconds / 60, 1)}
+    return state.average, effort | ({"start_sha256": state.start} if state.start else {})
 
 
 class _Batches:
@@ -204,6 +206,7 @@ def _begin_with(state: _State, recipe: Recipe, folder: Path) -> None:
             for name, tensor in models.own_tensors(module).items():
                 if name in tensors:
                     tensor.copy_(tensors[name])
+    state.start = predictor.spec.weights.sha256
     _LOG.info("starts with the weights of %s", folder)
 
 
@@ -278,6 +281,7 @@ def _save(state: _State, path: Path) -> None:
         "scaler": state.scaler.state_dict(),
         "step": state.step,
         "seconds": state.seconds,
+        "start": state.start,
     }
     stream = io.BytesIO()
     torch.save(content, stream)
@@ -299,3 +303,4 @@ def _resume(state: _State, path: Path) -> None:
     if content.get("scaler") and state.scaler.is_enabled():
         state.scaler.load_state_dict(content["scaler"])
     state.step, state.seconds = content["step"], content["seconds"]
+    state.start = content.get("start", "")

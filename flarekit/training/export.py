@@ -25,8 +25,8 @@ def is_run(folder: Path) -> bool:
 def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = None) -> Recipe:
     """Write `model.safetensors` (fp16), `predictor.toml` and `recipe.toml`.
 
-    The card is written by a person. Which steps and minutes the weights took stands in the
-    provenance.
+    The card is written by a person. Which steps and minutes the weights took, and which weights
+    they began with, stands in the provenance.
 
     Args:
         run_dir: of the compact trainer.

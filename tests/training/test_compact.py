@@ -265,6 +265,10 @@ def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path, caplog):
         longer = RunOptions(minutes=0.2, start=tmp_path / "made", **CPU)
         train(recipe, pools(), tmp_path / "second", longer, clock=Clock())
     assert "was for its beginning" in caplog.text
+    export_predictor(tmp_path / "second", tmp_path / "longer")
+    began = read_spec(tmp_path / "longer").spec.provenance["start_sha256"]
+    assert began == read_spec(tmp_path / "made").spec.weights.sha256
+    assert "start_sha256" not in read_spec(tmp_path / "made").spec.provenance
     assert steps_of(recipe, tmp_path / "second") > 0
 
 
