@@ -39,7 +39,7 @@ def read_mask(path: Path) -> Mask:
     try:
         return _read_nifti(path) if ".nii" in path.suffixes else _read_metaimage(path)
     except Exception as error:  # noqa: BLE001 - both readers raise whatever they like
-        reason = str(error).strip().splitlines()
+        reason = str(error).replace(str(path), path.name).strip().splitlines()
         fault = f"cannot be read ({reason[-1] if reason else type(error).__name__})"
         raise UnreadableVolumeError(path, fault, fix="write it again") from error
 

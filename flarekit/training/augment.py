@@ -14,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from flarekit.core.spec import Channel, Window
 from flarekit.training.cases import Spacing
+from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import AugmentationFacts
 
 ROOM = 1.5  # a sample is cut this much larger before it is turned and scaled
 _BENDS = 4  # control points of the displacements, per axis
+_LOOP_MM = 30.0  # between the middles of bowel loops
 
 
 def move(
@@ -104,6 +107,44 @@ def _bends(tile: list[int], reach: NDArray[np.float64], rng: np.random.Generator
         align_corners=True,
     )
     return field.movedim(1, -1)
+
+
+def fill_bowel(
+    image_CZYX: torch.Tensor,
+    classes_ZYX: torch.Tensor,
+    channel: Channel,
+    spacing_mm: Spacing,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Return a CT in which blobs of unlabelled soft tissue are filled with contrast medium.
+
+    Args:
+        image_CZYX: normalised, one channel.
+        classes_ZYX: of the same grid.
+        channel: its window.
+        spacing_mm: of the grid.
+        rng: what decides.
+
+    Raises:
+        TypeError: the channel has no window.
+    """
+    window = channel.intensity
+    if not isinstance(window, Window):
+        raise TypeError("the recipe was not checked")
+    size = list(image_CZYX.shape[1:])
+    knots = [max(2, round(n * mm / _LOOP_MM)) for n, mm in zip(size, spacing_mm, strict=True)]
+    field = functional.interpolate(
+        torch.from_numpy(rng.normal(0, 1, knots).astype(np.float32))[None, None],
+        size=size,
+        mode="trilinear",
+        align_corners=True,
+    )[0]
+    hu = image_CZYX * window.std + window.mean
+    free = (classes_ZYX == 0) | (classes_ZYX == MAYBE)
+    filled = (field > float(rng.uniform(0.2, 1.0))) & free & (hu > -20) & (hu < 120)
+    soft = functional.avg_pool3d(filled.float(), 3, stride=1, padding=1) * free
+    bright = min(float(rng.uniform(180, 500)), window.high_hu)
+    return image_CZYX + soft * ((bright - window.mean) / window.std - image_CZYX)
 
 
 def change_intensities(

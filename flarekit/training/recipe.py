@@ -35,6 +35,8 @@ class AugmentationFacts(_Facts):
         mirror_axes: axes (0 is Z) flipped in every other sample; none where left and right differ.
         intensity: factor on all changes of intensity; 0 is none.
         low_resolution: how often a sample is blurred by being sampled coarsely first.
+        oral_contrast: how often blobs of unlabelled soft tissue are as bright on a CT, the only
+            channel, as bowel full of contrast medium.
         hidden: how often a channel, by name, is empty: a network that must do without the CT at
             times does not lean on how a scanner, or a synthesis, draws it.
     """
@@ -45,6 +47,7 @@ class AugmentationFacts(_Facts):
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
     intensity: Spread = 1.0
     low_resolution: Chance = 0.0
+    oral_contrast: Chance = 0.0
     hidden: dict[str, Chance] = Field(default_factory=dict)
 
 
@@ -264,12 +267,19 @@ def _sample_fault(recipe: Recipe) -> str:
         return "training.foreground and training.hard_negatives.share are more than 1 together"
     if facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
         return "training.hard_negatives.channel is not a channel with a window"
+    if facts.augmentation.oral_contrast and not _is_ct(recipe):
+        return "training.augmentation.oral_contrast needs one channel with a window in HU"
     strange = set(facts.augmentation.hidden) - {each.name for each in recipe.spec.channels}
     if strange:
         return f"training.augmentation.hidden: no channel {', '.join(sorted(strange))}"
     if recipe.spec.nnunet is not None:
         return "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
     return ""
+
+
+def _is_ct(recipe: Recipe) -> bool:
+    channels = recipe.spec.channels
+    return len(channels) == 1 and isinstance(channels[0].intensity, Window)
 
 
 def _has_window(recipe: Recipe, name: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flarekit.training.augment import ROOM, change_intensities, move
+from flarekit.training.augment import ROOM, change_intensities, fill_bowel, move
 from flarekit.training.cases import TrainingCase
 from flarekit.training.losses import Target
 from flarekit.training.recipe import Recipe
@@ -81,6 +81,8 @@ def draw_sample(
     centre = np.where(whole, shape / 2, centre)
     image, classes = _cut(case, np.round(centre).astype(int), tile)
     image, classes = move(image, classes, tile, case.spacing_mm_ZYX, facts.augmentation, rng)
+    if facts.augmentation.oral_contrast and rng.random() < facts.augmentation.oral_contrast:
+        image = fill_bowel(image, classes, recipe.spec.channels[0], case.spacing_mm_ZYX, rng)
     image = change_intensities(image, facts.augmentation, rng)
     names = [channel.name for channel in recipe.spec.channels]
     for name, chance in facts.augmentation.hidden.items():

@@ -43,6 +43,11 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
             "more than 1 together",
         ),
         ("batch = 1", "augmentation = { hidden = { PET = 0.1 } }", "no channel PET"),
+        (
+            'kind = "window", low_hu = -125, high_hu = 275, mean = 50, std = 80 }',
+            'kind = "scale", divisor = 100 }\n[training.augmentation]\noral_contrast = 0.2',
+            "window in HU",
+        ),
         ("[provenance]", "[origin]", r"\[provenance\]"),
     ],
 )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from flarekit.training.augment import change_intensities, move
+from flarekit.core.spec import Channel, Window
+from flarekit.training.augment import change_intensities, fill_bowel, move
 from flarekit.training.cases import on_grid, volume_of
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import AugmentationFacts
@@ -68,6 +69,33 @@ def test_a_channel_is_hidden_now_and_then(make_recipe):
     hidden = [float(np.ptp(image.numpy())) == 0 for image, _ in seen]
     assert 0.25 < np.mean(hidden) < 0.55
     assert any((classes == 1).any() for (_, classes), h in zip(seen, hidden, strict=True) if h)
+
+
+def test_bowel_is_filled_where_no_label_and_no_fat_is():
+    image = torch.full((1, 30, 40, 40), -0.25)  # 30 HU
+    image[:, :, :10] = -1.8  # fat
+    classes = torch.zeros(30, 40, 40, dtype=torch.int64)
+    classes[:, 30:] = 2
+    window = Window(kind="window", low_hu=-125, high_hu=275, mean=50, std=80)
+    channel = Channel(name="CT", intensity=window)
+    filled = fill_bowel(image, classes, channel, (3.0, 3.0, 3.0), np.random.default_rng(0))
+    changed = (filled - image)[0]
+    assert 0.05 < float((changed[:, 12:30] > 1.5).float().mean()) < 0.6
+    assert float(filled.max()) <= (275 - 50) / 80 + 1e-5
+    assert not changed[:, 30:].any()
+    assert not changed[:, :9].any()
+
+
+def test_oral_contrast_is_drawn_in_training(make_recipe):
+    recipe = make_recipe(
+        ("batch = 1", "augmentation = { oral_contrast = 1.0, intensity = 0 }\nbatch = 1")
+    )
+    case = make_case(np.full((1, 24, 24, 24), -0.25))
+    samples = [draw_sample(case, recipe, np.random.default_rng(seed)) for seed in range(8)]
+    assert any(float(image[0][classes == 0].max()) > 1 for image, classes in samples)
+    assert all(
+        float(image[0][classes == 1].max()) < 0 for image, classes in samples if 1 in classes
+    )
 
 
 def test_a_2d_network_gets_slices_of_one_z(make_recipe):
