@@ -4,7 +4,7 @@ Physiological uptake is what a network has to learn to leave alone: brain, heart
 ureters, bladder, liver, spleen, stomach, bowel, glands, marrow, brown fat, the place of injection.
 Standardised uptake values (SUV) follow common clinical ranges; resolution and noise are those of
 clinical scanners. Some bodies are drawn more simply than real ones are (no skeleton, organs of even
-uptake), so that a network does not lean on one way of drawing.
+uptake, or plain throughout), so that a network does not lean on one way of drawing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.synthesis.body import ORGANS, Body, body_around
+from flarekit.synthesis.plain import plain_scan
 from flarekit.synthesis.shapes import BlobLook, Shape, Spacing, blob_depth, smooth_noise
 from flarekit.synthesis.uptake import add_physiology
 
@@ -26,6 +27,7 @@ _HU = {
     "stomach": 25, "prostate": 38, "head_glands": 40,
 }  # fmt: skip
 _CONTRAST_HU = {"spleen": 60, "kidneys": 120, "liver": 50, "heart": 95, "head_glands": 30}
+_PLAIN = 0.4  # of the bodies
 _HOT = tuple(ORGANS[name] for name in ("brain", "heart", "kidneys", "bladder"))  # hide lesions
 _LESION_PLACES = (("muscle", 0.3), ("cavity", 0.25), ("marrow", 0.2), ("liver", 0.12),
                   ("lungs", 0.13))  # fmt: skip
@@ -62,9 +64,12 @@ def wholebody_petct(
     """
     rng = np.random.default_rng([13, seed])
     body = body_around(organs_ZYX, spacing_mm, rng)
-    hu = _ct(organs_ZYX, spacing_mm, body, rng)
-    suv = _background(organs_ZYX, body, spacing_mm, rng)
-    add_physiology(suv, hu, organs_ZYX, spacing_mm, body, rng)
+    if rng.random() < _PLAIN:
+        hu, suv = plain_scan(organs_ZYX, body, rng)
+    else:
+        hu = _ct(organs_ZYX, spacing_mm, body, rng)
+        suv = _background(organs_ZYX, body, spacing_mm, rng)
+        add_physiology(suv, hu, organs_ZYX, spacing_mm, body, rng)
     lesions = np.zeros(organs_ZYX.shape, np.uint8)
     for _ in range(int(rng.integers(0, most_lesions + 1))):
         _add_lesion(hu, suv, lesions, organs_ZYX, spacing_mm, body, rng)

@@ -5,6 +5,7 @@ import pytest
 
 from flarekit.synthesis import ORGANS, wholebody_petct
 from flarekit.synthesis.body import body_around
+from flarekit.synthesis.plain import plain_scan
 
 SPACING = (8.0, 8.0, 8.0)
 
@@ -73,6 +74,17 @@ def test_physiology_is_where_it_belongs(organs, scans):
         assert mean(scan, "kidneys") > 0.8 * mean(scan, "liver")
         assert mean(scan, "lungs") < 0.6 * mean(scan, "liver")
         assert scan.suv_ZYX.min() >= 0
+
+
+def test_plain_bodies_have_one_uptake_an_organ(organs):
+    rng = np.random.default_rng(0)
+    body = body_around(organs, SPACING, rng)
+    for _ in range(4):
+        hu, suv = plain_scan(organs, body, rng)
+        assert all(np.ptp(suv[organs == value]) == 0 for value in np.unique(organs[organs > 0]))
+        assert suv[organs == ORGANS["brain"]][0] > suv[organs == ORGANS["lungs"]][0]
+        assert (hu[~body.inside] == -1000).all()
+        assert hu[organs == ORGANS["lungs"]][0] < -500
 
 
 def test_bright_organs_are_no_lesions(organs, scans):
