@@ -265,5 +265,5 @@ def test_generated_cases_are_what_the_convention_reads(tmp_path, variation):
 @pytest.mark.slow
 def test_the_seed_decides_what_is_generated():
     make = samples.petct.__wrapped__
-    assert np.array_equal(make(0).suv_ZYX, samples.petct().suv_ZYX)
+    assert np.array_equal(make().suv_ZYX, samples.petct().suv_ZYX)
     assert not np.array_equal(make(1).suv_ZYX, samples.petct().suv_ZYX)
