@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,11 +162,14 @@ def on_grid(
         volumes: one per channel.
         labels_ZYX: values of `Recipe.label_values` on the stored grid.
         recipe: the predictor, and where its unlabelled organs may lie.
-        unlabelled: classes that the labels do not have.
+        unlabelled: classes that the labels do not have; their values are background here.
     """
     spec, facts = recipe.spec, recipe.training
     prepared = prepare(volumes, spec)
-    classes = _as_classes(prepared.grid_labels(labels_ZYX), recipe.label_values)
+    values = {
+        value: index for index, value in enumerate(recipe.label_values) if index not in unlabelled
+    }
+    classes = _as_classes(prepared.grid_labels(labels_ZYX), values)
     spacing_mm = _grid_spacing(prepared, volumes[0], spec)
     possible = np.zeros(len(recipe.label_values), np.bool_)
     if unlabelled:
@@ -207,9 +210,9 @@ def _hard_negatives(
     return found
 
 
-def _as_classes(label_map: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.uint8]:
+def _as_classes(label_map: NDArray[np.uint8], values: Mapping[int, int]) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
-    for index, value in enumerate(values):
+    for value, index in values.items():
         table[value] = index
     return table[label_map]
 

@@ -95,6 +95,16 @@ def test_without_an_anchor_all_background_may_be_unlabelled(make_recipe):
     assert set(np.unique(case.classes_ZYX)) == {1, MAYBE}
 
 
+def test_a_value_that_stands_for_an_auxiliary_class_means_nothing_in_real_labels(make_recipe):
+    recipe = make_recipe(('convention = "flare"', 'convention = "flare"\nauxiliary = ["heart"]'))
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[4], labels[8] = 1, 255
+    real = on_grid("c", [scan_of(labels)], labels, recipe, unlabelled=recipe.unlabelled_classes)
+    made = on_grid("c", [scan_of(labels)], labels, recipe, unlabelled=())
+    assert set(np.unique(real.classes_ZYX)) == {1, MAYBE}
+    assert set(np.unique(made.classes_ZYX)) == {0, 1, 3}
+
+
 def test_the_spacing_that_fit_becomes_is_that_of_what_the_crop_left(make_recipe):
     recipe = make_recipe(
         ("spacing_mm_ZYX = [8.0, 8.0, 8.0]", 'spacing_mm_ZYX = ["scan", "fit", "fit"]'),

@@ -36,7 +36,7 @@ BLADDER: Index = (47, 31, 14)
 USUAL_CLICKS: tuple[Click, ...] = ((HOT[0], "tumor"), (BLADDER, "background"))
 PLACED_CLICKS: tuple[Click, ...] = ((FAINT, "tumor"), (HOT[0], "background"))
 
-_SEED = 11
+_SEED = 11  # of a body whose own uptake leaves the faint places alone
 _FAINT_SUV, _HOT_SUV, _QUIET_SUV = 2.2, (11.0, 9.0, 13.0), 0.6
 _FAINT_MM, _HOT_MM, _QUIET_MM, _BORDER_MM = 9.0, 12.0, 26.0, 4.0  # radii
 _LESION_HU, _AIR_HU = 40.0, -1024.0
