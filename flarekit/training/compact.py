@@ -104,13 +104,7 @@ def train(
     make_folder(run_dir)
     for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
         left.unlink(missing_ok=True)
-    state = _start(recipe, device, dtype)
-    if options.start is not None:
-        if (run_dir / CHECKPOINT).exists():
-            _LOG.info("%s goes on; %s was for its beginning", run_dir, options.start)
-        else:
-            _begin_with(state, recipe, options.start)
-    _resume(state, run_dir / CHECKPOINT)
+    state = _begun(recipe, run_dir, options.start, device, dtype)
     write_atomically(run_dir / RECIPE, recipe.text.encode())
     curve = Curve.resumed(run_dir, state.step)
     _LOG.info("%s in %s from step %d", device, dtype, state.step)
@@ -193,6 +187,21 @@ def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> _State:
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
     )
+
+
+def _begun(
+    recipe: Recipe, run_dir: Path, start: Path | None, device: torch.device, dtype: torch.dtype
+) -> _State:
+    """Return the state that a folder's checkpoint holds, or that of a new run."""
+    state = _start(recipe, device, dtype)
+    checkpoint = run_dir / CHECKPOINT
+    if checkpoint.exists():
+        if start is not None:
+            _LOG.info("%s goes on; %s was for its beginning", run_dir, start)
+        _resume(state, checkpoint)
+    elif start is not None:
+        _begin_with(state, recipe, start)
+    return state
 
 
 def _begin_with(state: _State, recipe: Recipe, folder: Path) -> None:
@@ -289,8 +298,6 @@ def _save(state: _State, path: Path) -> None:
 
 
 def _resume(state: _State, path: Path) -> None:
-    if not path.exists():
-        return
     fix = "give the recipe of that run, or train in another folder"
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
