@@ -77,7 +77,7 @@ def landmarks(organs: NDArray[np.uint8], spacing_mm: Spacing) -> Landmarks:
         if len(found["liver"]) and len(found[name]):
             broad[: found["liver"][0]] = False
     sigma = 25 / spacing_mm[0]
-    y0, y1, x0, x1 = (_without_gaps(row, sigma) for row in _extents(broad))
+    y0, y1, x0, x1 = (without_gaps(row, sigma) for row in extents(broad))
     middle_X = _midline(lungs, organs == ORGANS["bladder"])
     widest = float(np.percentile(x1 - x0, 85))
     lowest = _slices(broad)[0] - round(150 / spacing_mm[0])
@@ -100,7 +100,7 @@ def _midline(lungs: Mask, bladder: Mask) -> NDArray[np.float64]:
         if len(slices):
             some = slices[int(low * len(slices)) : int(high * len(slices)) + 1]
             heights.append(float(some.mean()))
-            middles.append(float(np.median(_extents(mask)[2:, some].mean(axis=0))))
+            middles.append(float(np.median(extents(mask)[2:, some].mean(axis=0))))
     return np.interp(np.arange(len(lungs)), heights, middles)
 
 
@@ -154,16 +154,16 @@ def _slices(mask: Mask) -> NDArray[np.intp]:
     return np.flatnonzero(mask.any(axis=(1, 2)))
 
 
-def _extents(mask: Mask) -> NDArray[np.float64]:
+def extents(mask: Mask) -> NDArray[np.float64]:
     """Return first and last Y, first and last X of every slice, (4, Z); NaN where empty."""
-    extents = np.full((4, len(mask)), np.nan)
+    found = np.full((4, len(mask)), np.nan)
     for z in _slices(mask):
         ys, xs = np.flatnonzero(mask[z].any(axis=1)), np.flatnonzero(mask[z].any(axis=0))
-        extents[:, z] = ys[0], ys[-1], xs[0], xs[-1]
-    return extents
+        found[:, z] = ys[0], ys[-1], xs[0], xs[-1]
+    return found
 
 
-def _without_gaps(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+def without_gaps(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Return a row smoothed, its gaps and ends filled from what is known."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -173,7 +173,7 @@ def _without_gaps(values: NDArray[np.float64], sigma: float) -> NDArray[np.float
     return smooth
 
 
-def _ellipses(
+def ellipses(
     shape: Shape, middle_Y: object, middle_X: object, half_Y: object, half_X: object, power: float
 ) -> Field:
     """Return a field below 1 inside one (super)ellipse per slice; all in voxels."""
@@ -197,10 +197,10 @@ def _outline(
     half_X = marks.half_X + rng.uniform(24, 42) / mm_X
     middle_Y = marks.middle_Y + 6 / mm_Y
     shoulders = np.clip(1 - above_apex_mm / 45, 0.05, 1) ** 0.7
-    trunk = _ellipses(shape, middle_Y, marks.middle_X, half_Y * shoulders, half_X * shoulders, 2.6)
+    trunk = ellipses(shape, middle_Y, marks.middle_X, half_Y * shoulders, half_X * shoulders, 2.6)
     trunk[(above_pelvis_mm < -35) | (above_apex_mm > 45)] = _NOWHERE
     parts = [trunk]
-    neck = _ellipses(shape, middle_Y, marks.middle_X, 60 / mm_Y, 58 / mm_X, 2)
+    neck = ellipses(shape, middle_Y, marks.middle_X, 60 / mm_Y, 58 / mm_X, 2)
     top_mm = np.inf if marks.brain is None else (marks.brain - marks.apex) * mm_Z + 20
     neck[(above_apex_mm < -40) | (above_apex_mm > top_mm)] = _NOWHERE
     parts.append(neck)
@@ -208,14 +208,14 @@ def _outline(
         parts.append(_head(organs == ORGANS["brain"], spacing_mm, marks.brain))
     raised = rng.random() < 0.6
     for side in (-1, 1):
-        leg = _ellipses(
+        leg = ellipses(
             shape, middle_Y, marks.middle_X + side * 0.5 * half_X, 0.85 * half_Y, 0.5 * half_X, 2
         )
         leg[above_pelvis_mm > 20] = _NOWHERE
         parts.append(leg)
         out_mm = (np.full(shape[0], 130.0) if raised
                   else half_X * mm_X + 50 + 0.04 * np.maximum(-above_apex_mm, 0))  # fmt: skip
-        arm = _ellipses(
+        arm = ellipses(
             shape, middle_Y + 10 / mm_Y, marks.middle_X + side * out_mm / mm_X, 42 / mm_Y,
             38 / mm_X, 2,
         )  # fmt: skip
@@ -229,11 +229,11 @@ def _head(brain: Mask, spacing_mm: Spacing, bottom: int) -> Field:
     """Return a field below 1 within scalp and face."""
     mm_Z, mm_Y, mm_X = spacing_mm
     shape: Shape = (brain.shape[0], brain.shape[1], brain.shape[2])
-    y0, y1, x0, x1 = np.nanmedian(_extents(brain), axis=1)
+    y0, y1, x0, x1 = np.nanmedian(extents(brain), axis=1)
     above_mm = (np.arange(shape[0]) - bottom) * mm_Z
     half_Y, half_X = (y1 - y0) / 2 + 4 / mm_Y, (x1 - x0) / 2 + 6 / mm_X
     taper = np.clip((above_mm + 130) / 60, 0.6, 1)
-    face = _ellipses(
+    face = ellipses(
         shape, (y0 + y1) / 2 - 12 / mm_Y, (x0 + x1) / 2, half_Y * taper, half_X * taper, 2.2
     )
     face[(above_mm < -110) | (above_mm > 35)] = _NOWHERE
@@ -263,12 +263,12 @@ def _skeleton(
     shape: Shape = (organs.shape[0], organs.shape[1], organs.shape[2])
     z = np.arange(shape[0])
     above_pelvis_mm = (z - marks.pelvis) * mm_Z
-    vertebrae = _ellipses(shape, spine[:, 0], spine[:, 1], 18 / mm_Y, 22 / mm_X, 2) < 1
+    vertebrae = ellipses(shape, spine[:, 0], spine[:, 1], 18 / mm_Y, 22 / mm_X, 2) < 1
     discs = np.cos(2 * np.pi * z * mm_Z / 33 + rng.uniform(0, 6)) > 0.85
     vertebrae[discs | (above_pelvis_mm < -10)] = False
     if marks.brain is not None:
         vertebrae[marks.brain :] = False
-    arches = _ellipses(shape, spine[:, 0] + 30 / mm_Y, spine[:, 1], 16 / mm_Y, 9 / mm_X, 2) < 1
+    arches = ellipses(shape, spine[:, 0] + 30 / mm_Y, spine[:, 1], 16 / mm_Y, 9 / mm_X, 2) < 1
     arches[discs | (above_pelvis_mm < -10)] = False
     marrow = vertebrae.copy()
     bone = vertebrae | arches
@@ -285,11 +285,11 @@ def _skeleton(
         bone |= (away > 1) & (away < 7)
     for side in (-1, 1):
         wing_X = marks.middle_X + side * (0.62 * marks.half_X + 12 / mm_X)
-        wing = _ellipses(shape, marks.middle_Y + 12 / mm_Y, wing_X, 50 / mm_Y, 13 / mm_X, 2) < 1
+        wing = ellipses(shape, marks.middle_Y + 12 / mm_Y, wing_X, 50 / mm_Y, 13 / mm_X, 2) < 1
         wing[(above_pelvis_mm < 15) | (above_pelvis_mm > 135)] = False
         femur_X = marks.middle_X + side * 0.55 * (marks.half_X + 30 / mm_X)
         width = np.where(np.abs(above_pelvis_mm + 5) < 22, 24, 14)
-        femur = _ellipses(shape, marks.middle_Y, femur_X, width / mm_Y, width / mm_X, 2) < 1
+        femur = ellipses(shape, marks.middle_Y, femur_X, width / mm_Y, width / mm_X, 2) < 1
         femur[above_pelvis_mm > 18] = False
         marrow |= wing | femur
         bone |= wing | femur

@@ -23,7 +23,7 @@ def smooth_noise(
         length_mm: standard deviation of the smoothing.
         rng: what decides.
     """
-    from scipy.ndimage import gaussian_filter, zoom
+    from scipy.ndimage import gaussian_filter
 
     # drawn on a coarser grid where the noise is smooth, which is as good and much faster
     steps = [max(1, int(length_mm / (1.5 * mm))) for mm in spacing_mm]
@@ -31,12 +31,23 @@ def smooth_noise(
     white = rng.standard_normal(coarse, dtype=np.float32)
     sigma = [length_mm / (mm * step) for mm, step in zip(spacing_mm, steps, strict=True)]
     smooth = gaussian_filter(white, sigma, mode="wrap")
-    if max(steps) > 1:
-        smooth = zoom(smooth, steps, order=1)
-    z, y, x = shape_ZYX
-    cut = smooth[:z, :y, :x]
-    field: NDArray[np.float32] = (cut - cut.mean()) / max(float(cut.std()), 1e-6)
-    return field
+    for axis, (n, step) in enumerate(zip(shape_ZYX, steps, strict=True)):
+        smooth = _stretched(smooth, axis, n, step)
+    smooth -= smooth.mean()
+    smooth /= max(float(smooth.std()), 1e-6)
+    return smooth
+
+
+def _stretched(
+    field_ZYX: NDArray[np.float32], axis: int, size: int, step: int
+) -> NDArray[np.float32]:
+    """Return the first voxels of a field stretched along an axis, linear between its own."""
+    if step == 1:
+        return np.take(field_ZYX, range(size), axis)
+    at, beyond = np.divmod(np.arange(size), step)
+    weight = (beyond / step).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+    low, high = np.take(field_ZYX, at, axis), np.take(field_ZYX, at + 1, axis)
+    return low + weight * (high - low)
 
 
 def box_around(

@@ -4,7 +4,7 @@ Physiological uptake is what a network has to learn to leave alone: brain, heart
 ureters, bladder, liver, spleen, stomach, bowel, glands, marrow, brown fat, the place of injection.
 Standardised uptake values (SUV) follow common clinical ranges; resolution and noise are those of
 clinical scanners. Some bodies are drawn more simply than real ones are (no skeleton, organs of even
-uptake, or plain throughout), so that a network does not lean on one way of drawing.
+uptake, or plain throughout, some in a plain outline), so that a network does not lean on one way of drawing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.synthesis.body import ORGANS, Body, body_around
-from flarekit.synthesis.plain import plain_scan
+from flarekit.synthesis.plain import plain_body, plain_scan
 from flarekit.synthesis.shapes import BlobLook, Shape, Spacing, blob_depth, smooth_noise
 from flarekit.synthesis.uptake import add_physiology
 
@@ -27,8 +27,10 @@ _HU = {
     "stomach": 25, "prostate": 38, "head_glands": 40,
 }  # fmt: skip
 _CONTRAST_HU = {"spleen": 60, "kidneys": 120, "liver": 50, "heart": 95, "head_glands": 30}
-_PLAIN = 0.4  # of the bodies
+_PLAIN = 0.6  # of the bodies
+_PLAIN_OUTLINE = 0.75  # of the plain ones
 _HOT = tuple(ORGANS[name] for name in ("brain", "heart", "kidneys", "bladder"))  # hide lesions
+_IN_HOT = 0.1  # of a lesion may overlap them, or there is none; it ends where they begin
 _LESION_PLACES = (("muscle", 0.3), ("cavity", 0.25), ("marrow", 0.2), ("liver", 0.12),
                   ("lungs", 0.13))  # fmt: skip
 
@@ -49,7 +51,12 @@ class WholeBody:
 
 
 def wholebody_petct(
-    organs_ZYX: NDArray[np.uint8], spacing_mm: Spacing, seed: int, *, most_lesions: int = 12
+    organs_ZYX: NDArray[np.uint8],
+    spacing_mm: Spacing,
+    seed: int,
+    *,
+    most_lesions: int = 12,
+    plain: float = _PLAIN,
 ) -> WholeBody:
     """Make a PET/CT around the organs of one patient.
 
@@ -58,15 +65,18 @@ def wholebody_petct(
         spacing_mm: of the voxels; 3 to 5 mm are enough for PET.
         seed: decides everything else.
         most_lesions: some bodies have none.
+        plain: probability of a plain body.
 
     Raises:
         ValueError: the map shows no organ of the trunk.
     """
     rng = np.random.default_rng([13, seed])
-    body = body_around(organs_ZYX, spacing_mm, rng)
-    if rng.random() < _PLAIN:
+    if rng.random() < plain:
+        draw = plain_body if rng.random() < _PLAIN_OUTLINE else body_around
+        body = draw(organs_ZYX, spacing_mm, rng)
         hu, suv = plain_scan(organs_ZYX, body, rng)
     else:
+        body = body_around(organs_ZYX, spacing_mm, rng)
         hu = _ct(organs_ZYX, spacing_mm, body, rng)
         suv = _background(organs_ZYX, body, spacing_mm, rng)
         add_physiology(suv, hu, organs_ZYX, spacing_mm, body, rng)
@@ -155,7 +165,11 @@ def _add_lesion(
         lobes=float(rng.uniform(0.1, 0.5)),
     )
     depth = blob_depth((shape[0], shape[1], shape[2]), spacing_mm, local, look, rng)
-    mask = (depth > 0) & body.inside[box] & ~np.isin(organs[box], _HOT)
+    mask = (depth > 0) & body.inside[box]
+    hot = np.isin(organs[box], _HOT)
+    if mask[hot].sum() > _IN_HOT * mask.sum():
+        return
+    mask &= ~hot
     if mask.sum() < 6:
         return
     nearby = suv[box][(depth < 0) & (depth > -12)]

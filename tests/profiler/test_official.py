@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flarekit.core.errors import InputError
@@ -94,6 +94,7 @@ def test_what_is_not_flares_json_is_named(tmp_path, content):
 _numbers = st.one_of(st.integers(0, 10**6), st.floats(0, 1e6))
 
 
+@settings(deadline=None)  # files are written; how fast is the machine's affair
 @given(
     gpu=st.lists(_numbers),
     cpu=st.lists(st.tuples(_numbers, _numbers, _numbers)),

@@ -5,7 +5,7 @@ import pytest
 
 from flarekit.synthesis import ORGANS, wholebody_petct
 from flarekit.synthesis.body import body_around
-from flarekit.synthesis.plain import plain_scan
+from flarekit.synthesis.plain import plain_body, plain_scan
 
 SPACING = (8.0, 8.0, 8.0)
 
@@ -85,6 +85,37 @@ def test_plain_bodies_have_one_uptake_an_organ(organs):
         assert suv[organs == ORGANS["brain"]][0] > suv[organs == ORGANS["lungs"]][0]
         assert (hu[~body.inside] == -1000).all()
         assert hu[organs == ORGANS["lungs"]][0] < -500
+
+
+def test_plain_outlines_enclose_organs_and_have_no_skeleton(organs):
+    shares, ends = [], []
+    for seed in range(12):
+        body = plain_body(organs, SPACING, np.random.default_rng(seed))
+        assert body.inside[organs > 0].all()
+        layers = [body.fat, body.muscle, body.cavity]
+        assert (sum(layer.astype(int) for layer in layers) == (body.inside & (organs == 0))).all()
+        assert not body.bone.any()
+        shares.append(body.inside.mean())
+        ends.append(bool(body.inside[0].any()))
+    assert min(shares) > (organs > 0).mean()
+    assert max(shares) > 1.5 * min(shares)
+    assert set(ends) == {False, True}
+    with pytest.raises(ValueError, match="no organs"):
+        plain_body(np.zeros_like(organs), SPACING, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("plain", [0.0, 1.0])
+def test_a_body_is_plain_when_told_so(organs, monkeypatch, plain):
+    calls = []
+
+    def noted(*arguments):
+        calls.append(arguments)
+        return plain_scan(*arguments)
+
+    monkeypatch.setattr("flarekit.synthesis.wholebody.plain_scan", noted)
+    for seed in range(3):
+        wholebody_petct(organs, SPACING, seed, plain=plain)
+    assert len(calls) == 3 * plain
 
 
 def test_bright_organs_are_no_lesions(organs, scans):
