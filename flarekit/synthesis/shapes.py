@@ -30,7 +30,7 @@ def smooth_noise(
     coarse = [n // step + 4 for n, step in zip(shape_ZYX, steps, strict=True)]
     white = rng.standard_normal(coarse, dtype=np.float32)
     sigma = [length_mm / (mm * step) for mm, step in zip(spacing_mm, steps, strict=True)]
-    smooth = gaussian_filter(white, sigma, mode="wrap")
+    smooth: NDArray[np.float32] = gaussian_filter(white, sigma, mode="wrap")
     for axis, (n, step) in enumerate(zip(shape_ZYX, steps, strict=True)):
         smooth = _stretched(smooth, axis, n, step)
     smooth -= smooth.mean()

@@ -4,7 +4,8 @@ Physiological uptake is what a network has to learn to leave alone: brain, heart
 ureters, bladder, liver, spleen, stomach, bowel, glands, marrow, brown fat, the place of injection.
 Standardised uptake values (SUV) follow common clinical ranges; resolution and noise are those of
 clinical scanners. Some bodies are drawn more simply than real ones are (no skeleton, organs of even
-uptake, or plain throughout, some in a plain outline), so that a network does not lean on one way of drawing.
+uptake, or plain throughout, some in a plain outline), so that a network does not lean on one way of
+drawing.
 """
 
 from __future__ import annotations
