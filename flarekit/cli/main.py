@@ -32,10 +32,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes as long to load as all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-weights_app = typer.Typer(help="Import checkpoints; verify what is there.", no_args_is_help=True)
+weights_app = typer.Typer(
+    help="Import checkpoints; verify what is there.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(weights_app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
