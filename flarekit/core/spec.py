@@ -20,6 +20,7 @@ Spacing = Positive | Literal["scan", "fit"]
 Profile = Literal["exact", "fast"]
 _BODY_HU = -300.0  # skin and fat, not air
 _BODY_MARGIN_MM = 10.0
+_HIGHEST_VALUE = 255
 
 
 class _Facts(BaseModel):
@@ -226,6 +227,8 @@ class PredictorSpec(_Facts):
             network's class k is the k-th label in order of value, class 0 the background.
         auxiliary: further classes of the network, after those of the labels: what it was taught to
             tell from them, such as normal organs. Background in masks.
+        internal: name -> auxiliary classes that stay one class of this name until the rules have
+            run, which may name it; background in masks as well.
         convention_settings: what the convention wants to know; each says what in its file.
         nnunet: present where the scan is prepared exactly as nnU-Net does.
         fast: what the fast profile may change.
@@ -247,6 +250,7 @@ class PredictorSpec(_Facts):
     coarse: Coarse | None = None
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     auxiliary: tuple[str, ...] = ()
+    internal: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     weights: Weights
     ensemble: tuple[Weights, ...] = ()
@@ -260,18 +264,44 @@ class PredictorSpec(_Facts):
             raise ValueError("a class is named twice in labels and auxiliary")
         if self.auxiliary and self.nnunet is not None and self.nnunet.region_values:
             raise ValueError("auxiliary classes and regions do not go together")
+        self._check_internal()
         for rule in self.rules:
-            unknown = sorted(set(rule.labels) - set(self.labels))
+            unknown = sorted(set(rule.labels) - set(self.rule_labels))
             if unknown:
                 raise ValueError(f"rule {rule.name!r} names unknown labels {unknown}")
         return self
 
+    def _check_internal(self) -> None:
+        parts = [part for group in self.internal.values() for part in group]
+        if len(set(parts)) != len(parts) or not set(parts) <= set(self.auxiliary):
+            raise ValueError("internal: name each auxiliary class once at most, and nothing else")
+        if not all(self.internal.values()) or set(self.internal) & set(self.labels):
+            raise ValueError("internal: an empty class, or one named as a label is")
+        if self.internal and self.coarse is not None:
+            raise ValueError("internal classes and a coarse pass do not go together")
+        if max(self.rule_labels.values()) > _HIGHEST_VALUE:
+            raise ValueError("the labels leave no values to internal classes")
+
     @property
     def class_values(self) -> tuple[int, ...]:
-        """Mask value of each network class, background first; of each region, without one."""
+        """Mask value of each class, background first; of each region, without background.
+
+        Classes are those of the network once auxiliary ones are merged: labels, then internal ones.
+        """
         if self.nnunet is not None and self.nnunet.region_values:
             return self.nnunet.region_values
-        return (0, *sorted(self.labels.values()))
+        return (0, *sorted(self.rule_labels.values()))
+
+    @property
+    def rule_labels(self) -> dict[str, int]:
+        """Value of everything that rules may name, in the maps they work on."""
+        return self.labels | dict(zip(self.internal, self.internal_values, strict=True))
+
+    @property
+    def internal_values(self) -> tuple[int, ...]:
+        """Value of each internal class."""
+        first = max(self.labels.values()) + 1
+        return tuple(range(first, first + len(self.internal)))
 
     def under(self, profile: Profile) -> PredictorSpec:
         """Return the facts that a profile runs.

@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -68,10 +69,18 @@ def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each arc
     return network
 
 
-def without_auxiliary(network: nn.Module, count: int) -> nn.Module:
-    """Return a network of logits whose last `count` classes are background; itself where 0."""
+def without_auxiliary(
+    network: nn.Module, count: int, groups: Sequence[Sequence[int]] = ()
+) -> nn.Module:
+    """Return a network of logits whose last `count` classes are background; itself where 0.
+
+    Args:
+        network: gives logits.
+        count: of auxiliary classes.
+        groups: indices among them of those that stay one class each, behind the labels.
+    """
     if not count:
         return network
     from flarekit.models._auxiliary import WithoutAuxiliary
 
-    return WithoutAuxiliary(network, count)
+    return WithoutAuxiliary(network, count, groups)

@@ -119,14 +119,16 @@ def segment_case(
     volumes = [replace(volume, voxels_ZYX=_NO_VOXELS) for volume in ready.volumes]
     ready.volumes.clear()  # the voxels are needed by `scan` at most: let their memory go
     stored, tiles, traded = _label_map(plan, stages, clock, anywhere)
-    if on_scan:
+    internal = stages.spec.internal_values
+    if on_scan or internal:
         with clock.stage("rules"):
             stored = apply_rules(
                 stored,
                 on_scan,
-                stages.spec.labels,
+                stages.spec.rule_labels,
                 voxel_ml=plan.prepared.stored_voxel_ml,
                 scan=scan,
+                internal=internal,
             )
     with clock.stage("write"):
         mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
@@ -185,7 +187,7 @@ def _label_map(
             label_map = values[np.concatenate([slab.classes() for slab in slabs])]
         stages.engine.release()
         with clock.stage("rules"):
-            label_map = apply_rules(label_map, rules, spec.labels, voxel_ml=prepared.voxel_ml)
+            label_map = apply_rules(label_map, rules, spec.rule_labels, voxel_ml=prepared.voxel_ml)
         with clock.stage("restore"):
             stored = prepared.restore(label_map)
     else:
@@ -201,7 +203,7 @@ def _label_map(
         decider.finish()
         stages.engine.release()
         with clock.stage("rules"):
-            stored = apply_rules(stored, rules, spec.labels, voxel_ml=prepared.stored_voxel_ml)
+            stored = apply_rules(stored, rules, spec.rule_labels, voxel_ml=prepared.stored_voxel_ml)
     if sweep.done:
         stages.timer.seconds = clock.seconds["tiles"] / (sweep.done * plan.effort.runs)
     record = TileRecord(

@@ -117,10 +117,11 @@ def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Network
         _check(path, facts)
     spec = predictor.spec
     weights = [facts.sha256 for facts in predictor.members.values()]
+    merged = [*spec.auxiliary, *([spec.internal] if spec.internal else [])]
     return Networks(
         build=partial(build_networks, predictor),
         channels=len(spec.channels),
-        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *spec.auxiliary]),
+        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *merged]),
         folders=(compiled_folder(predictor), cache_folder()),
         keep=keep or cache_folder(),
     )
@@ -175,7 +176,9 @@ def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
             fix="correct the architecture's arguments",
         )
     models.load_weights(network, path)
-    return models.without_auxiliary(network, len(predictor.spec.auxiliary))
+    spec = predictor.spec
+    groups = [[spec.auxiliary.index(part) for part in group] for group in spec.internal.values()]
+    return models.without_auxiliary(network, len(spec.auxiliary), groups)
 
 
 def _state(path: Path, sha256: str) -> HashState:

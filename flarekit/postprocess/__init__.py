@@ -6,8 +6,9 @@ are found once for all rules and labels between two rules of the other kind. Suc
 any grid, and do where the argmax was taken.
 
 Rules on the scan define `TAKES_VALUE`, `NEEDS_CHANNEL` (the channel whose voxels they look at, or
-None) and `apply_to_scan(label_map_ZYX, labels, value, scan)`, which returns a new label map. They
-run on the scan's own grid, and so does what stands behind them: see `split_rules`.
+None), `LEAST_LABELS` where one is not enough, and `apply_to_scan(label_map_ZYX, labels, value,
+scan)`, which returns a new label map. They run on the scan's own grid, and so does what stands
+behind them: see `split_rules`.
 
 Put rules that remove before `fill_holes`: then nothing they remove leaves a hole, and applying the
 chain again changes nothing (but for the case that `fill_holes` describes).
@@ -15,7 +16,7 @@ chain again changes nothing (but for the case that `fill_holes` describes).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import groupby
@@ -46,8 +47,8 @@ def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) ->
         channels: names of its channels; not checked where None.
 
     Raises:
-        PredictorError: no such rule, a value that is missing, superfluous or not positive, or a
-            channel that the predictor does not have.
+        PredictorError: no such rule, a value that is missing, superfluous or not positive, too few
+            labels, or a channel that the predictor does not have.
     """
     for rule in rules:
         if rule.name not in names():
@@ -62,6 +63,11 @@ def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) ->
             )
         if not takes_value and rule.value is not None:
             raise PredictorError(f"rule {rule.name!r} takes no value", fix="remove it")
+        if len(rule.labels) < getattr(module, "LEAST_LABELS", 1):
+            raise PredictorError(
+                f"rule {rule.name!r} needs at least {module.LEAST_LABELS} labels",
+                fix=f"see flarekit/postprocess/{rule.name}.py",
+            )
         channel = getattr(module, "NEEDS_CHANNEL", None)
         if channel and channels is not None and channel.lower() not in map(str.lower, channels):
             raise PredictorError(
@@ -87,6 +93,7 @@ def apply_rules(
     *,
     voxel_ml: float,
     scan: Scan | None = None,
+    internal: Collection[int] = (),
 ) -> NDArray[np.uint8]:
     """Apply rules in their order, each to what the one before left.
 
@@ -98,6 +105,7 @@ def apply_rules(
         labels: label name -> value in the map.
         voxel_ml: volume of one voxel.
         scan: what the label map belongs to, on its grid; only rules on the scan need it.
+        internal: values that become background behind the last rule that names one of them.
 
     Returns:
         A new label map of the same shape.
@@ -106,6 +114,21 @@ def apply_rules(
         PredictorError: a rule needs a channel that the scan does not have.
         ValueError: a rule needs the scan and it was not given.
     """
+    naming = [k for k, rule in enumerate(rules) if {labels[n] for n in rule.labels} & set(internal)]
+    behind = naming[-1] + 1 if naming else 0
+    result = _applied(label_map_ZYX, rules[:behind], labels, voxel_ml, scan)
+    if internal:
+        result[np.isin(result, list(internal))] = 0
+    return _applied(result, rules[behind:], labels, voxel_ml, scan)
+
+
+def _applied(
+    label_map_ZYX: NDArray[np.uint8],
+    rules: Sequence[Rule],
+    labels: Mapping[str, int],
+    voxel_ml: float,
+    scan: Scan | None,
+) -> NDArray[np.uint8]:
     result = label_map_ZYX.copy()
     for on_scan, group in groupby(rules, key=lambda rule: _on_scan(_module(rule))):
         if not on_scan:

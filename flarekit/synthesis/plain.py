@@ -18,13 +18,13 @@ _SUV = {
     "lungs": (0.2, 0.8), "brain": (4, 18), "heart": (1.2, 9), "stomach": (0.5, 4),
     "prostate": (0.8, 3), "head_glands": (1, 6),
 }  # fmt: skip
-_NEAR = 0.2  # of the plain outlines follow the organs
+_NEAR, _NO_AIR = 0.25, 0.05  # of the plain outlines follow the organs; fill the volume
 
 
 def plain_body(
     organs_ZYX: NDArray[np.uint8], spacing_mm: Spacing, rng: np.random.Generator
 ) -> Body:
-    """Draw no more than an outline: an ellipse per slice, or all that is near an organ.
+    """Draw no more than an outline: an ellipse per slice, all that is near an organ, or everything.
 
     Args:
         organs_ZYX: values of `ORGANS`.
@@ -39,15 +39,9 @@ def plain_body(
     organs = organs_ZYX > 0
     if not organs.any():
         raise ValueError("the organ map shows no organs")
-    margin_mm = float(rng.uniform(12, 60))
-    near = rng.random() < _NEAR
-    inside = organs | (
-        distance_within(organs, spacing_mm, margin_mm) < margin_mm
-        if near
-        else _ellipse_per_slice(organs, spacing_mm, margin_mm, rng)
-    )
+    inside = organs | _outline(organs, spacing_mm, rng)
     free = inside & ~organs
-    depth = distance_transform_edt(inside, sampling=spacing_mm)
+    depth = distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     fat = free & (depth < rng.uniform(0, 12))
     cavity = free & ~fat & (depth > 30)
     y0, y1, x0, x1 = (without_gaps(row, 1) for row in extents(organs))
@@ -61,6 +55,16 @@ def plain_body(
         marrow=nothing,
         spine_YX=np.stack([(y0 + y1) / 2, (x0 + x1) / 2], axis=1),
     )
+
+
+def _outline(organs: Mask, spacing_mm: Spacing, rng: np.random.Generator) -> Mask:
+    kind, margin_mm = rng.random(), float(rng.uniform(5, 60))
+    if kind < _NEAR:
+        near: Mask = distance_within(organs, spacing_mm, margin_mm) < margin_mm
+        return near
+    if kind < _NEAR + _NO_AIR:
+        return np.ones_like(organs)
+    return _ellipse_per_slice(organs, spacing_mm, margin_mm, rng)
 
 
 def _ellipse_per_slice(

@@ -180,7 +180,8 @@ class Recipe:
     def label_values(self) -> tuple[int, ...]:
         """Value of each class in the label maps of training: auxiliary ones count down from 255."""
         return (
-            *self.spec.class_values,
+            0,
+            *sorted(self.spec.labels.values()),
             *(_HIGHEST - index for index in range(len(self.spec.auxiliary))),
         )
 

@@ -62,10 +62,11 @@ def test_logits_are_those_of_torch(tile, count, mirror):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_auxiliary_classes_are_merged_as_in_torch():
-    networks = [without_auxiliary(network_of(), 1)]
+@pytest.mark.parametrize(("groups", "classes"), [((), 2), (((0, 2),), 3), (((2,), (0, 1)), 4)])
+def test_auxiliary_classes_are_merged_as_in_torch(groups, classes):
+    networks = [without_auxiliary(network_of(classes=5), 3, groups)]
     ours, theirs = (
-        logits_of(make(name, networks, (4, 8, 8), classes=2), image_of())
+        logits_of(make(name, networks, (4, 8, 8), classes=classes), image_of())
         for name in ("openvino", "torch")
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -81,6 +81,18 @@ def test_auxiliary_classes_are_background(toy):
     assert networks_of(toy).identity != networks_of(merged_toy).identity
 
 
+def test_auxiliary_classes_may_stay_together_as_one_class(toy):
+    (network,) = build_networks(toy)
+    grouped_toy = edit(toy, "lesion = 4\n", "")
+    grouped_toy = edit(grouped_toy, 'title = "', 'auxiliary = ["a"]\ntitle = "')
+    grouped_toy = edit(grouped_toy, "[labels]", '[internal]\ngroup = ["a"]\n\n[labels]')
+    assert grouped_toy.spec.class_values == (0, 1, 2)
+    (grouped,) = build_networks(grouped_toy)
+    image = torch.randn(2, 1, 8, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(grouped(image), network(image))
+
+
 def test_missing_weights_stop_with_an_error(toy):
     toy.weights.unlink()
     assert hash_state(toy) == "missing"
@@ -147,6 +159,7 @@ def test_arguments_that_make_another_network_stop_with_an_error(toy):
         ("lesion = 4", "lesion = 1", "two labels share one value"),
         ('convention = "flare"', 'convention = "flare"\nauxiliary = ["lesion"]', "named twice"),
         ('title = "', 'titel = "', "titel"),
+        ("[labels]", '[internal]\nx = ["organ"]\n\n[labels]', "auxiliary class once"),
     ],
 )
 def test_facts_that_do_not_hold_together_are_named(toy, old, new, words):

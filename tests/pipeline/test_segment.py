@@ -18,6 +18,7 @@ from flarekit.core.errors import (
 from flarekit.core.spec import Coarse
 from flarekit.pipeline import case, segment
 from flarekit.pipeline.options import budget_under
+from flarekit.pipeline.predictors import find_predictor
 from flarekit.pipeline.segment import Options, Silent, segment_folder
 from tests.core.broken import broken_files
 
@@ -56,6 +57,21 @@ def test_every_scan_becomes_a_mask_and_nothing_else_is_written(
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 1, 4}
     assert mask.any()
+
+
+@pytest.mark.parametrize("decide", ["network", "scan"])
+def test_internal_classes_are_not_in_masks(toy, inputs, tmp_path, write_scan, decide):
+    write_scan(inputs / "a_0000.nii.gz")
+    path = toy.folder / "predictor.toml"
+    facts = path.read_text().replace("step = 0.5", f'step = 0.5\ndecide = "{decide}"')
+    path.write_text(facts)
+    segment_folder(find_predictor(str(toy.folder)), inputs, tmp_path / "every", EXACT)
+    facts = facts.replace("lesion = 4\n", "").replace('"flare"', '"flare"\nauxiliary = ["lesion"]')
+    path.write_text(facts.replace("[labels]", '[internal]\nothers = ["lesion"]\n\n[labels]'))
+    segment_folder(find_predictor(str(toy.folder)), inputs, tmp_path / "some", EXACT)
+    every, some = (mask_of(tmp_path / name / "a.nii.gz") for name in ("every", "some"))
+    assert (every == 4).any()
+    np.testing.assert_array_equal(some, np.where(every == 4, 0, every))
 
 
 def test_times_of_every_stage_and_what_computed_are_recorded(toy, inputs, tmp_path, write_scan):
