@@ -50,12 +50,16 @@ def score(trial: Trial, masks: Path, convention: str, labels: Mapping[str, int])
 
 
 def worst_case(result: Mapping[str, Any]) -> str:
-    """Return the case with the largest false positive, else that with the lowest Dice."""
-    if "false_positives_ml" in result:
-        false: Mapping[str, Mapping[str, float]] = result["false_positives_ml"]["cases"]
-        return max(false, key=lambda case: (max(false[case].values()), case))
-    cases: Mapping[str, Mapping[str, float]] = result["cases"]
-    return min(cases, key=lambda case: (float(np.mean(list(cases[case].values()))), case))
+    """Return the case with the largest false positive; of equal ones that with the lowest Dice."""
+    cases: Mapping[str, Mapping[str, float | None]] = result["cases"]
+    false: Mapping[str, Mapping[str, float]] = result.get("false_positives_ml", {}).get("cases", {})
+
+    def badness(case: str) -> tuple[float, float, str]:
+        dice = [value for value in cases[case].values() if value is not None]
+        largest = max(false[case].values()) if false else 0.0
+        return -largest, float(np.mean(dice)) if dice else 1.0, case
+
+    return min(cases, key=badness)
 
 
 def _evaluated(pairs: list[Pair], scheme: str, labels: Mapping[str, int]) -> Evaluation:

@@ -79,6 +79,17 @@ def test_an_empty_body_has_no_dice_and_stays_out_of_the_mean(lay_out):
     assert worst_case(result) == "empty"
 
 
+def test_of_bodies_with_the_same_false_positive_that_with_the_lowest_dice_is_the_worst():
+    false = {"a": {"brain": 0.0}, "b": {"brain": 0.0}, "c": {"brain": 0.0}}
+    result = {
+        "cases": {"a": {"lesion": 0.9}, "b": {"lesion": 0.2}, "c": {"lesion": None}},
+        "false_positives_ml": {"cases": false},
+    }
+    assert worst_case(result) == "b"
+    false["a"]["brain"] = 6.0
+    assert worst_case(result) == "a"
+
+
 def test_each_source_has_its_own_mean(lay_out):
     cases = {name: (block(4), block(4)) for name in ("a", "b")}
     cases["c"] = (block(6), block(4))
