@@ -277,8 +277,6 @@ class PredictorSpec(_Facts):
             raise ValueError("internal: name each auxiliary class once at most, and nothing else")
         if not all(self.internal.values()) or set(self.internal) & set(self.labels):
             raise ValueError("internal: an empty class, or one named as a label is")
-        if self.internal and self.coarse is not None:
-            raise ValueError("internal classes and a coarse pass do not go together")
         if max(self.rule_labels.values()) > _HIGHEST_VALUE:
             raise ValueError("the labels leave no values to internal classes")
 

@@ -150,7 +150,8 @@ def _looking(prepared: Prepared, volumes: Sequence[Volume], coarse: CoarsePass) 
     if coarse.spec.nnunet is not None and coarse.spec.nnunet.region_values:
         found = np.concatenate([(slab.logits() > 0).any(axis=0) for slab in sweep])
     else:
-        found = np.concatenate([slab.classes() > 0 for slab in sweep])
+        classes = np.concatenate([slab.classes() for slab in sweep])
+        found = (classes > 0) & (classes <= len(coarse.spec.labels))  # internal ones are behind
     if not found.any():
         _LOG.info("the first pass found nothing: the network looks everywhere")
         return prepared

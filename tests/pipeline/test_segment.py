@@ -282,6 +282,30 @@ def test_a_first_pass_tells_where_to_look(make_toy, inputs, tmp_path, write_scan
     assert not mask_of(tmp_path / "two" / "a.nii.gz")[..., 40:].any()
 
 
+def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
+    toy, inputs, tmp_path, write_scan, monkeypatch
+):
+    write_scan(inputs / "a_0000.nii.gz")
+    looked_at = []
+
+    def noted(prepared, mask, _margin_mm):
+        looked_at.append(mask)
+        return prepared
+
+    monkeypatch.setattr("flarekit.preprocess.prepared.Prepared.looking_at", noted)
+    grouped = with_facts(
+        toy, labels={"organ": 1}, auxiliary=("lesion",), internal={"others": ("lesion",)}
+    )
+    for number, first in enumerate((toy, grouped)):
+        monkeypatch.setattr("flarekit.pipeline.starting.find_predictor", lambda _, f=first: f)
+        one = with_facts(toy, coarse=Coarse(predictor="first"))
+        segment_folder(one, inputs, tmp_path / str(number), EXACT)
+    labelled, organ = looked_at
+    assert organ.any()
+    assert not (organ & ~labelled).any()
+    assert organ.sum() < labelled.sum()
+
+
 def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_scan, monkeypatch):
     write_scan(inputs / "a_0000.nii.gz")
     other = with_facts(toy, channels=toy.spec.channels * 2)
