@@ -12,7 +12,7 @@ phantoms: generated CTs. wholebody: synthetic PET/CTs around organ maps that tra
 lesions: volumes of interest around real CT lesions, from MATERIAL (X_ct.nii.gz, X_mask.nii.gz) and
 from the held-out cases of DATASET.
 
-Cases run through the pipeline in the predictor's own convention, without a time budget; labels
+Cases run through the segmentation in the predictor's own convention, without a time budget; labels
 that the recipe calls unlabelled are left out on scans. Results go to accuracy_PREDICTOR_SPLIT.json
 beside this file (with _exact behind it for that profile), the worst case to pictures/; --table
 writes all results into accuracy.md.
@@ -38,8 +38,8 @@ from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import PredictorFolder
-from flarekit.pipeline.predictors import find_predictor
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.segment import Options, segment_folder
 from flarekit.training.recipe import Recipe, read_recipe
 
 HERE = Path(__file__).parent

@@ -22,8 +22,8 @@ import numpy as np
 
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
-from flarekit.pipeline.predictors import find_predictor
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.segment import Options, segment_folder
 
 HERE = Path(__file__).parent
 

@@ -27,8 +27,8 @@ from measured import machine, run, write
 
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
-from flarekit.pipeline.compiling import compile_predictor
-from flarekit.pipeline.predictors import find_predictor
+from flarekit.segmentation.compiling import compile_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 HERE = Path(__file__).parent
 FLAREKIT = Path(sys.executable).parent / "flarekit"

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flarekit import engine
 from flarekit.engine.openvino import input_shape
-from flarekit.pipeline.predictors import build_networks, find_predictor, networks_of
+from flarekit.segmentation.predictors import build_networks, find_predictor, networks_of
 
 HERE = Path(__file__).parent
 SIZES = (2048, 4096)

@@ -21,8 +21,8 @@ from measured import machine, run, write
 from scipy.ndimage import zoom
 
 from flarekit.phantom import abdomen_phantom
-from flarekit.pipeline.compiling import compile_predictor
-from flarekit.pipeline.predictors import find_predictor
+from flarekit.segmentation.compiling import compile_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 HERE = Path(__file__).parent
 FLAREKIT = Path(sys.executable).parent / "flarekit"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from measured import machine, write
 
-from flarekit.pipeline.compiling import compile_predictor
-from flarekit.pipeline.predictors import find_predictor
+from flarekit.segmentation.compiling import compile_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 HERE = Path(__file__).parent
 CODE = """
@@ -28,7 +28,7 @@ times = {"python": time.time()}
 import numpy as np
 from flarekit import engine
 from flarekit.cli.predict import run_predict
-from flarekit.pipeline.predictors import find_predictor, networks_of
+from flarekit.segmentation.predictors import find_predictor, networks_of
 times["import"] = time.time()
 predictor = find_predictor(NAME)
 spec = predictor.spec.under("fast")

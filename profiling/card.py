@@ -16,7 +16,7 @@ from accuracy_table import SPLITS, Results, commands, pictures_of, read_results,
 
 from flarekit.core.files import write_atomically
 from flarekit.core.spec import PredictorFolder
-from flarekit.pipeline.predictors import find_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- measured: profiling/card.py -->", "<!-- /measured -->"

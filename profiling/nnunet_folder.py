@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from flarekit.core.spec import Window
-from flarekit.pipeline.predictors import build_networks, find_predictor
+from flarekit.segmentation.predictors import build_networks, find_predictor
 
 SPLINES = "resample_data_or_seg_to_shape"
 

@@ -15,9 +15,9 @@ from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.nifti import read_nifti
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.phantom import save_phantom
-from flarekit.pipeline.predictors import find_predictor
-from flarekit.pipeline.report import write_report
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.report import write_report
+from flarekit.segmentation.segment import Options, segment_folder
 
 _PREDICTOR = "abdomen_ct"
 

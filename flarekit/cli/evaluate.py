@@ -138,7 +138,7 @@ def _settings(request: Request) -> Settings:
     if request.labels is not None:
         labels = _parse_labels(request.labels)
     elif request.predictor is not None:
-        from flarekit.pipeline.predictors import find_predictor
+        from flarekit.segmentation.predictors import find_predictor
 
         labels = dict(find_predictor(request.predictor).spec.labels)
     else:

@@ -10,8 +10,8 @@ from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run
 from flarekit.core.errors import FlarekitError
 from flarekit.core.records import RunRecord
-from flarekit.pipeline.job import predictor_of_job
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.segmentation.job import predictor_of_job
+from flarekit.segmentation.segment import Options, segment_folder
 
 _MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "bad_alloc")
 

@@ -131,7 +131,7 @@ def predict(
     """Segment every scan of a folder."""
     from flarekit.cli.console import Console
     from flarekit.cli.predict import Report, process_start, run_predict
-    from flarekit.pipeline.segment import Options
+    from flarekit.segmentation.segment import Options
 
     options = Options(
         convention=convention,
@@ -174,7 +174,7 @@ def job(
     from flarekit.cli.console import Console
     from flarekit.cli.job import Folders, run_job
     from flarekit.cli.predict import process_start
-    from flarekit.pipeline.segment import Options
+    from flarekit.segmentation.segment import Options
 
     options = Options(convention=convention, time_budget_s=time_budget, began=process_start())
     folders = Folders(inputs=inputs, outputs=outputs, model=model)
@@ -334,7 +334,7 @@ def demo(
     """Generate a phantom CT, segment it, and compare with the phantom's truth."""
     from flarekit.cli.console import Console
     from flarekit.cli.demo import run_demo
-    from flarekit.pipeline.segment import Options
+    from flarekit.segmentation.segment import Options
 
     options = Options(device=device, precision=precision)
     raise typer.Exit(run_demo(output_dir, seed, options, Console()))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from flarekit.cli.console import Console
 from flarekit.core.records import RunRecord
-from flarekit.pipeline.predictors import find_predictor
-from flarekit.pipeline.report import write_report
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.report import write_report
+from flarekit.segmentation.segment import Options, segment_folder
 
 
 @dataclass(frozen=True, kw_only=True)

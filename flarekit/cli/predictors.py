@@ -14,7 +14,7 @@ from rich.padding import Padding
 from flarekit.cli.console import Console
 from flarekit.core.errors import FlarekitError
 from flarekit.engine import Precision
-from flarekit.pipeline.predictors import find_predictor, hash_state, predictor_folders
+from flarekit.segmentation.predictors import find_predictor, hash_state, predictor_folders
 
 _MADE = {
     "nothing": "compiled before",
@@ -69,7 +69,7 @@ def _row(folder: Path) -> dict[str, Any]:
 
 def compile_all(names: list[str], precision: Precision, console: Console, *, beside: bool) -> int:
     """Compile predictors, all at hand where none is named; return the exit code."""
-    from flarekit.pipeline.compiling import compile_predictor
+    from flarekit.segmentation.compiling import compile_predictor
 
     wrong = 0
     for name in names or [str(folder) for folder in predictor_folders()]:

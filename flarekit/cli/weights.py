@@ -13,7 +13,7 @@ from flarekit.cli.console import Console
 from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.files import write_atomically
 from flarekit.importing import ImportOptions, import_predictor
-from flarekit.pipeline.predictors import (
+from flarekit.segmentation.predictors import (
     FOLDERS_VARIABLE,
     build_networks,
     find_predictor,

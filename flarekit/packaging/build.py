@@ -20,7 +20,7 @@ from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.packaging.sandboxes import ImageFacts
 from flarekit.packaging.sandboxes.docker import inspect_image, require_engine
-from flarekit.pipeline.predictors import find_predictor, hash_state
+from flarekit.segmentation.predictors import find_predictor, hash_state
 
 BASE = "python:3.11-slim-bookworm"
 CONVENTION_LABEL, PREDICTOR_LABEL = "flarekit.convention", "flarekit.predictor"

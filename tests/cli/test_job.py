@@ -14,8 +14,8 @@ from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import read_spec
-from flarekit.pipeline.job import predictor_of_job
-from flarekit.pipeline.segment import Options
+from flarekit.segmentation.job import predictor_of_job
+from flarekit.segmentation.segment import Options
 
 SETTINGS = """
 [convention_settings]

@@ -49,7 +49,7 @@ def points(*entries):
 
 
 def run(folder, output, channels=2, settings=None, labels=None, paint=None):
-    """Do what the pipeline does, with a network that finds `paint`."""
+    """Do what a run does, with a network that finds `paint`."""
     convention = conventions.get("autopet", settings, labels=labels)
     (case,) = convention.find_cases(folder, channels)
     volumes = convention.read_case(case)

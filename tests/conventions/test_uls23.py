@@ -48,7 +48,7 @@ def blob(at, size=3):
 
 
 def run(folder, output, label_maps, order=None):
-    """Do what the pipeline does, with a network that finds these; return the masks."""
+    """Do what a run does, with a network that finds these; return the masks."""
     convention = conventions.get("uls23")
     cases = convention.find_cases(folder, 1)
     for index in order or range(len(cases)):

@@ -8,7 +8,7 @@ from flarekit.packaging.build import BuildRequest, build
 from flarekit.packaging.checks import checks_of
 from flarekit.packaging.sandboxes.docker import docker, engine_fault
 from flarekit.packaging.verify import VerifyRequest, verify
-from flarekit.pipeline.predictors import find_predictor, predictor_folders
+from flarekit.segmentation.predictors import find_predictor, predictor_folders
 
 pytestmark = pytest.mark.docker
 

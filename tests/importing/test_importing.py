@@ -13,8 +13,8 @@ from flarekit.core.errors import InputError, PredictorError, WeightsMismatchErro
 from flarekit.core.spec import read_spec
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.importing.checkpoint import load_checkpoint
-from flarekit.pipeline.predictors import build_networks, find_predictor
-from flarekit.pipeline.segment import Options, segment_folder
+from flarekit.segmentation.predictors import build_networks, find_predictor
+from flarekit.segmentation.segment import Options, segment_folder
 
 TOPOLOGY = {
     "n_stages": 3,

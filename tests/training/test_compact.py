@@ -15,7 +15,7 @@ import torch
 
 from flarekit.core.errors import FlarekitError, InputError, PredictorError
 from flarekit.core.spec import read_spec
-from flarekit.pipeline.predictors import build_networks
+from flarekit.segmentation.predictors import build_networks
 from flarekit.training.compact import RunOptions, averaged_network, train
 from flarekit.training.curve import Curve
 from flarekit.training.export import export_predictor, is_run

@@ -17,9 +17,9 @@ from flarekit.core.records import CaseRecord, TileRecord
 from flarekit.core.spec import PredictorSpec, Rule
 from flarekit.core.volume import Volume
 from flarekit.engine import Engine, TileProgress
-from flarekit.pipeline.plan import Plan, TileTimer, plan_case
 from flarekit.postprocess import Scan, apply_rules, split_rules
 from flarekit.preprocess import Prepared, prepare
+from flarekit.segmentation.plan import Plan, TileTimer, plan_case
 
 _LOG = logging.getLogger(__name__)
 _NO_VOXELS = np.zeros((0, 0, 0), np.float32)

@@ -8,8 +8,8 @@ import pytest
 
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
-from flarekit.pipeline.plan import TileTimer, plan_case
 from flarekit.preprocess import prepare
+from flarekit.segmentation.plan import TileTimer, plan_case
 
 
 class Engine:
@@ -108,12 +108,12 @@ def test_a_tile_that_was_timed_before_is_timed_again_only_where_it_matters(case)
 def test_a_grid_that_does_not_fit_into_memory_gets_coarser(case, monkeypatch):
     prepared, volumes, facts = case
     timer = TileTimer(engine=Engine(1e-6), channels=1)
-    monkeypatch.setattr("flarekit.pipeline.plan._resident_mib", lambda: 100.0)
+    monkeypatch.setattr("flarekit.segmentation.plan._resident_mib", lambda: 100.0)
     roomy = plan_case(prepared, volumes, facts, timer, None, 1000.0)
     assert roomy.prepared is prepared
     assert roomy.traded == ()
     monkeypatch.setattr(
-        "flarekit.pipeline.plan._still_to_come_mib",
+        "flarekit.segmentation.plan._still_to_come_mib",
         lambda prepared, _facts: float(np.prod(prepared.tensor_CZYX.shape[1:])) / 1e3,
     )
     tight = plan_case(prepared, volumes, facts, timer, None, 110.0)  # 32768 voxels ask for 33 MiB

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flarekit.core.errors import PredictorError
 from flarekit.core.spec import PredictorFolder
-from flarekit.pipeline.predictors import find_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 _LOG = logging.getLogger(__name__)
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".onnx")

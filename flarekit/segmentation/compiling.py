@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flarekit.core.spec import PredictorFolder
 from flarekit.engine import Precision
-from flarekit.pipeline.predictors import cache_folder, compiled_folder, networks_of
+from flarekit.segmentation.predictors import cache_folder, compiled_folder, networks_of
 
 
 def compile_predictor(

@@ -9,10 +9,10 @@ from flarekit import engine
 from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.pipeline.case import Clock, CoarsePass
-from flarekit.pipeline.options import Options
-from flarekit.pipeline.plan import TileTimer
-from flarekit.pipeline.predictors import find_predictor, networks_of
+from flarekit.segmentation.case import Clock, CoarsePass
+from flarekit.segmentation.options import Options
+from flarekit.segmentation.plan import TileTimer
+from flarekit.segmentation.predictors import find_predictor, networks_of
 
 _LOG = logging.getLogger(__name__)
 

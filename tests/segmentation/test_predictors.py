@@ -14,7 +14,7 @@ from flarekit.core.errors import (
 from flarekit.core.files import sha256_of
 from flarekit.core.spec import read_spec
 from flarekit.models import own_tensors
-from flarekit.pipeline.predictors import (
+from flarekit.segmentation.predictors import (
     build_networks,
     find_predictor,
     hash_state,

@@ -16,10 +16,10 @@ from flarekit.core.errors import (
     WeightsHashError,
 )
 from flarekit.core.spec import Coarse
-from flarekit.pipeline import case, segment
-from flarekit.pipeline.options import budget_under
-from flarekit.pipeline.predictors import find_predictor
-from flarekit.pipeline.segment import Options, Silent, segment_folder
+from flarekit.segmentation import case, segment
+from flarekit.segmentation.options import budget_under
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.segment import Options, Silent, segment_folder
 from tests.core.broken import broken_files
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -297,7 +297,7 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
         toy, labels={"organ": 1}, auxiliary=("lesion",), internal={"others": ("lesion",)}
     )
     for number, first in enumerate((toy, grouped)):
-        monkeypatch.setattr("flarekit.pipeline.starting.find_predictor", lambda _, f=first: f)
+        monkeypatch.setattr("flarekit.segmentation.starting.find_predictor", lambda _, f=first: f)
         one = with_facts(toy, coarse=Coarse(predictor="first"))
         segment_folder(one, inputs, tmp_path / str(number), EXACT)
     labelled, organ = looked_at
@@ -309,7 +309,7 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
 def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_scan, monkeypatch):
     write_scan(inputs / "a_0000.nii.gz")
     other = with_facts(toy, channels=toy.spec.channels * 2)
-    monkeypatch.setattr("flarekit.pipeline.starting.find_predictor", lambda _name: other)
+    monkeypatch.setattr("flarekit.segmentation.starting.find_predictor", lambda _name: other)
     one = with_facts(toy, coarse=Coarse(predictor="other"))
     with pytest.raises(PredictorError, match="takes 2 channels, not 1"):
         segment_folder(one, inputs, tmp_path / "out", EXACT)
@@ -323,7 +323,7 @@ def test_exact_makes_no_first_pass(toy):
 def test_what_a_case_was_spared_for_its_time_stands_in_the_record(
     toy, inputs, tmp_path, write_scan, monkeypatch
 ):
-    monkeypatch.setattr("flarekit.pipeline.plan._fits", lambda *_: False)
+    monkeypatch.setattr("flarekit.segmentation.plan._fits", lambda *_: False)
     write_scan(inputs / "a_0000.nii.gz", np.zeros((40, 40, 40)))
     options = Options(device="cpu", precision="fp32", time_budget_s=60)
     record = segment_folder(toy, inputs, tmp_path / "out", options)

@@ -20,9 +20,9 @@ from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.pipeline.case import Clock, ReadyCase, Stages, make_ready, segment_case
-from flarekit.pipeline.options import OnError, Options, budget_under, spec_under
-from flarekit.pipeline.starting import Started, start_engine
+from flarekit.segmentation.case import Clock, ReadyCase, Stages, make_ready, segment_case
+from flarekit.segmentation.options import OnError, Options, budget_under, spec_under
+from flarekit.segmentation.starting import Started, start_engine
 
 __all__ = ["Options", "Progress", "Silent", "segment_folder"]
 
