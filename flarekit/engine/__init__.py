@@ -98,14 +98,12 @@ class Networks:
 
 
 class Engine(Protocol):
-    """Runs networks over volumes of any size.
+    """Runs networks over volumes of any size; several threads may sweep at the same time.
 
     Attributes:
-        notes: what had to be done with less than was asked for, in words, in order.
         one_time_s: time spent on what later runs find ready (compiling).
     """
 
-    notes: list[str]
     one_time_s: float
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +36,19 @@ class Sums(Protocol):
     def move_on(self, count: int) -> None:
         """Drop the first slices; zeros follow at the end."""
         ...
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What changes while one volume is swept; engines add what is theirs.
+
+    Attributes:
+        sums: what tiles are added to.
+        notes: what had to be done with less than was asked for, in words, in order.
+    """
+
+    sums: Sums
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 The window goes up in Z. Logits are summed in a slab one tile thick; slices that no later tile
 covers leave it as a `Slab`, so that memory does not grow with the scan. Where a predictor wants it,
 the window starts in the middle instead and goes on only where it finds something. An engine gives
-the tiles' logits and the sums they are added to.
+the tiles' logits and the sums they are added to; what changes meanwhile belongs to the `Run` of
+each sweep, so that several threads may sweep with one engine.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, combinations
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.spec import Grid
 from flarekit.engine import Effort, EngineFacts, TileProgress
-from flarekit.engine._slab import Array, Place, Slab, Sums
+from flarekit.engine._slab import Array, Place, Run, Slab, Sums
 from flarekit.engine._tiles import TileRow, tile_rows
 
+AnyRun = TypeVar("AnyRun", bound=Run)
 _NEIGHBOURS = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
 
 
@@ -36,9 +39,10 @@ class Sweep:
         dropped: tiles left out because the time was up.
         hurried_at: slice from which on tiles stood as far apart as they can, to save time; None
             where they did not.
+        notes: what had to be done with less memory than was asked for, in words, in order.
     """
 
-    engine: WindowEngine
+    engine: WindowEngine[Any]
     image_CZYX: NDArray[np.float32]
     size_ZYX: tuple[int, int, int]
     effort: Effort
@@ -49,6 +53,7 @@ class Sweep:
     empty: int = 0
     dropped: int = 0
     hurried_at: int | None = None
+    notes: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -63,18 +68,24 @@ class Sweep:
 
     def _upwards(self) -> Iterator[Slab]:
         rows = self._rows(0, self.effort.step)
-        with self.engine.sums(rows[0].depth, self.image_CZYX.shape[2:]) as sums:
+        with self._run(rows[0].depth) as run:
             index = 0
             while index < len(rows):
                 rows = self._kept_in_time(rows, index)
                 row = rows[index]
-                self._run_row(row, sums, rows[index:])
+                self._run_row(row, run, rows[index:])
                 index += 1
                 end = rows[index].z if index < len(rows) else self.image_CZYX.shape[1]
                 count = min(end, self.size_ZYX[0]) - row.z
                 if count > 0:
-                    yield self._slab(row.z, count, sums)
-                sums.move_on(end - row.z)
+                    yield self._slab(row.z, count, run.sums)
+                run.sums.move_on(end - row.z)
+
+    @contextmanager
+    def _run(self, depth: int) -> Iterator[Run]:
+        with self.engine.run(depth, self.image_CZYX.shape[2:]) as run:
+            self.notes = run.notes
+            yield run
 
     def _slab(self, z: int, count: int, sums: Sums) -> Slab:
         return Slab(
@@ -103,23 +114,23 @@ class Sweep:
             return float(np.linalg.norm(np.array([row.z, y, x]) + extent - middle))
 
         waiting, seen = sorted(tiles, key=off_centre)[:1], set[tuple[int, int, int]]()
-        with self.engine.sums(self.image_CZYX.shape[1], self.image_CZYX.shape[2:]) as sums:
+        with self._run(self.image_CZYX.shape[1]) as run:
             while waiting and not self._time_is_up():
                 index = waiting.pop(0)
                 seen.add(index)
-                if self._run_alone(*tiles[index], sums, len(seen) + len(waiting)):
+                if self._run_alone(*tiles[index], run, len(seen) + len(waiting)):
                     around = (tuple(np.add(index, step).tolist()) for step in _NEIGHBOURS)
                     waiting += [n for n in around if n in tiles and n not in seen | set(waiting)]
             self.dropped = len(waiting)
             self.empty = len(tiles) - self.done - self.dropped
-            yield self._slab(0, self.size_ZYX[0], sums)
+            yield self._slab(0, self.size_ZYX[0], run.sums)
 
-    def _run_alone(self, row: TileRow, place: Place, sums: Sums, total: int) -> bool:
+    def _run_alone(self, row: TileRow, place: Place, run: Run, total: int) -> bool:
         """Run one tile and return whether it found anything but background."""
         flips = _flips(self.effort.mirror_axes)
-        ((_, logits_KZYX),) = self.engine.tiles(self.image_CZYX, row, [place], flips, sums)
+        ((_, logits_KZYX),) = self.engine.tiles(self.image_CZYX, row, [place], flips, run)
         found = bool((logits_KZYX[1:] > logits_KZYX[:1]).any())
-        sums.add(logits_KZYX, place, row.z)
+        run.sums.add(logits_KZYX, place, row.z)
         self.done += 1
         self.progress(self.done, max(total, self.done))
         return found
@@ -160,22 +171,22 @@ class Sweep:
         self.hurried_at = rows[index].z
         return rows[:index] + self._rows(rows[index].z, 1.0)
 
-    def _run_row(self, row: TileRow, sums: Sums, rest: Sequence[TileRow]) -> None:
+    def _run_row(self, row: TileRow, run: Run, rest: Sequence[TileRow]) -> None:
         total = self.done + sum(len(each.places) for each in rest)
         self.empty += row.empty
         pending = len(row.places)
         places = _until(row.places, self.deadline)
         for place, logits_KZYX in self.engine.tiles(
-            self.image_CZYX, row, places, _flips(self.effort.mirror_axes), sums
+            self.image_CZYX, row, places, _flips(self.effort.mirror_axes), run
         ):
-            sums.add(logits_KZYX, place)
+            run.sums.add(logits_KZYX, place)
             pending -= 1
             self.done += 1
             self.progress(self.done, total)
         self.dropped += pending
 
 
-class WindowEngine(ABC):
+class WindowEngine(ABC, Generic[AnyRun]):
     """What engines share: padding, sweeping, and whole volumes at once.
 
     Attributes:
@@ -189,12 +200,11 @@ class WindowEngine(ABC):
     slices_at_once: int = 1
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
         self.one_time_s = 0.0
 
     @abstractmethod
-    def sums(self, depth: int, size_YX: tuple[int, ...]) -> Any:  # noqa: ANN401
-        """Return a context manager that gives `Sums` of zeros."""
+    def run(self, depth: int, size_YX: tuple[int, ...]) -> AbstractContextManager[AnyRun]:
+        """Return a context manager that gives a run whose sums are zeros."""
 
     @abstractmethod
     def tiles(
@@ -203,7 +213,7 @@ class WindowEngine(ABC):
         row: TileRow,
         places: Iterable[Place],
         flips: Sequence[Sequence[int]],
-        sums: Sums,
+        run: AnyRun,
     ) -> Iterator[tuple[Place, Array]]:
         """Yield the logits (K, Z, Y, X) of each tile of a row, averaged over flips and networks."""
 
@@ -259,11 +269,11 @@ class WindowEngine(ABC):
         row = TileRow(z=0, depth=self.grid.tile_ZYX[0], places=((0, 0),))
         elapsed = 0.0
         for _ in range(2):
-            with self.sums(row.depth, self.grid.tile_ZYX[1:]) as sums:
+            with self.run(row.depth, self.grid.tile_ZYX[1:]) as run:
                 began = time.monotonic()
-                for place, logits_KZYX in self.tiles(blank, row, row.places, [[]], sums):
-                    sums.add(logits_KZYX, place)
-                sums.classes(1, (1, 1))  # waits for what a device has not finished
+                for place, logits_KZYX in self.tiles(blank, row, row.places, [[]], run):
+                    run.sums.add(logits_KZYX, place)
+                run.sums.classes(1, (1, 1))  # waits for what a device has not finished
                 elapsed = time.monotonic() - began
         return elapsed
 

@@ -19,7 +19,7 @@ from flarekit.core.spec import Grid
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
-from flarekit.engine._slab import Place, Sums
+from flarekit.engine._slab import Place, Run
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import TileRow, window_weights
 from flarekit.engine._window import WindowEngine
@@ -90,7 +90,24 @@ def choose_precision(request: Precision) -> str:
     return request
 
 
-class OpenvinoEngine(WindowEngine):
+@dataclass(kw_only=True)
+class OpenvinoRun(Run):
+    """One sweep.
+
+    Attributes:
+        requests: one per network.
+        outputs: of the first network; they take turns: one is filled while what is in the other is
+            added up.
+        spare: one per further network.
+    """
+
+    sums: NumpySums
+    requests: list[openvino.InferRequest]
+    outputs: list[NDArray[np.float32]]
+    spare: list[NDArray[np.float32]]
+
+
+class OpenvinoEngine(WindowEngine[OpenvinoRun]):
     """Compiled networks and a window; create it once, predict many volumes.
 
     Logits are added up in float32, whatever the grid's `sums` says: more precise, and faster here.
@@ -111,21 +128,23 @@ class OpenvinoEngine(WindowEngine):
         self._weights = window_weights(grid.tile_ZYX, grid.weighting)
         for model in models:
             check_class_count(int(model.output(0).shape[1]), class_count)
-        self._requests = [model.create_infer_request() for model in models]
-        # two outputs take turns: one is filled while what is in the other is added up
-        shape = tuple(models[0].output(0).shape)
-        self._outputs = [np.empty(shape, np.float32) for _ in range(2)]
-        self._spare = [np.empty(shape, np.float32) for _ in models[1:]]
+        self._models = list(models)
         self._flat = grid.tile_ZYX[0] == 1
         self.facts = EngineFacts(
             engine="openvino", device="cpu", device_name=cpu_name(), precision=precision
         )
 
     @contextmanager
-    def sums(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[NumpySums]:
+    def run(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[OpenvinoRun]:
         """Give zeros for the weighted logits of every class and, last, for the weights."""
         slab = np.zeros((self._class_count + 1, depth, *size_YX), np.float32)
-        yield NumpySums(slab_KZYX=slab, weights_ZYX=self._weights)
+        shape = tuple(self._models[0].output(0).shape)
+        yield OpenvinoRun(
+            sums=NumpySums(slab_KZYX=slab, weights_ZYX=self._weights),
+            requests=[model.create_infer_request() for model in self._models],
+            outputs=[np.empty(shape, np.float32) for _ in range(2)],
+            spare=[np.empty(shape, np.float32) for _ in self._models[1:]],
+        )
 
     def tiles(
         self,
@@ -133,7 +152,7 @@ class OpenvinoEngine(WindowEngine):
         row: TileRow,
         places: Iterable[Place],
         flips: Sequence[Sequence[int]],
-        sums: Sums,  # noqa: ARG002 - for engines whose memory can run out
+        run: OpenvinoRun,
     ) -> Iterator[tuple[Place, NDArray[np.float32]]]:
         """Yield the logits of each tile; see `WindowEngine.tiles`."""
         _, height, width = self.grid.tile_ZYX
@@ -141,17 +160,17 @@ class OpenvinoEngine(WindowEngine):
         running: _Running | None = None
         try:
             for turn, (y, x) in enumerate(places):
-                ended = self._end(running, flips) if running is not None else None
+                ended = self._end(running, run, flips) if running is not None else None
                 tile_CZYX = slab_CZYX[:, :, y : y + height, x : x + width]
-                running = self._begin((y, x), tile_CZYX, flips[0], self._outputs[turn % 2])
+                running = self._begin((y, x), tile_CZYX, flips[0], run, turn)
                 if ended is not None:
                     yield ended
             if running is not None:
-                last, running = self._end(running, flips), None
+                last, running = self._end(running, run, flips), None
                 yield last
         finally:  # whoever stops early leaves no request busy
             if running is not None:
-                for request in self._requests:
+                for request in run.requests:
                     request.wait()
 
     def _begin(
@@ -159,23 +178,24 @@ class OpenvinoEngine(WindowEngine):
         place: Place,
         tile_CZYX: NDArray[np.float32],
         flip: Sequence[int],
-        output: NDArray[np.float32],
+        run: OpenvinoRun,
+        turn: int,
     ) -> _Running:
-        outputs = (output, *self._spare)
-        for request, target in zip(self._requests, outputs, strict=True):
+        outputs = (run.outputs[turn % 2], *run.spare)
+        for request, target in zip(run.requests, outputs, strict=True):
             _set_output(request, target)
             self._fill(request, tile_CZYX, flip)
             request.start_async()
         return _Running(place=place, tile_CZYX=tile_CZYX, outputs=outputs)
 
     def _end(
-        self, running: _Running, flips: Sequence[Sequence[int]]
+        self, running: _Running, run: OpenvinoRun, flips: Sequence[Sequence[int]]
     ) -> tuple[Place, NDArray[np.float32]]:
         """Collect what `_begin` started, and run the other flips."""
-        runs, depth = len(flips) * len(self._requests), running.tile_CZYX.shape[1]
+        runs, depth = len(flips) * len(run.requests), running.tile_CZYX.shape[1]
         total: NDArray[np.float32] | None = None
         for number, flip in enumerate(flips):
-            for request, output in zip(self._requests, running.outputs, strict=True):
+            for request, output in zip(run.requests, running.outputs, strict=True):
                 if number:
                     self._fill(request, running.tile_CZYX, flip)
                     request.start_async()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from flarekit.core.errors import DeviceError
 from flarekit.core.spec import Grid
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
-from flarekit.engine._slab import Place, Sums
+from flarekit.engine._slab import Place, Run
 from flarekit.engine._tiles import TileRow, window_weights
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine._window import WindowEngine
@@ -108,7 +110,20 @@ def choose_precision(request: Precision, device: torch.device) -> str:
     return request
 
 
-class TorchEngine(WindowEngine):
+@dataclass(kw_only=True)
+class TorchRun(Run):
+    """One sweep.
+
+    Attributes:
+        sums: on the device, or on the host where that has no room for them.
+        batch: tiles that are run together.
+    """
+
+    sums: TorchSums
+    batch: int
+
+
+class TorchEngine(WindowEngine[TorchRun]):
     """Networks, a device and a window; create it once, predict many volumes."""
 
     def __init__(
@@ -130,10 +145,10 @@ class TorchEngine(WindowEngine):
         self._dtype = _DTYPES[precision]
         self._memory_mib = memory_mib
         self._started = False
+        self._starting = threading.Lock()
         self._sums_dtype = _DTYPES[grid.sums]
         weights = torch.from_numpy(window_weights(grid.tile_ZYX, grid.weighting))
         self._weights = _representable(weights, self._sums_dtype)
-        self._sums_device = device
         voxels = grid.tile_ZYX[1] * grid.tile_ZYX[2] * max(grid.tile_ZYX[0], self.slices_at_once)
         self._batch = max(1, _BATCH_VOXELS // voxels) if device.type == "cuda" else 1
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
@@ -142,17 +157,19 @@ class TorchEngine(WindowEngine):
         )
 
     @contextmanager
-    def sums(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[TorchSums]:
+    def run(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[TorchRun]:
         """Give zeros for the weighted logits of every class and, last, for the weights."""
         self._start()
         shape = (self._class_count + 1, depth, *size_YX)
+        notes = []
         with torch.inference_mode():
             try:
-                slab = torch.zeros(shape, dtype=self._sums_dtype, device=self._sums_device)
+                slab = torch.zeros(shape, dtype=self._sums_dtype, device=self._device)
             except torch.OutOfMemoryError:
-                self._add_up_on_the_host("the slab of logits does not fit")
+                notes.append(self._add_up_on_the_host("the slab of logits does not fit"))
                 slab = torch.zeros(shape, dtype=self._sums_dtype)
-        yield TorchSums(slab_KZYX=slab, weights_ZYX=self._weights.to(slab.device))
+        sums = TorchSums(slab_KZYX=slab, weights_ZYX=self._weights.to(slab.device))
+        yield TorchRun(sums=sums, notes=notes, batch=self._batch)
 
     def tiles(
         self,
@@ -160,7 +177,7 @@ class TorchEngine(WindowEngine):
         row: TileRow,
         places: Iterable[Place],
         flips: Sequence[Sequence[int]],
-        sums: Sums,
+        run: TorchRun,
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         """Yield the logits of each tile; see `WindowEngine.tiles`.
 
@@ -168,15 +185,15 @@ class TorchEngine(WindowEngine):
         """
         ahead, waiting = iter(places), list[Place]()
         while True:
-            while len(waiting) < self._batch and (place := next(ahead, None)) is not None:
+            while len(waiting) < run.batch and (place := next(ahead, None)) is not None:
                 waiting.append(place)
             if not waiting:
                 return
-            batch = waiting[: self._batch]
+            batch = waiting[: run.batch]
             try:
                 logits_BKZYX = self._batch_logits(image_CZYX, row, batch, flips)
             except torch.OutOfMemoryError as error:
-                self._ask_for_less(error, sums)
+                self._ask_for_less(error, run)
                 continue
             del waiting[: len(batch)]
             yield from zip(batch, logits_BKZYX, strict=True)
@@ -217,41 +234,41 @@ class TorchEngine(WindowEngine):
 
     def _start(self) -> None:
         """Move the networks to the device: not before they are needed, so that it idles less."""
-        if self._started:
-            return
-        if self._device.type == "cuda" and self._memory_mib is not None:
-            _cap_memory(self._device, self._memory_mib)
-        for network in self._networks:
-            network.to(self._device)
-            if self._dtype != torch.float32 and self.grid.tile_ZYX[0] > 1:
-                network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._started = True
+        with self._starting:
+            if self._started:
+                return
+            if self._device.type == "cuda" and self._memory_mib is not None:
+                _cap_memory(self._device, self._memory_mib)
+            for network in self._networks:
+                network.to(self._device)
+                if self._dtype != torch.float32 and self.grid.tile_ZYX[0] > 1:
+                    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            self._started = True
 
-    def _ask_for_less(self, error: torch.OutOfMemoryError, sums: Sums) -> None:
+    def _ask_for_less(self, error: torch.OutOfMemoryError, run: TorchRun) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        if self._batch > 1:
-            self._batch //= 2
-            note = f"out of memory: batches of {self._batch} tiles from here on"
+        if run.batch > 1:
+            run.batch //= 2
+            note = f"out of memory: batches of {run.batch} tiles from here on"
             _LOG.warning(note)
-            self.notes.append(note)
-        elif self._sums_device.type != "cpu":
-            self._add_up_on_the_host("one tile at a time does not fit beside the sums")
-            assert isinstance(sums, TorchSums)
-            sums.to(self._sums_device)
+            run.notes.append(note)
+        elif run.sums.slab_KZYX.device.type != "cpu":
+            note = self._add_up_on_the_host("one tile at a time does not fit beside the sums")
+            run.notes.append(note)
+            run.sums.to(torch.device("cpu"))
         else:
             raise DeviceError(
                 f"{self.facts.device_name} has no room for a single tile: {error}",
                 fix="raise --gpu-memory-budget, use --precision fp16, or run on --device cpu",
             ) from error
 
-    def _add_up_on_the_host(self, why: str) -> None:
+    def _add_up_on_the_host(self, why: str) -> str:
         note = f"out of memory ({why}): logits are added up on the host from here on"
         _LOG.warning(note)
-        self.notes.append(note)
-        self._sums_device = torch.device("cpu")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+        return note
 
     def release(self) -> None:
         """Give cached device memory back: every second of it counts in the ranking's area."""

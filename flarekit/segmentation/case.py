@@ -106,7 +106,6 @@ def segment_case(
     )
     for warning in warnings:
         _LOG.warning(warning)
-    noted = len(stages.engine.notes)
     with clock.stage("plan"):
         plan = plan_case(
             ready.prepared, ready.volumes, stages.spec, stages.timer, deadline, stages.ram_mib
@@ -138,7 +137,7 @@ def segment_case(
         seconds=clock.seconds,
         wall_s=time.monotonic() - began,
         tiles=tiles,
-        traded=(*plan.traded, *traded, *stages.engine.notes[noted:]),
+        traded=(*plan.traded, *traded),
         warnings=warnings,
     )
 
@@ -214,7 +213,7 @@ def _label_map(
         step=plan.effort.step,
         runs=plan.effort.runs,
     )
-    return stored, record, _hurried(sweep.hurried_at, sweep.dropped)
+    return stored, record, (*_hurried(sweep.hurried_at, sweep.dropped), *sweep.notes)
 
 
 def _hurried(hurried_at: int | None, dropped: int) -> tuple[str, ...]:

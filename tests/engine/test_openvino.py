@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -178,6 +179,7 @@ def test_torch_is_not_imported_where_the_network_is_compiled(tmp_path):
     make("openvino", [network_of()], (4, 8, 8), tmp_path)
     code = f"""
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from flarekit import engine
@@ -201,3 +203,16 @@ def test_openvino_s_telemetry_is_not_loaded():
         "assert sys.modules['openvino_telemetry'] is None"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+@pytest.mark.parametrize("tile", [(4, 8, 8), (1, 8, 8)])
+def test_threads_that_share_an_engine_get_what_one_alone_gets(name, tile):
+    networks = [network_of(seed, flat=tile[0] == 1) for seed in range(2)]
+    compute = make(name, networks, tile, mirror=(1,))
+    images = [image_of((6 + number, 20, 17)) * (number + 1) for number in range(4)]
+    alone = [logits_of(compute, image) for image in images]
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        together = list(threads.map(lambda image: logits_of(compute, image), images * 3))
+    for number, logits in enumerate(together):
+        np.testing.assert_array_equal(logits, alone[number % 4])

@@ -243,21 +243,24 @@ def hungry_engine(network, device, batch):
 def test_batches_are_halved_until_they_fit_and_the_masks_are_the_same(device):
     truth = np.random.default_rng(0).integers(0, 3, (9, 20, 17))
     compute = hungry_engine(Hungry(most=2), device, batch=8)
-    classes = compute.predict(truth[None].astype(np.float32), silent)
-    np.testing.assert_array_equal(classes, truth)
-    assert [note.split(":")[1] for note in compute.notes] == [
-        " batches of 4 tiles from here on",
-        " batches of 2 tiles from here on",
-    ]
+    for _ in range(2):  # a second sweep begins anew
+        sweep = compute.sweep(truth[None].astype(np.float32))
+        classes = np.concatenate([slab.classes() for slab in sweep])
+        np.testing.assert_array_equal(classes, truth)
+        assert [note.split(":")[1] for note in sweep.notes] == [
+            " batches of 4 tiles from here on",
+            " batches of 2 tiles from here on",
+        ]
 
 
 @pytest.mark.gpu
 def test_at_last_logits_are_added_up_on_the_host():
     truth = np.random.default_rng(0).integers(0, 3, (9, 20, 17))
     compute = hungry_engine(Hungry(most=0, times=2), "cuda", batch=2)
-    classes = compute.predict(truth[None].astype(np.float32), silent)
+    sweep = compute.sweep(truth[None].astype(np.float32))
+    classes = np.concatenate([slab.classes() for slab in sweep])
     np.testing.assert_array_equal(classes, truth)
-    assert "added up on the host" in compute.notes[-1]
+    assert "added up on the host" in sweep.notes[-1]
 
 
 def test_sums_that_move_to_another_device_go_on_adding_up():

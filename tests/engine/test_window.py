@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flarekit.core.spec import Grid
 from flarekit.engine import Effort, EngineFacts
+from flarekit.engine._slab import Run
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import window_weights
 from flarekit.engine._window import WindowEngine
@@ -26,11 +27,12 @@ class Thresholds(WindowEngine):
         self.seen = []
 
     @contextmanager
-    def sums(self, depth, size_YX):
+    def run(self, depth, size_YX):
         slab = np.zeros((3, depth, *size_YX), np.float32)
-        yield NumpySums(slab_KZYX=slab, weights_ZYX=window_weights(self.grid.tile_ZYX, "gaussian"))
+        weights = window_weights(self.grid.tile_ZYX, "gaussian")
+        yield Run(sums=NumpySums(slab_KZYX=slab, weights_ZYX=weights))
 
-    def tiles(self, image_CZYX, row, places, _flips, _sums):
+    def tiles(self, image_CZYX, row, places, _flips, _run):
         _, height, width = self.grid.tile_ZYX
         for y, x in places:
             time.sleep(self.seconds)
