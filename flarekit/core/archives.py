@@ -1,0 +1,314 @@
+"""Archives that somebody else made (tar, compressed or not, and zip), unpacked safely.
+
+Nothing lands outside the folder, no link is ever made, and no more is unpacked than was allowed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from lzma import LZMAError
+from pathlib import Path
+from typing import IO, Self, cast
+
+from flarekit.core.errors import InputError, OutputError
+from flarekit.core.files import make_folder
+from flarekit.core.names import path_within
+
+_CHUNK = 1 << 20
+_LONGEST_HEADER = 1 << 20  # bytes of a name or another header that stands before a member
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_BYTES_AROUND = 4096  # of a tar per member, at most: its header and what fills its last block
+_MOST_LINK_BYTES = 4096
+_AGAIN = "download or pack the archive again"
+_MAGIC = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bz2"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpackLimits:
+    """What an archive may hold.
+
+    Attributes:
+        most_bytes: of all files together, and of the archive itself once it is decompressed.
+        most_files: files, folders and links.
+    """
+
+    most_bytes: int = 32 << 30
+    most_files: int = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """One entry of an archive: a file, a folder, or a link to a file of the archive."""
+
+    name: str
+    size: int
+    is_folder: bool = False
+    is_file: bool = False
+    link: str | None = None
+    open: Callable[[], IO[bytes] | None]
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is one that `unpack_archive` reads, by its content."""
+    try:
+        return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+    except (OSError, EOFError, ValueError, zlib.error, LZMAError):
+        return False
+
+
+def unpack_archive(
+    path: Path, folder: Path, limits: UnpackLimits | None = None
+) -> tuple[Path, ...]:
+    """Unpack a tar (plain, gzip, xz, bzip2) or a zip into a new folder.
+
+    It becomes visible only once it is whole. Files get the modes a new file has. A link to another
+    file of the archive becomes a copy of that; devices and pipes are refused.
+
+    Args:
+        path: of the archive; what it is, its content tells.
+        folder: which is made; it must not be there, or be empty.
+        limits: what it may hold at most.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        InputError: it is not such an archive or is damaged, a member leads out of the folder, or
+            it holds more than the limits allow; nothing is left behind.
+        OutputError: the folder cannot be made or written, or holds something.
+    """
+    limits = limits or UnpackLimits()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: is there already", fix="name a folder that is not there")
+    make_folder(folder.parent)
+    scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    try:
+        with _members(path, limits) as members:
+            files = _Unpacking(path, scratch, limits).run(members)
+        scratch.chmod(0o755)
+        scratch.replace(folder)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
+        raise InputError(f"{path}: is damaged: {error or 'it ends early'}", fix=_AGAIN) from error
+    except (RuntimeError, NotImplementedError, ValueError) as error:  # encrypted; unknown method
+        raise InputError(f"{path}: cannot be unpacked: {error}", fix=_AGAIN) from error
+    except OSError as error:
+        raise _os_error(path, folder, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return tuple(sorted(folder / each.relative_to(scratch) for each in files))
+
+
+def _os_error(path: Path, folder: Path, error: OSError) -> InputError | OutputError:
+    """Tell a damaged or missing archive from a folder that cannot be written."""
+    if error.errno is None or (error.filename is not None and Path(error.filename) == path):
+        return InputError(f"{path}: cannot be read: {error.strerror or error}", fix=_AGAIN)
+    return OutputError(
+        f"{folder}: {path} cannot be unpacked there: {error.strerror}",
+        fix="name a folder with space that can be written",
+    )
+
+
+class _Unpacking:
+    """Writes the members of one archive below a folder that is its own."""
+
+    def __init__(self, archive: Path, root: Path, limits: UnpackLimits) -> None:
+        self._archive, self._root, self._limits = archive, root, limits
+        self._files: set[Path] = set()
+        self._links: list[tuple[Path, str]] = []
+        self._bytes = 0
+        self._count = 0
+
+    def run(self, members: Iterator[_Member]) -> set[Path]:
+        """Write everything and return the files."""
+        for member in members:
+            self._count += 1
+            if self._count > self._limits.most_files:
+                raise self._refused(f"holds more than {self._limits.most_files} files")
+            if member.name.strip("/.") == "" and member.is_folder:
+                continue  # the archive's own top folder
+            target = path_within(self._root, member.name, source=self._archive)
+            if member.is_folder:
+                self._make(target)
+            elif member.link is not None:
+                self._links.append((target, member.link))
+            elif member.is_file:
+                self._write(target, member)
+            else:
+                raise self._refused(f"holds {member.name!r}, which is no file and no folder")
+        for target, link in self._links:
+            self._copy(target, link)
+        return self._files
+
+    def _write(self, target: Path, member: _Member) -> None:
+        self._expect(member.size)
+        content = member.open()
+        if content is None:
+            raise self._refused(f"holds {member.name!r} in no known way")
+        self._make(target.parent)
+        if target.is_dir():
+            raise self._refused(f"holds {member.name!r} as a file and as a folder")
+        with content, target.open("wb") as stream:
+            while piece := content.read(_CHUNK):
+                self._bytes += len(piece)
+                self._expect(0)
+                stream.write(piece)
+        self._files.add(target)
+
+    def _copy(self, target: Path, link: str) -> None:
+        """Stand in for a link: nothing that could be followed is ever made."""
+        original = path_within(self._root, link, source=self._archive)
+        if original not in self._files:
+            raise self._refused(f"holds a link to {link!r}, which is no file of it")
+        self._expect(original.stat().st_size)
+        self._make(target.parent)
+        if target != original:
+            shutil.copyfile(original, target)
+            self._bytes += original.stat().st_size
+            self._files.add(target)
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            name = folder.relative_to(self._root)
+            raise self._refused(f"holds '{name}' as a file and as a folder") from error
+
+    def _expect(self, size: int) -> None:
+        if self._bytes + size > self._limits.most_bytes:
+            raise self._refused(f"unpacks to more than {self._limits.most_bytes} bytes")
+
+    def _refused(self, fault: str) -> InputError:
+        return InputError(f"{self._archive}: {fault}", fix="do not trust it, or " + _AGAIN)
+
+
+@contextmanager
+def _members(path: Path, limits: UnpackLimits) -> Iterator[Iterator[_Member]]:
+    with path.open("rb") as raw:
+        start = raw.read(8)
+        raw.seek(0)
+        if start[:2] == b"PK":
+            with zipfile.ZipFile(raw) as archive:
+                yield _zip_members(archive)
+            return
+        kind = next((name for magic, name in _MAGIC if start.startswith(magic)), "")
+        with _decompressed(raw, kind) as stream:
+            bounded = _Bounded(path, stream, limits)
+            source = cast(IO[bytes], bounded)  # of which tarfile only reads
+            with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK, tarinfo=_Header) as tar:
+                yield _tar_members(tar)
+            while bounded.read(_CHUNK):  # checksums stand at the end
+                pass
+
+
+@contextmanager
+def _decompressed(raw: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+    if kind == "gz":
+        from isal import igzip
+
+        with igzip.open(raw, "rb") as stream:
+            yield stream
+    elif kind == "xz":
+        import lzma
+
+        with lzma.open(raw, "rb") as stream:
+            yield stream
+    elif kind == "bz2":
+        import bz2
+
+        with bz2.open(raw, "rb") as stream:
+            yield stream
+    else:
+        yield raw
+
+
+class _Bounded:
+    """A stream that gives no more than was allowed, altogether and at once."""
+
+    def __init__(self, path: Path, stream: IO[bytes], limits: UnpackLimits) -> None:
+        self._path, self._stream = path, stream
+        self._left = limits.most_bytes + limits.most_files * _BYTES_AROUND + _LONGEST_HEADER
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, or fewer at the end."""
+        piece = self._stream.read(size)
+        self._left -= len(piece)
+        if self._left < 0:
+            raise InputError(f"{self._path}: unpacks to more than was allowed", fix=_AGAIN)
+        return piece
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; damaged ones end the unpacking, where tarfile would end the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Parse one header of 512 bytes."""
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not any(buf):  # the archive's proper end
+                raise
+            raise tarfile.ReadError(f"a header is wrong: {error}") from error
+        if header.size < 0 or (header.type in _HEADERS and header.size > _LONGEST_HEADER):
+            raise tarfile.ReadError(f"a header states a size of {header.size} bytes")
+        return header
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    for entry in tar:
+        link = entry.linkname if entry.islnk() else None
+        if entry.issym():
+            link = _beside(entry.name, entry.linkname)
+        yield _Member(
+            name=entry.name,
+            size=0 if link is not None else entry.size,
+            is_folder=entry.isdir(),
+            is_file=entry.isreg(),
+            link=link,
+            open=lambda entry=entry: tar.extractfile(entry),  # type: ignore[misc]
+        )
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
+    for entry in archive.infolist():
+        mode = entry.external_attr >> 16
+        link = None
+        if stat.S_ISLNK(mode):
+            with archive.open(entry) as stream:
+                text = stream.read(_MOST_LINK_BYTES).decode("utf-8", "replace")
+            link = _beside(entry.filename, text)
+        yield _Member(
+            name=entry.filename,
+            size=0 if link is not None else entry.file_size,
+            is_folder=entry.is_dir(),
+            is_file=stat.S_IFMT(mode) in (0, stat.S_IFREG),
+            link=link,
+            open=lambda entry=entry: archive.open(entry),  # type: ignore[misc]
+        )
+
+
+def _beside(name: str, link: str) -> str:
+    """Return a symbolic link's target as the archive's own path; unchanged where it leads out."""
+    if link.startswith("/"):
+        return link
+    parts = name.replace("\\", "/").split("/")[:-1]
+    for part in link.replace("\\", "/").split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
