@@ -50,7 +50,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32."),
+    typer.Option(
+        help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32; none that the network "
+        "overflows in."
+    ),
 ]
 
 

@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Spacing = Positive | Literal["scan", "fit"]
 Profile = Literal["exact", "fast"]
+HalfPrecision = Literal["fp16", "bf16"]
 _BODY_HU = -300.0  # skin and fat, not air
 _BODY_MARGIN_MM = 10.0
 _HIGHEST_VALUE = 255
@@ -233,6 +234,8 @@ class PredictorSpec(_Facts):
         nnunet: present where the scan is prepared exactly as nnU-Net does.
         fast: what the fast profile may change.
         coarse: a first pass that tells where to look (`fast` only).
+        half_precisions: those in which every activation of the network stays finite and masks are
+            those of float32 but for a few voxels; `--precision auto` takes no other.
         ensemble: further weights of the same architecture; logits are averaged over all.
         provenance: where the weights come from (data, licence, command, date), for the card.
     """
@@ -252,6 +255,7 @@ class PredictorSpec(_Facts):
     auxiliary: tuple[str, ...] = ()
     internal: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    half_precisions: tuple[HalfPrecision, ...] = ("fp16", "bf16")
     weights: Weights
     ensemble: tuple[Weights, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)

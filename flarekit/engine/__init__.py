@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
-from flarekit.core.spec import Grid
+from flarekit.core.spec import Grid, HalfPrecision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +88,7 @@ class Networks:
         identity: tells these weights and this architecture from any other.
         folders: where compiled artefacts may lie.
         keep: where new ones go; nowhere where None.
+        half_precisions: those in which every activation stays finite.
     """
 
     build: Callable[[], Sequence[nn.Module]]
@@ -95,6 +96,7 @@ class Networks:
     identity: str
     folders: tuple[Path, ...] = ()
     keep: Path | None = None
+    half_precisions: tuple[HalfPrecision, ...] = ("fp16", "bf16")
 
 
 class Engine(Protocol):
@@ -174,7 +176,8 @@ def create(
         grid: tile and step of the sliding window.
         class_count: classes of the network, background included.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: of the network's arithmetic; `auto` takes what the device is fastest at.
+        precision: of the network's arithmetic; `auto` takes what the device is fastest at and
+            the networks are finite in.
         memory_mib: what may be in use on a CUDA device, the driver's share included.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError
-from flarekit.core.spec import Grid
+from flarekit.core.spec import Grid, HalfPrecision
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
@@ -45,7 +45,7 @@ def create(
             f"the engine openvino runs on the CPU, not on {device!r}",
             fix="use --engine torch, or --device cpu",
         )
-    exact = choose_precision(precision)
+    exact = choose_precision(precision, networks.half_precisions)
     shape = input_shape(grid, networks.channels)
     began = time.monotonic()
     compiled = load_compiled(networks, shape, exact)
@@ -66,7 +66,8 @@ def compile_networks(networks: Networks, grid: Grid, precision: Precision) -> st
         PredictorError: they are nowhere, and PyTorch is not there to make them.
     """
     shape = input_shape(grid, networks.channels)
-    return load_compiled(networks, shape, choose_precision(precision)).made
+    exact = choose_precision(precision, networks.half_precisions)
+    return load_compiled(networks, shape, exact).made
 
 
 def input_shape(grid: Grid, channels: int) -> tuple[int, ...]:
@@ -77,14 +78,16 @@ def input_shape(grid: Grid, channels: int) -> tuple[int, ...]:
     return _SLICES_AT_ONCE, channels, height, width
 
 
-def choose_precision(request: Precision) -> str:
+def choose_precision(request: Precision, half_precisions: Sequence[HalfPrecision]) -> str:
     """Return the precision that a request means on this processor.
+
+    `auto` is bf16 where the processor has instructions for it and the networks are finite in it.
 
     Raises:
         DeviceError: it does not compute in that precision.
     """
     if request == "auto":
-        return "bf16" if cpu_has_bf16() else "fp32"
+        return "bf16" if cpu_has_bf16() and "bf16" in half_precisions else "fp32"
     if request == "fp16":
         raise DeviceError("fp16 is not available on the CPU", fix="use --precision bf16 or fp32")
     return request

@@ -6,7 +6,6 @@ Shape letters: B tiles (or slices) in a batch, C channels, K classes, Z Y X orie
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,15 +19,21 @@ from torch import nn
 from flarekit.core.errors import DeviceError
 from flarekit.core.spec import Grid
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
-from flarekit.engine._cpu import cpu_has_bf16, cpu_name
 from flarekit.engine._slab import Place, Run
 from flarekit.engine._tiles import TileRow, window_weights
+from flarekit.engine._torch_device import (
+    DTYPES,
+    choose_device,
+    choose_precision,
+    device_name,
+    wider_precision,
+)
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine._window import WindowEngine
 
-_LOG = logging.getLogger(__name__)
+__all__ = ["TorchEngine", "choose_device", "choose_precision", "create"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LOG = logging.getLogger(__name__)
 # voxels per batch on a CUDA device; a CPU gains nothing from batches of tiles
 _BATCH_VOXELS = 2**20
 _SLICES_AT_ONCE = {"cpu": 4, "cuda": 16}  # of a 2D network
@@ -45,7 +50,9 @@ def create(
 ) -> TorchEngine:
     """Build the networks; see `flarekit.engine.create`. They go to the device when first used."""
     chosen = choose_device(device)
-    exact = choose_precision(precision, chosen)
+    exact = choose_precision(precision, chosen, networks.half_precisions)
+    if exact not in ("fp32", *networks.half_precisions):
+        _LOG.warning("these networks are not finite in %s everywhere", exact)
     built = [network.eval().requires_grad_(False) for network in networks.build()]
     return TorchEngine(
         built,
@@ -57,59 +64,6 @@ def create(
     )
 
 
-def choose_device(request: str) -> torch.device:
-    """Return the device that a request means.
-
-    Args:
-        request: `auto` (the first CUDA device, or the CPU where there is none), `cpu`, `cuda` or
-            `cuda:N`.
-
-    Raises:
-        DeviceError: not such a word, or no such device here.
-    """
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", request)
-    if match is None:
-        raise DeviceError(f"no device {request!r}", fix="use auto, cpu, cuda or cuda:N")
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if request == "cpu" or (request == "auto" and not available):
-        return torch.device("cpu")
-    index = int(match[1] or 0)
-    if not available:
-        why = "no driver or no GPU is visible" if torch.version.cuda else "this torch is CPU-only"
-        raise DeviceError(
-            f"device {request!r} is not available: {why}",
-            fix="use --device cpu, or run the container with --gpus",
-        )
-    if index >= available:
-        raise DeviceError(
-            f"device {request!r} does not exist: {available} CUDA device(s) visible",
-            fix=f"use cuda:0 to cuda:{available - 1}",
-        )
-    return torch.device("cuda", index)
-
-
-def choose_precision(request: Precision, device: torch.device) -> str:
-    """Return the precision that a request means on a device.
-
-    `auto` is fp16 on CUDA, bf16 on a CPU whose instructions have it and fp32 on any other.
-
-    Raises:
-        DeviceError: the device does not compute in that precision.
-    """
-    if request == "auto":
-        if device.type == "cuda":
-            return "fp16"
-        return "bf16" if cpu_has_bf16() else "fp32"
-    if request == "fp16" and device.type == "cpu":
-        raise DeviceError("fp16 is not available on the CPU", fix="use --precision bf16 or fp32")
-    if request == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise DeviceError(
-            f"bf16 is not available on {torch.cuda.get_device_name(device)}",
-            fix="use --precision fp16 or fp32",
-        )
-    return request
-
-
 @dataclass(kw_only=True)
 class TorchRun(Run):
     """One sweep.
@@ -117,10 +71,12 @@ class TorchRun(Run):
     Attributes:
         sums: on the device, or on the host where that has no room for them.
         batch: tiles that are run together.
+        precision: of the network's arithmetic.
     """
 
     sums: TorchSums
     batch: int
+    precision: str
 
 
 class TorchEngine(WindowEngine[TorchRun]):
@@ -142,18 +98,20 @@ class TorchEngine(WindowEngine[TorchRun]):
         self._networks = list(networks)
         self._class_count = class_count
         self._device = device
-        self._dtype = _DTYPES[precision]
+        self._precision = precision
         self._memory_mib = memory_mib
         self._started = False
         self._starting = threading.Lock()
-        self._sums_dtype = _DTYPES[grid.sums]
+        self._sums_dtype = DTYPES[grid.sums]
         weights = torch.from_numpy(window_weights(grid.tile_ZYX, grid.weighting))
         self._weights = _representable(weights, self._sums_dtype)
         voxels = grid.tile_ZYX[1] * grid.tile_ZYX[2] * max(grid.tile_ZYX[0], self.slices_at_once)
         self._batch = max(1, _BATCH_VOXELS // voxels) if device.type == "cuda" else 1
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
         self.facts = EngineFacts(
-            engine="torch", device=str(device), device_name=name, precision=precision
+            engine="torch",
+            device=str(device),
+            device_name=device_name(device),
+            precision=precision,
         )
 
     @contextmanager
@@ -169,7 +127,7 @@ class TorchEngine(WindowEngine[TorchRun]):
                 notes.append(self._add_up_on_the_host("the slab of logits does not fit"))
                 slab = torch.zeros(shape, dtype=self._sums_dtype)
         sums = TorchSums(slab_KZYX=slab, weights_ZYX=self._weights.to(slab.device))
-        yield TorchRun(sums=sums, notes=notes, batch=self._batch)
+        yield TorchRun(sums=sums, notes=notes, batch=self._batch, precision=self._precision)
 
     def tiles(
         self,
@@ -191,9 +149,11 @@ class TorchEngine(WindowEngine[TorchRun]):
                 return
             batch = waiting[: run.batch]
             try:
-                logits_BKZYX = self._batch_logits(image_CZYX, row, batch, flips)
+                logits_BKZYX = self._batch_logits(image_CZYX, row, batch, flips, run.precision)
             except torch.OutOfMemoryError as error:
                 self._ask_for_less(error, run)
+                continue
+            if not bool(logits_BKZYX.sum().isfinite()) and self._take_wider_precision(run):
                 continue
             del waiting[: len(batch)]
             yield from zip(batch, logits_BKZYX, strict=True)
@@ -205,6 +165,7 @@ class TorchEngine(WindowEngine[TorchRun]):
         row: TileRow,
         places: Sequence[Place],
         flips: Sequence[Sequence[int]],
+        precision: str,
     ) -> torch.Tensor:
         _, height, width = self.grid.tile_ZYX
         slab_CZYX = torch.from_numpy(image_CZYX[:, row.z : row.z + row.depth])
@@ -216,14 +177,14 @@ class TorchEngine(WindowEngine[TorchRun]):
         for network in self._networks:
             for flip in flips:
                 axes = [axis + 2 for axis in flip]
-                logits = logits + self._run(network, batch_BCZYX.flip(axes)).flip(axes)
+                logits = logits + self._run(network, batch_BCZYX.flip(axes), precision).flip(axes)
         logits = logits / (len(self._networks) * len(flips))
         check_class_count(logits.shape[1], self._class_count)
         return logits
 
-    def _run(self, network: nn.Module, batch_BCZYX: torch.Tensor) -> torch.Tensor:
-        enabled = self._dtype != torch.float32
-        with torch.autocast(self._device.type, self._dtype, enabled=enabled):
+    def _run(self, network: nn.Module, batch_BCZYX: torch.Tensor, precision: str) -> torch.Tensor:
+        enabled = precision != "fp32"
+        with torch.autocast(self._device.type, DTYPES[precision], enabled=enabled):
             if self.grid.tile_ZYX[0] > 1:
                 layout = torch.channels_last_3d if enabled else torch.contiguous_format
                 logits: torch.Tensor = network(batch_BCZYX.contiguous(memory_format=layout))
@@ -241,9 +202,20 @@ class TorchEngine(WindowEngine[TorchRun]):
                 _cap_memory(self._device, self._memory_mib)
             for network in self._networks:
                 network.to(self._device)
-                if self._dtype != torch.float32 and self.grid.tile_ZYX[0] > 1:
+                if self._precision != "fp32" and self.grid.tile_ZYX[0] > 1:
                     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
             self._started = True
+
+    def _take_wider_precision(self, run: TorchRun) -> bool:
+        """Go on in a precision whose range is wider; return whether there is one."""
+        wider = wider_precision(run.precision, self._device)
+        if wider is None:
+            return False
+        note = f"the network's output was not finite in {run.precision}: {wider} from here on"
+        _LOG.warning(note)
+        run.notes.append(note)
+        run.precision = wider
+        return True
 
     def _ask_for_less(self, error: torch.OutOfMemoryError, run: TorchRun) -> None:
         if self._device.type == "cuda":

@@ -124,6 +124,7 @@ def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Network
         identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *merged]),
         folders=(compiled_folder(predictor), cache_folder()),
         keep=keep or cache_folder(),
+        half_precisions=spec.half_precisions,
     )
 
 

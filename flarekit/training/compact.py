@@ -100,7 +100,7 @@ def train(
         OutputError: the folder cannot be written.
     """
     device = choose_device(options.device)
-    dtype = _DTYPES[choose_precision(options.precision, device)]
+    dtype = _DTYPES[choose_precision(options.precision, device, recipe.spec.half_precisions)]
     make_folder(run_dir)
     for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
         left.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from flarekit.core.spec import Grid
 from flarekit.engine import Networks
 from flarekit.engine._tiles import gaussian_weights, tile_starts
 from flarekit.engine._torch_sums import TorchSums
-from flarekit.engine.torch import choose_device, choose_precision
+from flarekit.engine.torch import choose_device
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -184,11 +184,6 @@ def test_a_missing_gpu_is_an_error_and_never_the_cpu(request_):
 def test_a_gpu_number_that_does_not_exist_is_refused():
     with pytest.raises(DeviceError, match="does not exist"):
         choose_device("cuda:99")
-
-
-def test_fp16_on_the_cpu_is_refused():
-    with pytest.raises(DeviceError, match="fp16"):
-        choose_precision("fp16", torch.device("cpu"))
 
 
 def test_a_network_with_other_classes_than_the_labels_is_refused():
