@@ -60,6 +60,7 @@ class RunRecord:
 
     Attributes:
         profile: `fast` or `exact`.
+        scan: what computed selective scans, and why nothing faster did; None where there were none.
         budget: what each case was allowed to cost.
         seconds: time spent once per run, by stage.
         wall_s: of the whole run.
@@ -79,6 +80,7 @@ class RunRecord:
     wall_s: float
     cases: tuple[CaseRecord, ...]
     not_run: tuple[str, ...] = ()
+    scan: str | None = None
 
     @property
     def failed(self) -> tuple[CaseRecord, ...]:
