@@ -25,7 +25,7 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCase:
-    """One case on the network's grid.
+    """One case on the network's grid, or its scan's (`TrainingFacts.case_grid`).
 
     Attributes:
         image_CZYX: float16, normalised.
@@ -46,7 +46,7 @@ class TrainingCase:
 
 
 class LazyCases(Sequence[TrainingCase]):
-    """Cases that are made when they are first drawn, so that a run starts in seconds."""
+    """Cases that are made when they are first drawn, or before, and kept on disk where wanted."""
 
     def __init__(self, makers: Sequence[Callable[[], TrainingCase]]) -> None:
         self._makers = makers
@@ -60,19 +60,34 @@ class LazyCases(Sequence[TrainingCase]):
             self._made[index] = self._makers[index]()
         return self._made[index]
 
+    def make_all(self, folder: Path, processes: int, done: Callable[[int, int], None]) -> None:
+        """Make every case in processes of their own, or read it from a folder of an earlier run.
+
+        Args:
+            folder: keeps the cases; a case whose maker has changed since is made anew.
+            processes: how many make cases at the same time; 1 is this one.
+            done: called with the number of cases that are ready, and of all.
+        """
+        from flarekit.training.kept import make_kept, read_kept
+
+        for count, path in enumerate(make_kept(self._makers, folder, processes), start=1):
+            self._made[count - 1] = read_kept(path)
+            done(count, len(self._makers))
+
 
 def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
-    """Return the cases of an nnU-Net raw dataset folder that are not held out.
+    """Return the cases of an nnU-Net raw dataset folder that are trained on.
 
     Label values in the files are the predictor's mask values; others are background.
 
     Raises:
         InputError: no such cases, or a file of one is missing.
     """
+    not_trained_on = {*recipe.training.held_out, *recipe.training.validation}
     label_paths = [
         path
         for path in sorted((dataset / "labelsTr").glob("*.nii.gz"))
-        if path.name.removesuffix(".nii.gz") not in recipe.training.held_out
+        if path.name.removesuffix(".nii.gz") not in not_trained_on
     ]
     if not label_paths:
         raise InputError(
@@ -155,7 +170,7 @@ def on_grid(
     *,
     unlabelled: Sequence[int],
 ) -> TrainingCase:
-    """Bring a labelled case onto the network's grid.
+    """Bring a labelled case onto the grid that samples are read from.
 
     Args:
         case_id: for messages.
@@ -165,6 +180,9 @@ def on_grid(
         unlabelled: classes that the labels do not have; their values are background here.
     """
     spec, facts = recipe.spec, recipe.training
+    if facts.case_grid == "scan":
+        grid = spec.grid.model_copy(update={"spacing_mm_ZYX": ("scan", "scan", "scan")})
+        spec = spec.model_copy(update={"grid": grid})
     prepared = prepare(volumes, spec)
     values = {
         value: index for index, value in enumerate(recipe.label_values) if index not in unlabelled
