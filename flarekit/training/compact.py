@@ -26,6 +26,7 @@ from flarekit.training.recipe import Recipe
 from flarekit.training.samples import Batch, Pool, Sampler
 
 _LOG = logging.getLogger(__name__)
+Show = Callable[[nn.Module, dict[str, Any]], None]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AMPERE = 8  # first generation of GPUs that computes in bf16
 _MOST_FAILURES = 20  # steps in a row without a finite loss
@@ -44,6 +45,7 @@ class RunOptions:
         checkpoint_every_s: what a kill loses at most, and the step that it falls into.
         record_every: steps per point of the curve.
         draw_every_s: seconds between pictures of the curve.
+        show_every_s: seconds between calls of `show` in `train`.
         start: predictor folder whose weights a new run begins with; random ones where None.
         ahead: batches that a thread draws before they are needed; by default on CUDA only, where
             drawing is launching kernels.
@@ -55,6 +57,7 @@ class RunOptions:
     checkpoint_every_s: float = 40.0
     record_every: int = 20
     draw_every_s: float = 300.0
+    show_every_s: float = 30.0
     start: Path | None = None
     ahead: int | None = None
 
@@ -80,6 +83,7 @@ def train(
     options: RunOptions,
     *,
     progress: Callable[[int, float, float], None] = lambda *_: None,
+    show: Show = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> nn.Module:
     """Train until the time is used up, going on from the last checkpoint in a folder.
@@ -89,10 +93,11 @@ def train(
 
     Args:
         recipe: architecture and training facts.
-        pools: the cases, on the network's grid.
+        pools: the cases.
         run_dir: gets `checkpoint.pt`, `recipe.toml`, `curve.csv` and `curve.png`.
         options: time, device, precision.
         progress: called after every step with the step, the minutes used and the loss.
+        show: called now and then with the averaged network and the steps and minutes so far.
         clock: seconds.
 
     Raises:
@@ -112,7 +117,7 @@ def train(
     write_atomically(run_dir / RECIPE, recipe.text.encode())
     curve = Curve.resumed(run_dir, state.step)
     _LOG.info("%s in %s from step %d", device, dtype, state.step)
-    saved = drawn = state.seconds
+    saved = drawn = shown = state.seconds
     began = clock() - state.seconds
     ahead = options.ahead if options.ahead is not None else 3 * (device.type == "cuda")
     with _Batches(Sampler(recipe, pools, device), ahead) as batches:
@@ -129,6 +134,9 @@ def train(
             if state.seconds - drawn > options.draw_every_s:
                 curve.draw()
                 drawn = state.seconds
+            if state.seconds - shown > options.show_every_s:
+                show(state.average, _effort(state))
+                shown = state.seconds
     curve.record(state.step, state.seconds, _rate(state))
     _save(state, run_dir / CHECKPOINT)
     curve.draw()
@@ -155,8 +163,12 @@ def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[
         raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
     state = _start(recipe, torch.device("cpu"), torch.float32)
     _resume(state, checkpoint)
+    return state.average, _effort(state)
+
+
+def _effort(state: _State) -> dict[str, Any]:
     effort = {"steps": state.step, "minutes": round(state.seconds / 60, 1)}
-    return state.average, effort | ({"start_sha256": state.start} if state.start else {})
+    return effort | ({"start_sha256": state.start} if state.start else {})
 
 
 class _Batches:

@@ -31,8 +31,8 @@ class OrganFacts(_Facts):
 
     Attributes:
         changed: how often one organ of a sample is made larger or smaller, and moved.
-        factor: least and greatest factor of its lengths, by label name; labels that are not named
-            keep their size.
+        factor: least and greatest factor of its lengths, by name of a label or a neighbour; organs
+            that are not named keep their size.
         shift_mm: standard deviation of how far it is moved, along each axis.
         removed: how often an organ is replaced by fat or soft tissue, by label name.
         lesions: how often up to three cysts or tumours are put into organs, whose part they stay.
@@ -59,9 +59,9 @@ class OrganFacts(_Facts):
         return factor
 
     @property
-    def labels(self) -> set[str]:
-        """Names of all labels that the table speaks of."""
-        return {*self.factor, *self.removed, *self.lesion_labels}
+    def textured(self) -> set[str]:
+        """Names of the labels whose voxels are changed."""
+        return {*self.removed, *self.lesion_labels}
 
 
 class AugmentationFacts(_Facts):
@@ -132,10 +132,13 @@ class NegativeFacts(_Facts):
         share: fraction of samples taken from them.
         possible: labels that may be in a scan all the same, by the beginning of its file name; they
             are never punished there.
+        part: part of a scan's height that is used, as fractions from its lowest slice up, by the
+            beginning of its file name; all of it where none is named.
     """
 
     share: Share
     possible: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    part: dict[str, tuple[Share, Share]] = Field(default_factory=dict)
 
 
 class TrainingFacts(_Facts):
@@ -144,6 +147,8 @@ class TrainingFacts(_Facts):
     Attributes:
         held_out: case ids that are never trained on.
         validation: case ids that are not trained on either; choices are made on them.
+        neighbours: values, in the label maps, of organs that the predictor does not segment, by
+            name: samples are centred on them and they change their size as labels do.
         unlabelled: labels that the real cases do not have; never punished where they may lie.
         near: a labelled organ; unlabelled organs lie within `near_mm` of it, or nowhere. Without
             it they may lie anywhere in the background.
@@ -166,6 +171,7 @@ class TrainingFacts(_Facts):
 
     held_out: tuple[str, ...]
     validation: tuple[str, ...] = ()
+    neighbours: dict[str, Annotated[int, Field(ge=1, le=254)]] = Field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     near: str | None = None
     near_mm: float = 50.0
@@ -229,6 +235,7 @@ class Recipe:
             facts.unlabelled,
             facts.near,
             facts.near_mm,
+            facts.neighbours,
             facts.hard_negatives and facts.hard_negatives.channel,
             facts.hard_negatives and facts.hard_negatives.above,
         )
@@ -256,6 +263,11 @@ class Recipe:
         """Names of the network's classes, background first."""
         labels = sorted(self.spec.labels, key=self.spec.labels.__getitem__)
         return ("background", *labels, *self.spec.auxiliary)
+
+    @property
+    def organ_names(self) -> tuple[str, ...]:
+        """Names of the classes and, behind them, of the neighbours."""
+        return (*self.class_names, *self.training.neighbours)
 
     @property
     def label_values(self) -> tuple[int, ...]:
@@ -366,7 +378,8 @@ def _augmentation_fault(recipe: Recipe) -> str:
         return "training.augmentation.oral_contrast needs one channel with a window in HU"
     if facts.organs != OrganFacts() and not _is_ct(recipe):
         return "training.augmentation.organs needs one channel with a window in HU"
-    unknown = facts.organs.labels - set(recipe.spec.labels)
+    unknown = facts.organs.textured - set(recipe.spec.labels)
+    unknown |= facts.organs.factor.keys() - set(recipe.organ_names)
     if unknown:
         return f"training.augmentation.organs: no label {', '.join(sorted(unknown))}"
     strange = set(facts.hidden) - {each.name for each in recipe.spec.channels}

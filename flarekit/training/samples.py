@@ -125,7 +125,7 @@ def draw_sample(
     device = voxels.image_CZYX.device
     positions = place(facts.tile_ZYX, spacing_mm, centre_mm, augmentation, rng, device)
     if organs.changed:
-        names = recipe.class_names
+        names = recipe.organ_names
         positions = reshape_organ(positions, case.centres, case_mm, organs, names, rng)
     image, classes = sample(
         voxels.image_CZYX, voxels.classes_ZYX, positions, case_mm, voxels.lowest_C

@@ -68,6 +68,23 @@ def training_pools(
     return [pool for pool in pools if pool.share > 0]
 
 
+def make_all(pools: Sequence[Pool], folder: Path, processes: int) -> None:
+    """Make every case of some pools, so that training never waits for one.
+
+    Args:
+        pools: of `training_pools`.
+        folder: keeps the cases for later runs; see `flarekit.training.kept`.
+        processes: that make cases at the same time.
+
+    Raises:
+        InputError: a case cannot be made.
+        OutputError: the folder cannot be written.
+    """
+    for pool in pools:
+        if isinstance(pool.cases, LazyCases):
+            pool.cases.make_all(folder, processes)
+
+
 def synthetic_cases(recipe: Recipe, facts: SynthesisFacts, material: Sequence[Path]) -> LazyCases:
     """Return the cases that the recipe's synthesis makes, in turn from each file of the material.
 
@@ -105,7 +122,9 @@ def negative_cases(recipe: Recipe, facts: NegativeFacts, folders: Sequence[Path]
 
 
 def material_files(folder: Path, held_out: Sequence[str]) -> list[Path]:
-    """Return the files that synthesis works on, in turn, without those that are held out."""
+    """Return a folder's scans (or one file), in turn, without those that are held out."""
+    if folder.is_file():
+        return [folder]
     images = sorted((folder / "imagesTr").glob("*_0000.nii.gz"))
     files = images or [
         path for path in sorted(folder.glob("*.nii.gz")) if not path.name.endswith("_mask.nii.gz")
@@ -136,7 +155,10 @@ class _NegativeCase:
     facts: NegativeFacts
 
     def __call__(self) -> TrainingCase:
-        volume = read_nifti(self.path)
+        voxels, spacing_mm = _oriented(self.path)
+        for beginning, (low, high) in self.facts.part.items():
+            if self.path.name.startswith(beginning):
+                voxels = voxels[int(low * len(voxels)) : max(1, int(high * len(voxels)))]
         possible = {
             name
             for beginning, names in self.facts.possible.items()
@@ -146,7 +168,8 @@ class _NegativeCase:
         anywhere = self.recipe.training.model_copy(update={"near": None})
         recipe = replace(self.recipe, training=anywhere)
         names = self.recipe.class_names
-        labels = np.zeros(volume.geometry.shape_ZYX, np.uint8)
+        volume = volume_of(voxels, _affine(spacing_mm), self.path.name)
+        labels = np.zeros(voxels.shape, np.uint8)
         unlabelled = [names.index(name) for name in sorted(possible)]
         return on_grid(self.path.name, [volume], labels, recipe, unlabelled=unlabelled)
 
