@@ -6,9 +6,10 @@
 
 DATA is a folder with the datasets that the recipes need (see `DATASETS`). `run` trains each
 predictor in a process of its own on the same device, so that one computes while another prepares
-its cases or launches kernels. Every 30 s each writes its averaged weights, as fp16, to
-OUT/NAME.safetensors, and OUT/train.json says how far all of them are, so that being cut off loses
-half a minute. `--device cpu --quick` does all of it in seconds, with small samples.
+its cases or launches kernels. Every 30 s their averaged weights, as fp16, are packed into archives
+of less than 16 MiB, OUT/weights-0.tar.gz and so on, and OUT/train.json says how far all of them
+are, so that being cut off loses half a minute. `--device cpu --quick` does all of it in seconds,
+with small samples.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import platform
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,7 +36,8 @@ _LOG = logging.getLogger(__name__)
 _MIB = 2**20
 _SHOW_S = 30.0
 _LAST_S = 6.0  # of the time, for the last weights
-_STATUS, _PROGRESS = "train.json", "progress.json"
+_MOST_MIB = 15.9  # of a file that is sent back
+_STATUS, _PROGRESS, _WEIGHTS = "train.json", "progress.json", "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,13 @@ class Data:
         dataset: labelled scans, nnU-Net raw layout.
         material: what its synthesis works on.
         negatives: folders of scans, or scans, in which nothing is to be found.
+        share: of the time that this training takes; small networks leave the device to others.
     """
 
     dataset: str
     material: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 _ELSEWHERE = (
@@ -60,9 +65,10 @@ _ELSEWHERE = (
 _ABDOMEN = Data(dataset="Dataset001_Abdomen", negatives=_ELSEWHERE)
 DATASETS: dict[str, Data] = {
     "abdomen_ct": _ABDOMEN,
+    "abdomen_ct/locator": replace(_ABDOMEN, share=0.35),
     "mamba_clinix_abdomen": _ABDOMEN,
-    "attention_unet_abdomen": _ABDOMEN,
-    "mpu_net_liver": _ABDOMEN,
+    "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
+    "mpu_net_liver": replace(_ABDOMEN, share=0.6),
 }
 
 
@@ -118,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     work: Path = arguments.work
     out.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60 * arguments.minutes
+    began, deadline = time.time(), time.monotonic() + 60 * arguments.minutes
     threads = max(1, (os.cpu_count() or 1) // len(arguments.predictors))
     children = {}
     for name in arguments.predictors:
@@ -127,22 +133,74 @@ def run(arguments: argparse.Namespace) -> int:
         command = [
             sys.executable, __file__, "child", str(arguments.pack), name, "--work", str(work),
             "--out", str(out), "--device", arguments.device, "--processes", str(threads),
-            "--until", str(time.time() + deadline - time.monotonic()),
+            "--began", str(began), "--until", str(began + 60 * arguments.minutes),
             *(["--quick"] if arguments.quick else []),
         ]  # fmt: skip
         log = (folder / "log.txt").open("w")
         children[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     facts = _facts(arguments.device)
+    archives = _Archives(out, work, arguments.predictors)
     while any(child.poll() is None for child in children.values()):
         if time.monotonic() > deadline + 20:
             for child in children.values():
                 child.kill()
         time.sleep(0.2 if arguments.quick else 2.0)
         _write_status(out, facts, work, children)
+        archives.update()
     _write_status(out, facts, work, children)
+    archives.update()
     for name, status in json.loads((out / _STATUS).read_text())["predictors"].items():
         print(_line(name, status))
     return sum(child.returncode != 0 for child in children.values())
+
+
+class _Archives:
+    """Keeps archives of weights, none larger than may be sent back, up to date."""
+
+    def __init__(self, out: Path, work: Path, names: list[str]) -> None:
+        self._out, self._work = out, work
+        self._groups: list[list[str]] = []
+        sizes = {name: _expected_bytes(name) for name in names}
+        room: list[float] = []
+        for name in sorted(names, key=sizes.__getitem__, reverse=True):
+            fitting = [index for index, left in enumerate(room) if left >= sizes[name]]
+            if not fitting:
+                self._groups.append([])
+                room.append(_MOST_MIB * _MIB)
+                fitting = [len(room) - 1]
+            self._groups[fitting[0]].append(name)
+            room[fitting[0]] -= sizes[name]
+        self._packed: dict[int, list[float]] = {}
+
+    def update(self) -> None:
+        """Pack again what has changed."""
+        for index, names in enumerate(self._groups):
+            paths = [self._work / name / _WEIGHTS for name in names]
+            there = [path for path in paths if path.is_file()]
+            changed = [path.stat().st_mtime for path in there]
+            if not there or changed == self._packed.get(index):
+                continue
+            archive = self._out / f"weights-{index}.tar.gz"
+            temporary = archive.with_name(f".{archive.name}")
+            with tarfile.open(temporary, "w:gz", compresslevel=4) as packed:
+                for path in there:
+                    packed.add(path, _member(str(path.parent.relative_to(self._work))))
+            temporary.replace(archive)
+            self._packed[index] = changed
+
+
+def _member(name: str) -> str:
+    return f"{name.replace('/', '--')}.safetensors"
+
+
+def _expected_bytes(name: str) -> float:
+    """Return about the size of a predictor's weights, packed."""
+    from flarekit import models
+    from flarekit.training.recipe import read_recipe
+
+    architecture = read_recipe(_recipe_path(name)).spec.architecture
+    network = models.create(architecture.name, **architecture.arguments)
+    return 0.95 * 2 * sum(parameter.numel() for parameter in network.parameters())
 
 
 def _facts(device: str) -> dict[str, Any]:
@@ -213,7 +271,8 @@ def child(arguments: argparse.Namespace) -> None:
     )
     make_all(pools, arguments.work / "cases", arguments.processes)
     prepared_s = time.monotonic() - began
-    minutes = max(arguments.until - time.time() - _LAST_S, 1.0) / 60
+    left_s = data.share * (arguments.until - arguments.began) - (time.time() - arguments.began)
+    minutes = max(left_s - _LAST_S, 1.0) / 60
     progress = _Progress(folder / _PROGRESS, prepared_s)
     options = RunOptions(
         minutes=minutes,
@@ -224,7 +283,7 @@ def child(arguments: argparse.Namespace) -> None:
     )
 
     def show(network: torch.nn.Module, effort: dict[str, Any]) -> None:
-        _save(recipe, network, arguments.out / f"{name}.safetensors")
+        _save(recipe, network, folder / _WEIGHTS)
         progress.saved(effort)
 
     average = train(recipe, pools, folder / "run", options, progress=progress, show=show)
@@ -324,33 +383,41 @@ def export(out: Path, weights: Path) -> None:
     from flarekit.training.export import export_network
     from flarekit.training.recipe import read_recipe
 
-    for name, status in _trained(out):
+    statuses = _read_json(out / _STATUS).get("predictors", {})
+    stored = {
+        name: content for path in sorted(out.glob("*.tar.gz")) for name, content in _read(path)
+    }
+    for name, status in statuses.items():
+        if _member(name) not in stored or "saved" not in status:
+            print(f"{name}: nothing came back; {status.get('error', '')}")
+            continue
         recipe = read_recipe(_recipe_path(name))
         architecture = recipe.spec.architecture
         network = models.create(architecture.name, **architecture.arguments)
-        path = out / f"{name}.safetensors"
-        _load(network, path)
+        _load(network, stored[_member(name)])
         effort = {**status["saved"], "minutes": round(status["saved"]["minutes"], 2)}
         export_network(recipe, network, effort, weights / name)
         print(f"{weights / name}: {effort}")
 
 
-def _load(network: Any, path: Path) -> None:  # noqa: ANN401
+def _read(archive: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(archive) as packed:
+        for member in packed:
+            content = packed.extractfile(member)
+            if content is not None:
+                yield member.name, content.read()
+
+
+def _load(network: Any, content: bytes) -> None:  # noqa: ANN401
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from flarekit import models
 
-    stored = load_file(path)
+    stored = load(content)
     with torch.no_grad():
         for tensor_name, tensor in models.own_tensors(network).items():
             tensor.copy_(stored[tensor_name])
-
-
-def _trained(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, status in _read_json(out / _STATUS).get("predictors", {}).items():
-        if (out / f"{name}.safetensors").is_file() and "saved" in status:
-            yield name, status
 
 
 def main() -> None:
@@ -370,6 +437,7 @@ def main() -> None:
     one = commands.add_parser("child")
     one.add_argument("pack", type=Path)
     one.add_argument("name")
+    one.add_argument("--began", type=float, required=True)
     one.add_argument("--until", type=float, required=True)
     one.add_argument("--processes", type=int, default=1)
     for each in (running, one):

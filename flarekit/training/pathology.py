@@ -181,8 +181,8 @@ def _other_phase(
     kept = float(rng.uniform(0.0, 1.0))
     known = (classes != 0) & (classes != MAYBE)
     share = torch.where(known, 1.0, ((200 - hu) / 60).clamp(0, 1))  # what is brighter is bone
-    share = _smooth(share, 1) * (hu > _SOFT_HU)
-    faded = hu + share * (kept - 1) * (hu - _SOFT_HU)
+    enhanced = (_smooth(hu, 1) - _SOFT_HU).clamp_min(0)  # a mean, so that noise stays as it is
+    faded = hu - _smooth(share, 1) * (1 - kept) * enhanced
     shifts = np.concatenate([[0.0], rng.normal(0, 15, count - 1)])
     table = torch.zeros(256, device=hu.device)
     table[:count] = torch.from_numpy(shifts.astype(np.float32)).to(hu.device)

@@ -60,12 +60,14 @@ def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path)
     (work / "tiny").mkdir(parents=True)
     arguments = argparse.Namespace(
         pack=tmp_path / "pack", name="tiny", out=out, work=work, device="cpu", quick=True,
-        processes=1, until=time.time() + gpu_train._LAST_S + 4,
+        processes=1, began=time.time(), until=time.time() + gpu_train._LAST_S + 4,
     )  # fmt: skip
     gpu_train.child(arguments)
     status = json.loads((work / "tiny" / "progress.json").read_text())
     assert status["saved"]["steps"] > 0
     assert status["ms_to_draw"] > 0
+    gpu_train._Archives(out, work, ["tiny"]).update()
+    assert [path.name for path in out.iterdir()] == ["weights-0.tar.gz"]
     (out / "train.json").write_text(json.dumps({"predictors": {"tiny": status}}))
     gpu_train.export(out, tmp_path / "made")
     predictor = read_spec(tmp_path / "made" / "tiny")
@@ -79,6 +81,15 @@ def test_a_quick_recipe_keeps_what_is_trained():
     quick = gpu_train._quick(recipe)
     assert quick.spec == recipe.spec
     assert quick.training.batch == 1
+
+
+def test_no_archive_of_weights_is_too_large_to_send(tmp_path, monkeypatch):
+    sizes = {"a": 9e6, "b": 10e6, "c": 16e6, "d": 4e6, "e": 1e6}
+    monkeypatch.setattr(gpu_train, "_expected_bytes", sizes.__getitem__)
+    groups = gpu_train._Archives(tmp_path, tmp_path, list(sizes))._groups
+    assert sorted(name for group in groups for name in group) == sorted(sizes)
+    assert all(sum(sizes[name] for name in group) <= 15.9 * 2**20 for group in groups)
+    assert len(groups) == 3
 
 
 def test_unknown_predictors_are_named():
