@@ -37,6 +37,7 @@ _MIB = 2**20
 _SHOW_S = 30.0
 _LAST_S = 6.0  # of the time, for the last weights
 _MOST_MIB = 15.9  # of a file that is sent back
+_FOLD = "fold"  # a training of its parent's recipe without some of its cases
 _STATUS, _PROGRESS, _WEIGHTS = "train.json", "progress.json", "weights.safetensors"
 
 
@@ -49,12 +50,15 @@ class Data:
         material: what its synthesis works on.
         negatives: folders of scans, or scans, in which nothing is to be found.
         share: of the time that this training takes; small networks leave the device to others.
+        validation: cases that are left out of this training, beside those of the recipe, so that
+            what a recipe is worth can be measured on them.
     """
 
     dataset: str
     material: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     share: float = 1.0
+    validation: tuple[str, ...] = ()
 
 
 _ELSEWHERE = (
@@ -65,6 +69,9 @@ _ELSEWHERE = (
 _ABDOMEN = Data(dataset="Dataset001_Abdomen", negatives=_ELSEWHERE)
 DATASETS: dict[str, Data] = {
     "abdomen_ct": _ABDOMEN,
+    "abdomen_ct/fold": replace(
+        _ABDOMEN, share=0.7, validation=("BTCV_01", "BTCV_09", "BTCV_18", "BTCV_27")
+    ),
     "abdomen_ct/locator": replace(_ABDOMEN, share=0.35),
     "mamba_clinix_abdomen": _ABDOMEN,
     "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
@@ -260,9 +267,12 @@ def child(arguments: argparse.Namespace) -> None:
     name, folder = arguments.name, arguments.work / arguments.name
     began = time.monotonic()
     recipe: Recipe = read_recipe(_recipe_path(name))
+    data = DATASETS[name]
+    left_out = (*recipe.training.validation, *data.validation)
+    facts = recipe.training.model_copy(update={"validation": left_out})
+    recipe = replace(recipe, training=facts)
     if arguments.quick:
         recipe = _quick(recipe)
-    data = DATASETS[name]
     pools = training_pools(
         recipe,
         arguments.pack / data.dataset,
@@ -293,7 +303,8 @@ def child(arguments: argparse.Namespace) -> None:
 
 
 def _recipe_path(name: str) -> Path:
-    return _ROOT / "weights" / name / "recipe.toml"
+    folder = _ROOT / "weights" / name
+    return (folder.parent if folder.name == _FOLD else folder) / "recipe.toml"
 
 
 def _quick(recipe: Any) -> Any:  # noqa: ANN401
