@@ -19,9 +19,9 @@ import typer
 import flarekit
 from flarekit.cli import images, profile, train
 
-EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed (each is named);
-2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be trusted;
-5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
+EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed or files were left out
+(each is named); 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
+trusted; 5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
 
 _GRACE_S = 2.5  # from SIGTERM to the end, whatever is being computed
 

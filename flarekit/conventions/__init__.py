@@ -7,7 +7,7 @@ returns something that does: then a predictor may set it up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -21,7 +21,18 @@ from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError, UsageError
 from flarekit.core.volume import Volume
 
-__all__ = ["Case", "Convention", "Points", "budget_of", "finish_run", "get", "names", "points_of"]
+__all__ = [
+    "Case",
+    "Cases",
+    "Convention",
+    "Points",
+    "budget_of",
+    "finish_run",
+    "get",
+    "left_out_of",
+    "names",
+    "points_of",
+]
 
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
 
@@ -41,11 +52,28 @@ class Case:
     mask: Path
 
 
+class Cases(list[Case]):
+    """Cases, and what of the folder is in none of them though it looks as if it should be.
+
+    Attributes:
+        left_out: one sentence per file or series: which, what is wrong, what to do.
+    """
+
+    def __init__(self, cases: Iterable[Case] = (), *, left_out: Iterable[str] = ()) -> None:
+        super().__init__(cases)
+        self.left_out = tuple(left_out)
+
+
+def left_out_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    """Return what a convention left out when it found these cases."""
+    return cases.left_out if isinstance(cases, Cases) else ()
+
+
 class Convention(Protocol):
     """What every convention module defines."""
 
     def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
-        """Return the cases in a folder, sorted by name.
+        """Return the cases in a folder, sorted by name; as `Cases` where anything is left out.
 
         Raises:
             InputError: no such folder, or no case in it; the message says what was looked for.

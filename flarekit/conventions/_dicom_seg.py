@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -12,21 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flarekit
+from flarekit.conventions._dicom_elements import Elements
+from flarekit.conventions._dicom_groups import derived_uid
+from flarekit.conventions._dicom_series import Series
+from flarekit.conventions._dicom_slices import CLASS_OF_MODALITY
+from flarekit.conventions._dicom_values import day_in, time_in
 
-_Header: TypeAlias = Any  # pydicom's Dataset, whose elements carry no types
+_Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
 _Code: TypeAlias = Any  # pydicom's Code
 _SERIES_NUMBER = 300
-# a file may lack them once it was anonymised; a segmentation states them, if only as empty
-_STATED = (
-    "AccessionNumber",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "StudyDate",
-    "StudyID",
-    "StudyTime",
-)
+_LONGEST_UID = 64
+_TEXTS = {  # element -> how long it may be
+    "AccessionNumber": 16,
+    "PatientID": 64,
+    "PatientName": 192,
+    "ReferringPhysicianName": 192,
+    "StudyDescription": 64,
+    "StudyID": 16,
+}
+_AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
+_DATE = re.compile(r"\d{8}", re.ASCII)
 # words of a label -> SNOMED CT name as pydicom spells it
 _ORGANS = {
     "adrenal": "AdrenalGland",
@@ -57,34 +63,33 @@ _LESIONS = {
 
 
 def segmentation_object(
-    label_map_ZYX: NDArray[np.uint8], headers: Sequence[_Header], labels: Mapping[str, int]
+    label_map_ZYX: NDArray[np.uint8], series: Series, labels: Mapping[str, int]
 ) -> bytes:
     """Return the file of a segmentation with one segment per label, absent ones included.
 
     Its identifiers follow from what it holds, so the same mask of the same series has the same.
+    Of the images' own elements only those that are valid are taken over.
 
     Args:
-        label_map_ZYX: uint8; slice z lies on the image of `headers[z]`.
-        headers: of the images, without pixels.
+        label_map_ZYX: uint8; slice z lies on slice z of the series.
+        series: whose voxels the mask has.
         labels: label name -> value in the map.
     """
     import highdicom
+    from pydicom.config import disable_value_validation
     from pydicom.uid import generate_uid
 
     numbers = np.zeros(256, np.uint8)
     for number, value in enumerate(labels.values(), start=1):
         numbers[value] = number
     digest = hashlib.sha256(np.ascontiguousarray(label_map_ZYX).tobytes()).hexdigest()
-    sources = [headers[0].SeriesInstanceUID, digest, str(dict(labels)), flarekit.__version__]
-    for header in headers:
-        for keyword in _STATED:
-            if keyword not in header:
-                setattr(header, keyword, "")
-    with warnings.catch_warnings():
-        # a name without a caret is the hospital's to write
-        warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person")
+    sources = [series.uid, digest, str(dict(labels)), flarekit.__version__]
+    content = BytesIO()
+    with warnings.catch_warnings(), disable_value_validation():
+        # identifiers and names are written as the images have them
+        warnings.filterwarnings("ignore", module="pydicom|highdicom")
         segmentation = highdicom.seg.Segmentation(
-            source_images=headers,
+            source_images=_sources(series),
             pixel_array=numbers[label_map_ZYX],
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(labels),
@@ -99,10 +104,77 @@ def segmentation_object(
             omit_empty_frames=bool(label_map_ZYX.any()),
             content_label="SEGMENTATION",
             series_description="flarekit segmentation",
+            specific_character_set="ISO_IR 192",
         )
-    content = BytesIO()
-    segmentation.save_as(content)
+        segmentation.save_as(content)
     return content.getvalue()
+
+
+def _sources(series: Series) -> list[_Dataset]:
+    """Return the images as a segmentation refers to them: nothing in them can be malformed."""
+    from pydicom.dataset import Dataset
+    from pydicom.uid import UID
+
+    ordered = series.slices
+    patient = _patient(ordered[0].elements)
+    axes = np.diag([-1.0, -1.0, 1.0]) @ series.affine[:3, :3]  # LPS
+    spacing_mm = np.linalg.norm(axes, axis=0)
+    directions = (axes / spacing_mm)[:, :2].T.ravel()
+    images = []
+    for number, each in enumerate(ordered):
+        image = Dataset()
+        image.update(patient)
+        image.SOPClassUID = UID(CLASS_OF_MODALITY[series.modality])
+        image.SOPInstanceUID = UID(_identifier(each.uid, str(each.path)))
+        image.StudyInstanceUID = UID(_identifier(series.study, f"study of {series.uid}"))
+        image.SeriesInstanceUID = UID(_identifier(series.uid, series.name))
+        image.FrameOfReferenceUID = UID(_identifier(series.frame, f"frame of {series.uid}"))
+        image.Modality = series.modality
+        image.InstanceNumber = number + 1
+        image.Rows, image.Columns = each.shape_YX
+        image.PixelSpacing = [_decimal(spacing_mm[1]), _decimal(spacing_mm[0])]
+        image.SliceThickness = _decimal(spacing_mm[2])
+        image.ImageOrientationPatient = [_decimal(cosine) for cosine in directions]
+        image.ImagePositionPatient = [_decimal(mm) for mm in each.position_mm]
+        images.append(image)
+    return images
+
+
+def _identifier(stated: str, source: str) -> str:
+    """Return an identifier as the images state it, so that viewers find them by it.
+
+    Where it cannot be written, or there is none, one that follows from the source.
+    """
+    usable = stated and stated.isascii() and stated.isprintable() and len(stated) <= _LONGEST_UID
+    return stated if usable else derived_uid(source, stated)
+
+
+def _decimal(value: float) -> str:
+    """Return a number in at most 16 characters (VR DS)."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return str(format_number_as_ds(float(value)))
+
+
+def _patient(elements: Elements) -> _Dataset:
+    """Return whom the images are of; what is missing or malformed is empty."""
+    from pydicom.dataset import Dataset
+
+    patient = Dataset()
+    for keyword, longest in _TEXTS.items():
+        text = elements.text(keyword)
+        usable = text.isprintable() and len(text) <= longest
+        setattr(patient, keyword, text if usable else "")
+    for keyword in ("PatientBirthDate", "StudyDate"):
+        day = day_in(elements.text(keyword)) if _DATE.fullmatch(elements.text(keyword)) else None
+        setattr(patient, keyword, "" if day is None else f"{day:%Y%m%d}")
+    time = elements.text("StudyTime")
+    patient.StudyTime = time if time_in(time) is not None and ":" not in time else ""
+    sex, age = elements.text("PatientSex"), elements.text("PatientAge")
+    patient.PatientSex = sex if sex in ("F", "M", "O") else ""
+    if _AGE.fullmatch(age):
+        patient.PatientAge = age
+    return patient
 
 
 def _descriptions(labels: Mapping[str, int]) -> list[Any]:

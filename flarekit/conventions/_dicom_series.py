@@ -1,46 +1,38 @@
-"""Series of DICOM slices: which there are below a folder, and one as a volume.
+"""Series of DICOM slices: which volumes there are below a folder, and one as voxels.
 
-Classic single-frame CT, MR and PET images (PS3.3 A.3, A.4, A.21). Slices are ordered along their
-normal; their rescale slopes are applied slice by slice, since PET changes them.
+A series is not what one header says of it: slices are grouped by what they are and where they lie,
+the geometry of every slice is checked, and each volume has a name of its own. What is left out is
+told, file by file.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.conventions._dicom_geometry import affine_of
+from flarekit.conventions._dicom_groups import (
+    LeftOut,
+    by_kind,
+    by_phase,
+    by_series,
+    derived_uid,
+    usual_of,
+    without_copies,
+)
+from flarekit.conventions._dicom_pixels import voxels_of
+from flarekit.conventions._dicom_slices import LeftAlone, Slice, slice_in
 from flarekit.core.errors import InputError, UnreadableVolumeError
+from flarekit.core.names import safe_name
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
-_Header: TypeAlias = Any  # pydicom's Dataset, whose elements carry no types
-_FEWEST_SLICES = 3  # fewer are scouts and key images
-_UNEVEN = 0.1  # of the distance between slices
-_THREADS = 4
-_TAGS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "Modality",
-    "SeriesDescription",
-    "ImageType",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "CorrectedImage",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,31 +40,35 @@ class Series:
     """Slices that make one volume.
 
     Attributes:
+        name: its own, safe as a file's.
         uid: SeriesInstanceUID.
         study: StudyInstanceUID.
         frame: FrameOfReferenceUID; empty where there is none.
         modality: CT, MR or PT.
-        name: its description, for messages.
-        files: one per slice, in the order of the volume's Z.
+        title: its description, for messages.
+        slices: in the order of the volume's Z.
         affine: (4, 4) float64, stored index (i, j, k, 1) -> mm, RAS+.
         shape_ZYX: slices, rows, columns.
         corrected: what a PET is corrected for, `ATTN` say.
+        notes: what was odd and how it was taken.
     """
 
+    name: str
     uid: str
     study: str
     frame: str
     modality: str
-    name: str
-    files: tuple[Path, ...]
+    title: str
+    slices: tuple[Slice, ...]
     affine: NDArray[np.float64]
     shape_ZYX: tuple[int, int, int]
     corrected: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
         """Where its first slice lies, for messages."""
-        return self.files[0].parent
+        return self.slices[0].path.parent
 
     @property
     def z_range_mm(self) -> tuple[float, float]:
@@ -81,98 +77,128 @@ class Series:
         return min(ends), max(ends)
 
 
-def find_series(input_dir: Path) -> tuple[list[Series], list[str]]:
-    """Return the series below a folder, sorted by UID, and what is wrong with others.
+@dataclass(kw_only=True)
+class Found(LeftOut):
+    """What there is below a folder.
 
-    Everything that is no CT, MR or PET image is left alone: reports, scouts, other files.
+    Attributes:
+        series: sorted by name.
     """
-    groups: dict[tuple[Any, ...], dict[str, tuple[Path, _Header]]] = {}
-    faults = []
+
+    series: list[Series] = field(default_factory=list)
+
+
+def find_series(input_dir: Path) -> Found:
+    """Return the volumes below a folder and everything that is left out."""
+    found = Found()
+    slices = without_copies(_slices_below(input_dir, found), found)
+    names: Counter[str] = Counter()
+    for text, members in by_series(slices, found):
+        volumes = list(_volumes(members, found))
+        for number, series in enumerate(volumes, start=1):
+            name = safe_name(f"{text}-{number}" if len(volumes) > 1 else text, otherwise="series")
+            names[name] += 1
+            name = name if names[name] == 1 else f"{name}_{names[name]}"
+            found.series.append(replace(series, name=name))
+    found.series.sort(key=lambda series: series.name)
+    return found
+
+
+def _volumes(slices: Sequence[Slice], found: Found) -> Iterator[Series]:
+    """Yield the volumes of one series, the largest first; note what makes none."""
+    for like in by_kind(slices):
+        for members in by_phase(like, found):
+            try:
+                yield _series(members)
+            except InputError as error:
+                found.faults.append((members[0].modality, _with_count(error, members)))
+
+
+def _slices_below(input_dir: Path, found: Found) -> Iterator[Slice]:
     for path in sorted(input_dir.rglob("*")):
-        header = _header(path)
-        if header is None or not _is_slice(header):
-            continue
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            faults.append(f"{path}: holds several frames; export single-frame images")
-            continue
-        direction = tuple(np.round([float(c) for c in header.ImageOrientationPatient], 3))
-        key = (header.SeriesInstanceUID, direction, header.Rows, header.Columns)
-        groups.setdefault(key, {})[header.SOPInstanceUID] = path, header  # copies count once
-    found = []
-    for slices in groups.values():
         try:
-            if len(slices) >= _FEWEST_SLICES:
-                found.append(_series(list(slices.values())))
-        except InputError as error:
-            faults.append(str(error))
-    return sorted(found, key=lambda series: series.uid), faults
+            if not path.is_file():
+                continue
+            what = slice_in(path)
+        except UnreadableVolumeError as error:
+            found.faults.append(("", str(error)))
+        except OSError as error:
+            found.faults.append(("", f"{path}: cannot be read: {error.strerror}"))
+        else:
+            if isinstance(what, LeftAlone):
+                found.alone[what.what or "files that are not DICOM"] += 1
+            else:
+                yield what
 
 
-def _header(path: Path) -> _Header | None:
-    """Return the elements of interest of a file; None of one that is not DICOM."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
+def _series(slices: Sequence[Slice]) -> Series:
+    """Return the volume of slices.
 
-    try:
-        if not path.is_file():
-            return None
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, OSError, EOFError) as error:
-        _LOG.debug("%s: %s", path, error)
-        return None
-
-
-def _is_slice(header: _Header) -> bool:
-    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
-    return (
-        header.get("Modality") in ("CT", "MR", "PT")
-        and "LOCALIZER" not in (header.get("ImageType") or ())
-        and (all(header.get(tag) for tag in needed) or int(header.get("NumberOfFrames") or 1) > 1)
-    )
-
-
-def _series(slices: Sequence[tuple[Path, _Header]]) -> Series:
-    first = slices[0][1]
-    row, column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
-    normal = np.cross(row, column)
-    positions = np.array([header.ImagePositionPatient for _, header in slices], float)
-    order = np.argsort(positions @ normal, kind="stable")
-    heights = (positions @ normal)[order]
-    _check_even(np.diff(heights), slices[order[0]][0].parent, first)
-    down_mm, across_mm = (float(mm) for mm in first.PixelSpacing)  # between rows, columns
-    lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1] = row * across_mm, column * down_mm
-    lps[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(slices) - 1)
-    lps[:3, 3] = positions[order[0]]
-    corrected = first.get("CorrectedImage") or ()
+    Raises:
+        InputError: they make none; which, and why.
+    """
+    first = slices[0]
+    title = next((text for each in slices if (text := each.elements.text("SeriesDescription"))), "")
+    ordered, affine, notes = affine_of(slices, title or first.series or first.modality)
+    rows, columns = first.shape_YX
+    study = usual_of(each.study for each in slices)
+    uid = usual_of(each.series for each in slices)
+    corrected = first.elements.texts("CorrectedImage")
     return Series(
-        uid=str(first.SeriesInstanceUID),
-        study=str(first.StudyInstanceUID),
-        frame=str(first.get("FrameOfReferenceUID") or ""),
-        modality=str(first.Modality),
-        name=str(first.get("SeriesDescription") or first.Modality),
-        files=tuple(slices[k][0] for k in order),
-        affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps,
-        shape_ZYX=(len(slices), int(first.Rows), int(first.Columns)),
-        corrected=(corrected,) if isinstance(corrected, str) else tuple(corrected),
+        name="",
+        uid=uid or derived_uid(str(first.path.parent), study),
+        study=study,
+        frame=usual_of(each.elements.text("FrameOfReferenceUID") for each in slices),
+        modality=first.modality,
+        title=title or first.modality,
+        slices=tuple(ordered),
+        affine=affine,
+        shape_ZYX=(len(slices), rows, columns),
+        corrected=corrected,
+        notes=(*notes, *_notes(slices)),
     )
 
 
-def _check_even(gaps_mm: NDArray[np.float64], folder: Path, header: _Header) -> None:
-    name = f"{folder}: series {header.get('SeriesDescription') or header.SeriesInstanceUID}"
-    usual_mm = float(np.median(gaps_mm))
-    if usual_mm <= 0 or gaps_mm.min() < _UNEVEN * usual_mm:
-        raise InputError(
-            f"{name} has several slices at one position",
-            fix="export one phase or reconstruction by itself",
-        )
-    odd = np.abs(gaps_mm - usual_mm) > max(_UNEVEN * usual_mm, 0.01)
-    if odd.any():
-        raise InputError(
-            f"{name} lacks slices: {int(odd.sum())} gaps are not {usual_mm:.3g} mm "
-            f"(up to {gaps_mm.max():.3g} mm)",
-            fix="export the whole series again",
-        )
+def _notes(slices: Sequence[Slice]) -> list[str]:
+    """Return what was odd about elements that could be used, or were not needed.
+
+    Raises:
+        InputError: some slices state how to scale their values and others do not.
+    """
+    notes = []
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        without = [each for each in slices if not each.elements.has(keyword)]
+        if without:
+            notes.append(f"{_some(without)} without {keyword}")
+    if len({each.study for each in slices if each.study}) > 1:
+        notes.append("its StudyInstanceUID differs from slice to slice: the most frequent is taken")
+    for keyword, otherwise in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
+        without = [each for each in slices if not each.elements.has(keyword)]
+        if 0 < len(without) < len(slices):
+            raise InputError(
+                f"{without[0].path}: its {keyword} is missing, other slices of the series have it",
+                fix="export the series again",
+            )
+        if without and slices[0].modality != "MR":
+            notes.append(f"has no {keyword}: {otherwise} is taken")
+    kinds = {each.elements.text("RescaleType") for each in slices} - {"", "HU", "US"}
+    if slices[0].modality == "CT" and kinds:
+        notes.append(f"its RescaleType is {', '.join(sorted(kinds))}, not HU")
+    said = Counter(note for each in slices for note in set(each.elements.notes))
+    notes += [f"{note} ({count} files)" for note, count in said.items()]
+    return notes
+
+
+def _some(slices: Sequence[Slice]) -> str:
+    if len(slices) == 1:
+        return f"{slices[0].path.name} is"
+    return f"{slices[0].path.name} and {len(slices) - 1} more are"
+
+
+def _with_count(error: InputError, slices: Sequence[Slice]) -> str:
+    named = ", ".join(each.path.name for each in slices[:3])
+    more = f" and {len(slices) - 3} more" if len(slices) > 3 else ""
+    return f"{error} [{len(slices)} files: {named}{more}]"
 
 
 def read_series(series: Series, factors: Sequence[float] | None = None) -> Volume:
@@ -187,64 +213,8 @@ def read_series(series: Series, factors: Sequence[float] | None = None) -> Volum
     Raises:
         UnreadableVolumeError: a slice is damaged, or compressed in a way nothing here reads.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        slices = list(pool.map(_pixels, series.files))
+    voxels = voxels_of(series.slices)
     if factors is not None:
-        slices = [
-            (each * np.float32(factor)).astype(np.float32)
-            for each, factor in zip(slices, factors, strict=True)
-        ]
-    voxels = np.stack(slices)
-    if voxels.shape != series.shape_ZYX:
-        raise UnreadableVolumeError(
-            series.folder, f"its slices are {voxels.shape[1:]} pixels", fix="export it again"
-        )
-    voxels = voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels
+        voxels = voxels.astype(np.float32) * np.array(factors, np.float32)[:, None, None]
     geometry = Geometry(shape_ZYX=series.shape_ZYX, affine=series.affine, header=None)
-    return Volume(voxels_ZYX=voxels, geometry=geometry, path=series.folder)
-
-
-def read_headers(files: Iterable[Path]) -> list[_Header]:
-    """Return all elements of files but their pixels."""
-    import pydicom
-
-    return [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
-
-
-def _pixels(path: Path) -> NDArray[Any]:
-    """Return a slice with its rescale slope and intercept applied."""
-    import pydicom
-
-    try:
-        image = pydicom.dcmread(path)
-        try:
-            stored = image.pixel_array
-        except (RuntimeError, NotImplementedError):  # no decoder installed for that compression
-            return _pixels_by_itk(path)
-    except (OSError, EOFError, AttributeError, ValueError) as error:
-        raise UnreadableVolumeError(
-            path, f"its pixels cannot be read ({error})", fix="export it again"
-        ) from error
-    slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
-    if slope.is_integer() and intercept.is_integer():
-        pixels = stored.astype(np.int32) * int(slope) + int(intercept)
-        whole = np.iinfo(np.int16)
-        fits = whole.min <= pixels.min() and pixels.max() <= whole.max
-        return pixels.astype(np.int16) if fits else pixels
-    scaled: NDArray[np.float32] = (stored * slope + intercept).astype(np.float32)
-    return scaled
-
-
-def _pixels_by_itk(path: Path) -> NDArray[Any]:
-    import SimpleITK
-
-    try:
-        image = SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat32)
-    except RuntimeError as error:
-        raise UnreadableVolumeError(
-            path,
-            f"its pixels cannot be decompressed ({str(error).strip().splitlines()[-1]})",
-            fix="export it without compression",
-        ) from error
-    pixels: NDArray[np.float32] = SimpleITK.GetArrayFromImage(image)[0]
-    return pixels
+    return Volume(voxels_ZYX=voxels, geometry=geometry, path=series.folder, warnings=series.notes)

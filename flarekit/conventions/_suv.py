@@ -1,138 +1,213 @@
-"""Standardised uptake value by body weight, from the tags of a PET series.
+"""Standardised uptake value by body weight, from the elements of a PET series.
 
 After the vendor-neutral pseudo-code of QIBA's SUV working group
 (https://qibawiki.rsna.org/index.php/Standardized_Uptake_Value_(SUV)), with its GE and Philips
-private elements.
+private elements. Numbers that cannot be are refused and doubtful ones noted, each by a named limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, TypeAlias
+import re
+from datetime import datetime, timedelta, timezone
 
+from flarekit.conventions._dicom_elements import ElementError, Elements
+from flarekit.conventions._dicom_series import Series
+from flarekit.conventions._dicom_values import time_in, zone_in
 from flarekit.core.errors import InputError
 
-_Header: TypeAlias = Any  # pydicom's Dataset, whose elements carry no types
-_GE_SCAN_START = (0x0009, 0x100D)
-_PHILIPS_SUV_PER_COUNT = (0x7053, 0x1000)
-_PHILIPS_BQML_PER_COUNT = (0x7053, 0x1009)
-_DAY = timedelta(days=1)
+WEIGHT_KG = (1.0, 500.0)
+DOSE_BQ = (1e6, 1e10)  # 1 MBq to 10 GBq: less is most likely stated in MBq
+HALF_LIFE_S = (30.0, 1e6)
+MOST_HALF_LIVES = 6.0  # from injection to scan; then 1.6 % of the activity is left
+DOUBTFUL_HALF_LIVES = 3.0
+DOUBTFUL_UPTAKE = timedelta(minutes=5)  # less is no usual whole-body scan
+SERIES_BEFORE_ACQUISITION = timedelta(hours=1)
+# half-lives in seconds by mass number (NuDat 3, National Nuclear Data Center)
+_NUCLIDES_S = {
+    11: 1221.7,
+    13: 597.9,
+    15: 122.2,
+    18: 6586.2,
+    62: 580.2,
+    64: 45721.0,
+    68: 4062.6,
+    82: 76.4,
+    86: 53064.0,
+    89: 282276.0,
+    124: 360806.0,
+}
+_SAME_HALF_LIFE = 0.03  # relative
+_SAME_TIME = timedelta(minutes=1)
+_GE_SCAN_START = 0x0009100D
+_PHILIPS_SUV_PER_COUNT = 0x70531000
+_PHILIPS_BQML_PER_COUNT = 0x70531009
+_START, _START_TIME = "RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime"
+_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
+_FIX = "export the series with all its elements, or convert it to SUV elsewhere"
 
 
-def suv_factors(headers: Sequence[_Header], folder: Path) -> list[float]:
-    """Return what each slice's values have to be multiplied with.
-
-    Args:
-        headers: of all slices of the series.
-        folder: of the series, for messages.
+def suv_factors(series: Series) -> tuple[list[float], tuple[str, ...]]:
+    """Return what each slice's values have to be multiplied with, and what was doubtful.
 
     Raises:
         InputError: naming the element that is missing or that makes it impossible.
     """
-    first = headers[0]
-    units = str(first.get("Units") or "")
+    elements = [each.elements for each in series.slices]
+    try:
+        return _factors(elements)
+    except ElementError as error:
+        raise InputError(f"SUV cannot be computed: {error.message}", fix=_FIX) from error
+
+
+def _factors(slices: list[Elements]) -> tuple[list[float], tuple[str, ...]]:
+    first = slices[0]
+    units = first.text("Units")
     if units == "GML":
-        if str(first.get("SUVType") or "BW") != "BW":
-            raise _impossible(folder, f"its SUV is by {first.SUVType}, not by body weight (BW)")
-        return [1.0] * len(headers)
+        kind = first.text("SUVType") or "BW"
+        if kind != "BW":
+            raise _impossible(first, f"its SUV is by {kind}, not by body weight (SUVType)")
+        return [1.0] * len(slices), ()
+    to_bqml = [1.0] * len(slices)
     if units == "CNTS":
-        direct = [_private(header, _PHILIPS_SUV_PER_COUNT) for header in headers]
+        direct = [each.number_or(_PHILIPS_SUV_PER_COUNT, 0.0) for each in slices]
         if all(direct):
-            return direct
-        to_bqml = [_private(header, _PHILIPS_BQML_PER_COUNT) for header in headers]
+            return direct, ()
+        to_bqml = [each.number_or(_PHILIPS_BQML_PER_COUNT, 0.0) for each in slices]
         if not all(to_bqml):
             raise _impossible(
-                folder, "it is in counts, without (7053,1000) and (7053,1009) to scale them"
+                first, "it is in counts, without (7053,1000) and (7053,1009) to scale them"
             )
-    elif units == "BQML":
-        to_bqml = [1.0] * len(headers)
-    else:
-        raise _impossible(folder, f"its Units are {units or 'not stated'}, not BQML, GML or CNTS")
-    per_bqml = _suv_per_bqml(headers, folder)
-    return [factor * per_bqml for factor in to_bqml]
+    elif units != "BQML":
+        raise _impossible(first, f"its Units are {units or 'not stated'}, not BQML, GML or CNTS")
+    per_bqml, notes = _suv_per_bqml(slices)
+    return [factor * per_bqml for factor in to_bqml], notes
 
 
-def _suv_per_bqml(headers: Sequence[_Header], folder: Path) -> float:
-    first = headers[0]
-    corrected = first.get("CorrectedImage") or ()
+def _suv_per_bqml(slices: list[Elements]) -> tuple[float, tuple[str, ...]]:
+    first = slices[0]
     for needed in ("ATTN", "DECY"):
-        if needed not in corrected:
-            raise _impossible(folder, f"CorrectedImage does not list {needed}")
-    tracer = (first.get("RadiopharmaceuticalInformationSequence") or [None])[0]
-    weight_kg = _positive(first, "PatientWeight", folder)
-    dose_bq = _positive(tracer, "RadionuclideTotalDose", folder)
-    if str(first.get("DecayCorrection") or "") == "ADMIN":
-        return weight_kg * 1000.0 / dose_bq
-    if str(first.get("DecayCorrection") or "") != "START":
-        raise _impossible(folder, f"DecayCorrection is {first.get('DecayCorrection')}")
-    half_life_s = _positive(tracer, "RadionuclideHalfLife", folder)
-    scan = _scan_start(headers, folder)
-    decayed_s = (scan - _injection(tracer, scan, folder)).total_seconds()
-    if not 0 <= decayed_s < _DAY.total_seconds():
-        raise _impossible(folder, f"its scan starts {decayed_s:.0f} s after the injection")
-    remaining: float = 2.0 ** (-decayed_s / half_life_s)
-    return weight_kg * 1000.0 / (dose_bq * remaining)
+        if needed not in first.texts("CorrectedImage"):
+            raise _impossible(first, f"CorrectedImage does not list {needed}")
+    tracers = first.items("RadiopharmaceuticalInformationSequence")
+    tracer = tracers[0] if tracers else Elements(first.path, {})
+    notes = ["several tracers are listed: the first is taken"] if len(tracers) > 1 else []
+    weight_kg = _within(first, "PatientWeight", WEIGHT_KG, "kg")
+    dose_bq = _within(tracer, "RadionuclideTotalDose", DOSE_BQ, "Bq")
+    correction = first.text("DecayCorrection")
+    if correction == "ADMIN":
+        return weight_kg * 1000.0 / dose_bq, tuple(notes)
+    if correction != "START":
+        raise _impossible(first, f"DecayCorrection is {correction or 'missing'}")
+    half_life_s = _half_life_s(tracer, notes)
+    scan = _scan_start(slices, notes)
+    element, injection = _injection(first, tracer, scan, notes)
+    uptake = scan - injection
+    passed = uptake.total_seconds() / half_life_s
+    if uptake < timedelta(0) or passed > MOST_HALF_LIVES:
+        raise _impossible(
+            first,
+            f"{element} puts the injection at {injection:%Y-%m-%d %H:%M:%S}, "
+            f"{abs(passed):.3g} half-lives {'after' if passed < 0 else 'before'} the scan's start "
+            f"at {scan:%Y-%m-%d %H:%M:%S}; between 0 and {MOST_HALF_LIVES:g} can be, so a clock, "
+            "a date or a time zone is wrong",
+        )
+    if passed > DOUBTFUL_HALF_LIVES or uptake < DOUBTFUL_UPTAKE:
+        notes.append(
+            f"its scan starts {uptake} after the injection ({element}), {passed:.2g} half-lives"
+        )
+    remaining: float = 2.0**-passed
+    return weight_kg * 1000.0 / (dose_bq * remaining), tuple(notes)
 
 
-def _scan_start(headers: Sequence[_Header], folder: Path) -> datetime:
+def _half_life_s(tracer: Elements, notes: list[str]) -> float:
+    """Return the half-life, checked against the nuclide that is named, or that nuclide's."""
+    known = None
+    for item in tracer.items("RadionuclideCodeSequence"):
+        words = re.findall(r"\d+", item.text("CodeMeaning"))
+        known = next((_NUCLIDES_S[int(w)] for w in words if int(w[:4]) in _NUCLIDES_S), known)
+    if known is not None and not tracer.has("RadionuclideHalfLife"):
+        notes.append(f"its RadionuclideHalfLife is missing: the nuclide's, {known:g} s, is taken")
+        return known
+    stated = _within(tracer, "RadionuclideHalfLife", HALF_LIFE_S, "s")
+    if known is not None and abs(stated / known - 1) > _SAME_HALF_LIFE:
+        raise _impossible(
+            tracer, f"RadionuclideHalfLife is {stated:g} s, that of the nuclide is {known:g} s"
+        )
+    if all(abs(stated / each - 1) > _SAME_HALF_LIFE for each in _NUCLIDES_S.values()):
+        notes.append(f"its RadionuclideHalfLife, {stated:g} s, is that of no usual nuclide")
+    return stated
+
+
+def _scan_start(slices: list[Elements], notes: list[str]) -> datetime:
     """Return the moment that decay is corrected to."""
-    first = headers[0]
-    series = _moment(first, "SeriesDate", "SeriesTime")
-    taken = [_moment(header, "AcquisitionDate", "AcquisitionTime") for header in headers]
+    first = slices[0]
+    series = first.moment("SeriesDate", "SeriesTime")
+    taken = [each.moment("AcquisitionDate", "AcquisitionTime") for each in slices]
     acquired = [moment for moment in taken if moment is not None]
     if series is not None and acquired and series <= min(acquired):
-        return series
-    if _GE_SCAN_START in first:  # a series saved again has a later time
-        return _parsed(_text(first[_GE_SCAN_START].value))
+        if min(acquired) - series <= SERIES_BEFORE_ACQUISITION:
+            return series
+        notes.append(
+            f"its SeriesTime lies {min(acquired) - series} before the first AcquisitionTime, which "
+            "is taken"
+        )
+        return min(acquired)
+    private = first.date_time(_GE_SCAN_START)
+    if private is not None:  # a series saved again has a later time
+        return private.replace(tzinfo=None)
     if not acquired:
-        raise _impossible(folder, "AcquisitionDate and AcquisitionTime are missing")
+        raise _impossible(first, "AcquisitionDate and AcquisitionTime are missing or malformed")
     return min(acquired)
 
 
-def _injection(tracer: _Header, scan: datetime, folder: Path) -> datetime:
-    stated = tracer.get("RadiopharmaceuticalStartDateTime")
-    if stated:
-        return _parsed(str(stated).split("+")[0].split("-")[0])  # without the time zone
-    time = tracer.get("RadiopharmaceuticalStartTime")
-    if not time:
-        raise _impossible(folder, "RadiopharmaceuticalStartTime is missing")
-    moment = _parsed(scan.strftime("%Y%m%d") + str(time))
-    return moment if moment <= scan else moment - _DAY
+def _injection(
+    first: Elements, tracer: Elements, scan: datetime, notes: list[str]
+) -> tuple[str, datetime]:
+    """Return the element that states the injection, and when it was on the scanner's clock."""
+    stated = tracer.date_time(_START)
+    time = time_in(tracer.text(_START_TIME))
+    if stated is None and tracer.has(_START):
+        notes.append(f"its {_START} is malformed and not used")
+    by_time = None
+    if time is not None:
+        by_time = datetime(scan.year, scan.month, scan.day) + time  # noqa: DTZ001 - local
+        by_time -= _DAY if by_time > scan else timedelta(0)
+    if stated is None:
+        if by_time is None:
+            is_there = "malformed" if tracer.has(_START_TIME) else "missing"
+            raise _impossible(first, f"{_START_TIME} is {is_there}")
+        return _START_TIME, by_time
+    zone = zone_in(first.text("TimezoneOffsetFromUTC"))
+    if stated.tzinfo is not None and zone is not None:
+        stated = stated.astimezone(timezone(zone[1]))
+    elif stated.tzinfo is not None and by_time is not None:
+        apart = _apart(stated.replace(tzinfo=None), by_time)
+        off = apart % _HOUR
+        if apart > _SAME_TIME and min(off, _HOUR - off) < timedelta(seconds=0.25):
+            # another zone: the scanner's own is not known, but its clock is
+            notes.append(f"its {_START} is {apart} off its {_START_TIME}, which is taken")
+            return _START_TIME, by_time
+    local = stated.replace(tzinfo=None)
+    if by_time is not None and _apart(local, by_time) > _SAME_TIME:
+        notes.append(f"its {_START_TIME} differs from its {_START}, which is taken")
+    return _START, local
 
 
-def _moment(header: _Header, date: str, time: str) -> datetime | None:
-    if not header.get(date) or not header.get(time):
-        return None
-    return _parsed(str(header.get(date)) + str(header.get(time)))
+def _apart(one: datetime, other: datetime) -> timedelta:
+    """Return how far apart two moments are, whatever their days."""
+    gap = abs(one - other) % _DAY
+    return min(gap, _DAY - gap)
 
 
-def _parsed(text: str) -> datetime:
-    """Return the moment that DICOM writes as YYYYMMDDHHMMSS.F, in the scanner's own time."""
-    whole, _, fraction = text.strip().partition(".")
-    moment = datetime.strptime(whole.ljust(14, "0"), "%Y%m%d%H%M%S")
-    return moment + timedelta(seconds=float(f"0.{fraction}" if fraction else 0))
+def _within(elements: Elements, keyword: str, limits: tuple[float, float], unit: str) -> float:
+    value = elements.number(keyword)
+    if not limits[0] <= value <= limits[1]:
+        raise _impossible(
+            elements,
+            f"{keyword} is {value:g} {unit}; between {limits[0]:g} and {limits[1]:g} can be",
+        )
+    return value
 
 
-def _positive(header: _Header | None, keyword: str, folder: Path) -> float:
-    value = header.get(keyword) if header is not None else None
-    if not value or float(value) <= 0:
-        raise _impossible(folder, f"{keyword} is missing or not positive")
-    return float(value)
-
-
-def _private(header: _Header, tag: tuple[int, int]) -> float:
-    return float(_text(header[tag].value) or 0) if tag in header else 0.0
-
-
-def _text(value: object) -> str:
-    """Return a private value as text; where the kind of it is not known it comes as bytes."""
-    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value)
-
-
-def _impossible(folder: Path, reason: str) -> InputError:
-    return InputError(
-        f"{folder}: SUV cannot be computed: {reason}",
-        fix="export the series with all its elements, or convert it to SUV elsewhere",
-    )
+def _impossible(elements: Elements, reason: str) -> InputError:
+    return InputError(f"{elements.path}: SUV cannot be computed: {reason}", fix=_FIX)

@@ -3,7 +3,9 @@
 The folder may hold one series, a study or many, in any tree; what is no CT, MR or PET image is left
 alone. A predictor with one channel gets every CT; one with two gets the PET/CT of every study, the
 PET as SUV by body weight and the CT on the PET's grid. Masks are named after the series whose
-voxels they have. Needs `pip install flarekit[dicom]`.
+voxels they have; a series that holds several volumes has a mask for each, numbered. Files of
+images that cannot be used are named, and are in `left_out` of the cases. Needs
+`pip install flarekit[dicom]`.
 
 A case that failed leaves nothing: an empty segmentation would read as "nothing found".
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +24,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions import Case
+from flarekit.conventions import Case, Cases
 from flarekit.conventions._dicom_seg import segmentation_object
-from flarekit.conventions._dicom_series import Series, find_series, read_headers, read_series
+from flarekit.conventions._dicom_series import Found, Series, find_series, read_series
 from flarekit.conventions._grid import onto
 from flarekit.conventions._settings import Settings, checked
 from flarekit.conventions._suv import suv_factors
@@ -98,17 +100,17 @@ class Dicom:
                 f"dicom: the modalities of {channel_count} channels are not clear",
                 fix='set modalities = ["CT", ...] for the convention, one per channel',
             )
-        found, faults = find_series(input_dir)
-        cases = [case for grid in found if (case := _case(grid, found, modalities)) is not None]
+        found = find_series(input_dir)
+        cases, unpaired = _cases(found.series, modalities)
+        faults = [text for kind, text in found.faults if kind in ("", *modalities)] + unpaired
+        alone = ", ".join(f"{count} {what}" for what, count in sorted(found.alone.items()))
         if not cases:
-            have = ", ".join(f"{each.modality} {each.name!r}" for each in found) or "none"
-            raise InputError(
-                f"{input_dir}: no {' with '.join(modalities)} to segment (series: {have})",
-                fix=faults[0] if faults else "name a folder with such series, or set modalities",
-            )
+            raise _nothing(input_dir, modalities, found, faults, alone)
+        if alone:
+            _LOG.info("%s: left alone: %s", input_dir, alone)
         for fault in faults:
             _LOG.warning("left out: %s", fault)
-        return cases
+        return Cases(cases, left_out=faults)
 
     def read_case(self, case: Case) -> list[Volume]:
         """Read all series of a case; PET as SUV, everything on the grid of the mask.
@@ -117,13 +119,13 @@ class Dicom:
             InputError: a slice is damaged, or SUV cannot be computed.
         """
         wanted = _dicom(case)
-        volumes = {wanted.grid.uid: _read(wanted.grid)}
-        reference = volumes[wanted.grid.uid].geometry
+        volumes = {wanted.grid.name: _read(wanted.grid)}
+        reference = volumes[wanted.grid.name].geometry
         for each in wanted.series:
-            if each.uid not in volumes:
+            if each.name not in volumes:
                 outside = _OUTSIDE[each.modality]
-                volumes[each.uid] = onto(_read(each), reference, outside=outside)
-        return [volumes[each.uid] for each in wanted.series]
+                volumes[each.name] = onto(_read(each), reference, outside=outside)
+        return [volumes[each.name] for each in wanted.series]
 
     def write_mask(
         self,
@@ -143,10 +145,9 @@ class Dicom:
             or {f"label {value}": int(value) for value in values if value}
             or {"label 1": 1}
         )
-        headers = read_headers(_dicom(case).grid.files)
         path = output_dir / case.mask
         make_folder(path.parent)
-        write_atomically(path, segmentation_object(label_map_ZYX, headers, labels))
+        write_atomically(path, segmentation_object(label_map_ZYX, _dicom(case).grid, labels))
         return path
 
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
@@ -167,49 +168,86 @@ def _dicom(case: Case) -> DicomCase:
     return case
 
 
-def _case(grid: Series, found: Sequence[Series], modalities: Sequence[str]) -> DicomCase | None:
-    """Return the case whose mask has this series' voxels, where it is one."""
-    leading = "PT" if "PT" in modalities else modalities[0]
-    if grid.modality != leading or (leading == "PT" and "ATTN" not in grid.corrected):
-        return None
-    chosen = []
-    for modality in modalities:
-        partner = grid if modality == leading else _partner(grid, found, modality)
-        if partner is None:
-            return None
-        chosen.append(partner)
-    return DicomCase(
-        case_id=grid.uid,
-        channels=tuple(series.folder for series in chosen),
-        mask=Path(f"{grid.uid}.dcm"),
-        series=tuple(chosen),
-        grid=grid,
+def _nothing(
+    input_dir: Path, modalities: Sequence[str], found: Found, faults: Sequence[str], alone: str
+) -> InputError:
+    have = ", ".join(f"{each.modality} {each.title!r}" for each in found.series) or "none"
+    rest = f"; also there: {alone}" if alone else ""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return InputError(
+        f"{input_dir}: no {' with '.join(modalities)} to segment (series: {have}{rest})",
+        fix=faults[0] + more if faults else "name a folder with such series, or set modalities",
     )
 
 
+def _cases(found: Sequence[Series], modalities: Sequence[str]) -> tuple[list[Case], list[str]]:
+    """Return the cases, and what is wrong with series that would be some but for their partners."""
+    leading = "PT" if "PT" in modalities else modalities[0]
+    cases: list[Case] = []
+    faults = []
+    for grid in found:
+        if grid.modality != leading:
+            continue
+        if leading == "PT" and "ATTN" not in grid.corrected:
+            _LOG.info(
+                "%s: %r is not corrected for attenuation: left alone", grid.folder, grid.title
+            )
+            continue
+        partners = {
+            modality: grid if modality == leading else _partner(grid, found, modality)
+            for modality in modalities
+        }
+        chosen = [series for series in partners.values() if series is not None]
+        missing = [modality for modality, series in partners.items() if series is None]
+        if missing:
+            faults.append(
+                f"{grid.folder}: {grid.modality} {grid.title!r} has no {' and no '.join(missing)} "
+                "of the same study and frame of reference"
+            )
+            continue
+        cases.append(
+            DicomCase(
+                case_id=grid.name,
+                channels=tuple(series.folder for series in chosen),
+                mask=Path(f"{grid.name}.dcm"),
+                series=tuple(chosen),
+                grid=grid,
+            )
+        )
+    return cases, faults
+
+
 def _partner(grid: Series, found: Sequence[Series], modality: str) -> Series | None:
-    """Return the series of the same study and position that covers most of another."""
+    """Return the series of the same study and position that covers most of another.
+
+    A series without a frame of reference goes with any of its study.
+    """
     others = [
         series
         for series in found
-        if series.modality == modality and series.study == grid.study and series.frame == grid.frame
+        if series.modality == modality
+        and series.study == grid.study
+        and (series.frame == grid.frame or not (series.frame and grid.frame))
     ]
     if not others:
         return None
     low, high = grid.z_range_mm
 
-    def covers(series: Series) -> tuple[float, int]:
+    def covers(series: Series) -> tuple[bool, float, int]:
         start, end = series.z_range_mm
-        return min(end, high) - max(start, low), series.shape_ZYX[0]
+        same = series.frame == grid.frame
+        return same, min(end, high) - max(start, low), series.shape_ZYX[0]
 
     best = max(others, key=covers)
     if len(others) > 1:
-        names = ", ".join(repr(series.name) for series in others)
-        _LOG.warning("%s: of %s, %r goes with %r", grid.folder, names, best.name, grid.name)
+        names = ", ".join(repr(series.title) for series in others)
+        _LOG.warning("%s: of %s, %r goes with %r", grid.folder, names, best.title, grid.title)
     return best
 
 
 def _read(series: Series) -> Volume:
     if series.modality != "PT":
         return read_series(series)
-    return read_series(series, suv_factors(read_headers(series.files), series.folder))
+    factors, notes = suv_factors(series)
+    volume = read_series(series, factors)
+    return replace(volume, warnings=(*volume.warnings, *notes))

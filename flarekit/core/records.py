@@ -60,12 +60,13 @@ class RunRecord:
 
     Attributes:
         profile: `fast` or `exact`.
-        scan: what computed selective scans, and why nothing faster did; None where there were none.
         budget: what each case was allowed to cost.
         seconds: time spent once per run, by stage.
         wall_s: of the whole run.
         cases: in the order they ran.
         not_run: ids of the cases left out because a failure stopped the run.
+        left_out: files and series that are in no case though they look as if they should be, and
+            why, a sentence each.
     """
 
     predictor: str
@@ -80,7 +81,7 @@ class RunRecord:
     wall_s: float
     cases: tuple[CaseRecord, ...]
     not_run: tuple[str, ...] = ()
-    scan: str | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[CaseRecord, ...]:

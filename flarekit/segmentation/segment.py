@@ -15,6 +15,7 @@ from typing import Protocol
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
+from flarekit.core.apart import keep_apart
 from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.files import make_folder
@@ -81,6 +82,7 @@ def segment_folder(
 
     Raises:
         InputError: no cases.
+        UsageError: a mask would replace a file of the input folder.
         PredictorError: weights missing, wrong or not fitting.
         DeviceError: the device or the precision is not available.
         OutputError: the output folder cannot be made, or what the masks are parts of not completed.
@@ -94,6 +96,7 @@ def segment_folder(
     spec = spec_under(predictor.spec, options)
     convention, budget = _convention(name, spec), budget_under(name, options)
     cases = convention.find_cases(input_dir, len(spec.channels))
+    keep_apart(input_dir, output_dir, [case.mask for case in cases])
     make_folder(output_dir)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
         starting = workers.submit(start_engine, predictor, spec, options, budget, clock)
@@ -110,12 +113,12 @@ def segment_folder(
         device=facts.device,
         device_name=facts.device_name,
         precision=facts.precision,
-        scan=facts.scan,
         budget=budget,
         seconds=clock.seconds,
         wall_s=time.monotonic() - began,
         cases=tuple(records),
         not_run=tuple(case.case_id for case in cases[len(records) :]),
+        left_out=conventions.left_out_of(cases),
     )
 
 

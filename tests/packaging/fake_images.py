@@ -113,9 +113,6 @@ class FakeSandbox:
             network_tries=0,
         )
 
-    def open_up(self, _folder):
-        return False
-
     def remove(self, _folder):
         pass
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from flarekit.core.errors import UsageError
-from flarekit.core.files import printable
 from flarekit.packaging.bench import Bench, Layout, Wanted
 
 State = Literal["pass", "fail", "warn", "skip"]
@@ -22,16 +21,10 @@ State = Literal["pass", "fail", "warn", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check came to; `warn` and `skip` (could not be judged) do not fail an image.
-
-    Attributes:
-        reason: why, or what was measured.
-        fix: what to do, where it is something else than the check says.
-    """
+    """What a check came to; `warn` and `skip` (could not be judged) do not fail an image."""
 
     state: State
     reason: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +58,19 @@ class Checks(Protocol):
 PASS = Finding(state="pass")
 
 
-def passed(reason: str) -> Finding:
-    """Return the finding that an assertion holds, with what was measured."""
-    return Finding(state="pass", reason=printable(reason))
-
-
-def fail(reason: str, fix: str = "") -> Finding:
+def fail(reason: str) -> Finding:
     """Return the finding that an assertion does not hold."""
-    return Finding(state="fail", reason=printable(reason), fix=fix)
+    return Finding(state="fail", reason=reason)
 
 
 def skip(reason: str) -> Finding:
     """Return the finding that an assertion could not be judged."""
-    return Finding(state="skip", reason=printable(reason))
+    return Finding(state="skip", reason=reason)
 
 
-def warn(reason: str, fix: str = "") -> Finding:
+def warn(reason: str) -> Finding:
     """Return the finding that an assertion holds, but something deserves a look."""
-    return Finding(state="warn", reason=printable(reason), fix=fix)
+    return Finding(state="warn", reason=reason)
 
 
 def held(faults: Sequence[str], most: int = 3) -> Finding:

@@ -1,0 +1,143 @@
+"""The pixels of a slice, decoded and in its unit; nothing else of its file matters."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.conventions._dicom_elements import ElementError
+from flarekit.conventions._dicom_file import read_dicom_file
+from flarekit.conventions._dicom_slices import CLASS_OF_MODALITY, Slice
+from flarekit.core.errors import UnreadableVolumeError
+
+_Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
+_THREADS = 4
+_INT16 = np.iinfo(np.int16)
+_INT32 = np.iinfo(np.int32)
+
+
+def voxels_of(slices: Sequence[Slice]) -> NDArray[Any]:
+    """Return slices as one (Z, Y, X) array, in their unit (HU of a CT).
+
+    Integers stay integers where slopes and intercepts are whole numbers; else float32.
+
+    Raises:
+        UnreadableVolumeError: a slice is damaged, or compressed in a way nothing here reads.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pydicom")  # what matters is an error here
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return np.stack(list(pool.map(_pixels, slices)))
+
+
+def _pixels(each: Slice) -> NDArray[Any]:
+    stored = _stored(each)
+    if stored.shape != each.shape_YX:
+        raise UnreadableVolumeError(
+            each.path, f"its pixels are {stored.shape}, not {each.shape_YX}", fix="export it again"
+        )
+    slope, intercept = each.slope, each.intercept
+    whole = slope.is_integer() and intercept.is_integer()
+    if stored.dtype.kind in "iu" and whole and max(abs(slope), abs(intercept)) < _INT32.max:
+        low, high = (int(stored.min()), int(stored.max())) if stored.size else (0, 0)
+        ends = sorted((low * int(slope) + int(intercept), high * int(slope) + int(intercept)))
+        if _INT16.min <= ends[0] and ends[1] <= _INT16.max:
+            return (stored.astype(np.int32) * np.int32(slope) + np.int32(intercept)).astype(
+                np.int16
+            )
+        if _INT32.min <= ends[0] and ends[1] <= _INT32.max:
+            return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(np.int32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: NDArray[np.float32] = (stored * slope + intercept).astype(np.float32)
+    if not np.isfinite(scaled).all():
+        raise UnreadableVolumeError(
+            each.path,
+            f"its pixels are not finite after RescaleSlope {slope:g} and RescaleIntercept "
+            f"{intercept:g}",
+            fix="export it again",
+        )
+    return scaled
+
+
+def _stored(each: Slice) -> NDArray[Any]:
+    file = read_dicom_file(each.path, (), pixels=True)
+    if file is None or not file.pixels:
+        raise UnreadableVolumeError(each.path, "has no pixels any more", fix="leave it in place")
+    if not each.encapsulated:
+        return _plain(each, file.pixels)
+    dataset = _dataset(each, file.pixels)
+    try:
+        return np.asarray(dataset.pixel_array)
+    except (RuntimeError, NotImplementedError):  # no decoder installed for that compression
+        return _by_itk(each, dataset)
+    except Exception as error:
+        raise _undecodable(each, error) from error
+
+
+def _plain(each: Slice, content: bytes) -> NDArray[Any]:
+    rows, columns = each.shape_YX
+    kind = "i" if each.elements.whole("PixelRepresentation") else "u"
+    order = "<" if each.little else ">"
+    dtype = np.dtype(f"{order}{kind}{each.elements.whole('BitsAllocated') // 8}")
+    return np.frombuffer(content, dtype, rows * columns).reshape(rows, columns)
+
+
+def _dataset(each: Slice, content: bytes) -> _Dataset:
+    """Return a dataset of nothing but pixels and what their decoder asks for."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(each.syntax)
+    dataset.SOPClassUID = CLASS_OF_MODALITY["CT"]
+    dataset.SOPInstanceUID = "1.2.3"
+    dataset.Modality = "CT"
+    dataset.Rows, dataset.Columns = each.shape_YX
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    bits = each.elements.whole("BitsAllocated")
+    dataset.BitsAllocated, dataset.BitsStored = bits, _stored_bits(each, bits)
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = each.elements.whole("PixelRepresentation")
+    dataset.PixelData = content
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+def _stored_bits(each: Slice, allocated: int) -> int:
+    try:
+        stored = each.elements.whole("BitsStored")
+    except ElementError:
+        return allocated
+    return stored if 1 <= stored <= allocated else allocated
+
+
+def _by_itk(each: Slice, dataset: _Dataset) -> NDArray[Any]:
+    import SimpleITK
+
+    with tempfile.TemporaryDirectory(prefix="flarekit-") as folder:
+        path = Path(folder, "slice.dcm")
+        try:
+            dataset.save_as(path, enforce_file_format=True)
+            image = SimpleITK.ReadImage(str(path))
+        except Exception as error:
+            raise _undecodable(each, error) from error
+    pixels: NDArray[Any] = SimpleITK.GetArrayFromImage(image)
+    return pixels.reshape(pixels.shape[-2:])
+
+
+def _undecodable(each: Slice, error: Exception) -> UnreadableVolumeError:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return UnreadableVolumeError(
+        each.path,
+        f"its pixels cannot be decompressed ({said}; transfer syntax {each.syntax or 'missing'})",
+        fix="export it without compression",
+    )

@@ -1,0 +1,275 @@
+"""One file of a series: a slice with what a volume needs of it, or why it is none.
+
+Classic single-frame CT, MR and PET images (PS3.3 A.3, A.4, A.21), by what they state, not by their
+names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.conventions._dicom_elements import Element, ElementError, Elements, read_elements
+from flarekit.conventions._dicom_file import DicomFile
+from flarekit.core.errors import UnreadableVolumeError
+
+MODALITY_OF_CLASS = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+}
+CLASS_OF_MODALITY = {modality: uid for uid, modality in MODALITY_OF_CLASS.items()}
+_MULTI_FRAME = {
+    "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "converted enhanced CT",
+    "1.2.840.10008.5.1.4.1.1.4.1": "enhanced MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "converted enhanced MR",
+    "1.2.840.10008.5.1.4.1.1.128.1": "converted enhanced PET",
+    "1.2.840.10008.5.1.4.1.1.130": "enhanced PET",
+}
+_MOST_PIXELS = 1 << 24  # of one slice
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_UNIT = 0.01  # what direction cosines may be off
+_AGAIN = "copy or export the file again"
+WANTED: tuple[Element, ...] = (
+    # what it is
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "SeriesDescription",
+    "ImageType",
+    # where it lies, and what its pixels mean
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    # what tells volumes of one series apart
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "EchoNumbers",
+    "EchoTime",
+    "DiffusionBValue",
+    "TriggerTime",
+    "FrameReferenceTime",
+    "ConvolutionKernel",
+    # SUV
+    "Units",
+    "SUVType",
+    "CorrectedImage",
+    "DecayCorrection",
+    "PatientWeight",
+    "SeriesDate",
+    "SeriesTime",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "TimezoneOffsetFromUTC",
+    "RadiopharmaceuticalInformationSequence",
+    0x0009100D,
+    0x70531000,
+    0x70531009,
+    # who it is of
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "MediaStorageSOPClassUID",
+    "MediaStorageSOPInstanceUID",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """One image that belongs to a volume.
+
+    Attributes:
+        path: of the file.
+        elements: what the file says.
+        uid: SOPInstanceUID; empty where the file does not state it.
+        series: SeriesInstanceUID, likewise.
+        study: StudyInstanceUID, likewise.
+        modality: CT, MR or PT.
+        position_mm: (3,) of the first pixel, LPS.
+        directions: (2, 3) unit vectors along a row and along a column.
+        spacing_mm: between rows, between columns.
+        shape_YX: rows and columns.
+        slope: stored value -> unit.
+        intercept: likewise.
+        syntax: transfer syntax.
+        little: whether its pixels have their low byte first.
+        encapsulated: whether its pixels are compressed.
+    """
+
+    path: Path
+    elements: Elements
+    uid: str
+    series: str
+    study: str
+    modality: str
+    position_mm: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    spacing_mm: tuple[float, float]
+    shape_YX: tuple[int, int]
+    slope: float
+    intercept: float
+    syntax: str
+    little: bool
+    encapsulated: bool
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A file that is none of what is looked for.
+
+    Attributes:
+        what: it is, in the plural; empty where it is not DICOM.
+    """
+
+    what: str = ""
+
+
+def slice_in(path: Path) -> Slice | LeftAlone:
+    """Read what a file says, its pixels left out.
+
+    Raises:
+        UnreadableVolumeError: it is (named like) an image that cannot be used, and why.
+    """
+    if path.stat().st_size == 0:
+        if path.suffix.lower() not in _SUFFIXES:
+            return LeftAlone()
+        raise UnreadableVolumeError(path, "is empty (0 bytes)", fix=_AGAIN)
+    read = read_elements(path, WANTED)
+    if read is None:
+        if path.suffix.lower() in _SUFFIXES:
+            raise UnreadableVolumeError(path, "is not a DICOM file", fix=_AGAIN)
+        packed = path.suffix.lower() in _ARCHIVES
+        return LeftAlone("archives, which have to be unpacked first" if packed else "")
+    elements, file = read
+    other = _other(elements)
+    if other is not None:
+        return other
+    return _slice(elements, file)
+
+
+def _other(elements: Elements) -> LeftAlone | None:
+    """Return what a file is where it is no image of a volume."""
+    kind = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    modality = elements.text("Modality") or MODALITY_OF_CLASS.get(kind, "")
+    if kind in _MULTI_FRAME:
+        raise UnreadableVolumeError(
+            elements.path,
+            f"is an {_MULTI_FRAME[kind]} image, which holds several frames",
+            fix="export single-frame images",
+        )
+    if modality not in CLASS_OF_MODALITY:
+        if not modality and elements.has("ImagePositionPatient"):
+            raise UnreadableVolumeError(
+                elements.path, "states neither Modality nor SOPClassUID", fix="export it again"
+            )
+        return LeftAlone(f"{modality or 'other'} objects")
+    if "LOCALIZER" in elements.texts("ImageType"):
+        return LeftAlone("scouts")
+    if _whole_or(elements, "SamplesPerPixel", 1) == 3:
+        return LeftAlone("colour images")
+    placed = elements.has("ImagePositionPatient") or elements.has("ImageOrientationPatient")
+    if not placed and kind and kind not in MODALITY_OF_CLASS:
+        return LeftAlone("pictures without a position")
+    return None
+
+
+def _whole_or(elements: Elements, element: Element, otherwise: int) -> int:
+    try:
+        return elements.whole(element)
+    except ElementError:
+        return otherwise
+
+
+def _slice(elements: Elements, file: DicomFile) -> Slice:
+    path = elements.path
+    if _whole_or(elements, "NumberOfFrames", 1) > 1:
+        raise UnreadableVolumeError(path, "holds several frames", fix="export single-frame images")
+    if file.cut_off:
+        raise UnreadableVolumeError(path, "is cut off", fix=_AGAIN)
+    shape = elements.whole("Rows"), elements.whole("Columns")
+    if min(shape) < 1 or shape[0] * shape[1] > _MOST_PIXELS:
+        raise _fault(path, f"its Rows and Columns are {shape[0]} and {shape[1]}")
+    spacing = elements.numbers("PixelSpacing", 2)
+    if min(spacing) <= 0:
+        raise _fault(path, f"its PixelSpacing is {spacing[0]:g} and {spacing[1]:g} mm")
+    directions = np.array(elements.numbers("ImageOrientationPatient", 6)).reshape(2, 3)
+    lengths = np.linalg.norm(directions, axis=1)
+    if np.abs(lengths - 1).max() > _UNIT or abs(float(directions[0] @ directions[1])) > _UNIT:
+        raise _fault(path, "its ImageOrientationPatient is no pair of unit vectors at right angles")
+    position = np.array(elements.numbers("ImagePositionPatient", 3))
+    _check_pixels(elements, file, shape)
+    slope = elements.number_or("RescaleSlope", 1.0)
+    if slope == 0:
+        raise _fault(path, "its RescaleSlope is 0")
+    kind = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    return Slice(
+        path=path,
+        elements=elements,
+        uid=elements.text("SOPInstanceUID") or elements.text("MediaStorageSOPInstanceUID"),
+        series=elements.text("SeriesInstanceUID"),
+        study=elements.text("StudyInstanceUID"),
+        modality=elements.text("Modality") or MODALITY_OF_CLASS.get(kind, ""),
+        position_mm=position,
+        directions=directions / lengths[:, None],
+        spacing_mm=(spacing[0], spacing[1]),
+        shape_YX=shape,
+        slope=slope,
+        intercept=elements.number_or("RescaleIntercept", 0.0),
+        syntax=file.syntax,
+        little=file.little,
+        encapsulated=file.encapsulated,
+    )
+
+
+def _check_pixels(elements: Elements, file: DicomFile, shape_YX: tuple[int, int]) -> None:
+    """Refuse pixels that cannot be what the header says, before anything is computed."""
+    if not file.pixel_bytes:
+        raise _fault(elements.path, "has no PixelData")
+    bits = elements.whole("BitsAllocated")
+    if bits not in (8, 16, 32):
+        raise _fault(elements.path, f"its BitsAllocated is {bits}, not 8, 16 or 32")
+    if elements.whole("PixelRepresentation") not in (0, 1):
+        raise _fault(elements.path, "its PixelRepresentation is neither 0 nor 1")
+    if file.encapsulated:
+        return
+    row_bytes = shape_YX[1] * bits // 8
+    needed = shape_YX[0] * row_bytes
+    if not needed <= file.pixel_bytes < needed + max(2, row_bytes):
+        raise _fault(
+            elements.path,
+            f"its PixelData has {file.pixel_bytes} bytes; Rows x Columns x BitsAllocated are "
+            f"{needed}",
+        )
+
+
+def _fault(path: Path, fault: str) -> UnreadableVolumeError:
+    return UnreadableVolumeError(path, fault, fix="export it again")

@@ -1,0 +1,59 @@
+"""Inputs stay as they are: nothing that is written replaces a file of an input folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from flarekit.core.errors import UsageError
+
+_FIX = "name an output folder outside the input folder"
+
+
+def keep_apart(input_dir: Path, output_dir: Path, written: Iterable[Path]) -> None:
+    """Refuse an output folder that is the input folder, or outputs that are files of it.
+
+    However the paths are spelled: files and folders are the same where the file system says so,
+    through links, mounts and names that differ only for the eye.
+
+    Args:
+        input_dir: the folder that is only read.
+        output_dir: the folder that is written to; need not exist.
+        written: what will be written, relative to the output folder.
+
+    Raises:
+        UsageError: naming the file that would be replaced.
+    """
+    inputs = _identity(input_dir)
+    if inputs is not None and inputs == _identity(output_dir):
+        raise UsageError(f"{output_dir}: is the input folder ({input_dir})", fix=_FIX)
+    there = {path: identity for path in written if (identity := _identity(output_dir / path))}
+    if not there:
+        return
+    kept = set(_identities_below(input_dir))
+    for path, identity in there.items():
+        if identity in kept:
+            raise UsageError(
+                f"{output_dir / path}: is a file of the input folder ({input_dir}) and would be "
+                "replaced",
+                fix=_FIX,
+            )
+
+
+def _identities_below(folder: Path) -> Iterator[tuple[int, int]]:
+    """Yield what tells the files below a folder, links to them followed."""
+    for place, _, files in os.walk(folder, followlinks=False):
+        for name in files:
+            identity = _identity(Path(place, name))
+            if identity is not None:
+                yield identity
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file or folder from all others; None where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
