@@ -1,0 +1,134 @@
+"""The selective scan's backends: what the first use costs, errors, times, mapped libraries.
+
+Each backend runs in a process of its own, which has not compiled anything before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from gpu.device import ms_each, synchronize
+from gpu.supervise import Settings
+from gpu.worker import Record
+
+# tokens, channels, batch: the first three are scans of att_umamba_petct, mamba_clinix_abdomen and
+# mamba_ahnet_lesion (16 slices at once)
+SIZES = ((100, 384, 1), (2_240, 256, 1), (9_216, 64, 16), (100_000, 64, 1))
+_QUICK = ((100, 16, 1), (2_240, 16, 2))
+_STATES = 16
+_SLOW = 2_240  # the reference is not asked for more tokens than this
+
+
+def run(settings: Settings, record: Record, which: str = "") -> None:
+    """Try every backend, or the one named, in a process each."""
+    from flarekit.models.selective_scan import BACKENDS
+
+    if which and which != "each":
+        _try(settings, record, which)
+        return
+    record.add(compiler=os.environ.get("PATH", ""), cc=os.environ.get("CC"))
+    for backend in ("auto", *(name for name in BACKENDS if name != "reference"), "reference"):
+        if settings.left_s < 3:
+            record.append("not_tried", backend)
+            continue
+        record.append("backends", {"backend": backend, **_apart(settings, backend)})
+
+
+def _apart(settings: Settings, backend: str) -> dict[str, Any]:
+    """Run one backend in a process of its own and return what it told, also if it was ended."""
+    from dataclasses import asdict
+
+    from gpu.supervise import WORKER
+
+    place = Path(settings.work) / "steps"
+    stem = f"scan_{backend}_{os.getpid()}"
+    told, result = place / f"{stem}.settings", place / f"{stem}.json"
+    told.write_text(json.dumps(asdict(settings)))
+    line = [sys.executable, str(WORKER), "scans", str(told), str(result), backend]
+    ended: dict[str, Any] = {}
+    began = time.time()
+    try:
+        done = subprocess.run(
+            line, check=False, capture_output=True, text=True, timeout=max(1.0, settings.left_s)
+        )
+        if done.returncode:
+            ended = {"exit_code": done.returncode, "said": done.stderr[-1500:]}
+    except subprocess.TimeoutExpired:
+        ended = {"killed": "its time was up"}
+    content = json.loads(result.read_text()) if result.is_file() else {}
+    return {**content, **ended, "seconds": round(time.time() - began, 2)}
+
+
+def _try(settings: Settings, record: Record, backend: str) -> None:
+    import torch
+
+    from flarekit.models.selective_scan import choose_backend, selective_scan
+
+    device = torch.device(settings.device)
+    torch.zeros(1, device=device)
+    synchronize(settings.device)
+    record.add(chosen=choose_backend(backend, device))  # type: ignore[arg-type]
+    sizes = _QUICK if settings.quick else SIZES
+    with torch.inference_mode():
+        given = tensors(*sizes[0][:2], settings.device)
+        for name in ("first_s", "second_s"):
+            began = time.perf_counter()
+            selective_scan(*given, backend=backend)  # type: ignore[arg-type]
+            synchronize(settings.device)
+            record.add(**{name: round(time.perf_counter() - began, 4)})
+        for tokens, channels, batch in sizes:
+            if (backend == "reference" and tokens > _SLOW) or settings.left_s < 1:
+                continue
+            given = tensors(tokens, channels, settings.device, batch)
+
+            def scan(given: list[Any] = given) -> Any:  # noqa: ANN401
+                return selective_scan(*given, backend=backend)  # type: ignore[arg-type]
+
+            rounds = 3 if backend == "reference" else 20
+            row = {
+                "tokens": tokens,
+                "channels": channels,
+                "batch": batch,
+                "ms": ms_each(scan, settings.device, rounds=rounds, most_s=0.5),
+                "error": _error(scan(), given),
+            }
+            record.append("sizes", row)
+    record.add(libraries=mapped_libraries())
+
+
+def tensors(tokens: int, channels: int, device: str, batch: int = 1) -> list[Any]:
+    """Return u, delta, A, B, C, D of a scan from a seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((batch, channels, tokens), (batch, channels, tokens), (channels, _STATES),
+              (batch, _STATES, tokens), (batch, _STATES, tokens), (channels,))  # fmt: skip
+    u, delta, A, B, C, D = (torch.randn(shape, generator=generator) for shape in shapes)
+    given = (u, torch.nn.functional.softplus(delta - 2), -torch.exp(A), B, C, D)
+    return [tensor.to(device) for tensor in given]
+
+
+def mapped_libraries() -> list[str]:
+    """Return the shared libraries that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sorted({line.split(maxsplit=5)[5] for line in lines if ".so" in line})
+
+
+def _error(found: Any, given: list[Any]) -> float:  # noqa: ANN401
+    """Return the largest error, over the largest value, against a scan in float64.
+
+    The float64 scan is the chunked one, which needs no kernel; tests compare it with the reference.
+    """
+    import torch
+
+    from flarekit.models.selective_scan import selective_scan
+
+    exact = selective_scan(*(tensor.double() for tensor in given), backend="chunked")
+    worst = (found.double() - exact).abs().max() / exact.abs().max()
+    return float(worst) if torch.isfinite(worst) else float("inf")
