@@ -13,7 +13,7 @@ from typing import Any
 
 from gpu import inputs
 from gpu.device import gpu_index
-from gpu.predicting import PROGRAM, arguments, find, masks_of
+from gpu.predicting import PROGRAM, RECORD, arguments, find, masks_of
 from gpu.supervise import Settings
 from gpu.worker import Record
 
@@ -75,7 +75,7 @@ def watch_case(
     report = new_report(case, "command", shown, Tolerances(), environment(gpu_index()))
     target = CommandTarget(line, report_folder.log(case))
     options = WatchOptions(gpu=gpu_index(), timeout_s=max(1.0, settings.left_s))
-    report = profile_command(target, report_folder, report, options, inside / "efficiency.json")
+    report = profile_command(target, report_folder, report, options, inside / RECORD)
     row = row_of(report.cases[-1])
     row["voxels"] = _voxels(masks)
     if row["exit_code"] != 0:

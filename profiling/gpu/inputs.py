@@ -22,9 +22,9 @@ SLICES = (55, 100, 150, 215, 334, 448, 499, 554)  # of the FLARE23 paper's Table
 THREE = (55, 215, 554)
 STACKS = {55: 1, 215: 4, 554: 16}  # volumes of interest instead of slices
 _QUICK = {55: 16, 215: 24, 554: 32}
-_SIDE, _QUICK_SIDE = 512, 128
-_PET_SIDE, _QUICK_PET_SIDE = 400, 96
-_SPACING_MM = 0.8  # in plane, at 512 pixels
+_SIDE, _QUICK_SIDE = 512, 64
+_PET_SIDE, _QUICK_PET_SIDE = 400, 64
+_SPACING_MM, _QUICK_SPACING_MM = 0.8, 3.2  # of a CT, in plane
 _BASE_Z_MM = 4.0
 _NOISE_HU, _NOISES = 12.0, 8
 _MHA = """ObjectType = Image
@@ -97,8 +97,8 @@ def _draw_bases(root: Path, *, quick: bool) -> None:
     from flarekit.phantom import abdomen_phantom
 
     side = (_QUICK_SIDE if quick else _SIDE) // 2
-    mm = _SPACING_MM * _SIDE / side
-    deep = 40 if quick else 75
+    mm = 2 * (_QUICK_SPACING_MM if quick else _SPACING_MM)
+    deep = 20 if quick else 75
     phantom = abdomen_phantom(1, spacing_mm_ZYX=(_BASE_Z_MM, mm, mm), shape_ZYX=(deep, side, side))
     np.save(root / "ct.npy", phantom.hu_ZYX)
     body = petct()
@@ -121,7 +121,7 @@ def _make_ct(folder: Path, size: int, *, quick: bool) -> None:
     base = np.load(folder.parent / "ct.npy", mmap_mode="r")
     slices = _QUICK.get(size, size) if quick else size
     z_mm = max(1.0, min(5.0, 300 / slices))
-    mm = _SPACING_MM * _SIDE / (2 * base.shape[1])
+    mm = _QUICK_SPACING_MM if quick else _SPACING_MM
     noises = np.random.default_rng(size).normal(0, _NOISE_HU, (_NOISES, *base[0].shape, 2, 2))
     grain = np.rint(noises).astype(np.int16).transpose(0, 1, 3, 2, 4)
     grain = grain.reshape(_NOISES, 2 * base.shape[1], 2 * base.shape[2])

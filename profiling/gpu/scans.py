@@ -10,87 +10,117 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpu.device import ms_each, synchronize
-from gpu.supervise import Settings
+from gpu.supervise import WORKER, Settings
 from gpu.worker import Record
 
 # tokens, channels, batch: the first three are scans of att_umamba_petct, mamba_clinix_abdomen and
 # mamba_ahnet_lesion (16 slices at once)
 SIZES = ((100, 384, 1), (2_240, 256, 1), (9_216, 64, 16), (100_000, 64, 1))
-_QUICK = ((100, 16, 1), (2_240, 16, 2))
+_QUICK = ((100, 16, 1), (300, 16, 2))
 _STATES = 16
+_LEAST_S = 3.0
 _SLOW = 2_240  # the reference is not asked for more tokens than this
 
 
-def run(settings: Settings, record: Record, which: str = "") -> None:
-    """Try every backend, or the one named, in a process each."""
-    from flarekit.models.selective_scan import BACKENDS
+def run(settings: Settings, record: Record, which: str = "each") -> None:
+    """Try the backends that the device has.
 
-    if which and which != "each":
-        _try(settings, record, which)
+    Args:
+        settings: of the check.
+        record: gets a row for every process.
+        which: `each`: one after the other, with times; `first`: side by side, what the first use
+            costs and whether it works; else the names of backends, in this process.
+    """
+    import torch
+
+    from flarekit.core.errors import DeviceError
+    from flarekit.models.selective_scan import BACKENDS, choose_backend
+
+    if which not in ("each", "first"):
+        for backend in which.split("+"):
+            record.append("backends", tried := {"backend": backend})
+            with record.attempt(backend):
+                _try(settings, record, tried, backend)
+        record.add(libraries=mapped_libraries())
         return
-    record.add(compiler=os.environ.get("PATH", ""), cc=os.environ.get("CC"))
-    for backend in ("auto", *(name for name in BACKENDS if name != "reference"), "reference"):
-        if settings.left_s < 3:
-            record.append("not_tried", backend)
+    record.add(path=os.environ.get("PATH", ""), cc=os.environ.get("CC"))
+    processes = ["auto", "chunked+reference"] if which == "each" else ["auto"]
+    for backend in BACKENDS:
+        try:
+            choose_backend(backend, torch.device(settings.device))
+        except DeviceError as error:
+            record.append("left_out", {"backend": backend, "why": error.message})
             continue
-        record.append("backends", {"backend": backend, **_apart(settings, backend)})
+        if backend not in ("chunked", "reference"):
+            processes.append(backend)
+    at_once = 1 if which == "each" else len(processes)
+    with ThreadPoolExecutor(at_once) as pool:
+        for told in pool.map(partial(_apart, settings), processes):
+            record.append("processes", told)
 
 
-def _apart(settings: Settings, backend: str) -> dict[str, Any]:
-    """Run one backend in a process of its own and return what it told, also if it was ended."""
-    from dataclasses import asdict
-
-    from gpu.supervise import WORKER
-
+def _apart(settings: Settings, backends: str) -> dict[str, Any]:
+    """Run backends in a process of their own and return what it told, also if it was ended."""
+    if settings.left_s < _LEAST_S:
+        return {"process": backends, "skipped": "no time left"}
     place = Path(settings.work) / "steps"
-    stem = f"scan_{backend}_{os.getpid()}"
+    stem = f"scan_{backends}_{os.getpid()}"
     told, result = place / f"{stem}.settings", place / f"{stem}.json"
     told.write_text(json.dumps(asdict(settings)))
-    line = [sys.executable, str(WORKER), "scans", str(told), str(result), backend]
+    line = [sys.executable, str(WORKER), "scans", str(told), str(result), backends]
+    # what a step before compiled would make this first use a second one
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(Path(settings.work) / stem)}
     ended: dict[str, Any] = {}
     began = time.time()
     try:
         done = subprocess.run(
-            line, check=False, capture_output=True, text=True, timeout=max(1.0, settings.left_s)
+            line,
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=max(1.0, settings.left_s),
         )
         if done.returncode:
             ended = {"exit_code": done.returncode, "said": done.stderr[-1500:]}
     except subprocess.TimeoutExpired:
         ended = {"killed": "its time was up"}
     content = json.loads(result.read_text()) if result.is_file() else {}
-    return {**content, **ended, "seconds": round(time.time() - began, 2)}
+    return {"process": backends, **content, **ended, "seconds": round(time.time() - began, 2)}
 
 
-def _try(settings: Settings, record: Record, backend: str) -> None:
+def _try(settings: Settings, record: Record, told: dict[str, Any], backend: Any) -> None:  # noqa: ANN401
     import torch
 
-    from flarekit.models.selective_scan import choose_backend, selective_scan
+    from flarekit.models.selective_scan import SelectiveScan, selective_scan
 
     device = torch.device(settings.device)
     torch.zeros(1, device=device)
     synchronize(settings.device)
-    record.add(chosen=choose_backend(backend, device))  # type: ignore[arg-type]
     sizes = _QUICK if settings.quick else SIZES
     with torch.inference_mode():
         given = tensors(*sizes[0][:2], settings.device)
         for name in ("first_s", "second_s"):
             began = time.perf_counter()
-            selective_scan(*given, backend=backend)  # type: ignore[arg-type]
+            selective_scan(*given, backend=backend)
             synchronize(settings.device)
-            record.add(**{name: round(time.perf_counter() - began, 4)})
+            told[name] = round(time.perf_counter() - began, 4)
+            record.write()
+        if backend == "auto":
+            told["chosen"] = SelectiveScan.computed_by(device)
         for tokens, channels, batch in sizes:
             if (backend == "reference" and tokens > _SLOW) or settings.left_s < 1:
                 continue
             given = tensors(tokens, channels, settings.device, batch)
-
-            def scan(given: list[Any] = given) -> Any:  # noqa: ANN401
-                return selective_scan(*given, backend=backend)  # type: ignore[arg-type]
-
-            rounds = 3 if backend == "reference" else 20
+            scan = partial(selective_scan, *given, backend=backend)
+            rounds = 3 if backend == "reference" or settings.quick else 20
             row = {
                 "tokens": tokens,
                 "channels": channels,
@@ -98,8 +128,8 @@ def _try(settings: Settings, record: Record, backend: str) -> None:
                 "ms": ms_each(scan, settings.device, rounds=rounds, most_s=0.5),
                 "error": _error(scan(), given),
             }
-            record.append("sizes", row)
-    record.add(libraries=mapped_libraries())
+            told.setdefault("sizes", []).append(row)
+            record.write()
 
 
 def tensors(tokens: int, channels: int, device: str, batch: int = 1) -> list[Any]:

@@ -22,6 +22,7 @@ WORKER = Path(__file__).with_name("worker.py")
 _LOOK_S = 0.1
 _GRACE_S = 3.0  # a step that is told to end by its deadline gets this much longer, then is killed
 _LOG_CHARACTERS = 3000
+_MOST_SCALE = 1.5  # of a step's time, where the check has more than four minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ class Step:
         name: the worker runs `gpu.NAME`.
         most_s: how long it may take, of a check of four minutes.
         least_s: with less time left it is not begun.
-        background: it runs beside the steps after it.
+        background: it runs beside the steps after it, those that measure no times.
+        after: steps of the background that must be over before it begins.
         without_compiler: nothing on PATH, CC unset.
         module: the worker runs `gpu.MODULE`; its name where None.
         arguments: of the module's `run`.
@@ -70,6 +72,7 @@ class Step:
     most_s: float
     least_s: float = 4.0
     background: bool = False
+    after: tuple[str, ...] = ()
     without_compiler: bool = False
     module: str | None = None
     arguments: tuple[str, ...] = ()
@@ -115,7 +118,7 @@ class Supervisor:
         self._environment = dict(environment)
         self._began = time.time()
         self._end = self._began + seconds
-        self._scale = max(1.0, seconds / 240)
+        self._scale = min(_MOST_SCALE, max(1.0, seconds / 240))
         self._say = say
         self._worker = list(worker)
         self._beside: list[_Running] = []
@@ -124,6 +127,8 @@ class Supervisor:
     def run(self, steps: Sequence[Step]) -> dict[str, Any]:
         """Run all steps that there is time for and return the result."""
         for step in steps:
+            while any(each.step.name in step.after for each in self._beside):
+                self._look_beside()
             left_s = self._end - time.time()
             if left_s < step.least_s:
                 self._state(step, {"state": "skipped", "why": f"{max(0, left_s):.0f} s were left"})
@@ -133,8 +138,7 @@ class Supervisor:
                 self._beside.append(running)
                 continue
             while not self._over(running):
-                time.sleep(_LOOK_S)
-                self._beside = [each for each in self._beside if not self._over(each)]
+                self._look_beside()
         for each in self._beside:
             if not self._over(each):
                 self._finish(each, "ended: nothing needs it any more")
@@ -148,6 +152,10 @@ class Supervisor:
         draft.write_text(json.dumps(self.result, indent=1) + "\n")
         draft.replace(self._path)
 
+    def _look_beside(self) -> None:
+        time.sleep(_LOOK_S)
+        self._beside = [each for each in self._beside if not self._over(each)]
+
     def _begin(self, step: Step, limit_s: float) -> _Running:
         work = Path(self.settings.work) / "steps"
         work.mkdir(parents=True, exist_ok=True)
@@ -158,8 +166,7 @@ class Supervisor:
         if step.without_compiler:
             empty = Path(self.settings.work) / "nothing"
             empty.mkdir(exist_ok=True)
-            cache = {"TRITON_CACHE_DIR": str(Path(self.settings.work) / "triton_without_compiler")}
-            environment = {**environment, "PATH": str(empty), **cache}
+            environment = {**environment, "PATH": str(empty)}
             for name in ("CC", "CXX"):
                 environment.pop(name, None)
         with log.open("wb") as stream:

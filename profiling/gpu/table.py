@@ -54,15 +54,19 @@ def _tests(step: Mapping[str, Any]) -> Iterator[str]:
 
 def _scans(steps: Mapping[str, Any]) -> Iterator[str]:
     for name in ("scans", "scans_without_compiler"):
-        for row in steps.get(name, {}).get("backends", ()):
-            sizes = ", ".join(
-                f"{each['tokens']}: {each['ms']:.3f} ms, error {each['error']:.1e}"
-                for each in row.get("sizes", ())
-            )
-            said = row.get("said", row.get("killed", ""))
-            fault = f" FAULT {said.strip().splitlines()[-1][:160]}" if said.strip() else ""
-            first = f"first {row.get('first_s')} s"
-            yield f"{name} {row['backend']} ({row.get('chosen')}): {first}; {sizes}{fault}"
+        for process in steps.get(name, {}).get("processes", ()):
+            for row in process.get("backends", ()):
+                sizes = ", ".join(
+                    f"{each['tokens']}: {each['ms']:.3f} ms, error {each['error']:.1e}"
+                    for each in row.get("sizes", ())
+                )
+                chosen = f" = {row['chosen']}" if "chosen" in row else ""
+                first = f"first {row.get('first_s')} s, second {row.get('second_s')} s"
+                fault = process.get("errors", {}).get(row["backend"], process.get("killed", ""))
+                told = f"{first}; {sizes} {fault}".strip()
+                yield f"{name}, {row['backend']}{chosen}: {told}"[:400]
+        for row in steps.get(name, {}).get("left_out", ()):
+            yield f"{name}, {row['backend']}: left out: {row['why']}"
 
 
 def _tiles(step: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,227 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from gpu import pack, table
+from gpu.inputs import _between
+from gpu.predicting import agreement
+from gpu.supervise import Settings, Step, Supervisor
+from gpu.tiles import busy_s
+from gpu.trace import summary
+from gpu_check import STEPS, chosen_steps
+
+ROOT = Path(__file__).parents[2]
+WORKER = """
+import json, os, sys, time
+name, settings, result = sys.argv[1:4]
+told = json.load(open(settings))
+def tell(**values):
+    open(result + ".new", "w").write(json.dumps(values))
+    os.replace(result + ".new", result)
+tell(first=1, left_s=told["deadline"] - time.time(), path=os.environ["PATH"])
+if name == "hangs":
+    time.sleep(600)
+if name == "crashes":
+    sys.exit("the card is on fire")
+"""
+
+
+@pytest.fixture
+def supervise(tmp_path):
+    """Return a function that runs steps by a small worker for so many seconds."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    settings = Settings(
+        device="cpu", quick=True, work=str(tmp_path), out=str(tmp_path), predictors=()
+    )
+
+    def run(steps, seconds=60.0):
+        supervisor = Supervisor(
+            settings,
+            tmp_path / "result.json",
+            environment=os.environ,
+            seconds=seconds,
+            facts={"format": "test"},
+            say=lambda _: None,
+            worker=(sys.executable, str(worker)),
+        )
+        supervisor.run(steps)
+        return json.loads((tmp_path / "result.json").read_text())["steps"]
+
+    return run
+
+
+def test_a_step_that_hangs_is_killed_and_keeps_what_it_told(supervise):
+    began = time.monotonic()
+    steps = supervise([Step(name="hangs", most_s=0.5), Step(name="fine", most_s=5)])
+    assert time.monotonic() - began < 15
+    assert steps["hangs"]["state"] == "cut"
+    assert steps["hangs"]["first"] == 1
+    assert steps["fine"]["state"] == "done"
+
+
+def test_a_step_that_crashes_takes_none_along_and_its_words_are_kept(supervise):
+    steps = supervise([Step(name="crashes", most_s=5), Step(name="fine", most_s=5)])
+    assert steps["crashes"]["state"] == "failed"
+    assert "on fire" in steps["crashes"]["log"]
+    assert steps["fine"]["state"] == "done"
+
+
+def test_steps_without_time_are_skipped_and_said_so(supervise):
+    steps = supervise([Step(name="hangs", most_s=60), Step(name="fine", most_s=5)], seconds=4.5)
+    assert steps["hangs"]["state"] == "cut"
+    assert steps["fine"] == {"state": "skipped", "why": "0 s were left"}
+
+
+def test_a_step_is_told_how_long_it_has(supervise):
+    told = supervise([Step(name="fine", most_s=7)], seconds=30)["fine"]["left_s"]
+    assert 4 < told <= 7
+
+
+def test_a_step_waits_for_those_beside_it_that_it_names(supervise):
+    beside = Step(name="hangs", most_s=0.5, background=True)
+    steps = supervise([beside, Step(name="fine", most_s=5, after=("hangs",))])
+    assert steps["hangs"]["why"] == "killed: its time was up"
+    assert steps["fine"]["state"] == "done"
+
+
+def test_without_a_compiler_nothing_is_on_the_path(supervise, tmp_path):
+    steps = supervise([Step(name="fine", most_s=5, without_compiler=True)])
+    assert steps["fine"]["path"] == str(tmp_path / "nothing")
+    assert not list((tmp_path / "nothing").iterdir())
+
+
+def test_steps_bring_along_what_they_need():
+    names = [step.name for step in chosen_steps(["cases"], untrained=True)]
+    assert names == ["inputs", "untrained", "cases"]
+    assert [step.name for step in chosen_steps(["facts"], untrained=False)] == ["facts"]
+    assert len(chosen_steps(None, untrained=True)) == len(STEPS)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Return a folder of three predictors with weights of 20 KiB of fp16 noise each."""
+    rng = np.random.default_rng(0)
+    for name in ("one", "two", "three"):
+        folder = tmp_path / "weights" / name
+        folder.mkdir(parents=True)
+        noise = rng.normal(size=10_240).astype(np.float16)
+        (folder / "model.safetensors").write_bytes(noise.tobytes())
+        (folder / "predictor.toml").write_text(f'name = "{name}"')
+    return tmp_path / "weights"
+
+
+def test_a_pack_keeps_to_its_size_and_says_what_it_left_out(tmp_path, weights):
+    made = pack.make_pack(
+        tmp_path / "pack",
+        max_mib=0.04,
+        predictors=("one", "two", "three"),
+        packages=(),
+        weights=weights,
+    )
+    size = sum(path.stat().st_size for path in (tmp_path / "pack").rglob("*.xz"))
+    assert size <= 0.04 * 2**20
+    assert made.total_mib == pytest.approx(size / 2**20, abs=0.002)
+    assert [name.split(" ")[0] for name in made.left_out] == ["weights/three.xz"]
+
+
+def test_packed_weights_come_out_as_they_went_in(tmp_path, weights):
+    pack.make_pack(
+        tmp_path / "pack", max_mib=1, predictors=("one", "two"), packages=(), weights=weights
+    )
+    names = pack.unpack(tmp_path / "pack", tmp_path / "work", weights)
+    assert names == ["one", "two"]
+    for name in names:
+        for file in ("model.safetensors", "predictor.toml"):
+            there = tmp_path / "work" / "weights" / name / file
+            assert there.read_bytes() == (weights / name / file).read_bytes()
+
+
+def test_where_nothing_was_packed_nothing_is_unpacked(tmp_path):
+    assert pack.unpack(tmp_path / "missing", tmp_path / "work") == []
+
+
+@pytest.mark.parametrize(("dtype", "slope", "intercept"), [(np.int16, 1, 0), (np.uint8, 2, -210)])
+def test_a_scan_in_eight_bits_is_within_1_hu_of_what_windows_show(
+    tmp_path, dtype, slope, intercept
+):
+    stored = np.random.default_rng(0).integers(0, 200, (5, 6, 7)).astype(dtype)
+    image = nibabel.Nifti1Image(stored, np.diag([1.5, 2.0, 3.0, 1.0]))
+    image.header.set_slope_inter(slope, intercept)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").write_bytes(pack.in_eight_bits((tmp_path / "a.nii.gz").read_bytes()))
+    before, after = nibabel.load(tmp_path / "a.nii.gz"), nibabel.load(tmp_path / "b.nii.gz")
+    assert after.get_data_dtype() == np.uint8
+    assert np.array_equal(before.affine, after.affine)
+    shown = np.clip(np.asarray(before.dataobj, float), -210, 300)
+    assert np.abs(shown - np.asarray(after.dataobj, float)).max() <= 1
+
+
+def test_slices_beyond_the_end_go_back_as_in_a_mirror():
+    base = np.arange(4, dtype=np.int16)[:, None, None] * np.ones((1, 2, 2), np.int16)
+    seen = [float(_between(base, place)[0, 0]) for place in (0, 1.5, 3, 4, 6, 7.5)]
+    assert seen == [0, 1.5, 3, 2, 0, 1.5]
+
+
+def test_time_of_overlapping_spans_counts_once():
+    assert busy_s([(0.0, 2.0, "a"), (1.0, 3.0, "b"), (5.0, 6.0, "c")]) == 4.0
+
+
+def test_a_trace_tells_busy_idle_and_copied_time():
+    spans = [(0.0, 1.0, "kernel"), (1.5, 2.0, "Memcpy DtoH"), (2.0, 3.0, "kernel")]
+    told = summary(spans)
+    assert (told["busy_s"], told["idle_s"], told["from_first_to_last_s"]) == (2.5, 0.5, 3.0)
+    assert told["copies_s"] == {"Memcpy DtoH": 0.5}
+    assert told["longest"][0] == {"what": "kernel", "s": 2.0, "times": 2}
+
+
+def test_agreement_counts_voxels_and_labels_of_all_masks():
+    first = {"a": np.array([[[0, 1, 1, 2]]]), "b": np.array([[[0, 0, 0, 2]]])}
+    second = {"a": np.array([[[0, 1, 0, 2]]]), "b": np.array([[[0, 0, 0, 2]]])}
+    found = agreement(first, second)
+    assert (found["voxels"], found["equal"]) == (8, 0.875)
+    assert found["dice"] == {"1": pytest.approx(2 / 3, abs=1e-6), "2": 1.0}
+
+
+def test_the_table_says_what_is_over_empty_failed_or_missing():
+    case = {
+        "predictor": "abdomen_ct", "size": 554, "time_s": 16.0, "max_gpu_mib": 5000.0,
+        "gpu_area_mib_s": 9000.0, "failures": [], "voxels": {"ct.nii.gz": {}}, "stages": {},
+    }  # fmt: skip
+    skipped = {"predictor": "abdomen_ct", "size": 55, "skipped": "no time left"}
+    result = {
+        "steps": {
+            "cases": {"state": "cut", "why": "killed", "log": "x\nlast words",
+                      "cases": [case, skipped], "errors": {"abdomen_ct 215": "boom"}}
+        }
+    }  # fmt: skip
+    lines = "\n".join(table.lines(result))
+    for words in ("OVER", "EMPTY MASK", "no time left", "boom", "last words"):
+        assert words in lines
+
+
+def test_the_table_needs_no_step():
+    assert table.lines({}) != []
+
+
+@pytest.mark.slow
+def test_a_quick_check_on_the_cpu_runs_all_of_it(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = ["profiling/gpu_check.py", "--device", "cpu", "--quick", "--minutes", "10"]
+    done = subprocess.run(
+        [sys.executable, *command, "--out", str(tmp_path), "--pack", str(tmp_path / "none")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "gpu_check.json").read_text())
+    states = {name: step["state"] for name, step in result["steps"].items()}
+    assert set(states.values()) == {"done"}, done.stdout
+    assert not [step for step in result["steps"].values() if "errors" in step], done.stdout
+    assert all(row["exit_code"] == 0 for row in result["steps"]["cases"]["cases"])
+    assert (tmp_path / "reports.tar.gz").is_file()
