@@ -64,12 +64,17 @@ def verify(
         float | None, typer.Option(help="Seconds for a case; 0 for none.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds after which a run is killed.")] = 600.0,
-    gpus: Annotated[str | None, typer.Option(help="Of docker run; no GPU by default.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Limit of a run, as of docker run: 8g; the organiser's here.")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Run an image as the organisers do, and say what they would stumble over."""
     from flarekit.cli.console import Console
-    from flarekit.cli.verdicts import numbers, run_verify
+    from flarekit.cli.verdicts import memory_mib, numbers, run_verify
     from flarekit.packaging.verify import VerifyRequest
 
     request = VerifyRequest(
@@ -81,6 +86,7 @@ def verify(
         labels=numbers(labels),
         time_s=time_limit,
         timeout_s=timeout,
+        memory_mib=memory_mib(memory),
         gpus=gpus,
     )
     raise typer.Exit(run_verify(request, Console(), as_json=as_json))

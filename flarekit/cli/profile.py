@@ -26,6 +26,7 @@ _Preset = Annotated[
     typer.Option(help="Limits of flare22, flare23, flare24, flare26, autopet3 or uls23."),
 ]
 _Gpu = Annotated[str, typer.Option(help="Index or UUID of the GPU to watch, as nvidia-smi says.")]
+_OTHERS_MIB = 1.0
 _Timeout = Annotated[float | None, typer.Option(min=0.1, help="Seconds until a run is ended.")]
 
 
@@ -71,7 +72,7 @@ def docker(
     output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
     report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")],
     gpus: Annotated[
-        str | None, typer.Option(help='Of docker run, for example "device=1"; no GPU by default.')
+        str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
     ] = None,
     memory: Annotated[str | None, typer.Option(help="Of docker run, for example 28g.")] = None,
     shm_size: Annotated[str | None, typer.Option(help="Of docker run, for example 28g.")] = None,
@@ -154,15 +155,20 @@ def check(
     max_ram_mib: Annotated[
         float | None, typer.Option(help="MiB of the container or process tree; none by default.")
     ] = None,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="No GPU is meant: its limit is left out.")
+    ] = False,
     preset: _Preset = None,
 ) -> None:
     """Name every case and limit it breaks; exit 1 if there is one.
 
-    A figure that could not be measured fails only the limit that was asked for by its own option.
+    A figure that could not be measured fails a limit that was asked for: by its own option or, for
+    GPU memory, by a preset, unless --cpu says that no GPU is meant.
     """
     from dataclasses import replace
 
     from flarekit.cli.console import Console
+    from flarekit.core.errors import UsageError
     from flarekit.profiler.limits import is_broken, judge
     from flarekit.profiler.opening import open_report
 
@@ -170,7 +176,13 @@ def check(
     asked = {"time_s": max_time, "gpu_mib": max_gpu_mib, "ram_mib": max_ram_mib}
     given = {key: value for key, value in asked.items() if value is not None}
     required = frozenset(key.partition("_")[0] for key in given)
+    if cpu and max_gpu_mib is not None:
+        raise UsageError("--cpu and --max-gpu-mib contradict each other", fix="give one of them")
     chosen = _limits(preset)
+    if cpu:
+        chosen = replace(chosen, gpu_mib=None)
+    elif preset is not None and chosen.gpu_mib is not None:
+        required |= {"gpu"}
     limits = replace(
         chosen,
         time_s=given.get("time_s", chosen.time_s),
@@ -183,7 +195,9 @@ def check(
     broken = [verdict for verdict in verdicts if is_broken(verdict, limits)]
     for verdict in verdicts:
         if verdict in broken:
-            console.error(f"case {verdict.case}: {verdict.text}", None)
+            unmeasured = verdict.limit == "gpu" and verdict.state == "not measured"
+            fix = "measure where the GPU is seen, or add --cpu where none is meant"
+            console.error(f"case {verdict.case}: {verdict.text}", fix if unmeasured else None)
         elif verdict.state == "not measured":
             console.say(f"case {verdict.case}: {verdict.text}")
     total, bad = len(report.cases), len({verdict.case for verdict in broken})
@@ -254,21 +268,34 @@ def _folder(root: Path, name: str) -> ReportFolder:
 def _close(report: Report, folder: ReportFolder, console: Console) -> None:
     """Draw, and say what it came to."""
     from flarekit.profiler.folder import draw
+    from flarekit.profiler.readings import Unsupported
 
     draw(report, folder)
     for case in report.cases:
         official = case.official
-        console.say(
-            f"{case.name}: {official.time_s:.2f} s, GPU {_text(official.max_gpu_mib)} MiB, area "
-            f"{_text(official.gpu_area_mib_s)} MiB s, memory {_text(case.ram_mib)} MiB"
-        )
+        gpu = f"GPU {_text(official.max_gpu_mib, unit=' MiB')}"
+        if not isinstance(official.max_gpu_mib, Unsupported):
+            gpu += f", area {_text(official.gpu_area_mib_s, unit=' MiB s')}"
+        memory = f"memory {_text(case.sampled_ram_mib, unit=' MiB')}"
+        if not isinstance(case.kernel_peak_mib, Unsupported):
+            memory += (
+                f" in the samples, {_text(case.kernel_peak_mib, unit=' MiB')} at the kernel's "
+            )
+            memory += "own peak (page cache included)"
+        console.say(f"{case.name}: {official.time_s:.2f} s, {gpu}, {memory}")
+        if case.others_gpu_mib >= _OTHERS_MIB:
+            console.say(
+                f"warning: {case.name}: other processes used the GPU too, "
+                f"{case.others_gpu_mib:.0f} MiB of its most: the official figures count them, "
+                "limits do not"
+            )
     console.say(f"report: {folder.root / 'efficiency.html'}")
 
 
-def _text(reading: Reading, before: str = "") -> str:
+def _text(reading: Reading, before: str = "", unit: str = "") -> str:
     if not isinstance(reading, float | int):
-        return "not supported"
-    return f"{before}{reading:.2f}" if reading < 1000 else f"{before}{reading:.0f}"
+        return "not measured"
+    return f"{before}{reading:.2f}{unit}" if reading < 1000 else f"{before}{reading:.0f}{unit}"
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -37,25 +37,45 @@ def compact(
         list[Path] | None,
         typer.Option(help="Folder that the recipe's synthesis works on; may be given again."),
     ] = None,
+    negatives: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of CTs in which the recipe finds nothing; may be given again."),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(help="Predictor folder, of the same network, whose weights to begin with."),
     ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps prepared cases, which several runs may share; "
+            "RUN_DIR/cases by default."
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(help="Processes that prepare the cases before training begins.")
+    ] = 2,
     device: _Device = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32."),
+        typer.Option(
+            help="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on a CPU."
+        ),
     ] = "auto",
 ) -> None:
-    """Train on a small machine for a set time; call it again after a kill to go on."""
+    """Train on a small machine for a set time; call it again after a kill to go on.
+
+    The time begins when all cases are prepared.
+    """
     from flarekit.cli.console import Console
     from flarekit.training.compact import RunOptions, train
     from flarekit.training.recipe import read_recipe
-    from flarekit.training.sources import training_pools
+    from flarekit.training.sources import make_all, training_pools
 
     console = Console()
     recipe = read_recipe(recipe_path)
-    pools = training_pools(recipe, dataset, material or ())
+    pools = training_pools(recipe, dataset, material or (), negatives or ())
+    make_all(pools, cases or run_dir / "cases", processes)
     options = RunOptions(minutes=minutes, start=start, device=device, precision=precision)
     train(recipe, pools, run_dir, options, progress=_Progress(console, minutes))
     console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")

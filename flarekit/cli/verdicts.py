@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import typer
 from rich.console import Console as RichConsole
@@ -10,9 +11,9 @@ from rich.markup import escape
 
 from flarekit.cli.console import Console
 from flarekit.core.errors import UsageError
-from flarekit.packaging.checks import Check, Finding
-from flarekit.packaging.verify import VerifyRequest, verify
+from flarekit.packaging.verify import Verdict, VerifyRequest, verify
 
+_LEAST_MIB = 6  # of Docker
 _MARKS = {
     "pass": "[green]pass[/green]",
     "fail": "[bold red]fail[/bold red]",
@@ -25,14 +26,15 @@ def run_verify(request: VerifyRequest, console: Console, *, as_json: bool) -> in
     """Check an image, show every verdict, and return the exit code."""
     table = RichConsole(highlight=False, soft_wrap=True)
 
-    def show(check: Check, finding: Finding) -> None:
+    def show(verdict: Verdict) -> None:
+        check, finding = verdict.check, verdict.finding
         if as_json:
             console.say(f"{finding.state}  {check.name}")
             return
         reason = f": {escape(finding.reason)}" if finding.reason else ""
         table.print(f"{_MARKS[finding.state]}  [bold]{check.name}[/bold]  {check.asserts}{reason}")
-        if finding.state in ("fail", "warn"):
-            table.print(f"      to do: {escape(check.fix)}")
+        if verdict.fix:
+            table.print(f"      to do: {escape(verdict.fix)}")
 
     verification = verify(request, progress=show)
     if as_json:
@@ -43,6 +45,25 @@ def run_verify(request: VerifyRequest, console: Console, *, as_json: bool) -> in
         + ", ".join(f"{states.count(state)} {state}" for state in _MARKS if state in states)
     )
     return 0 if verification.passed else 1
+
+
+def memory_mib(text: str | None) -> int | None:
+    """Return MiB of an amount of memory as docker run takes it: `28g`, `2048m`, bytes.
+
+    Raises:
+        UsageError: it is no such amount.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)b?", text.strip().lower())
+    shift = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+    mib = 0 if match is None else int(float(match[1]) * 2 ** shift[match[2]] / 2**20)
+    if mib < _LEAST_MIB:
+        raise UsageError(
+            f"--memory {text!r} is no amount of memory",
+            fix=f"write 28g, or 2048m; {_LEAST_MIB}m at least",
+        )
+    return mib
 
 
 def numbers(text: str | None) -> tuple[int, ...] | None:

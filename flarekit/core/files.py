@@ -6,7 +6,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flarekit.core.errors import OutputError
@@ -78,3 +80,33 @@ def sha256_of(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yield everything below a folder, as far as it can be opened; links are not followed."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in sorted(folders + files))
+
+
+def locked_below(folder: Path, may: Callable[[Path, int], bool] | None = None) -> dict[Path, str]:
+    """Return what below a folder cannot be read: path -> name with its mode and owner.
+
+    Args:
+        folder: to look through.
+        may: tells of a path and rights (of `os.access`) whether one has them; this user by default.
+    """
+    found = {}
+    for path in below(folder):
+        if path.is_symlink():
+            continue
+        state = path.stat()
+        is_folder = stat.S_ISDIR(state.st_mode)
+        if not (may or os.access)(path, os.R_OK | os.X_OK if is_folder else os.R_OK):
+            name = printable(path.relative_to(folder).as_posix()) + ("/" if is_folder else "")
+            found[path] = f"{name} ({stat.filemode(state.st_mode)}, of user {state.st_uid})"
+    return found
+
+
+def printable(text: str) -> str:
+    r"""Return text that consoles and files take: bytes of names that are no UTF-8 as `\xNN`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

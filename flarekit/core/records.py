@@ -60,6 +60,7 @@ class RunRecord:
 
     Attributes:
         profile: `fast` or `exact`.
+        scan: what computed selective scans, and why nothing faster did; None where there were none.
         budget: what each case was allowed to cost.
         seconds: time spent once per run, by stage.
         wall_s: of the whole run.
@@ -82,6 +83,7 @@ class RunRecord:
     cases: tuple[CaseRecord, ...]
     not_run: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    scan: str | None = None
 
     @property
     def failed(self) -> tuple[CaseRecord, ...]:

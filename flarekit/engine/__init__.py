@@ -52,12 +52,15 @@ class EngineFacts:
         device: `cpu`, `cuda:0`, ...
         device_name: the processor's own name.
         precision: `fp32`, `bf16` or `fp16`.
+        scan: what computes selective scans, and why nothing faster does; None where the networks
+            have none, or they are compiled into the network.
     """
 
     engine: str
     device: str
     device_name: str
     precision: str
+    scan: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -204,6 +204,7 @@ class TorchEngine(WindowEngine[TorchRun]):
                 network.to(self._device)
                 if self._precision != "fp32" and self.grid.tile_ZYX[0] > 1:
                     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            self.facts = replace(self.facts, scan=_scan_of(self._networks, self._device))
             self._started = True
 
     def _take_wider_precision(self, run: TorchRun) -> bool:
@@ -246,6 +247,14 @@ class TorchEngine(WindowEngine[TorchRun]):
         """Give cached device memory back: every second of it counts in the ranking's area."""
         if self._device.type == "cuda" and self._started:
             torch.cuda.empty_cache()
+
+
+def _scan_of(networks: Sequence[nn.Module], device: torch.device) -> str | None:
+    """Return what computes selective scans there; None where the networks have none."""
+    modules = (module for network in networks for module in network.modules())
+    scans = (m for m in modules if getattr(type(m), "operation", None) == "selective_scan")
+    scan = next(scans, None)
+    return None if scan is None else str(scan.computed_by(device))  # type: ignore[operator]
 
 
 def _cap_memory(device: torch.device, budget_mib: float) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flarekit.core.errors import InputError
 from flarekit.packaging.sandboxes import ImageFacts
 
-_GZIP = b"\x1f\x8b"
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
+_GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd"
+_LONGEST_MAGIC = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,7 @@ class Archive:
 
 
 def read_archive(path: Path) -> Archive:
-    """Read what a saved tar, gzip or not, says about its images.
+    """Read what a saved tar, compressed in any way that Docker loads, says about its images.
 
     Raises:
         InputError: it is missing or damaged, or not what `docker save` writes.
@@ -41,7 +46,7 @@ def read_archive(path: Path) -> Archive:
     try:
         with open_archive(path) as tar:
             sizes, documents = _documents(tar)
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
         raise InputError(f"{path}: is not a readable tar: {error}", fix=fix) from error
     manifest = documents.get("manifest.json")
     if not isinstance(manifest, list) or not all(isinstance(entry, dict) for entry in manifest):
@@ -49,47 +54,86 @@ def read_archive(path: Path) -> Archive:
     images, layers = [], []
     for entry in manifest:
         config = documents.get(str(entry.get("Config")))
-        stack = tuple(map(str, entry.get("Layers") or ()))
+        stack = _words(entry.get("Layers"))
         if not isinstance(config, dict) or any(layer not in sizes for layer in stack):
             raise InputError(f"{path}: lacks parts that its manifest names", fix=fix)
         size = sum(sizes[layer] for layer in stack)
-        images.append(facts_of(config, tuple(entry.get("RepoTags") or ()), size))
+        images.append(facts_of(config, _words(entry.get("RepoTags")), size))
         layers.append(stack)
     return Archive(path=path, images=tuple(images), layers=tuple(layers))
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a saved tar as a stream, gzip or not."""
-    with path.open("rb") as raw:
-        is_gzip = raw.read(2) == _GZIP
-        raw.seek(0)
-        if is_gzip:
-            from isal import igzip
+    """Open a saved tar as a stream, compressed or not.
 
-            with igzip.open(raw, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-                yield tar
-        else:
-            with tarfile.open(fileobj=raw, mode="r|") as tar:
-                yield tar
+    Raises:
+        InputError: it is compressed in a way that cannot be read here.
+    """
+    with ExitStack() as stack:
+        raw = stack.enter_context(path.open("rb"))
+        try:
+            stream = stack.enter_context(decompressed(raw))
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}", fix=error.fix) from error
+        yield stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))
+
+
+@contextmanager
+def decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give the plain content of a stream that can go back to its start, told by its first bytes.
+
+    Raises:
+        InputError: it is zstd, which Python does not read; the message begins with "is".
+    """
+    magic = raw.read(_LONGEST_MAGIC)
+    raw.seek(0)
+    if magic.startswith(_GZIP):
+        from isal import igzip
+
+        with igzip.open(raw, "rb") as stream:
+            yield stream
+    elif magic.startswith(_XZ):
+        with lzma.open(raw) as stream:
+            yield stream
+    elif magic.startswith(_BZIP2):
+        with bz2.open(raw) as stream:
+            yield stream
+    elif magic.startswith(_ZSTD):
+        raise InputError(
+            "is compressed with zstd, which is not read here",
+            fix="save the image with an engine that writes gzip or plain layers, or use Docker; "
+            "zstd -d unpacks a whole tar",
+        )
+    else:
+        yield raw
 
 
 def facts_of(config: dict[str, Any], names: tuple[str, ...], size_bytes: int) -> ImageFacts:
     """Return the facts in an image's config."""
-    run = config.get("config") or config.get("Config") or {}
-    variables = dict(entry.partition("=")[::2] for entry in run.get("Env") or ())
+    run = config.get("config") or config.get("Config")
+    run = run if isinstance(run, dict) else {}
+    variables = dict(entry.partition("=")[::2] for entry in _words(run.get("Env")))
+    labels = run.get("Labels")
     return ImageFacts(
         names=names,
         architecture=config.get("architecture") or config.get("Architecture") or "",
         system=config.get("os") or config.get("Os") or "",
-        user=run.get("User") or "",
-        entrypoint=tuple(run.get("Entrypoint") or ()),
-        command=tuple(run.get("Cmd") or ()),
-        working_dir=run.get("WorkingDir") or "/",
+        user=str(run.get("User") or ""),
+        entrypoint=_words(run.get("Entrypoint")),
+        command=_words(run.get("Cmd")),
+        working_dir=str(run.get("WorkingDir") or "/"),
         variables=variables,
-        labels=run.get("Labels") or {},
+        labels={k: str(v) for k, v in labels.items()} if isinstance(labels, dict) else {},
         size_bytes=size_bytes,
     )
+
+
+def _words(value: object) -> tuple[str, ...]:
+    """Return a list of words; a single one may stand without a list around it."""
+    if isinstance(value, list | tuple):
+        return tuple(map(str, value))
+    return (value,) if isinstance(value, str) else ()
 
 
 def _documents(tar: tarfile.TarFile) -> tuple[dict[str, int], dict[str, Any]]:
@@ -109,7 +153,7 @@ def _documents(tar: tarfile.TarFile) -> tuple[dict[str, int], dict[str, Any]]:
             if content[:1] in (b"{", b"["):
                 try:
                     documents[name] = json.loads(content)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
     sizes.update({name: sizes.get(target, 0) for name, target in links.items()})
     return sizes, documents

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flarekit.core.files import sha256_of
+from flarekit.core.files import below, locked_below, sha256_of
 from flarekit.packaging.sandboxes import (
     Conditions,
     ImageFacts,
@@ -69,15 +70,19 @@ class Wanted:
         values: that a mask may hold, background included.
         time_s: most seconds for one case; None for no limit.
         given: a folder of inputs to run besides the generated ones; None for none.
+        memory_mib: most memory of a run; the organiser's where None.
         gpus: of Docker's `--gpus`, for all runs.
         sockets: of `grandchallenge`: what the algorithm reads and writes.
+        label_faults: what in the image's own label cannot be used.
     """
 
     values: frozenset[int]
     time_s: float | None = None
     given: Path | None = None
+    memory_mib: int | None = None
     gpus: str | None = None
     sockets: Mapping[str, object] = field(default_factory=dict)
+    label_faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,9 @@ class Trial:
         outputs: folder here with what the run wrote.
         files: below it, sorted.
         touched: what the run added, changed or removed in its inputs, in words.
+        locked: what it left that the user who verifies cannot read, in words.
+        private: what it left that only its owner can read, in words.
+        links: symbolic links that it left, in words; they are removed, and never followed.
     """
 
     outcome: Outcome
@@ -97,10 +105,15 @@ class Trial:
     outputs: Path
     files: tuple[str, ...]
     touched: tuple[str, ...]
+    locked: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
     @property
     def failure(self) -> str | None:
         """Why it did not end well, in words; None where it did."""
+        if self.outcome.not_started:
+            return f"did not start: {self.outcome.not_started}"
         if self.outcome.timed_out:
             return f"was not done after {self.outcome.seconds:.0f} s"
         if self.outcome.out_of_memory:
@@ -147,13 +160,17 @@ class Bench:
 
     @property
     def conditions(self) -> Conditions:
-        """Those of the organiser's line, with the GPUs that were asked for."""
-        return replace(self.layout.conditions, gpus=self.wanted.gpus)
+        """Those of the organiser's line, with the GPUs and the memory that were asked for."""
+        return self._asked(self.layout.conditions)
 
     @property
     def strictest(self) -> Conditions:
         """Those of all organisers together."""
-        return replace(STRICTEST, gpus=self.wanted.gpus)
+        return self._asked(STRICTEST)
+
+    def _asked(self, conditions: Conditions) -> Conditions:
+        memory_mib = self.wanted.memory_mib or conditions.memory_mib
+        return replace(conditions, gpus=self.wanted.gpus, memory_mib=memory_mib)
 
     def base(self) -> Trial:
         """Return the usual trial: generated inputs, the organiser's line."""
@@ -241,13 +258,21 @@ class Bench:
         if refusal is not None:
             raise RefusedError(refusal, fix="verify where a Docker engine runs")
         outcome = self.sandbox.run(run)
+        locked, private = locked_below(outputs), locked_below(outputs, _open_to_others)
+        for folder in (here, outputs):
+            if locked_below(folder):
+                self.sandbox.open_up(folder)
         after = _digests(here)
+        links = _take_links(outputs)
         return Trial(
             outcome=outcome,
             inputs=here,
             outputs=outputs,
             files=tuple(sorted(_digests(outputs))),
             touched=tuple(_differences(before, after)),
+            locked=tuple(locked.values()),
+            private=tuple(private.values()),
+            links=tuple(links),
         )
 
 
@@ -258,14 +283,34 @@ def _open_to_all(folder: Path) -> None:
             path.chmod(_ALL if path.is_dir() else 0o666)
 
 
+def _open_to_others(path: Path, mode: int) -> bool:
+    return path.stat().st_mode & mode == mode
+
+
+def _take_links(folder: Path) -> list[str]:
+    """Remove the symbolic links below a folder, which lead to other places here than inside."""
+    links = [path for path in below(folder) if path.is_symlink()]
+    words = [f"{path.relative_to(folder).as_posix()} -> {path.readlink()}" for path in links]
+    for path in links:
+        path.unlink()
+    return words
+
+
 def _digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by its relative name."""
     found = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = _digest(path)
-        elif path.is_dir() and not any(path.iterdir()):
-            found[f"{path.relative_to(folder).as_posix()}/"] = "an empty folder"
+    for path in below(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = f"a link to {path.readlink()}"
+        elif path.is_file():
+            found[name] = _digest(path)
+        elif not path.is_dir():
+            found[name] = "a device, a pipe or a socket"
+        elif not os.access(path, os.R_OK | os.X_OK):
+            found[f"{name}/"] = "a folder that cannot be opened"
+        elif not any(path.iterdir()):
+            found[f"{name}/"] = "an empty folder"
     return found
 
 

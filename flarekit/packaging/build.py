@@ -20,11 +20,11 @@ from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.packaging.sandboxes import ImageFacts
 from flarekit.packaging.sandboxes.docker import inspect_image, require_engine
+from flarekit.packaging.task import CONVENTION_LABEL, FACTS_LABEL
 from flarekit.segmentation.predictors import find_predictor, hash_state
 
 BASE = "python:3.11-slim-bookworm"
-CONVENTION_LABEL, PREDICTOR_LABEL = "flarekit.convention", "flarekit.predictor"
-FACTS_LABEL = "flarekit.facts"
+PREDICTOR_LABEL = "flarekit.predictor"
 _CONTEXT = ("Dockerfile", "predict.sh", "pyproject.toml", "README.md", "LICENSE")
 _PLATFORM = ("autopet", "uls23", "grandchallenge")  # run not as root, and their CMD
 _TARGETS = {
@@ -173,7 +173,8 @@ def _docker_build(
         [*line, "-t", request.tag, str(context)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         for text in process.stdout or ():
             last.append(text.rstrip())

@@ -77,7 +77,7 @@ def same_content(one: Path, other: Path) -> bool:
         ValueError: a JSON file that is none.
     """
     if one.suffix == ".json":
-        return bool(json.loads(one.read_text()) == json.loads(other.read_text()))
+        return bool(json.loads(one.read_bytes()) == json.loads(other.read_bytes()))
     if one.name.endswith((".nii.gz", ".nii", ".mha")):
         first, second = read_mask(one), read_mask(other)
         return (

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.files import sha256_of
-from flarekit.packaging.build import CONVENTION_LABEL
 from flarekit.packaging.checks._image import flare_name_faults, stem_of
-from flarekit.packaging.sandboxes.docker import docker, inspect_image, require_engine
-from flarekit.profiler.container import DockerError
+from flarekit.packaging.sandboxes.docker import image_id, inspect_image, require_engine
+from flarekit.packaging.task import CONVENTION_LABEL
+from flarekit.profiler.docker import DockerError, docker, reason_in
 
 _ENDING = ".tar.gz"
 _LARGE_GB = 10.0
@@ -65,6 +65,7 @@ def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -
     facts = inspect_image(request.image)
     convention = request.convention or facts.labels.get(CONVENTION_LABEL, "flare")
     name = request.image
+    warnings: list[str] = []
     if convention == "flare":
         stem = stem_of(request.path)
         name = f"{stem}:latest"
@@ -72,14 +73,10 @@ def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -
         if faults:
             raise UsageError("; ".join(faults), fix=f"name the file like team-a{_ENDING}")
         if name not in facts.names:
-            if docker("image", "tag", request.image, name).returncode:
-                raise DockerError(
-                    f"{request.image} could not be named {name}", fix="tag it by hand"
-                )
+            warnings += _give_name(request.image, name)
             say(f"{request.image} is now also {name}, as the evaluator will call it")
     _write(name, request.path)
     size = request.path.stat().st_size
-    warnings = []
     if size > _LARGE_GB * 1e9:
         warnings.append(
             f"{size / 1e9:.1f} GB: uploads of this size take hours, and platforms may refuse them; "
@@ -91,6 +88,27 @@ def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -
         sha256=sha256_of(request.path),
         warnings=tuple(warnings),
     )
+
+
+def _give_name(image: str, name: str) -> list[str]:
+    """Give an image a further name; return a warning where another image loses it by that.
+
+    Raises:
+        DockerError: Docker refuses the name.
+    """
+    owner = image_id(name)
+    tagged = docker("image", "tag", image, name)
+    if tagged.returncode:
+        raise DockerError(
+            f"{image} could not be named {name}: {reason_in(tagged.stderr)}", fix="tag it by hand"
+        )
+    if owner is None:
+        return []
+    short = owner.removeprefix("sha256:")[:12]
+    return [
+        f"{name} was another image, {short}, which has lost that name to {image}; "
+        f"to give it a name again: docker image tag {short} NAME"
+    ]
 
 
 def _write(image: str, path: Path) -> None:
@@ -109,7 +127,9 @@ def _write(image: str, path: Path) -> None:
                 shutil.copyfileobj(process.stdout, stream, _BLOCK)
             said = process.stderr.read().decode(errors="replace") if process.stderr else ""
         if process.returncode:
-            raise DockerError(f"docker could not save {image}: {said.strip()}", fix="see there")
+            raise DockerError(
+                f"docker could not save {image}: {reason_in(said)}", fix="see docker image ls"
+            )
         temporary.replace(path)
     except OSError as error:
         raise OutputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,20 +13,15 @@ from typing import Any, Literal
 
 from flarekit import conventions
 from flarekit.core.errors import FlarekitError, InputError, UsageError
-from flarekit.packaging.archive import read_archive
+from flarekit.packaging.archive import ENDINGS, read_archive
 from flarekit.packaging.bench import Bench, Wanted
-from flarekit.packaging.build import CONVENTION_LABEL, FACTS_LABEL
 from flarekit.packaging.checks import Check, Finding, checks_of, fail, skip
 from flarekit.packaging.sandboxes import ImageFacts, RefusedError, Sandbox, SandboxError
-from flarekit.packaging.sandboxes.docker import (
-    DockerSandbox,
-    engine_fault,
-    load_image,
-    require_engine,
-)
+from flarekit.packaging.sandboxes.docker import DockerSandbox, require_engine
+from flarekit.packaging.task import CONVENTION_LABEL, stated_task
+from flarekit.profiler.docker import engine_fault
 
 _LOG = logging.getLogger(__name__)
-_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _USUAL_RUN = "ends_well"
 Backend = Literal["auto", "docker", "process"]
 
@@ -45,6 +39,7 @@ class VerifyRequest:
         labels: values that masks may hold besides 0; the image's own, or the task's, where None.
         time_s: most seconds for a case; the convention's where None.
         timeout_s: of one run.
+        memory_mib: most memory of a run; the convention's where None.
         gpus: of Docker's `--gpus`.
     """
 
@@ -56,6 +51,7 @@ class VerifyRequest:
     labels: tuple[int, ...] | None = None
     time_s: float | None = None
     timeout_s: float = 600.0
+    memory_mib: int | None = None
     gpus: str | None = None
 
 
@@ -65,6 +61,11 @@ class Verdict:
 
     check: Check
     finding: Finding
+
+    @property
+    def fix(self) -> str:
+        """What to do; empty where there is nothing."""
+        return self.finding.fix or self.check.fix if self.finding.state in ("fail", "warn") else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Verification:
                     "asserts": verdict.check.asserts,
                     "state": verdict.finding.state,
                     "reason": verdict.finding.reason,
-                    "fix": verdict.check.fix if verdict.finding.state in ("fail", "warn") else "",
+                    "fix": verdict.fix,
                 }
                 for verdict in self.verdicts
             ],
@@ -102,7 +103,7 @@ class Verification:
 
 
 def verify(
-    request: VerifyRequest, *, progress: Callable[[Check, Finding], None] = lambda *_: None
+    request: VerifyRequest, *, progress: Callable[[Verdict], None] = lambda _: None
 ) -> Verification:
     """Check an image.
 
@@ -130,7 +131,7 @@ def verify(
         verdicts = []
         try:
             for verdict in _verdicts(bench, chosen):
-                progress(verdict.check, verdict.finding)
+                progress(verdict)
                 verdicts.append(verdict)
         finally:
             sandbox.remove(place)
@@ -181,25 +182,22 @@ def _chosen(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:
 
 def _wanted(request: VerifyRequest, convention: str, facts: ImageFacts) -> Wanted:
     """Gather what is known of the image's task: from the request, its labels, the convention."""
-    try:
-        stated = json.loads(facts.labels.get(FACTS_LABEL, "{}"))
-    except ValueError:
-        _LOG.warning("the image's label %s is not JSON and is left aside", FACTS_LABEL)
-        stated = {}
-    own = checks_of(convention).VALUES
-    values = request.labels if request.labels is not None else stated.get("values", own)
+    stated = stated_task(facts, convention)
+    values = stated.values if stated.values is not None else checks_of(convention).VALUES
     budget = conventions.budget_of(convention)
     return Wanted(
-        values=frozenset({0, *values}),
+        values=frozenset({0, *(values if request.labels is None else request.labels)}),
         time_s=budget.time_s if request.time_s is None else request.time_s or None,
         given=request.given,
+        memory_mib=request.memory_mib,
         gpus=request.gpus,
-        sockets=stated.get("settings", {}),
+        sockets=stated.settings or {},
+        label_faults=stated.faults,
     )
 
 
 def _is_tar(image: str) -> bool:
-    return image.endswith(_ENDINGS) or Path(image).is_file()
+    return image.endswith(ENDINGS) or Path(image).is_file()
 
 
 @contextmanager
@@ -225,9 +223,7 @@ def _sandbox(request: VerifyRequest) -> Iterator[Sandbox]:
 def _open_docker(image: str) -> Sandbox:
     require_engine()
     if _is_tar(image):
-        archive = Path(image)
-        read_archive(archive)
-        return DockerSandbox(load_image(archive), archive)
+        return DockerSandbox(image, read_archive(Path(image)))
     return DockerSandbox(image)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from flarekit.core.errors import UsageError
+from flarekit.core.files import below
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.nvml import NvmlProbe
 from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
@@ -50,6 +51,10 @@ class CommandTarget:
         tree = ProcessTree(lambda: self._pid)
         return [ProcessesProbe(tree.pids), NvmlProbe(gpu, tree.last), HostProbe()]
 
+    def open_up(self, folder: Path) -> bool:
+        """Let everybody read a folder with what it has left, as far as that is this user's."""
+        return open_up(folder)
+
     def run(self, timeout_s: float | None) -> Ending:
         """Run it; when its time is up the whole tree is ended.
 
@@ -80,6 +85,17 @@ class CommandTarget:
             last_line=None if self._log is None else last_line(self._log),
             started_s=started_s,
         )
+
+
+def open_up(folder: Path) -> bool:
+    """Let everybody read what is below a folder, as far as it is this user's."""
+    try:
+        for path in (folder, *below(folder)):
+            if not path.is_symlink():
+                path.chmod(0o777 if path.is_dir() else 0o666)
+    except OSError:
+        return False
+    return True
 
 
 def wait_or_end(

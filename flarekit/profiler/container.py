@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from flarekit.core.errors import FlarekitError, InputError
+from flarekit.core.errors import InputError
 from flarekit.profiler.command import last_line, wait_or_end
-from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of
+from flarekit.profiler.docker import (
+    NO_REASON,
+    DockerError,
+    docker,
+    engine_fault,
+    first_device,
+    gpus_argument,
+    machine_fix,
+    open_up,
+    reason_in,
+)
+from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of, kernel_peak_mib
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.nvml import NvmlProbe
 from flarekit.profiler.probes.processes import ProcessesProbe
@@ -26,13 +36,9 @@ PREDICT_WITH_STAGES = (
     "flarekit predict --input /workspace/inputs --output /workspace/outputs "
     "--report /workspace/inside"
 )
+_NOT_STARTED = (125, 126, 127)  # docker run's own exit codes, which a program may have too
+_PEAK_S = 0.01
 _EVENTS_END_S = 5.0  # how long the last events may take after the run
-
-
-class DockerError(FlarekitError):
-    """No Docker engine that answers."""
-
-    exit_code: ClassVar[int] = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +69,7 @@ class ContainerOptions:
     @property
     def watched_gpu(self) -> str:
         """The device that `--gpus` names, the first where it names several; 0 where none."""
-        device = (self.gpus or "").partition("device=")[2].strip('"')
-        return device.split(",")[0] or "0"
+        return first_device(self.gpus)
 
     def line(self, name: str, volumes: dict[Path, str]) -> list[str]:
         """Return the run line.
@@ -74,7 +79,7 @@ class ContainerOptions:
             volumes: folder here -> folder inside.
         """
         options = [
-            ("--gpus", _quoted(self.gpus)),
+            ("--gpus", None if self.gpus is None else gpus_argument(self.gpus)),
             ("--shm-size", self.shm_size),
             ("-m", self.memory),
             ("--network", self.network),
@@ -97,19 +102,21 @@ class ContainerTarget:
 
     def __init__(self, options: ContainerOptions, volumes: dict[Path, str], log: Path) -> None:
         self._name = f"flarekit_profile_{uuid.uuid4().hex[:12]}"
+        self._image = options.image
         self._line = options.line(self._name, volumes)
         self._log = log
         self._cgroup: Cgroup | Unsupported | None = None
         self._pids: frozenset[int] = frozenset()
         self._started_at: float | None = None
         self._out_of_memory = False
+        self._peak_mib: float | None = None
 
     def probes(self, gpu: str) -> list[Probe]:
         """Return probes of the group, its processes, the GPU and the host."""
         return [
-            CgroupProbe(lambda: self._cgroup),
+            CgroupProbe(lambda: self._cgroup, lambda: self._peak_mib),
             ProcessesProbe(self._look),
-            NvmlProbe(gpu, lambda: self._pids),
+            NvmlProbe(gpu, self._known_pids),
             HostProbe(),
         ]
 
@@ -136,12 +143,18 @@ class ContainerTarget:
             events.terminate()
             events.wait()
             listener.join()
+        is_docker_s = code in _NOT_STARTED and self._started_at is None
         return Ending(
             exit_code=code,
             last_line=last_line(self._log),
             out_of_memory=self._out_of_memory,
+            not_started=_why_not(self._log) if is_docker_s else "",
             started_s=None if self._started_at is None else max(0.0, self._started_at - called),
         )
+
+    def open_up(self, folder: Path) -> bool:
+        """Let everybody read a folder with what it has left, through another container."""
+        return open_up(self._image, folder)
 
     def _listen(self, events: subprocess.Popen[bytes]) -> None:
         """Follow the container's life: its start tells its group, then what killed it."""
@@ -154,10 +167,23 @@ class ContainerTarget:
                 if happened == "start":
                     self._started_at = event["timeNano"] / 1e9
                     self._cgroup = _cgroup_of(self._name)
+                    if isinstance(self._cgroup, Cgroup):
+                        threading.Thread(
+                            target=self._follow_peak, args=(self._cgroup,), daemon=True
+                        ).start()
                 elif happened == "oom":
                     self._out_of_memory = True
                 elif happened == "destroy":
                     return
+
+    def _follow_peak(self, group: Cgroup) -> None:
+        """Read the kernel's peak until the group is gone, and the figure with it."""
+        while not isinstance(peak := kernel_peak_mib(group), Unsupported):
+            self._peak_mib = peak
+            time.sleep(_PEAK_S)
+
+    def _known_pids(self) -> frozenset[int] | None:
+        return None if isinstance(self._cgroup, Unsupported) else self._pids
 
     def _look(self) -> frozenset[int]:
         """Return the processes of the group."""
@@ -172,17 +198,22 @@ class ContainerTarget:
 
     def _end(self, client: subprocess.Popen[bytes]) -> None:
         """Kill the container; where there is none yet, give up on the client."""
-        if _docker("kill", self._name).returncode:
+        if docker("kill", self._name).returncode:
             client.terminate()
 
 
-def _quoted(gpus: str | None) -> str | None:
-    """Docker takes a list of devices only in quotes of its own."""
-    return f'"{gpus}"' if gpus is not None and "," in gpus else gpus
+def _why_not(log: Path) -> str:
+    """Return why Docker did not start a container, and what to do where that is known."""
+    try:
+        reason = reason_in(log.read_bytes().decode("utf-8", "replace"))
+    except OSError:
+        return NO_REASON
+    fix = machine_fix(reason)
+    return reason if fix is None else f"{reason} ({fix})"
 
 
 def _cgroup_of(container: str) -> Cgroup | Unsupported | None:
-    found = _docker("inspect", "--format", "{{.State.Pid}}", container)
+    found = docker("inspect", "--format", "{{.State.Pid}}", container)
     if found.returncode or found.stdout.strip() == "0":
         return None  # over before we came
     group = cgroup_of(int(found.stdout))
@@ -198,18 +229,14 @@ def check_engine(image: str) -> dict[str, str]:
         DockerError: no engine that answers.
         InputError: no such image.
     """
-    if shutil.which("docker") is None:
-        raise DockerError("docker is not installed", fix="install Docker, or use profile run")
-    version = _docker("version", "--format", "{{.Server.Version}}")
-    if version.returncode:
-        raise DockerError(
-            f"the Docker engine does not answer: {_last(version.stderr)}",
-            fix="start it, and check that you may use it",
-        )
-    inspected = _docker("image", "inspect", image)
+    fault = engine_fault()
+    if fault is not None:
+        raise DockerError(fault, fix="install Docker or start it, or use profile run")
+    version = docker("version", "--format", "{{.Server.Version}}")
+    inspected = docker("image", "inspect", image)
     if inspected.returncode:
         raise InputError(
-            f"image {image}: {_last(inspected.stderr)}",
+            f"image {image}: {reason_in(inspected.stderr)}",
             fix="docker load -i TEAM.tar.gz, or name one of docker image ls",
         )
     facts = json.loads(inspected.stdout)[0]
@@ -221,12 +248,3 @@ def check_engine(image: str) -> dict[str, str]:
         "image_digest": ", ".join(digests),
         "image_size_mib": f"{facts['Size'] / 2**20:.0f}",
     }
-
-
-def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-
-
-def _last(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

@@ -101,20 +101,15 @@ def is_broken(verdict: Verdict, limits: Limits) -> bool:
 def _verdicts(case: ProfiledCase, limits: Limits) -> Iterator[Verdict]:
     for failure in case.failures:
         yield Verdict(case=case.name, limit="run", state="broken", text=failure)
-    gpu = case.maximum("gpu_used_mib") if "gpu_used_mib" in case.measured else _official_gpu(case)
     figures: list[tuple[str, str, Reading, float | None, str]] = [
         ("cap", "time", case.official.time_s, limits.cap_s, "s"),
         ("time", "time", case.official.time_s, limits.time_s, "s"),
-        ("gpu", "GPU memory", gpu, limits.gpu_mib, "MiB"),
+        ("gpu", "GPU memory", case.gpu_mib, limits.gpu_mib, "MiB"),
         ("ram", "memory", case.ram_mib, limits.ram_mib, "MiB"),
     ]
     for limit, what, value, most, unit in figures:
         if most is not None:
             yield _verdict(case.name, limit, what, value, most, unit)
-
-
-def _official_gpu(case: ProfiledCase) -> Reading:
-    return case.official.max_gpu_mib
 
 
 def _verdict(case: str, limit: str, what: str, value: Reading, most: float, unit: str) -> Verdict:

@@ -22,6 +22,7 @@ from flarekit.profiler.work import (
     keep_mask,
     leftover_failures,
     leftovers_of,
+    locked_failures,
     mask_failures,
     prepare,
     remove,
@@ -142,10 +143,14 @@ def _profile_scan(
         timeout_s=options.timeout_s,
         interval_s=options.interval_s,
     )
+    locked = locked_failures(work)
+    if locked:
+        target.open_up(work.inputs.parent)
     leftovers = leftovers_of(scan, work)
     failures = (
         *_run_failures(seen.ending, options),
         *mask_failures(scan, work),
+        *locked,
         *leftover_failures(leftovers),
     )
     inside_file = work.inside / "efficiency.json"
@@ -184,6 +189,8 @@ def _case(
 
 def _run_failures(ending: Ending, options: WatchOptions) -> list[str]:
     said = "" if ending.last_line is None else f"; last line: {ending.last_line}"
+    if ending.not_started:
+        return [f"the container did not start: {ending.not_started}"]
     if ending.exit_code is None:
         return [f"still running after {options.timeout_s:g} s: ended{said}"]
     if ending.out_of_memory:

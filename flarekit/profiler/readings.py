@@ -53,6 +53,7 @@ class Probe(Protocol):
 
 COLUMNS = {
     "gpu_used_mib": "GPU memory in use on the device (total - free)",
+    "gpu_charged_mib": "GPU memory in use on the device, less that of other processes",
     "gpu_tree_mib": "GPU memory of the watched processes",
     "gpu_utilisation_percent": "GPU utilisation",
     "cuda_allocated_mib": "CUDA memory in tensors of this process",
@@ -61,7 +62,9 @@ COLUMNS = {
     "tree_uss_mib": "memory that only the process tree has",
     "tree_cpu_s": "processor time of the process tree so far",
     "cgroup_memory_mib": "memory of the container (page cache included)",
-    "cgroup_working_mib": "memory of the container, as docker stats counts it",
+    "cgroup_working_mib": "memory of the container (without page cache)",
+    "cgroup_cache_mib": "page cache of the container",
+    "cgroup_peak_mib": "most memory of the container so far, by the kernel (page cache included)",
     "cgroup_cpu_s": "processor time of the container so far",
     "host_ram_mib": "memory in use on the host",
     "host_user_percent": "processor, user (official)",

@@ -126,11 +126,52 @@ class ProfiledCase:
 
     @property
     def ram_mib(self) -> Reading:
-        """Most memory of the container, or of the process tree where there is no container."""
+        """Most memory of the container, or of the process tree where there is no container.
+
+        Page cache does not count. What the kernel's own peak has above the samples does, less the
+        most page cache that was seen, for that peak includes it.
+        """
+        sampled, peak, cache = (
+            self.sampled_ram_mib,
+            self.kernel_peak_mib,
+            self.maximum("cgroup_cache_mib"),
+        )
+        if isinstance(sampled, Unsupported):
+            return sampled
+        if isinstance(peak, Unsupported) or isinstance(cache, Unsupported):
+            return sampled
+        return max(sampled, peak - cache)
+
+    @property
+    def sampled_ram_mib(self) -> Reading:
+        """Most memory that a sample has seen, page cache left out."""
         for column in ("cgroup_working_mib", "tree_rss_mib"):
             if isinstance(self.measured.get(column), Measured):
                 return self.maximum(column)
         return Unsupported(not_supported="no memory of a container or a process tree")
+
+    @property
+    def kernel_peak_mib(self) -> Reading:
+        """Most memory of the container at any moment, by the kernel, page cache included."""
+        return self.maximum("cgroup_peak_mib")
+
+    @property
+    def gpu_mib(self) -> Reading:
+        """Most GPU memory that the run is charged with, less that of others where it is known."""
+        charged = self.maximum("gpu_charged_mib")
+        if not isinstance(charged, Unsupported):
+            return charged
+        if "gpu_used_mib" in self.measured:
+            return self.maximum("gpu_used_mib")
+        return self.official.max_gpu_mib
+
+    @property
+    def others_gpu_mib(self) -> float:
+        """How much GPU memory of other processes the official figures count; 0 where not known."""
+        used, charged = self.maximum("gpu_used_mib"), self.maximum("gpu_charged_mib")
+        if isinstance(used, Unsupported) or isinstance(charged, Unsupported):
+            return 0.0
+        return max(0.0, used - charged)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,14 @@ class Ending:
         exit_code: 128 + N where signal N ended it; None where its time was up.
         last_line: the last thing it said, where that was kept.
         out_of_memory: the kernel killed it for its memory limit.
+        not_started: why it was never started, with what to do; empty where it was.
         started_s: from `run` being called to the start of its first process; None if unknown.
     """
 
     exit_code: int | None
     last_line: str | None = None
     out_of_memory: bool = False
+    not_started: str = ""
     started_s: float | None = None
 
 
@@ -42,6 +44,10 @@ class Target(Protocol):
 
     def run(self, timeout_s: float | None) -> Ending:
         """Run it to its end, or end it when its time is up."""
+        ...
+
+    def open_up(self, folder: Path) -> bool:
+        """Let everybody read a folder with what the run has left; False where that failed."""
         ...
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from flarekit.core.errors import InputError, OutputError, UnreadableVolumeError
-from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.files import below, locked_below, make_folder, printable, write_atomically
 from flarekit.core.nifti import read_geometry, read_nifti
 
 _LOG = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ class Scan:
 
     Attributes:
         path: `X_0000.nii.gz`.
-        name: of the official JSON, `X_0000`.
-        case_id: of the mask, `X`.
+        name: of the official JSON, `X_0000`, as it can be printed.
+        case_id: of the mask, `X`, as it can be printed.
         shape_XYZ: None where its header cannot be read.
     """
 
@@ -74,7 +75,7 @@ def find_scans(input_dir: Path) -> list[Scan]:
 
 
 def _scan(path: Path) -> Scan:
-    name = path.name.removesuffix(_SUFFIX)
+    name = printable(path.name.removesuffix(_SUFFIX))
     try:
         z, y, x = read_geometry(path).shape_ZYX
     except InputError as error:
@@ -107,22 +108,33 @@ def prepare(scan: Scan, root: Path) -> WorkFolders:
     return work
 
 
+def locked_failures(work: WorkFolders) -> list[str]:
+    """Return what the run has left that this user cannot read; to be asked before it is opened."""
+    return [
+        f"{folder.name}/{words} cannot be read by the user who measures"
+        for folder in (work.inputs, work.outputs)
+        for words in locked_below(folder).values()
+    ]
+
+
 def leftovers_of(scan: Scan, work: WorkFolders) -> tuple[str, ...]:
     """Return what is there besides the scan, as it was, and its mask."""
-    copy = work.inputs / scan.path.name
+    own = (work.inputs / scan.path.name, work.outputs / _mask_name(scan))
     found = [
-        path.relative_to(work.inputs.parent)
-        for root, own in ((work.inputs, copy), (work.outputs, work.outputs / _mask_name(scan)))
-        for path in sorted(root.rglob("*"))
-        if path != own and not path.is_dir()
+        path
+        for folder in (work.inputs, work.outputs)
+        for path in below(folder)
+        if path not in own and (path.is_symlink() or not path.is_dir() or _shows_nothing(path))
     ]
-    found += [
-        path.relative_to(work.inputs.parent)
-        for root in (work.inputs, work.outputs)
-        for path in sorted(root.rglob("*"))
-        if path.is_dir() and not any(path.iterdir())
-    ]
-    return tuple(map(str, found))
+    found.sort(key=lambda path: (path.is_dir(), path.relative_to(work.inputs.parent)))
+    return tuple(printable(str(path.relative_to(work.inputs.parent))) for path in found)
+
+
+def _shows_nothing(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return True
 
 
 def leftover_failures(leftovers: tuple[str, ...]) -> list[str]:
@@ -146,23 +158,35 @@ def mask_failures(scan: Scan, work: WorkFolders) -> list[str]:
     """Return what is wrong about the mask, and about the scan, which must be as it was."""
     failures = []
     copy, mask = work.inputs / scan.path.name, work.outputs / _mask_name(scan)
-    if not copy.is_file():
-        failures.append(f"inputs/{scan.path.name} was removed")
-    elif copy.read_bytes() != scan.path.read_bytes():
-        failures.append(f"inputs/{scan.path.name} was changed")
-    if not mask.is_file():
-        return [*failures, f"no mask: outputs/{mask.name} is missing"]
+    there, name = printable(f"inputs/{copy.name}"), printable(f"outputs/{mask.name}")
+    change = _change(copy, scan.path)
+    if change:
+        failures.append(f"{there} {change}")
+    if mask.is_symlink():
+        return [*failures, f"the mask {name} is a symbolic link to {mask.readlink()}"]
+    if not os.path.lexists(mask):
+        return [*failures, f"no mask: {name} is missing"]
     try:
         z, y, x = read_nifti(mask).geometry.shape_ZYX
     except UnreadableVolumeError as error:
-        return [*failures, f"the mask outputs/{mask.name} cannot be read: {error.fault}"]
+        return [*failures, f"the mask {name} cannot be read: {error.fault}"]
     if scan.shape_XYZ is not None and (x, y, z) != scan.shape_XYZ:
         failures.append(f"the mask is {(x, y, z)} voxels, the scan {scan.shape_XYZ}")
     return failures
 
 
+def _change(copy: Path, scan: Path) -> str:
+    """Return what became of a scan's copy; empty where it is as it was."""
+    try:
+        if not copy.is_symlink() and copy.is_file():
+            return "" if copy.read_bytes() == scan.read_bytes() else "was changed"
+    except OSError as error:
+        return f"cannot be read any more: {error.strerror}"
+    return "was removed"
+
+
 def _mask_name(scan: Scan) -> str:
-    return f"{scan.case_id}{_SUFFIX}"
+    return f"{scan.path.name.removesuffix(_SUFFIX).removesuffix(_CHANNEL)}{_SUFFIX}"
 
 
 def keep_mask(scan: Scan, work: WorkFolders, output_dir: Path) -> None:
@@ -172,8 +196,11 @@ def keep_mask(scan: Scan, work: WorkFolders, output_dir: Path) -> None:
         OutputError: it cannot be copied.
     """
     mask = work.outputs / _mask_name(scan)
-    if mask.is_file():
-        write_atomically(output_dir / mask.name, mask.read_bytes())
+    try:
+        if mask.is_file() and not mask.is_symlink():
+            write_atomically(output_dir / mask.name, mask.read_bytes())
+    except PermissionError:
+        _LOG.warning("%s: cannot be read, and is not kept", printable(str(mask)))
 
 
 def remove(work: WorkFolders) -> None:

@@ -113,6 +113,7 @@ def segment_folder(
         device=facts.device,
         device_name=facts.device_name,
         precision=facts.precision,
+        scan=facts.scan,
         budget=budget,
         seconds=clock.seconds,
         wall_s=time.monotonic() - began,

@@ -19,94 +19,145 @@ from flarekit.training.cases import Spacing
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import AugmentationFacts
 
-ROOM = 1.5  # a sample is cut this much larger before it is turned and scaled
 _BENDS = 4  # control points of the displacements, per axis
 _LOOP_MM = 30.0  # between the middles of bowel loops
 
 
-def move(
-    image_CZYX: torch.Tensor,
-    classes_ZYX: torch.Tensor,
+def place(
     tile_ZYX: Sequence[int],
     spacing_mm: Spacing,
+    centre_mm: NDArray[np.float64],
     facts: AugmentationFacts,
     rng: np.random.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample a tile from its larger surroundings, turned, scaled, bent and mirrored at random.
+    device: torch.device,
+) -> torch.Tensor:
+    """Return where a sample's voxels lie in their case, turned, scaled and bent at random.
 
     Args:
-        image_CZYX: float32; with Z = 1 everything stays within the plane.
-        classes_ZYX: uint8 of the same grid.
-        tile_ZYX: voxels wanted, in the middle of the surroundings.
-        spacing_mm: of the grid.
+        tile_ZYX: voxels of the sample; with Z = 1 everything stays within the plane.
+        spacing_mm: of the sample's voxels before it is scaled.
+        centre_mm: (Z, Y, X) of the sample's middle, from the middle of the case's first voxel.
         facts: how far.
         rng: what decides.
+        device: where the positions are computed.
+
+    Returns:
+        float32 (*tile, 3): Z, Y, X in mm from the middle of the case's first voxel.
+    """
+    flat = tile_ZYX[0] == 1
+    offsets = torch.meshgrid(
+        *(
+            (torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2) * mm
+            for n, mm in zip(tile_ZYX, spacing_mm, strict=True)
+        ),
+        indexing="ij",
+    )
+    matrix = torch.from_numpy(_matrix(flat, facts, rng).astype(np.float32)).to(device)
+    middle = torch.from_numpy(centre_mm.astype(np.float32)).to(device)
+    positions = torch.stack(offsets, dim=-1) @ matrix.T + middle
+    if facts.elastic_mm:
+        positions = positions + _bends(tile_ZYX, facts.elastic_mm, rng, device)
+    return positions
+
+
+def sample(
+    image_CZYX: torch.Tensor,
+    classes_ZYX: torch.Tensor,
+    positions: torch.Tensor,
+    spacing_mm: Spacing,
+    lowest_C: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read a case at positions: linearly its image, the nearest voxel of its classes.
+
+    Args:
+        image_CZYX: floating point.
+        classes_ZYX: uint8 of the same grid.
+        positions: see `place`.
+        spacing_mm: of the case.
+        lowest_C: what each channel is outside the case; classes are 0 there.
 
     Returns:
         image (C, *tile) float32 and classes (*tile) int64.
     """
-    flat = tile_ZYX[0] == 1
-    kept = 2 if flat else 3
-    if flat:
-        image_CZYX, classes_ZYX = image_CZYX[:, 0], classes_ZYX[0]
-    tile = list(tile_ZYX[3 - kept :])
-    spacing = np.array(spacing_mm[3 - kept :], float)
-    room = np.array(classes_ZYX.shape, float)
-    matrix = _matrix(kept, facts, rng)
-    theta = np.zeros((1, kept, kept + 1), np.float32)
-    in_voxels = (matrix * spacing[None, :] / spacing[:, None])[::-1, ::-1]  # grids want X first
-    theta[0, :, :kept] = in_voxels * np.array(tile[::-1])[None, :] / room[::-1, None]
-    grid = functional.affine_grid(torch.from_numpy(theta), [1, 1, *tile], align_corners=False)
-    if facts.elastic_mm:
-        grid = grid + _bends(tile, 2 * facts.elastic_mm / (spacing * room), rng)
-    moved = functional.grid_sample(
-        image_CZYX[None], grid, mode="bilinear", padding_mode="border", align_corners=False
-    )[0]
-    moved_classes = functional.grid_sample(
-        classes_ZYX[None, None].float(),
-        grid,
-        mode="nearest",
-        padding_mode="border",
-        align_corners=False,
-    )[0, 0].long()
-    flips = [axis - (3 - kept) for axis in facts.mirror_axes if rng.random() < 0.5]
-    flips = [axis for axis in flips if axis >= 0]
-    if flips:
-        moved = moved.flip([axis + 1 for axis in flips])
-        moved_classes = moved_classes.flip(flips)
-    if flat:
-        return moved[:, None], moved_classes[None]
-    return moved, moved_classes
+    voxels = positions / torch.tensor(spacing_mm, device=positions.device)
+    if voxels.device.type == "cpu":  # converts no more of the case than the sample needs
+        low = voxels.amin(dim=(0, 1, 2)).floor().int()
+        high = voxels.amax(dim=(0, 1, 2)).ceil().int() + 1
+        sides = []
+        for axis, extent in enumerate(classes_ZYX.shape):
+            first = min(max(int(low[axis]), 0), extent - 1)
+            sides.append(slice(first, max(min(int(high[axis]), extent), first + 1)))
+            voxels[..., axis] -= first
+        image_CZYX = image_CZYX[(slice(None), *sides)]
+        classes_ZYX = classes_ZYX[tuple(sides)]
+    size = torch.tensor(classes_ZYX.shape, device=voxels.device)
+    grid = ((2 * voxels + 1) / size - 1).flip(-1)[None]  # grids want X first
+    above = image_CZYX.float() - lowest_C.view(-1, 1, 1, 1)
+    image = functional.grid_sample(above[None], grid, mode="bilinear", align_corners=False)[0]
+    classes = functional.grid_sample(
+        classes_ZYX[None, None].float(), grid, mode="nearest", align_corners=False
+    )
+    return image + lowest_C.view(-1, 1, 1, 1), classes[0, 0].long()
 
 
-def _matrix(axes: int, facts: AugmentationFacts, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return sizes and turns about each axis, in mm, rows and columns in (Z,) Y, X."""
-    sizes = np.exp(rng.normal(0, facts.scale, axes)) * math.exp(rng.normal(0, facts.scale))
+def mirror(
+    image_CZYX: torch.Tensor,
+    classes_ZYX: torch.Tensor,
+    facts: AugmentationFacts,
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flip the axes that may be flipped, each in every other sample."""
+    flips = [axis for axis in facts.mirror_axes if rng.random() < 0.5]
+    return image_CZYX.flip([axis + 1 for axis in flips]), classes_ZYX.flip(flips)
+
+
+def normal(shape: Sequence[int], rng: np.random.Generator, device: torch.device) -> torch.Tensor:
+    """Return standard normal noise on a device, told by the generator."""
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
+    return torch.randn(tuple(shape), generator=generator, device=device)
+
+
+def _matrix(flat: bool, facts: AugmentationFacts, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return sizes and turns about each axis, in mm, rows and columns in Z, Y, X."""
+    sizes = np.exp(rng.normal(0, facts.scale, 3)) * math.exp(rng.normal(0, facts.scale))
+    if flat:
+        sizes[0] = 1.0
     matrix = np.diag(sizes)
-    about = enumerate(facts.rotation_deg_ZYX) if axes == 3 else [(None, facts.rotation_deg_ZYX[0])]
-    for axis, degrees in about:
+    for about, degrees in enumerate(facts.rotation_deg_ZYX[:1] if flat else facts.rotation_deg_ZYX):
         angle = math.radians(float(rng.normal(0, degrees)))
-        a, b = [other for other in range(axes) if other != axis]
-        turn = np.eye(axes)
+        a, b = [other for other in range(3) if other != about]
+        turn = np.eye(3)
         turn[a, a] = turn[b, b] = math.cos(angle)
         turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
         matrix = matrix @ turn
     return matrix
 
 
-def _bends(tile: list[int], reach: NDArray[np.float64], rng: np.random.Generator) -> torch.Tensor:
-    """Return smooth displacements in the units of a sampling grid, last axis X first."""
-    knots = rng.normal(0, 1, (len(tile), *[_BENDS] * len(tile))) * reach.reshape(
-        -1, *[1] * len(tile)
-    )
-    mode = "trilinear" if len(tile) == 3 else "bilinear"
+def _bends(
+    tile_ZYX: Sequence[int], reach_mm: float, rng: np.random.Generator, device: torch.device
+) -> torch.Tensor:
+    """Return smooth displacements (*tile, 3) in mm; none along Z where the sample is one slice."""
+    knots = rng.normal(0, reach_mm, (3, *(1 if n == 1 else _BENDS for n in tile_ZYX)))
+    if tile_ZYX[0] == 1:
+        knots[0] = 0
     field = functional.interpolate(
-        torch.from_numpy(knots[::-1].astype(np.float32))[None],
-        size=tile,
-        mode=mode,
+        torch.from_numpy(knots.astype(np.float32))[None].to(device),
+        size=list(tile_ZYX),
+        mode="trilinear",
         align_corners=True,
     )
-    return field.movedim(1, -1)
+    return field[0].movedim(0, -1)
+
+
+def ct_window(channel: Channel) -> Window:
+    """Return the window of a CT's channel.
+
+    Raises:
+        TypeError: the channel has none.
+    """
+    if not isinstance(channel.intensity, Window):
+        raise TypeError("the recipe was not checked")
+    return channel.intensity
 
 
 def fill_bowel(
@@ -128,13 +179,11 @@ def fill_bowel(
     Raises:
         TypeError: the channel has no window.
     """
-    window = channel.intensity
-    if not isinstance(window, Window):
-        raise TypeError("the recipe was not checked")
+    window = ct_window(channel)
     size = list(image_CZYX.shape[1:])
     knots = [max(2, round(n * mm / _LOOP_MM)) for n, mm in zip(size, spacing_mm, strict=True)]
     field = functional.interpolate(
-        torch.from_numpy(rng.normal(0, 1, knots).astype(np.float32))[None, None],
+        normal(knots, rng, image_CZYX.device)[None, None],
         size=size,
         mode="trilinear",
         align_corners=True,
@@ -176,8 +225,7 @@ def _changed(
     if rng.random() < facts.low_resolution:
         image = _coarse(image, float(rng.uniform(0.4, 0.9)))
     if rng.random() < 0.4:
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        noise = torch.randn(image.shape, generator=generator)
+        noise = normal(image.shape, rng, image.device)
         image = image + float(rng.uniform(0, 0.15 * strength)) * noise
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from flarekit.preprocess import Prepared, prepare
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import Recipe
 
+_LOG = logging.getLogger(__name__)
+_SAY_EVERY = 20  # cases
 _MOST_CENTRES = 2000  # voxels remembered per class
 _LEAST_PART = 20  # voxels of a connected part of hard negatives
 Spacing = tuple[float, float, float]
@@ -25,13 +28,14 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCase:
-    """One case on the network's grid.
+    """One case on the network's grid, or its scan's (`TrainingFacts.case_grid`).
 
     Attributes:
         image_CZYX: float16, normalised.
         classes_ZYX: uint8 class indices, MAYBE where the labels cannot tell.
         possible_K: bool, the classes that MAYBE stands for.
-        centres: class -> (n, 3) int32 voxel indices of that class, thinned.
+        centres: index in `Recipe.organ_names` -> (n, 3) int32 voxel indices of that class or
+            neighbour, thinned.
         hard_negatives: (n, 3) int32 voxel indices of each connected part, see `HardNegativeFacts`.
         spacing_mm_ZYX: of the grid.
     """
@@ -46,7 +50,7 @@ class TrainingCase:
 
 
 class LazyCases(Sequence[TrainingCase]):
-    """Cases that are made when they are first drawn, so that a run starts in seconds."""
+    """Cases that are made when they are first drawn, or before, and kept on disk where wanted."""
 
     def __init__(self, makers: Sequence[Callable[[], TrainingCase]]) -> None:
         self._makers = makers
@@ -60,19 +64,34 @@ class LazyCases(Sequence[TrainingCase]):
             self._made[index] = self._makers[index]()
         return self._made[index]
 
+    def make_all(self, folder: Path, processes: int) -> None:
+        """Make every case in processes of their own, or read it from a folder of an earlier run.
+
+        Args:
+            folder: keeps the cases; a case whose maker has changed since is made anew.
+            processes: how many make cases at the same time; 1 is this one.
+        """
+        from flarekit.training.kept import make_kept, read_kept
+
+        for index, path in enumerate(make_kept(self._makers, folder, processes)):
+            self._made[index] = read_kept(path)
+            if (index + 1) % _SAY_EVERY == 0 or index + 1 == len(self):
+                _LOG.info("%d of %d cases are prepared", index + 1, len(self))
+
 
 def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
-    """Return the cases of an nnU-Net raw dataset folder that are not held out.
+    """Return the cases of an nnU-Net raw dataset folder that are trained on.
 
     Label values in the files are the predictor's mask values; others are background.
 
     Raises:
         InputError: no such cases, or a file of one is missing.
     """
+    not_trained_on = {*recipe.training.held_out, *recipe.training.validation}
     label_paths = [
         path
         for path in sorted((dataset / "labelsTr").glob("*.nii.gz"))
-        if path.name.removesuffix(".nii.gz") not in recipe.training.held_out
+        if path.name.removesuffix(".nii.gz") not in not_trained_on
     ]
     if not label_paths:
         raise InputError(
@@ -155,7 +174,7 @@ def on_grid(
     *,
     unlabelled: Sequence[int],
 ) -> TrainingCase:
-    """Bring a labelled case onto the network's grid.
+    """Bring a labelled case onto the grid that samples are read from.
 
     Args:
         case_id: for messages.
@@ -165,11 +184,15 @@ def on_grid(
         unlabelled: classes that the labels do not have; their values are background here.
     """
     spec, facts = recipe.spec, recipe.training
+    if facts.case_grid == "scan":
+        grid = spec.grid.model_copy(update={"spacing_mm_ZYX": ("scan", "scan", "scan")})
+        spec = spec.model_copy(update={"grid": grid})
     prepared = prepare(volumes, spec)
     values = {
         value: index for index, value in enumerate(recipe.label_values) if index not in unlabelled
     }
-    classes = _as_classes(prepared.grid_labels(labels_ZYX), values)
+    on_grid_ZYX = prepared.grid_labels(labels_ZYX)
+    classes = _as_classes(on_grid_ZYX, values)
     spacing_mm = _grid_spacing(prepared, volumes[0], spec)
     possible = np.zeros(len(recipe.label_values), np.bool_)
     if unlabelled:
@@ -181,7 +204,7 @@ def on_grid(
         image_CZYX=prepared.tensor_CZYX.astype(np.float16),
         classes_ZYX=classes,
         possible_K=possible,
-        centres=_centres(classes),
+        centres=_centres(classes) | _neighbour_centres(on_grid_ZYX, recipe),
         hard_negatives=_hard_negatives(prepared.tensor_CZYX, classes, recipe),
         spacing_mm_ZYX=spacing_mm,
     )
@@ -233,9 +256,22 @@ def _centres(classes: NDArray[np.uint8]) -> dict[int, NDArray[np.int32]]:
     centres = {}
     for index in np.unique(classes):
         if index not in (0, MAYBE):
-            voxels = np.argwhere(classes == index).astype(np.int32)
-            centres[int(index)] = voxels[:: max(1, len(voxels) // _MOST_CENTRES)]
+            centres[int(index)] = _thinned(classes == index)
     return centres
+
+
+def _neighbour_centres(
+    labels_ZYX: NDArray[np.uint8], recipe: Recipe
+) -> dict[int, NDArray[np.int32]]:
+    first = len(recipe.class_names)
+    values = enumerate(recipe.training.neighbours.values(), start=first)
+    found = {index: _thinned(labels_ZYX == value) for index, value in values}
+    return {index: voxels for index, voxels in found.items() if len(voxels)}
+
+
+def _thinned(mask_ZYX: NDArray[np.bool_]) -> NDArray[np.int32]:
+    voxels = np.argwhere(mask_ZYX).astype(np.int32)
+    return voxels[:: max(1, len(voxels) // _MOST_CENTRES)]
 
 
 def _grid_spacing(prepared: Prepared, volume: Volume, spec: PredictorSpec) -> Spacing:

@@ -18,15 +18,17 @@ from torch import nn
 from flarekit import models
 from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.core.spec import read_spec
+from flarekit.core.spec import HalfPrecision, read_spec
 from flarekit.engine import Precision
 from flarekit.engine.torch import choose_device, choose_precision
 from flarekit.training.curve import Curve
 from flarekit.training.recipe import Recipe
-from flarekit.training.samples import Batch, Pool, draw_batch
+from flarekit.training.samples import Batch, Pool, Sampler
 
 _LOG = logging.getLogger(__name__)
+Show = Callable[[nn.Module, dict[str, Any]], None]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AMPERE = 8  # first generation of GPUs that computes in bf16
 _MOST_FAILURES = 20  # steps in a row without a finite loss
 CHECKPOINT, RECIPE = "checkpoint.pt", "recipe.toml"
 
@@ -38,12 +40,15 @@ class RunOptions:
     Attributes:
         minutes: training time in all, interrupted runs counted in.
         device: as for prediction, see `flarekit.engine.torch.choose_device`.
-        precision: `auto` is bf16 on a CPU that has it, fp16 on CUDA.
+        precision: `auto` is bf16 where the device computes in it, else fp16 on CUDA and fp32 on a
+            CPU.
         checkpoint_every_s: what a kill loses at most, and the step that it falls into.
         record_every: steps per point of the curve.
         draw_every_s: seconds between pictures of the curve.
+        show_every_s: seconds between calls of `show` in `train`.
         start: predictor folder whose weights a new run begins with; random ones where None.
-        ahead: batches that are drawn by threads before they are needed; by default on CUDA only.
+        ahead: batches that a thread draws before they are needed; by default on CUDA only, where
+            drawing is launching kernels.
     """
 
     minutes: float
@@ -52,6 +57,7 @@ class RunOptions:
     checkpoint_every_s: float = 40.0
     record_every: int = 20
     draw_every_s: float = 300.0
+    show_every_s: float = 30.0
     start: Path | None = None
     ahead: int | None = None
 
@@ -77,6 +83,7 @@ def train(
     options: RunOptions,
     *,
     progress: Callable[[int, float, float], None] = lambda *_: None,
+    show: Show = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> nn.Module:
     """Train until the time is used up, going on from the last checkpoint in a folder.
@@ -86,10 +93,11 @@ def train(
 
     Args:
         recipe: architecture and training facts.
-        pools: the cases, on the network's grid.
+        pools: the cases.
         run_dir: gets `checkpoint.pt`, `recipe.toml`, `curve.csv` and `curve.png`.
         options: time, device, precision.
         progress: called after every step with the step, the minutes used and the loss.
+        show: called now and then with the averaged network and the steps and minutes so far.
         clock: seconds.
 
     Raises:
@@ -100,7 +108,8 @@ def train(
         OutputError: the folder cannot be written.
     """
     device = choose_device(options.device)
-    dtype = _DTYPES[choose_precision(options.precision, device, recipe.spec.half_precisions)]
+    half = recipe.spec.half_precisions
+    dtype = _DTYPES[_training_precision(options.precision, device, half)]
     make_folder(run_dir)
     for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
         left.unlink(missing_ok=True)
@@ -108,12 +117,12 @@ def train(
     write_atomically(run_dir / RECIPE, recipe.text.encode())
     curve = Curve.resumed(run_dir, state.step)
     _LOG.info("%s in %s from step %d", device, dtype, state.step)
-    saved = drawn = state.seconds
+    saved = drawn = shown = state.seconds
     began = clock() - state.seconds
-    ahead = options.ahead if options.ahead is not None else 16 * (device.type == "cuda")
-    with _Batches(recipe, pools, ahead) as batches:
+    ahead = options.ahead if options.ahead is not None else 3 * (device.type == "cuda")
+    with _Batches(Sampler(recipe, pools, device), ahead) as batches:
         while (done := (clock() - began) / (60 * options.minutes)) < 1:
-            loss = _step(state, recipe, batches.at(state.step).to(device), done, dtype)
+            loss = _step(state, recipe, batches.at(state.step), done, dtype)
             state.seconds = clock() - began
             curve.add(loss)
             progress(state.step, state.seconds / 60, loss)
@@ -125,10 +134,23 @@ def train(
             if state.seconds - drawn > options.draw_every_s:
                 curve.draw()
                 drawn = state.seconds
+            if state.seconds - shown > options.show_every_s:
+                show(state.average, _effort(state))
+                shown = state.seconds
     curve.record(state.step, state.seconds, _rate(state))
     _save(state, run_dir / CHECKPOINT)
     curve.draw()
     return state.average
+
+
+def _training_precision(
+    request: Precision, device: torch.device, half_precisions: Sequence[HalfPrecision]
+) -> str:
+    """Return the precision that a request means for training: bf16 needs no scaled losses."""
+    cuda = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= _AMPERE
+    if request == "auto" and cuda and "bf16" in half_precisions:
+        return "bf16"
+    return choose_precision(request, device, half_precisions)
 
 
 def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -141,17 +163,21 @@ def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[
         raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
     state = _start(recipe, torch.device("cpu"), torch.float32)
     _resume(state, checkpoint)
+    return state.average, _effort(state)
+
+
+def _effort(state: _State) -> dict[str, Any]:
     effort = {"steps": state.step, "minutes": round(state.seconds / 60, 1)}
-    return state.average, effort | ({"start_sha256": state.start} if state.start else {})
+    return effort | ({"start_sha256": state.start} if state.start else {})
 
 
 class _Batches:
     """Batches by step, some of them drawn ahead by threads."""
 
-    def __init__(self, recipe: Recipe, pools: Sequence[Pool], ahead: int) -> None:
-        self._recipe, self._pools = recipe, pools
+    def __init__(self, sampler: Sampler, ahead: int) -> None:
+        self._sampler = sampler
         self._ahead = ahead
-        self._threads = ThreadPoolExecutor(max_workers=max(1, ahead // 2))
+        self._threads = ThreadPoolExecutor(max_workers=1)
         self._coming: dict[int, Future[Batch]] = {}
 
     def __enter__(self) -> _Batches:
@@ -160,16 +186,13 @@ class _Batches:
     def __exit__(self, *exception: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def _draw(self, step: int) -> Batch:
-        return draw_batch(self._recipe, self._pools, step)
-
     def at(self, step: int) -> Batch:
         """Return the batch of a step."""
         for coming in range(step + 1, step + 1 + self._ahead):
             if coming not in self._coming:
-                self._coming[coming] = self._threads.submit(self._draw, coming)
+                self._coming[coming] = self._threads.submit(self._sampler.batch, coming)
         future = self._coming.pop(step, None)
-        return self._draw(step) if future is None else future.result()
+        return self._sampler.batch(step) if future is None else future.result()
 
 
 def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> _State:
@@ -276,8 +299,9 @@ def _count_failure(state: _State) -> None:
 @torch.no_grad()
 def _average(state: _State, most: float) -> None:
     keep = min(most, 1 - 10 / (state.step + 10))
-    for mean, value in zip(state.average.parameters(), state.network.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
+    means: list[torch.Tensor] = list(state.average.parameters())
+    values: list[torch.Tensor] = list(state.network.parameters())
+    torch._foreach_lerp_(means, values, 1 - keep)  # noqa: SLF001 - one launch for all of them
     for kept, statistic in zip(state.average.buffers(), state.network.buffers(), strict=True):
         kept.copy_(statistic)  # running statistics are averages already
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flarekit import models
 from flarekit.core.files import make_folder, write_atomically
@@ -37,22 +38,39 @@ def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = Non
         InputError: no run there, or the recipe is not its.
         OutputError: a file could not be written.
     """
-    import torch
-
     recipe = read_recipe(recipe_path if recipe_path is not None else run_dir / RECIPE)
     network, effort = averaged_network(recipe, run_dir / CHECKPOINT)
+    export_network(recipe, network, effort, folder)
+    return recipe
+
+
+def export_network(
+    recipe: Recipe, network: nn.Module, effort: Mapping[str, Any], folder: Path
+) -> None:
+    """Write the same files for a trained network that is at hand.
+
+    Args:
+        recipe: it was trained by.
+        network: as trained, or as prediction builds it.
+        effort: steps and minutes of training, for the provenance.
+        folder: the predictor folder; files in it are replaced.
+
+    Raises:
+        OutputError: a file could not be written.
+    """
+    import torch
+
     make_folder(folder)
     weights = models.save_weights(
-        _as_predicted(network, recipe), folder / "model.safetensors", dtype=torch.float16
+        as_predicted(network, recipe), folder / "model.safetensors", dtype=torch.float16
     )
     provenance = {**recipe.provenance, **effort, "stored_as": "fp16"}
     facts = {**recipe.predictor, "weights": weights, "provenance": provenance}
     write_spec(folder, facts, head=_HEAD)
     write_atomically(folder / RECIPE, recipe.text.encode())
-    return recipe
 
 
-def _as_predicted(trained: nn.Module, recipe: Recipe) -> nn.Module:
+def as_predicted(trained: nn.Module, recipe: Recipe) -> nn.Module:
     """Return the network that prediction builds, without what only training needs."""
     import torch
 

@@ -54,47 +54,75 @@ class Muon(torch.optim.Optimizer):
         """Change every parameter that has a gradient."""
         for group in self.param_groups:
             change = self._muon if group["kind"] == "muon" else self._adam
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    change(parameter, parameter.grad, group)
+            with_gradient = [each for each in group["params"] if each.grad is not None]
+            if with_gradient:
+                change(with_gradient, group)
 
-    def _muon(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["mean"] = torch.zeros_like(parameter)
-        mean = state["mean"].lerp_(gradient, 1 - group["momentum"])
-        matrix = gradient.lerp(mean, group["momentum"]).flatten(1)
-        size = _ADAM_RMS * max(matrix.shape) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(orthogonal(matrix).view_as(parameter), alpha=-group["lr"] * size)
+    def _muon(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        means = [self._kept(parameter, "mean") for parameter in parameters]
+        gradients = [gradient_of(parameter) for parameter in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - group["momentum"])  # noqa: SLF001
+        ahead = torch._foreach_lerp(gradients, means, group["momentum"])  # noqa: SLF001
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])  # noqa: SLF001
+        alike: dict[torch.Size, list[int]] = {}
+        for index, update in enumerate(ahead):
+            alike.setdefault(update.flatten(1).shape, []).append(index)
+        for shape, indices in alike.items():
+            matrices = orthogonal(torch.stack([ahead[index].flatten(1) for index in indices]))
+            step = -group["lr"] * _ADAM_RMS * max(shape) ** 0.5
+            for index, matrix in zip(indices, matrices, strict=True):
+                parameters[index].add_(matrix.view_as(parameters[index]), alpha=step)
 
-    def _adam(self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-            state["steps"] = torch.zeros(())
-        state["steps"] += 1
-        steps = float(state["steps"])
+    def _adam(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
         of_mean, of_square = group["betas"]
-        mean = state["mean"].lerp_(gradient, 1 - of_mean) / (1 - of_mean**steps)
-        square = state["square"].lerp_(gradient.square(), 1 - of_square) / (1 - of_square**steps)
-        parameter.addcdiv_(mean, square.sqrt() + _EPS, value=-group["lr"])
+        at_step: dict[int, list[torch.Tensor]] = {}
+        for parameter in parameters:
+            self._kept(parameter, "mean")
+            self._kept(parameter, "square")
+            steps = self.state[parameter].setdefault("steps", torch.zeros(()))
+            steps += 1
+            at_step.setdefault(int(steps), []).append(parameter)
+        for steps_taken, some in at_step.items():
+            gradients = [gradient_of(parameter) for parameter in some]
+            means = [self.state[parameter]["mean"] for parameter in some]
+            squares = [self.state[parameter]["square"] for parameter in some]
+            torch._foreach_lerp_(means, gradients, 1 - of_mean)  # noqa: SLF001
+            squared = torch._foreach_mul(gradients, gradients)  # noqa: SLF001
+            torch._foreach_lerp_(squares, squared, 1 - of_square)  # noqa: SLF001
+            spread = torch._foreach_div(squares, 1 - of_square**steps_taken)  # noqa: SLF001
+            torch._foreach_sqrt_(spread)  # noqa: SLF001
+            torch._foreach_add_(spread, _EPS)  # noqa: SLF001
+            size = -group["lr"] / (1 - of_mean**steps_taken)
+            torch._foreach_addcdiv_(some, means, spread, size)  # noqa: SLF001
+
+    def _kept(self, parameter: torch.Tensor, name: str) -> torch.Tensor:
+        """Return a running mean of a parameter, of zeros at first."""
+        state = self.state[parameter]
+        if name not in state:
+            state[name] = torch.zeros_like(parameter)
+        kept: torch.Tensor = state[name]
+        return kept
+
+
+def gradient_of(parameter: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Return about the nearest matrix (M, N) whose singular values are all 1.
+    """Return about the nearest matrix (..., M, N) whose singular values are all 1.
 
     Newton-Schulz iterations in bfloat16; the singular values come out between 0.7 and 1.2.
     """
     a, b, c = _QUINTIC
-    tall = matrix.shape[0] > matrix.shape[1]
-    x: torch.Tensor = (matrix.T if tall else matrix).bfloat16()
-    x = x / (x.norm() + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x: torch.Tensor = (matrix.mT if tall else matrix).bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:

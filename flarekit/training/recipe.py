@@ -19,10 +19,49 @@ _HIGHEST = 255  # value in a label map
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Share
 Spread = Annotated[float, Field(ge=0)]
+Factor = Annotated[float, Field(gt=0)]
 
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OrganFacts(_Facts):
+    """The `[training.augmentation.organs]` table: organs of a CT as they are in disease.
+
+    Attributes:
+        changed: how often one organ of a sample is made larger or smaller, and moved.
+        factor: least and greatest factor of its lengths, by name of a label or a neighbour; organs
+            that are not named keep their size.
+        shift_mm: standard deviation of how far it is moved, along each axis.
+        removed: how often an organ is replaced by fat or soft tissue, by label name.
+        lesions: how often up to three cysts or tumours are put into organs, whose part they stay.
+        lesion_labels: the organs that get them.
+        contrast: how often the scan is shown with less contrast medium, or in another phase.
+        fluid: how often fluid stands in the fat around organs.
+    """
+
+    changed: Chance = 0.0
+    factor: dict[str, tuple[Factor, Factor]] = Field(default_factory=dict)
+    shift_mm: Spread = 0.0
+    removed: dict[str, Chance] = Field(default_factory=dict)
+    lesions: Chance = 0.0
+    lesion_labels: tuple[str, ...] = ()
+    contrast: Chance = 0.0
+    fluid: Chance = 0.0
+
+    @field_validator("factor")
+    @classmethod
+    def _ordered(cls, factor: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (least, most) in factor.items():
+            if not 0.7 <= least <= most <= 3.0:
+                raise ValueError(f"{name}: give [least, most] between 0.7 and 3")
+        return factor
+
+    @property
+    def textured(self) -> set[str]:
+        """Names of the labels whose voxels are changed."""
+        return {*self.removed, *self.lesion_labels}
 
 
 class AugmentationFacts(_Facts):
@@ -39,6 +78,7 @@ class AugmentationFacts(_Facts):
             channel, as bowel full of contrast medium.
         hidden: how often a channel, by name, is empty: a network that must do without the CT at
             times does not lean on how a scanner, or a synthesis, draws it.
+        organs: organs as they are in disease; on a CT, the only channel.
     """
 
     rotation_deg_ZYX: tuple[Spread, Spread, Spread] = (12.0, 5.0, 5.0)
@@ -49,6 +89,7 @@ class AugmentationFacts(_Facts):
     low_resolution: Chance = 0.0
     oral_contrast: Chance = 0.0
     hidden: dict[str, Chance] = Field(default_factory=dict)
+    organs: OrganFacts = OrganFacts()
 
 
 class SynthesisFacts(_Facts):
@@ -84,40 +125,66 @@ class HardNegativeFacts(_Facts):
     share: Share
 
 
+class NegativeFacts(_Facts):
+    """The `[training.negatives]` table: scans of other parts of the body, without any label.
+
+    Attributes:
+        share: fraction of samples taken from them.
+        possible: labels that may be in a scan all the same, by the beginning of its file name; they
+            are never punished there.
+        part: part of a scan's height that is used, as fractions from its lowest slice up, by the
+            beginning of its file name; all of it where none is named.
+    """
+
+    share: Share
+    possible: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    part: dict[str, tuple[Share, Share]] = Field(default_factory=dict)
+
+
 class TrainingFacts(_Facts):
     """The `[training]` table.
 
     Attributes:
         held_out: case ids that are never trained on.
+        validation: case ids that are not trained on either; choices are made on them.
+        neighbours: values, in the label maps, of organs that the predictor does not segment, by
+            name: samples are centred on them and they change their size as labels do.
         unlabelled: labels that the real cases do not have; never punished where they may lie.
         near: a labelled organ; unlabelled organs lie within `near_mm` of it, or nowhere. Without
             it they may lie anywhere in the background.
         phantom_seeds: first and one past the last seed of the abdominal phantoms trained on.
         phantom_share: fraction of samples taken from phantoms, in [0, 1].
         synthesis: other synthetic cases.
+        negatives: scans in which nothing is to be found.
         tile_ZYX: voxels per training sample; Z = 1 for 2D networks.
         batch: samples per step.
         regime: whose loss, optimiser and schedule; a name in `flarekit.training.regimes`.
         learning_rate: in place of the regime's.
         average: weight of the past in the running average of the weights, which is what is
             exported.
+        case_grid: grid on which cases are kept: the `network`'s, or the `scan`'s own, from which
+            every sample is read once, at whatever size and turn it has.
         foreground: fraction of samples that are centred near a labelled voxel.
         hard_negatives: where further samples are centred.
         augmentation: of the samples.
     """
 
     held_out: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    neighbours: dict[str, Annotated[int, Field(ge=1, le=254)]] = Field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     near: str | None = None
     near_mm: float = 50.0
     phantom_seeds: tuple[int, int] = (0, 0)
     phantom_share: Share = 0.0
     synthesis: SynthesisFacts | None = None
+    negatives: NegativeFacts | None = None
     tile_ZYX: tuple[int, int, int]
     batch: Annotated[int, Field(ge=1)] = 2
     regime: str = "compact"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    case_grid: Literal["network", "scan"] = "network"
     foreground: Share = 0.67
     hard_negatives: HardNegativeFacts | None = None
     augmentation: AugmentationFacts = AugmentationFacts()
@@ -154,6 +221,27 @@ class Recipe:
         return REGIMES[self.training.regime]
 
     @property
+    def case_facts(self) -> str:
+        """What cases depend on, as text: two recipes that agree in it have the same cases."""
+        spec, facts = self.spec, self.training
+        grid = None if facts.case_grid == "scan" else spec.grid.spacing_mm_ZYX
+        told = (
+            spec.channels,
+            spec.crop,
+            spec.grid.axes,
+            grid,
+            spec.labels,
+            spec.auxiliary,
+            facts.unlabelled,
+            facts.near,
+            facts.near_mm,
+            facts.neighbours,
+            facts.hard_negatives and facts.hard_negatives.channel,
+            facts.hard_negatives and facts.hard_negatives.above,
+        )
+        return repr(told)
+
+    @property
     def flat(self) -> bool:
         """Whether the network is 2D."""
         return self.spec.grid.tile_ZYX[0] == 1
@@ -175,6 +263,11 @@ class Recipe:
         """Names of the network's classes, background first."""
         labels = sorted(self.spec.labels, key=self.spec.labels.__getitem__)
         return ("background", *labels, *self.spec.auxiliary)
+
+    @property
+    def organ_names(self) -> tuple[str, ...]:
+        """Names of the classes and, behind them, of the neighbours."""
+        return (*self.class_names, *self.training.neighbours)
 
     @property
     def label_values(self) -> tuple[int, ...]:
@@ -236,7 +329,9 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _class_fault(recipe: Recipe) -> str:
     spec, facts = recipe.spec, recipe.training
-    named = (*facts.unlabelled, *((facts.near,) if facts.near is not None else ()))
+    possible = facts.negatives.possible.values() if facts.negatives is not None else ()
+    near = (facts.near,) if facts.near is not None else ()
+    named = (*facts.unlabelled, *near, *(name for names in possible for name in names))
     unknown = sorted(set(named) - set(spec.labels))
     if unknown:
         return f"training names unknown labels {', '.join(unknown)}"
@@ -262,19 +357,34 @@ def _sample_fault(recipe: Recipe) -> str:
     facts = recipe.training
     if (facts.tile_ZYX[0] == 1) != recipe.flat:
         return "training.tile_ZYX and predictor.grid.tile_ZYX must both have Z = 1, or neither"
-    if facts.phantom_share + (facts.synthesis.share if facts.synthesis else 0.0) > 1:
-        return "training.phantom_share and training.synthesis.share are more than 1 together"
+    others = (each.share for each in (facts.synthesis, facts.negatives) if each is not None)
+    if facts.phantom_share + sum(others) > 1:
+        return "training.phantom_share and the shares of synthesis and negatives are more than 1"
     if facts.hard_negatives is not None and facts.foreground + facts.hard_negatives.share > 1:
         return "training.foreground and training.hard_negatives.share are more than 1 together"
     if facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
         return "training.hard_negatives.channel is not a channel with a window"
-    if facts.augmentation.oral_contrast and not _is_ct(recipe):
-        return "training.augmentation.oral_contrast needs one channel with a window in HU"
-    strange = set(facts.augmentation.hidden) - {each.name for each in recipe.spec.channels}
-    if strange:
-        return f"training.augmentation.hidden: no channel {', '.join(sorted(strange))}"
+    fault = _augmentation_fault(recipe)
+    if fault:
+        return fault
     if recipe.spec.nnunet is not None:
         return "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
+    return ""
+
+
+def _augmentation_fault(recipe: Recipe) -> str:
+    facts = recipe.training.augmentation
+    if facts.oral_contrast and not _is_ct(recipe):
+        return "training.augmentation.oral_contrast needs one channel with a window in HU"
+    if facts.organs != OrganFacts() and not _is_ct(recipe):
+        return "training.augmentation.organs needs one channel with a window in HU"
+    unknown = facts.organs.textured - set(recipe.spec.labels)
+    unknown |= facts.organs.factor.keys() - set(recipe.organ_names)
+    if unknown:
+        return f"training.augmentation.organs: no label {', '.join(sorted(unknown))}"
+    strange = set(facts.hidden) - {each.name for each in recipe.spec.channels}
+    if strange:
+        return f"training.augmentation.hidden: no channel {', '.join(sorted(strange))}"
     return ""
 
 

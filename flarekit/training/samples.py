@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flarekit.training.augment import ROOM, change_intensities, fill_bowel, move
-from flarekit.training.cases import TrainingCase
+from flarekit.training.augment import (
+    change_intensities,
+    ct_window,
+    fill_bowel,
+    mirror,
+    place,
+    sample,
+)
+from flarekit.training.cases import Spacing, TrainingCase
 from flarekit.training.losses import Target
-from flarekit.training.recipe import Recipe
+from flarekit.training.pathology import change_organs, reshape_organ
+from flarekit.training.recipe import OrganFacts, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,65 +38,143 @@ class Batch:
     image: torch.Tensor
     target: Target
 
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        target = Target(
-            self.target.classes.to(device, non_blocking=True),
-            self.target.possible_BK.to(device, non_blocking=True),
+
+class Sampler:
+    """Draws the batches of a run on a device; cases are brought there when they are first drawn.
+
+    Args:
+        recipe: what a sample looks like.
+        pools: where samples come from.
+        device: where cases are kept and samples are made.
+    """
+
+    def __init__(
+        self, recipe: Recipe, pools: Sequence[Pool], device: torch.device | None = None
+    ) -> None:
+        self._recipe, self._pools = recipe, pools
+        self._device = device or torch.device("cpu")
+        self._held: dict[int, tuple[TrainingCase, OnDevice]] = {}
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; it depends on nothing else."""
+        rng = np.random.default_rng([7, step])
+        images, classes, possible = [], [], []
+        for _ in range(self._recipe.training.batch):
+            case = _case(self._pools, rng)
+            image, labels = draw_sample(case, self._recipe, rng, self._on_device(case))
+            images.append(image)
+            classes.append(labels)
+            possible.append(torch.from_numpy(case.possible_K))
+        image, target = torch.stack(images), torch.stack(classes)
+        if self._recipe.flat:
+            image, target = image[:, :, 0], target[:, 0]
+        possible_BK = torch.stack(possible).to(self._device)
+        return Batch(image=image, target=Target(target, possible_BK))
+
+    def _on_device(self, case: TrainingCase) -> OnDevice:
+        if id(case) not in self._held:
+            self._held[id(case)] = (case, OnDevice.of(case, self._device))
+        return self._held[id(case)][1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """The voxels of a case on a device: image float16, classes uint8, each channel's lowest."""
+
+    image_CZYX: torch.Tensor
+    classes_ZYX: torch.Tensor
+    lowest_C: torch.Tensor
+
+    @classmethod
+    def of(cls, case: TrainingCase, device: torch.device) -> OnDevice:
+        """Bring a case to a device."""
+        lowest = case.image_CZYX.reshape(len(case.image_CZYX), -1).min(axis=1)
+        return cls(
+            image_CZYX=torch.from_numpy(case.image_CZYX).to(device),
+            classes_ZYX=torch.from_numpy(case.classes_ZYX).to(device),
+            lowest_C=torch.from_numpy(lowest.astype(np.float32)).to(device),
         )
-        return Batch(image=self.image.to(device, non_blocking=True), target=target)
-
-
-def draw_batch(recipe: Recipe, pools: Sequence[Pool], step: int) -> Batch:
-    """Return the batch of a step; it depends on nothing else."""
-    rng = np.random.default_rng([7, step])
-    images, classes, possible = [], [], []
-    for _ in range(recipe.training.batch):
-        case = _case(pools, rng)
-        image, labels = draw_sample(case, recipe, rng)
-        images.append(image)
-        classes.append(labels)
-        possible.append(torch.from_numpy(case.possible_K))
-    image, target = torch.stack(images), torch.stack(classes)
-    if recipe.flat:
-        image, target = image[:, :, 0], target[:, 0]
-    return Batch(image=image, target=Target(target, torch.stack(possible)))
 
 
 def draw_sample(
-    case: TrainingCase, recipe: Recipe, rng: np.random.Generator
+    case: TrainingCase,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    voxels: OnDevice | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut one augmented sample.
+    """Read one augmented sample from a case.
 
     Most samples are centred near a voxel of a class drawn evenly, so that small organs are seen as
     often as large ones. Along axes where a tile is the whole scan (spacing `fit`) they are centred
     on the scan, as in prediction.
 
+    Args:
+        case: on the network's grid, or on its scan's.
+        recipe: size of the sample, and how far it is changed.
+        rng: what decides.
+        voxels: the case on the device where the sample is wanted; the CPU by default.
+
     Returns:
         image (C, Z, Y, X) float32 and class indices (Z, Y, X) int64.
     """
-    facts, spacing = recipe.training, recipe.spec.grid.spacing_mm_ZYX
-    tile = facts.tile_ZYX
-    shape = np.array(case.classes_ZYX.shape)
-    voxels = _voxels_to_see(case, recipe, rng)
-    if voxels is None:
-        centre = rng.uniform(0, shape)
-    else:
-        jitter = rng.normal(0, np.array(tile) / 8)
-        centre = voxels[rng.integers(len(voxels))] + jitter
-    whole = np.array([value == "fit" for value in spacing])
-    centre = np.where(whole, shape / 2, centre)
-    image, classes = _cut(case, np.round(centre).astype(int), tile)
-    image, classes = move(image, classes, tile, case.spacing_mm_ZYX, facts.augmentation, rng)
-    if facts.augmentation.oral_contrast and rng.random() < facts.augmentation.oral_contrast:
-        image = fill_bowel(image, classes, recipe.spec.channels[0], case.spacing_mm_ZYX, rng)
-    image = change_intensities(image, facts.augmentation, rng)
-    names = [channel.name for channel in recipe.spec.channels]
-    for name, chance in facts.augmentation.hidden.items():
+    facts = recipe.training
+    augmentation, organs = facts.augmentation, facts.augmentation.organs
+    voxels = voxels or OnDevice.of(case, torch.device("cpu"))
+    case_mm, spacing_mm = case.spacing_mm_ZYX, sample_spacing(case, recipe)
+    centre_mm = _centre(case, recipe, spacing_mm, rng) * np.array(case_mm)
+    device = voxels.image_CZYX.device
+    positions = place(facts.tile_ZYX, spacing_mm, centre_mm, augmentation, rng, device)
+    if organs.changed:
+        names = recipe.organ_names
+        positions = reshape_organ(positions, case.centres, case_mm, organs, names, rng)
+    image, classes = sample(
+        voxels.image_CZYX, voxels.classes_ZYX, positions, case_mm, voxels.lowest_C
+    )
+    image, classes = mirror(image, classes, augmentation, rng)
+    if organs != OrganFacts():
+        window = ct_window(recipe.spec.channels[0])
+        image, classes = change_organs(
+            image, classes, window, spacing_mm, organs, recipe.class_names, rng
+        )
+    if augmentation.oral_contrast and rng.random() < augmentation.oral_contrast:
+        image = fill_bowel(image, classes, recipe.spec.channels[0], spacing_mm, rng)
+    image = change_intensities(image, augmentation, rng)
+    names = tuple(channel.name for channel in recipe.spec.channels)
+    for name, chance in augmentation.hidden.items():
         if rng.random() < chance:
             hidden = image[names.index(name)]
             hidden[:] = hidden.min()
     return image, classes
+
+
+def sample_spacing(case: TrainingCase, recipe: Recipe) -> Spacing:
+    """Return the spacing (Z, Y, X) in mm of the network's grid on a case."""
+    z, y, x = (
+        mm if isinstance(mm, float) else own
+        for mm, own in zip(recipe.spec.grid.spacing_mm_ZYX, case.spacing_mm_ZYX, strict=True)
+    )
+    return z, y, x
+
+
+def _centre(
+    case: TrainingCase, recipe: Recipe, spacing_mm: Spacing, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the middle of a sample in voxels of the case, (Z, Y, X).
+
+    A sample that is not augmented lies on the case's own voxels where the spacings agree.
+    """
+    tile, shape = np.array(recipe.training.tile_ZYX), np.array(case.classes_ZYX.shape)
+    voxels = _voxels_to_see(case, recipe, rng)
+    if voxels is None:
+        centre = rng.uniform(0, shape)
+    else:
+        sigma = tile / 8 * np.array(spacing_mm) / np.array(case.spacing_mm_ZYX)
+        centre = voxels[rng.integers(len(voxels))] + rng.normal(0, sigma)
+    whole = np.array([value == "fit" for value in recipe.spec.grid.spacing_mm_ZYX])
+    centre = np.where(whole, shape / 2, centre)
+    inside = np.clip(np.round(centre), 0, shape - 1)
+    middle: NDArray[np.float64] = inside - tile // 2 + (tile - 1) / 2
+    return middle
 
 
 def _voxels_to_see(
@@ -113,23 +198,3 @@ def _case(pools: Sequence[Pool], rng: np.random.Generator) -> TrainingCase:
     shares = np.array([pool.share if len(pool.cases) else 0.0 for pool in pools])
     pool = pools[int(rng.choice(len(pools), p=shares / shares.sum()))]
     return pool.cases[int(rng.integers(len(pool.cases)))]
-
-
-def _cut(
-    case: TrainingCase, centre: NDArray[np.int_], tile_ZYX: tuple[int, int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut the surroundings of a tile; outside the scan is each channel's lowest value."""
-    size = [n if n == 1 else math.ceil(n * ROOM) for n in tile_ZYX]
-    lowest = case.image_CZYX.reshape(len(case.image_CZYX), -1).min(axis=1).astype(np.float32)
-    image = np.empty((len(lowest), *size), np.float32)
-    image[:] = lowest.reshape(-1, 1, 1, 1)
-    classes = np.zeros(size, np.uint8)
-    source, target = [], []
-    for c, n, extent in zip(centre, size, case.classes_ZYX.shape, strict=True):
-        start = int(np.clip(c, 0, extent - 1)) - n // 2
-        low, high = max(0, start), min(extent, start + n)
-        source.append(slice(low, high))
-        target.append(slice(low - start, high - start))
-    image[(slice(None), *target)] = case.image_CZYX[(slice(None), *source)]
-    classes[tuple(target)] = case.classes_ZYX[tuple(source)]
-    return torch.from_numpy(image), torch.from_numpy(classes)

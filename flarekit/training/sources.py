@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +22,32 @@ from flarekit.training.cases import (
     real_cases,
     volume_of,
 )
-from flarekit.training.recipe import Recipe, SynthesisFacts
+from flarekit.training.recipe import NegativeFacts, Recipe, SynthesisFacts
 from flarekit.training.samples import Pool
 
 _LOG = logging.getLogger(__name__)
 _AROUND_ORGANS_MM = 150.0
 
 
-def training_pools(recipe: Recipe, dataset: Path, material: Sequence[Path] = ()) -> list[Pool]:
+def training_pools(
+    recipe: Recipe,
+    dataset: Path,
+    material: Sequence[Path] = (),
+    negatives: Sequence[Path] = (),
+) -> list[Pool]:
     """Return the pools that a recipe asks for.
 
-    The dataset is read at once, so that a damaged file stops the run at its start; synthetic cases
-    are made when they are first drawn.
+    Cases are made when they are first drawn, unless `make_all` of each pool makes them before.
 
     Args:
         recipe: shares and seeds.
         dataset: nnU-Net raw layout.
         material: what the recipe's synthesis works on, see `SynthesisFacts`: folders of CTs
             (`imagesTr/*_0000.nii.gz`, or `*.nii.gz` but `*_mask.nii.gz`), or of organ label maps.
+        negatives: folders of CTs without a label, see `NegativeFacts`.
 
     Raises:
-        InputError: no cases, no material, or a file that cannot be read.
+        InputError: no cases, no material, no negatives, or a file that cannot be read.
     """
     facts = recipe.training
     pools = [Pool(cases=phantom_cases(recipe), share=facts.phantom_share)]
@@ -51,12 +56,33 @@ def training_pools(recipe: Recipe, dataset: Path, material: Sequence[Path] = ())
         synthetic = facts.synthesis.share
         cases = synthetic_cases(recipe, facts.synthesis, material)
         pools.append(Pool(cases=cases, share=synthetic))
-    real = 1 - facts.phantom_share - synthetic
+    nothing = 0.0
+    if facts.negatives is not None:
+        nothing = facts.negatives.share
+        pools.append(Pool(cases=negative_cases(recipe, facts.negatives, negatives), share=nothing))
+    real = 1 - facts.phantom_share - synthetic - nothing
     if real > 1e-6:
-        cases_read = list(real_cases(dataset, recipe))
-        _LOG.info("%d labelled cases of %s", len(cases_read), dataset)
-        pools.append(Pool(cases=cases_read, share=real))
+        labelled = real_cases(dataset, recipe)
+        _LOG.info("%d labelled cases of %s", len(labelled), dataset)
+        pools.append(Pool(cases=labelled, share=real))
     return [pool for pool in pools if pool.share > 0]
+
+
+def make_all(pools: Sequence[Pool], folder: Path, processes: int) -> None:
+    """Make every case of some pools, so that training never waits for one.
+
+    Args:
+        pools: of `training_pools`.
+        folder: keeps the cases for later runs; see `flarekit.training.kept`.
+        processes: that make cases at the same time.
+
+    Raises:
+        InputError: a case cannot be made.
+        OutputError: the folder cannot be written.
+    """
+    for pool in pools:
+        if isinstance(pool.cases, LazyCases):
+            pool.cases.make_all(folder, processes)
 
 
 def synthetic_cases(recipe: Recipe, facts: SynthesisFacts, material: Sequence[Path]) -> LazyCases:
@@ -79,8 +105,26 @@ def synthetic_cases(recipe: Recipe, facts: SynthesisFacts, material: Sequence[Pa
     )
 
 
+def negative_cases(recipe: Recipe, facts: NegativeFacts, folders: Sequence[Path]) -> LazyCases:
+    """Return scans in which nothing is to be found but what the recipe says may be there.
+
+    Raises:
+        InputError: there are none.
+    """
+    held_out = recipe.training.held_out
+    files = [path for folder in folders for path in material_files(folder, held_out)]
+    if not files:
+        raise InputError(
+            "the recipe takes negatives, and no folder with such scans was named",
+            fix="name a folder of CTs without a label with --negatives",
+        )
+    return LazyCases([_NegativeCase(path, recipe, facts) for path in files])
+
+
 def material_files(folder: Path, held_out: Sequence[str]) -> list[Path]:
-    """Return the files that synthesis works on, in turn, without those that are held out."""
+    """Return a folder's scans (or one file), in turn, without those that are held out."""
+    if folder.is_file():
+        return [folder]
     images = sorted((folder / "imagesTr").glob("*_0000.nii.gz"))
     files = images or [
         path for path in sorted(folder.glob("*.nii.gz")) if not path.name.endswith("_mask.nii.gz")
@@ -100,6 +144,34 @@ def _affine(spacing_mm: Spacing) -> NDArray[np.float64]:
     """Return the affine of oriented axes: X to the left, Y to the back, Z up."""
     z, y, x = spacing_mm
     return np.diag([-x, -y, z, 1.0])
+
+
+@dataclass(frozen=True)
+class _NegativeCase:
+    """A scan of another part of the body."""
+
+    path: Path
+    recipe: Recipe
+    facts: NegativeFacts
+
+    def __call__(self) -> TrainingCase:
+        voxels, spacing_mm = _oriented(self.path)
+        for beginning, (low, high) in self.facts.part.items():
+            if self.path.name.startswith(beginning):
+                voxels = voxels[int(low * len(voxels)) : max(1, int(high * len(voxels)))]
+        possible = {
+            name
+            for beginning, names in self.facts.possible.items()
+            if self.path.name.startswith(beginning)
+            for name in names
+        }
+        anywhere = self.recipe.training.model_copy(update={"near": None})
+        recipe = replace(self.recipe, training=anywhere)
+        names = self.recipe.class_names
+        volume = volume_of(voxels, _affine(spacing_mm), self.path.name)
+        labels = np.zeros(voxels.shape, np.uint8)
+        unlabelled = [names.index(name) for name in sorted(possible)]
+        return on_grid(self.path.name, [volume], labels, recipe, unlabelled=unlabelled)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from flarekit.engine import Networks
 from flarekit.engine._tiles import gaussian_weights, tile_starts
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine.torch import choose_device
+from flarekit.models.selective_scan import SelectiveScan
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -165,6 +166,17 @@ def test_facts_never_say_auto():
     assert facts.device in ("cpu", "cuda:0")
     assert facts.precision in ("fp32", "bf16", "fp16")
     assert facts.device_name
+
+
+def test_facts_name_what_computes_selective_scans():
+    plain = make_engine(NearestClass(3), tile=(4, 8, 8), count=3)
+    scanning = NearestClass(3)
+    scanning.scan = SelectiveScan()
+    named = make_engine(scanning, tile=(4, 8, 8), count=3)
+    for compute in (plain, named):
+        compute.predict(np.zeros((1, 4, 8, 8), np.float32), silent)
+    assert plain.facts.scan is None
+    assert named.facts.scan == "chunked"
 
 
 @pytest.mark.parametrize("request_", ["gpu", "cuda:", "cuda:x", "CPU", "", "mps"])

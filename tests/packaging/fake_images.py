@@ -113,6 +113,9 @@ class FakeSandbox:
             network_tries=0,
         )
 
+    def open_up(self, _folder):
+        return False
+
     def remove(self, _folder):
         pass
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
+_PACKERS = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 CONFIG = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]}}
 
 
@@ -51,7 +54,7 @@ def layer(*entries) -> bytes:
     return stream.getvalue()
 
 
-def save(path: Path, layers, *, config=None, oci=False, pack=None, name="small:latest") -> Path:
+def save(path: Path, layers, *, config=None, oci=False, pack=None, names=("small:latest",)) -> Path:
     """Write what `docker save` would write.
 
     Args:
@@ -64,16 +67,16 @@ def save(path: Path, layers, *, config=None, oci=False, pack=None, name="small:l
     config["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]}
     blobs = [(pack or bytes)(content) for content in layers]
     if oci:
-        names = [f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}" for blob in blobs]
+        blob_names = [f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}" for blob in blobs]
     else:
-        names = [f"{digest}/layer.tar" for digest in digests]
+        blob_names = [f"{digest}/layer.tar" for digest in digests]
     about = json.dumps(config).encode()
     about_name = f"blobs/sha256/{hashlib.sha256(about).hexdigest()}" if oci else "config.json"
-    manifest = [{"Config": about_name, "RepoTags": [name], "Layers": names}]
-    members = [*reversed(list(zip(names, blobs, strict=True))), (about_name, about)]
+    manifest = [{"Config": about_name, "RepoTags": list(names) or None, "Layers": blob_names}]
+    members = [*reversed(list(zip(blob_names, blobs, strict=True))), (about_name, about)]
     members.append(("manifest.json", json.dumps(manifest).encode()))
     whole = layer(*(entry(member, content) for member, content in members))
-    path.write_bytes(gzip.compress(whole, 1) if path.name.endswith(".gz") else whole)
+    path.write_bytes(_PACKERS.get(path.suffix, bytes)(whole))
     return path
 
 

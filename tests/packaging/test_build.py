@@ -10,7 +10,7 @@ from flarekit.core.errors import PredictorError, UsageError
 from flarekit.packaging.build import BuildRequest, build, task_facts, write_context
 from flarekit.packaging.save import SaveRequest, save
 from flarekit.packaging.verify import VerifyRequest, verify
-from flarekit.profiler.container import DockerError
+from flarekit.profiler.docker import DockerError
 
 
 def request(toy, **changes):

@@ -186,7 +186,8 @@ def test_a_run_that_fails_for_another_reason_says_nothing_of_the_model(tmp_path)
 def test_where_the_sample_has_a_list_of_sockets_it_is_taken_away(tmp_path):
     convention = SimpleNamespace(LAYOUT=PLATFORM, SAMPLE=listed, CHECKS=CONVENTION.CHECKS)
     found = findings(convention, needs_the_list, WANTED, tmp_path / "needs")
-    assert failed(found) == {"inputs_json"}
+    assert not failed(found)
+    assert found["inputs_json"].state == "warn"  # the platform always writes it
     assert found["inputs_json"].reason.startswith("without inputs.json: ")
     assert not failed(findings(convention, good, WANTED, tmp_path / "good"))
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from flarekit.core.errors import InputError, OutputError
+from flarekit.packaging.archive import read_archive
 from flarekit.packaging.sandboxes import (
     Conditions,
     Mount,
@@ -25,8 +26,9 @@ from flarekit.packaging.sandboxes import (
     process,
     stage,
 )
-from flarekit.packaging.sandboxes.docker import DockerSandbox, docker, engine_fault, load_image
+from flarekit.packaging.sandboxes.docker import DockerSandbox
 from flarekit.packaging.sandboxes.process import ProcessSandbox, available
+from flarekit.profiler.docker import docker, engine_fault
 from tests.packaging.small_images import entry, folder, host_programs, layer, save, symlink
 
 PROGRAMS = (
@@ -528,11 +530,10 @@ def test_users_without_rights_can_run_images_too(archive):
 def docker_sandbox(archive):
     if (reason := engine_fault()) is not None:
         pytest.skip(reason)
-    name = load_image(archive)
-    made = DockerSandbox(name, archive)
+    made = DockerSandbox(str(archive), read_archive(archive))
     yield made
     made.close()
-    docker("image", "rm", "--force", name)
+    docker("image", "rm", "--force", *made.facts.names)
 
 
 RIGHTS = (

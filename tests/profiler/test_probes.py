@@ -41,7 +41,8 @@ def test_version_2_is_found_and_read(proc, tmp_path):
     write(
         folder,
         memory__current=f"{300 * MIB}\n",
-        memory__stat=f"anon {200 * MIB}\nfile 5\ninactive_file {60 * MIB}\n",
+        memory__peak=f"{390 * MIB}\n",
+        memory__stat=f"file 5\nshmem 9\ninactive_file {60 * MIB}\nactive_file {40 * MIB}\n",
         cpu__stat="usage_usec 2500000\nuser_usec 1\n",
     )
     where = proc(
@@ -52,7 +53,9 @@ def test_version_2_is_found_and_read(proc, tmp_path):
     assert group == Cgroup(version=2, memory=folder, cpu=folder)
     assert CgroupProbe(lambda: group).read() == {
         "cgroup_memory_mib": 300,
-        "cgroup_working_mib": 240,
+        "cgroup_working_mib": 200,
+        "cgroup_cache_mib": 100,
+        "cgroup_peak_mib": 390,
         "cgroup_cpu_s": 2.5,
     }
 
@@ -62,7 +65,9 @@ def test_version_1_is_found_and_read(proc, tmp_path):
     write(
         root / "memory" / "docker" / "abc",
         memory__usage_in_bytes=f"{300 * MIB}\n",
-        memory__stat=f"inactive_file 1\ntotal_inactive_file {60 * MIB}\n",
+        memory__max_usage_in_bytes=f"{390 * MIB}\n",
+        memory__stat=f"inactive_file 1\ntotal_inactive_file {60 * MIB}\n"
+        f"active_file 2\ntotal_active_file {40 * MIB}\n",
     )
     write(root / "cpuacct" / "docker" / "abc", cpuacct__usage="2500000000\n")
     where = proc(
@@ -77,7 +82,9 @@ def test_version_1_is_found_and_read(proc, tmp_path):
     assert group.version == 1
     assert CgroupProbe(lambda: group).read() == {
         "cgroup_memory_mib": 300,
-        "cgroup_working_mib": 240,
+        "cgroup_working_mib": 200,
+        "cgroup_cache_mib": 100,
+        "cgroup_peak_mib": 390,
         "cgroup_cpu_s": 2.5,
     }
 

@@ -210,3 +210,29 @@ def test_synthetic_bodies_are_made_on_the_network_s_grid(tmp_path, make_recipe):
     assert liver == pytest.approx([24, 20, 19], abs=1.5)
     assert bladder[0] < liver[0]
     assert not case.possible_K.any()
+
+
+def test_neighbours_are_seen_and_are_background(tmp_path, make_recipe):
+    recipe = make_recipe(
+        ("spleen = 3\n", ""),
+        ("num_classes = 3", "num_classes = 2"),
+        ("batch = 1", "batch = 1\nneighbours = { spleen = 3, kidney = 2 }"),
+    )
+    (case,) = real_cases(write_dataset(tmp_path / "d", ["case_a"]), recipe)
+    assert set(np.unique(case.classes_ZYX)) == {0, 1}
+    assert recipe.organ_names == ("background", "liver", "spleen", "kidney")
+    assert set(case.centres) == {1, 2}  # no kidney in it
+    assert (case.classes_ZYX[tuple(case.centres[2].T)] == 0).all()
+
+
+def test_cases_on_their_scan_s_grid_keep_its_spacing(tmp_path, make_recipe):
+    recipe = make_recipe(("batch = 1", 'batch = 1\ncase_grid = "scan"'))
+    (case,) = real_cases(write_dataset(tmp_path / "d", ["case_a"]), recipe)
+    assert case.image_CZYX.shape == (1, 16, 24, 20)
+    assert case.spacing_mm_ZYX == pytest.approx((4, 4, 4))
+
+
+def test_validation_cases_are_not_trained_on(tmp_path, make_recipe):
+    recipe = make_recipe(("batch = 1", 'batch = 1\nvalidation = ["case_c"]'))
+    cases = real_cases(write_dataset(tmp_path / "d", ["case_a", "case_b", "case_c"]), recipe)
+    assert [case.case_id for case in cases] == ["case_a"]

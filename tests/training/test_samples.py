@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from flarekit.core.spec import Channel, Window
-from flarekit.training.augment import change_intensities, fill_bowel, move
+from flarekit.training.augment import change_intensities, fill_bowel, mirror, place, sample
 from flarekit.training.cases import on_grid, volume_of
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import AugmentationFacts
-from flarekit.training.samples import Pool, _voxels_to_see, draw_batch, draw_sample
+from flarekit.training.samples import Pool, Sampler, _voxels_to_see, draw_sample
 from tests.training.conftest import make_case
 
 STILL = AugmentationFacts(rotation_deg_ZYX=(0, 0, 0), scale=0, intensity=0)
@@ -33,13 +33,13 @@ def test_rare_classes_have_their_turn(recipe):
 
 
 def test_the_same_step_draws_the_same_batch_whatever_was_drawn_before(recipe):
-    pools = [Pool(cases=[make_case(), make_case()], share=1.0)]
-    first = draw_batch(recipe, pools, 5)
-    draw_batch(recipe, pools, 1)
-    again = draw_batch(recipe, pools, 5)
+    sampler = Sampler(recipe, [Pool(cases=[make_case(), make_case()], share=1.0)])
+    first = sampler.batch(5)
+    sampler.batch(1)
+    again = sampler.batch(5)
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.target.classes, again.target.classes)
-    assert not torch.equal(first.image, draw_batch(recipe, pools, 6).image)
+    assert not torch.equal(first.image, sampler.batch(6).image)
 
 
 def test_pools_give_their_shares(recipe):
@@ -48,7 +48,8 @@ def test_pools_give_their_shares(recipe):
         for value in (-9.0, 9.0)
     )
     pools = [Pool(cases=[dark], share=0.75), Pool(cases=[light], share=0.25)]
-    signs = [float(draw_batch(recipe, pools, step).image.mean()) < 0 for step in range(200)]
+    sampler = Sampler(recipe, pools)
+    signs = [float(sampler.batch(step).image.mean()) < 0 for step in range(200)]
     assert 0.65 < np.mean(signs) < 0.85
 
 
@@ -104,12 +105,12 @@ def test_a_2d_network_gets_slices_of_one_z(make_recipe):
     case = make_case(volume[None].astype(float), volume.astype(np.uint8) % 3)
     facts = recipe.training.model_copy(update={"augmentation": STILL, "batch": 4})
     recipe = type(recipe)(**{**recipe.__dict__, "training": facts})
-    batch = draw_batch(recipe, [Pool(cases=[case], share=1)], 0)
+    batch = Sampler(recipe, [Pool(cases=[case], share=1)]).batch(0)
     assert batch.image.shape == (4, 1, 16, 16)
     assert batch.target.classes.shape == (4, 16, 16)
     for image, classes in zip(batch.image, batch.target.classes, strict=True):
-        z = int(image.max())  # outside the scan is its lowest value
-        assert set(image.unique().tolist()) <= {0, z}
+        z = round(float(image.max()))  # outside the scan is its lowest value
+        assert set(image.round(decimals=3).unique().tolist()) <= {0, z}
         assert set(classes.unique().tolist()) <= {0, z % 3}
 
 
@@ -127,14 +128,45 @@ def test_where_a_tile_is_the_whole_axis_it_is_cut_in_the_middle(make_recipe):
         assert set(map(tuple, (classes == 1).nonzero()[:, 1:].tolist())) == {(3, 5)}
 
 
+def moved(image, classes, tile, spacing_mm, facts, seed):
+    """Read a tile around the middle of a room whose lowest value is 0."""
+    rng = np.random.default_rng(seed)
+    middle = (np.array(classes.shape) - 1) / 2 * np.array(spacing_mm)
+    positions = place(tile, spacing_mm, middle, facts, rng, image.device)
+    lowest = torch.zeros(len(image))
+    return mirror(*sample(image, classes, positions, spacing_mm, lowest), facts, rng)
+
+
 def test_without_changes_the_middle_is_cut_out():
     room = torch.arange(24**3, dtype=torch.float32).reshape(1, 24, 24, 24)
     classes = (room[0] % 3).to(torch.uint8)
-    image, moved = move(
-        room, classes, (16, 16, 16), (2.0, 1.0, 1.0), STILL, np.random.default_rng(0)
-    )
-    torch.testing.assert_close(image, room[:, 4:20, 4:20, 4:20])
-    assert torch.equal(moved, classes[4:20, 4:20, 4:20].long())
+    image, cut = moved(room, classes, (16, 16, 16), (2.0, 1.0, 1.0), STILL, 0)
+    torch.testing.assert_close(image, room[:, 4:20, 4:20, 4:20], rtol=1e-5, atol=0.02)
+    assert torch.equal(cut, classes[4:20, 4:20, 4:20].long())
+
+
+def test_outside_the_case_is_its_lowest_value_and_background():
+    room = torch.full((1, 8, 8, 8), 5.0)
+    positions = place((8, 8, 8), (1.0, 1.0, 1.0), np.array([3.5, 3.5, 9.5]), STILL,
+                      np.random.default_rng(0), room.device)  # fmt: skip
+    classes = torch.ones(8, 8, 8, dtype=torch.uint8)
+    image, cut = sample(room, classes, positions, (1.0, 1.0, 1.0), torch.tensor([-3.0]))
+    assert (image[0, :, :, :2] == 5).all()
+    assert (image[0, :, :, 2:] == -3).all()
+    assert cut.sum() == 8 * 8 * 2
+
+
+def test_a_sample_of_another_spacing_shows_the_same_millimetres(make_recipe):
+    """A case on its scan's grid of 4 mm is read at the network's 8 mm."""
+    recipe = make_recipe(("batch = 1", 'batch = 1\ncase_grid = "scan"'))
+    facts = recipe.training.model_copy(update={"augmentation": STILL, "tile_ZYX": (8, 8, 8)})
+    recipe = type(recipe)(**{**recipe.__dict__, "training": facts})
+    ramp = np.broadcast_to(np.arange(24.0)[:, None, None], (24, 24, 24))
+    case = make_case(ramp[None], spacing_mm=(4.0, 4.0, 4.0))
+    image, classes = draw_sample(case, recipe, np.random.default_rng(4))
+    steps = image[0].diff(dim=0)
+    assert float(steps[steps > 0.1].median()) == pytest.approx(2.0)
+    assert classes.shape == (8, 8, 8)
 
 
 def test_turns_are_turns_in_millimetres_not_in_voxels():
@@ -143,17 +175,11 @@ def test_turns_are_turns_in_millimetres_not_in_voxels():
     z, y, x = np.meshgrid(*(np.arange(n) - n / 2 + 0.5 for n in (24, 96, 96)), indexing="ij")
     ball = (z * 4) ** 2 + y**2 + x**2 < 20**2
     facts = AugmentationFacts(rotation_deg_ZYX=(60, 60, 60), scale=0)
+    image, classes = torch.from_numpy(ball[None].astype(np.float32)), torch.from_numpy(ball)
     for seed in range(5):
-        _, moved = move(
-            torch.from_numpy(ball[None].astype(np.float32)),
-            torch.from_numpy(ball.astype(np.uint8)),
-            (16, 64, 64),
-            spacing,
-            facts,
-            np.random.default_rng(seed),
-        )
+        _, turned = moved(image, classes.byte(), (16, 64, 64), spacing, facts, seed)
         still = torch.from_numpy(ball[4:20, 16:80, 16:80])
-        dice = 2 * float((moved.bool() & still).sum()) / float(moved.sum() + still.sum())
+        dice = 2 * float((turned.bool() & still).sum()) / float(turned.sum() + still.sum())
         assert dice > 0.9
 
 
@@ -161,9 +187,7 @@ def test_mirroring_flips_only_the_axes_it_is_told():
     room = torch.arange(12.0)[None, None, None].expand(1, 6, 6, 12).clone()
     facts = STILL.model_copy(update={"mirror_axes": (0, 1)})
     for seed in range(6):
-        image, _ = move(
-            room, room[0].byte(), (4, 4, 8), (1, 1, 1), facts, np.random.default_rng(seed)
-        )
+        image, _ = moved(room, room[0].byte(), (4, 4, 8), (1, 1, 1), facts, seed)
         assert torch.equal(image[0, 0, 0].round(), torch.arange(2.0, 10.0))
 
 
@@ -175,9 +199,10 @@ def test_bends_move_voxels_by_millimetres(flat):
     facts = STILL.model_copy(update={"elastic_mm": 2.0})
     shifts = []
     for seed in range(8):
-        image, _ = move(ramp, ramp[0].byte(), tile, (1, 1, 1), facts, np.random.default_rng(seed))
-        shifts.append(image[0] - torch.arange(4.0, 36.0))
-    deviation = float(torch.stack(shifts).std())
+        image, _ = moved(ramp, ramp[0].byte(), tile, (1, 1, 1), facts, seed)
+        inside = image[0] > 0  # outside the room is 0
+        shifts.append((image[0] - torch.arange(4.0, 36.0))[inside])
+    deviation = float(torch.cat(shifts).std())
     assert 0.5 < deviation < 3.0
 
 

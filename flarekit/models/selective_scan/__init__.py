@@ -17,42 +17,67 @@ import torch
 from torch import nn
 
 from flarekit.core.errors import DeviceError
+from flarekit.models.selective_scan._proof import entered, fault_of
 
-__all__ = ["BACKENDS", "Backend", "SelectiveScan", "choose_backend", "selective_scan"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "SelectiveScan",
+    "choose_backend",
+    "selective_scan",
+]
 
 _LOG = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "chunked", "triton", "mamba_ssm"]
-BACKENDS: tuple[Backend, ...] = ("reference", "chunked", "triton", "mamba_ssm")
+Backend = Literal["auto", "reference", "chunked", "triton", "nvrtc", "mamba_ssm"]
+BACKENDS: tuple[Backend, ...] = ("reference", "chunked", "triton", "nvrtc", "mamba_ssm")
+_PACKAGES = ("triton", "mamba_ssm")  # that backends of the same name need
+# what `auto` tries, best first
+_ORDER: dict[str, tuple[Backend, ...]] = {"cuda": ("mamba_ssm", "nvrtc", "triton", "chunked")}
 
 
 def choose_backend(backend: Backend, device: torch.device) -> Backend:
     """Return the backend that a request means on a device; only `auto` leaves a choice.
 
-    `auto` is mamba_ssm's kernel, else ours in Triton, where the device is CUDA and they are
-    installed; the chunked scan otherwise.
+    On CUDA `auto` is the first of mamba_ssm's kernel, ours compiled by NVRTC, ours in Triton and
+    the chunked scan that has run a small scan there, in this process, and agreed with the
+    reference; elsewhere the chunked scan. Installed ones that did not are named in a warning.
 
     Raises:
         DeviceError: the backend asked for cannot run on that device, or is not installed.
     """
     if backend not in ("auto", *BACKENDS):
         raise DeviceError(f"no scan backend {backend!r}", fix=f"known: {', '.join(BACKENDS)}")
-    installed = {name: find_spec(name) is not None for name in ("triton", "mamba_ssm")}
     if backend == "auto":
-        if device.type == "cuda":
-            return next((name for name in ("mamba_ssm", "triton") if installed[name]), "chunked")
-        return "chunked"
-    if backend in installed and not installed[backend]:
+        return _first_that_works(device)[0]
+    if backend in _PACKAGES and find_spec(backend) is None:
         raise DeviceError(
             f"scan backend {backend!r} is not installed", fix=f"pip install {backend}"
         )
-    if backend == "mamba_ssm" and device.type != "cuda":
-        raise DeviceError("scan backend 'mamba_ssm' needs a CUDA device", fix="use 'chunked'")
-    if backend == "triton" and device.type != "cuda" and not _interpreted():
+    on_cuda_only = backend in ("mamba_ssm", "nvrtc") or (backend == "triton" and not _interpreted())
+    if on_cuda_only and device.type != "cuda":
+        instead = ", or TRITON_INTERPRET=1" if backend == "triton" else ""
         raise DeviceError(
-            "scan backend 'triton' needs a CUDA device", fix="use 'chunked', or TRITON_INTERPRET=1"
+            f"scan backend {backend!r} needs a CUDA device", fix=f"use 'chunked'{instead}"
         )
     return backend
+
+
+@cache
+def _first_that_works(device: torch.device) -> tuple[Backend, tuple[str, ...]]:
+    """Return what `auto` means, and what is wrong with each that would have been better."""
+    order, faults = _ORDER.get(device.type, ("chunked",)), list[str]()
+    for name in order:
+        if name in _PACKAGES and find_spec(name) is None:
+            continue
+        fault = fault_of(name, device) if len(order) > 1 else None
+        if fault is None:
+            break
+        faults.append(f"{name} does not work: {fault}")
+    for fault in faults:
+        _LOG.warning("selective scan on %s: %s", device, fault)
+    _LOG.info("selective scan: %s on %s", name, device)
+    return name, tuple(faults)
 
 
 def selective_scan(
@@ -84,11 +109,11 @@ def selective_scan(
     """
     dtype = torch.float64 if u_BDL.dtype == torch.float64 else torch.float32
     chosen = choose_backend(backend, u_BDL.device)
-    _report(chosen, str(u_BDL.device))
     module = import_module(f"flarekit.models.selective_scan._{chosen}")
     with torch.autocast(u_BDL.device.type, enabled=False):
         tensors = [tensor.to(dtype) for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)]
-        y_BDL: torch.Tensor = module.scan(*tensors)
+        with entered(u_BDL.device):
+            y_BDL: torch.Tensor = module.scan(*tensors)
         if D_D is not None:
             y_BDL = torch.addcmul(y_BDL, tensors[0], D_D.to(dtype)[:, None])
     return y_BDL
@@ -105,6 +130,12 @@ class SelectiveScan(nn.Module):
     float32_island: ClassVar[bool] = True
     operation: ClassVar[str] = "selective_scan"
 
+    @staticmethod
+    def computed_by(device: torch.device) -> str:
+        """Return the backend that `auto` means there, and in brackets why no better one does."""
+        backend, faults = _first_that_works(device)
+        return f"{backend} ({'; '.join(faults)})" if faults else backend
+
     def forward(
         self,
         u_BDL: torch.Tensor,
@@ -118,12 +149,6 @@ class SelectiveScan(nn.Module):
     ) -> torch.Tensor:
         """Return y (B, D, L); see `selective_scan`."""
         return selective_scan(u_BDL, delta_BDL, A_DN, B_BNL, C_BNL, D_D, backend=backend)
-
-
-@cache
-def _report(backend: Backend, device: str) -> None:
-    """Say once per process what computes the scans of a device."""
-    _LOG.info("selective scan: %s on %s", backend, device)
 
 
 def _interpreted() -> bool:

@@ -15,7 +15,9 @@ import math
 import torch
 from torch.nn import functional
 
-_STATES_AT_ONCE = 2**17  # chunks x D x N: what one step works on stays in the cache
+# chunks x D x N of one step: what stays in a CPU's cache; on a GPU launches are what costs, a
+# temporary of 32 MiB is not
+_STATES_AT_ONCE = {"cpu": 2**17, "cuda": 2**23}
 
 
 def scan(
@@ -27,7 +29,7 @@ def scan(
 ) -> torch.Tensor:
     """Return y without the skip term."""
     batch, channels, tokens = u_BDL.shape
-    chunks = max(1, min(math.isqrt(tokens), _STATES_AT_ONCE // (batch * A_DN.numel()) or 1))
+    chunks = chunks_of(batch, A_DN.numel(), tokens, u_BDL.device.type)
     length = -(-tokens // chunks)
     # Q: batch and chunk together; T: token in the chunk. Padding tokens have step size 0.
     du_TQD, delta_TQD, B_TQN, C_TQN = (
@@ -41,6 +43,19 @@ def scan(
         y_TQD = y_TQD + _inherited(elapsed_TQD, A_DN, C_TQN, start_QDN)
     y_BDL: torch.Tensor = y_TQD.unflatten(1, (batch, -1)).permute(1, 3, 2, 0).flatten(2)
     return y_BDL[:, :, :tokens]
+
+
+def chunks_of(batch: int, states: int, tokens: int, device_type: str) -> int:
+    """Return into how many chunks the tokens are cut: at most as many as a chunk has tokens.
+
+    Args:
+        batch: sequences.
+        states: of one sequence, D x N.
+        tokens: of one sequence.
+        device_type: `cpu` or `cuda`.
+    """
+    at_once = _STATES_AT_ONCE.get(device_type, _STATES_AT_ONCE["cpu"])
+    return max(1, min(math.isqrt(tokens), at_once // (batch * states)))
 
 
 def _cut(tensor_BXL: torch.Tensor, chunks: int, length: int) -> torch.Tensor:

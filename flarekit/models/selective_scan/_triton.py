@@ -6,13 +6,11 @@ chunk leaves behind, then from the right states to write the outputs. The state 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 
-from flarekit.models.selective_scan import _chunked
+from flarekit.models.selective_scan._gradient import differentiable
 
 _CHUNK = 256  # tokens per program
 _BLOCK = 32  # channels per program
@@ -53,22 +51,6 @@ def _kernel(
         tl.store(elapsed + (batch * chunks + chunk) * channels + d, total, mask=inside)
 
 
-class _Scan(torch.autograd.Function):
-    """Forward by the kernel, backward through the chunked scan, which is computed again."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        ctx.save_for_backward(*tensors)
-        return _forward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
-        with torch.enable_grad():
-            tensors = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
-            y = _chunked.scan(*tensors)
-        return torch.autograd.grad(y, tensors, gradients[0])
-
-
 def scan(
     u_BDL: torch.Tensor,
     delta_BDL: torch.Tensor,
@@ -77,10 +59,7 @@ def scan(
     C_BNL: torch.Tensor,
 ) -> torch.Tensor:
     """Return y without the skip term."""
-    y_BDL: torch.Tensor = _Scan.apply(  # type: ignore[no-untyped-call]
-        u_BDL, delta_BDL, A_DN, B_BNL, C_BNL
-    )
-    return y_BDL
+    return differentiable(_forward, u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
 
 
 def _forward(

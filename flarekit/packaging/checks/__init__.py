@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from flarekit.core.errors import UsageError
+from flarekit.core.files import printable
 from flarekit.packaging.bench import Bench, Layout, Wanted
 
 State = Literal["pass", "fail", "warn", "skip"]
@@ -21,10 +22,16 @@ State = Literal["pass", "fail", "warn", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check came to; `warn` and `skip` (could not be judged) do not fail an image."""
+    """What a check came to; `warn` and `skip` (could not be judged) do not fail an image.
+
+    Attributes:
+        reason: why, or what was measured.
+        fix: what to do, where it is something else than the check says.
+    """
 
     state: State
     reason: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +65,24 @@ class Checks(Protocol):
 PASS = Finding(state="pass")
 
 
-def fail(reason: str) -> Finding:
+def passed(reason: str) -> Finding:
+    """Return the finding that an assertion holds, with what was measured."""
+    return Finding(state="pass", reason=printable(reason))
+
+
+def fail(reason: str, fix: str = "") -> Finding:
     """Return the finding that an assertion does not hold."""
-    return Finding(state="fail", reason=reason)
+    return Finding(state="fail", reason=printable(reason), fix=fix)
 
 
 def skip(reason: str) -> Finding:
     """Return the finding that an assertion could not be judged."""
-    return Finding(state="skip", reason=reason)
+    return Finding(state="skip", reason=printable(reason))
 
 
-def warn(reason: str) -> Finding:
+def warn(reason: str, fix: str = "") -> Finding:
     """Return the finding that an assertion holds, but something deserves a look."""
-    return Finding(state="warn", reason=reason)
+    return Finding(state="warn", reason=printable(reason), fix=fix)
 
 
 def held(faults: Sequence[str], most: int = 3) -> Finding:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flarekit.packaging.archive import read_archive
+from flarekit.packaging.archive import ENDINGS, read_archive
 from flarekit.packaging.bench import Bench
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, warn
+from flarekit.packaging.task import FACTS_LABEL
 
 _LARGE_GB = 10.0
 _ROOT = ("", "0", "root")
@@ -53,11 +54,6 @@ def _starts_something(bench: Bench) -> Finding:
     return PASS
 
 
-def _devices_left_alone(bench: Bench) -> Finding:
-    value = bench.facts.variables.get("CUDA_VISIBLE_DEVICES")
-    return PASS if value is None else fail(f"it sets CUDA_VISIBLE_DEVICES={value}")
-
-
 def flare_name_faults(stem: str, names: tuple[str, ...]) -> list[str]:
     """Return what FLARE's evaluator would stumble over in a saved tar.
 
@@ -77,7 +73,11 @@ def flare_name_faults(stem: str, names: tuple[str, ...]) -> list[str]:
 def _flare_name(bench: Bench) -> Finding:
     names = bench.facts.names
     if bench.sandbox.archive is not None:
-        return held(flare_name_faults(stem_of(bench.sandbox.archive), names))
+        archive = bench.sandbox.archive
+        faults = flare_name_faults(stem_of(archive), names)
+        if not faults and not archive.name.endswith(".tar.gz"):
+            return warn(f"{archive.name} is not a .tar.gz, which the evaluator looks for")
+        return held(faults)
     teams = [name.rpartition("/")[2].partition(":")[0] for name in names]
     faults = [fault for team in teams[:1] for fault in flare_name_faults(team, (f"{team}:latest",))]
     if not faults and not any(name.endswith(":latest") for name in names):
@@ -86,10 +86,25 @@ def _flare_name(bench: Bench) -> Finding:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of a saved tar without `.tar` or `.tar.gz`."""
-    return re.sub(r"\.tar(\.gz)?$", "", path.name)
+    """Return the name of a saved tar without its ending: `.tar`, `.tar.gz` and the like."""
+    endings = [ending for ending in ENDINGS if path.name.endswith(ending)]
+    return path.name.removesuffix(max(endings, key=len, default=""))
 
 
+def _facts_label(bench: Bench) -> Finding:
+    faults = bench.wanted.label_faults
+    if not faults:
+        return PASS
+    return warn(f"{FACTS_LABEL} {'; '.join(faults[:3])}; that is left aside")
+
+
+FACTS = Check(
+    name="facts_label",
+    asserts=f"the label {FACTS_LABEL}, where there is one, says what masks hold and settings",
+    fix='LABEL flarekit.facts=\'{"values": [1, 2], "settings": {}}\', as flarekit build sets it',
+    look=_facts_label,
+    runs=False,
+)
 ONE_IMAGE = Check(
     name="one_image",
     asserts="the saved tar holds exactly one image",
@@ -130,13 +145,6 @@ STARTS = Check(
     asserts="ENTRYPOINT or CMD says what runs",
     fix='add CMD ["flarekit", "job"] or your own to the Dockerfile',
     look=_starts_something,
-    runs=False,
-)
-DEVICES = Check(
-    name="devices_left_alone",
-    asserts="the image does not set CUDA_VISIBLE_DEVICES, which the evaluator chooses",
-    fix="remove that ENV from the Dockerfile",
-    look=_devices_left_alone,
     runs=False,
 )
 FLARE_NAME = Check(

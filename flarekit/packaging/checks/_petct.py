@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.packaging.bench import Bench, Trial
-from flarekit.packaging.build import FACTS_LABEL
 from flarekit.packaging.checks import Finding, fail, skip
 from flarekit.packaging.masks import Mask, geometry_faults, read_mask
 from flarekit.packaging.samples import autopet as samples
+from flarekit.packaging.task import stated_task
 
 PLAIN, CLICKED = "images/automated-petct-lesion-segmentation", "images/tumor-lesion-segmentation"
 FLAG = "data-centric-model.json"
@@ -27,12 +27,7 @@ Faults = Mapping[str, list[str]]  # name of the check that is about it -> what i
 
 def settings_of(bench: Bench) -> Mapping[str, Any] | None:
     """Return the convention's settings that the image's label states; None where none does."""
-    try:
-        facts = json.loads(bench.facts.labels.get(FACTS_LABEL, "{}"))
-    except ValueError:
-        return None
-    settings = facts.get("settings") if isinstance(facts, dict) else None
-    return settings if isinstance(settings, dict) else None
+    return stated_task(bench.facts, "autopet").settings
 
 
 def without_clicks(bench: Bench) -> Trial:

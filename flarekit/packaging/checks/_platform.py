@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from flarekit.packaging.bench import MODEL, Bench, Trial
-from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip
-from flarekit.packaging.checks._image import AMD64, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
+from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.packaging.checks._contents import listed, unlike_usual
+from flarekit.packaging.checks._image import AMD64, FACTS, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
 from flarekit.packaging.checks._runs import explained, loud_failure
 from flarekit.packaging.samples._sockets import IMAGES, INPUTS_JSON, write_inputs_json
 from flarekit.packaging.sandboxes import Mount, SandboxError
@@ -24,7 +25,7 @@ def _shell(bench: Bench) -> Finding:
 
 
 def as_usual(bench: Bench, trial: Trial, where: str) -> Finding:
-    """Return whether a trial ended well and wrote the files that the usual one writes.
+    """Return whether a trial ended well and wrote what the usual one writes.
 
     Args:
         bench: whose usual trial ended well.
@@ -34,8 +35,8 @@ def as_usual(bench: Bench, trial: Trial, where: str) -> Finding:
     if trial.failure is not None:
         return fail(f"{where}: {trial.failure}")
     if trial.files != bench.base().files:
-        return fail(f"{where} it writes {', '.join(trial.files) or 'nothing'}")
-    return PASS
+        return fail(f"{where} it writes {listed(trial.files)}")
+    return held([f"{where} {fault}" for fault in unlike_usual(bench, trial)])
 
 
 def _linked(bench: Bench) -> Finding:
@@ -97,11 +98,15 @@ def _unrelated(folder: Path) -> None:
 
 
 def _inputs_json(bench: Bench) -> Finding:
-    """Run with the list of sockets where the usual inputs have none, and without it otherwise."""
+    """Run with the list of sockets where the usual inputs have none, and without it otherwise.
+
+    The platform always writes it: to need it deserves a warning, to be disturbed by it is a fault.
+    """
     usual = bench.usual_inputs()
     if (usual / INPUTS_JSON).exists():
         inputs = bench.inputs("inputs_json", lambda folder: _without_list(usual, folder))
-        return as_usual(bench, bench.trial(inputs), f"without {INPUTS_JSON}")
+        finding = as_usual(bench, bench.trial(inputs), f"without {INPUTS_JSON}")
+        return warn(finding.reason) if finding.state == "fail" else finding
     inputs = bench.inputs("inputs_json", lambda folder: _with_list(usual, folder))
     return as_usual(bench, bench.trial(inputs), f"with {INPUTS_JSON}")
 
@@ -202,7 +207,7 @@ MODEL_FILLED = Check(
 )
 INPUTS_LIST = Check(
     name="inputs_json",
-    asserts="it runs with inputs.json, and without it",
+    asserts="it runs with inputs.json, which the platform writes, and without it, as forge may",
     fix="fall back on the folders below /input/images where the list is missing",
     look=_inputs_json,
 )
@@ -225,7 +230,16 @@ NO_INPUT = Check(
     fix="count the images that were found, and fail where there are none",
     look=_no_input,
 )
-PLATFORM_IMAGE: Sequence[Check] = (ONE_IMAGE, AMD64, SIZE, NOT_ROOT, STARTS, SHELL, MODEL_ABSENT)
+PLATFORM_IMAGE: Sequence[Check] = (
+    ONE_IMAGE,
+    AMD64,
+    SIZE,
+    NOT_ROOT,
+    STARTS,
+    FACTS,
+    SHELL,
+    MODEL_ABSENT,
+)
 PLATFORM_RUNS: Sequence[Check] = (  # to stand behind the RUNS of all organisers
     LINKED,
     EMPTY_TMP,

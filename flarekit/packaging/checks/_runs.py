@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.packaging.bench import Bench, Trial
-from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.packaging.checks import PASS, Check, Finding, fail, held, passed, skip, warn
+from flarekit.packaging.checks._contents import again, alike, listed, unlike_usual
+from flarekit.packaging.checks._remedies import (
+    gpu_remedy,
+    looks_up_its_user,
+    says_gpu_is_missing,
+)
 from flarekit.packaging.masks import same_content
 from flarekit.packaging.sandboxes import Conditions
 
 _STOP_S = 5.0
-_GPU_WORDS = ("gpu", "cuda", "nvidia")
+_GPU_NOISE = 0.5  # a mask from the CPU is rounded otherwise, but it is the same organ
 _FEWEST_WORDS = 4
+_CLOSE = 0.9  # to a memory limit, as a share of it
+_SILENT_FIX = (
+    "bring everything in the image, and end with an error where something is missing: a mask that "
+    "was made without it looks like any other"
+)
+_ROOT = "needs to be root"
 # what is let go -> what an image that then works needs
 _RELAXED: Mapping[str, Mapping[str, Any]] = {
     "needs the network": {"network": True},
@@ -26,24 +38,39 @@ _RELAXED: Mapping[str, Mapping[str, Any]] = {
     "needs more memory": {"memory_mib": None},
     "needs more memory than RLIMIT_DATA leaves it": {"data_mib": None},
     "writes outside its output folder and /tmp": {"read_only": False},
-    "needs to be root": {"user": "0:0"},
+    _ROOT: {"user": "0:0"},
+}
+_ROOMY: Mapping[str, Any] = {
+    name: value
+    for change in _RELAXED.values()
+    for name, value in change.items()
+    if name not in ("user", "read_only")
 }
 
 
 def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding:
     """Return why a trial of the usual inputs failed: each condition is let go in turn."""
-    needs = _needs(bench, conditions)
+    outcome = failed.outcome
+    if not outcome.not_started:
+        remedy = gpu_remedy(outcome.stderr, outcome.last_line, conditions.gpus)
+        if remedy is not None:
+            return fail(f"{remedy.words} ({failed.failure})", remedy.fix)
+    needs = _needs(bench, conditions, lambda trial: trial.failure is None)
     if not bench.layout.writable_inputs:
         loose = bench.trial(bench.usual_inputs(), conditions=conditions, writable_inputs=True)
         if loose.failure is None:
             needs.append(f"writes into {bench.layout.inputs}")
     if not needs and _tries_network(bench, conditions, failed):
         needs = ["tries to reach a network, and got no answer"]
-    if needs:
-        return fail(f"{' and '.join(needs)} ({failed.failure})")
-    if _says_gpu(failed):
-        return fail(f"needs a GPU, and says so ({failed.failure}); give it one with --gpus all")
-    return fail(f"{failed.failure}")
+    if needs == [_ROOT] and outcome.not_started:
+        return fail(f"{failed.failure}", "name a user in USER that the image has, or its number")
+    if needs == [_ROOT] and looks_up_its_user(outcome.stderr):
+        return fail(
+            f"looks its user up in /etc/passwd, which has no entry for it ({failed.failure})",
+            "set USER, LOGNAME and HOME with ENV in the Dockerfile, or add the user to the image",
+        )
+    words = " and ".join(needs)
+    return fail(f"{words} ({failed.failure})" if needs else f"{failed.failure}")
 
 
 def _tries_network(bench: Bench, conditions: Conditions, failed: Trial) -> bool:
@@ -54,8 +81,8 @@ def _tries_network(bench: Bench, conditions: Conditions, failed: Trial) -> bool:
     return bool(failed.outcome.network_tries)
 
 
-def _needs(bench: Bench, conditions: Conditions) -> list[str]:
-    """Return which conditions, let go, make the image work: each by itself, or else together."""
+def _needs(bench: Bench, conditions: Conditions, good: Callable[[Trial], bool]) -> list[str]:
+    """Return which conditions, let go, make a trial good: each by itself, or else together."""
     changes = {
         words: change
         for words, change in _RELAXED.items()
@@ -65,7 +92,7 @@ def _needs(bench: Bench, conditions: Conditions) -> list[str]:
     def works(chosen: Iterable[Mapping[str, Any]]) -> bool:
         together = {name: value for change in chosen for name, value in change.items()}
         looser = replace(conditions, **together)
-        return bench.trial(bench.usual_inputs(), conditions=looser).failure is None
+        return good(bench.trial(bench.usual_inputs(), conditions=looser))
 
     needs = [words for words, change in changes.items() if works([change])]
     if needs or len(changes) < 2 or not works(changes.values()):
@@ -75,10 +102,6 @@ def _needs(bench: Bench, conditions: Conditions) -> list[str]:
         for words in changes
         if not works(change for other, change in changes.items() if other != words)
     ]
-
-
-def _says_gpu(trial: Trial) -> bool:
-    return any(word in trial.outcome.last_line.lower() for word in _GPU_WORDS)
 
 
 def _ends_well(bench: Bench) -> Finding:
@@ -92,7 +115,10 @@ def _without_gpu(bench: Bench) -> Finding:
     if bench.wanted.gpus is None:
         return PASS  # every run was one
     trial = bench.trial(bench.usual_inputs(), conditions=replace(bench.conditions, gpus=None))
-    if trial.failure is None or _says_gpu(trial):
+    if trial.failure is None:
+        faults = unlike_usual(bench, trial, noise=_GPU_NOISE)
+        return held([f"ends well, but {fault}" for fault in faults])
+    if says_gpu_is_missing(trial.outcome.last_line):
         return PASS
     return fail(f"{trial.failure}: which does not say that a GPU is missing")
 
@@ -105,22 +131,29 @@ def _inputs_unchanged(bench: Bench) -> Finding:
 
 
 def _same_twice(bench: Bench) -> Finding:
-    first, second = bench.base(), bench.trial(bench.usual_inputs())
+    first, second = bench.base(), again(bench)
     if first.files != second.files:
-        return fail(f"first {', '.join(first.files)}, then {', '.join(second.files)}")
+        return fail(f"first {listed(first.files)}, then {listed(second.files)}")
     pairs = [(first.outputs / name, second.outputs / name) for name in first.files]
-    differ = [name for name, pair in zip(first.files, pairs, strict=True) if not _alike(*pair)]
+    differ = [
+        name
+        for name, pair in zip(first.files, pairs, strict=True)
+        if not name.endswith("/") and not alike(*pair)
+    ]
     return held([f"{name} differs" for name in differ])
 
 
-def _alike(one: Path, other: Path) -> bool:
-    """Tell whether two files say the same; equally damaged ones do."""
-    if one.read_bytes() == other.read_bytes():
-        return True
-    try:
-        return same_content(one, other)
-    except (UnreadableVolumeError, ValueError):
-        return False
+def _readable_output(bench: Bench) -> Finding:
+    """Look at who may read what a run has left, before it was opened up to be judged."""
+    trials = [bench.base()]
+    faults = [f"{words}: a link, which leads nowhere outside" for words in trials[0].links]
+    faults += [f"{words} cannot be read by the user who verifies" for words in trials[0].locked]
+    if faults:
+        return held(faults)
+    if trials[0].private:
+        names = ", ".join(trials[0].private[:3])
+        return warn(f"only its owner can read {names}")
+    return PASS
 
 
 def _under(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
@@ -128,12 +161,39 @@ def _under(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
     if trial.failure is not None:
         return explained(bench, conditions, failed=trial)
     if trial.files != bench.base().files:
-        return fail(f"ends well, but writes {', '.join(trial.files) or 'nothing'}")
-    return PASS
+        return fail(f"ends well, but writes {listed(trial.files)}")
+    return _same_content(bench, conditions, trial)
+
+
+def _same_content(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
+    """Judge by what its files hold, and find out which condition makes the difference."""
+    faults = unlike_usual(bench, trial)
+    if not faults:
+        return PASS
+    needs = _needs(
+        bench,
+        conditions,
+        lambda looser: looser.failure is None and not unlike_usual(bench, looser),
+    )
+    why = " and ".join(needs) or "depends on the limits"
+    return fail(f"{why}, and does not say so: {'; '.join(faults[:3])}", _SILENT_FIX)
 
 
 def _strict(bench: Bench) -> Finding:
-    return _under(bench, bench.strictest, _strictest(bench))
+    finding = _under(bench, bench.strictest, _strictest(bench))
+    if finding.state != "pass":
+        return finding
+    # the organiser's own line has limits too: what would the image write without them?
+    roomy = replace(bench.conditions, **_ROOMY)
+    trial = bench.trial(bench.usual_inputs(), conditions=roomy)
+    faults = [] if trial.failure is not None else unlike_usual(bench, trial)
+    if not faults:
+        return finding
+    return fail(
+        f"with a network and fewer limits {'; '.join(faults[:3])}: it goes without something, and "
+        "does not say so",
+        _SILENT_FIX,
+    )
 
 
 def _strictest(bench: Bench) -> Trial:
@@ -156,23 +216,34 @@ def _unprivileged(bench: Bench) -> Finding:
 
 
 def _stops(bench: Bench) -> Finding:
-    for share in (0.4, 0.1):  # of its time; some are over sooner than before
-        after_s = share * bench.base().outcome.seconds
-        trial = bench.trial(bench.usual_inputs(), terminate_after_s=after_s)
+    usual = bench.base()
+    for share in (0.4, 0.7, 0.1):  # of its time; some hear no signal before they are under way
+        trial = bench.trial(bench.usual_inputs(), terminate_after_s=share * usual.outcome.seconds)
         outcome = trial.outcome
-        if outcome.stopped_after_s is not None:
+        if outcome.stopped_after_s is None:
+            continue
+        if outcome.stopped_after_s > _STOP_S or outcome.timed_out:
+            return fail(f"it went on for {outcome.stopped_after_s:.0f} s after SIGTERM")
+        if not _went_to_its_end(bench, trial):
             break
     else:
-        return skip("it was over before the signal came")
-    if outcome.stopped_after_s > _STOP_S or outcome.timed_out:
-        return fail(f"it went on for {outcome.stopped_after_s:.0f} s after SIGTERM")
-    wanted = bench.base().files
+        return skip(
+            f"it was over by itself within {_STOP_S:.0f} s, so the signal was not put to the test"
+        )
+    wanted = usual.files
     odd = [name for name in trial.files if name not in wanted]
     torn = [name for name in trial.files if name in wanted and not _readable(trial.outputs / name)]
     faults = [f"left {name} behind" for name in odd] + [f"left half of {name}" for name in torn]
     if not faults and outcome.exit_code == 0 and trial.files != wanted:
         faults = ["said that all went well (exit code 0) though it was cut short"]
     return held(faults)
+
+
+def _went_to_its_end(bench: Bench, trial: Trial) -> bool:
+    """Tell whether a run that was asked to stop has done all its work nevertheless."""
+    if trial.outcome.exit_code or trial.files != bench.base().files:
+        return False
+    return not unlike_usual(bench, trial)
 
 
 def _readable(path: Path) -> bool:
@@ -188,8 +259,26 @@ def _in_time(bench: Bench) -> Finding:
         return skip("no limit is known; give one with --time-limit")
     seconds = bench.base().outcome.seconds
     if seconds <= limit_s:
-        return PASS
+        return passed(f"{seconds:.1f} s on this machine, limit {limit_s:g} s")
     return fail(f"{seconds:.1f} s for one case on this machine, limit {limit_s:g} s")
+
+
+def _in_memory(bench: Bench) -> Finding:
+    outcome, limit_mib = bench.base().outcome, bench.conditions.memory_mib
+    seen = [
+        f"{mib:.0f} MiB {how}"
+        for mib, how in (
+            (outcome.peak_mib, "resident, ten samples a second"),
+            (outcome.kernel_peak_mib, "by the kernel's own count, page cache included"),
+        )
+        if mib is not None
+    ]
+    if not seen:
+        return skip("its memory is not seen from here")
+    words = "; ".join([*seen, "no limit" if limit_mib is None else f"limit {limit_mib} MiB"])
+    if limit_mib is not None and (outcome.peak_mib or 0.0) > _CLOSE * limit_mib:
+        return warn(words)
+    return passed(words)
 
 
 def is_sentence(line: str) -> bool:
@@ -259,6 +348,18 @@ STOPS = Check(
     fix="start the program with exec, handle SIGTERM; write to a temporary name and rename",
     look=_stops,
 )
+READABLE = Check(
+    name="readable_output",
+    asserts="everybody can read what it leaves in the output folder",
+    fix="umask 022; write files of your own there, no links; tempfile.mkdtemp elsewhere than there",
+    look=_readable_output,
+)
+IN_MEMORY = Check(
+    name="in_memory",
+    asserts="one case takes no more memory than the limit",
+    fix="see flarekit profile docker for when it takes it; --memory where the limit is another",
+    look=_in_memory,
+)
 IN_TIME = Check(
     name="in_time",
     asserts="one case takes no longer than the limit",
@@ -269,10 +370,12 @@ RUNS = (
     ENDS_WELL,
     WITHOUT_GPU,
     INPUTS_UNCHANGED,
+    READABLE,
     SAME_TWICE,
     STRICT,
     OFFLINE,
     UNPRIVILEGED,
     STOPS,
     IN_TIME,
+    IN_MEMORY,
 )

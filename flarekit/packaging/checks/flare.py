@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
@@ -13,15 +14,25 @@ from numpy.typing import NDArray
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.packaging.bench import FLARE, Bench, Trial, Wanted
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.packaging.checks._contents import agreement, unlike_usual
 from flarekit.packaging.checks._image import (
     AMD64,
-    DEVICES,
+    FACTS,
     FLARE_NAME,
     ONE_IMAGE,
     ROOT,
     SIZE,
 )
 from flarekit.packaging.checks._runs import RUNS, is_sentence
+from flarekit.packaging.checks._scripts import (
+    PREDICT,
+    bashisms,
+    choices_of_gpus,
+    form_faults,
+    said_by_sh,
+    scripts_of,
+    takes_more_than_sh,
+)
 from flarekit.packaging.masks import geometry_faults, read_mask
 from flarekit.packaging.samples import flare as samples
 
@@ -135,7 +146,10 @@ def _overwrites(bench: Bench) -> Finding:
 
     base = bench.base()
     trial = bench.trial(bench.usual_inputs(), prepare=leave_old)
-    return _of(trial, list(_stored_faults(trial)) + _name_faults(trial) if base.files else [])
+    if not base.files:
+        return _of(trial, [])
+    faults = list(_stored_faults(trial)) + _name_faults(trial)
+    return _of(trial, faults or unlike_usual(bench, trial))
 
 
 def _damaged(bench: Bench) -> Finding:
@@ -191,37 +205,72 @@ def _turned_back(
 
 def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple[float, str]:
     """Return how well a mask agrees with another, and how it is turned where that fits better."""
-    own = _agreement(mask, reference)
+    own = agreement(mask, reference)
     if own >= 1 - _BETTER:
         return own, ""
     for order, flips in product(permutations(range(3)), product((1, -1), repeat=3)):
         turned = mask.transpose(order)[tuple(slice(None, None, flip) for flip in flips)]
-        if turned.shape == reference.shape and _agreement(turned, reference) > own + _BETTER:
+        if turned.shape == reference.shape and agreement(turned, reference) > own + _BETTER:
             flipped = [axis for axis, flip in zip("xyz", flips, strict=True) if flip < 0]
             return own, f"the mask fits when turned back (axes {order}, flipped {flipped})"
     return own, ""
 
 
-def _agreement(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
-    """Return the share of voxels with the same label among those with any."""
-    either = (one != 0) | (other != 0)
-    return float((one == other)[either].mean()) if either.any() else 1.0
+_PROBE = "test -f predict.sh && sh -c true && echo here"
+_PARTS = "command -v sh >/dev/null && echo sh; test -f predict.sh && echo predict.sh; exit 0"
 
 
 def _shells(bench: Bench) -> Finding:
-    command = ("/bin/bash", "-c", "test -f predict.sh && sh -c true && echo here")
-    trial = bench.trial(bench.usual_inputs(), command=command)
+    trial = bench.trial(bench.usual_inputs(), command=("/bin/bash", "-c", _PROBE))
     if "here" in trial.outcome.stdout and not trial.outcome.exit_code:
         return PASS
-    if trial.outcome.exit_code == 127 or "bash" in trial.outcome.stderr:
-        return fail(f"/bin/bash does not run as the command: {trial.outcome.last_line}")
-    return fail(f"no predict.sh in the working directory {bench.facts.working_dir}")
+    alone = bench.trial(bench.usual_inputs(), entrypoint="/bin/bash", command=("-c", _PARTS))
+    if alone.failure is not None:
+        said = alone.outcome.not_started or trial.outcome.not_started or alone.failure
+        return fail(f"/bin/bash does not run as the command: {said}")
+    parts = alone.outcome.stdout.split()
+    if "sh" not in parts:
+        return fail("/bin/bash is there, but no sh, which is to run predict.sh")
+    if PREDICT not in parts:
+        return fail(f"no predict.sh in the working directory {bench.facts.working_dir}")
+    entrypoint = json.dumps(list(bench.facts.entrypoint))
+    return fail(
+        f"ENTRYPOINT {entrypoint} does not run the command that it is given"
+        + (f" ({trial.failure})" if trial.failure else ""),
+        'write ENTRYPOINT [] in the Dockerfile, or end its script with exec "$@"',
+    )
 
 
 def _plain_shell(bench: Bench) -> Finding:
+    scripts = scripts_of(bench)
+    faults = form_faults(scripts)
+    if faults:
+        return held(faults)
     test = "if command -v dash >/dev/null; then dash -n predict.sh; else sh -n predict.sh; fi"
-    trial = bench.trial(bench.usual_inputs(), command=("/bin/bash", "-c", test))
-    return PASS if trial.outcome.exit_code == 0 else fail(trial.outcome.last_line)
+    trial = bench.trial(
+        bench.usual_inputs(),
+        entrypoint="/bin/bash" if scripts else None,
+        command=_shell(test, scripts),
+    )
+    if trial.outcome.exit_code:
+        return fail(trial.outcome.not_started or trial.outcome.last_line)
+    faults = said_by_sh(bench.base().outcome.stderr)
+    if faults:
+        return held(faults)
+    faults = bashisms(scripts)
+    if faults and takes_more_than_sh(bench):
+        return warn(f"sh in this image takes what a plain one does not: {'; '.join(faults[:3])}")
+    return held(faults)
+
+
+def _shell(test: str, scripts: Mapping[str, str]) -> tuple[str, ...]:
+    return ("-c", test) if scripts else ("/bin/bash", "-c", test)
+
+
+def _devices(bench: Bench) -> Finding:
+    value = bench.facts.variables.get("CUDA_VISIBLE_DEVICES")
+    faults = [] if value is None else [f"ENV sets CUDA_VISIBLE_DEVICES={value}"]
+    return held([*faults, *choices_of_gpus(scripts_of(bench))])
 
 
 def _given(bench: Bench) -> Finding:
@@ -243,7 +292,15 @@ CHECKS = (
     SIZE,
     FLARE_NAME,
     ROOT,
-    DEVICES,
+    FACTS,
+    Check(
+        name="devices_left_alone",
+        asserts="neither the image nor its scripts set CUDA_VISIBLE_DEVICES, which the evaluator "
+        "chooses",
+        fix="remove it from the Dockerfile's ENV, from predict.sh and from what that runs",
+        look=_devices,
+        runs=False,
+    ),
     Check(
         name="shells",
         asserts="/bin/bash runs as the command, sh is there, WORKDIR holds predict.sh",
@@ -254,7 +311,7 @@ CHECKS = (
     Check(
         name="plain_shell",
         asserts="predict.sh is plain sh, which is what runs it",
-        fix="no bashisms: no [[ ]], arrays or source",
+        fix="no bashisms: no [[ ]], arrays or source; or predict.sh runs bash on another script",
         look=_plain_shell,
         runs=False,
     ),

@@ -112,7 +112,12 @@ class Outcome:
         timed_out: whether it was killed because its time was up.
         stopped_after_s: from the SIGTERM to the end; None where none was sent in time.
         out_of_memory: whether the memory limit killed something in it.
-        peak_mib: most resident memory of its processes, added up; None where not seen.
+        not_started: why it was never started, in the words of what should have started it; empty
+            where it was.
+        peak_mib: most resident memory of its processes, added up, at moments 0.1 s apart; None
+            where not seen.
+        kernel_peak_mib: most memory of its control group at any moment, page cache included, as
+            the kernel keeps it; None where not seen.
         network_tries: packets that found no network; None where there was one, or not seen.
     """
 
@@ -123,7 +128,9 @@ class Outcome:
     timed_out: bool = False
     stopped_after_s: float | None = None
     out_of_memory: bool = False
+    not_started: str = ""
     peak_mib: float | None = None
+    kernel_peak_mib: float | None = None
     network_tries: int | None = None
 
     @property
@@ -156,6 +163,10 @@ class Sandbox(Protocol):
         Raises:
             SandboxError: it cannot be started for a reason that is not the image's.
         """
+        ...
+
+    def open_up(self, folder: Path) -> bool:
+        """Let everybody read a folder with what runs have left in it; False where that failed."""
         ...
 
     def remove(self, folder: Path) -> None:

@@ -129,6 +129,7 @@ def limit_processes(pid: int, most: int | None, account: Account) -> int | None:
         extra_groups=[],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     if limited.returncode:

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import InputError
-from flarekit.packaging.archive import facts_of
+from flarekit.packaging.archive import Archive, facts_of
 from flarekit.packaging.sandboxes import Conditions, ImageFacts, Outcome, Run, SandboxError
 from flarekit.packaging.sandboxes.course import usage_of
 from flarekit.packaging.sandboxes.network import NetworkTries
-from flarekit.profiler.container import DockerError
+from flarekit.profiler.docker import (
+    DockerError,
+    as_root,
+    docker,
+    engine_fault,
+    gpus_argument,
+    machine_fix,
+    open_up,
+    reason_in,
+)
+from flarekit.profiler.probes.cgroup import Cgroup, cgroup_of, kernel_peak_mib
+from flarekit.profiler.readings import Unsupported
 
+_LOG = logging.getLogger(__name__)
 _SAMPLE_S = 0.1
+_PEAK_S = 0.02  # the kernel's own peak is gone with the container, and cheap to read
 _LOST = 125  # docker's own exit code: the container was never started
-
-
-def docker(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the docker command."""
-    return subprocess.run(
-        ["docker", *arguments], input=stdin, capture_output=True, text=True, check=False
-    )
-
-
-def engine_fault() -> str | None:
-    """Return why there is no Docker engine to work with; None where there is one."""
-    if shutil.which("docker") is None:
-        return "docker is not installed"
-    version = docker("version", "--format", "{{.Server.Version}}")
-    return (
-        f"the Docker engine does not answer: {_last(version.stderr)}"
-        if version.returncode
-        else None
-    )
 
 
 def require_engine() -> None:
@@ -63,26 +57,71 @@ def inspect_image(name: str) -> ImageFacts:
     found = docker("image", "inspect", name)
     if found.returncode:
         raise InputError(
-            f"image {name}: {_last(found.stderr)}",
+            f"image {name}: {reason_in(found.stderr)}",
             fix="build it with flarekit build, or name one of docker image ls",
         )
     config: dict[str, Any] = json.loads(found.stdout)[0]
     return facts_of(config, tuple(config.get("RepoTags") or ()), int(config["Size"]))
 
 
-def load_image(path: Path) -> str:
-    """Load a saved tar into the engine and return the image's name, or its id where it has none.
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A saved tar's image in the engine.
+
+    Attributes:
+        reference: its name; its id where it has none, or another image has it.
+        is_new: whether the engine did not have it before.
+    """
+
+    reference: str
+    is_new: bool
+
+
+def load_image(archive: Archive) -> Loaded:
+    """Load a saved tar's first image into the engine; no name is taken from another image.
+
+    `docker load` gives every name in the tar to the tar's images, whichever images had them. Names
+    that others had are given back, with a warning, and the image goes by its id.
 
     Raises:
         InputError: the engine refuses it.
     """
+    path = archive.path
+    if not archive.images:
+        raise InputError(f"{path}: holds no image", fix="save the image again")
+    names = [name for image in archive.images for name in image.names]
+    owners = {name: image_id(name) for name in names}
+    before = set(docker("image", "ls", "--all", "--quiet", "--no-trunc").stdout.split())
     loaded = docker("image", "load", "--input", str(path))
-    name = loaded.stdout.strip().rpartition(": ")[2]
-    if loaded.returncode or not name:
-        raise InputError(
-            f"{path}: docker load refuses it: {_last(loaded.stderr)}", fix="save the image again"
+    said = [line for line in loaded.stdout.splitlines() if line.startswith("Loaded image")]
+    if loaded.returncode or not said:
+        reason = reason_in(loaded.stderr or loaded.stdout)
+        raise InputError(f"{path}: docker load refuses it: {reason}", fix="save the image again")
+    own = archive.images[0].names
+    reference = own[0] if own else said[0].partition(": ")[2].strip()
+    found = image_id(reference)
+    if found is None:
+        raise InputError(f"{path}: docker load did not load it", fix="save the image again")
+    for name, owner in owners.items():
+        if owner is None or owner == image_id(name):
+            continue
+        if docker("image", "tag", owner, name).returncode:
+            _LOG.warning("%s was image %s, which is gone; it is the tar's now", name, owner)
+            continue
+        _LOG.warning(
+            "%s is another image here (%s) and stays that; the image in %s goes by its id",
+            name,
+            owner.removeprefix("sha256:")[:12],
+            path.name,
         )
-    return name
+        reference = found if name in own else reference
+    return Loaded(reference=reference, is_new=found not in before)
+
+
+def image_id(name: str) -> str | None:
+    """Return the id of the engine's image of a name; None where it has none."""
+    found = docker("image", "inspect", "--format", "{{.Id}}", name)
+    return None if found.returncode else found.stdout.strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +132,7 @@ class _Ended:
     timed_out: bool
     stopped_after_s: float | None
     peak_mib: float | None
+    kernel_peak_mib: float | None
     network_tries: int | None
 
 
@@ -101,15 +141,21 @@ class DockerSandbox:
 
     Args:
         image: its name.
-        archive: the tar that it was loaded from; None where the engine had it.
+        archive: the tar to load it from; None where the engine has it.
+
+    Raises:
+        InputError: no such image, or the engine refuses the tar.
     """
 
     name = "docker"
 
-    def __init__(self, image: str, archive: Path | None = None) -> None:
-        self.facts = inspect_image(image)
-        self.archive = archive
-        self._image = image
+    def __init__(self, image: str, archive: Archive | None = None) -> None:
+        self._loaded = None if archive is None else load_image(archive)
+        self._image = image if self._loaded is None else self._loaded.reference
+        self.facts = inspect_image(self._image)
+        self.archive = None if archive is None else archive.path
+        if archive is not None:  # the engine may know the same image by more names
+            self.facts = replace(self.facts, names=archive.images[0].names)
         self._linked: dict[tuple[tuple[str, str], ...], str] = {}
 
     def refuses(self, run: Run) -> str | None:
@@ -121,7 +167,8 @@ class DockerSandbox:
         """Run a container and remove it.
 
         Raises:
-            SandboxError: no symbolic link could be put into the image.
+            SandboxError: no symbolic link could be put into the image, or Docker cannot make these
+                conditions on this machine.
         """
         image = self._with_links(run.linked) if run.linked else self._image
         name = f"flarekit_verify_{uuid.uuid4().hex[:12]}"
@@ -133,19 +180,17 @@ class DockerSandbox:
         if run.entrypoint is not None:
             line += ["--entrypoint", run.entrypoint]
         created = docker(*line, image, *(run.command or ()))
-        if created.returncode:  # it has no command, say: an answer about the image
-            said = created.stderr.partition("See 'docker")[0]
-            return Outcome(exit_code=_LOST, stdout="", stderr=said, seconds=0.0)
+        if created.returncode:
+            return _not_started(created.stderr, _LOST)
         try:
-            outcome = self._started(name, run)
+            started = docker("start", name)
+            if started.returncode:
+                return _not_started(started.stderr, 127)
+            return self._ended(name, run)
         finally:
             docker("rm", "--force", "--volumes", name)
-        return outcome
 
-    def _started(self, name: str, run: Run) -> Outcome:
-        started = docker("start", name)
-        if started.returncode:  # its command is not in the image: an answer about the image
-            return Outcome(exit_code=127, stdout="", stderr=started.stderr, seconds=0.0)
+    def _ended(self, name: str, run: Run) -> Outcome:
         ended = _watch(name, run)
         state = _state(name)
         logs = docker("logs", name)
@@ -158,6 +203,7 @@ class DockerSandbox:
             stopped_after_s=ended.stopped_after_s,
             out_of_memory=bool(state["OOMKilled"]),
             peak_mib=ended.peak_mib,
+            kernel_peak_mib=ended.kernel_peak_mib,
             network_tries=ended.network_tries,
         )
 
@@ -174,25 +220,48 @@ class DockerSandbox:
             )
             if built.returncode:
                 raise SandboxError(
-                    f"no symbolic link could be put into the image: {_last(built.stderr)}",
+                    f"no symbolic link could be put into the image: {reason_in(built.stderr)}",
                     fix="the image needs /bin/sh, rm and ln for this",
                 )
             self._linked[key] = tag
         return self._linked[key]
 
+    def open_up(self, folder: Path) -> bool:
+        """Let everybody read a folder with what runs have left in it, through a container."""
+        return open_up(self._image, folder)
+
     def remove(self, folder: Path) -> None:
         """Remove a folder, through a container where files of another user are in it."""
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
-            command = ["--entrypoint", "/bin/sh", self._image, "-c", "rm -rf /remove/*"]
-            docker("run", "--rm", "--user", "0", "-v", f"{folder}:/remove", *command)
+            as_root(self._image, folder, "rm -rf /opened/* /opened/.[!.]* /opened/..?*")
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove the images that were made for links."""
+        """Remove the images that were made for links, and one that came from a tar and has no name.
+
+        An image that the tar brought under a name of its own stays.
+        """
         for tag in self._linked.values():
             docker("image", "rm", "--force", tag)
         self._linked.clear()
+        if self._loaded is not None and self._loaded.is_new:
+            names = docker("image", "inspect", "--format", "{{len .RepoTags}}", self._image)
+            if names.stdout.strip() == "0":
+                docker("image", "rm", self._image)
+
+
+def _not_started(said: str, exit_code: int) -> Outcome:
+    """Return the outcome of a container that Docker did not start for a reason in the image.
+
+    Raises:
+        SandboxError: the reason is this machine's, or the options'.
+    """
+    reason = reason_in(said)
+    fix = machine_fix(reason)
+    if fix is not None:
+        raise SandboxError(f"Docker cannot run the image as asked: {reason}", fix=fix)
+    return Outcome(exit_code=exit_code, stdout="", stderr="", seconds=0.0, not_started=reason)
 
 
 def _flags(conditions: Conditions) -> list[str]:
@@ -213,7 +282,7 @@ def _flags(conditions: Conditions) -> list[str]:
     for option, value in (
         ("--pids-limit", conditions.pids),
         ("--user", conditions.user),
-        ("--gpus", conditions.gpus),
+        ("--gpus", None if conditions.gpus is None else gpus_argument(conditions.gpus)),
     ):
         if value is not None:
             flags += [option, str(value)]
@@ -231,15 +300,21 @@ def _watch(name: str, run: Run) -> _Ended:
 
     threading.Thread(target=wait, daemon=True).start()
     pid = int(_state(name)["Pid"])
+    group = cgroup_of(pid) if pid else Unsupported(not_supported="it is over")
     peak: float | None = None
+    kernel_peak: float | None = None
     signalled: float | None = None
     timed_out = False
+    sample_s = 0.0
     with NetworkTries(0 if run.conditions.network else pid) as tries:
-        while not over.wait(_SAMPLE_S):
+        while not over.wait(_PEAK_S):
             now = time.monotonic() - began
-            usage = usage_of(pid) if pid else None
-            if usage is not None:
-                peak = max(peak or 0.0, usage.resident_mib)
+            kernel_peak = _higher(kernel_peak, group)
+            if now >= sample_s:
+                sample_s = now + _SAMPLE_S
+                usage = usage_of(pid) if pid else None
+                if usage is not None:
+                    peak = max(peak or 0.0, usage.resident_mib)
             due = signalled is None and now > (run.terminate_after_s or float("inf"))
             if due and not docker("kill", "--signal", "TERM", name).returncode:
                 signalled = time.monotonic() - began
@@ -254,16 +329,18 @@ def _watch(name: str, run: Run) -> _Ended:
         timed_out=timed_out,
         stopped_after_s=None if signalled is None else seconds - signalled,
         peak_mib=peak,
+        kernel_peak_mib=kernel_peak,
         network_tries=network_tries,
     )
+
+
+def _higher(peak_mib: float | None, group: Cgroup | Unsupported) -> float | None:
+    """Return the kernel's peak, or the one before where the group is gone or does not tell."""
+    found = kernel_peak_mib(group) if isinstance(group, Cgroup) else group
+    return peak_mib if isinstance(found, Unsupported) else found
 
 
 def _state(name: str) -> dict[str, Any]:
     found = docker("inspect", "--format", "{{json .State}}", name)
     state: dict[str, Any] = json.loads(found.stdout) if found.returncode == 0 else {}
     return {"Pid": 0, "ExitCode": _LOST, "OOMKilled": False, **state}
-
-
-def _last(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

@@ -41,6 +41,16 @@ class Group:
         rows = dict(line.split() for line in path.read_text().splitlines())
         return int(rows.get("oom_kill", 0)) > 0
 
+    def peak_mib(self) -> float | None:
+        """Return the most memory it had at any moment, page cache included; None if not told."""
+        if "memory" not in self.controllers:
+            return None
+        name = "memory.max_usage_in_bytes" if self.version == 1 else "memory.peak"
+        try:  # kernels before 5.19 have no memory.peak
+            return int((self.folder / name).read_text()) / 2**20
+        except (OSError, ValueError):
+            return None
+
     def remove(self) -> None:
         """Remove the group; the kernel may take a moment to see that it is empty."""
         until = time.monotonic() + _REMOVAL_S

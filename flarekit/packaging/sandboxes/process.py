@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from flarekit.packaging.sandboxes.accounts import Account, find_account
 from flarekit.packaging.sandboxes.bubblewrap import Program
 from flarekit.packaging.sandboxes.course import Watched, follow, limit_processes
 from flarekit.packaging.sandboxes.limits import make_groups
-from flarekit.packaging.sandboxes.stage import floor, remove, seen_as, staged
+from flarekit.packaging.sandboxes.stage import floor, open_up, remove, seen_as, staged
 from flarekit.packaging.sandboxes.unpack import Entry, inside, unpack
+from flarekit.profiler.docker import reason_in
 
 _NOT_STARTED = 127
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -123,6 +124,14 @@ class ProcessSandbox:
                 return _not_started(error.message)
             return self._run(run, account, arguments)
 
+    def open_up(self, folder: Path) -> bool:
+        """Let everybody read a folder with what runs have left in it."""
+        try:
+            open_up(folder, files=True)
+        except OSError:
+            return False
+        return True
+
     def remove(self, folder: Path) -> None:
         """Remove a folder with what runs have left in it.
 
@@ -193,6 +202,8 @@ class ProcessSandbox:
                 stopped_after_s=course.stopped_after_s,
                 out_of_memory=course.out_of_memory or any(g.was_out_of_memory() for g in groups),
                 peak_mib=course.peak_mib,
+                kernel_peak_mib=_most(group.peak_mib() for group in groups),
+                not_started="" if end.ran else reason_in(end.stderr),
                 network_tries=course.network_tries,
             )
 
@@ -268,6 +279,10 @@ class ProcessSandbox:
         return None
 
 
+def _most(peaks_mib: Iterable[float | None]) -> float | None:
+    return max((peak for peak in peaks_mib if peak is not None), default=None)
+
+
 def _about_the_machine(run: Run, name: str, scratch: Path) -> Iterator[Mount]:
     """Write the files that Docker puts over the image's own."""
     for there, content in (
@@ -290,4 +305,4 @@ def _fault() -> SandboxError | None:
 
 
 def _not_started(reason: str) -> Outcome:
-    return Outcome(exit_code=_NOT_STARTED, stdout="", stderr=f"{reason}\n", seconds=0.0)
+    return Outcome(exit_code=_NOT_STARTED, stdout="", stderr="", seconds=0.0, not_started=reason)

@@ -163,7 +163,7 @@ def remove(folder: Path) -> None:
     """
     try:
         if os.geteuid() and folder.is_dir():
-            _open_up(folder)
+            open_up(folder)
         shutil.rmtree(folder)
     except FileNotFoundError:
         return
@@ -174,17 +174,25 @@ def remove(folder: Path) -> None:
         ) from error
 
 
-def _open_up(folder: Path) -> None:
-    """Let the owner into every folder below one."""
-    folder.chmod(0o700)
+def open_up(folder: Path, *, files: bool = False) -> None:
+    """Let everybody into a folder and every one below it; where `files`, into its files too.
+
+    Raises:
+        OSError: something in it belongs to another user.
+    """
+    folder.chmod(0o777 if files else 0o700)
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            _open_up(path)
+        if path.is_symlink():
+            continue
+        if path.is_dir():
+            open_up(path, files=files)
+        elif files:
+            path.chmod(path.stat().st_mode | 0o666)
 
 
 def _copy(root: Path, target: Path) -> None:
     line = ["cp", "--archive", "--reflink=auto", str(root), str(target)]
-    copied = subprocess.run(line, capture_output=True, text=True, check=False)
+    copied = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
     if copied.returncode:
         raise OutputError(
             f"{target}: the image's files cannot be copied: {copied.stderr.strip()[-300:]}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import posixpath
 import shutil
@@ -11,16 +12,14 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from flarekit.core.errors import InputError, OutputError
-from flarekit.packaging.archive import Archive
+from flarekit.packaging.archive import Archive, decompressed
 
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _CHUNK = 2**20
 _MOST_LINKS = 40  # as many as the kernel follows
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL)
@@ -77,7 +76,7 @@ def unpack(archive: Archive, root: Path, *, image: int = 0) -> dict[Path, Entry]
         return tree.finished()
     except InputError as error:
         raise InputError(f"{archive.path}: {error.message}", fix=error.fix) from error
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno in _HERE:
             raise OutputError(
                 f"{root}: {archive.path} cannot be unpacked here: {error.strerror}",
@@ -228,15 +227,11 @@ def _write(content: IO[bytes] | None, target: Path) -> None:
 @contextmanager
 def _seekable(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
     """Open a saved tar so that its members can be read in any order."""
-    with path.open("rb") as raw:
-        is_gzip = raw.read(2) == _GZIP
-        raw.seek(0)
-        if not is_gzip:
+    with path.open("rb") as raw, decompressed(raw) as stream:
+        if stream is raw:
             yield raw
             return
-        from isal import igzip
-
-        with igzip.open(raw, "rb") as stream, tempfile.TemporaryFile(dir=scratch) as whole:
+        with tempfile.TemporaryFile(dir=scratch) as whole:
             shutil.copyfileobj(stream, whole, _CHUNK)
             whole.seek(0)
             yield whole
@@ -254,21 +249,12 @@ def _layer(
     blob = None if member is None else tar.extractfile(member)
     if blob is None:
         raise InputError(f"has no layer {name}", fix=_SAVE_AGAIN)
-    head = blob.read(4)
-    blob.seek(0)
-    if head == _ZSTD:
-        raise InputError(
-            f"layer {name} is compressed with zstd, which is not read here",
-            fix="save the image with an engine that writes gzip or plain layers, or use Docker",
-        )
-    if head[:2] == _GZIP:
-        from isal import igzip
-
-        with igzip.open(blob, "rb") as plain, _stream(plain) as layer:
-            yield layer
-    else:
-        with _stream(blob) as layer:
-            yield layer
+    with ExitStack() as stack:
+        try:
+            plain = stack.enter_context(decompressed(blob))
+        except InputError as error:
+            raise InputError(f"layer {name} {error.message}", fix=error.fix) from error
+        yield stack.enter_context(_stream(plain))
 
 
 def _stream(content: IO[bytes]) -> tarfile.TarFile:

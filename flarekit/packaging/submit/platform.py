@@ -14,7 +14,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,13 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 API_URL = "https://grand-challenge.org/api/v1/"
 SUCCEEDED, FAILED, CANCELLED = "Succeeded", "Failed", "Cancelled"  # no job leaves these again
+_NEEDED = (  # of gcapi, in versions that answer to the platform's API of today
+    ("gcapi", "Client"),
+    ("gcapi", "SocketValueSpec"),
+    ("gcapi.check_version", "UnsupportedVersionError"),
+    ("gcapi.exceptions", "ObjectNotFound"),
+    ("gcapi.retries", "SelectiveBackoffStrategy"),
+)
 _QUERY = re.compile(r"\?[^\s'\"]*")  # of an address: what signs an upload stands there
 
 
@@ -234,14 +243,35 @@ def _socket(stated: Any) -> Socket:  # noqa: ANN401 - gcapi's model
 
 
 def _imported() -> Any:  # noqa: ANN401 - a module
-    try:
-        import gcapi
-    except ModuleNotFoundError as error:
+    if find_spec("gcapi") is None:
         raise UsageError(
-            f"the platform's client is not here ({error.name} is not installed)",
+            "the platform's client is not here (gcapi is not installed)",
             fix='pip install "flarekit[submit]"',
-        ) from error
+        )
+    try:
+        gcapi = import_module("gcapi")
+        for module, name in _NEEDED:
+            getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "gcapi":
+            raise UsageError(
+                f"the platform's client is not whole ({error.name} is not installed)",
+                fix='pip install "flarekit[submit]"',
+            ) from error
+        raise _too_old(str(error.name)) from error
+    except (ImportError, AttributeError) as error:
+        raise _too_old(str(error)) from error
     return gcapi
+
+
+def _too_old(what: str) -> UsageError:
+    try:
+        installed = version("gcapi")
+    except PackageNotFoundError:
+        installed = "of unknown version"
+    return UsageError(
+        f"gcapi {installed} is too old: {what} is not in it", fix=f"{UPGRADE} (0.16 or newer)"
+    )
 
 
 def _api_url(url: str) -> str:

@@ -124,6 +124,7 @@ def _verdict_table(report: Report, verdicts: Sequence[Verdict]) -> Markup:
         "GPU area, trapezoid (MiB s)",
         counted,
         "memory (MiB)",
+        "kernel's peak, with page cache (MiB)",
         "host CPU max (%)",
     ]
     header = tag(
@@ -155,6 +156,7 @@ def _verdict_row(case: ProfiledCase, report: Report, verdicts: Sequence[Verdict]
         _cell(trapezoid),
         _cell(above, over=isinstance(above, float) and above > 0),
         _cell(case.ram_mib),
+        _cell(case.kernel_peak_mib),
         _cell(official.max_cpu_percent),
     ]
     own = [verdict for verdict in verdicts if verdict.case == case.name]

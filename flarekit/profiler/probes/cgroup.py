@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,63 +78,112 @@ def _joined(point: Path, mounted: str, group: str) -> Path:
     return point / relative.lstrip("/")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Missing(Unsupported):
+    """A file of the group is not there: it never was, or the group is gone."""
+
+
 class CgroupProbe:
     """Reads a group.
 
     Args:
         cgroup: which; None while its container is not there yet.
+        peak_mib: the kernel's peak, where somebody looks at it more often; None while not known.
     """
 
-    columns = ("cgroup_memory_mib", "cgroup_working_mib", "cgroup_cpu_s")
+    columns = (
+        "cgroup_memory_mib",
+        "cgroup_working_mib",
+        "cgroup_cache_mib",
+        "cgroup_peak_mib",
+        "cgroup_cpu_s",
+    )
 
-    def __init__(self, cgroup: Callable[[], Cgroup | Unsupported | None]) -> None:
+    def __init__(
+        self,
+        cgroup: Callable[[], Cgroup | Unsupported | None],
+        peak_mib: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._cgroup = cgroup
+        self._peak_mib = peak_mib
+        self._seen: set[str] = set()
 
     def read(self) -> dict[str, Reading]:
-        """Read; nothing before the container is there and after it is gone."""
+        """Read; nothing before the container is there, and only its peak after it is gone.
+
+        A file that was there before and is not now went with the group: that is no fault.
+        """
         group = self._cgroup()
         if group is None:
             return {}
         if isinstance(group, Unsupported):
             return dict.fromkeys(self.columns, group)
         readings = _read_v2(group) if group.version == 2 else _read_v1(group)
-        if all(isinstance(each, Unsupported) for each in readings.values()):
-            return {} if not group.memory.is_dir() else readings
-        return readings
+        is_gone = not self._seen and not group.memory.is_dir()
+        kept = {
+            column: reading
+            for column, reading in readings.items()
+            if not (isinstance(reading, _Missing) and (is_gone or column in self._seen))
+        }
+        self._seen |= {column for column, value in kept.items() if isinstance(value, float)}
+        peak = self._peak_mib()
+        return kept if peak is None else {**kept, "cgroup_peak_mib": peak}
 
     def close(self) -> None:
         """Do nothing: nothing stays open."""
 
 
+def kernel_peak_mib(group: Cgroup) -> Reading:
+    """Return the most memory the group had at any moment, page cache included.
+
+    Linux keeps it from 5.19 on where groups are of version 2.
+    """
+    name = "memory.peak" if group.version == 2 else "memory.max_usage_in_bytes"
+    return _scaled(_number(group.memory / name), 1 / _MIB)
+
+
 def _read_v2(group: Cgroup) -> dict[str, Reading]:
     usage = _number(group.memory / "memory.current")
+    cache = _cache(group.memory / "memory.stat", b"")
     return {
         "cgroup_memory_mib": _scaled(usage, 1 / _MIB),
-        "cgroup_working_mib": _working_mib(
-            usage, _entry(group.memory / "memory.stat", b"inactive_file")
-        ),
+        "cgroup_working_mib": _working_mib(usage, cache),
+        "cgroup_cache_mib": _scaled(cache, 1 / _MIB),
+        "cgroup_peak_mib": kernel_peak_mib(group),
         "cgroup_cpu_s": _scaled(_entry(group.cpu / "cpu.stat", b"usage_usec"), 1e-6),
     }
 
 
 def _read_v1(group: Cgroup) -> dict[str, Reading]:
     usage = _number(group.memory / "memory.usage_in_bytes")
+    cache = _cache(group.memory / "memory.stat", b"total_")
     return {
         "cgroup_memory_mib": _scaled(usage, 1 / _MIB),
-        "cgroup_working_mib": _working_mib(
-            usage, _entry(group.memory / "memory.stat", b"total_inactive_file")
-        ),
+        "cgroup_working_mib": _working_mib(usage, cache),
+        "cgroup_cache_mib": _scaled(cache, 1 / _MIB),
+        "cgroup_peak_mib": kernel_peak_mib(group),
         "cgroup_cpu_s": _scaled(_number(group.cpu / "cpuacct.usage"), 1e-9),
     }
 
 
-def _working_mib(usage: Reading, inactive_file: Reading) -> Reading:
-    """Return what `docker stats` shows: without files that the kernel may drop at once."""
+def _cache(stat: Path, prefix: bytes) -> Reading:
+    """Return bytes of files in memory, which the kernel may drop; shared memory is not of them."""
+    total = 0.0
+    for kind in (b"inactive_file", b"active_file"):
+        entry = _entry(stat, prefix + kind)
+        if isinstance(entry, Unsupported):
+            return entry
+        total += entry
+    return total
+
+
+def _working_mib(usage: Reading, cache: Reading) -> Reading:
+    """Return what processes hold, without files that the kernel may drop."""
     if isinstance(usage, Unsupported):
         return usage
-    if isinstance(inactive_file, Unsupported):
-        return inactive_file
-    return max(0.0, usage - inactive_file) / _MIB
+    if isinstance(cache, Unsupported):
+        return cache
+    return max(0.0, usage - cache) / _MIB
 
 
 def _number(path: Path) -> Reading:
@@ -154,9 +204,11 @@ def _entry(path: Path, key: bytes) -> Reading:
 def _content(path: Path) -> bytes | Unsupported:
     try:
         with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - half the time of the other
-            return stream.read()
+            content = stream.read()
     except OSError as error:
-        return Unsupported(not_supported=f"{path.name}: {error.strerror}")
+        kind = _Missing if error.errno in (errno.ENOENT, errno.ENODEV) else Unsupported
+        return kind(not_supported=f"{path.name}: {error.strerror}")
+    return content or _Missing(not_supported=f"{path.name} is empty")
 
 
 def _scaled(reading: Reading, factor: float) -> Reading:

@@ -20,16 +20,17 @@ class NvmlProbe:
 
     Args:
         gpu: index as NVML counts (CUDA_VISIBLE_DEVICES has no say), or UUID.
-        pids: the processes of the watched tree, asked at every reading.
+        pids: the processes of the watched tree, asked at every reading; None where they are not
+            known.
         library: what answers like `pynvml`; that itself where None, imported at the first reading.
     """
 
-    columns = ("gpu_used_mib", "gpu_tree_mib", "gpu_utilisation_percent")
+    columns = ("gpu_used_mib", "gpu_charged_mib", "gpu_tree_mib", "gpu_utilisation_percent")
 
     def __init__(
         self,
         gpu: str,
-        pids: Callable[[], Collection[int]],
+        pids: Callable[[], Collection[int] | None],
         library: ModuleType | None = None,
     ) -> None:
         self._gpu = gpu
@@ -39,13 +40,17 @@ class NvmlProbe:
         self._absent: Unsupported | None = None
 
     def read(self) -> dict[str, Reading]:
-        """Read total - free, the processes' share of it, and the utilisation."""
+        """Read total - free, the processes' share of it and that of others, and the utilisation."""
         absent = self._open()
         if absent is not None:
             return dict.fromkeys(self.columns, absent)
+        used = self._asked(self._used_mib)
+        shares = self._asked(self._shares_mib)
+        others = shares if isinstance(shares, Unsupported) else shares[1]
         return {
-            "gpu_used_mib": self._asked(self._used_mib),
-            "gpu_tree_mib": self._asked(self._tree_mib),
+            "gpu_used_mib": used,
+            "gpu_charged_mib": _less(used, others),
+            "gpu_tree_mib": shares if isinstance(shares, Unsupported) else shares[0],
             "gpu_utilisation_percent": self._asked(self._utilisation_percent),
         }
 
@@ -117,19 +122,36 @@ class NvmlProbe:
     def _utilisation_percent(self) -> Reading:
         return float(self._library.nvmlDeviceGetUtilizationRates(self._handle).gpu)
 
-    def _tree_mib(self) -> Reading:
-        ours, total_mib = self._pids(), 0.0
+    def _shares_mib(self) -> tuple[Reading, Reading] | Unsupported:
+        """Return the memory of the watched processes, and that of all others."""
+        ours, shares = self._pids(), [0.0, 0.0]
+        if ours is None:
+            return Unsupported(not_supported="the watched processes are not seen from here")
+        silent = [False, False]
         for process in self._library.nvmlDeviceGetComputeRunningProcesses(self._handle):
-            if process.pid in ours:
-                if process.usedGpuMemory is None:
-                    return Unsupported(not_supported="the driver does not tell memory by process")
-                total_mib += process.usedGpuMemory / _MIB
-            elif not psutil.pid_exists(process.pid):
+            is_other = process.pid not in ours
+            if is_other and not psutil.pid_exists(process.pid):
                 return Unsupported(
                     not_supported=f"the driver names process {process.pid}, which is not in this "
                     "PID namespace: run the profiler outside the container"
                 )
-        return total_mib
+            if process.usedGpuMemory is None:
+                silent[is_other] = True
+            else:
+                shares[is_other] += process.usedGpuMemory / _MIB
+        own, others = (
+            Unsupported(not_supported="the driver does not tell memory by process")
+            if is_silent
+            else share
+            for is_silent, share in zip(silent, shares, strict=True)
+        )
+        return own, others
+
+
+def _less(used_mib: Reading, others_mib: Reading) -> Reading:
+    if isinstance(used_mib, Unsupported):
+        return used_mib
+    return others_mib if isinstance(others_mib, Unsupported) else max(0.0, used_mib - others_mib)
 
 
 def _version(number: int) -> str:

@@ -19,6 +19,7 @@ ON_DEVICES = [
     ("chunked", "cpu"),
     pytest.param("chunked", "cuda", marks=pytest.mark.gpu),
     pytest.param("triton", "cuda", marks=pytest.mark.gpu),
+    pytest.param("nvrtc", "cuda", marks=pytest.mark.gpu),
     pytest.param("mamba_ssm", "cuda", marks=pytest.mark.gpu),
 ]
 
@@ -38,6 +39,11 @@ def inputs(batch, channels, tokens, states, *, dtype=torch.float64, device="cpu"
         draw(channels),
     )
     return [tensor.to(device) for tensor in tensors]
+
+
+def skip_unless_installed(backend):
+    if backend in ("triton", "mamba_ssm") and find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
 
 
 def relative(ours, reference):
@@ -65,8 +71,7 @@ def test_the_chunked_scan_agrees_with_the_reference(batch, channels, tokens, sta
 
 @pytest.mark.parametrize(("backend", "device"), ON_DEVICES)
 def test_float32_agrees_to_1e_5(backend, device):
-    if backend not in ("chunked", "reference") and find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    skip_unless_installed(backend)
     tensors = inputs(2, 40, 700, 16)
     reference = selective_scan(*tensors, backend="reference")
     single = [tensor.float().to(device) for tensor in tensors]
@@ -84,8 +89,7 @@ def test_gradients_of_the_reference_are_right():
 
 @pytest.mark.parametrize(("backend", "device"), ON_DEVICES)
 def test_gradients_agree_with_the_reference(backend, device):
-    if backend not in ("chunked", "reference") and find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    skip_unless_installed(backend)
     dtype, tolerance = (torch.float32, 1e-4) if backend == "mamba_ssm" else (torch.float64, 1e-9)
     gradients = []
     for name, where in (("reference", "cpu"), (backend, device)):
@@ -154,7 +158,12 @@ def test_auto_never_leaves_the_cpu_and_names_what_it_took():
 
 @pytest.mark.parametrize(
     ("backend", "words"),
-    [("mamba_ssm", "mamba_ssm"), ("triton", "triton"), ("cuda", "no scan backend")],
+    [
+        ("mamba_ssm", "mamba_ssm"),
+        ("triton", "triton"),
+        ("nvrtc", "needs a CUDA device"),
+        ("cuda", "no scan backend"),
+    ],
 )
 def test_a_backend_that_cannot_run_here_is_an_error(backend, words):
     with pytest.raises(DeviceError, match=words):

@@ -1,0 +1,111 @@
+"""What a failed run says about itself: the fault in words, and the remedy that fits it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_LAST_LINES = 80
+_NO_USER = re.compile(
+    r"getpwuid|uid not found|cannot find name for user|no user exists for uid", re.I
+)
+_GPU_WORDS = ("gpu", "cuda", "nvidia")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A fault that is known by its message.
+
+    Attributes:
+        words: what is wrong, to stand before the message.
+        fix: what to do.
+    """
+
+    words: str
+    fix: str
+
+
+_DRIVER = Remedy(
+    words="the driver here is too old for the CUDA in the image",
+    fix="update the NVIDIA driver of this machine, or build on an older CUDA",
+)
+_KNOWN: tuple[tuple[re.Pattern[str], Remedy], ...] = tuple(
+    (re.compile(pattern, re.I), remedy)
+    for pattern, remedy in (
+        (
+            r"ptx was compiled with an unsupported toolchain|driver version is insufficient"
+            r"|driver on your system is too old|forward compatibility was attempted"
+            r"|unsatisfied condition: cuda|driver/library version mismatch",
+            _DRIVER,
+        ),
+        (
+            r"no kernel image is available|not compatible with the current pytorch installation"
+            r"|unsupported gpu architecture|device kernel image is invalid|invalid device function",
+            Remedy(
+                words="its CUDA code is not made for the architecture of this GPU",
+                fix="install a torch whose torch.cuda.get_arch_list() names this GPU's compute "
+                "capability, and compile own kernels for it (TORCH_CUDA_ARCH_LIST)",
+            ),
+        ),
+        (
+            r"cuda out of memory|cudaerrormemoryallocation|cublas_status_alloc_failed"
+            r"|cuda error: out of memory",
+            Remedy(
+                words="takes more GPU memory than this GPU has free",
+                fix="smaller tiles or batches, half precision; see flarekit profile docker",
+            ),
+        ),
+        (
+            r"invalid device ordinal",
+            Remedy(
+                words="asks for a GPU by a number that it was not given",
+                fix="use cuda:0 in the container: the evaluator chooses which GPU that is",
+            ),
+        ),
+    )
+)
+_NO_GPU = re.compile(
+    r"no cuda-capable device|found no nvidia driver|not compiled with cuda"
+    r"|(cuda|gpu)\W+(is\W+)?(not\W+|un)available|libcuda\.so|no (cuda )?gpus?\b|nvidia-smi",
+    re.I,
+)
+_NOT_FOUND = Remedy(
+    words="was given a GPU and does not find it",
+    fix="install a CUDA build of torch, leave CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES "
+    "alone, and check that nvidia-smi works in a container here",
+)
+NEEDS_GPU = Remedy(words="needs a GPU, and says so", fix="verify it with --gpus all")
+
+
+def known_fault(stderr: str) -> Remedy | None:
+    """Return what is wrong where the last lines of stderr hold a message that is known."""
+    said = "\n".join(stderr.splitlines()[-_LAST_LINES:])
+    return next((remedy for pattern, remedy in _KNOWN if pattern.search(said)), None)
+
+
+def says_gpu_is_missing(line: str) -> bool:
+    """Tell whether a message says that there is no GPU, and not that one is of no use."""
+    if known_fault(line) is not None:
+        return False
+    return any(word in line.lower() for word in _GPU_WORDS)
+
+
+def gpu_remedy(stderr: str, last_line: str, gpus: str | None) -> Remedy | None:
+    """Return what is wrong about the GPU; None where the message is not about one.
+
+    Args:
+        stderr: of the run.
+        last_line: of stderr.
+        gpus: what it was given, of `--gpus`.
+    """
+    known = known_fault(stderr)
+    if known is not None:
+        return known
+    if gpus is None:
+        return NEEDS_GPU if says_gpu_is_missing(last_line) else None
+    return _NOT_FOUND if _NO_GPU.search(last_line) else None
+
+
+def looks_up_its_user(stderr: str) -> bool:
+    """Tell whether a run ended because its user is not in the image's list of users."""
+    return _NO_USER.search(stderr) is not None

@@ -1,0 +1,489 @@
+"""Train predictors on a GPU in minutes: bring data together here, train there, export here.
+
+    python profiling/gpu_train.py pack DATA --to PACK                what training needs, small
+    python profiling/gpu_train.py run PACK --out OUT --minutes 5     all predictors side by side
+    python profiling/gpu_train.py export OUT WEIGHTS                 folders of what came back
+
+DATA is a folder with the datasets that the recipes need (see `DATASETS`). `run` trains each
+predictor in a process of its own on the same device, so that one computes while another prepares
+its cases or launches kernels. Every 30 s their averaged weights, as fp16, are packed into archives
+of less than 16 MiB, OUT/weights-0.tar.gz and so on, and OUT/train.json says how far all of them
+are, so that being cut off loses half a minute. `--device cpu --quick` does all of it in seconds,
+with small samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROOT = Path(__file__).parents[1]
+_LOG = logging.getLogger(__name__)
+_MIB = 2**20
+_SHOW_S = 30.0
+_LAST_S = 6.0  # of the time, for the last weights
+_MOST_MIB = 15.9  # of a file that is sent back
+_FOLD = "fold"  # a training of its parent's recipe without some of its cases
+_STATUS, _PROGRESS, _WEIGHTS = "train.json", "progress.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where a recipe's cases lie, inside DATA and inside PACK.
+
+    Attributes:
+        dataset: labelled scans, nnU-Net raw layout.
+        material: what its synthesis works on.
+        negatives: folders of scans, or scans, in which nothing is to be found.
+        share: of the time that this training takes; small networks leave the device to others.
+        validation: cases that are left out of this training, beside those of the recipe, so that
+            what a recipe is worth can be measured on them.
+    """
+
+    dataset: str
+    material: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    share: float = 1.0
+    validation: tuple[str, ...] = ()
+
+
+_ELSEWHERE = (
+    "Dataset005_SarcomaCT",
+    "wholebody_pet/HN-CHUS-052_ct.nii.gz",
+    "cases/example_ct_0000.nii.gz",
+)
+_ABDOMEN = Data(dataset="Dataset001_Abdomen", negatives=_ELSEWHERE)
+DATASETS: dict[str, Data] = {
+    "abdomen_ct": _ABDOMEN,
+    "abdomen_ct/fold": replace(
+        _ABDOMEN, share=0.7, validation=("BTCV_01", "BTCV_09", "BTCV_18", "BTCV_27")
+    ),
+    "abdomen_ct/locator": replace(_ABDOMEN, share=0.35),
+    "mamba_clinix_abdomen": _ABDOMEN,
+    "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
+    "mpu_net_liver": replace(_ABDOMEN, share=0.6),
+}
+
+
+def pack(data: Path, to: Path, names: list[str], bits: int) -> float:
+    """Copy what predictors are trained on, CTs in few bits; return the size in MiB.
+
+    Held-out cases stay here. CTs are clipped to [-200, 300] HU and stored as bytes whose lowest
+    bits are 0: noise of a CT is larger than a step of six bits, and what does not change packs
+    well.
+    """
+    from flarekit.training.recipe import read_recipe
+
+    for name in names:
+        wanted = DATASETS[name]
+        recipe = read_recipe(_recipe_path(name))
+        held_out = recipe.training.held_out
+        for folder in (wanted.dataset, *wanted.negatives, *wanted.material):
+            files = [data / folder] if (data / folder).is_file() else (data / folder).rglob("*.gz")
+            for path in sorted(files):
+                target = to / path.relative_to(data)
+                if path.name.startswith(held_out) or target.exists():
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if _is_ct(path, wanted):
+                    _write_in_few_bits(path, target, bits)
+                else:
+                    target.write_bytes(path.read_bytes())
+    return sum(path.stat().st_size for path in to.rglob("*") if path.is_file()) / _MIB
+
+
+def _is_ct(path: Path, wanted: Data) -> bool:
+    return path.name.endswith("_0000.nii.gz") or any(
+        name.endswith(path.name) for name in wanted.negatives
+    )
+
+
+def _write_in_few_bits(path: Path, target: Path, bits: int) -> None:
+    import nibabel
+
+    scan = nibabel.load(path)
+    low, high = -200.0, 300.0
+    hu: NDArray[np.float32] = np.asarray(scan.dataobj, np.float32)
+    step = 2 ** (8 - bits)
+    levels = np.clip((hu - low) / (high - low), 0, 1) * 255
+    stored = (np.floor(levels / step) * step).astype(np.uint8)
+    small = nibabel.Nifti1Image(stored, scan.affine)
+    small.header.set_slope_inter((high - low) / 255, low + (high - low) / 255 * step / 2)
+    small.to_filename(target)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train predictors side by side until the time is up; return the number that failed."""
+    out: Path = arguments.out
+    work: Path = arguments.work
+    out.mkdir(parents=True, exist_ok=True)
+    began, deadline = time.time(), time.monotonic() + 60 * arguments.minutes
+    threads = max(1, (os.cpu_count() or 1) // len(arguments.predictors))
+    children = {}
+    for name in arguments.predictors:
+        folder = work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable, __file__, "child", str(arguments.pack), name, "--work", str(work),
+            "--out", str(out), "--device", arguments.device, "--processes", str(threads),
+            "--began", str(began), "--until", str(began + 60 * arguments.minutes),
+            *(["--quick"] if arguments.quick else []),
+        ]  # fmt: skip
+        log = (folder / "log.txt").open("w")
+        children[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    facts = _facts(arguments.device)
+    archives = _Archives(out, work, arguments.predictors)
+    while any(child.poll() is None for child in children.values()):
+        if time.monotonic() > deadline + 20:
+            for child in children.values():
+                child.kill()
+        time.sleep(0.2 if arguments.quick else 2.0)
+        _write_status(out, facts, work, children)
+        archives.update()
+    _write_status(out, facts, work, children)
+    archives.update()
+    for name, status in json.loads((out / _STATUS).read_text())["predictors"].items():
+        print(_line(name, status))
+    return sum(child.returncode != 0 for child in children.values())
+
+
+class _Archives:
+    """Keeps archives of weights, none larger than may be sent back, up to date."""
+
+    def __init__(self, out: Path, work: Path, names: list[str]) -> None:
+        self._out, self._work = out, work
+        self._groups: list[list[str]] = []
+        sizes = {name: _expected_bytes(name) for name in names}
+        room: list[float] = []
+        for name in sorted(names, key=sizes.__getitem__, reverse=True):
+            fitting = [index for index, left in enumerate(room) if left >= sizes[name]]
+            if not fitting:
+                self._groups.append([])
+                room.append(_MOST_MIB * _MIB)
+                fitting = [len(room) - 1]
+            self._groups[fitting[0]].append(name)
+            room[fitting[0]] -= sizes[name]
+        self._packed: dict[int, list[float]] = {}
+
+    def update(self) -> None:
+        """Pack again what has changed."""
+        for index, names in enumerate(self._groups):
+            paths = [self._work / name / _WEIGHTS for name in names]
+            there = [path for path in paths if path.is_file()]
+            changed = [path.stat().st_mtime for path in there]
+            if not there or changed == self._packed.get(index):
+                continue
+            archive = self._out / f"weights-{index}.tar.gz"
+            temporary = archive.with_name(f".{archive.name}")
+            with tarfile.open(temporary, "w:gz", compresslevel=4) as packed:
+                for path in there:
+                    packed.add(path, _member(str(path.parent.relative_to(self._work))))
+            temporary.replace(archive)
+            self._packed[index] = changed
+
+
+def _member(name: str) -> str:
+    return f"{name.replace('/', '--')}.safetensors"
+
+
+def _expected_bytes(name: str) -> float:
+    """Return about the size of a predictor's weights, packed."""
+    from flarekit import models
+    from flarekit.training.recipe import read_recipe
+
+    architecture = read_recipe(_recipe_path(name)).spec.architecture
+    network = models.create(architecture.name, **architecture.arguments)
+    return 0.95 * 2 * sum(parameter.numel() for parameter in network.parameters())
+
+
+def _facts(device: str) -> dict[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__}
+    if device.startswith("cuda"):
+        facts["device"] = torch.cuda.get_device_name(0)
+    return facts
+
+
+def _write_status(
+    out: Path, facts: dict[str, Any], work: Path, children: dict[str, subprocess.Popen[bytes]]
+) -> None:
+    predictors = {}
+    for name, child in children.items():
+        status = _read_json(work / name / _PROGRESS)
+        if child.poll() not in (None, 0):
+            log = (work / name / "log.txt").read_text(errors="replace")
+            status["error"] = f"ended with {child.returncode}: {log[-1500:]}"
+        predictors[name] = status
+    temporary = out / f".{_STATUS}"
+    temporary.write_text(json.dumps({"facts": facts, "predictors": predictors}, indent=1))
+    temporary.replace(out / _STATUS)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _line(name: str, status: dict[str, Any]) -> str:
+    if "steps" not in status:
+        return f"{name:26} no step; {status.get('error', '')[-300:]}"
+    return (
+        f"{name:26} {status['steps']:7d} steps, {status['minutes']:.2f} min, "
+        f"{status['ms_per_step']:.1f} ms a step ({status['ms_to_draw']:.1f} ms to draw it), "
+        f"loss {status['loss']:.3f}, prepared in {status['prepared_s']:.0f} s "
+        f"{status.get('error', '')[-300:]}"
+    )
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """Train one predictor until a moment of the clock."""
+    import torch
+
+    from flarekit.training.compact import RunOptions, train
+    from flarekit.training.recipe import Recipe, read_recipe
+    from flarekit.training.samples import Sampler
+    from flarekit.training.sources import make_all, training_pools
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    torch.set_num_threads(1 if arguments.device != "cpu" else 2)
+    torch.backends.cudnn.benchmark = True
+    name, folder = arguments.name, arguments.work / arguments.name
+    began = time.monotonic()
+    recipe: Recipe = read_recipe(_recipe_path(name))
+    data = DATASETS[name]
+    left_out = (*recipe.training.validation, *data.validation)
+    facts = recipe.training.model_copy(update={"validation": left_out})
+    recipe = replace(recipe, training=facts)
+    if arguments.quick:
+        recipe = _quick(recipe)
+    pools = training_pools(
+        recipe,
+        arguments.pack / data.dataset,
+        [arguments.pack / each for each in data.material],
+        [arguments.pack / each for each in data.negatives],
+    )
+    make_all(pools, arguments.work / "cases", arguments.processes)
+    prepared_s = time.monotonic() - began
+    left_s = data.share * (arguments.until - arguments.began) - (time.time() - arguments.began)
+    minutes = max(left_s - _LAST_S, 1.0) / 60
+    progress = _Progress(folder / _PROGRESS, prepared_s)
+    options = RunOptions(
+        minutes=minutes,
+        device=arguments.device,
+        checkpoint_every_s=3600.0,
+        draw_every_s=3600.0,
+        show_every_s=_SHOW_S,
+    )
+
+    def show(network: torch.nn.Module, effort: dict[str, Any]) -> None:
+        _save(recipe, network, folder / _WEIGHTS)
+        progress.saved(effort)
+
+    average = train(recipe, pools, folder / "run", options, progress=progress, show=show)
+    show(average, progress.effort())
+    device = next(average.parameters()).device
+    progress.drawing(_ms_to_draw(Sampler(recipe, pools, device)))
+
+
+def _recipe_path(name: str) -> Path:
+    folder = _ROOT / "weights" / name
+    return (folder.parent if folder.name == _FOLD else folder) / "recipe.toml"
+
+
+def _quick(recipe: Any) -> Any:  # noqa: ANN401
+    """Return a recipe whose samples are small, for the dry run."""
+    tile = tuple(n if n == 1 else min(n, 32) for n in recipe.training.tile_ZYX)
+    facts = recipe.training.model_copy(
+        update={"tile_ZYX": tile, "batch": 1, "phantom_share": 0.0, "phantom_seeds": (0, 0)}
+    )
+    return replace(recipe, training=facts)
+
+
+def _save(recipe: Any, network: Any, path: Path) -> None:  # noqa: ANN401
+    import torch
+
+    from flarekit import models
+    from flarekit.training.export import as_predicted
+
+    temporary = path.with_name(f".{path.name}")
+    models.save_weights(as_predicted(network, recipe), temporary, dtype=torch.float16)
+    temporary.replace(path)
+
+
+def _ms_to_draw(sampler: Any) -> float:  # noqa: ANN401
+    """Return how long a batch takes that nothing else waits for."""
+    import torch
+
+    times = []
+    for step in range(5):
+        began = time.perf_counter()
+        batch = sampler.batch(10**6 + step)
+        float(batch.image.sum())
+        if batch.image.is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return 1e3 * float(np.median(times))
+
+
+class _Progress:
+    """Writes how far a run is, at most once a second."""
+
+    def __init__(self, path: Path, prepared_s: float) -> None:
+        self._path = path
+        self._facts: dict[str, Any] = {"prepared_s": prepared_s, "ms_to_draw": 0.0, "curve": []}
+        self._written = self._curve = time.monotonic()
+        self._began = time.monotonic()
+        self._losses: list[float] = []
+
+    def __call__(self, step: int, minutes: float, loss: float) -> None:
+        if step == 1:
+            self._began = time.monotonic()  # the first step compiles and chooses algorithms
+        self._losses = [*self._losses[-99:], loss]
+        now = time.monotonic()
+        if now - self._written < 1:
+            return
+        self._written = now
+        mean = float(np.nanmean(self._losses))
+        ms = 1e3 * (now - self._began) / max(1, step - 1)
+        self._facts |= {"steps": step, "minutes": minutes, "loss": mean, "ms_per_step": ms}
+        if now - self._curve > 5:
+            self._curve = now
+            self._facts["curve"].append([step, round(minutes, 3), round(mean, 4)])
+        self._write()
+
+    def effort(self) -> dict[str, Any]:
+        """Return steps and minutes so far."""
+        return {name: self._facts.get(name, 0) for name in ("steps", "minutes")}
+
+    def saved(self, effort: dict[str, Any]) -> None:
+        """Remember what the saved weights took."""
+        self._facts["saved"] = effort
+        self._write()
+
+    def drawing(self, ms: float) -> None:
+        """Remember how long a batch takes to draw."""
+        self._facts["ms_to_draw"] = ms
+        self._write()
+
+    def _write(self) -> None:
+        temporary = self._path.with_name(f".{self._path.name}")
+        temporary.write_text(json.dumps(self._facts))
+        temporary.replace(self._path)
+
+
+def export(out: Path, weights: Path) -> None:
+    """Make predictor folders of what a run left."""
+    from flarekit import models
+    from flarekit.training.export import export_network
+    from flarekit.training.recipe import read_recipe
+
+    statuses = _read_json(out / _STATUS).get("predictors", {})
+    stored = {
+        name: content for path in sorted(out.glob("*.tar.gz")) for name, content in _read(path)
+    }
+    for name, status in statuses.items():
+        if _member(name) not in stored or "saved" not in status:
+            print(f"{name}: nothing came back; {status.get('error', '')}")
+            continue
+        recipe = read_recipe(_recipe_path(name))
+        architecture = recipe.spec.architecture
+        network = models.create(architecture.name, **architecture.arguments)
+        _load(network, stored[_member(name)])
+        effort = {**status["saved"], "minutes": round(status["saved"]["minutes"], 2)}
+        export_network(recipe, network, effort, weights / name)
+        print(f"{weights / name}: {effort}")
+
+
+def _read(archive: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(archive) as packed:
+        for member in packed:
+            content = packed.extractfile(member)
+            if content is not None:
+                yield member.name, content.read()
+
+
+def _load(network: Any, content: bytes) -> None:  # noqa: ANN401
+    import torch
+    from safetensors.torch import load
+
+    from flarekit import models
+
+    stored = load(content)
+    with torch.no_grad():
+        for tensor_name, tensor in models.own_tensors(network).items():
+            tensor.copy_(stored[tensor_name])
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="Bring data together in few bits.")
+    packing.add_argument("data", type=Path)
+    packing.add_argument("--to", type=Path, required=True)
+    packing.add_argument("--bits", type=int, default=6, help="Of a CT's intensities, 4 to 8.")
+    packing.add_argument("--max-mib", type=float, default=60.0, help="More is an error.")
+    running = commands.add_parser("run", help="Train until the time is up.")
+    running.add_argument("pack", type=Path)
+    running.add_argument("--minutes", type=float, default=5.0)
+    one = commands.add_parser("child")
+    one.add_argument("pack", type=Path)
+    one.add_argument("name")
+    one.add_argument("--began", type=float, required=True)
+    one.add_argument("--until", type=float, required=True)
+    one.add_argument("--processes", type=int, default=1)
+    for each in (running, one):
+        each.add_argument("--out", type=Path, required=True)
+        each.add_argument("--work", type=Path, default=Path("runs/gpu_train"))
+        each.add_argument("--device", default="cuda")
+        each.add_argument("--quick", action="store_true", help="Tiny samples, for a dry run.")
+    for each in (packing, running):
+        each.add_argument("--predictors", type=_names, default=list(DATASETS))
+    exporting = commands.add_parser("export", help="Make predictor folders of what came back.")
+    exporting.add_argument("out", type=Path)
+    exporting.add_argument("weights", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "pack":
+        size = pack(arguments.data, arguments.to, arguments.predictors, arguments.bits)
+        print(f"{arguments.to}: {size:.1f} MiB")
+        if size > arguments.max_mib:
+            raise SystemExit(f"more than {arguments.max_mib:g} MiB: fewer bits, or predictors")
+    elif arguments.command == "run":
+        raise SystemExit(min(run(arguments), 1))
+    elif arguments.command == "child":
+        child(arguments)
+    else:
+        export(arguments.out, arguments.weights)
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in DATASETS]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"no predictor {', '.join(unknown)}; known: {', '.join(DATASETS)}"
+        )
+    return names
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The scan that `auto` takes has proved itself, whatever is installed and broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from flarekit.models import selective_scan as scans
+from flarekit.models.selective_scan import (
+    SelectiveScan,
+    _chunked,
+    _nvrtc,
+    _proof,
+    _reference,
+    choose_backend,
+    selective_scan,
+)
+from tests.models.selective_scan.emulated import emulated_scan
+from tests.models.selective_scan.test_selective_scan import inputs, relative
+
+CPU = torch.device("cpu")
+ON_CUDA = ("mamba_ssm", "nvrtc", "triton", "chunked")
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Let `auto` try on the CPU what it tries on CUDA, with nothing proved yet."""
+    monkeypatch.setitem(scans._ORDER, "cpu", ON_CUDA)
+    monkeypatch.setattr(_proof, "_faults", {})
+    scans._first_that_works.cache_clear()
+    yield
+    scans._first_that_works.cache_clear()
+    forget("mamba_ssm")
+
+
+def forget(package):
+    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+        del sys.modules[name]
+
+
+def put_package(monkeypatch, folder, name, **files):
+    """Make an importable package of these files, in front of any that is installed."""
+    for path, text in {"__init__": "", **files}.items():
+        file = folder / name / f"{path}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    forget(name)
+
+
+def agreeing(monkeypatch, backend):
+    """Put the reference in a backend's place, as if its device were here."""
+    module = __import__(f"flarekit.models.selective_scan._{backend}", fromlist=["scan"])
+    monkeypatch.setattr(module, "scan", _reference.scan)
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_where_no_kernel_works_the_chunked_scan_is_taken_and_that_is_said(caplog):
+    assert choose_backend("auto", CPU) == "chunked"
+    assert "nvrtc does not work" in caplog.text
+    tensors = inputs(1, 4, 50, 4)
+    expected = selective_scan(*tensors, backend="reference")
+    assert relative(selective_scan(*tensors), expected) < 1e-12
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_a_mamba_ssm_whose_extension_does_not_load_gives_way(monkeypatch, tmp_path, caplog):
+    agreeing(monkeypatch, "nvrtc")
+    put_package(
+        monkeypatch,
+        tmp_path,
+        "mamba_ssm",
+        **{"ops/selective_scan_interface": "import selective_scan_cuda"},
+    )
+    assert choose_backend("auto", CPU) == "nvrtc"
+    assert "mamba_ssm does not work: ModuleNotFoundError: No module named" in caplog.text
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_a_mamba_ssm_that_computes_something_else_gives_way(monkeypatch, tmp_path):
+    wrong = "def selective_scan_fn(u, *others):\n    return 2 * u\n"
+    agreeing(monkeypatch, "nvrtc")
+    put_package(monkeypatch, tmp_path, "mamba_ssm", **{"ops/selective_scan_interface": wrong})
+    assert choose_backend("auto", CPU) == "nvrtc"
+    assert "off by" in _proof.fault_of("mamba_ssm", CPU)
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_backend_whose_output_is_not_finite_gives_way(monkeypatch, value):
+    monkeypatch.setattr(_nvrtc, "scan", lambda u, *_: torch.full_like(u, value))
+    assert choose_backend("auto", CPU) != "nvrtc"
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_a_triton_that_raises_gives_way(monkeypatch, caplog):
+    from flarekit.models.selective_scan import _triton
+
+    def failing(*_):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(_triton, "scan", failing)
+    assert choose_backend("auto", CPU) == "chunked"
+    assert "triton does not work: RuntimeError: Failed to find C compiler." in caplog.text
+    assert "Please specify" not in caplog.text
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_what_works_is_tried_once(monkeypatch):
+    calls = []
+
+    def counted(*tensors):
+        calls.append(1)
+        return _reference.scan(*tensors)
+
+    monkeypatch.setattr(_nvrtc, "scan", counted)
+    for _ in range(3):
+        assert choose_backend("auto", CPU) == "nvrtc"
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_the_record_can_name_what_scans_and_why_nothing_better_does():
+    words = SelectiveScan.computed_by(CPU)
+    assert words.startswith("chunked (")
+    assert "nvrtc does not work: " in words
+
+
+def test_the_kernel_computes_the_reference_scan_when_emulated(tmp_path):
+    scan = emulated_scan(tmp_path, states=3)
+    for batch, channels, tokens in ((2, 3, 700), (1, 2, 1), (1, 1, 512), (1, 2, 513)):
+        tensors = inputs(batch, channels, tokens, 3)[:5]
+        assert relative(scan(*tensors), _reference.scan(*tensors)) < 1e-12
+
+
+def has_nvrtc():
+    try:
+        _nvrtc._nvrtc()
+    except _nvrtc.CudaError:
+        return False
+    return True
+
+
+WITHOUT_A_COMPILER = """
+import torch
+from flarekit.models.selective_scan._nvrtc import compile_scan
+for capability in ((7, 5), (8, 0), (8, 6), (9, 0), (12, 0)):
+    for dtype in (torch.float32, torch.float64):
+        assert compile_scan(capability, dtype, 16)[:4] == b"\\x7fELF", capability
+assert b".target sm_" in compile_scan((99, 0), torch.float32, 16)  # newer than NVRTC
+"""
+
+
+@pytest.mark.skipif(not has_nvrtc(), reason="NVRTC (nvidia-cuda-nvrtc) is not installed")
+def test_nvrtc_needs_no_compiler_and_no_home_to_compile_the_kernel():
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_COMPILER],
+        text=True,
+        capture_output=True,
+        env={"PATH": "", "HOME": "/nowhere", "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_kernel_is_used_only_where_nvrtc_and_a_driver_are():
+    if not torch.cuda.is_available():
+        assert _proof.fault_of("nvrtc", CPU) is not None
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(16, 9216), (1, 100_000), (16, 100)])
+def test_on_a_gpu_the_chunked_scan_makes_few_launches(batch, tokens):
+    states = 128 * 16
+    chunks = _chunked.chunks_of(batch, states, tokens, "cuda")
+    launches = 8 * -(-tokens // chunks) + 4 * chunks
+    assert launches <= 4200
+    assert 4 * batch * states * chunks <= 32 * 2**20 or chunks == 1

@@ -1,0 +1,227 @@
+"""Docker through its command: reasons in its own words, bytes of any kind, names that stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from flarekit.core.errors import InputError
+from flarekit.packaging.archive import read_archive
+from flarekit.packaging.sandboxes import Conditions, Run, SandboxError
+from flarekit.packaging.sandboxes.docker import DockerSandbox
+from flarekit.packaging.save import SaveRequest, save
+from flarekit.packaging.verify import VerifyRequest, verify
+from flarekit.profiler.docker import (
+    docker,
+    first_device,
+    gpus_argument,
+    machine_fix,
+    reason_in,
+)
+from tests.packaging import small_images
+from tests.packaging.fake_docker import FakeDocker
+
+OLD, NEW = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Return a docker command that plays, in front of any other."""
+    made = FakeDocker(tmp_path / "bin")
+    monkeypatch.setenv("PATH", made.path)
+    return made
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Return a function that writes a saved image with these names."""
+
+    def write(*names, ending=".tar", **how):
+        path = tmp_path / f"team{ending}"
+        layers = [small_images.layer(small_images.entry("a", b"x"))]
+        return small_images.save(path, layers, names=names, **how)
+
+    return write
+
+
+REASONS = [
+    (
+        "Error response from daemon: unable to find user algorithm: no matching entries in passwd "
+        "file\nError: failed to start containers: x\n",
+        "unable to find user algorithm",
+    ),
+    (
+        'docker: Error response from daemon: could not select device driver "" with capabilities: '
+        "[[gpu]]\n\nRun 'docker run --help' for more information\n",
+        "could not select device driver",
+    ),
+    (
+        "WARNING: The requested image's platform (linux/arm64) does not match\n"
+        'docker: Error response from daemon: exec: "/bin/bash": no such file or directory\n',
+        "/bin/bash",
+    ),
+    (
+        "Unable to find image 'x:latest' locally\ndocker: Error response from daemon: pull access "
+        "denied for x\nSee 'docker run --help'.\n",
+        "pull access denied",
+    ),
+    ("", "no reason given"),
+    ("\n  something else\nlast\n", "something else"),
+]
+
+
+@pytest.mark.parametrize(("said", "words"), REASONS)
+def test_the_reason_is_docker_s_own_first_line_and_never_its_last(said, words):
+    reason = reason_in(said)
+    assert words in reason
+    assert "--help" not in reason
+    assert "failed to start" not in reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ('could not select device driver "nvidia" with capabilities', "NVIDIA Container Toolkit"),
+        ("unknown or invalid runtime name: nvidia", "NVIDIA Container Toolkit"),
+        ("nvidia-container-cli: device error: 9: unknown device", "nvidia-smi -L"),
+        ("invalid volume specification: '/a:b:/c'", "colon"),
+        ("invalid mode: /workspace/inputs/", "colon"),
+        ('invalid argument "x" for "--gpus" flag: invalid count', "device=0,1"),
+        ('invalid argument "1q" for "-m, --memory" flag: invalid size', "as docker run takes it"),
+    ],
+)
+def test_a_reason_that_is_this_machine_s_has_a_remedy_of_its_own(reason, words):
+    assert words in machine_fix(f"Error response from daemon: {reason}")
+
+
+def test_a_reason_in_the_image_is_not_taken_for_the_machine_s():
+    for reason in ("unable to find user x", 'exec: "/x": no such file', "No command specified"):
+        assert machine_fix(f"Error response from daemon: {reason}") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "passed", "first"),
+    [
+        ("all", "all", "0"),
+        ("2", "2", "0"),
+        ("device=3", "device=3", "3"),
+        ("device=0,1", '"device=0,1"', "0"),
+        ('"device=2,1"', '"device=2,1"', "2"),
+        ("device=GPU-a,GPU-b", '"device=GPU-a,GPU-b"', "GPU-a"),
+        ("all,capabilities=utility", "all,capabilities=utility", "0"),
+        ('all,"capabilities=compute,utility"', 'all,"capabilities=compute,utility"', "0"),
+        ("device=1,2,capabilities=utility", '"device=1,2",capabilities=utility', "1"),
+        ('capabilities=utility,"device=4,5"', 'capabilities=utility,"device=4,5"', "4"),
+    ],
+)
+def test_gpus_are_passed_as_docker_reads_them_with_quotes_once(given, passed, first):
+    assert gpus_argument(given) == passed
+    assert first_device(given) == first
+
+
+def test_verify_quotes_devices_as_profile_does(engine):
+    engine.has(NEW, "team:latest")
+    run = Run(mounts=(), conditions=Conditions(gpus="device=0,1"))
+    DockerSandbox("team:latest").run(run)
+    (created,) = [call for call in engine.calls if call[0] == "create"]
+    assert created[created.index("--gpus") + 1] == '"device=0,1"'
+
+
+def test_output_that_is_no_utf_8_is_read_with_replacements(engine):
+    engine.has(NEW, "team:latest")
+    engine.answers("logs", out="\u5206\u5272\n".encode("gbk"), err=b"caf\xe9 \xff\n")
+    outcome = DockerSandbox("team:latest").run(Run(mounts=()))
+    assert outcome.exit_code == 0
+    assert outcome.last_line.startswith("caf\ufffd")
+
+
+def test_line_ends_of_what_docker_says_are_kept(engine):
+    engine.answers("logs", out=b"one\r\ntwo\n")
+    assert docker("logs", "x").stdout == "one\r\ntwo\n"
+
+
+@pytest.mark.parametrize("step", ["create", "start"])
+def test_a_container_that_does_not_start_says_why_in_docker_s_words(engine, step):
+    engine.has(NEW, "team:latest")
+    engine.answers(
+        step,
+        code=1,
+        err=b"Error response from daemon: unable to find user algorithm\n"
+        b"Error: failed to start containers: x\n",
+    )
+    outcome = DockerSandbox("team:latest").run(Run(mounts=()))
+    assert outcome.not_started == "Error response from daemon: unable to find user algorithm"
+    assert outcome.exit_code
+
+
+def test_a_fault_of_this_machine_is_not_the_image_s(engine):
+    engine.has(NEW, "team:latest")
+    engine.answers(
+        "start", code=1, err=b'Error response from daemon: could not select device driver ""\n'
+    )
+    with pytest.raises(SandboxError, match="could not select device driver") as caught:
+        DockerSandbox("team:latest").run(Run(mounts=()))
+    assert "NVIDIA Container Toolkit" in caught.value.fix
+
+
+def test_a_name_that_another_image_has_stays_where_it_is_when_a_tar_is_verified(
+    engine, saved, caplog
+):
+    engine.has(NEW, "team:latest", "other:1")
+    engine.loads(OLD, "team:latest")
+    sandbox = DockerSandbox("team.tar", read_archive(saved("team:latest")))
+    assert engine.names == {"team:latest": NEW, "other:1": NEW}
+    assert "team:latest is another image here" in caplog.text
+    sandbox.run(Run(mounts=()))
+    (created,) = [call for call in engine.calls if call[0] == "create"]
+    assert created[-1] == OLD
+    sandbox.close()
+    assert ["image", "rm", OLD] in engine.calls
+
+
+def test_every_name_in_a_tar_is_given_back_not_only_the_first(engine, saved):
+    engine.has(NEW, "team:2")
+    engine.loads(OLD, "team:latest", "team:2")
+    DockerSandbox("team.tar", read_archive(saved("team:latest", "team:2"))).close()
+    assert engine.names == {"team:latest": OLD, "team:2": NEW}
+    assert ["image", "rm", OLD] not in engine.calls
+
+
+def test_a_tar_without_names_has_none_though_the_engine_knows_the_image(engine, saved):
+    engine.has(NEW, "team:latest")
+    engine.loads(NEW)
+    sandbox = DockerSandbox("team.tar", read_archive(saved()))
+    assert sandbox.facts.names == ()
+
+
+def test_a_tar_that_docker_refuses_is_named_with_docker_s_reason(engine, saved):
+    engine.answers("image load", code=1, err=b"Error response from daemon: no space left\nend\n")
+    with pytest.raises(InputError, match="no space left"):
+        DockerSandbox("team.tar", read_archive(saved("team:latest")))
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])
+def test_every_compression_that_docker_loads_is_read(saved, ending):
+    assert read_archive(saved("team:latest", ending=ending)).images[0].names == ("team:latest",)
+
+
+def test_a_tar_of_an_ending_that_is_known_is_missing_and_not_an_image_s_name(tmp_path):
+    with pytest.raises(InputError, match="is not there"):
+        verify(VerifyRequest(image=str(tmp_path / "none.tar.xz"), convention="flare"))
+
+
+def test_save_says_which_image_loses_its_name(engine, tmp_path):
+    engine.has(OLD, "team:latest")
+    engine.has(NEW, "mine:2")
+    request = SaveRequest(image="mine:2", path=tmp_path / "team.tar.gz", convention="flare")
+    saved = save(request)
+    assert engine.names["team:latest"] == NEW
+    (warning,) = saved.warnings
+    assert "team:latest was another image" in warning
+    assert "a" * 12 in warning
+
+
+def test_save_says_nothing_where_no_name_moves(engine, tmp_path):
+    engine.has(NEW, "mine:2")
+    request = SaveRequest(image="mine:2", path=tmp_path / "team.tar.gz", convention="flare")
+    assert save(request).warnings == ()
+    assert save(request).warnings == ()
