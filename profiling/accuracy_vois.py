@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.records import RunRecord
 from flarekit.core.volume import orientation_of
 from flarekit.evaluation.masks import read_mask, read_volume
+from flarekit.training.cases import case_ids
 
 _STACK = "lesions.mha"
 
@@ -64,7 +65,7 @@ def lesion_vois(
         folder: to fill.
         dataset: nnU-Net raw layout with CT as channel 0 and one lesion label; its held-out cases
             are cut around the middle of their largest lesion, at the spacing they are stored with.
-        held_out: their ids.
+        held_out: their ids, or patterns of ids.
         vois: `X_ct.nii.gz` and `X_mask.nii.gz` with a lesion at the middle voxel.
 
     Raises:
@@ -72,9 +73,14 @@ def lesion_vois(
     """
     found = [*(() if vois is None else _given(vois))]
     if dataset is not None:
-        found += [_of_dataset(dataset, case_id) for case_id in held_out]
+        found += [_of_dataset(dataset, case_id) for case_id in case_ids(dataset, only=[*held_out])]
     if not found:
         raise InputError("no lesions", fix="give --material (X_ct, X_mask) or --dataset, or both")
+    return lay_out_vois(folder, found)
+
+
+def lay_out_vois(folder: Path, found: Sequence[Voi]) -> VoiTrial:
+    """Write volumes of interest as ULS23 hands them out, stacked in the order given."""
     trial = VoiTrial(
         folder=folder,
         groups={voi.case_id: voi.group for voi in found},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,24 +89,56 @@ def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
     Raises:
         InputError: no such cases, or a file of one is missing.
     """
-    not_trained_on = {*recipe.training.held_out, *recipe.training.validation}
-    label_paths = [
-        path
-        for path in sorted((dataset / "labelsTr").glob("*.nii.gz"))
-        if path.name.removesuffix(".nii.gz") not in not_trained_on
-    ]
-    if not label_paths:
+    not_trained_on = (*recipe.training.held_out, *recipe.training.validation)
+    found = case_ids(dataset, without=not_trained_on)
+    if not found:
         raise InputError(
             f"{dataset}: holds no labelled cases to train on",
             fix="name a folder in nnU-Net's raw layout (imagesTr, labelsTr)",
         )
-    return LazyCases([_RealCase(path, recipe) for path in label_paths])
+    other_ct = recipe.training.other_ct
+    return LazyCases(
+        [
+            _RealCase(dataset / "labelsTr" / f"{case_id}.nii.gz", recipe, copy)
+            for case_id in found
+            for copy in range(1 if other_ct is None else other_ct.copies)
+        ]
+    )
+
+
+def validation_cases(dataset: Path, recipe: Recipe) -> LazyCases:
+    """Return the validation cases of an nnU-Net raw dataset folder, as they are; maybe none."""
+    found = case_ids(dataset, only=recipe.training.validation)
+    return LazyCases(
+        [_RealCase(dataset / "labelsTr" / f"{case_id}.nii.gz", recipe) for case_id in found]
+    )
+
+
+def case_ids(
+    dataset: Path, *, only: Sequence[str] = ("*",), without: Sequence[str] = ()
+) -> list[str]:
+    """Return the ids of the labelled cases of an nnU-Net raw dataset folder, in order.
+
+    Args:
+        dataset: the folder.
+        only: patterns, see `matches`; an id has to match one.
+        without: patterns that it must not match.
+    """
+    paths = sorted((dataset / "labelsTr").glob("*.nii.gz"))
+    found = [path.name.removesuffix(".nii.gz") for path in paths]
+    return [name for name in found if matches(name, only) and not matches(name, without)]
+
+
+def matches(case_id: str, patterns: Sequence[str]) -> bool:
+    """Return whether an id matches a pattern; `*`, `?` and `[...]` are the shell's."""
+    return any(fnmatchcase(case_id, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
 class _RealCase:
     label_path: Path
     recipe: Recipe
+    copy: int = 0
 
     def __post_init__(self) -> None:
         for path in self.image_paths:
@@ -129,9 +163,15 @@ class _RealCase:
                 f"{self.label_path}: lies on another grid than {volumes[0].path}",
                 fix="resample the labels to the image",
             )
-        return on_grid(
+        case = on_grid(
             self.case_id, volumes, labels, self.recipe, unlabelled=self.recipe.unlabelled_classes
         )
+        if not self.copy:
+            return case
+        from flarekit.training.other_ct import with_other_ct
+
+        seed = [17, self.copy, crc32(self.case_id.encode())]
+        return with_other_ct(case, self.recipe, np.random.default_rng(seed))
 
 
 def phantom_cases(recipe: Recipe) -> LazyCases:

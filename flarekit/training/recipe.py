@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -141,12 +141,82 @@ class NegativeFacts(_Facts):
     part: dict[str, tuple[Share, Share]] = Field(default_factory=dict)
 
 
+class DatasetFacts(_Facts):
+    """One `[[training.datasets]]` table, where a recipe takes labelled cases of several folders.
+
+    Attributes:
+        folder: its name in the folder that holds all of them, as nnU-Net names raw datasets.
+        share: fraction of samples taken from it.
+        layout: `nnunet` (imagesTr, labelsTr); `wholebody_pet` has `X_suv.nii.gz`, where there is a
+            CT on the same grid `X_ct.nii.gz`, and where there are lesions `X_label.nii.gz`.
+        known_Z: of whole bodies, by the X of their names: ranges of stored slices (first, one past
+            the last) outside which there are lesions that nobody labelled. Each range is a case.
+    """
+
+    folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    share: Share
+    layout: Literal["nnunet", "wholebody_pet"] = "nnunet"
+    known_Z: dict[str, tuple[tuple[int, int], ...]] = Field(default_factory=dict)
+
+
+class OtherCtFacts(_Facts):
+    """The `[training.other_ct]` table: PET/CTs whose CT is not what it should be.
+
+    Attributes:
+        copies: so many of each real case are made, the first of them with its own CT.
+        flat: how often the CT is one value inside the outline of the PET, and air around it. It is
+            always so where there is no CT.
+        shifted: how often the CT lies beside the PET.
+        shift_mm: standard deviation of how far, along each axis.
+        partial: how often the CT ends within the PET's field of view.
+    """
+
+    copies: Annotated[int, Field(ge=1)] = 1
+    flat: Chance = 0.0
+    shifted: Chance = 0.0
+    shift_mm: Spread = 8.0
+    partial: Chance = 0.0
+
+
+class ViewFacts(_Facts):
+    """The `[training.views]` table: samples are windows around a click in a lesion.
+
+    For networks that see a whole volume of interest at once (spacing `fit`). At prediction a window
+    ends where the scan does, or at `most_voxels`; here it ends earlier as well, so that neither the
+    window nor the padding in it tells how large a lesion is.
+
+    Attributes:
+        context: least and greatest width of a window, in widths of the lesion; in between evenly by
+            its logarithm, and no wider than the scan allows.
+        least_mm: no window is smaller.
+        most_voxels: of the scan, in each direction of the plane; ULS23's volumes have 256.
+        off_centre: standard deviation of the click from the lesion's middle, in widths of the
+            lesion.
+        anywhere: how often the click is anywhere in the lesion instead.
+        border: how often the scan is made to end on one side of the lesion, near it.
+    """
+
+    context: tuple[Factor, Factor] = (1.2, 30.0)
+    least_mm: Annotated[float, Field(gt=0)] = 16.0
+    most_voxels: Annotated[int, Field(ge=2)] = 256
+    off_centre: Spread = 0.1
+    anywhere: Chance = 0.2
+    border: Chance = 0.15
+
+
 class TrainingFacts(_Facts):
     """The `[training]` table.
 
     Attributes:
-        held_out: case ids that are never trained on.
-        validation: case ids that are not trained on either; choices are made on them.
+        held_out: case ids that are never trained on; `*` and `?` stand for any characters.
+        validation: case ids that are not trained on either; choices are made on them. Patterns as
+            well.
+        datasets: where labelled cases come from; one folder, named on the command line, where this
+            is empty.
+        other_ct: PET/CTs with a missing or misplaced CT.
+        views: how windows around lesions are cut.
+        reconstruction: weight of the loss of the image that Mamba-AHNet draws, in place of the
+            regime's.
         neighbours: values, in the label maps, of organs that the predictor does not segment, by
             name: samples are centred on them and they change their size as labels do.
         unlabelled: labels that the real cases do not have; never punished where they may lie.
@@ -172,6 +242,10 @@ class TrainingFacts(_Facts):
     held_out: tuple[str, ...]
     validation: tuple[str, ...] = ()
     neighbours: dict[str, Annotated[int, Field(ge=1, le=254)]] = Field(default_factory=dict)
+    datasets: tuple[DatasetFacts, ...] = ()
+    other_ct: OtherCtFacts | None = None
+    views: ViewFacts | None = None
+    reconstruction: Annotated[float, Field(ge=0)] | None = None
     unlabelled: tuple[str, ...] = ()
     near: str | None = None
     near_mm: float = 50.0
@@ -218,7 +292,10 @@ class Recipe:
     @property
     def regime(self) -> Regime:
         """Loss, optimiser and schedule."""
-        return REGIMES[self.training.regime]
+        regime, weight = REGIMES[self.training.regime], self.training.reconstruction
+        if weight is None:
+            return regime
+        return replace(regime, objective=replace(regime.objective, reconstruction=weight))
 
     @property
     def case_facts(self) -> str:
@@ -238,6 +315,7 @@ class Recipe:
             facts.neighbours,
             facts.hard_negatives and facts.hard_negatives.channel,
             facts.hard_negatives and facts.hard_negatives.above,
+            facts.other_ct,
         )
         return repr(told)
 
@@ -358,13 +436,16 @@ def _sample_fault(recipe: Recipe) -> str:
     if (facts.tile_ZYX[0] == 1) != recipe.flat:
         return "training.tile_ZYX and predictor.grid.tile_ZYX must both have Z = 1, or neither"
     others = (each.share for each in (facts.synthesis, facts.negatives) if each is not None)
-    if facts.phantom_share + sum(others) > 1:
-        return "training.phantom_share and the shares of synthesis and negatives are more than 1"
+    shares = facts.phantom_share + sum(others) + sum(each.share for each in facts.datasets)
+    if shares > 1 + 1e-6:
+        return "training: the shares of phantoms, synthesis, negatives and datasets are more than 1"
+    if facts.datasets and shares < 1 - 1e-6:
+        return "training: the shares of phantoms, synthesis, negatives and datasets are less than 1"
     if facts.hard_negatives is not None and facts.foreground + facts.hard_negatives.share > 1:
         return "training.foreground and training.hard_negatives.share are more than 1 together"
     if facts.hard_negatives is not None and not _has_window(recipe, facts.hard_negatives.channel):
         return "training.hard_negatives.channel is not a channel with a window"
-    fault = _augmentation_fault(recipe)
+    fault = _augmentation_fault(recipe) or _view_fault(recipe)
     if fault:
         return fault
     if recipe.spec.nnunet is not None:
@@ -385,6 +466,24 @@ def _augmentation_fault(recipe: Recipe) -> str:
     strange = set(facts.hidden) - {each.name for each in recipe.spec.channels}
     if strange:
         return f"training.augmentation.hidden: no channel {', '.join(sorted(strange))}"
+    return ""
+
+
+def _view_fault(recipe: Recipe) -> str:
+    spec, facts = recipe.spec, recipe.training
+    if facts.views is not None:
+        if facts.case_grid != "scan" or spec.grid.spacing_mm_ZYX[1:] != ("fit", "fit"):
+            return "training.views needs case_grid = 'scan' and a grid that fits Y and X"
+        if facts.views.context[0] > facts.views.context[1]:
+            return "training.views.context: give the least width first"
+    if facts.reconstruction and spec.architecture.name != "mamba_ahnet":
+        return "training.reconstruction: only mamba_ahnet draws its image"
+    pet = [channel.name for channel in spec.channels] == ["CT", "PET"]
+    bodies = any(each.layout == "wholebody_pet" for each in facts.datasets)
+    if not pet and (facts.other_ct is not None or bodies):
+        return "training.other_ct and whole-body PETs need the channels CT and PET"
+    if bodies and len(spec.labels) != 1:
+        return "training.datasets: whole-body PETs have one label, the predictor has several"
     return ""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flarekit.core.spec import Rescale
 from flarekit.training.augment import (
     change_intensities,
     ct_window,
@@ -21,6 +22,7 @@ from flarekit.training.cases import Spacing, TrainingCase
 from flarekit.training.losses import Target
 from flarekit.training.pathology import change_organs, reshape_organ
 from flarekit.training.recipe import OrganFacts, Recipe
+from flarekit.training.views import View, draw_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,23 @@ class OnDevice:
             lowest_C=torch.from_numpy(lowest.astype(np.float32)).to(device),
         )
 
+    def within(self, view: View, rescaled: Sequence[bool]) -> OnDevice:
+        """Return the part of a case that a view's scan has.
+
+        Args:
+            view: the window.
+            rescaled: of each channel, whether its intensities are stretched by each volume's own.
+        """
+        image = self.image_CZYX[(slice(None), slice(None), *view.box_YX)]
+        lowest, highest = image.amin(dim=(1, 2, 3)).float(), image.amax(dim=(1, 2, 3)).float()
+        if any(rescaled):
+            chosen = torch.tensor(rescaled, device=image.device)
+            base = torch.where(chosen, lowest, 0).view(-1, 1, 1, 1)
+            span = torch.where(chosen, (highest - lowest).clamp_min(1e-6), 1).view(-1, 1, 1, 1)
+            image, lowest = (image.float() - base) / span, torch.where(chosen, 0, lowest)
+        classes = self.classes_ZYX[(slice(None), *view.box_YX)]
+        return OnDevice(image_CZYX=image, classes_ZYX=classes, lowest_C=lowest)
+
 
 def draw_sample(
     case: TrainingCase,
@@ -106,7 +125,7 @@ def draw_sample(
 
     Most samples are centred near a voxel of a class drawn evenly, so that small organs are seen as
     often as large ones. Along axes where a tile is the whole scan (spacing `fit`) they are centred
-    on the scan, as in prediction.
+    on the scan, as in prediction, or show a window that is drawn anew each time (`ViewFacts`).
 
     Args:
         case: on the network's grid, or on its scan's.
@@ -121,7 +140,14 @@ def draw_sample(
     augmentation, organs = facts.augmentation, facts.augmentation.organs
     voxels = voxels or OnDevice.of(case, torch.device("cpu"))
     case_mm, spacing_mm = case.spacing_mm_ZYX, sample_spacing(case, recipe)
-    centre_mm = _centre(case, recipe, spacing_mm, rng) * np.array(case_mm)
+    centre = _centre(case, recipe, spacing_mm, rng)
+    if facts.views is not None:
+        view = draw_view(case, facts.views, facts.tile_ZYX[1:], rng)
+        channels = recipe.spec.channels
+        voxels = voxels.within(view, [isinstance(each.intensity, Rescale) for each in channels])
+        spacing_mm = (spacing_mm[0], *view.spacing_mm_YX)
+        centre[1:] = np.subtract(view.middle_YX, [side.start for side in view.box_YX])
+    centre_mm = centre * np.array(case_mm)
     device = voxels.image_CZYX.device
     positions = place(facts.tile_ZYX, spacing_mm, centre_mm, augmentation, rng, device)
     if organs.changed:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,20 @@ from flarekit.training.cases import (
     LazyCases,
     Spacing,
     TrainingCase,
+    matches,
     on_grid,
     phantom_cases,
     real_cases,
     volume_of,
 )
-from flarekit.training.recipe import NegativeFacts, Recipe, SynthesisFacts
+from flarekit.training.other_ct import with_other_ct
+from flarekit.training.recipe import DatasetFacts, NegativeFacts, Recipe, SynthesisFacts
 from flarekit.training.samples import Pool
 
 _LOG = logging.getLogger(__name__)
 _AROUND_ORGANS_MM = 150.0
+_SUV = "_suv.nii.gz"
+_NO_CT_HU = -1000.0
 
 
 def training_pools(
@@ -41,7 +46,7 @@ def training_pools(
 
     Args:
         recipe: shares and seeds.
-        dataset: nnU-Net raw layout.
+        dataset: nnU-Net raw layout; where the recipe names datasets, the folder that holds them.
         material: what the recipe's synthesis works on, see `SynthesisFacts`: folders of CTs
             (`imagesTr/*_0000.nii.gz`, or `*.nii.gz` but `*_mask.nii.gz`), or of organ label maps.
         negatives: folders of CTs without a label, see `NegativeFacts`.
@@ -61,10 +66,12 @@ def training_pools(
         nothing = facts.negatives.share
         pools.append(Pool(cases=negative_cases(recipe, facts.negatives, negatives), share=nothing))
     real = 1 - facts.phantom_share - synthetic - nothing
-    if real > 1e-6:
-        labelled = real_cases(dataset, recipe)
-        _LOG.info("%d labelled cases of %s", len(labelled), dataset)
-        pools.append(Pool(cases=labelled, share=real))
+    tables = facts.datasets or (DatasetFacts(folder="unnamed", share=max(0.0, real)),)
+    for folder, table in zip(dataset_folders(recipe, dataset), tables, strict=True):
+        if table.share > 1e-6:
+            labelled = _labelled(folder, table, recipe)
+            _LOG.info("%d labelled cases of %s", len(labelled), folder)
+            pools.append(Pool(cases=labelled, share=table.share))
     return [pool for pool in pools if pool.share > 0]
 
 
@@ -83,6 +90,51 @@ def make_all(pools: Sequence[Pool], folder: Path, processes: int) -> None:
     for pool in pools:
         if isinstance(pool.cases, LazyCases):
             pool.cases.make_all(folder, processes)
+
+
+def dataset_folders(recipe: Recipe, dataset: Path) -> list[Path]:
+    """Return the folders of a recipe's datasets: the one that is named, or those in it.
+
+    Args:
+        recipe: `training.datasets`.
+        dataset: nnU-Net raw layout; the folder that holds such folders where the recipe names them.
+    """
+    names = [table.folder for table in recipe.training.datasets]
+    return [dataset / name for name in names] if names else [dataset]
+
+
+def _labelled(folder: Path, table: DatasetFacts, recipe: Recipe) -> LazyCases:
+    if table.layout == "wholebody_pet":
+        return wholebody_cases(folder, table, recipe)
+    return real_cases(folder, recipe)
+
+
+def wholebody_cases(folder: Path, table: DatasetFacts, recipe: Recipe) -> LazyCases:
+    """Return the whole-body PETs of a folder that are trained on, in as many copies as wanted.
+
+    Raises:
+        InputError: there are none.
+    """
+    facts = recipe.training
+    not_trained_on = (*facts.held_out, *facts.validation)
+    paths = [
+        path
+        for path in sorted(folder.glob(f"*{_SUV}"))
+        if not matches(path.name.removesuffix(_SUV), not_trained_on)
+    ]
+    if not paths:
+        raise InputError(
+            f"{folder}: holds no whole-body PET to train on", fix=f"name a folder with X{_SUV}"
+        )
+    copies = range(1 if facts.other_ct is None else facts.other_ct.copies)
+    return LazyCases(
+        [
+            _WholeBodyPet(path, known, copy, recipe)
+            for path in paths
+            for known in table.known_Z.get(path.name.removesuffix(_SUV), (None,))
+            for copy in copies
+        ]
+    )
 
 
 def synthetic_cases(recipe: Recipe, facts: SynthesisFacts, material: Sequence[Path]) -> LazyCases:
@@ -175,6 +227,52 @@ class _NegativeCase:
 
 
 @dataclass(frozen=True)
+class _WholeBodyPet:
+    """A real PET, or some of its slices; every organ may be anywhere in its background."""
+
+    path: Path
+    known_Z: tuple[int, int] | None
+    copy: int
+    recipe: Recipe
+
+    @property
+    def image_paths(self) -> list[Path]:
+        """The files beside the PET."""
+        beside = (self._beside("_ct.nii.gz"), self._beside("_label.nii.gz"))
+        return [path for path in beside if path.is_file()]
+
+    def __call__(self) -> TrainingCase:
+        name = self.path.name.removesuffix(_SUV)
+        pet = read_nifti(self.path)
+        own_ct = self._beside("_ct.nii.gz")
+        ct = read_nifti(own_ct) if own_ct.is_file() else None
+        labels = np.zeros(pet.geometry.shape_ZYX, np.uint8)
+        if self._beside("_label.nii.gz").is_file():
+            marked = read_nifti(self._beside("_label.nii.gz")).voxels_ZYX > 0
+            labels[marked] = self.recipe.label_values[1]
+        hu = np.full(labels.shape, _NO_CT_HU, np.float32) if ct is None else ct.voxels_ZYX
+        if hu.shape != labels.shape:
+            raise InputError(f"{own_ct}: lies on another grid than the PET", fix="resample it")
+        known = slice(None) if self.known_Z is None else slice(*self.known_Z)
+        if not labels[known].size:
+            raise InputError(f"{self.path}: has no slices {self.known_Z}", fix="correct known_Z")
+        volumes = [
+            volume_of(voxels[known], pet.geometry.affine, name) for voxels in (hu, pet.voxels_ZYX)
+        ]
+        whole = self.recipe.spec.model_copy(update={"crop": None})  # a CT may be short, or absent
+        recipe = replace(self.recipe, spec=whole)
+        unlabelled = self.recipe.auxiliary_classes
+        case = on_grid(name, volumes, labels[known], recipe, unlabelled=unlabelled)
+        if not self.copy and ct is not None:
+            return case
+        rng = np.random.default_rng([19, self.copy, crc32(name.encode())])
+        return with_other_ct(case, recipe, rng, has_ct=ct is not None)
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name.removesuffix(_SUV) + ending)
+
+
+@dataclass(frozen=True)
 class _LesionCase:
     """A lesion in a real CT."""
 
@@ -222,7 +320,10 @@ class _WholeBodyCase:
         for organ in self.recipe.spec.auxiliary:
             labels[organs == ORGANS[organ]] = values[organ]
         labels[body.lesions_ZYX > 0] = self.recipe.label_values[1]
-        return on_grid(name, volumes, labels, self.recipe, unlabelled=())
+        case = on_grid(name, volumes, labels, self.recipe, unlabelled=())
+        if self.recipe.training.other_ct is None:
+            return case
+        return with_other_ct(case, self.recipe, np.random.default_rng([23, self.seed]))
 
     def _spacing_mm(self) -> Spacing:
         spacing = [mm for mm in self.recipe.spec.grid.spacing_mm_ZYX if not isinstance(mm, str)]
