@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import tarfile
@@ -36,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 _MIB = 2**20
 _SHOW_S = 30.0
 _LAST_S = 6.0  # of the time, for the last weights
+_CT_HU = (-200.0, 300.0)
+_CHANNEL = re.compile(r"_(\d{4})\.nii\.gz$")
 _MOST_MIB = 15.9  # of a file that is sent back
 _FOLD = "fold"  # a training of its parent's recipe without some of its cases
 _STATUS, _PROGRESS, _WEIGHTS = "train.json", "progress.json", "weights.safetensors"
@@ -52,6 +55,11 @@ class Data:
         share: of the time that this training takes; small networks leave the device to others.
         validation: cases that are left out of this training, beside those of the recipe, so that
             what a recipe is worth can be measured on them.
+        parts: folders inside `dataset`, where the recipe names several datasets.
+        under: folder of PACK that holds the data, where other predictors need them otherwise.
+        ranges: of the channels, what is kept of their intensities; from the first to the last that
+            a file has where None.
+        bits: of each channel, in place of those of the command line.
     """
 
     dataset: str
@@ -59,6 +67,35 @@ class Data:
     negatives: tuple[str, ...] = ()
     share: float = 1.0
     validation: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    under: str = "."
+    ranges: tuple[tuple[float, float] | None, ...] = (_CT_HU,)
+    bits: int | None = None
+
+    def files(self, data: Path) -> Iterator[tuple[Path, Path, int | None]]:
+        """Yield each file, its place in PACK, and its channel; None for what is copied as it is.
+
+        Files of channels that `ranges` does not have are left out.
+        """
+        parts = [f"{self.dataset}/{part}" for part in self.parts] or [self.dataset]
+        for folder in (*parts, *self.negatives, *self.material):
+            ours = folder in parts
+            whole = data / folder
+            for path in [whole] if whole.is_file() else sorted(whole.rglob("*.gz")):
+                place = Path(self.under if ours else ".") / path.relative_to(data)
+                numbered = _CHANNEL.search(path.name)
+                if numbered is None and not whole.is_file():
+                    yield path, place, None
+                    continue
+                channel = 0 if numbered is None else int(numbered[1])
+                if channel < len(self.ranges):
+                    yield path, place, channel
+
+    def how(self, place: Path, channel: int, bits: int) -> tuple[tuple[float, float] | None, int]:
+        """Return the range and the bits that a file is stored in."""
+        if place.is_relative_to(self.under):
+            return self.ranges[channel], self.bits or bits
+        return _CT_HU, bits
 
 
 _ELSEWHERE = (
@@ -76,50 +113,70 @@ DATASETS: dict[str, Data] = {
     "mamba_clinix_abdomen": _ABDOMEN,
     "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
     "mpu_net_liver": replace(_ABDOMEN, share=0.6),
+    "mamba_ahnet_lesion": Data(
+        dataset=".",
+        parts=("Dataset003_LungNodule", "Dataset005_SarcomaCT", "Dataset002_PETCT"),
+        material=("Dataset001_Abdomen",),
+        under="lesions",
+        ranges=((-950.0, 250.0),),
+        bits=7,
+    ),
+    "mamba_ahnet_mr": Data(dataset="Dataset004_SarcomaMR", ranges=(None,), bits=7),
+    "att_umamba_petct": Data(
+        dataset=".",
+        parts=("Dataset002_PETCT", "wholebody_pet"),
+        material=("wholebody_organs",),
+        under="petct",
+        ranges=((-250.0, 250.0), (0.0, 20.0)),
+        bits=7,
+    ),
 }
 
 
 def pack(data: Path, to: Path, names: list[str], bits: int) -> float:
     """Copy what predictors are trained on, CTs in few bits; return the size in MiB.
 
-    Held-out cases stay here. CTs are clipped to [-200, 300] HU and stored as bytes whose lowest
-    bits are 0: noise of a CT is larger than a step of six bits, and what does not change packs
-    well.
+    Held-out and validation cases stay here. CTs are clipped to a range of HU and stored as bytes
+    whose lowest bits are 0: noise of a CT is larger than a step of six bits, and what does not
+    change packs well.
     """
     from flarekit.training.recipe import read_recipe
 
     for name in names:
         wanted = DATASETS[name]
-        recipe = read_recipe(_recipe_path(name))
-        held_out = recipe.training.held_out
-        for folder in (wanted.dataset, *wanted.negatives, *wanted.material):
-            files = [data / folder] if (data / folder).is_file() else (data / folder).rglob("*.gz")
-            for path in sorted(files):
-                target = to / path.relative_to(data)
-                if path.name.startswith(held_out) or target.exists():
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if _is_ct(path, wanted):
-                    _write_in_few_bits(path, target, bits)
-                else:
-                    target.write_bytes(path.read_bytes())
+        facts = read_recipe(_recipe_path(name)).training
+        for path, place, channel in wanted.files(data):
+            target = to / place
+            if _stays_here(path, facts) or target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if channel is None:
+                target.write_bytes(path.read_bytes())
+            else:
+                _write_in_few_bits(path, target, *wanted.how(place, channel, bits))
     return sum(path.stat().st_size for path in to.rglob("*") if path.is_file()) / _MIB
 
 
-def _is_ct(path: Path, wanted: Data) -> bool:
-    return path.name.endswith("_0000.nii.gz") or any(
-        name.endswith(path.name) for name in wanted.negatives
-    )
+def _stays_here(path: Path, facts: Any) -> bool:  # noqa: ANN401
+    from flarekit.training.cases import matches
+
+    case_id = _CHANNEL.sub("", path.name).removesuffix(".nii.gz")
+    never = facts.synthesis.held_out if facts.synthesis is not None else ()
+    if never and path.name.startswith(never):
+        return True
+    return matches(case_id, (*facts.held_out, *facts.validation))
 
 
-def _write_in_few_bits(path: Path, target: Path, bits: int) -> None:
+def _write_in_few_bits(
+    path: Path, target: Path, kept: tuple[float, float] | None, bits: int
+) -> None:
     import nibabel
 
     scan = nibabel.load(path)
-    low, high = -200.0, 300.0
-    hu: NDArray[np.float32] = np.asarray(scan.dataobj, np.float32)
+    values: NDArray[np.float32] = np.asarray(scan.dataobj, np.float32)
+    low, high = kept or (float(values.min()), max(float(values.max()), float(values.min()) + 1))
     step = 2 ** (8 - bits)
-    levels = np.clip((hu - low) / (high - low), 0, 1) * 255
+    levels = np.clip((values - low) / (high - low), 0, 1) * 255
     stored = (np.floor(levels / step) * step).astype(np.uint8)
     small = nibabel.Nifti1Image(stored, scan.affine)
     small.header.set_slope_inter((high - low) / 255, low + (high - low) / 255 * step / 2)
@@ -275,7 +332,7 @@ def child(arguments: argparse.Namespace) -> None:
         recipe = _quick(recipe)
     pools = training_pools(
         recipe,
-        arguments.pack / data.dataset,
+        arguments.pack / data.under / data.dataset,
         [arguments.pack / each for each in data.material],
         [arguments.pack / each for each in data.negatives],
     )

@@ -30,7 +30,13 @@ _Configuration = Annotated[
 @app.command()
 def compact(
     recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe.toml.")],
-    dataset: Annotated[Path, typer.Argument(help="nnU-Net raw layout: imagesTr, labelsTr.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="nnU-Net raw layout (imagesTr, labelsTr); where the recipe names several "
+            "datasets, the folder that holds them."
+        ),
+    ],
     run_dir: Annotated[Path, typer.Argument(help="Gets checkpoint, curve, recipe.")],
     minutes: Annotated[float, typer.Option(help="In all, killed runs counted in.")] = 75,
     material: Annotated[

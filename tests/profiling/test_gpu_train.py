@@ -51,6 +51,36 @@ def test_a_pack_leaves_held_out_cases_behind_and_keeps_intensities(data, tmp_pat
     assert abs(float((scan - small).mean())) < 0.5
 
 
+def test_predictors_that_need_a_scan_otherwise_have_it_in_a_folder_of_theirs(
+    data, tmp_path, monkeypatch
+):
+    both = {
+        "tiny": gpu_train.Data(dataset="Dataset001_Tiny"),
+        "parts": gpu_train.Data(
+            dataset=".",
+            parts=("Dataset001_Tiny",),
+            material=("Dataset001_Tiny",),
+            under="parts",
+            ranges=((-50.0, 50.0),),
+            bits=8,
+        ),
+    }
+    monkeypatch.setattr(gpu_train, "DATASETS", both)
+    monkeypatch.setattr(gpu_train, "_recipe_path", lambda _: tmp_path / "weights/tiny/recipe.toml")
+    scan = data / "Dataset001_Tiny" / "imagesTr" / "case_a_0000.nii.gz"
+    scan.with_name("case_a_0001.nii.gz").write_bytes(scan.read_bytes())
+    gpu_train.pack(data, tmp_path / "pack", ["parts", "tiny"], 6)
+    folder = tmp_path / "pack" / "parts" / "Dataset001_Tiny"
+    assert sorted(path.name for path in (folder / "imagesTr").iterdir()) == ["case_a_0000.nii.gz"]
+    widths = [
+        np.ptp(np.asarray(nibabel.load(path).dataobj, float))
+        for path in (folder, tmp_path / "pack" / "Dataset001_Tiny")
+        for path in path.rglob("case_a_0000.nii.gz")
+    ]
+    assert widths[0] == pytest.approx(100, abs=1)
+    assert widths[1] > 250
+
+
 def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path):
     import time
 
