@@ -1,4 +1,4 @@
-"""Cases that real data lack: lesions put into real CTs, whole-body PET/CT from organ label maps.
+"""Cases that real data lack: lesions put into real scans, whole-body PET/CT from organ label maps.
 
 Pure functions of their arguments and a seed. They teach a network shapes, places and what is not a
 lesion; accuracy on real lesions is never measured on them.
@@ -7,6 +7,14 @@ lesion; accuracy on real lesions is never measured on them.
 from __future__ import annotations
 
 from flarekit.synthesis.ct_lesion import LesionVoi, ct_lesion_voi
+from flarekit.synthesis.pet_lesion import add_pet_lesions
 from flarekit.synthesis.wholebody import ORGANS, WholeBody, wholebody_petct
 
-__all__ = ["ORGANS", "LesionVoi", "WholeBody", "ct_lesion_voi", "wholebody_petct"]
+__all__ = [
+    "ORGANS",
+    "LesionVoi",
+    "WholeBody",
+    "add_pet_lesions",
+    "ct_lesion_voi",
+    "wholebody_petct",
+]

@@ -151,12 +151,15 @@ class DatasetFacts(_Facts):
             CT on the same grid `X_ct.nii.gz`, and where there are lesions `X_label.nii.gz`.
         known_Z: of whole bodies, by the X of their names: ranges of stored slices (first, one past
             the last) outside which there are lesions that nobody labelled. Each range is a case.
+        added: of whole bodies: most lesions that every second copy (`OtherCtFacts`) gets beside
+            its own.
     """
 
     folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
     share: Share
     layout: Literal["nnunet", "wholebody_pet"] = "nnunet"
     known_Z: dict[str, tuple[tuple[int, int], ...]] = Field(default_factory=dict)
+    added: Annotated[int, Field(ge=0)] = 0
 
 
 class OtherCtFacts(_Facts):

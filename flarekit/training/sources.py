@@ -32,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 _AROUND_ORGANS_MM = 150.0
 _SUV = "_suv.nii.gz"
 _NO_CT_HU = -1000.0
+_SCANNER = (0.8, 1.2)  # voxels of a synthetic body, in those of the network
 
 
 def training_pools(
@@ -129,7 +130,7 @@ def wholebody_cases(folder: Path, table: DatasetFacts, recipe: Recipe) -> LazyCa
     copies = range(1 if facts.other_ct is None else facts.other_ct.copies)
     return LazyCases(
         [
-            _WholeBodyPet(path, known, copy, recipe)
+            _WholeBodyPet(path, known, copy, table.added * (copy % 2), recipe)
             for path in paths
             for known in table.known_Z.get(path.name.removesuffix(_SUV), (None,))
             for copy in copies
@@ -233,6 +234,7 @@ class _WholeBodyPet:
     path: Path
     known_Z: tuple[int, int] | None
     copy: int
+    added: int
     recipe: Recipe
 
     @property
@@ -242,30 +244,35 @@ class _WholeBodyPet:
         return [path for path in beside if path.is_file()]
 
     def __call__(self) -> TrainingCase:
+        from flarekit.synthesis import add_pet_lesions
+
         name = self.path.name.removesuffix(_SUV)
         pet = read_nifti(self.path)
         own_ct = self._beside("_ct.nii.gz")
         ct = read_nifti(own_ct) if own_ct.is_file() else None
-        labels = np.zeros(pet.geometry.shape_ZYX, np.uint8)
+        lesions = np.zeros(pet.geometry.shape_ZYX, np.uint8)
         if self._beside("_label.nii.gz").is_file():
-            marked = read_nifti(self._beside("_label.nii.gz")).voxels_ZYX > 0
-            labels[marked] = self.recipe.label_values[1]
-        hu = np.full(labels.shape, _NO_CT_HU, np.float32) if ct is None else ct.voxels_ZYX
-        if hu.shape != labels.shape:
+            lesions[read_nifti(self._beside("_label.nii.gz")).voxels_ZYX > 0] = 1
+        hu = np.full(lesions.shape, _NO_CT_HU, np.float32) if ct is None else ct.voxels_ZYX
+        if hu.shape != lesions.shape:
             raise InputError(f"{own_ct}: lies on another grid than the PET", fix="resample it")
+        rng = np.random.default_rng([19, self.copy, crc32(name.encode())])
+        suv = pet.voxels_ZYX.astype(np.float32)
         known = slice(None) if self.known_Z is None else slice(*self.known_Z)
-        if not labels[known].size:
+        if not lesions[known].size:
             raise InputError(f"{self.path}: has no slices {self.known_Z}", fix="correct known_Z")
-        volumes = [
-            volume_of(voxels[known], pet.geometry.affine, name) for voxels in (hu, pet.voxels_ZYX)
-        ]
+        if self.added:
+            count = int(rng.integers(1, self.added + 1))
+            spacing_mm = pet.geometry.spacing_mm_ZYX
+            add_pet_lesions(suv[known], lesions[known], spacing_mm, count, rng)
+        volumes = [volume_of(voxels[known], pet.geometry.affine, name) for voxels in (hu, suv)]
         whole = self.recipe.spec.model_copy(update={"crop": None})  # a CT may be short, or absent
         recipe = replace(self.recipe, spec=whole)
         unlabelled = self.recipe.auxiliary_classes
-        case = on_grid(name, volumes, labels[known], recipe, unlabelled=unlabelled)
+        labels = lesions[known] * np.uint8(self.recipe.label_values[1])
+        case = on_grid(name, volumes, labels, recipe, unlabelled=unlabelled)
         if not self.copy and ct is not None:
             return case
-        rng = np.random.default_rng([19, self.copy, crc32(name.encode())])
         return with_other_ct(case, recipe, rng, has_ct=ct is not None)
 
     def _beside(self, ending: str) -> Path:
@@ -294,7 +301,7 @@ class _LesionCase:
 
 @dataclass(frozen=True)
 class _WholeBodyCase:
-    """A PET/CT around real organs, made on the network's own grid."""
+    """A PET/CT around real organs, with voxels about as large as the network's."""
 
     path: Path
     seed: int
@@ -306,7 +313,8 @@ class _WholeBodyCase:
 
         voxels, scan_mm = _oriented(self.path)
         organs = _around(voxels.astype(np.uint8), scan_mm)
-        spacing_mm = self._spacing_mm()
+        rng = np.random.default_rng([23, self.seed])
+        spacing_mm = self._spacing_mm(rng)
         z, y, x = organs.shape
         organs = resample_nearest(organs, resampled_shape((z, y, x), scan_mm, spacing_mm))
         body = wholebody_petct(organs, spacing_mm, self.seed)
@@ -323,15 +331,17 @@ class _WholeBodyCase:
         case = on_grid(name, volumes, labels, self.recipe, unlabelled=())
         if self.recipe.training.other_ct is None:
             return case
-        return with_other_ct(case, self.recipe, np.random.default_rng([23, self.seed]))
+        return with_other_ct(case, self.recipe, rng)
 
-    def _spacing_mm(self) -> Spacing:
+    def _spacing_mm(self, rng: np.random.Generator) -> Spacing:
+        """Return voxels of a scanner, somewhat smaller or larger than the network's."""
         spacing = [mm for mm in self.recipe.spec.grid.spacing_mm_ZYX if not isinstance(mm, str)]
         if len(spacing) != 3:
             raise PredictorError(
                 "grid.spacing_mm_ZYX: whole bodies are made on a grid of numbers", fix="give mm"
             )
-        return spacing[0], spacing[1], spacing[2]
+        along, in_plane = (float(rng.uniform(*_SCANNER)) for _ in range(2))
+        return spacing[0] * along, spacing[1] * in_plane, spacing[2] * in_plane
 
 
 def _around(organs: NDArray[np.uint8], spacing_mm: Spacing) -> NDArray[np.uint8]:

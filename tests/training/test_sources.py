@@ -124,6 +124,16 @@ def test_copies_have_other_cts_and_the_first_keeps_its_own(tmp_path, make_recipe
         assert 3 <= there.sum() <= 21
 
 
+def test_every_second_copy_of_a_body_gets_lesions(tmp_path, make_recipe):
+    write_body(tmp_path / "bodies", "a", slices=40)
+    bodies = (BODIES % (1.0, "[[0, 40]]")).replace("known_Z", "added = 6, known_Z")
+    recipe = pet_recipe(make_recipe, bodies, "{ copies = 4 }")
+    (pool,) = training_pools(recipe, tmp_path)
+    own, more, same, others = (np.count_nonzero(case.classes_ZYX == 1) for case in pool.cases)
+    assert own == same == 27
+    assert max(more, others) > 27
+
+
 @pytest.mark.parametrize(("flat", "values"), [(1.0, 2), (0.0, 400)])
 def test_a_flat_ct_is_drawn_as_often_as_told(tmp_path, make_recipe, flat, values):
     write_body(tmp_path / "bodies", "a")
