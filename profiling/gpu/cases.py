@@ -1,13 +1,13 @@
 """Cases as the organisers run and measure them: a process per case, watched by the profiler.
 
-Their reports, one for each predictor, are what `flarekit profile` writes, and are kept as
-reports.tar.gz.
+Their reports, one for each predictor, are what `flarekit profile` writes, less pictures, and are
+kept as reports.tar.gz.
 """
 
 from __future__ import annotations
 
 import tarfile
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _LEAST_S = 3.0
 
 
 def run(settings: Settings, record: Record, which: str = "three") -> None:
-    """Run cases.
+    """Run cases, and keep their reports.
 
     Args:
         settings: of the check.
@@ -31,56 +31,86 @@ def run(settings: Settings, record: Record, which: str = "three") -> None:
         which: `three`: every predictor at three sizes, the smallest of all first; `eight`: the
             first predictor at the other sizes, then all sizes in one process.
     """
+    reports = Reports(settings)
     if which == "three":
-        names, sizes = settings.predictors, inputs.sizes("flare", quick=settings.quick)
+        sizes = inputs.sizes("flare", quick=settings.quick)
         order = sizes[:1] + sizes[:0:-1]  # the smallest, the largest, what is between
         for size in order:
-            for name in names:
-                _case(settings, record, name, size, f"{name}")
+            for name in settings.predictors:
+                _case(settings, record, reports, name, size)
+                reports.pack()
     else:
         name = settings.predictors[0]
         convention = find(name).spec.convention
         every = inputs.sizes(convention, quick=settings.quick, every=True)
         for size in every:
             if size not in inputs.sizes(convention, quick=settings.quick):
-                _case(settings, record, name, size, f"{name}_eight")
-        _all_in_one(settings, record, name, convention, every)
-    pack_reports(settings)
+                _case(settings, record, reports, name, size, "_eight")
+        _all_in_one(settings, record, reports, name, every)
+        reports.pack()
 
 
-def watch_case(
-    settings: Settings, predictor: str, folder: Path, report_name: str, case: str
-) -> dict[str, Any]:
-    """Segment a folder in a process of its own under watch, and return the organisers' figures.
+class Reports:
+    """The profiler's reports of this step, one for each predictor.
 
     Args:
         settings: of the check.
-        predictor: a name or a folder.
-        folder: the convention's input folder.
-        report_name: of the report that the case is added to.
-        case: its name there.
     """
-    from flarekit.profiler.command import CommandTarget
-    from flarekit.profiler.environment import environment
-    from flarekit.profiler.folder import ReportFolder, new_report
-    from flarekit.profiler.loop import WatchOptions, profile_command
-    from flarekit.profiler.records import Tolerances
 
-    root = Path(settings.work) / "reports" / report_name / case
-    report_folder = ReportFolder(root, case)
-    report_folder.make()
-    inside, masks = root / "inside", root / "masks"
-    line = [*PROGRAM, *arguments(settings, predictor, folder, masks, inside)]
-    shown = ("flarekit", "predict", "--predictor", Path(predictor).name)
-    report = new_report(case, "command", shown, Tolerances(), environment(gpu_index()))
-    target = CommandTarget(line, report_folder.log(case))
-    options = WatchOptions(gpu=gpu_index(), timeout_s=max(1.0, settings.left_s))
-    report = profile_command(target, report_folder, report, options, inside / RECORD)
-    row = row_of(report.cases[-1])
-    row["voxels"] = _voxels(masks)
-    if row["exit_code"] != 0:
-        row["log"] = report_folder.log(case).read_text(errors="replace")[-1500:]
-    return row
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._root = Path(settings.work) / "reports"
+        self._begun: dict[str, tuple[Any, Any]] = {}
+
+    def watch(self, predictor: str, inputs_dir: Path, report: str, case: str) -> dict[str, Any]:
+        """Segment a folder in a process of its own under watch; return the organisers' figures.
+
+        Args:
+            predictor: a name or a folder.
+            inputs_dir: the convention's input folder.
+            report: that the case is added to.
+            case: its name there.
+        """
+        from flarekit.profiler.command import CommandTarget
+        from flarekit.profiler.loop import WatchOptions, profile_command
+
+        folder, sofar = self._begun.get(report) or self._begin(predictor, report)
+        inside, masks = folder.root / "inside" / case, folder.root / "masks" / case
+        line = [*PROGRAM, *arguments(self._settings, predictor, inputs_dir, masks, inside)]
+        target = CommandTarget(line, folder.log(case))
+        options = WatchOptions(gpu=gpu_index(), timeout_s=max(1.0, self._settings.left_s))
+        # the profiler names a command's files after its report; here the report has many cases
+        told = profile_command(target, folder, replace(sofar, name=case), options, inside / RECORD)
+        last = replace(told.cases[-1], shape_XYZ=_stored_shape(inputs_dir))
+        sofar = replace(told, name=report, cases=(*told.cases[:-1], last))
+        folder.write(sofar)
+        self._begun[report] = folder, sofar
+        row = row_of(last)
+        row["voxels"] = _voxels(masks)
+        if row["exit_code"] != 0:
+            row["log"] = folder.log(case).read_text(errors="replace")[-1500:]
+        return row
+
+    def pack(self) -> None:
+        """Put all reports, those of other steps too, into one file that is kept; no masks."""
+        if not self._root.is_dir():
+            return
+        target = Path(self._settings.out) / ARCHIVE
+        draft = target.with_suffix(".draft")
+        with tarfile.open(draft, "w:gz") as archive:
+            archive.add(self._root, "reports", filter=_without_masks)
+        draft.replace(target)
+
+    def _begin(self, predictor: str, report: str) -> tuple[Any, Any]:
+        from flarekit.profiler.environment import environment
+        from flarekit.profiler.folder import ReportFolder, new_report
+        from flarekit.profiler.records import Tolerances
+
+        folder = ReportFolder(self._root / report, report)
+        folder.make()
+        shown = ("flarekit", "predict", "--predictor", Path(predictor).name)
+        facts = environment(gpu_index())
+        return folder, new_report(report, "command", shown, Tolerances(), facts)
 
 
 def row_of(case: Any) -> dict[str, Any]:  # noqa: ANN401 - a ProfiledCase
@@ -100,53 +130,55 @@ def row_of(case: Any) -> dict[str, Any]:  # noqa: ANN401 - a ProfiledCase
     }
 
 
-def pack_reports(settings: Settings) -> None:
-    """Put all reports, less the masks, into one file that is kept."""
-    root = Path(settings.work) / "reports"
-    if not root.is_dir():
-        return
-    target = Path(settings.out) / ARCHIVE
-    draft = target.with_suffix(".draft")
-    with tarfile.open(draft, "w:gz") as archive:
-        archive.add(root, "reports", filter=lambda m: None if "/masks" in m.name else m)
-    draft.replace(target)
-
-
-def _case(settings: Settings, record: Record, name: str, size: int, report: str) -> None:
-    spec = find(name).spec
+def _case(
+    settings: Settings, record: Record, reports: Reports, name: str, size: int, suffix: str = ""
+) -> None:
     row: dict[str, Any] = {"predictor": name, "size": size}
     if name in settings.untrained:
         row["weights"] = "random: for timing only"
-    if settings.left_s < _LEAST_S:
-        record.append("cases", {**row, "skipped": "no time left"})
-        return
-    folder = inputs.wait_for(settings, spec.convention, size)
-    if folder is None:
-        record.append("cases", {**row, "skipped": "its input was not ready in time"})
+    folder = inputs.wait_for(settings, find(name).spec.convention, size)
+    if folder is None or settings.left_s < _LEAST_S:
+        why = "no time left" if folder else "its input was not ready in time"
+        record.append("cases", {**row, "skipped": why})
         return
     with record.attempt(f"{name} {size}"):
-        row |= watch_case(settings, name, folder, report, f"{name}_{size}")
+        row |= reports.watch(name, folder, f"{name}{suffix}", f"{name}_{size}")
     record.append("cases", row)
 
 
 def _all_in_one(
-    settings: Settings, record: Record, name: str, convention: str, sizes: tuple[int, ...]
+    settings: Settings, record: Record, reports: Reports, name: str, sizes: tuple[int, ...]
 ) -> None:
     """Run one process over all sizes: what a batch gains."""
-    if settings.left_s < 2 * _LEAST_S or convention != "flare":
+    if settings.left_s < 2 * _LEAST_S or find(name).spec.convention != "flare":
         record.add(all_in_one={"skipped": "no time left"})
         return
     folder = Path(settings.work) / "inputs" / "flare_all"
     folder.mkdir(exist_ok=True)
     for size in sizes:
-        one = inputs.wait_for(settings, convention, size)
+        one = inputs.wait_for(settings, "flare", size)
         for path in one.iterdir() if one else ():
             link = folder / path.name
             if not link.exists():
                 link.hardlink_to(path)
     with record.attempt("all in one"):
-        row = watch_case(settings, name, folder, f"{name}_all", f"{name}_all")
+        row = reports.watch(name, folder, f"{name}_all", f"{name}_all")
         record.add(all_in_one={"predictor": name, "sizes": sizes, **row})
+
+
+def _stored_shape(folder: Path) -> tuple[int, int, int] | None:
+    """Return the size of a folder's only CT; None where it holds something else."""
+    from flarekit.core.nifti import read_geometry
+
+    scans = list(folder.glob("*_0000.nii.gz"))
+    if len(scans) != 1:
+        return None
+    z, y, x = read_geometry(scans[0]).shape_ZYX
+    return x, y, z
+
+
+def _without_masks(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "masks" in Path(member.name).parts else member
 
 
 def _voxels(masks: Path) -> dict[str, dict[str, int]]:

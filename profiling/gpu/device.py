@@ -38,7 +38,7 @@ class Nvml:
         if self.fault is not None:
             return {"not_supported": self.fault}
         first = self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
-        told = {
+        told: dict[str, Any] = {
             "v1_used_mib": mib(first.used),
             "v1_total_less_free_mib": mib(first.total - first.free),
         }

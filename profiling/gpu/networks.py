@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu import inputs
-from gpu.cases import pack_reports, watch_case
+from gpu.cases import Reports
 from gpu.device import cuda_memory, ms_each
 from gpu.supervise import Settings
 from gpu.tiles import launches
@@ -153,6 +153,7 @@ def _run_sizes(settings: Settings, record: Record) -> None:
         facts = facts.replace("num_classes = 15", "num_classes = 15\nwidth = 0.125")
         facts = facts.replace("[1, 512, 512]", "[1, 128, 128]")
     write(folder, facts)
+    reports = Reports(settings)
     every = inputs.sizes("flare", quick=settings.quick, every=not settings.quick)
     # the ends first: time may not suffice for all
     order = sorted(every, key=lambda size: (size not in (every[0], every[-1]), -size))
@@ -166,6 +167,6 @@ def _run_sizes(settings: Settings, record: Record) -> None:
             record.append("cases", {**row, "skipped": "its input was not ready in time"})
             continue
         with record.attempt(f"{FLARE23} {size}"):
-            row |= watch_case(settings, str(folder), scan, FLARE23, f"{FLARE23}_{size}")
+            row |= reports.watch(str(folder), scan, FLARE23, f"{FLARE23}_{size}")
         record.append("cases", row)
-    pack_reports(settings)
+    reports.pack()

@@ -138,8 +138,8 @@ def _memory(step: Mapping[str, Any]) -> Iterator[str]:
             yield f"{row['predictor']} {name}: exit code {each.get('exit_code')}, {told}"
         for each in row["forced"] if isinstance(row.get("forced"), list) else ():
             notes = [case.get("traded") for case in each["told"].get("cases", ())]
-            told = f"exit code {each['exit_code']}, equal {each['equal']}, {notes}"
-            yield f"  with {each['allowed_mib']:.0f} MiB: {told}"[:240]
+            equal = f"exit code {each['exit_code']}, equal {each['equal']}, {notes}"
+            yield f"  with {each['allowed_mib']:.0f} MiB: {equal}"[:240]
 
 
 def _trace(step: Mapping[str, Any]) -> Iterator[str]:

@@ -89,7 +89,7 @@ def time_layouts(network: Any, tile: Any, settings: Settings) -> list[dict[str, 
     half = torch.float16 if settings.device == "cuda" else torch.bfloat16
     batches = BATCHES[:1] if settings.quick else BATCHES
     unit = 16 if flat and not settings.quick else 1  # slices that a 2D network gets at once
-    rows = []
+    rows: list[dict[str, Any]] = []
     for layout, form in (("contiguous", torch.contiguous_format), ("channels_last", last)):
         network.to(memory_format=form)
         for batch in batches:
