@@ -8,6 +8,8 @@
 #
 #   --build-arg PREDICTOR=NAME     a folder under weights/; only this one goes in
 #   --build-arg CONVENTION=NAME    whose layout; the predictor's own by default
+#   --build-arg TIME_BUDGET=15     seconds that a case may take, 0 for no limit; the convention's tolerance by default
+#   --build-arg GPU_MEMORY_BUDGET=4096   MiB on the GPU, likewise; memory: the container's limit
 #   --build-arg EXTRAS=dicom       what the convention needs besides
 #   --build-arg TORCH_INDEX=URL    where torch comes from. PyPI's wheel brings CUDA (the driver comes from
 #                                  the NVIDIA runtime); https://download.pytorch.org/whl/cpu is a quarter of
@@ -76,7 +78,12 @@ ENV PATH=/opt/flarekit/bin:$PATH \
 WORKDIR /workspace
 COPY predict.sh ./
 ARG CONVENTION=
-ENV FLAREKIT_CONVENTION=${CONVENTION}
+ARG TIME_BUDGET=convention
+ARG GPU_MEMORY_BUDGET=convention
+ENV FLAREKIT_CONVENTION=${CONVENTION} \
+    FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
+    FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
+    FLAREKIT_RAM_BUDGET=container
 ENTRYPOINT []
 CMD ["sh", "predict.sh"]
 

@@ -38,8 +38,8 @@ from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import PredictorFolder
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.segment import Options, segment_folder
 from flarekit.training.recipe import Recipe, read_recipe
 
 HERE = Path(__file__).parent
@@ -107,7 +107,7 @@ def measure(arguments: argparse.Namespace) -> Path:
     options = Options(
         device=arguments.device,
         precision=arguments.precision,
-        profile=arguments.profile,
+        mode=arguments.profile,
         time_budget_s=0,
     )
     unlabelled = recipe.training.unlabelled if split == "scans" else ()
@@ -143,7 +143,7 @@ def header(
         "sha256": predictor.spec.weights.sha256,
         "split": arguments.split,
         "command": command_of(arguments),
-        "profile": record.profile,
+        "profile": record.mode,
         "engine": record.engine,
         "device": record.device,
         "device_name": record.device_name,

@@ -22,8 +22,8 @@ import numpy as np
 
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.segment import Options, segment_folder
 
 HERE = Path(__file__).parent
 
@@ -64,7 +64,7 @@ def main() -> None:
         subprocess.run([arguments.nnunet, *folders, *flags], check=True, stdout=subprocess.DEVNULL)
         predictor = find_predictor(str(scratch / "imported"))
         for precision in ("fp32", "bf16"):
-            options = Options(profile="exact", device="cpu", precision=precision, mirroring=False)
+            options = Options(mode="exact", device="cpu", precision=precision, mirroring=False)
             segment_folder(predictor, arguments.scans, scratch / precision, options)
         labels = dict(predictor.spec.labels)
         result = {

@@ -33,9 +33,9 @@ from flarekit.segmentation.predictors import find_predictor
 HERE = Path(__file__).parent
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 OURS = {
-    "exact_fp32": ["--profile", "exact", "--no-mirroring", "--precision", "fp32"],
-    "exact_bf16": ["--profile", "exact", "--no-mirroring", "--precision", "bf16"],
-    "fast": ["--profile", "fast"],
+    "exact_fp32": ["--mode", "exact", "--no-mirroring", "--precision", "fp32"],
+    "exact_bf16": ["--mode", "exact", "--no-mirroring", "--precision", "bf16"],
+    "fast": ["--mode", "fast"],
 }
 
 
@@ -52,11 +52,12 @@ def run_ours(predictor: Path, scans: Path, masks: Path, flags: list[str]) -> dic
     report = masks.parent / "report"
     folders = ["-p", predictor, "-i", scans, "-o", masks, "--report", report, "--no-pictures"]
     figures = run([FLAREKIT, "predict", *folders, "--time-budget", 0, "-q", *flags])
-    record = json.loads((report / "efficiency.json").read_text())
+    record = json.loads((report / "run.json").read_text())
+    case = json.loads((report / "ledger.jsonl").read_text().splitlines()[0])
     stages = {stage: round(s, 2) for stage, s in record["seconds"].items()}
-    stages |= {stage: round(s, 2) for stage, s in record["cases"][0]["seconds"].items()}
+    stages |= {stage: round(s, 2) for stage, s in case["seconds"].items()}
     what = {key: record[key] for key in ("engine", "precision")}
-    return {**figures, "stages": stages, **what, "tiles": record["cases"][0]["tiles"]}
+    return {**figures, "stages": stages, **what, "tiles": case["tiles"]}
 
 
 def run_theirs(python: str, result: Path, scans: Path, masks: Path) -> dict[str, Any]:

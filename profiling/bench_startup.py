@@ -26,21 +26,16 @@ CODE = """
 import json, time
 times = {"python": time.time()}
 import numpy as np
-from flarekit import engine
-from flarekit.cli.predict import run_predict
-from flarekit.segmentation.predictors import find_predictor, networks_of
+import flarekit.cli.predict
 times["import"] = time.time()
-predictor = find_predictor(NAME)
-spec = predictor.spec.under("fast")
-compute = engine.create(
-    "auto", networks_of(predictor), spec.grid, class_count=len(spec.class_values), device="cpu"
-)
+segmenter = flarekit.load(NAME, device="cpu")
 times["load"] = time.time()
+compute, spec = segmenter.start().engine, segmenter.spec
 tile = np.zeros((len(spec.channels), *spec.grid.tile_ZYX), np.float32)
 for slab in compute.sweep(tile):
     slab.classes()
 times["first tile"] = time.time()
-print(json.dumps({"engine": compute.facts.engine, "times": times}))
+print(json.dumps({"engine": segmenter.facts.engine, "times": times}))
 """
 
 

@@ -65,6 +65,10 @@ class Console:
         if not self._quiet:
             self._rich.print(line, markup=False)
 
+    def insist(self, line: str) -> None:
+        """Print one line, even where quiet was asked for."""
+        self._rich.print(line, markup=False)
+
     def error(self, message: str, fix: str | None) -> None:
         """Print an error and what to do about it, in one line."""
         self._rich.print(f"error: {message}" + (f"; {fix}" if fix else ""), markup=False)

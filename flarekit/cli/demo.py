@@ -15,9 +15,8 @@ from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.nifti import read_nifti
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.phantom import save_phantom
+from flarekit.segmentation.folder import Options, Report, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.report import write_report
-from flarekit.segmentation.segment import Options, segment_folder
 
 _PREDICTOR = "abdomen_ct"
 
@@ -33,8 +32,7 @@ def run_demo(output_dir: Path, seed: int, options: Options, console: Console) ->
     save_phantom(seed, scan=inputs / f"{case_id}_0000.nii.gz", labels=truth)
     predictor = find_predictor(_PREDICTOR)
     with console:
-        record = segment_folder(predictor, inputs, outputs, options, console)
-        write_report(record, predictor.spec, inputs, report)
+        record = segment_folder(predictor, inputs, outputs, options, console, Report(report))
     if record.failed:
         return close_run(record, console)
     masks = [read_nifti(path).voxels_ZYX.astype(np.uint8) for path in (outputs / truth.name, truth)]
@@ -46,6 +44,6 @@ def run_demo(output_dir: Path, seed: int, options: Options, console: Console) ->
     RichConsole().print(table)
     console.say(
         f"mask {outputs / truth.name}, picture {report / f'{case_id}.png'}, "
-        f"figures {report / 'efficiency.json'}"
+        f"record {report / 'run.json'}"
     )
     return 0

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flarekit.cli.console import Console
-from flarekit.cli.predict import close_run
+from flarekit.cli.predict import close_run, given_up
 from flarekit.core.errors import FlarekitError
 from flarekit.core.records import RunRecord
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.job import predictor_of_job
-from flarekit.segmentation.segment import Options, segment_folder
 
 _MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "bad_alloc")
 
@@ -44,7 +44,10 @@ def _close(record: RunRecord, console: Console) -> int:
     """Return 0 where a part of a stack failed: the platform drops all outputs of a failed job."""
     if record.failed and len(record.failed) < len(record.cases) and not record.not_run:
         names = ", ".join(case.case_id for case in record.failed)
-        console.say(f"warning: {names} failed and got a stand-in mask; the others are good")
+        console.say(
+            f"warning: {names} failed and got a stand-in mask; the others are good"
+            f"{given_up(record)}"
+        )
         return 0
     return close_run(record, console)
 

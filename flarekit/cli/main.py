@@ -5,14 +5,16 @@ Heavy imports stand inside the commands, so that `--help` is instant.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,6 +58,61 @@ Precision = Annotated[
     ),
 ]
 
+Mode = Annotated[
+    Literal["fast", "exact"],
+    typer.Option(help="fast, or exact: nnU-Net's arithmetic, every tile and flip."),
+]
+
+
+def _limit(word: str) -> Callable[[str], float | str | None]:
+    """Return what reads a limit: a number, 0 for none, or a word for what is tolerated."""
+
+    def limit(text: str) -> float | str | None:
+        if text in ("", word):
+            return text or None
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < math.inf:
+            raise typer.BadParameter(f"{text!r} is neither a number from 0 on nor {word!r}")
+        return value
+
+    return limit
+
+
+_tolerated, _contained = _limit("convention"), _limit("container")
+TimeBudget = Annotated[
+    Any,
+    typer.Option(
+        envvar="FLAREKIT_TIME_BUDGET",
+        parser=_tolerated,
+        metavar="SECONDS|convention",
+        help="Seconds that a case may take; detail is given up for it, which the last line tells. "
+        "convention: what the organiser tolerates. No limit by default, and with 0.",
+    ),
+]
+GpuMemoryBudget = Annotated[
+    Any,
+    typer.Option(
+        envvar="FLAREKIT_GPU_MEMORY_BUDGET",
+        parser=_tolerated,
+        metavar="MIB|convention",
+        help="MiB that may be in use on the GPU. convention: what the organiser tolerates. "
+        "No limit by default, and with 0.",
+    ),
+]
+RamBudget = Annotated[
+    Any,
+    typer.Option(
+        envvar="FLAREKIT_RAM_BUDGET",
+        parser=_contained,
+        metavar="MIB|container",
+        help="MiB of memory that the run may have resident; what does not fit is refused. "
+        "container: the limit of the container around it. No limit by default, and with 0.",
+    ),
+]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -92,10 +149,10 @@ def predict(
             help="Input and output layout; the predictor's own by default.",
         ),
     ] = None,
+    mode: Mode = "fast",
     profile: Annotated[
-        Literal["fast", "exact"],
-        typer.Option(help="exact: nnU-Net's arithmetic, every tile and flip; no time budget."),
-    ] = "fast",
+        Literal["fast", "exact"] | None, typer.Option(hidden=True, help="The old name of --mode.")
+    ] = None,
     engine: Annotated[
         Literal["auto", "openvino", "torch"],
         typer.Option(
@@ -106,26 +163,21 @@ def predict(
     device: Device = "auto",
     precision: Precision = "auto",
     mirroring: Annotated[
-        bool, typer.Option(help="With --profile exact: average over the predictor's flips, if any.")
+        bool, typer.Option(help="With --mode exact: average over the predictor's flips, if any.")
     ] = True,
-    time_budget: Annotated[
-        float | None,
-        typer.Option(help="Seconds a case may take; 0 for no limit. FLARE's default: 15."),
-    ] = None,
-    gpu_memory_budget: Annotated[
-        float | None,
-        typer.Option(help="MiB in use on the GPU; 0 for no limit. FLARE's default: 4096."),
-    ] = None,
-    ram_budget: Annotated[
-        float | None, typer.Option(help="MiB of memory; the container's limit by default.")
-    ] = None,
+    time_budget: TimeBudget = None,
+    gpu_memory_budget: GpuMemoryBudget = None,
+    ram_budget: RamBudget = None,
     on_error: Annotated[
         Literal["mask", "skip", "stop"],
         typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
     ] = "mask",
     report: Annotated[
         Path | None,
-        typer.Option(help="Folder for stage times (efficiency.json) and a picture of every case."),
+        typer.Option(
+            help="Folder for the run's record (run.json, ledger.jsonl with a line per case) and a "
+            "picture of every case."
+        ),
     ] = None,
     pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True,
     verbose: Verbose = False,
@@ -133,12 +185,16 @@ def predict(
 ) -> None:
     """Segment every scan of a folder."""
     from flarekit.cli.console import Console
-    from flarekit.cli.predict import Report, process_start, run_predict
-    from flarekit.segmentation.segment import Options
+    from flarekit.cli.predict import process_start, run_predict
+    from flarekit.segmentation.folder import Options, Report
 
+    if profile is not None:
+        note = "note: --profile is called --mode now; the old name goes with the next release"
+        typer.echo(note, err=True)
+        mode = profile
     options = Options(
         convention=convention,
-        profile=profile,
+        mode=mode,
         engine=engine,
         device=device,
         precision=precision,
@@ -150,7 +206,7 @@ def predict(
         on_error=on_error,
     )
     console = Console(verbose=verbose, quiet=quiet)
-    wanted = None if report is None else Report(folder=report, pictures=pictures)
+    wanted = None if report is None else Report(report, pictures=pictures)
     raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, wanted, console))
 
 
@@ -169,17 +225,23 @@ def job(
     convention: Annotated[
         str | None, typer.Option(envvar="FLAREKIT_CONVENTION", help="The predictor's by default.")
     ] = None,
-    time_budget: Annotated[
-        float | None, typer.Option(help="Seconds; 0 for no limit; the convention's by default.")
-    ] = None,
+    time_budget: TimeBudget = None,
+    gpu_memory_budget: GpuMemoryBudget = None,
+    ram_budget: RamBudget = None,
 ) -> None:
     """Run one grand-challenge job; what the platform's images do when they start."""
     from flarekit.cli.console import Console
     from flarekit.cli.job import Folders, run_job
     from flarekit.cli.predict import process_start
-    from flarekit.segmentation.segment import Options
+    from flarekit.segmentation.folder import Options
 
-    options = Options(convention=convention, time_budget_s=time_budget, began=process_start())
+    options = Options(
+        convention=convention,
+        time_budget_s=time_budget,
+        gpu_memory_budget_mib=gpu_memory_budget,
+        ram_budget_mib=ram_budget,
+        began=process_start(),
+    )
     folders = Folders(inputs=inputs, outputs=outputs, model=model)
     raise typer.Exit(run_job(predictor, folders, options, Console()))
 
@@ -337,7 +399,7 @@ def demo(
     """Generate a phantom CT, segment it, and compare with the phantom's truth."""
     from flarekit.cli.console import Console
     from flarekit.cli.demo import run_demo
-    from flarekit.segmentation.segment import Options
+    from flarekit.segmentation.folder import Options
 
     options = Options(device=device, precision=precision)
     raise typer.Exit(run_demo(output_dir, seed, options, Console()))

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from flarekit.cli.console import Console
 from flarekit.core.apart import keep_apart
 from flarekit.core.records import RunRecord
+from flarekit.segmentation.folder import Options, Report, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.report import write_report
-from flarekit.segmentation.segment import Options, segment_folder
 
 _MOST_SHOWN = 5  # sentences on what was left out, in the last lines of a run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Where a run's report goes, and whether cases are drawn."""
-
-    folder: Path
-    pictures: bool = True
+_MOST_NOTES = 4
 
 
 def run_predict(
@@ -36,11 +28,9 @@ def run_predict(
     """Segment a folder, say what happened, and return the exit code."""
     predictor = find_predictor(name)
     if report is not None:
-        keep_apart(input_dir, report.folder, [Path("efficiency.json")])
+        keep_apart(input_dir, report.folder, [Path("run.json"), Path("ledger.jsonl")])
     with console:
-        record = segment_folder(predictor, input_dir, output_dir, options, console)
-        if report is not None:
-            write_report(record, predictor.spec, input_dir, report.folder, pictures=report.pictures)
+        record = segment_folder(predictor, input_dir, output_dir, options, console, report)
     return close_run(record, console)
 
 
@@ -53,20 +43,30 @@ def process_start() -> float:
 
 
 def close_run(record: RunRecord, console: Console) -> int:
-    """Say what the whole run came to; the last line of a failed run names every failed case."""
+    """Say what the whole run came to, in one last line.
+
+    It names every failed case, and what was given up to keep a budget, even where all else is
+    quiet.
+    """
     total = len(record.cases) + len(record.not_run)
     if record.left_out:
         console.error(
             f"{len(record.left_out)} of the inputs left out: {_shortened(record.left_out)}", None
         )
+    without = given_up(record)
     if not record.failed:
-        console.say(f"{total} of {total} cases segmented")
+        line = f"{total} of {total} cases segmented"
+        if without:
+            console.insist(f"{line}{without}")
+        else:
+            console.say(line)
         return 1 if record.left_out else 0
     names = ", ".join(case.case_id for case in record.failed)
     left_out = f"; not run: {', '.join(record.not_run)}" if record.not_run else ""
     reason = record.failed[0].error if len(record.failed) == 1 else "see above"
     console.error(
-        f"{len(record.failed)} of {total} cases failed: {names} ({reason}){left_out}", None
+        f"{len(record.failed)} of {total} cases failed: {names} ({reason}){left_out}{without}",
+        None,
     )
     return 1
 
@@ -76,3 +76,14 @@ def _shortened(sentences: Sequence[str]) -> str:
     shown = "; ".join(sentences[:_MOST_SHOWN])
     further = len(sentences) - _MOST_SHOWN
     return f"{shown}; and {further} more, see above" if further > 0 else shown
+
+
+def given_up(record: RunRecord) -> str:
+    """Return what cases did without, each thing once, with how many cases."""
+    counts = Counter(note for case in record.traded for note in case.traded)
+    if not counts:
+        return ""
+    most = [f"{note} ({count})" for note, count in counts.most_common(_MOST_NOTES)]
+    further = f"; and {len(counts) - _MOST_NOTES} more" if len(counts) > _MOST_NOTES else ""
+    cases = "1 case" if len(record.traded) == 1 else f"{len(record.traded)} cases"
+    return f"; given up in {cases} to keep a budget: {', '.join(most)}{further}"

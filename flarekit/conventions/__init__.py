@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.conventions._grid import onto
 from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError, UsageError
-from flarekit.core.volume import Volume
+from flarekit.core.volume import Geometry, Volume
 
 __all__ = [
     "Case",
@@ -31,7 +33,9 @@ __all__ = [
     "get",
     "left_out_of",
     "names",
+    "onto",
     "points_of",
+    "share_of",
 ]
 
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
@@ -92,12 +96,16 @@ class Convention(Protocol):
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        volumes: Sequence[Volume],
+        geometry: Geometry,
         output_dir: Path,
     ) -> Path:
         """Write the mask of a case and return its path.
 
-        The volumes tell the geometry; their voxels may be gone by now.
+        Args:
+            case: which.
+            label_map_ZYX: uint8 on the grid of the case's first volume.
+            geometry: that volume's.
+            output_dir: folder of the masks.
 
         Raises:
             OutputError: it could not be written.
@@ -139,6 +147,20 @@ class Finishing(Protocol):
             OutputError: it could not be completed or written.
         """
         ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A convention whose cases may be parts of one file."""
+
+    def share_of(self, case: Case) -> float:
+        """Return which part of its files a case is, in (0, 1]."""
+        ...
+
+
+def share_of(convention: Convention, case: Case) -> float:
+    """Return which part of its files a case is, in (0, 1]: mostly all of them."""
+    return convention.share_of(case) if isinstance(convention, Sharing) else 1.0
 
 
 def points_of(convention: Convention, case: Case, volumes: Sequence[Volume]) -> Points:
@@ -183,11 +205,7 @@ def get(
         UsageError: no such convention.
         PredictorError: settings that it does not have, or labels that leave open what to write.
     """
-    if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
-        raise UsageError(f"no convention {name!r}", fix=hint)
-    module = import_module(f"flarekit.conventions.{name}")
+    module = _module(name)
     if hasattr(module, "create"):
         return cast(Convention, module.create(settings or {}, labels or {}))
     if settings:
@@ -200,6 +218,16 @@ def budget_of(name: str) -> Budget:
 
     Args:
         name: of the convention, one of `names()`.
+
+    Raises:
+        UsageError: no such convention.
     """
-    module = import_module(f"flarekit.conventions.{name}")
-    return cast(Budget, getattr(module, "BUDGET", Budget()))
+    return cast(Budget, getattr(_module(name), "BUDGET", Budget()))
+
+
+def _module(name: str) -> ModuleType:
+    if name not in names():
+        near = get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+        raise UsageError(f"no convention {name!r}", fix=hint)
+    return import_module(f"flarekit.conventions.{name}")

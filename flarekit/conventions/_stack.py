@@ -70,6 +70,11 @@ class MaskStack:
         self._parts: list[tuple[bytes, int, int] | None] = [None] * count
         self._lock = threading.Lock()
 
+    @property
+    def count(self) -> int:
+        """How many masks make the stack."""
+        return len(self._parts)
+
     def has(self, index: int) -> bool:
         """Return whether the mask of that place is there."""
         return self._parts[index] is not None

@@ -44,7 +44,7 @@ from flarekit.conventions._settings import Settings, checked, lesion_value
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
-from flarekit.core.volume import Volume
+from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 BUDGET = Budget(time_s=270.0)  # edition III ends a job after 300 s, the others later
@@ -230,7 +230,7 @@ class AutoPet:
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        volumes: Sequence[Volume],
+        geometry: Geometry,
         output_dir: Path,
     ) -> Path:
         """Write the lesions as 0 and 1 on the grid of the case; none where no PET is above zero.
@@ -244,7 +244,7 @@ class AutoPet:
                 _LOG.warning("%s: no uptake anywhere; the mask is empty", case.pet)
                 mask = np.zeros_like(mask)
             _write_flag(case, output_dir)
-        return write_mask(output_dir / case.mask, mask, volumes[0].geometry)
+        return write_mask(output_dir / case.mask, mask, geometry)
 
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
         """Write a mask without lesions, on the PET's grid, or the CT's where the PET is damaged.

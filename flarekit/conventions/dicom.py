@@ -32,7 +32,7 @@ from flarekit.conventions._settings import Settings, checked
 from flarekit.conventions._suv import suv_factors
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.core.volume import Volume
+from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 _OUTSIDE = {"CT": -1024.0, "MR": 0.0, "PT": 0.0}
@@ -131,7 +131,7 @@ class Dicom:
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        volumes: Sequence[Volume],  # noqa: ARG002 - the series knows its grid
+        geometry: Geometry,  # noqa: ARG002 - the series knows its grid
         output_dir: Path,
     ) -> Path:
         """Write a DICOM SEG that refers to the series whose voxels the mask has.

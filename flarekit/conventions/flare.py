@@ -18,7 +18,7 @@ from flarekit.conventions import Case
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, UnreadableVolumeError
 from flarekit.core.nifti import blank_geometry, read_geometry, read_nifti, write_label_map
-from flarekit.core.volume import Volume
+from flarekit.core.volume import Geometry, Volume
 
 BUDGET = Budget(time_s=15.0, gpu_memory_mib=4096.0)  # what is tolerated; ranking counts the excess
 _LOG = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def read_case(case: Case) -> list[Volume]:
 
 
 def write_mask(
-    case: Case, label_map_ZYX: NDArray[np.uint8], volumes: Sequence[Volume], output_dir: Path
+    case: Case, label_map_ZYX: NDArray[np.uint8], geometry: Geometry, output_dir: Path
 ) -> Path:
     """Write a uint8 mask with the header and array order of the first channel.
 
@@ -82,7 +82,7 @@ def write_mask(
         OutputError: it could not be written.
     """
     path = output_dir / case.mask
-    write_label_map(path, label_map_ZYX, volumes[0].geometry)
+    write_label_map(path, label_map_ZYX, geometry)
     return path
 
 

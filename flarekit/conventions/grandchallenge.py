@@ -188,7 +188,7 @@ class GrandChallenge:
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        volumes: Sequence[Volume],
+        geometry: Geometry,
         output_dir: Path,
     ) -> Path:
         """Write every output of the algorithm, and return the path of its (first) mask.
@@ -196,7 +196,7 @@ class GrandChallenge:
         Raises:
             OutputError: one could not be written.
         """
-        self._write(case, label_map_ZYX, volumes[0].geometry, output_dir)
+        self._write(case, label_map_ZYX, geometry, output_dir)
         return output_dir / case.mask
 
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:

@@ -172,7 +172,7 @@ class Uls23:
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        volumes: Sequence[Volume],  # noqa: ARG002 - the stack knows its geometry
+        geometry: Geometry,  # noqa: ARG002 - the stack knows its geometry
         output_dir: Path,
     ) -> Path:
         """Add a mask to the stack, which is written with the last one.
@@ -199,6 +199,10 @@ class Uls23:
         voi = _voi(case)
         ball = central_component(np.zeros(SHAPE_ZYX, np.bool_), voi.spacing_mm_ZYX)
         return voi.masks.put(voi.index, ball, output_dir / case.mask)
+
+    def share_of(self, case: Case) -> float:
+        """Return which part of the stack a volume of interest is."""
+        return 1 / _voi(case).masks.count
 
     def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
         """Say so where cases left no mask, so that the stack could not be written.

@@ -1,6 +1,7 @@
 """Every error flarekit raises on purpose, with its exit code.
 
 FlarekitError                 1   also: at least one case failed
++-- BudgetError               1   what does not fit into the memory that is allowed
 +-- UsageError                2   an option or a name that does not exist
 +-- InputError                3   nothing to do, or a file that cannot be read
 |   +-- UnreadableVolumeError 3   one volume: which file, what is wrong, what to do
@@ -15,7 +16,7 @@ FlarekitError                 1   also: at least one case failed
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class FlarekitError(Exception):
@@ -30,6 +31,22 @@ class FlarekitError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.fix})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let workers raise it across processes, whatever its constructor takes."""
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(
+    kind: type[FlarekitError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> FlarekitError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
+
+
+class BudgetError(FlarekitError):
+    """A case does not fit into the memory that is allowed."""
 
 
 class UsageError(FlarekitError):

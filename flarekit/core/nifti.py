@@ -24,7 +24,7 @@ _Header: TypeAlias = Any  # nibabel's Nifti1Header or Nifti2Header, which carry 
 AIR_HU = -1024.0
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _DISAGREEMENT_MM = 0.1
-_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres
 # first bytes of things that are often saved under a NIfTI name
 _IMPOSTORS = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the scan", "run `git lfs pull`"),
@@ -116,14 +116,25 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
 
 def blank_geometry() -> Geometry:
     """Return the geometry of a single voxel, for a file of which nothing is known."""
+    return geometry_from((1, 1, 1), np.eye(4))
+
+
+def geometry_from(shape_ZYX: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:
+    """Return a geometry to write masks with, for a scan that is not NIfTI.
+
+    Args:
+        shape_ZYX: number of voxels along each stored axis.
+        affine: (4, 4) float64, stored index (i, j, k, 1) -> mm, RAS+.
+    """
     import nibabel
 
     header = nibabel.Nifti1Header()
-    header.set_data_shape((1, 1, 1))
-    header.set_sform(np.eye(4), code="scanner")
-    header.set_qform(np.eye(4), code="scanner")
+    header.set_data_shape(shape_ZYX[::-1])
+    header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm")
-    return Geometry(shape_ZYX=(1, 1, 1), affine=np.eye(4), header=header)
+    return Geometry(shape_ZYX=shape_ZYX, affine=affine, header=header)
 
 
 def _mask_header(geometry: Geometry) -> bytes:
@@ -258,7 +269,7 @@ def _affine(
             path, "its affine is singular or not finite", fix="repair the header's sform or qform"
         )
     notes = _repairs(header, repaired) + _disagreement(repaired, shape_XYZ)
-    mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    mm = MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     if mm != 1.0:
         notes.append(f"its lengths are in units of {mm:g} mm and are converted")
         affine[:3] *= mm

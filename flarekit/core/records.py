@@ -53,13 +53,18 @@ class CaseRecord:
     error: str | None = None
     fix: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: the line of the case in `ledger.jsonl`."""
+        content = asdict(self)
+        return content | {"mask": None if self.mask is None else str(self.mask)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What happened in one run, and what computed.
 
     Attributes:
-        profile: `fast` or `exact`.
+        mode: `fast` or `exact`.
         scan: what computed selective scans, and why nothing faster did; None where there were none.
         budget: what each case was allowed to cost.
         seconds: time spent once per run, by stage.
@@ -72,7 +77,7 @@ class RunRecord:
 
     predictor: str
     convention: str
-    profile: str
+    mode: str
     engine: str
     device: str
     device_name: str
@@ -90,9 +95,15 @@ class RunRecord:
         """The cases that failed."""
         return tuple(case for case in self.cases if case.error is not None)
 
+    @property
+    def traded(self) -> tuple[CaseRecord, ...]:
+        """The cases that did without something to keep a budget."""
+        return tuple(case for case in self.cases if case.traded)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        content = asdict(self)
-        for case in content["cases"]:
-            case["mask"] = None if case["mask"] is None else str(case["mask"])
-        return content
+        """Return plain values for JSON: what holds for the whole run, cases counted and named."""
+        return asdict(self) | {
+            "cases": len(self.cases),
+            "failed": [case.case_id for case in self.failed],
+            "traded": {case.case_id: list(case.traded) for case in self.traded},
+        }

@@ -17,7 +17,7 @@ Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 Spacing = Positive | Literal["scan", "fit"]
-Profile = Literal["exact", "fast"]
+Mode = Literal["exact", "fast"]
 HalfPrecision = Literal["fp16", "bf16"]
 _BODY_HU = -300.0  # skin and fat, not air
 _BODY_MARGIN_MM = 10.0
@@ -181,7 +181,7 @@ class Nnunet(_Facts):
 
 
 class Fast(_Facts):
-    """How the `fast` profile differs from the facts as they stand; see `PredictorSpec.under`.
+    """How the mode `fast` differs from the facts as they stand; see `PredictorSpec.for_mode`.
 
     Attributes:
         step: distance between tiles as a fraction of the tile.
@@ -232,7 +232,7 @@ class PredictorSpec(_Facts):
             run, which may name it; background in masks as well.
         convention_settings: what the convention wants to know; each says what in its file.
         nnunet: present where the scan is prepared exactly as nnU-Net does.
-        fast: what the fast profile may change.
+        fast: what the mode `fast` may change.
         coarse: a first pass that tells where to look (`fast` only).
         half_precisions: those in which every activation of the network stays finite and masks are
             those of float32 but for a few voxels; `--precision auto` takes no other.
@@ -305,14 +305,14 @@ class PredictorSpec(_Facts):
         first = max(self.labels.values()) + 1
         return tuple(range(first, first + len(self.internal)))
 
-    def under(self, profile: Profile) -> PredictorSpec:
-        """Return the facts that a profile runs.
+    def for_mode(self, mode: Mode) -> PredictorSpec:
+        """Return the facts that a mode runs.
 
         `exact` is nnU-Net's arithmetic: cubic splines for intensities, labels decided on the scan's
         grid, every tile and flip that the facts name. `fast` resamples once, linearly, takes the
         step of `fast`, no flips, and looks at the body only.
         """
-        if profile == "exact":
+        if mode == "exact":
             exact = {"image_order": 3, "decide": "scan"}
             grid = self.grid.model_copy(update=exact)
             return self.model_copy(update={"grid": grid, "coarse": None})
@@ -337,6 +337,21 @@ class PredictorFolder:
 
     folder: Path
     spec: PredictorSpec
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.spec.name
+
+    @property
+    def title(self) -> str:
+        """What it finds, in a few words."""
+        return self.spec.title
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label name -> value in the mask."""
+        return dict(self.spec.labels)
 
     @property
     def card(self) -> Path:

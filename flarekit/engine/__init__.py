@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import Grid, HalfPrecision
+from flarekit.engine._slab import Slab
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,7 @@ __all__ = [
     "EngineFacts",
     "Networks",
     "Precision",
+    "Slab",
     "TileProgress",
     "create",
     "names",

@@ -124,6 +124,13 @@ def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
     return {"values": values, "channels": len(spec.channels), "settings": settings}
 
 
+def budget_arguments(convention: str) -> dict[str, str]:
+    """Return what an image is built to keep: what its organiser tolerates, 0 for no limit."""
+    budget = conventions.budget_of(convention)
+    limits = {"TIME_BUDGET": budget.time_s, "GPU_MEMORY_BUDGET": budget.gpu_memory_mib}
+    return {name: f"{limit or 0:g}" for name, limit in limits.items()}
+
+
 def write_context(predictor: PredictorFolder, context: Path) -> None:
     """Lay out what the Dockerfile copies: the package, this one predictor, and nothing else.
 
@@ -161,6 +168,7 @@ def _docker_build(
         "BASE": request.base,
         "PREDICTOR": name,
         "CONVENTION": convention,
+        **budget_arguments(convention),
         "EXTRAS": _EXTRAS.get(convention, ""),
         "TORCH_INDEX": request.torch_index or "",
     }

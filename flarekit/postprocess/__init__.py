@@ -30,7 +30,7 @@ from flarekit.core.errors import PredictorError
 from flarekit.core.spec import Rule
 from flarekit.postprocess._scan import Scan
 
-__all__ = ["Scan", "apply_rules", "check_rules", "names", "split_rules"]
+__all__ = ["Scan", "apply_rules", "check_rules", "labelled_voxels", "names", "split_rules"]
 
 
 def names() -> tuple[str, ...]:
@@ -120,6 +120,14 @@ def apply_rules(
     if internal:
         result[np.isin(result, list(internal))] = 0
     return _applied(result, rules[behind:], labels, voxel_ml, scan)
+
+
+def labelled_voxels(label_map_ZYX: NDArray[np.uint8]) -> int:
+    """Return the voxels of the box around everything labelled: what rules on regions look at."""
+    from flarekit.postprocess._regions import foreground_box
+
+    box = foreground_box(label_map_ZYX)
+    return 0 if box is None else int(np.prod([part.stop - part.start for part in box]))
 
 
 def _applied(

@@ -1,8 +1,14 @@
-"""From a scan as stored to the network's input, and the way back."""
+"""From a scan as stored to the network's input, and the way back.
+
+Shapes come before voxels: `locate` looks at the geometry and the body, `Located.placement` tells
+how the scan would lie on a grid, for as many grids as somebody wants to weigh up, and `place`
+brings the voxels onto the one that was chosen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +19,74 @@ from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm
 from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.intensity import Voxels, normalise_slices, normaliser
 from flarekit.preprocess.nnunet import padding_to, separate_axis, spline_orders
-from flarekit.preprocess.prepared import Prepared
+from flarekit.preprocess.prepared import Placement, Prepared
 from flarekit.preprocess.resample import Shape, resampled_shape, target_spacing
 from flarekit.preprocess.route import Box, Route
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Located", "Placement", "Prepared", "locate", "place", "prepare"]
 
 _SAME_GRID_VOXELS = 0.1  # headers round: channels this close are taken as one grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where in a scan there is something to look at.
+
+    Attributes:
+        geometry: of the scan as stored.
+        orientation: stored axes -> the network's.
+        spacing_mm_ZYX: the scan's, in the network's axes.
+        box: what is kept of the scan, in the network's axes.
+        body: where the body is; None where the predictor does not ask.
+        inside_ZYX: within the box, what masked intensities look at; None for everything.
+    """
+
+    geometry: Geometry
+    orientation: Orientation
+    spacing_mm_ZYX: tuple[float, float, float]
+    box: Box
+    body: Body | None
+    inside_ZYX: NDArray[np.bool_] | None
+
+    def placement(self, spec: PredictorSpec) -> Placement:
+        """Return how the scan lies on a predictor's grid; nothing is resampled.
+
+        Args:
+            spec: the facts that it was located with, at this or any other spacing.
+        """
+        route = _route(self.geometry, self.orientation, self.box, self.spacing_mm_ZYX, spec)
+        z_mm, y_mm, x_mm = (
+            mm * n / m
+            for mm, n, m in zip(
+                self.spacing_mm_ZYX, route.cropped_shape, route.grid_shape, strict=True
+            )
+        )
+        return Placement(
+            route=route,
+            channels=len(spec.channels),
+            spacing_mm_ZYX=(z_mm, y_mm, x_mm),
+            voxel_ml=z_mm * y_mm * x_mm / 1000.0,
+            stored_voxel_ml=float(np.prod(self.spacing_mm_ZYX)) / 1000.0,
+            needed_ZYX=self.body.at(*route.scan_index()) if self.body is not None else None,
+        )
 
 
 def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
     """Orient, crop to the body, normalise and resample one case.
 
-    Intensities are normalised (and so clipped) before they are resampled: padding of -3024 HU
-    would bleed into the skin otherwise.
+    Args:
+        volumes: one per channel of the predictor, on one grid.
+        spec: the predictor's facts.
+
+    Raises:
+        InputError: not one volume per channel, or the channels do not share one grid.
+    """
+    located = locate(volumes, spec)
+    return place(volumes, located, located.placement(spec), spec)
+
+
+def locate(volumes: Sequence[Volume], spec: PredictorSpec) -> Located:
+    """Find what there is to look at in a case, from its geometry and its body.
 
     Args:
         volumes: one per channel of the predictor, on one grid.
@@ -48,26 +108,36 @@ def prepare(volumes: Sequence[Volume], spec: PredictorSpec) -> Prepared:
     body, nonzero = _body(oriented, spacing_mm, spec), _nonzero(oriented, spec)
     box = body.box if body is not None else _whole(oriented[0])
     box = nonzero_box(nonzero) if nonzero is not None else box
-    route = _route(geometry, orientation, box, spacing_mm, spec)
     masked = any(isinstance(c.intensity, ZScore) and c.intensity.masked for c in spec.channels)
-    inside = filled_mask(nonzero[box]) if nonzero is not None and masked else None
-    tensors = [
-        _on_grid(voxels[box], channel, route, inside)
-        for voxels, channel in zip(oriented, spec.channels, strict=True)
-    ]
-    stored_voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    z_mm, y_mm, x_mm = (
-        mm * n / m
-        for mm, n, m in zip(spacing_mm, route.cropped_shape, route.grid_shape, strict=True)
+    return Located(
+        geometry=geometry,
+        orientation=orientation,
+        spacing_mm_ZYX=spacing_mm,
+        box=box,
+        body=body,
+        inside_ZYX=filled_mask(nonzero[box]) if nonzero is not None and masked else None,
     )
-    return Prepared(
-        tensor_CZYX=np.stack(tensors) if len(tensors) > 1 else tensors[0][None],
-        route=route,
-        spacing_mm_ZYX=(z_mm, y_mm, x_mm),
-        voxel_ml=z_mm * y_mm * x_mm / 1000.0,
-        stored_voxel_ml=stored_voxel_ml,
-        needed_ZYX=body.at(*route.scan_index()) if body is not None else None,
-    )
+
+
+def place(
+    volumes: Sequence[Volume], located: Located, placement: Placement, spec: PredictorSpec
+) -> Prepared:
+    """Bring a case's voxels onto the network's grid.
+
+    Intensities are normalised (and so clipped) before they are resampled: padding of -3024 HU
+    would bleed into the skin otherwise.
+
+    Args:
+        volumes: what was located.
+        located: from `locate`.
+        placement: one of its placements.
+        spec: the predictor's facts; their spacing is not looked at any more.
+    """
+    tensor = np.empty((len(volumes), *placement.shape_ZYX), np.float32)
+    for channel_ZYX, volume, channel in zip(tensor, volumes, spec.channels, strict=True):
+        cropped = located.orientation.apply(volume.voxels_ZYX)[located.box]
+        channel_ZYX[:] = _on_grid(cropped, channel, placement.route, located.inside_ZYX)
+    return Prepared(**vars(placement), tensor_CZYX=tensor)
 
 
 def _orientation(geometry: Geometry, spec: PredictorSpec) -> Orientation:

@@ -6,6 +6,7 @@ takes the few it lies between, and a running argmax keeps one float and one labe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from flarekit.preprocess.resample import AxisMap, Orders, Shape, axis_map, one_blas_thread
 
+Paint = Callable[[int, slice, slice, NDArray[np.float32]], None]
 _NOWHERE = slice(0, 0)
 
 
@@ -124,7 +126,12 @@ class Decider:
             plane_KYX = self._map_X.apply(plane_KYX, 2, columns, from_X.start)
         if self._map_Y.source != self._map_Y.target:
             plane_KYX = self._map_Y.apply(plane_KYX, 1, rows, from_Y.start)
-        self._target_ZYX[z, rows, columns] = self._labels(plane_KYX)
+        self._take_plane(z, rows, columns, plane_KYX)
+
+    def _take_plane(
+        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
+    ) -> None:
+        self._target_ZYX[z, rows, columns] = self._labels(logits_KYX)
 
     def _labels(self, logits_KYX: NDArray[np.float32]) -> NDArray[np.uint8]:
         labels = np.zeros(logits_KYX.shape[1:], np.uint8)
@@ -149,6 +156,38 @@ class Decider:
         if not len(rows):
             return _NOWHERE, _NOWHERE
         return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+class Painter(Decider):
+    """Takes logits in slabs of ascending Z, hands on whole slices of them on the scan's grid.
+
+    Args:
+        grid_ZYX: shape of the logits' grid.
+        target_ZYX: an array of the wanted shape; not touched.
+        orders: of the splines between the two grids.
+        classes: how many.
+        paint: takes the index of each slice, its rows and columns, and their logits, (K, Y, X).
+        padding: what surrounds the grid in the logits that come.
+    """
+
+    def __init__(
+        self,
+        grid_ZYX: Shape,
+        target_ZYX: NDArray[np.uint8],
+        orders: Orders,
+        classes: int,
+        paint: Paint,
+        *,
+        padding: tuple[tuple[int, int], ...],
+    ) -> None:
+        values = np.ones(classes, np.uint8)  # no background: every pixel is wanted
+        super().__init__(grid_ZYX, target_ZYX, orders, values, padding=padding)
+        self._paint_plane = paint
+
+    def _take_plane(
+        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
+    ) -> None:
+        self._paint_plane(z, rows, columns, logits_KYX)
 
 
 def _reached(mapped: AxisMap, sources: slice) -> tuple[slice, slice]:

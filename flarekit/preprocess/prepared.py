@@ -1,39 +1,45 @@
-"""What preparing a case gives: the network's input, and the way back."""
+"""How a scan lies on the network's grid, with or without its voxels there, and the way back."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.preprocess.crop import grown
-from flarekit.preprocess.decide import Decider
+from flarekit.preprocess.decide import Decider, Paint, Painter
 from flarekit.preprocess.route import Route
 
 Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What the network gets, and how to bring labels back.
+class Placement:
+    """How a scan lies on the network's grid, known before any voxel is resampled.
 
     Attributes:
-        tensor_CZYX: float32, oriented, cropped, at the predictor's spacing.
-        route: how the scan went from its stored grid to the network's.
+        route: how the scan goes from its stored grid to the network's.
+        channels: of the network's input.
         spacing_mm_ZYX: of the network's grid.
         voxel_ml: volume of one voxel of the network's grid.
         stored_voxel_ml: volume of one voxel of the stored grid.
         needed_ZYX: where on the network's grid there is anything to segment; None for everywhere.
     """
 
-    tensor_CZYX: NDArray[np.float32]
     route: Route
+    channels: int
     spacing_mm_ZYX: tuple[float, float, float]
     voxel_ml: float
     stored_voxel_ml: float
     needed_ZYX: NDArray[np.bool_] | None = None
+
+    @property
+    def shape_ZYX(self) -> tuple[int, int, int]:  # noqa: N802 - axis letters
+        """Voxels of the network's grid."""
+        return self.route.padded_shape
 
     def restore(self, label_map_ZYX: Labels) -> Labels:
         """Return a label map of the network's grid on the scan's stored grid, C-ordered.
@@ -51,8 +57,8 @@ class Prepared:
         """
         return self.route.grid_labels(label_map_ZYX)
 
-    def looking_at(self, found_ZYX: NDArray[np.bool_], margin_mm: float) -> Prepared:
-        """Return the case with nothing needed but what is near something that was found.
+    def restricted_to(self, found_ZYX: NDArray[np.bool_], margin_mm: float) -> Placement:
+        """Return the placement with nothing needed but what is near something that was found.
 
         Args:
             found_ZYX: bool on the stored grid.
@@ -69,6 +75,20 @@ class Prepared:
         """Return what takes logits on the network's grid, and the stored label map it paints."""
         return self.route.decider(class_values)
 
+    def painter(self, classes: int, paint: Paint) -> Painter:
+        """Return what takes logits on the network's grid, slab by slab, and hands on each slice.
+
+        Args:
+            classes: how many.
+            paint: takes the index of a slice of the crop, its rows and columns, and their logits,
+                (K, Y, X), on the scan's grid in the network's axes; see `target_of`.
+        """
+        return self.route.painter(classes, paint)
+
+    def target_of(self, stored_ZYX: NDArray[Any]) -> NDArray[Any]:
+        """Return the view of an array on the stored grid that `painter` paints."""
+        return self.route.target_of(stored_ZYX)
+
     def restore_logits(self, logits_KZYX: NDArray[np.float32], class_values: Labels) -> Labels:
         """Return the label map on the stored grid that logits on the network's grid decide.
 
@@ -79,3 +99,14 @@ class Prepared:
         decider.add(logits_KZYX)
         decider.finish()
         return label_map
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Placement):
+    """A placement with the scan's voxels on it.
+
+    Attributes:
+        tensor_CZYX: float32, oriented, cropped, at the predictor's spacing.
+    """
+
+    tensor_CZYX: NDArray[np.float32]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.volume import Orientation
-from flarekit.preprocess.decide import Decider
+from flarekit.preprocess.decide import Decider, Paint, Painter
 from flarekit.preprocess.resample import Orders, Shape, nearest_index, resample, resample_nearest
 
 Labels = NDArray[np.uint8]
@@ -104,6 +104,17 @@ class Route:
         )
         return paint, stored
 
+    def painter(self, classes: int, paint: Paint) -> Painter:
+        """Return what takes logits on the network's grid and paints their slices on the crop's."""
+        shape = np.broadcast_to(np.uint8(0), self.cropped_shape)
+        return Painter(
+            self.grid_shape, shape, self.logits_orders, classes, paint, padding=self.padding
+        )
+
+    def target_of(self, stored_ZYX: NDArray[Any]) -> NDArray[Any]:
+        """Return the view of a stored array that the crop is, in the network's axes."""
+        return self.orientation.apply(stored_ZYX)[self.box]
+
     def scan_index(self) -> list[NDArray[np.intp]]:
         """Return, along each axis, the (uncropped) scan voxel nearest to each grid voxel."""
         return [
@@ -125,7 +136,7 @@ class Route:
 
     def _blank(self) -> tuple[Labels, Labels]:
         stored = np.zeros(self.stored_shape, np.uint8)
-        return stored, self.orientation.apply(stored)[self.box]
+        return stored, self.target_of(stored)
 
 
 def _first(values: tuple[int, int, int], axis: int) -> tuple[int, int, int]:

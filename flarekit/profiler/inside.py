@@ -25,7 +25,8 @@ STAGES = (
     "exit",
 )
 _ALSO_CALLED = {"rules": "components"}
-_TRAITS = ("predictor", "profile", "engine", "device", "device_name", "precision")
+_TRAITS = ("predictor", "mode", "engine", "device", "device_name", "precision")
+LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +73,18 @@ def ordered(stages: Mapping[str, float]) -> list[str]:
 
 
 def read_inside(path: Path) -> Inside:
-    """Read the `efficiency.json` of a run.
+    """Read the `run.json` of a run, and the ledger beside it.
 
     Raises:
         InputError: unreadable, or not that of a run.
     """
     try:
         content = json.loads(path.read_bytes())
+        lines = path.with_name(LEDGER).read_text(encoding="utf-8").splitlines()
         return Inside(
             seconds=_stages(content["seconds"]),
             wall_s=float(content["wall_s"]),
-            cases=tuple(_case(case) for case in content["cases"]),
+            cases=tuple(_case(case) for case in map(json.loads, lines)),
             traits={name: str(content[name]) for name in _TRAITS if name in content},
         )
     except OSError as error:

@@ -153,7 +153,7 @@ def _profile_scan(
         *locked,
         *leftover_failures(leftovers),
     )
-    inside_file = work.inside / "efficiency.json"
+    inside_file = work.inside / "run.json"
     inside = _read_inside(inside_file) if inside_file.is_file() else None
     case = _case(scan.name, scan.case_id, seen, failures, inside, report.tolerances)
     return replace(case, shape_XYZ=scan.shape_XYZ, leftovers=leftovers)

@@ -1,28 +1,39 @@
-"""One case, from its files to its mask."""
+"""One case, forward only: read, where, plan, resample once, tiles, labels, rules.
+
+Each step takes what the one before made and is all that holds it, so that voxels go when the next
+step no longer needs them.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions import Case, Convention, points_of
-from flarekit.core.records import CaseRecord, TileRecord
-from flarekit.core.spec import PredictorSpec, Rule
-from flarekit.core.volume import Volume
-from flarekit.engine import Engine, TileProgress
-from flarekit.postprocess import Scan, apply_rules, split_rules
-from flarekit.preprocess import Prepared, prepare
-from flarekit.segmentation.plan import Plan, TileTimer, plan_case
+from flarekit.conventions import Points
+from flarekit.core.records import TileRecord
+from flarekit.core.spec import PredictorSpec
+from flarekit.core.volume import Geometry, Volume
+from flarekit.engine import Engine, Slab, TileProgress
+from flarekit.postprocess import Scan, apply_rules, labelled_voxels, split_rules
+from flarekit.preprocess import Located, Placement, Prepared, locate, place
+from flarekit.segmentation.labelling import KeptLogits, Labelling, LogitsSink, Probabilities
+from flarekit.segmentation.memory import Memory, resampling_mib, rules_mib
+from flarekit.segmentation.plan import (
+    Limits,
+    Plan,
+    TileTimer,
+    fits_whole,
+    plan_case,
+    tiles_deadline,
+)
 
 _LOG = logging.getLogger(__name__)
-_NO_VOXELS = np.zeros((0, 0, 0), np.float32)
 
 
 @dataclass
@@ -43,20 +54,6 @@ class Clock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
-    """What every case goes through."""
-
-    spec: PredictorSpec
-    convention: Convention
-    engine: Engine
-    timer: TileTimer
-    output_dir: Path
-    progress: TileProgress
-    coarse: CoarsePass | None = None
-    ram_mib: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CoarsePass:
     """Another predictor that tells where to look."""
 
@@ -66,86 +63,332 @@ class CoarsePass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadyCase:
-    """A case that is read and prepared, and the time that took."""
+class Compute:
+    """What computes, and what knows how fast.
 
-    volumes: list[Volume]
-    prepared: Prepared
+    Attributes:
+        engine: of the predictor.
+        timer: of the engine.
+        coarse: a first pass; None where there is none.
+    """
+
+    engine: Engine
+    timer: TileTimer
+    coarse: CoarsePass | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What every case goes through.
+
+    Attributes:
+        spec: the predictor's facts in the mode that is run.
+        compute: gives what computes, once it has started.
+        memory: what this process may take.
+    """
+
+    spec: PredictorSpec
+    compute: Callable[[], Compute]
+    memory: Memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is wanted of a case beside its labels.
+
+    Attributes:
+        probabilities: of every class, on the scan's grid.
+        to_refine: what rules on the scan need, to run them again.
+        picture: the first channel, to stand behind the labels.
+        progress: called after every tile.
+    """
+
+    probabilities: bool = False
+    to_refine: bool = False
+    picture: bool = False
+    progress: TileProgress = lambda _done, _total: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedCase:
+    """A case that is read; nothing of it is resampled.
+
+    Attributes:
+        volumes: one per channel, on one grid.
+        located: where in them there is something to look at.
+        points: what somebody marked.
+        clock: of the case.
+    """
+
+    volumes: Sequence[Volume]
+    located: Located
+    points: Points
     clock: Clock
 
 
-def make_ready(case: Case, convention: Convention, spec: PredictorSpec) -> ReadyCase:
-    """Read and prepare a case.
+@dataclass(frozen=True, kw_only=True)
+class ReadyCase:
+    """A case on the network's grid.
+
+    Attributes:
+        prepared: what the network sees.
+        plan: how.
+        geometry: of the scan as stored.
+        scan: the scan as stored, where something after the network looks at it.
+        shown: the first channel, where a picture is wanted.
+        warnings: what was odd about the files, and how it was taken.
+        clock: of the case.
+    """
+
+    prepared: Prepared
+    plan: Plan
+    geometry: Geometry
+    scan: Scan | None
+    shown: Volume | None
+    warnings: tuple[str, ...]
+    clock: Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmented:
+    """What a case came to.
+
+    Attributes:
+        label_map_ZYX: uint8 on the scan's stored grid.
+        geometry: of that grid.
+        voxel_ml: volume of one of its voxels.
+        tiles: what the window did.
+        traded: what the case did without, in words.
+        warnings: what was odd about its files.
+        clock: of the case.
+        placement: of the scan on the network's grid.
+        probabilities: (K, Z, Y, X) float32 on the stored grid; None where not wanted.
+        logits_KZYX: float32 on the network's grid; None where not wanted.
+        before_scan_rules: label map that rules on the scan begin with; None where not wanted.
+        scan: what those rules look at; likewise.
+        shown: the first channel, where a picture is wanted.
+    """
+
+    label_map_ZYX: NDArray[np.uint8]
+    geometry: Geometry
+    voxel_ml: float
+    tiles: TileRecord
+    traded: tuple[str, ...]
+    warnings: tuple[str, ...]
+    clock: Clock
+    placement: Placement
+    probabilities: NDArray[np.float32] | None = None
+    logits_KZYX: NDArray[np.float32] | None = None
+    before_scan_rules: NDArray[np.uint8] | None = None
+    scan: Scan | None = None
+    shown: Volume | None = None
+
+
+def load_case(
+    read: Callable[[], Sequence[Volume]],
+    spec: PredictorSpec,
+    points_of: Callable[[Sequence[Volume]], Points] = lambda _: {},
+) -> LoadedCase:
+    """Read a case and find what there is to look at.
+
+    Args:
+        read: gives its volumes.
+        spec: the facts that are run.
+        points_of: gives what somebody marked in them.
 
     Raises:
         InputError: a channel is missing or unreadable, or the channels do not fit together.
     """
     clock = Clock()
     with clock.stage("read"):
-        volumes = convention.read_case(case)
+        volumes = read()
+        points = points_of(volumes) if split_rules(spec.rules)[1] else {}
     with clock.stage("prepare"):
-        prepared = prepare(volumes, spec)
-    return ReadyCase(volumes=volumes, prepared=prepared, clock=clock)
+        located = locate(volumes, spec)
+    return LoadedCase(volumes=volumes, located=located, points=points, clock=clock)
 
 
-def segment_case(
-    case: Case, ready: ReadyCase, stages: Stages, *, began: float, deadline: float | None
-) -> CaseRecord:
-    """Segment a case that is ready and write its mask.
+def is_simple(
+    loaded: LoadedCase, context: RunContext, wanted: Wanted, deadline: float | None
+) -> bool:
+    """Return whether the case can be made ready ahead of its turn: nothing has to be given up.
 
     Args:
-        case: which.
-        ready: what `make_ready` gave.
-        stages: what it goes through.
-        began: when its time began, of `time.monotonic`.
-        deadline: when its mask must be there; None where there is no limit.
+        loaded: the case.
+        context: what it goes through.
+        wanted: beside its labels.
+        deadline: of `time.monotonic`, for its mask; None where there is no limit.
     """
-    clock = ready.clock
-    warnings = tuple(
-        f"{volume.path}: {note}" for volume in ready.volumes for note in volume.warnings
-    )
+    if context.spec.coarse is not None:
+        return False  # its first pass would compute beside the case before
+    timer = context.compute().timer if deadline is not None else None
+    limits = _limits(loaded, context, wanted, deadline, ahead=True)
+    return fits_whole(loaded.located, context.spec, timer, limits)
+
+
+def make_ready(
+    loaded: LoadedCase, context: RunContext, wanted: Wanted, deadline: float | None
+) -> ReadyCase:
+    """Decide how much the case gets and bring it onto the network's grid, once.
+
+    Args:
+        loaded: from `load_case`; give it up, so that its voxels go.
+        context: what the case goes through.
+        wanted: beside its labels.
+        deadline: of `time.monotonic`, for its mask; None where there is no limit.
+
+    Raises:
+        BudgetError: it does not fit into memory.
+    """
+    clock, volumes, spec = loaded.clock, loaded.volumes, context.spec
+    warnings = tuple(f"{volume.path}: {note}" for volume in volumes for note in volume.warnings)
     for warning in warnings:
         _LOG.warning(warning)
     with clock.stage("plan"):
-        plan = plan_case(
-            ready.prepared, ready.volumes, stages.spec, stages.timer, deadline, stages.ram_mib
-        )
-    if stages.coarse is not None:
+        timer = context.compute().timer if deadline is not None else None
+        plan = plan_case(loaded.located, spec, timer, _limits(loaded, context, wanted, deadline))
+    placement = plan.placement
+    if spec.coarse is not None and (coarse := context.compute().coarse) is not None:
         with clock.stage("coarse"):
-            plan = replace(plan, prepared=_looking(plan.prepared, ready.volumes, stages.coarse))
-    anywhere, on_scan = split_rules(stages.spec.rules)
-    scan = _scan(case, ready.volumes, stages) if on_scan else None
-    volumes = [replace(volume, voxels_ZYX=_NO_VOXELS) for volume in ready.volumes]
-    ready.volumes.clear()  # the voxels are needed by `scan` at most: let their memory go
-    stored, tiles, traded = _label_map(plan, stages, clock, anywhere)
-    internal = stages.spec.internal_values
-    if on_scan or internal:
-        with clock.stage("rules"):
-            stored = apply_rules(
-                stored,
-                on_scan,
-                stages.spec.rule_labels,
-                voxel_ml=plan.prepared.stored_voxel_ml,
-                scan=scan,
-                internal=internal,
-            )
-    with clock.stage("write"):
-        mask = stages.convention.write_mask(case, stored, volumes, stages.output_dir)
-    return CaseRecord(
-        case_id=case.case_id,
-        mask=mask,
-        seconds=clock.seconds,
-        wall_s=time.monotonic() - began,
-        tiles=tiles,
-        traded=(*plan.traded, *traded),
+            placement = restrict_to_coarse(placement, volumes, coarse, context.memory)
+    with clock.stage("prepare"):
+        prepared = place(volumes, loaded.located, placement, spec)
+    needs_scan = wanted.to_refine or split_rules(spec.rules)[1]
+    return ReadyCase(
+        prepared=prepared,
+        plan=plan,
+        geometry=volumes[0].geometry,
+        scan=_scan(loaded, spec) if needs_scan else None,
+        shown=volumes[0] if wanted.picture else None,
         warnings=warnings,
+        clock=clock,
     )
 
 
-def _looking(prepared: Prepared, volumes: Sequence[Volume], coarse: CoarsePass) -> Prepared:
+def compute_case(
+    ready: ReadyCase, context: RunContext, wanted: Wanted, deadline: float | None
+) -> Segmented:
+    """Run the window over a case that is ready, decide its labels and apply the rules.
+
+    Args:
+        ready: the case.
+        context: what it goes through.
+        wanted: beside its labels.
+        deadline: of `time.monotonic`, for its mask; None where there is no limit.
+
+    Raises:
+        DeviceError: the device has no room, or the network's output is not finite.
+        BudgetError: the rules do not fit into memory.
+    """
+    spec, plan, clock, prepared = context.spec, ready.plan, ready.clock, ready.prepared
+    compute = context.compute()
+    labelling = Labelling.of(prepared, spec)
+    probable = Probabilities(prepared, spec) if wanted.probabilities else None
+    kept = KeptLogits(prepared, spec) if wanted.to_refine else None
+    sinks = [sink for sink in (probable, kept) if sink is not None]
+    sweep = compute.engine.sweep(
+        prepared.tensor_CZYX,
+        effort=plan.effort,
+        needed_ZYX=prepared.needed_ZYX,
+        deadline=None if deadline is None else tiles_deadline(prepared, deadline),
+        progress=wanted.progress,
+    )
+    _decide(sweep, labelling, sinks, clock)
+    compute.engine.release()
+    if sweep.done:
+        compute.timer.seconds = clock.seconds["tiles"] / (sweep.done * plan.effort.runs)
+    stored = _ruled(labelling, context, clock)
+    label_map = stored
+    if split_rules(spec.rules)[1] or spec.internal:
+        with clock.stage("rules"):
+            _check_rules(stored, context.memory)
+            voxel_ml = prepared.stored_voxel_ml
+            label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=ready.scan)
+    return Segmented(
+        label_map_ZYX=label_map,
+        geometry=ready.geometry,
+        voxel_ml=prepared.stored_voxel_ml,
+        tiles=TileRecord(
+            done=sweep.done,
+            empty=sweep.empty,
+            dropped=sweep.dropped,
+            step=plan.effort.step,
+            runs=plan.effort.runs,
+        ),
+        traded=(*plan.traded, *_hurried(sweep.hurried_at, sweep.dropped), *sweep.notes),
+        warnings=ready.warnings,
+        clock=clock,
+        placement=plan.placement,
+        probabilities=None if probable is None else probable.finish(),
+        logits_KZYX=None if kept is None else kept.logits_KZYX,
+        before_scan_rules=stored if wanted.to_refine else None,
+        scan=ready.scan if wanted.to_refine else None,
+        shown=ready.shown,
+    )
+
+
+def _decide(
+    sweep: Iterable[Slab], labelling: Labelling, sinks: Sequence[LogitsSink], clock: Clock
+) -> None:
+    """Decide labels while the window goes up."""
+    slabs = iter(sweep)
+    while True:
+        with clock.stage("tiles"):
+            slab = next(slabs, None)
+            if slab is None:
+                return
+            taken = labelling.take(slab)
+            logits = slab.logits() if sinks else None
+        with clock.stage("restore"):
+            labelling.add(taken)
+            for sink in sinks:
+                assert logits is not None
+                sink.add(logits)
+
+
+def _ruled(labelling: Labelling, context: RunContext, clock: Clock) -> NDArray[np.uint8]:
+    """Apply the rules that may run where labels were decided; return them on the stored grid."""
+    spec = context.spec
+    anywhere, _ = split_rules(spec.rules)
+
+    def rules(label_map_ZYX: NDArray[np.uint8], voxel_ml: float) -> NDArray[np.uint8]:
+        with clock.stage("rules"):
+            _check_rules(label_map_ZYX, context.memory)
+            return apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
+
+    return labelling.finish(rules, clock.stage)
+
+
+def apply_scan_rules(
+    label_map_ZYX: NDArray[np.uint8], spec: PredictorSpec, *, voxel_ml: float, scan: Scan | None
+) -> NDArray[np.uint8]:
+    """Apply the rules that have to run on the scan's own grid, and those behind them.
+
+    Args:
+        label_map_ZYX: what the rules before them left, on the stored grid.
+        spec: the facts that are run.
+        voxel_ml: volume of one of its voxels.
+        scan: what rules look at.
+    """
+    return apply_rules(
+        label_map_ZYX,
+        split_rules(spec.rules)[1],
+        spec.rule_labels,
+        voxel_ml=voxel_ml,
+        scan=scan,
+        internal=spec.internal_values,
+    )
+
+
+def restrict_to_coarse(
+    placement: Placement, volumes: Sequence[Volume], coarse: CoarsePass, memory: Memory
+) -> Placement:
     """Let the network look near what the first pass finds; everywhere where that is nothing."""
-    first = prepare(volumes, coarse.spec)
-    sweep = coarse.engine.sweep(first.tensor_CZYX, needed_ZYX=first.needed_ZYX)
+    located = locate(volumes, coarse.spec)
+    first = located.placement(coarse.spec)
+    memory.check(resampling_mib(first), "the first pass")
+    tensor = place(volumes, located, first, coarse.spec).tensor_CZYX
+    sweep = coarse.engine.sweep(tensor, needed_ZYX=first.needed_ZYX)
     if coarse.spec.nnunet is not None and coarse.spec.nnunet.region_values:
         found = np.concatenate([(slab.logits() > 0).any(axis=0) for slab in sweep])
     else:
@@ -153,67 +396,45 @@ def _looking(prepared: Prepared, volumes: Sequence[Volume], coarse: CoarsePass) 
         found = (classes > 0) & (classes <= len(coarse.spec.labels))  # internal ones are behind
     if not found.any():
         _LOG.info("the first pass found nothing: the network looks everywhere")
-        return prepared
+        return placement
     stored = first.restore(found.astype(np.uint8))
-    return prepared.looking_at(stored > 0, coarse.margin_mm)
+    return placement.restricted_to(stored > 0, coarse.margin_mm)
 
 
-def _scan(case: Case, volumes: Sequence[Volume], stages: Stages) -> Scan:
+def _limits(
+    loaded: LoadedCase,
+    context: RunContext,
+    wanted: Wanted,
+    deadline: float | None,
+    *,
+    ahead: bool = False,
+) -> Limits:
+    kept = wanted.to_refine or bool(split_rules(context.spec.rules)[1])
+    freed = loaded.volumes[1:] if wanted.picture and not kept else () if kept else loaded.volumes
+    return Limits(
+        deadline=deadline,
+        memory=context.memory,
+        ahead=ahead,
+        keeps_logits=wanted.to_refine,
+        freed_mib=sum(volume.voxels_ZYX.nbytes for volume in freed) / 2**20,
+    )
+
+
+def _check_rules(label_map_ZYX: NDArray[np.uint8], memory: Memory) -> None:
+    if memory.budget_mib is not None:
+        needed_mib = rules_mib(label_map_ZYX.size, labelled_voxels(label_map_ZYX))
+        memory.check(needed_mib, "post-processing the labels")
+
+
+def _scan(loaded: LoadedCase, spec: PredictorSpec) -> Scan:
     """Return what rules on the scan's grid look at."""
-    names = (channel.name for channel in stages.spec.channels)
+    names = (channel.name for channel in spec.channels)
+    volumes = loaded.volumes
     return Scan(
         spacing_mm_ZYX=volumes[0].geometry.spacing_mm_ZYX,
         channels={name: each.voxels_ZYX for name, each in zip(names, volumes, strict=True)},
-        points=points_of(stages.convention, case, volumes),
+        points=loaded.points,
     )
-
-
-def _label_map(
-    plan: Plan, stages: Stages, clock: Clock, rules: Sequence[Rule]
-) -> tuple[NDArray[np.uint8], TileRecord, tuple[str, ...]]:
-    """Run the window; labels are decided on its own grid or on the scan's."""
-    spec, prepared = stages.spec, plan.prepared
-    sweep = stages.engine.sweep(
-        prepared.tensor_CZYX,
-        effort=plan.effort,
-        needed_ZYX=prepared.needed_ZYX,
-        deadline=plan.deadline,
-        progress=stages.progress,
-    )
-    values = np.array(spec.class_values, np.uint8)
-    slabs = iter(sweep)
-    if spec.grid.decide == "network" and not prepared.route.regions:
-        with clock.stage("tiles"):
-            label_map = values[np.concatenate([slab.classes() for slab in slabs])]
-        stages.engine.release()
-        with clock.stage("rules"):
-            label_map = apply_rules(label_map, rules, spec.rule_labels, voxel_ml=prepared.voxel_ml)
-        with clock.stage("restore"):
-            stored = prepared.restore(label_map)
-    else:
-        decider, stored = prepared.decider(values)
-        while True:
-            with clock.stage("tiles"):
-                slab = next(slabs, None)
-                if slab is None:
-                    break
-                logits = slab.logits()
-            with clock.stage("restore"):
-                decider.add(logits)
-        decider.finish()
-        stages.engine.release()
-        with clock.stage("rules"):
-            stored = apply_rules(stored, rules, spec.rule_labels, voxel_ml=prepared.stored_voxel_ml)
-    if sweep.done:
-        stages.timer.seconds = clock.seconds["tiles"] / (sweep.done * plan.effort.runs)
-    record = TileRecord(
-        done=sweep.done,
-        empty=sweep.empty,
-        dropped=sweep.dropped,
-        step=plan.effort.step,
-        runs=plan.effort.runs,
-    )
-    return stored, record, (*_hurried(sweep.hurried_at, sweep.dropped), *sweep.notes)
 
 
 def _hurried(hurried_at: int | None, dropped: int) -> tuple[str, ...]:

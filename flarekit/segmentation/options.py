@@ -1,4 +1,4 @@
-"""How a folder is to be run."""
+"""How to run: what computes, how exactly, and what a case may cost."""
 
 from __future__ import annotations
 
@@ -7,63 +7,75 @@ from typing import Literal
 
 from flarekit import conventions
 from flarekit.core.budget import Budget, container_memory_mib
-from flarekit.core.spec import PredictorSpec, Profile
+from flarekit.core.spec import Mode, PredictorSpec
 from flarekit.engine import Precision
 
 OnError = Literal["mask", "skip", "stop"]
+Limit = float | Literal["convention"] | None
+MemoryLimit = float | Literal["container"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How to run.
 
+    Budgets are None where nothing is to be given up; 0 means the same.
+
     Attributes:
         convention: its name; the predictor's own where None.
-        profile: `fast`, or `exact` for nnU-Net's arithmetic.
+        mode: `fast`, or `exact` for nnU-Net's arithmetic.
         engine: its name, or `auto`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: of the network's arithmetic.
         mirroring: average over the flips that the predictor names, if any (`exact` only).
-        time_budget_s: what a case may take; 0 for no limit, the convention's own where None
-            (`fast` only).
-        gpu_memory_budget_mib: likewise for memory in use on a GPU.
-        ram_budget_mib: memory of this process; the container's limit where None.
+        time_budget_s: what a case may take, in seconds; `convention` for what the organiser
+            tolerates.
+        gpu_memory_budget_mib: what may be in use on a GPU, in MiB; likewise.
+        ram_budget_mib: resident memory of this process, in MiB; `container` for the limit of the
+            container around it.
         began: when the first case's time began, of `time.monotonic`; when the run starts if None.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
     """
 
     convention: str | None = None
-    profile: Profile = "fast"
+    mode: Mode = "fast"
     engine: str = "auto"
     device: str = "auto"
     precision: Precision = "auto"
     mirroring: bool = True
-    time_budget_s: float | None = None
-    gpu_memory_budget_mib: float | None = None
-    ram_budget_mib: float | None = None
+    time_budget_s: Limit = None
+    gpu_memory_budget_mib: Limit = None
+    ram_budget_mib: MemoryLimit = None
     began: float | None = None
     on_error: OnError = "mask"
 
 
-def spec_under(spec: PredictorSpec, options: Options) -> PredictorSpec:
-    """Return the facts that are run."""
-    spec = spec.under(options.profile)
+def facts_to_run(spec: PredictorSpec, options: Options) -> PredictorSpec:
+    """Return a predictor's facts in the mode, and with the flips, that the options name."""
+    spec = spec.for_mode(options.mode)
     if options.mirroring:
         return spec
     return spec.model_copy(update={"grid": spec.grid.model_copy(update={"mirror_axes": ()})})
 
 
-def budget_under(convention: str, options: Options) -> Budget:
-    """The convention's tolerances hold for `fast`; `exact` gives up nothing unless told to."""
-    own = conventions.budget_of(convention) if options.profile == "fast" else Budget()
+def effective_budget(convention: str, options: Options) -> Budget:
+    """Return what a case may cost, in numbers.
+
+    Args:
+        convention: the name of the one that is run.
+        options: how to run.
+    """
+    tolerated = conventions.budget_of(convention)
     ram_mib = options.ram_budget_mib
     return Budget(
-        time_s=_chosen(options.time_budget_s, own.time_s),
-        gpu_memory_mib=_chosen(options.gpu_memory_budget_mib, own.gpu_memory_mib),
-        ram_mib=container_memory_mib() if ram_mib is None else _chosen(ram_mib, None),
+        time_s=_in_numbers(options.time_budget_s, tolerated.time_s),
+        gpu_memory_mib=_in_numbers(options.gpu_memory_budget_mib, tolerated.gpu_memory_mib),
+        ram_mib=container_memory_mib() if ram_mib == "container" else _in_numbers(ram_mib, None),
     )
 
 
-def _chosen(asked: float | None, own: float | None) -> float | None:
-    return own if asked is None else asked or None
+def _in_numbers(asked: float | str | None, tolerated: float | None) -> float | None:
+    if isinstance(asked, str):
+        return tolerated
+    return asked or None

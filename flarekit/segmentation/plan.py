@@ -1,18 +1,19 @@
-"""How much a case gets: tiles, flips and resolution that fit into the time that is left."""
+"""How much a case gets: tiles, flips and resolution that fit into the time and memory left.
+
+Everything is decided from shapes: nothing is resampled or allocated to find out.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from flarekit.core.spec import PredictorSpec
-from flarekit.core.volume import Volume
 from flarekit.engine import Effort, Engine
-from flarekit.preprocess import Prepared, prepare
+from flarekit.preprocess import Located, Placement
+from flarekit.segmentation.memory import Memory, computing_mib, resampling_mib
 
 _LOG = logging.getLogger(__name__)
 _MARGIN = 1.15  # tiles may take this much longer than the one that was timed
@@ -21,7 +22,8 @@ _COARSER = (1.25, 1.6, 2.0)
 # what comes after the tiles, in seconds per voxel of the scan and at least; see bench_scaling.json
 _AFTER_TILES_S_PER_VOXEL = 15e-9
 _AFTER_TILES_S = 0.3
-_SLICES = 16  # that a 2D network gets together, at most
+# bringing voxels onto the grid, in seconds per voxel of what is kept of the scan; likewise
+_RESAMPLING_S_PER_VOXEL = 12e-9
 
 
 @dataclass
@@ -43,15 +45,33 @@ class Plan:
     """What a case gets.
 
     Attributes:
-        prepared: at the resolution that the time allows.
+        placement: on the grid that time and memory allow.
+        effort: how much is spent on a voxel.
         traded: what it does without, in words.
-        deadline: of `time.monotonic`, for the tiles; None where there is no limit.
     """
 
-    prepared: Prepared
+    placement: Placement
     effort: Effort
     traded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a case may cost.
+
+    Attributes:
+        deadline: of `time.monotonic`, for the mask; None where there is no limit.
+        memory: of this process.
+        ahead: whether the case's turn has not come yet.
+        freed_mib: what the scan's voxels give back before the first tile runs.
+        keeps_logits: whether the logits of the whole grid are kept.
+    """
+
     deadline: float | None = None
+    memory: Memory = field(default_factory=Memory)
+    ahead: bool = False
+    freed_mib: float = 0.0
+    keeps_logits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +82,7 @@ class _Choice:
 
 
 def plan_case(
-    prepared: Prepared,
-    volumes: Sequence[Volume],
-    spec: PredictorSpec,
-    timer: TileTimer,
-    case_deadline: float | None,
-    ram_mib: float | None = None,
+    located: Located, spec: PredictorSpec, timer: TileTimer | None, limits: Limits
 ) -> Plan:
     """Choose the most that fits.
 
@@ -75,82 +90,98 @@ def plan_case(
     grid; for memory, the grid gets coarser. All of the scan is always looked at.
 
     Args:
-        prepared: the case as the facts have it.
-        volumes: what it was prepared from.
-        spec: the predictor's facts under the profile.
-        timer: of the engine.
-        case_deadline: of `time.monotonic`, for the mask; None where there is no limit.
-        ram_mib: resident memory of this process; None where there is no limit.
+        located: where in the scan there is something to look at.
+        spec: the predictor's facts in the mode that is run.
+        timer: of the engine; only where time is limited.
+        limits: what the case may cost.
+
+    Raises:
+        BudgetError: not even the coarsest grid fits into memory.
     """
-    prepared, spec, spared = _within_memory(prepared, volumes, spec, ram_mib)
+    spec, spared = _within_memory(located, spec, limits)
     full = Effort(step=spec.grid.step, mirror_axes=spec.grid.mirror_axes)
-    if case_deadline is None:
-        return Plan(prepared=prepared, effort=full, traded=spared)
-    deadline = case_deadline - _after_tiles_s(prepared)
-    if timer.seconds is None or not _fits(prepared, full, timer, deadline):
+    placement = located.placement(spec)
+    if limits.deadline is None or timer is None:
+        return Plan(placement=placement, effort=full, traded=spared)
+    ready = tiles_deadline(placement, limits.deadline) - _resampling_s(placement)
+    if timer.seconds is None or not _fits(placement, full, timer, ready):
         timer.measure()  # what was timed beside other work may have been slow
-    chosen, at_hand = _Choice(effort=full), prepared
+    chosen = _Choice(effort=full)
     for choice in _choices(full, spec):
         chosen = choice
         if choice.coarser != 1.0:
-            at_hand = prepare(volumes, _coarser(spec, choice.coarser))
-        if _fits(at_hand, choice.effort, timer, deadline):
+            placement = located.placement(_coarser(spec, choice.coarser))
+        if _fits(placement, choice.effort, timer, ready):
             break
     for note in chosen.traded:
         _LOG.warning("to keep the time budget: %s", note)
     traded = (*spared, *chosen.traded)
-    return Plan(prepared=at_hand, effort=chosen.effort, traded=traded, deadline=deadline)
+    return Plan(placement=placement, effort=chosen.effort, traded=traded)
+
+
+def tiles_deadline(placement: Placement, deadline: float) -> float:
+    """Return when the tiles of a case have to be done, given when its mask has to be there."""
+    z, y, x = placement.route.stored_shape
+    return deadline - _AFTER_TILES_S - z * y * x * _AFTER_TILES_S_PER_VOXEL
+
+
+def fits_whole(
+    located: Located, spec: PredictorSpec, timer: TileTimer | None, limits: Limits
+) -> bool:
+    """Return whether nothing has to be given up, as far as is known without timing anything."""
+    placement = located.placement(spec)
+    if _missing_mib(placement, spec, limits) > 0:
+        return False
+    full = Effort(step=spec.grid.step, mirror_axes=spec.grid.mirror_axes)
+    if limits.deadline is None or timer is None:
+        return True
+    if timer.seconds is None:
+        return False
+    ready = tiles_deadline(placement, limits.deadline) - _resampling_s(placement)
+    return _fits(placement, full, timer, ready)
 
 
 def _within_memory(
-    prepared: Prepared, volumes: Sequence[Volume], spec: PredictorSpec, ram_mib: float | None
-) -> tuple[Prepared, PredictorSpec, tuple[str, ...]]:
-    """Make the grid coarser until what is to come fits into memory, as far as that goes."""
-    if ram_mib is None:
-        return prepared, spec, ()
-    free_mib = ram_mib - _resident_mib() + sum(v.voxels_ZYX.nbytes for v in volumes) / 2**20
-    at_hand, chosen = prepared, spec
-    for factor in (1.0, *_COARSER):
-        if factor != 1.0:
-            chosen = _coarser(spec, factor)
-            at_hand = prepare(volumes, chosen)
-        needed_mib = _still_to_come_mib(at_hand, spec)
-        if needed_mib <= free_mib or not _has_spacing(spec):
+    located: Located, spec: PredictorSpec, limits: Limits
+) -> tuple[PredictorSpec, tuple[str, ...]]:
+    """Make the grid coarser until what is to come fits into memory."""
+    if limits.memory.budget_mib is None:
+        return spec, ()
+    factors = (1.0, *(_COARSER if _has_spacing(spec) else ()))
+    missing_mib = 0.0
+    for factor in factors:
+        chosen = spec if factor == 1.0 else _coarser(spec, factor)
+        placement = located.placement(chosen)
+        missing_mib = _missing_mib(placement, chosen, limits)
+        if missing_mib <= 0:
             break
-    if chosen is spec and needed_mib <= free_mib:
-        return prepared, spec, ()
-    note = f"{needed_mib:.0f} MiB are needed beside what is in use, {free_mib:.0f} MiB are left"
-    if chosen is not spec:
-        note = f"a grid {factor:g} times coarser ({note})"
-    _LOG.warning("to keep the memory budget: %s", note)
-    return at_hand, chosen, (f"for memory: {note}",)
+    else:
+        needed_mib = _needed_mib(placement, chosen, limits)
+        limits.memory.check(needed_mib, "segmenting the scan, even on the coarsest grid,")
+    if chosen is spec:
+        return spec, ()
+    note = f"a grid {factor:g} times coarser"
+    _LOG.warning("to keep the memory budget of %.0f MiB: %s", limits.memory.budget_mib, note)
+    return chosen, (f"for memory: {note}",)
 
 
-def _resident_mib() -> float:
-    import psutil
-
-    return int(psutil.Process().memory_info().rss) / 2**20
+def _missing_mib(placement: Placement, spec: PredictorSpec, limits: Limits) -> float:
+    return _needed_mib(placement, spec, limits) - limits.memory.usable_mib(ahead=limits.ahead)
 
 
-def _still_to_come_mib(prepared: Prepared, spec: PredictorSpec) -> float:
-    """Return what the sums, the slab that leaves them, and the mask with its rules take."""
-    _, _, y, x = prepared.tensor_CZYX.shape
-    tile_z, tile_y, tile_x = spec.grid.tile_ZYX
-    slab_voxels = max(tile_z, _SLICES) * max(y, tile_y) * max(x, tile_x)
-    sums: int = 4 * (len(spec.class_values) + 1) * slab_voxels
-    mask = int(np.prod(prepared.route.stored_shape))
-    return (2 * sums + 3 * mask) / 2**20
+def _needed_mib(placement: Placement, spec: PredictorSpec, limits: Limits) -> float:
+    computing = computing_mib(placement, spec, logits=limits.keeps_logits) - limits.freed_mib
+    return max(resampling_mib(placement), computing)
 
 
-def _after_tiles_s(prepared: Prepared) -> float:
-    z, y, x = prepared.route.stored_shape
-    return _AFTER_TILES_S + z * y * x * _AFTER_TILES_S_PER_VOXEL
+def _resampling_s(placement: Placement) -> float:
+    z, y, x = placement.route.cropped_shape
+    return placement.channels * z * y * x * _RESAMPLING_S_PER_VOXEL
 
 
-def _fits(prepared: Prepared, effort: Effort, timer: TileTimer, deadline: float) -> bool:
+def _fits(placement: Placement, effort: Effort, timer: TileTimer, deadline: float) -> bool:
     assert timer.seconds is not None
-    _, z, y, x = prepared.tensor_CZYX.shape
-    tiles = timer.engine.count_tiles((z, y, x), effort.step, prepared.needed_ZYX)
+    tiles = timer.engine.count_tiles(placement.shape_ZYX, effort.step, placement.needed_ZYX)
     return time.monotonic() + tiles * effort.runs * timer.seconds * _MARGIN <= deadline
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import flarekit
 from flarekit import conventions, models, postprocess
 from flarekit.core.errors import (
+    FlarekitError,
     PredictorError,
     UsageError,
     WeightsHashError,
@@ -26,6 +28,7 @@ from flarekit.engine import Networks
 if TYPE_CHECKING:
     from torch import nn
 
+_LOG = logging.getLogger(__name__)
 HashState = Literal["ok", "missing", "wrong"]
 FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
 CACHE_VARIABLE = "FLAREKIT_CACHE"
@@ -60,6 +63,28 @@ def predictor_folders() -> Iterator[Path]:
         for path in parent.glob("*/predictor.toml"):
             found.setdefault(path.parent.name, path.parent)
     yield from (found[name] for name in sorted(found))
+
+
+def predictors() -> tuple[PredictorFolder, ...]:
+    """Return the predictors at hand, sorted by name; broken ones are left out, which is logged.
+
+    They are those of `FLAREKIT_WEIGHTS` (folders of predictors, separated like PATH), then the
+    ones that came with the package.
+
+    Raises:
+        UsageError: `FLAREKIT_WEIGHTS` names a folder that is not there.
+
+    >>> import flarekit
+    >>> "abdomen_ct" in [predictor.name for predictor in flarekit.predictors()]
+    True
+    """
+    found = []
+    for folder in predictor_folders():
+        try:
+            found.append(find_predictor(str(folder)))
+        except FlarekitError as error:
+            _LOG.warning("%s is left out: %s", folder, error)
+    return tuple(found)
 
 
 def find_predictor(name_or_folder: str) -> PredictorFolder:

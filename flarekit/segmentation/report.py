@@ -1,66 +1,85 @@
-"""The report of a run: `efficiency.json` and a picture of every case that has a mask."""
+"""What a run leaves in writing beside its masks: the ledger, and a picture of every case."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit import conventions
-from flarekit.core.files import make_folder
-from flarekit.core.metaimage import read_metaimage
-from flarekit.core.nifti import read_nifti
-from flarekit.core.records import RunRecord
-from flarekit.core.spec import PredictorSpec
-from flarekit.report.efficiency import write_efficiency
+from flarekit.core.errors import OutputError
+from flarekit.core.records import CaseRecord, RunRecord
+from flarekit.core.volume import Volume
+from flarekit.report.ledger import Ledger
 from flarekit.report.picture import write_picture
 
 _LOG = logging.getLogger(__name__)
 
 
-def write_report(
-    record: RunRecord,
-    spec: PredictorSpec,
-    input_dir: Path,
-    report_dir: Path,
-    *,
-    pictures: bool = True,
-) -> None:
-    """Write the report of a run; where matplotlib is missing it has no pictures and says so.
+class Report:
+    """The record of a run and its pictures, in a folder. No picture that fails ends a run."""
 
-    Raises:
-        OutputError: it could not be written.
-    """
-    make_folder(report_dir)
-    write_efficiency(record, report_dir)
-    if not pictures:
-        return
-    if find_spec("matplotlib") is None:
-        _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
-        return
-    own = record.convention == spec.convention
-    settings = spec.convention_settings if own else None
-    convention = conventions.get(record.convention, settings, labels=spec.labels)
-    done = {case.case_id: case.mask for case in record.cases if case.error is None}
-    for case in convention.find_cases(input_dir, len(spec.channels)):
-        mask = done.get(case.case_id)
-        if mask is None:
-            continue
-        label_map = _voxels(mask)
-        if label_map is None:
-            _LOG.info("no picture of %s: its mask is no volume file", case.case_id)
-            continue
-        path = report_dir / f"{case.case_id}.png"
-        write_picture(path, convention.read_case(case)[0], label_map, spec.labels)
+    def __init__(self, folder: Path, *, pictures: bool = True) -> None:
+        """Remember the folder.
 
+        Args:
+            folder: made where it is missing.
+            pictures: draw every case that has a mask.
+        """
+        self.folder = folder
+        self._ledger: Ledger | None = None
+        self.draws = pictures and find_spec("matplotlib") is not None
+        if pictures and not self.draws:
+            _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
 
-def _voxels(mask: Path) -> NDArray[np.uint8] | None:
-    """Return a mask's voxels; None where it is not a file of one volume (DICOM SEG, JSON)."""
-    if mask.suffix == ".mha":
-        return read_metaimage(mask, air=0).voxels_ZYX.astype(np.uint8)
-    if mask.name.endswith((".nii", ".nii.gz")):
-        return read_nifti(mask).voxels_ZYX.astype(np.uint8)
-    return None
+    def begin(self) -> None:
+        """Make the folder and an empty ledger.
+
+        Raises:
+            OutputError: they cannot be made.
+        """
+        self._ledger = Ledger(self.folder)
+
+    def add(self, record: CaseRecord) -> None:
+        """Add a case that is over; what cannot be written is said, and the run goes on."""
+        if self._ledger is None:
+            return
+        try:
+            self._ledger.add(record)
+        except OSError as error:
+            _LOG.warning("%s: %s is not in the ledger: %s", self.folder, record.case_id, error)
+
+    def draw(
+        self,
+        case_id: str,
+        volume: Volume,
+        label_map_ZYX: NDArray[np.uint8],
+        labels: Mapping[str, int],
+    ) -> None:
+        """Draw a case while its scan and labels are in hand.
+
+        Args:
+            case_id: names the picture.
+            volume: the first channel, as the network saw it.
+            label_map_ZYX: uint8, on its grid.
+            labels: label name -> value.
+        """
+        path = self.folder / f"{case_id.replace('/', '_')}.png"
+        try:
+            write_picture(path, volume, label_map_ZYX, labels)
+        except Exception as error:  # noqa: BLE001 - a picture is never worth a run
+            _LOG.warning("no picture of %s: %s: %s", case_id, type(error).__name__, error)
+            _LOG.debug("picture of %s", case_id, exc_info=True)
+
+    def close(self, record: RunRecord) -> None:
+        """Write what holds for the whole run.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self._ledger is None:
+            raise OutputError(f"{self.folder}: no run has begun", fix="begin one")
+        self._ledger.close(record)

@@ -128,8 +128,11 @@ def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
         tmp_path / "report",
     )
     assert result.returncode == 0, result.stderr
-    content = json.loads((tmp_path / "report" / "efficiency.json").read_text())
-    assert content["cases"][0]["seconds"]["tiles"] > 0
+    run_record = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert (run_record["cases"], run_record["failed"], run_record["mode"]) == (1, [], "fast")
+    (line,) = (tmp_path / "report" / "ledger.jsonl").read_text().splitlines()
+    assert json.loads(line)["case_id"] == "a"
+    assert json.loads(line)["seconds"]["tiles"] > 0
     assert (tmp_path / "report" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
 

@@ -14,8 +14,8 @@ from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import read_spec
+from flarekit.segmentation.folder import Options
 from flarekit.segmentation.job import predictor_of_job
-from flarekit.segmentation.segment import Options
 
 SETTINGS = """
 [convention_settings]
@@ -127,7 +127,7 @@ def record_of(*errors):
     return RunRecord(
         predictor="toy",
         convention="uls23",
-        profile="fast",
+        mode="fast",
         engine="torch",
         device="cpu",
         device_name="a processor",

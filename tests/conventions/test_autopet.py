@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,8 +53,7 @@ def run(folder, output, channels=2, settings=None, labels=None, paint=None):
     (case,) = convention.find_cases(folder, channels)
     volumes = convention.read_case(case)
     label_map = np.zeros(SHAPE, np.uint8) if paint is None else paint
-    gone = [replace(volume, voxels_ZYX=np.zeros((0, 0, 0), np.int16)) for volume in volumes]
-    return convention.write_mask(case, label_map, gone, output), volumes
+    return convention.write_mask(case, label_map, volumes[0].geometry, output), volumes
 
 
 def tree(folder):
@@ -336,7 +334,7 @@ def test_task_two_writes_one_mask_per_follow_up_in_each_of_its_four_interfaces(
     for case, role in zip(cases, roles, strict=True):
         volumes = convention.read_case(case)
         np.testing.assert_array_equal(volumes[0].voxels_ZYX, seen[role])
-        convention.write_mask(case, np.ones(SHAPE, np.uint8), volumes, tmp_path / "out")
+        convention.write_mask(case, np.ones(SHAPE, np.uint8), volumes[0].geometry, tmp_path / "out")
     assert tree(tmp_path / "out") == [
         f"images/{role}-followup-ct-tumor-lesion-seg/{role}-fu.mha" for role in roles
     ]

@@ -261,7 +261,7 @@ def segment(folder, output, label_map):
     convention = conventions.get("dicom", labels=LABELS)
     (case,) = convention.find_cases(folder, 1)
     volumes = convention.read_case(case)
-    path = convention.write_mask(case, label_map, volumes, output)
+    path = convention.write_mask(case, label_map, volumes[0].geometry, output)
     return case, path
 
 

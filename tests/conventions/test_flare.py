@@ -96,7 +96,7 @@ def test_a_mask_has_the_scan_s_geometry_and_uint8_voxels(tmp_path, write_scan):
     volumes = flare.read_case(case)
     label_map = (volumes[0].voxels_ZYX > 0).astype(np.uint8) * 13
     (tmp_path / "out").mkdir()
-    path = flare.write_mask(case, label_map, volumes, tmp_path / "out")
+    path = flare.write_mask(case, label_map, volumes[0].geometry, tmp_path / "out")
     scan, mask = nibabel.load(case.channels[0]), nibabel.load(path)
     assert mask.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(mask.affine, scan.affine)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import threading
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,8 +52,7 @@ def run(folder, output, label_maps, order=None):
     cases = convention.find_cases(folder, 1)
     for index in order or range(len(cases)):
         (volume,) = convention.read_case(cases[index])
-        gone = replace(volume, voxels_ZYX=np.zeros((0, 0, 0), np.int16))
-        convention.write_mask(cases[index], label_maps[index], [gone], output)
+        convention.write_mask(cases[index], label_maps[index], volume.geometry, output)
     conventions.finish_run(convention, cases, output)
     written = SimpleITK.ReadImage(str(output / "images/ct-binary-uls/stack-uuid.mha"))
     return written, SimpleITK.GetArrayFromImage(written).reshape(-1, *SHAPE)
@@ -182,7 +180,7 @@ def test_a_failed_volume_gets_a_ball_at_its_centre_and_others_keep_theirs(tmp_pa
     cases = convention.find_cases(tmp_path / "in", 1)
     for case in cases[:2]:
         volumes = convention.read_case(case)
-        convention.write_mask(case, blob(CENTRE), volumes, tmp_path / "out")
+        convention.write_mask(case, blob(CENTRE), volumes[0].geometry, tmp_path / "out")
     with pytest.raises(InputError, match="stack-uuid.mha: (ends before slice 384|its zlib)"):
         convention.read_case(cases[2])
     mask = convention.write_empty_mask(cases[2], tmp_path / "out")
@@ -196,7 +194,9 @@ def test_a_run_that_leaves_masks_out_says_which(tmp_path):
     write_input(tmp_path / "in", [voi(k) for k in range(2)])
     convention = conventions.get("uls23")
     cases = convention.find_cases(tmp_path / "in", 1)
-    convention.write_mask(cases[0], blob(CENTRE), convention.read_case(cases[0]), tmp_path / "out")
+    convention.write_mask(
+        cases[0], blob(CENTRE), convention.read_case(cases[0])[0].geometry, tmp_path / "out"
+    )
     assert not (tmp_path / "out").exists()
     with pytest.raises(OutputError, match="1 masks are missing .stack-uuid-0001"):
         conventions.finish_run(convention, cases, tmp_path / "out")
@@ -259,7 +259,9 @@ def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, monkeypatch, 
         found[1:3, 40:60, 40:60] = 1
         tracemalloc.start()
         for case in cases:
-            convention.write_mask(case, found, convention.read_case(case), folder / "out")
+            convention.write_mask(
+                case, found, convention.read_case(case)[0].geometry, folder / "out"
+            )
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         written = SimpleITK.ReadImage(str(folder / "out" / cases[0].mask))
@@ -275,7 +277,9 @@ def test_a_hundred_real_sized_volumes_stay_far_below_four_gigabytes(tmp_path):
     convention = conventions.get("uls23")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in convention.find_cases(tmp_path, 1):
-        convention.write_mask(case, blob(CENTRE), convention.read_case(case), tmp_path / "out")
+        convention.write_mask(
+            case, blob(CENTRE), convention.read_case(case)[0].geometry, tmp_path / "out"
+        )
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mib < 500
 
@@ -317,7 +321,7 @@ def test_padding_on_both_sides_is_left_out_and_comes_back(tmp_path):
     (volume,) = convention.read_case(case)
     np.testing.assert_array_equal(volume.voxels_ZYX, voxels[shown])
     found = blob((66, 130, 126))
-    convention.write_mask(case, found[shown], [volume], tmp_path)
+    convention.write_mask(case, found[shown], volume.geometry, tmp_path)
     conventions.finish_run(convention, [case], tmp_path)
     (written,) = (tmp_path / "images/ct-binary-uls").iterdir()
     masks = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(written)))

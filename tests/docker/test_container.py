@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from flarekit.phantom import save_phantom
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.segment import Options, segment_folder
 
 pytestmark = pytest.mark.docker
 

@@ -13,8 +13,8 @@ from flarekit.core.errors import InputError, PredictorError, WeightsMismatchErro
 from flarekit.core.spec import read_spec
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.importing.checkpoint import load_checkpoint
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import build_networks, find_predictor
-from flarekit.segmentation.segment import Options, segment_folder
 
 TOPOLOGY = {
     "n_stages": 3,
@@ -191,7 +191,7 @@ def test_an_imported_ensemble_segments_a_scan(tmp_path, write_scan):
     (tmp_path / "in").mkdir()
     write_scan(tmp_path / "in" / "a_0000.nii.gz")
     for mirroring in (False, True):
-        options = Options(profile="exact", device="cpu", precision="fp32", mirroring=mirroring)
+        options = Options(mode="exact", device="cpu", precision="fp32", mirroring=mirroring)
         predictor = find_predictor(str(tmp_path / "w"))
         record = segment_folder(predictor, tmp_path / "in", tmp_path / "out", options)
         assert not record.failed

@@ -126,7 +126,7 @@ def our_own(inside):
         (case,) = convention.find_cases(inside.path("/input"), 2)
         volumes = convention.read_case(case)
         found = (volumes[0].voxels_ZYX > 100).astype(np.uint8) * np.uint8(5)
-        convention.write_mask(case, found, volumes, inside.path("/output"))
+        convention.write_mask(case, found, volumes[0].geometry, inside.path("/output"))
     except FlarekitError as error:
         raise Failure(str(error)) from None
 

@@ -153,7 +153,7 @@ def our_own(inside):
         for case in cases:
             (volume,) = convention.read_case(case)
             found = (volume.voxels_ZYX > -500).astype(np.uint8)
-            convention.write_mask(case, found, [volume], inside.path("/output"))
+            convention.write_mask(case, found, volume.geometry, inside.path("/output"))
         conventions.finish_run(convention, cases, inside.path("/output"))
     except FlarekitError as error:
         raise Failure(str(error)) from None

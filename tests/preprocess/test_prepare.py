@@ -433,9 +433,9 @@ def test_the_fast_profile_of_an_imported_ct_network_looks_at_the_body_only():
     scan[2:8, 8:20, 8:20] = 40
     spec = spec_of(crop={"kind": "nonzero"}, nnunet={})
     volume = volume_of(scan, np.eye(4))
-    prepared = prepare([volume], spec.under("fast"))
+    prepared = prepare([volume], spec.for_mode("fast"))
     assert prepared.needed_ZYX is not None
     assert prepared.route.image_orders == (1, 1, 1)
-    exact = prepare([volume], spec.under("exact"))
+    exact = prepare([volume], spec.for_mode("exact"))
     assert exact.needed_ZYX is None
     assert exact.route.cropped_shape == (10, 30, 30)

@@ -50,9 +50,11 @@ elif mode != "missing":
     voxels = bytes(shape[0] * shape[1] * shape[2])
     (outputs / f"{case}.nii.gz").write_bytes(gzip.compress(bytes(header) + voxels))
 if mode == "good":
-    (inside / "efficiency.json").write_text(
-        '{"seconds": {"load": 0.1}, "wall_s": 0.2, "engine": "toy", '
-        '"cases": [{"case_id": "good", "seconds": {"tiles": 0.05}, "wall_s": 0.2}]}'
+    (inside / "run.json").write_text(
+        '{"seconds": {"load": 0.1}, "wall_s": 0.2, "engine": "toy"}'
+    )
+    (inside / "ledger.jsonl").write_text(
+        '{"case_id": "good", "seconds": {"tiles": 0.05}, "wall_s": 0.2}\\n'
     )
 """
 

@@ -58,7 +58,7 @@ def run_record(mask):
 
     case = CaseRecord(case_id="lesions-0000", mask=mask)
     words = dict.fromkeys(
-        ("predictor", "convention", "profile", "engine", "device", "device_name", "precision"), ""
+        ("predictor", "convention", "mode", "engine", "device", "device_name", "precision"), ""
     )
     return RunRecord(**words, budget=Budget(), seconds={}, wall_s=0.0, cases=(case,))
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flarekit.core.errors import BudgetError
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
-from flarekit.preprocess import prepare
-from flarekit.segmentation.plan import TileTimer, plan_case
+from flarekit.preprocess import locate
+from flarekit.segmentation.memory import Memory
+from flarekit.segmentation.plan import Limits, TileTimer, plan_case, tiles_deadline
 
 
 class Engine:
@@ -32,7 +34,7 @@ def case(facts):
     voxels = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
     geometry = Geometry(shape_ZYX=voxels.shape, affine=np.eye(4), header=None)
     volumes = [Volume(voxels_ZYX=voxels, geometry=geometry, path=Path("x"))]
-    return prepare(volumes, facts), volumes, facts
+    return locate(volumes, facts), facts
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def plan_within(case, seconds_left, tile_s, known=None):
     engine = Engine(tile_s)
     timer = TileTimer(engine=engine, channels=1, seconds=known)
     deadline = None if seconds_left is None else time.monotonic() + seconds_left
-    return plan_case(*case, timer, deadline), engine
+    return plan_case(*case, timer, Limits(deadline=deadline)), engine
 
 
 def test_without_a_limit_nothing_is_traded_and_nothing_timed(case):
@@ -80,21 +82,22 @@ def test_flips_go_first_then_tiles_stand_further_apart(case, seconds_left, step,
     plan, _ = plan_within(case, seconds_left, 1e-3)
     assert (plan.effort.step, plan.effort.runs) == (step, runs)
     assert len(plan.traded) == traded
-    assert plan.prepared is case[0]
+    assert plan.placement.shape_ZYX == (32, 32, 32)
 
 
 def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(case):
     plan, _ = plan_within(case, 0.6, 1e-3)
     assert plan.effort.step == 1.0
-    assert plan.prepared.tensor_CZYX.shape[1] < 32
+    assert plan.placement.shape_ZYX[0] < 32
     assert "coarser" in plan.traded[-1]
-    back = plan.prepared.restore(np.ones(plan.prepared.tensor_CZYX.shape[1:], np.uint8))
+    back = plan.placement.restore(np.ones(plan.placement.shape_ZYX, np.uint8))
     assert back.shape == (32, 32, 32)
 
 
 def test_the_tiles_get_what_the_mask_leaves(case):
     plan, _ = plan_within(case, 10, 1e-6)
-    assert 9 < plan.deadline - time.monotonic() < 10
+    deadline = time.monotonic() + 10
+    assert 9 < tiles_deadline(plan.placement, deadline) - time.monotonic() < 10
 
 
 def test_a_tile_that_was_timed_before_is_timed_again_only_where_it_matters(case):
@@ -106,19 +109,30 @@ def test_a_tile_that_was_timed_before_is_timed_again_only_where_it_matters(case)
 
 
 def test_a_grid_that_does_not_fit_into_memory_gets_coarser(case, monkeypatch):
-    prepared, volumes, facts = case
-    timer = TileTimer(engine=Engine(1e-6), channels=1)
-    monkeypatch.setattr("flarekit.segmentation.plan._resident_mib", lambda: 100.0)
-    roomy = plan_case(prepared, volumes, facts, timer, None, 1000.0)
-    assert roomy.prepared is prepared
-    assert roomy.traded == ()
+    monkeypatch.setattr("flarekit.segmentation.memory.resident_mib", lambda: 100.0)
     monkeypatch.setattr(
-        "flarekit.segmentation.plan._still_to_come_mib",
-        lambda prepared, _facts: float(np.prod(prepared.tensor_CZYX.shape[1:])) / 1e3,
+        "flarekit.segmentation.plan.resampling_mib",
+        lambda placement: float(np.prod(placement.shape_ZYX)) / 1e3,
     )
-    tight = plan_case(prepared, volumes, facts, timer, None, 110.0)  # 32768 voxels ask for 33 MiB
-    assert tight.prepared.tensor_CZYX.shape[1:] == (20, 20, 20)
-    assert tight.traded[0].startswith("for memory: a grid 1.6 times coarser")
-    hopeless = plan_case(prepared, volumes, facts, timer, None, 1.0)
-    assert hopeless.prepared.tensor_CZYX.shape[1:] == (16, 16, 16)
-    assert "are left" in hopeless.traded[0]
+
+    def plan_in(budget_mib):
+        return plan_case(*case, None, Limits(memory=Memory(budget_mib=budget_mib)))
+
+    roomy = plan_in(1000.0)
+    assert roomy.placement.shape_ZYX == (32, 32, 32)
+    assert roomy.traded == ()
+    tight = plan_in(134.0)  # 32768 voxels ask for 33 MiB; 24 are set aside
+    assert tight.placement.shape_ZYX == (20, 20, 20)
+    assert tight.traded == ("for memory: a grid 1.6 times coarser",)
+    with pytest.raises(BudgetError, match="even on the coarsest grid, takes up to 4 MiB"):
+        plan_in(125.0)
+
+
+def test_nothing_is_resampled_to_make_a_plan(case, monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("resampled")
+
+    monkeypatch.setattr("flarekit.preprocess.resample.resample", forbidden)
+    monkeypatch.setattr("flarekit.preprocess.route.resample", forbidden)
+    plan, _ = plan_within(case, 0.6, 1e-3)
+    assert "coarser" in plan.traded[-1]

@@ -11,8 +11,8 @@ import pytest
 from flarekit.core.nifti import read_nifti
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.phantom import save_phantom
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.segment import Options, segment_folder
 from flarekit.training.recipe import read_recipe
 
 LARGE = ("liver", "right_kidney", "left_kidney", "spleen")

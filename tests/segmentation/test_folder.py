@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 
+from flarekit.core.budget import Budget
 from flarekit.core.errors import (
     DeviceError,
     InputError,
@@ -16,10 +18,10 @@ from flarekit.core.errors import (
     WeightsHashError,
 )
 from flarekit.core.spec import Coarse
-from flarekit.segmentation import case, segment
-from flarekit.segmentation.options import budget_under
+from flarekit.segmentation import case, folder
+from flarekit.segmentation.folder import Options, Silent, segment_folder
+from flarekit.segmentation.options import effective_budget
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.segment import Options, Silent, segment_folder
 from tests.core.broken import broken_files
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -176,13 +178,13 @@ def test_on_error_stop_ends_the_run_and_says_what_was_not_run(toy, one_bad, tmp_
 def test_a_bug_in_one_case_does_not_take_the_others_along(
     toy, inputs, tmp_path, write_scan, monkeypatch
 ):
-    def prepare(volumes, spec):
+    def locate(volumes, spec):
         if volumes[0].path.name.startswith("a"):
             raise KeyError("a bug")
         return genuine(volumes, spec)
 
-    genuine = case.prepare
-    monkeypatch.setattr(case, "prepare", prepare)
+    genuine = case.locate
+    monkeypatch.setattr(case, "locate", locate)
     write_scan(inputs / "a_0000.nii.gz")
     write_scan(inputs / "b_0000.nii.gz")
     record = segment_folder(toy, inputs, tmp_path / "out", EXACT)
@@ -266,15 +268,15 @@ def test_a_first_pass_tells_where_to_look(make_toy, inputs, tmp_path, write_scan
     found = np.zeros((60, 20, 20), bool)
     found[:5] = True
 
-    def first_pass(prepared, volumes, coarse):
+    def first_pass(placement, volumes, coarse, _memory):
         assert coarse.spec.name == "toy"
         assert volumes[0].voxels_ZYX.shape == found.shape
-        return prepared.looking_at(found, coarse.margin_mm)
+        return placement.restricted_to(found, coarse.margin_mm)
 
-    genuine = case._looking
+    genuine = case.restrict_to_coarse
     everywhere = segment_folder(both, inputs, tmp_path / "one", EXACT).cases[0]
     assert "coarse" in everywhere.seconds
-    monkeypatch.setattr(case, "_looking", first_pass)
+    monkeypatch.setattr(case, "restrict_to_coarse", first_pass)
     near = segment_folder(both, inputs, tmp_path / "two", EXACT).cases[0]
     assert genuine is not first_pass
     assert near.tiles.done < everywhere.tiles.done
@@ -288,16 +290,16 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
     write_scan(inputs / "a_0000.nii.gz")
     looked_at = []
 
-    def noted(prepared, mask, _margin_mm):
+    def noted(placement, mask, _margin_mm):
         looked_at.append(mask)
-        return prepared
+        return placement
 
-    monkeypatch.setattr("flarekit.preprocess.prepared.Prepared.looking_at", noted)
+    monkeypatch.setattr("flarekit.preprocess.Placement.restricted_to", noted)
     grouped = with_facts(
         toy, labels={"organ": 1}, auxiliary=("lesion",), internal={"others": ("lesion",)}
     )
     for number, first in enumerate((toy, grouped)):
-        monkeypatch.setattr("flarekit.segmentation.starting.find_predictor", lambda _, f=first: f)
+        monkeypatch.setattr("flarekit.segmentation.segmenter.find_predictor", lambda _, f=first: f)
         one = with_facts(toy, coarse=Coarse(predictor="first"))
         segment_folder(one, inputs, tmp_path / str(number), EXACT)
     labelled, organ = looked_at
@@ -309,7 +311,7 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
 def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_scan, monkeypatch):
     write_scan(inputs / "a_0000.nii.gz")
     other = with_facts(toy, channels=toy.spec.channels * 2)
-    monkeypatch.setattr("flarekit.segmentation.starting.find_predictor", lambda _name: other)
+    monkeypatch.setattr("flarekit.segmentation.segmenter.find_predictor", lambda _name: other)
     one = with_facts(toy, coarse=Coarse(predictor="other"))
     with pytest.raises(PredictorError, match="takes 2 channels, not 1"):
         segment_folder(one, inputs, tmp_path / "out", EXACT)
@@ -317,7 +319,7 @@ def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_
 
 def test_exact_makes_no_first_pass(toy):
     facts = with_facts(toy, coarse=Coarse(predictor="none")).spec
-    assert facts.under("exact").coarse is None
+    assert facts.for_mode("exact").coarse is None
 
 
 def test_what_a_case_was_spared_for_its_time_stands_in_the_record(
@@ -341,34 +343,45 @@ def test_a_mask_is_there_in_time_whatever_it_takes(toy, inputs, tmp_path, write_
     assert not mask_of(tmp_path / "out" / "a.nii.gz").any()
 
 
-def test_flare_s_tolerances_hold_for_fast_and_not_for_exact():
-    assert budget_under("flare", Options()).time_s == 15
-    assert budget_under("flare", Options()).gpu_memory_mib == 4096
-    assert budget_under("flare", Options(profile="exact")).time_s is None
-    assert budget_under("flare", Options(profile="exact", time_budget_s=60)).time_s == 60
-    assert budget_under("flare", Options(time_budget_s=0)).time_s is None
+def test_budgets_are_only_where_they_are_meant():
+    assert effective_budget("flare", Options()) == Budget()
+    assert effective_budget("flare", Options(mode="exact")) == Budget()
+    tolerated = Options(time_budget_s="convention", gpu_memory_budget_mib="convention")
+    assert effective_budget("flare", tolerated) == Budget(time_s=15, gpu_memory_mib=4096)
+    assert effective_budget("autopet", tolerated) == Budget(time_s=270)
+    assert effective_budget("flare", Options(mode="exact", time_budget_s=60)).time_s == 60
+    assert effective_budget("flare", Options(time_budget_s=0)).time_s is None
 
 
-def test_a_small_next_case_is_prepared_ahead_and_a_large_one_is_not(
+def test_the_container_s_memory_is_a_limit_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr("flarekit.segmentation.options.container_memory_mib", lambda: 2048.0)
+    assert effective_budget("flare", Options()).ram_mib is None
+    assert effective_budget("flare", Options(ram_budget_mib="container")).ram_mib == 2048
+
+
+def test_a_small_next_case_is_read_ahead_and_a_large_one_is_not(
     toy, inputs, tmp_path, write_scan, monkeypatch
 ):
     for name in "abc":
         write_scan(inputs / f"{name}_0000.nii.gz")
-    begun = []
-    genuine = segment._Ahead._begin
-    monkeypatch.setattr(
-        segment._Ahead, "_begin", lambda self, k: begun.append(k) or genuine(self, k)
-    )
-    ended = []
+    reading, ended = [], []
+    genuine = folder.load_case
+
+    def noted(*how):
+        reading.append(threading.current_thread() is not threading.main_thread())
+        return genuine(*how)
+
+    monkeypatch.setattr(folder, "load_case", noted)
 
     class Watching(Silent):
         def end_case(self, record):
-            ended.append((record.case_id, list(begun)))
+            ended.append((record.case_id, len(reading)))
 
     assert not segment_folder(toy, inputs, tmp_path / "one", EXACT, Watching()).failed
-    assert ended == [("a", [0, 1]), ("b", [0, 1, 2]), ("c", [0, 1, 2])]
-    begun.clear()
+    assert reading == [True, True, True]
+    reading.clear()
     ended.clear()
-    tight = Options(device="cpu", precision="fp32", ram_budget_mib=0.001)
-    assert not segment_folder(toy, inputs, tmp_path / "two", tight, Watching()).failed
-    assert ended == [("a", [0]), ("b", [0, 1]), ("c", [0, 1, 2])]
+    monkeypatch.setattr(folder, "_AHEAD_MIB", 0.0)
+    assert not segment_folder(toy, inputs, tmp_path / "two", EXACT, Watching()).failed
+    assert reading == [False, False, False]
+    assert ended == [("a", 1), ("b", 2), ("c", 3)]

@@ -1,0 +1,332 @@
+"""A folder of scans in, a folder of masks out; one failed case never takes the others along.
+
+While a case computes, the next one is read, and brought onto its grid where nothing has to be given
+up for it; the engine starts while the first one is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flarekit import conventions
+from flarekit.conventions import Case, Convention
+from flarekit.core.apart import keep_apart
+from flarekit.core.errors import FlarekitError, OutputError
+from flarekit.core.files import make_folder
+from flarekit.core.records import CaseRecord, RunRecord
+from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.segmentation.case import (
+    LoadedCase,
+    ReadyCase,
+    RunContext,
+    Wanted,
+    compute_case,
+    is_simple,
+    load_case,
+    make_ready,
+)
+from flarekit.segmentation.memory import file_mib, reading_mib, still_to_come_mib, writing_mib
+from flarekit.segmentation.options import OnError, Options
+from flarekit.segmentation.report import Report
+from flarekit.segmentation.segmenter import Segmenter, Source
+
+__all__ = ["Options", "Progress", "Report", "Silent", "run_folder", "segment_folder"]
+
+_LOG = logging.getLogger(__name__)
+_UNPACKED = 8  # bytes in memory per byte of a compressed scan, at most
+_AHEAD_MIB = 1024.0  # the next case is read beside this one where that takes no more
+
+
+class Progress(Protocol):
+    """Who wants to know how far the run is."""
+
+    def start_case(self, case_id: str, index: int, total: int) -> None:
+        """Case `index` (from 0) of `total` begins."""
+        ...
+
+    def tiles(self, done: int, total: int) -> None:
+        """So many tiles of this case are done."""
+        ...
+
+    def end_case(self, record: CaseRecord) -> None:
+        """The case is over, one way or the other."""
+        ...
+
+
+class Silent:
+    """Nobody wants to know."""
+
+    def start_case(self, case_id: str, index: int, total: int) -> None:
+        """Do nothing."""
+
+    def tiles(self, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def end_case(self, record: CaseRecord) -> None:
+        """Do nothing."""
+
+
+def segment_folder(
+    predictor: PredictorFolder,
+    input_dir: Path,
+    output_dir: Path,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> RunRecord:
+    """Segment every case of a folder; the engine starts while the first case is read.
+
+    Args:
+        predictor: from `find_predictor`.
+        input_dir: the convention's input folder; only read.
+        output_dir: made where it is missing; gets the masks and nothing else.
+        options: how to run.
+        progress: who wants to know.
+        report: what to leave in writing.
+
+    Returns:
+        What happened to every case, stage times in seconds, and what computed.
+
+    Raises:
+        InputError: no cases.
+        UsageError: a mask would replace a file of the input folder.
+        PredictorError: weights missing, wrong or not fitting.
+        DeviceError: the device or the precision is not available.
+        OutputError: the output folder cannot be made, or what the masks are parts of not completed.
+    """
+    segmenter = Segmenter(Source.of_folder(predictor), options)
+    try:
+        return run_folder(segmenter, input_dir, output_dir, options, progress, report)
+    finally:
+        segmenter.close()
+
+
+def run_folder(
+    segmenter: Segmenter,
+    input_dir: Path,
+    output_dir: Path,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    report: Report | None = None,
+) -> RunRecord:
+    """Segment every case of a folder with a segmenter, loaded or not; see `segment_folder`.
+
+    Args:
+        segmenter: brings mode, device and budgets.
+        input_dir: the convention's input folder; only read.
+        output_dir: made where it is missing.
+        options: whose convention, what failed cases leave, and when the first one began.
+        progress: who wants to know.
+        report: what to leave in writing.
+    """
+    options, spec = options or Options(), segmenter.spec
+    name = options.convention or spec.convention
+    began = time.monotonic() if options.began is None else options.began
+    seconds = {} if options.began is None else {"import": time.monotonic() - began}
+    convention = _convention(name, spec)
+    cases = convention.find_cases(input_dir, len(spec.channels))
+    keep_apart(input_dir, output_dir, [case.mask for case in cases])
+    make_folder(output_dir)
+    if report is not None:
+        report.begin()
+    run = _Run(
+        cases=cases,
+        convention=convention,
+        context=segmenter.context(),
+        output_dir=output_dir,
+        on_error=options.on_error,
+        budget_s=segmenter.budget.time_s,
+        progress=progress or Silent(),
+        report=report,
+    )
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
+        starting = workers.submit(segmenter.start)
+        try:
+            records = run.all_cases(_Ahead(run, workers, began), starting.result, began)
+        finally:
+            starting.cancel()
+    conventions.finish_run(convention, cases[: len(records)], output_dir)
+    facts = segmenter.facts
+    record = RunRecord(
+        predictor=spec.name,
+        convention=name,
+        mode=segmenter.options.mode,
+        engine=facts.engine,
+        device=facts.device,
+        device_name=facts.device_name,
+        precision=facts.precision,
+        scan=facts.scan,
+        budget=segmenter.budget,
+        seconds=seconds | segmenter.seconds,
+        wall_s=time.monotonic() - began,
+        cases=tuple(records),
+        not_run=tuple(case.case_id for case in cases[len(records) :]),
+        left_out=conventions.left_out_of(cases),
+    )
+    if report is not None:
+        report.close(record)
+    return record
+
+
+def _convention(name: str, spec: PredictorSpec) -> Convention:
+    """Settings are the predictor's for its own convention, and mean nothing to another."""
+    settings = spec.convention_settings if name == spec.convention else None
+    return conventions.get(name, settings, labels=spec.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A folder that is being segmented."""
+
+    cases: Sequence[Case]
+    convention: Convention
+    context: RunContext
+    output_dir: Path
+    on_error: OnError
+    budget_s: float | None
+    progress: Progress
+    report: Report | None
+
+    @property
+    def wanted(self) -> Wanted:
+        pictures = self.report is not None and self.report.draws
+        return Wanted(picture=pictures, progress=self.progress.tiles)
+
+    def load(self, case: Case) -> LoadedCase:
+        """Read a case."""
+        self.context.memory.check(self.reading_mib(case), f"reading {case.channels[0]}")
+        return load_case(
+            lambda: self.convention.read_case(case),
+            self.context.spec,
+            lambda volumes: conventions.points_of(self.convention, case, volumes),
+        )
+
+    def reading_mib(self, case: Case) -> float:
+        """Return what reading a case takes, at most; roughly where there is no limit."""
+        if self.context.memory.budget_mib is None:
+            return _UNPACKED * file_mib(case.channels)
+        return conventions.share_of(self.convention, case) * reading_mib(case.channels)
+
+    def all_cases(
+        self, ahead: _Ahead, started: Callable[[], object], began: float
+    ) -> list[CaseRecord]:
+        """Segment one case after the other."""
+        started()  # what is wrong with weights or device ends the run before its first case
+        records: list[CaseRecord] = []
+        for index, case in enumerate(self.cases):
+            self.progress.start_case(case.case_id, index, len(self.cases))
+            began = began if index == 0 else time.monotonic()
+            record = self._guarded(case, ahead, index, began)
+            records.append(record)
+            if self.report is not None:
+                self.report.add(record)
+            self.progress.end_case(record)
+            if record.error is not None and self.on_error == "stop":
+                break
+        return records
+
+    def deadline(self, index: int, began: float) -> float | None:
+        """Return when a case's mask has to be there; compiling a network is not counted."""
+        if self.budget_s is None:
+            return None
+        once_s = self.context.compute().engine.one_time_s if index == 0 else 0.0
+        return began + once_s + self.budget_s
+
+    def _guarded(self, case: Case, ahead: _Ahead, index: int, began: float) -> CaseRecord:
+        """Segment a case; whatever goes wrong becomes its record's error."""
+        try:
+            return self._segmented(case, ahead, index, began)
+        except FlarekitError as error:
+            message, fix = error.message, error.fix
+        except Exception as error:  # noqa: BLE001 - no bug may cost the other cases' masks
+            _LOG.debug("case %s", case.case_id, exc_info=True)
+            message = f"{case.channels[0]}: {type(error).__name__}: {error}"
+            fix = "run again with -v for the traceback"
+        mask = None
+        if self.on_error == "mask":
+            try:
+                mask = self.convention.write_empty_mask(case, self.output_dir)
+            except OutputError as error:
+                message, fix = f"{message}; and {error.message}", error.fix
+        return CaseRecord(
+            case_id=case.case_id,
+            mask=mask,
+            wall_s=time.monotonic() - began,
+            error=message,
+            fix=fix,
+        )
+
+    def _segmented(self, case: Case, ahead: _Ahead, index: int, began: float) -> CaseRecord:
+        deadline = self.deadline(index, began)
+        ready = self._ready(ahead, index, deadline)
+        ahead.begin(index + 1, ready)
+        done = compute_case(ready, self.context, self.wanted, deadline)
+        del ready  # its tensor is not needed to write the mask
+        with done.clock.stage("write"):
+            self.context.memory.check(writing_mib(done.label_map_ZYX.size), "writing the mask")
+            mask = self.convention.write_mask(
+                case, done.label_map_ZYX, done.geometry, self.output_dir
+            )
+        record = CaseRecord(
+            case_id=case.case_id,
+            mask=mask,
+            seconds=done.clock.seconds,
+            wall_s=time.monotonic() - began,
+            tiles=done.tiles,
+            traded=done.traded,
+            warnings=done.warnings,
+        )
+        if self.report is not None and done.shown is not None:
+            self.report.draw(case.case_id, done.shown, done.label_map_ZYX, self.context.spec.labels)
+        return record
+
+    def _ready(self, ahead: _Ahead, index: int, deadline: float | None) -> ReadyCase:
+        found = ahead.take(index)
+        if isinstance(found, ReadyCase):
+            return found
+        return make_ready(found, self.context, self.wanted, deadline)
+
+
+class _Ahead:
+    """Reads each case, and makes it ready where that is simple, while the one before computes."""
+
+    def __init__(self, run: _Run, workers: ThreadPoolExecutor, began: float) -> None:
+        self._run, self._workers = run, workers
+        self._begun: dict[int, Future[LoadedCase | ReadyCase]] = {}
+        if self._is_small(run.cases[0]):
+            self._begun[0] = workers.submit(self._at_once, 0, began)
+
+    def take(self, index: int) -> LoadedCase | ReadyCase:
+        """Return a case, read at least."""
+        future = self._begun.pop(index, None)
+        return self._run.load(self._run.cases[index]) if future is None else future.result()
+
+    def begin(self, index: int, computing: ReadyCase) -> None:
+        """Begin with a case beside the one that computes, where there is one and memory for both.
+
+        Args:
+            index: of the case to begin with.
+            computing: the one before it.
+        """
+        memory = self._run.context.memory
+        memory.promised_mib = still_to_come_mib(computing.prepared, self._run.context.spec)
+        if index < len(self._run.cases) and self._is_small(self._run.cases[index]):
+            self._begun[index] = self._workers.submit(self._at_once, index, None)
+
+    def _at_once(self, index: int, began: float | None) -> LoadedCase | ReadyCase:
+        run = self._run
+        loaded = run.load(run.cases[index])
+        deadline = run.deadline(index, time.monotonic() if began is None else began)
+        if is_simple(loaded, run.context, run.wanted, deadline):
+            return make_ready(loaded, run.context, run.wanted, deadline)
+        return loaded
+
+    def _is_small(self, case: Case) -> bool:
+        usable_mib = self._run.context.memory.usable_mib(ahead=True)
+        return self._run.reading_mib(case) <= min(_AHEAD_MIB, usable_mib / 4)

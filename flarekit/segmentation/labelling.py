@@ -1,0 +1,179 @@
+"""From what leaves the window to labels, and to probabilities, on the scan's grid."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import OutputError
+from flarekit.core.spec import PredictorSpec
+from flarekit.engine import Slab
+from flarekit.preprocess import Placement
+
+Labels = NDArray[np.uint8]
+Rules = Callable[[Labels, float], Labels]  # a label map and the ml of its voxels -> a label map
+Stage = Callable[[str], AbstractContextManager[None]]
+_MOST_IN_MEMORY = 512 * 2**20  # bytes of probabilities; larger ones lie on disk
+
+
+class Labelling(ABC):
+    """Decides labels slab by slab, then lets rules run where they were decided."""
+
+    @staticmethod
+    def of(placement: Placement, spec: PredictorSpec) -> Labelling:
+        """Return what decides as the facts say: on the network's grid, or on the scan's."""
+        if spec.grid.decide == "network" and not placement.route.regions:
+            return _OnNetworkGrid(placement, spec)
+        return _OnScanGrid(placement, spec)
+
+    @abstractmethod
+    def take(self, slab: Slab) -> NDArray[np.generic]:
+        """Return what is needed of a slab before the window moves on."""
+
+    @abstractmethod
+    def add(self, taken: NDArray[np.generic]) -> None:
+        """Decide what can be decided now."""
+
+    @abstractmethod
+    def finish(self, rules: Rules, stage: Stage) -> Labels:
+        """Apply rules and return the label map on the scan's stored grid."""
+
+
+class _OnNetworkGrid(Labelling):
+    def __init__(self, placement: Placement, spec: PredictorSpec) -> None:
+        self._placement = placement
+        self._values = np.array(spec.class_values, np.uint8)
+        self._label_map = np.zeros(placement.shape_ZYX, np.uint8)
+        self._came = 0
+
+    def take(self, slab: Slab) -> NDArray[np.generic]:
+        return slab.classes()
+
+    def add(self, taken: NDArray[np.generic]) -> None:
+        end = self._came + len(taken)
+        self._label_map[self._came : end] = self._values[taken]
+        self._came = end
+
+    def finish(self, rules: Rules, stage: Stage) -> Labels:
+        label_map = rules(self._label_map, self._placement.voxel_ml)
+        with stage("restore"):
+            return self._placement.restore(label_map)
+
+
+class _OnScanGrid(Labelling):
+    def __init__(self, placement: Placement, spec: PredictorSpec) -> None:
+        self._placement = placement
+        values = np.array(spec.class_values, np.uint8)
+        self._decider, self._stored = placement.decider(values)
+
+    def take(self, slab: Slab) -> NDArray[np.generic]:
+        return slab.logits()
+
+    def add(self, taken: NDArray[np.generic]) -> None:
+        self._decider.add(taken)  # type: ignore[arg-type]  # what `take` gave
+
+    def finish(self, rules: Rules, stage: Stage) -> Labels:
+        with stage("restore"):
+            self._decider.finish()
+        return rules(self._stored, self._placement.stored_voxel_ml)
+
+
+class LogitsSink(Protocol):
+    """Who takes logits on the network's grid, in slabs of ascending Z."""
+
+    def add(self, logits_KZYX: NDArray[np.float32]) -> None:
+        """Take the next slices."""
+        ...
+
+
+class KeptLogits:
+    """The logits of the whole grid.
+
+    Attributes:
+        logits_KZYX: float32.
+    """
+
+    def __init__(self, placement: Placement, spec: PredictorSpec) -> None:
+        """Make room for them."""
+        self.logits_KZYX = np.zeros((len(spec.class_values), *placement.shape_ZYX), np.float32)
+        self._came = 0
+
+    def add(self, logits_KZYX: NDArray[np.float32]) -> None:
+        """Take the next slices."""
+        end = self._came + logits_KZYX.shape[1]
+        self.logits_KZYX[:, self._came : end] = logits_KZYX
+        self._came = end
+
+
+class Probabilities:
+    """Probabilities of every class on the scan's grid, from the same logits as the labels.
+
+    They sum to 1 over exclusive classes; those of overlapping regions are each by itself. Internal
+    classes count as background. What lies outside the crop, or was not looked at, is background.
+    """
+
+    def __init__(self, placement: Placement, spec: PredictorSpec) -> None:
+        """Make room for them.
+
+        Raises:
+            OutputError: they are large, and the disk has no room for them.
+        """
+        self._regions = placement.route.regions
+        self._rows = len(spec.class_values) - len(spec.internal)
+        shape = (self._rows, *placement.route.stored_shape)
+        self._stored = _zeros(shape)
+        if not self._regions:
+            self._stored[0] = 1
+        self._painter = placement.painter(len(spec.class_values), self._paint)
+        self._targets = [placement.target_of(row) for row in self._stored]
+
+    def add(self, logits_KZYX: NDArray[np.float32]) -> None:
+        """Take the next slices of logits on the network's grid."""
+        self._painter.add(logits_KZYX)
+
+    def finish(self) -> NDArray[np.float32]:
+        """Return the probabilities, (K, Z, Y, X) as stored.
+
+        Raises:
+            ValueError: slices are missing.
+        """
+        self._painter.finish()
+        return self._stored
+
+    def _paint(self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]) -> None:
+        if self._regions:
+            seen = (logits_KYX != 0).any(axis=0)
+            probable = seen / (1 + np.exp(-logits_KYX))
+        else:
+            seen = (logits_KYX != 0).any(axis=0)
+            exponents = np.exp(logits_KYX - logits_KYX.max(axis=0))
+            probable = exponents / exponents.sum(axis=0)
+            probable[0] += probable[self._rows :].sum(axis=0)
+            probable[1:] *= seen
+            probable[0][~seen] = 1
+        for target_ZYX, probable_YX in zip(self._targets, probable, strict=False):
+            target_ZYX[z, rows, columns] = probable_YX
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return zeros; where they are large, in a file without a name that goes with the array."""
+    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    if size <= _MOST_IN_MEMORY:
+        return np.zeros(shape, np.float32)
+    try:
+        with tempfile.TemporaryFile(prefix="flarekit-probabilities-") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.float32, "r+", shape=shape)
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: has no room for {size / 2**20:.0f} MiB of probabilities "
+            f"({error.strerror})",
+            fix="free some space, or set TMPDIR to a folder on a larger disk",
+        ) from error

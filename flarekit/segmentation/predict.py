@@ -1,0 +1,96 @@
+"""`flarekit.predict`: a folder of scans, in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flarekit.core.errors import UsageError
+from flarekit.core.records import RunRecord
+from flarekit.core.spec import Mode, PredictorFolder
+from flarekit.engine import Precision
+from flarekit.segmentation.folder import Report, run_folder, segment_folder
+from flarekit.segmentation.options import Limit, MemoryLimit, OnError, Options
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.segmenter import Segmenter
+
+
+def predict(
+    inputs: str | Path,
+    outputs: str | Path,
+    predictor: str | Path | PredictorFolder | Segmenter = "abdomen_ct",
+    *,
+    convention: str | None = None,
+    mode: Mode = "fast",
+    engine: str = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    mirroring: bool = True,
+    time_budget_s: Limit = None,
+    ram_budget_mib: MemoryLimit = None,
+    gpu_memory_budget_mib: Limit = None,
+    on_error: OnError = "mask",
+    report: str | Path | None = None,
+    pictures: bool = True,
+) -> RunRecord:
+    """Segment every scan of a folder, as `flarekit predict` does.
+
+    Args:
+        inputs: folder with the scans, as the convention lays them out; only read.
+        outputs: folder for the masks; made where it is missing.
+        predictor: a name, a predictor folder, or a segmenter that is loaded; the latter brings how
+            to run with it, and the options from `mode` to `gpu_memory_budget_mib` must stay as
+            they are.
+        convention: whose layout; the predictor's own where None.
+        mode: `fast`, or `exact` for nnU-Net's arithmetic.
+        engine: `auto`, `openvino` or `torch`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        mirroring: average over the flips that the predictor names, if any (`exact` only).
+        time_budget_s: seconds that a case may take; None for no limit, `convention` for what the
+            organiser tolerates.
+        ram_budget_mib: MiB that this process may have resident.
+        gpu_memory_budget_mib: MiB that may be in use on the GPU.
+        on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
+            run (`stop`).
+        report: folder for `run.json`, `ledger.jsonl` and a picture of every case; none where None.
+        pictures: whether the report has pictures.
+
+    Returns:
+        What happened to every case. A case that failed does not raise: see `RunRecord.failed`.
+
+    Raises:
+        UsageError: no such predictor or convention, or options beside a segmenter.
+        InputError: no cases.
+        PredictorError: weights missing, wrong or not fitting.
+        DeviceError: the device or the precision is not available.
+        OutputError: the output folder cannot be made.
+
+    >>> import flarekit
+    >>> record = flarekit.predict("inputs", "outputs", predictor="abdomen_ct")
+    >>> [case.case_id for case in record.cases], len(record.failed)
+    (['patient'], 0)
+    """
+    options = Options(
+        convention=convention,
+        mode=mode,
+        engine=engine,
+        device=device,
+        precision=precision,
+        mirroring=mirroring,
+        time_budget_s=time_budget_s,
+        ram_budget_mib=ram_budget_mib,
+        gpu_memory_budget_mib=gpu_memory_budget_mib,
+        on_error=on_error,
+    )
+    folders = Path(inputs), Path(outputs)
+    wanted = None if report is None else Report(Path(report), pictures=pictures)
+    if isinstance(predictor, Segmenter):
+        if options != Options(convention=convention, on_error=on_error):
+            raise UsageError(
+                "a segmenter was loaded with its own mode, device and budgets",
+                fix="give them to flarekit.load, not beside a segmenter",
+            )
+        return run_folder(predictor, *folders, options, report=wanted)
+    if not isinstance(predictor, PredictorFolder):
+        predictor = find_predictor(str(predictor))
+    return segment_folder(predictor, *folders, options, report=wanted)

@@ -1,0 +1,175 @@
+"""What segmenting one scan came to, in the scan's own order."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core import metaheader, metaimage, nifti
+from flarekit.core.errors import OutputError, UsageError
+from flarekit.core.spec import PredictorSpec
+from flarekit.core.volume import Geometry
+from flarekit.segmentation.case import Segmented
+from flarekit.segmentation.scans import Axes, ScanInput
+
+_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Labels of one scan, and what there is to say about them.
+
+    Attributes:
+        labels: uint8, 0 is the background; axes as `axes` says.
+        label_names: value in the labels -> its name.
+        volumes_ml: label name -> volume, in ml; 0 where nothing was found.
+        probabilities: float32, (class, ...) with the axes of the labels; classes are the background
+            and then the labels in the order of their values, and sum to 1. Of a predictor whose
+            labels overlap there is no background, and each region is by itself. They come from the
+            network alone: rules that change labels do not change them. Large ones lie in a file
+            that goes with the array. None where they were not asked for.
+        seconds: from the call to the labels.
+        stage_seconds: where the time went: read, prepare, plan, tiles, restore, rules.
+        traded: what was given up to keep a budget, in words; empty where nothing was.
+        warnings: what was odd about the scan, and how it was taken.
+        axes: `xyz` for paths and nibabel images, `zyx` for SimpleITK images and arrays.
+        affine: (4, 4) float64, index (x, y, z, 1) -> mm, RAS+.
+    """
+
+    labels: NDArray[np.uint8]
+    label_names: dict[int, str]
+    volumes_ml: dict[str, float]
+    probabilities: NDArray[np.float32] | None
+    seconds: float
+    stage_seconds: dict[str, float]
+    traded: tuple[str, ...]
+    warnings: tuple[str, ...]
+    axes: Axes
+    affine: NDArray[np.float64]
+    _geometry: Geometry = field(repr=False)
+    _files: tuple[Path, ...] = field(repr=False, default=())
+
+    @classmethod
+    def of(cls, done: Segmented, source: ScanInput, spec: PredictorSpec, seconds: float) -> Result:
+        """Return what a case came to, in the order of its input."""
+        turned = source.axes == "xyz"
+        probabilities = done.probabilities
+        if probabilities is not None and turned:
+            probabilities = probabilities.transpose(0, 3, 2, 1)
+        return cls(
+            labels=done.label_map_ZYX.T if turned else done.label_map_ZYX,
+            label_names={value: name for name, value in spec.labels.items()},
+            volumes_ml=volumes_ml(done.label_map_ZYX, spec.labels, done.voxel_ml),
+            probabilities=probabilities,
+            seconds=seconds,
+            stage_seconds=dict(done.clock.seconds),
+            traded=done.traded,
+            warnings=done.warnings,
+            axes=source.axes,
+            affine=done.geometry.affine,
+            _geometry=done.geometry,
+            _files=source.files,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the labels as a mask: uint8, with the scan's own header where the formats agree.
+
+        Args:
+            path: ends in .nii, .nii.gz or .mha; its folder exists. A scan is never replaced.
+
+        Returns:
+            The path.
+
+        Raises:
+            UsageError: another ending.
+            OutputError: it cannot be written, or is the scan itself.
+
+        >>> import flarekit
+        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> segmenter.segment("scan.nii.gz").save("mask.nii.gz").name
+        'mask.nii.gz'
+        """
+        target = Path(path)
+        if any(target.exists() and target.samefile(file) for file in self._files if file.exists()):
+            raise OutputError(f"{target}: is the scan itself", fix="name another file")
+        if target.name.lower().endswith((".nii", ".nii.gz")):
+            nifti.write_label_map(target, self._labels_ZYX, self._nifti_geometry)
+        elif target.suffix.lower() == ".mha":
+            metaimage.write_label_map(target, self._labels_ZYX, self._meta_geometry)
+        else:
+            raise UsageError(
+                f"{target}: masks are written as .nii, .nii.gz or .mha", fix="name such a file"
+            )
+        return target
+
+    def to_nibabel(self) -> Any:  # noqa: ANN401 - nibabel carries no types
+        """Return the labels as a nibabel image, (x, y, z), with the scan's affine.
+
+        >>> import numpy as np
+        >>> import flarekit
+        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> scan = np.zeros((12, 40, 48), np.int16)
+        >>> segmenter.segment(scan, spacing_mm=(5, 2, 2)).to_nibabel().shape
+        (48, 40, 12)
+        """
+        import nibabel
+
+        header = self._nifti_geometry.header.copy()
+        header.set_data_dtype(np.uint8)
+        header.set_slope_inter(1, 0)
+        kind = nibabel.Nifti2Image if int(header["sizeof_hdr"]) == 540 else nibabel.Nifti1Image
+        image = kind(self._labels_ZYX.T, None, header)  # type: ignore[no-untyped-call]
+        image.header["cal_min"] = image.header["cal_max"] = 0
+        return image
+
+    def to_sitk(self) -> Any:  # noqa: ANN401 - SimpleITK carries no types
+        """Return the labels as a SimpleITK image with the scan's spacing, origin and direction.
+
+        >>> import numpy as np
+        >>> import flarekit
+        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> scan = np.zeros((12, 40, 48), np.int16)
+        >>> segmenter.segment(scan, spacing_mm=(5, 2, 2)).to_sitk().GetSpacing()
+        (2.0, 2.0, 5.0)
+        """
+        import SimpleITK
+
+        lps = _TO_LPS @ self.affine
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        image = SimpleITK.GetImageFromArray(np.ascontiguousarray(self._labels_ZYX))
+        image.SetSpacing(spacing.tolist())
+        image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+        image.SetOrigin(lps[:3, 3].tolist())
+        return image
+
+    @property
+    def _labels_ZYX(self) -> NDArray[np.uint8]:  # noqa: N802 - axis letters
+        return self.labels.T if self.axes == "xyz" else self.labels
+
+    @property
+    def _nifti_geometry(self) -> Geometry:
+        header = self._geometry.header
+        if header is None or isinstance(header, metaheader.MetaHeader):
+            return nifti.geometry_from(self._geometry.shape_ZYX, self.affine)
+        return self._geometry
+
+    @property
+    def _meta_geometry(self) -> Geometry:
+        if isinstance(self._geometry.header, metaheader.MetaHeader):
+            return self._geometry
+        return metaheader.geometry_from(self._geometry.shape_ZYX, self.affine)
+
+
+def volumes_ml(
+    label_map_ZYX: NDArray[np.uint8], labels: dict[str, int], voxel_ml: float
+) -> dict[str, float]:
+    """Return the volume of every label, in ml; slice by slice, for a count takes eight bytes."""
+    counts = np.zeros(256, np.int64)
+    for slice_YX in label_map_ZYX:
+        counts += np.bincount(slice_YX.ravel(), minlength=256)
+    return {name: float(counts[value] * voxel_ml) for name, value in labels.items()}

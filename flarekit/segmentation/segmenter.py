@@ -1,0 +1,432 @@
+"""A predictor that is loaded once and segments many scans."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from flarekit import engine, postprocess
+from flarekit.core.budget import Budget
+from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.spec import Mode, PredictorFolder, PredictorSpec, parse_spec
+from flarekit.engine import EngineFacts, Networks, Precision
+from flarekit.segmentation.case import (
+    CoarsePass,
+    Compute,
+    RunContext,
+    Segmented,
+    Wanted,
+    compute_case,
+    load_case,
+    make_ready,
+)
+from flarekit.segmentation.memory import Memory
+from flarekit.segmentation.opened import OpenScan
+from flarekit.segmentation.options import (
+    Limit,
+    MemoryLimit,
+    Options,
+    effective_budget,
+    facts_to_run,
+)
+from flarekit.segmentation.plan import TileTimer
+from flarekit.segmentation.predictors import find_predictor, networks_of
+from flarekit.segmentation.result import Result
+from flarekit.segmentation.scans import Scan, ScanInput, scan_input
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import nn
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Networks and the facts about them.
+
+    Attributes:
+        spec: the facts as they stand.
+        networks: gives what an engine needs; the weights are checked then.
+    """
+
+    spec: PredictorSpec
+    networks: Callable[[], Networks]
+
+    @classmethod
+    def of_folder(cls, predictor: PredictorFolder) -> Source:
+        """Return the source that a predictor folder is."""
+        return cls(spec=predictor.spec, networks=partial(networks_of, predictor))
+
+    @classmethod
+    def of_module(cls, module: nn.Module, facts: PredictorSpec | Mapping[str, Any]) -> Source:
+        """Return the source that a module of one's own is; the module itself stays as it is.
+
+        Raises:
+            PredictorError: the facts do not hold together.
+        """
+        spec = facts if isinstance(facts, PredictorSpec) else _facts_of_module(module, facts)
+        postprocess.check_rules(spec.rules, [channel.name for channel in spec.channels])
+        networks = Networks(
+            build=lambda: [copy.deepcopy(module)],
+            channels=len(spec.channels),
+            identity=f"module {id(module)}",
+        )
+        return cls(spec=spec, networks=lambda: networks)
+
+
+class Segmenter:
+    """A network with its weights, ready to segment scans; made by `flarekit.load`.
+
+    It may be called from several threads. Calls run side by side: reading, resampling and deciding
+    labels use as many cores as there are calls, the network's tiles take turns on the device.
+    Where a memory budget is given, calls wait for each other, so that it holds for all of them.
+
+    `close` gives the network's memory back; `reopen`, or another `with`, loads it again. Nothing of
+    a scan is kept once its result is gone.
+
+    >>> import numpy as np
+    >>> import flarekit
+    >>> with flarekit.load("abdomen_ct") as segmenter:
+    ...     result = segmenter.segment(np.zeros((16, 64, 64), np.int16), spacing_mm=(5, 2, 2))
+    >>> result.labels.shape
+    (16, 64, 64)
+    """
+
+    def __init__(self, source: Source, options: Options | None = None) -> None:
+        """Remember what to load; nothing is loaded before it is needed, or `start` is called.
+
+        Args:
+            source: the network.
+            options: how to run.
+        """
+        self._source = source
+        self.options = options or Options()
+        self.spec = facts_to_run(source.spec, self.options)
+        convention = self.options.convention or source.spec.convention
+        self.budget: Budget = effective_budget(convention, self.options)
+        self.seconds: dict[str, float] = {}
+        self._memory = Memory(budget_mib=self.budget.ram_mib)
+        self._compute: Compute | None = None
+        self._closed = False
+        self._starting = threading.Lock()
+        self._turns = threading.Lock()
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What computes: engine, device and precision as they were chosen, never `auto`.
+
+        >>> import flarekit
+        >>> segmenter = flarekit.load("abdomen_ct", device="cpu", precision="fp32")
+        >>> segmenter.facts.device, segmenter.facts.precision
+        ('cpu', 'fp32')
+        """
+        return self.start().engine.facts
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Value in the labels -> its name.
+
+        >>> import flarekit
+        >>> flarekit.load("mpu_net_liver").label_names
+        {1: 'liver'}
+        """
+        return {value: name for name, value in self.spec.labels.items()}
+
+    def start(self) -> Compute:
+        """Load the network where that has not been done, and return what computes.
+
+        Raises:
+            UsageError: the segmenter is closed.
+            PredictorError: weights missing, wrong or not fitting.
+            DeviceError: the device or the precision is not available.
+        """
+        with self._starting:
+            if self._closed:
+                raise UsageError(
+                    "this segmenter is closed", fix="call reopen(), or use it in a with statement"
+                )
+            if self._compute is None:
+                began = time.perf_counter()
+                self._compute = self._started()
+                self.seconds["load"] = time.perf_counter() - began
+            return self._compute
+
+    def close(self) -> None:
+        """Give the network's memory back; calls that run go on to their end."""
+        with self._starting:
+            compute, self._compute, self._closed = self._compute, None, True
+        if compute is not None:
+            compute.engine.release()
+
+    def reopen(self) -> Self:
+        """Load the network again after `close`; where it is loaded, nothing happens.
+
+        >>> import flarekit
+        >>> segmenter = flarekit.load("mpu_net_liver")
+        >>> segmenter.close()
+        >>> segmenter.closed
+        True
+        >>> segmenter.reopen().closed
+        False
+        """
+        with self._starting:
+            self._closed = False
+        self.start()
+        return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called, and `reopen` was not."""
+        return self._closed
+
+    def __enter__(self) -> Self:
+        """Load the network where it is not."""
+        return self.reopen()
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def segment(
+        self,
+        scan: Scan,
+        *,
+        spacing_mm: ArrayLike | None = None,
+        affine: ArrayLike | None = None,
+        probabilities: bool = False,
+    ) -> Result:
+        """Segment one scan.
+
+        Args:
+            scan: a path (.nii, .nii.gz or .mha), a NumPy array, a nibabel or a SimpleITK image; for
+                predictors of several channels a list of these, in the predictor's order, or one
+                array (channel, Z, Y, X). An array is (Z, Y, X): Z towards superior, Y towards
+                posterior, X towards the patient's left, unless `affine` says otherwise.
+            spacing_mm: of an array's voxels along (Z, Y, X), in mm. Files and images bring theirs.
+            affine: (4, 4), of an array: from its index (x, y, z, 1) to mm, RAS+; then `spacing_mm`
+                is not needed.
+            probabilities: compute those of every class, too.
+
+        Returns:
+            Labels in the scan's own order: (x, y, z) for paths and nibabel images, (z, y, x) for
+            SimpleITK images and arrays.
+
+        Raises:
+            InputError: a file cannot be read, or the channels do not fit together.
+            UsageError: an array without spacing or affine, or something that is no scan.
+            BudgetError: it does not fit into the memory budget.
+            DeviceError: the device has no room for a tile.
+
+        >>> import numpy as np
+        >>> import flarekit
+        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> result = segmenter.segment("scan.nii.gz")
+        >>> result.axes, result.labels.dtype
+        ('xyz', dtype('uint8'))
+        >>> air = np.full((12, 40, 40), -1000, np.int16)
+        >>> segmenter.segment(air, spacing_mm=(5, 2, 2)).volumes_ml["liver"]
+        0.0
+        """
+        source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
+        done, seconds = self._segmented(source, Wanted(probabilities=probabilities))
+        return Result.of(done, source, self.spec, seconds)
+
+    def open(
+        self,
+        scan: Scan,
+        *,
+        spacing_mm: ArrayLike | None = None,
+        affine: ArrayLike | None = None,
+    ) -> OpenScan:
+        """Segment one scan and keep what the network said, so that clicks can correct the result.
+
+        Args:
+            scan: as in `segment`.
+            spacing_mm: likewise.
+            affine: likewise.
+
+        Returns:
+            A context manager with `result` and `refine`.
+
+        >>> import flarekit
+        >>> segmenter = flarekit.load("att_umamba_petct")
+        >>> with segmenter.open(["ct.nii.gz", "pet.nii.gz"]) as opened:
+        ...     corrected = opened.refine({"tumor": [(4, 12, 7)], "background": [(0, 0, 0)]})
+        >>> corrected.labels.shape == opened.result.labels.shape
+        True
+        """
+        source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
+        done, seconds = self._segmented(source, Wanted(to_refine=True))
+        return OpenScan(done, source, self.spec, seconds)
+
+    def context(self) -> RunContext:
+        """Return what every case goes through; waits for nothing."""
+        return RunContext(spec=self.spec, compute=self.start, memory=self._memory)
+
+    def _segmented(self, source: ScanInput, wanted: Wanted) -> tuple[Segmented, float]:
+        with self._turn():
+            began = time.monotonic()
+            self.start()
+            budget_s = self.budget.time_s
+            deadline = None if budget_s is None else began + budget_s
+            context = self.context()
+            source.check_memory(self._memory)
+            ready = make_ready(load_case(source.read, self.spec), context, wanted, deadline)
+            done = compute_case(ready, context, wanted, deadline)
+            return done, time.monotonic() - began
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self.budget.ram_mib is None:
+            yield
+            return
+        with self._turns:
+            yield
+
+    def _started(self) -> Compute:
+        compute = self._engine_of(self._source, self.spec)
+        timer = TileTimer(engine=compute, channels=len(self.spec.channels))
+        on_cpu = compute.facts.device == "cpu"
+        if on_cpu and (self.budget.time_s is not None or self.budget.ram_mib is not None):
+            timer.measure()  # beside the first case's reading; the engine takes its memory then
+        coarse = None
+        if self.spec.coarse is not None:
+            first = find_predictor(self.spec.coarse.predictor)
+            first_spec = _coarse_spec(first.spec, self.spec)
+            coarse = CoarsePass(
+                spec=first_spec,
+                engine=self._engine_of(Source.of_folder(first), first_spec),
+                margin_mm=self.spec.coarse.margin_mm,
+            )
+        facts = compute.facts
+        where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
+        mode = self.options.mode
+        _LOG.info("predictor %s, mode %s, engine %s", self.spec.name, mode, where)
+        return Compute(engine=compute, timer=timer, coarse=coarse)
+
+    def _engine_of(self, source: Source, spec: PredictorSpec) -> engine.Engine:
+        return engine.create(
+            self.options.engine,
+            source.networks(),
+            spec.grid,
+            class_count=len(spec.class_values),
+            device=self.options.device,
+            precision=self.options.precision,
+            memory_mib=self.budget.gpu_memory_mib,
+        )
+
+
+def load(
+    predictor: str | Path | PredictorFolder | None = None,
+    *,
+    module: nn.Module | None = None,
+    facts: PredictorSpec | Mapping[str, Any] | None = None,
+    device: str = "auto",
+    mode: Mode = "fast",
+    precision: Precision = "auto",
+    engine: str = "auto",
+    mirroring: bool = True,
+    time_budget_s: Limit = None,
+    ram_budget_mib: MemoryLimit = None,
+    gpu_memory_budget_mib: Limit = None,
+) -> Segmenter:
+    """Load a predictor: a network with its weights, ready to segment scans.
+
+    Args:
+        predictor: a name (see `flarekit.predictors`) or a predictor folder.
+        module: instead of a predictor, a PyTorch network of one's own: (B, C, Z, Y, X) in, logits
+            (B, K, Z, Y, X) out, the background first. It is copied, and stays as it is.
+        facts: about the module, as `predictor.toml` has them; `channels`, `grid` and `labels` at
+            least.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; one that is not there is an error.
+        mode: `fast`, or `exact` for nnU-Net's arithmetic.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; `auto` is what the device is fastest at.
+        engine: `auto`, `openvino` or `torch`; a module of one's own runs on torch.
+        mirroring: average over the flips that the predictor names, if any (`exact` only).
+        time_budget_s: seconds that a scan may take; detail is given up for it, which
+            `Result.traded` tells. None for no limit.
+        ram_budget_mib: MiB that this process may have resident; what does not fit is refused.
+        gpu_memory_budget_mib: MiB that may be in use on the GPU.
+
+    Returns:
+        What segments; use it in a `with` statement, or `close` it.
+
+    Raises:
+        UsageError: no such predictor, or neither a predictor nor a module.
+        PredictorError: weights missing, wrong or not fitting, or facts that do not hold together.
+        DeviceError: the device or the precision is not available.
+
+    >>> import torch
+    >>> import flarekit
+    >>> facts = {
+    ...     "channels": [{"name": "MR", "intensity": {"kind": "z_score"}}],
+    ...     "grid": {"spacing_mm_ZYX": [2.0, 2.0, 2.0], "tile_ZYX": [16, 32, 32]},
+    ...     "labels": {"tumour": 1},
+    ... }
+    >>> segmenter = flarekit.load(module=torch.nn.Conv3d(1, 2, 3, padding=1), facts=facts)
+    >>> segmenter.label_names
+    {1: 'tumour'}
+    """
+    options = Options(
+        mode=mode,
+        engine="torch" if module is not None and engine == "auto" else engine,
+        device=device,
+        precision=precision,
+        mirroring=mirroring,
+        time_budget_s=time_budget_s,
+        ram_budget_mib=ram_budget_mib,
+        gpu_memory_budget_mib=gpu_memory_budget_mib,
+    )
+    segmenter = Segmenter(_source_of(predictor, module, facts), options)
+    segmenter.start()
+    return segmenter
+
+
+def _source_of(
+    predictor: str | Path | PredictorFolder | None,
+    module: nn.Module | None,
+    facts: PredictorSpec | Mapping[str, Any] | None,
+) -> Source:
+    if (predictor is None) == (module is None) or (module is None) != (facts is None):
+        raise UsageError(
+            "what to load is not clear",
+            fix="name a predictor, or give a module together with its facts",
+        )
+    if module is not None and facts is not None:
+        return Source.of_module(module, facts)
+    if isinstance(predictor, PredictorFolder):
+        return Source.of_folder(predictor)
+    return Source.of_folder(find_predictor(str(predictor)))
+
+
+def _facts_of_module(module: nn.Module, facts: Mapping[str, Any]) -> PredictorSpec:
+    """Add what a module needs no facts about: they are those of files."""
+    name = type(module).__name__
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    usual = {
+        "name": name,
+        "title": name,
+        "convention": "flare",
+        "architecture": {"name": name},
+        "weights": {"sha256": "0" * 64, "parameters": max(1, parameters)},
+    }
+    return parse_spec(usual | dict(facts), source=f"the facts about {name}")
+
+
+def _coarse_spec(first: PredictorSpec, spec: PredictorSpec) -> PredictorSpec:
+    if len(first.channels) != len(spec.channels):
+        raise PredictorError(
+            f"{spec.name}: its first pass {first.name} takes {len(first.channels)} channels, not "
+            f"{len(spec.channels)}",
+            fix="name a predictor of the same channels in [coarse], or remove it",
+        )
+    return first.for_mode("fast")
