@@ -134,8 +134,10 @@ def test_two_reports_are_compared_case_by_case():
 
 
 def test_stages_from_inside_are_seen_from_outside(tmp_path):
-    path = tmp_path / "efficiency.json"
-    path.write_text(json.dumps(INSIDE))
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**INSIDE, "cases": 2}))
+    lines = [json.dumps(case) + "\n" for case in INSIDE["cases"]]
+    path.with_name("ledger.jsonl").write_text("".join(lines))
     inside = read_inside(path)
     assert inside.stages(wall_s=6.0, started_s=0.75) == {
         "start": 0.75,
