@@ -79,6 +79,7 @@ class Source:
             build=lambda: [copy.deepcopy(module)],
             channels=len(spec.channels),
             identity=f"module {id(module)}",
+            half_precisions=spec.half_precisions,
         )
         return cls(spec=spec, networks=lambda: networks)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flarekit.core.spec import PredictorFolder
 
 PROGRAM = (sys.executable, "-m", "flarekit.cli.main")
-RECORD = "efficiency.json"  # what a run tells of itself, in the folder of --report
+RECORD, LEDGER = "run.json", "ledger.jsonl"  # what a run tells of itself, in --report's folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,8 @@ def arguments(
     folders = ["--input", str(inputs), "--output", str(outputs), "--report", str(report)]
     engine = ["--engine", "torch", "--device", settings.device, "--no-pictures"]
     # the organisers' budget is a GPU's: a slow CPU would give up the masks for it
-    budget = [] if settings.device == "cuda" else ["--time-budget", "0"]
+    tolerated = ["--time-budget", "convention", "--gpu-memory-budget", "convention"]
+    budget = tolerated if settings.device == "cuda" else ["--time-budget", "0"]
     return ["predict", "--predictor", predictor, *folders, *engine, *budget, *extra]
 
 
@@ -86,8 +87,10 @@ def predict_here(
 def read_record(report: Path) -> dict[str, Any]:
     """Return what a run told of itself; nothing where it told nothing."""
     path = report / RECORD
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content
+    if not path.is_file():
+        return {}
+    lines = (report / LEDGER).read_text(encoding="utf-8").splitlines()
+    return {**json.loads(path.read_text()), "cases": [json.loads(line) for line in lines]}
 
 
 def masks_of(folder: Path) -> dict[str, Any]:

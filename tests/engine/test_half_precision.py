@@ -156,7 +156,7 @@ def logits_in(network, tile, dtype):
 
 def check_half_precisions(folder, scans):
     predictor = read_spec(folder)
-    spec = predictor.spec.under("fast")
+    spec = predictor.spec.for_mode("fast")
     network = models.create(spec.architecture.name, **spec.architecture.arguments).eval()
     models.load_weights(network, predictor.weights)
     tile = middle_tile(scans, spec)
