@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from accuracy_cases import oriented
 from accuracy_vois import Voi, click_in, cut_voi, lay_out_vois
-from flarekit.segmentation.folder import Options, segment_folder
 from numpy.typing import NDArray
 
 from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.spec import PredictorFolder
 from flarekit.evaluation.masks import read_mask
+from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.cases import case_ids
 from flarekit.training.recipe import Recipe, read_recipe
