@@ -196,26 +196,35 @@ def export(
 def _export_result(result: Path, folder: Path, options: ImportOptions) -> None:
     """Make a predictor of an nnU-Net result folder, whichever of our networks it holds."""
     from flarekit.importing import import_predictor
-    from flarekit.importing.checkpoint import load_checkpoint
-    from flarekit.training.nnunet.result import read_result
+    from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
+    from flarekit.importing.nnunet import fold_files
+    from flarekit.importing.nnunet_files import read_json
+    from flarekit.training.nnunet.result import is_ours, read_result
 
-    ours = read_result(result, options.folds, options.checkpoint, load_checkpoint)
-    if ours is None:  # nnU-Net's own networks, and those that are told by their tensors
+    plans = read_json(result / "plans.json") if result.is_dir() else {}
+    if not is_ours(plans, result):  # nnU-Net's own networks, and those told by their tensors
         import_predictor(result, folder, options)
         return
     from flarekit.importing.plans import read_configuration
     from flarekit.importing.writing import write_predictor
 
+    dataset, paths = read_json(result / "dataset.json"), fold_files(result, options)
+    contents = [load_checkpoint(path) for path in paths]
+    weights = [
+        state_dict_of(content, path, field="network_weights")
+        for content, path in zip(contents, paths, strict=True)
+    ]
+    ours = read_result(result, plans, dataset, contents, weights)
     configuration = read_configuration(ours.plans, ours.configuration, source=ours.source)
     facts = {
         "name": options.name,
         "title": f"{ours.plans['dataset_name']}, {ours.architecture}",
         "convention": options.convention,
         "architecture": {"name": ours.architecture, "arguments": ours.arguments},
-        "channels": configuration.channels(ours.channel_names, ours.plans),
+        "channels": configuration.channels(list(ours.channel_names.values())),
         "crop": {"kind": "nonzero"},
         "grid": configuration.grid(ours.mirror_axes),
-        "nnunet": configuration.arithmetic(ours.plans),
+        "nnunet": configuration.arithmetic(),
         "labels": ours.labels,
         "provenance": {"imported_from": result.name, "trainer": ours.trainer},
     }

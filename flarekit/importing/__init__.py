@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from flarekit.core.errors import InputError
 from flarekit.importing.options import ImportOptions
 
+_WRAPPED_IN = ("net", "state_dict", "model_state_dict", "model")
 __all__ = ["ImportOptions", "import_predictor"]
 
 
@@ -32,23 +34,27 @@ def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None
         return
     if not source.is_file():
         raise InputError(f"{source}: is not there", fix="name a result folder or a checkpoint file")
-    from flarekit.importing.checkpoint import load_checkpoint
+    from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
     from flarekit.importing.flare23 import import_state_dict, looks_like_flare23
     from flarekit.importing.mpu_net import import_mpu_net, looks_like_mpu_net
 
     content = load_checkpoint(source)
-    if looks_like_flare23(content):
-        import_state_dict(content, source, folder, options)
-    elif looks_like_mpu_net(content):
-        import_mpu_net(content, source, folder, options)
+    field = next((name for name in _WRAPPED_IN if isinstance(content.get(name), Mapping)), None)
+    keys = [str(key) for key in (content if field is None else content[field])]
+    if looks_like_flare23(keys):
+        state_dict = state_dict_of(content, source, field=field)
+        import_state_dict(state_dict, source, folder, options)
+    elif looks_like_mpu_net(keys):
+        state_dict = state_dict_of(content, source, field=field)
+        import_mpu_net(state_dict, source, folder, options)
     elif "network_weights" in content:
         raise InputError(
             f"{source}: is one fold of an nnU-Net result",
             fix="name the folder above it, which holds plans.json and dataset.json",
         )
     else:
-        keys = ", ".join(list(content)[:3])
+        first = ", ".join(map(str, list(content)[:3]))
         raise InputError(
-            f"{source}: is no checkpoint that is known (its first keys: {keys})",
+            f"{source}: is no checkpoint that is known (its first keys: {first})",
             fix="import an nnU-Net v2 result folder, a FLARE23 or FLARE21 state dict, or MPU-Net's",
         )

@@ -9,15 +9,20 @@ in the orientation of the scan, not rotated as the published script writes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flarekit import models
+from flarekit.core.errors import InputError
 from flarekit.importing.options import ImportOptions
 from flarekit.importing.writing import write_predictor
 
+if TYPE_CHECKING:
+    import torch
+
 _FIRST = ("encoder.0.weight", "enblock1.0.weight")
+_LAST = "out2.single_conv.weight"
 _ORGANS_23 = (
     "liver", "right_kidney", "spleen", "pancreas", "aorta", "inferior_vena_cava",
     "right_adrenal_gland", "left_adrenal_gland", "gallbladder", "esophagus", "stomach", "duodenum",
@@ -26,28 +31,33 @@ _ORGANS_23 = (
 _ORGANS_21 = ("liver", "kidneys", "spleen", "pancreas")
 
 
-def looks_like_flare23(content: Mapping[str, Any]) -> bool:
-    """Return whether these are the keys of either network."""
-    return _FIRST[0] in content and any(
-        key.startswith(("decoder_att1.", "deblock1.")) for key in content
+def looks_like_flare23(keys: Sequence[str]) -> bool:
+    """Return whether these are the keys of either network, whatever stands in front of them."""
+    return any(key.endswith(_FIRST[0]) for key in keys) and any(
+        part in key for key in keys for part in ("decoder_att1.", "deblock1.")
     )
 
 
 def import_state_dict(
-    content: Mapping[str, Any], source: Path, folder: Path, options: ImportOptions
+    state: Mapping[str, torch.Tensor], source: Path, folder: Path, options: ImportOptions
 ) -> None:
     """Write the predictor folder.
 
     Raises:
+        InputError: the last layer, which tells the number of labels, is missing.
         WeightsMismatchError: tensors missing, left over or of another shape.
     """
-    import torch
-
-    state_dict: dict[str, torch.Tensor] = dict(content)
+    state_dict = dict(state)
     attention = any(key.startswith("decoder_att1.") for key in state_dict)
-    classes = int(state_dict["out2.single_conv.weight"].shape[0])
+    last = state_dict.get(_LAST)
+    if last is None or last.ndim == 0 or last.shape[0] < 2:
+        raise InputError(
+            f"{source}: {_LAST} is missing or of no shape, which tells the number of labels",
+            fix="take the whole state dict",
+        )
+    classes = int(last.shape[0])
     for key in _FIRST:
-        if key in state_dict:
+        if key in state_dict and state_dict[key].ndim == 4:
             state_dict[key] = state_dict[key].sum(dim=1, keepdim=True)
     arguments = {
         "input_channels": 1,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flarekit import models
-from flarekit.core.errors import InputError, PredictorError
-from flarekit.importing.checkpoint import load_checkpoint
+from flarekit.core.errors import FlarekitError, InputError, PredictorError
+from flarekit.importing import nnunet_files as files
+from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
 from flarekit.importing.options import ImportOptions
 from flarekit.importing.plans import read_configuration
 from flarekit.importing.writing import write_predictor
+
+_LOG = logging.getLogger(__name__)
+_BACKGROUND, _IGNORE = "background", "ignore"
+_ALL = "all"  # the fold that was trained on all cases
 
 
 def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> None:
@@ -24,42 +29,53 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
         options: name, convention, folds.
 
     Raises:
-        InputError: no such folder, no folds, or damaged files.
+        InputError: no such folder, no folds, or files that are damaged or lack something.
         PredictorError: something that is not supported: cascades, other networks.
         WeightsMismatchError: weights that do not fit the plans.
     """
     result = _result_folder(source)
-    checkpoints = [load_checkpoint(path) for path in _fold_files(result, options)]
-    dataset = _read_json(result / "dataset.json")
-    plans = _read_json(result / "plans.json")
-    name = _configuration_name(checkpoints[0], result)
-    configuration = read_configuration(plans, name, source=result / "plans.json")
-    labels, regions = _labels(dataset, result)
-    channels = dataset.get("channel_names") or dataset.get("modality") or {}
-    first: Mapping[str, Any] = checkpoints[0]["network_weights"]
+    plans_file, dataset_file = result / "plans.json", result / "dataset.json"
+    dataset = files.typed(files.Dataset, files.read_json(dataset_file), source=dataset_file)
+    labels, regions = _labels(dataset, dataset_file)
+    names = _channel_names(dataset, dataset_file)
+    paths = fold_files(result, options)
+    loaded = [load_checkpoint(path) for path in paths]
+    states = [
+        state_dict_of(content, path, field="network_weights")
+        for content, path in zip(loaded, paths, strict=True)
+    ]
+    first = files.typed(files.Checkpoint, loaded[0], source=paths[0])
+    said = None if first.init_args is None else first.init_args.configuration
+    name = said or result.name.split("__")[-1]
+    configuration = read_configuration(files.read_json(plans_file), name, source=plans_file)
     architecture, arguments = configuration.architecture(
-        first, input_channels=len(channels), num_classes=len(regions) or len(labels) + 1
+        states[0], input_channels=len(names), num_classes=len(regions) or len(labels) + 1
     )
+    channels, arithmetic = configuration.channels(names), configuration.arithmetic()
+    grid = configuration.grid(first.inference_allowed_mirroring_axes or ())
     networks = []
-    for checkpoint in checkpoints:
-        network = models.create(architecture, **arguments)
-        models.load_official_state_dict(architecture, network, checkpoint["network_weights"])
+    for path, state_dict in zip(paths, states, strict=True):
+        try:
+            network = models.create(architecture, **arguments)
+            models.load_official_state_dict(architecture, network, state_dict)
+        except FlarekitError as error:
+            raise type(error)(f"{path}: {error.message}", fix=error.fix) from error
         networks.append(network)
-    mirror = checkpoints[0].get("inference_allowed_mirroring_axes") or ()
     facts = {
         "name": options.name,
-        "title": f"{plans.get('dataset_name', result.parent.name)}, {name}",
+        "title": f"{configuration.plans.dataset_name or result.parent.name}, {name}",
         "convention": options.convention,
         "architecture": {"name": architecture, "arguments": arguments},
-        "channels": configuration.channels(channels, plans),
+        "channels": channels,
         "crop": {"kind": "nonzero"},
-        "grid": configuration.grid(mirror),
-        "nnunet": {**configuration.arithmetic(plans), "region_values": regions},
+        "grid": grid,
+        "nnunet": {**arithmetic, "region_values": regions},
         "labels": labels,
         "provenance": {
             "imported_from": str(result.name),
-            "trainer": str(checkpoints[0].get("trainer_name", "unknown")),
-            "folds": len(checkpoints),
+            "trainer": first.trainer_name,
+            "folds": len(paths),
+            "fold_names": [path.parent.name.removeprefix("fold_") for path in paths],
         },
     }
     write_predictor(folder, facts, networks, source=result)
@@ -79,58 +95,109 @@ def _result_folder(source: Path) -> Path:
     return found[0]
 
 
-def _fold_files(result: Path, options: ImportOptions) -> list[Path]:
-    there = sorted(path.name.removeprefix("fold_") for path in result.glob("fold_*"))
-    wanted = options.folds if options.folds is not None else there
+def fold_files(result: Path, options: ImportOptions) -> list[Path]:
+    """Return the checkpoints of the chosen folds of a result folder.
+
+    Without a choice they are the numbered ones, by number: the fold `all` has seen their cases, and
+    is taken only where it is alone.
+
+    Raises:
+        InputError: there are none, one is missing, or `all` is to be one of several.
+    """
+    there = [path.name.removeprefix("fold_") for path in result.glob("fold_*") if path.is_dir()]
+    numbered = sorted((fold for fold in there if fold.isdecimal()), key=int)
+    others = sorted(set(there) - set(numbered))
+    if options.folds is not None:
+        wanted = list(dict.fromkeys(fold.strip() for fold in options.folds))
+        if _ALL in wanted and len(wanted) > 1:
+            raise InputError(
+                f"{result}: fold_all is no member of an ensemble of folds: it has seen their cases",
+                fix=f"choose --folds {_ALL}, or numbers",
+            )
+    else:
+        wanted = numbered or ([_ALL] if _ALL in others else [])
+        left_out = [f"fold_{fold}" for fold in others if fold not in wanted]
+        if left_out and wanted:
+            _LOG.warning(
+                "%s: %s left out; the folds are %s (choose with --folds)",
+                result,
+                ", ".join(left_out),
+                ", ".join(wanted),
+            )
     if not wanted:
         raise InputError(f"{result}: holds no fold_*", fix="copy the folds with their checkpoints")
-    files = [result / f"fold_{fold}" / options.checkpoint for fold in wanted]
-    for path in files:
-        if not path.is_file():
+    paths = [result / f"fold_{fold}" / options.checkpoint for fold in wanted]
+    known = ", ".join([*numbered, *others]) or "none"
+    for fold, path in zip(wanted, paths, strict=True):
+        if fold not in there or not path.is_file():
             raise InputError(
-                f"{path}: is not there (folds: {', '.join(there) or 'none'})",
+                f"{path}: is not there (folds: {known})",
                 fix="choose with --folds and --checkpoint, for example checkpoint_best.pth",
             )
-    return files
+    return paths
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+def _channel_names(dataset: files.Dataset, source: Path) -> list[str]:
+    names = [dataset.channels.get(str(k)) for k in range(len(dataset.channels))]
+    known = [name for name in names if name is not None]
+    if len(known) != len(names):
         raise InputError(
-            f"{path}: cannot be read: {error}", fix="copy it from the training"
-        ) from error
-    return content
+            f"{source}: channel_names are numbered {', '.join(dataset.channels)}, not from 0 on",
+            fix="number them as nnU-Net asks: 0, 1, ...",
+        )
+    return known
 
 
-def _configuration_name(checkpoint: Mapping[str, Any], result: Path) -> str:
-    said = checkpoint.get("init_args", {}).get("configuration")
-    return str(said) if said else result.name.split("__")[-1]
-
-
-def _labels(dataset: Mapping[str, Any], result: Path) -> tuple[dict[str, int], list[int]]:
+def _labels(dataset: files.Dataset, source: Path) -> tuple[dict[str, int], list[int]]:
     """Return label name -> mask value, and the values that regions paint (none without regions)."""
+    stated = _turned(dataset.labels, source)
     named = {
-        str(name).replace(" ", "_"): value
-        for name, value in dataset.get("labels", {}).items()
-        if value not in (0, [0]) and name != "ignore"
+        name: value
+        for name, value in stated.items()
+        if value not in (0, (0,)) and name.lower() != _IGNORE
     }
-    if not any(isinstance(value, list | tuple) and len(value) > 1 for value in named.values()):
+    if not named:
+        raise InputError(f"{source}: labels name nothing but background", fix="add the labels")
+    regions = any(isinstance(value, tuple) and len(value) != 1 for value in named.values())
+    if not regions:
         labels = {
-            name: value[0] if isinstance(value, list) else int(value)
-            for name, value in named.items()
+            name: value[0] if isinstance(value, tuple) else value for name, value in named.items()
         }
         if sorted(labels.values()) != list(range(1, len(labels) + 1)):
             raise PredictorError(
-                f"{result / 'dataset.json'}: labels are not numbered 1 to {len(labels)}",
+                f"{source}: labels are not numbered 1 to {len(labels)}",
                 fix="number them without gaps, as nnU-Net asks",
             )
         return labels, []
-    order = [int(value) for value in dataset.get("regions_class_order", ())]
-    if len(order) != len(named) or len(set(order)) != len(order):
+    order = list(dataset.regions_class_order)
+    if len(order) != len(named) or len(set(order)) != len(order) or 0 in order:
         raise PredictorError(
-            f"{result / 'dataset.json'}: regions_class_order does not name one value per region",
+            f"{source}: regions_class_order does not name one value per region",
             fix="give it as nnU-Net asks",
         )
     return dict(zip(named, order, strict=True)), order
+
+
+def _turned(
+    labels: Mapping[str, int | str | tuple[int, ...]], source: Path
+) -> dict[str, int | tuple[int, ...]]:
+    """Return label name -> value(s); nnU-Net 1 has it the other way round."""
+    if all(key.strip().isdecimal() and isinstance(name, str) for key, name in labels.items()):
+        pairs: list[tuple[str, Any]] = [(str(name), int(key)) for key, name in labels.items()]
+    else:
+        pairs = list(labels.items())
+    turned: dict[str, int | tuple[int, ...]] = {}
+    for stated, value in pairs:
+        name = stated.strip().replace(" ", "_")
+        if isinstance(value, str):
+            raise InputError(
+                f"{source}: labels.{stated}: is {value!r}, and should be the label's value",
+                fix='write labels as {"background": 0, "liver": 1}',
+            )
+        if not name or name in turned:
+            raise InputError(
+                f"{source}: labels: {'an empty name' if not name else f'{name} is there twice'}",
+                fix="give each label a name of its own",
+            )
+        turned[name] = value
+    return turned

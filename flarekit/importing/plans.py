@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flarekit.core.errors import PredictorError
+from flarekit.core.errors import InputError, PredictorError
+from flarekit.importing import nnunet_files as files
 
 _PLAIN, _RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
 _SPLINES = "resample_data_or_seg_to_shape"
+_EPS, _SLOPE = 1e-5, 0.01
 _OPERATORS = {  # what our networks are built from; the last part of the import path
     "conv_op": ("Conv2d", "Conv3d"),
     "norm_op": ("InstanceNorm2d", "InstanceNorm3d"),
@@ -21,15 +23,27 @@ _OPERATORS = {  # what our networks are built from; the last part of the import 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One configuration of the plans, inheritance resolved."""
+    """One configuration of the plans, inheritance resolved.
+
+    Attributes:
+        source: `plans.json`.
+        name: of the configuration.
+        content: typed.
+        flat: the network, where the plans have no `architecture` block.
+        plans: the whole file.
+    """
 
     source: Path
-    content: Mapping[str, Any]
+    name: str
+    content: files.Configuration
+    flat: files.FlatNetwork | None
+    plans: files.Plans
 
     def refuse(self, what: str) -> PredictorError:
         """Return the error for something that is not supported."""
         return PredictorError(
-            f"{self.source}: {what} is not supported", fix="see the documentation"
+            f"{self.source}: configurations.{self.name}: {what} is not supported",
+            fix="see the documentation",
         )
 
     def architecture(
@@ -45,15 +59,12 @@ class Configuration:
         """
         class_name, topology = self._topology()
         arguments = {"input_channels": input_channels, "num_classes": num_classes, **topology}
-        blocks = arguments.pop("n_blocks_per_stage", None)
-        if blocks is not None:
-            arguments["n_conv_per_stage"] = blocks
         if any(".hgConvs." in key for key in weights):
             return "mamba_clinix", arguments
         if any("mamba_layer" in key for key in weights):
             everywhere = any(key.startswith("encoder.mamba_layers.") for key in weights)
             if everywhere:
-                arguments |= {"mamba": "enc", "input_size": list(self.content["patch_size"])}
+                arguments |= {"mamba": "enc", "input_size": list(self.content.patch_size)}
             gated = any("attention_gates" in key for key in weights)
             return ("att_umamba" if gated else "umamba"), arguments
         if class_name not in (_PLAIN, _RESIDUAL):
@@ -62,70 +73,113 @@ class Configuration:
             arguments["residual"] = True
         return "nnunet", arguments
 
-    def channels(self, names: Mapping[str, str], plans: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def channels(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return the channels with their normalisation.
 
+        Args:
+            names: of the channels, in order.
+
         Raises:
+            InputError: another number of channels than normalisations, or figures that are missing.
             PredictorError: a normalisation that is not known.
         """
-        schemes = self.content["normalization_schemes"]
-        masks = self.content.get("use_mask_for_norm") or [False] * len(schemes)
-        properties = plans["foreground_intensity_properties_per_channel"]
+        schemes, masks = self.content.normalization_schemes, self.content.use_mask_for_norm
+        for what, stated in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
+            if stated is not None and len(stated) != len(names):
+                raise InputError(
+                    f"{self.source}: configurations.{self.name}.{what} has {len(stated)} entries "
+                    f"for the {len(names)} channels of dataset.json",
+                    fix="take both files from one training",
+                )
         return [
             {
-                "name": str(names.get(str(k), f"channel_{k}")),
-                "intensity": self._intensity(scheme, properties[str(k)], masked=bool(masks[k])),
+                "name": name,
+                "intensity": self._intensity(scheme, k, masked=bool(masks and masks[k])),
             }
-            for k, scheme in enumerate(schemes)
+            for k, (name, scheme) in enumerate(zip(names, schemes, strict=True))
         ]
 
     def grid(self, mirror_axes: Iterable[int]) -> dict[str, Any]:
-        """Return spacing, tile and step; a 2D configuration sees slices at the scan's spacing."""
-        spacing = [float(value) for value in self.content["spacing"]]
-        tile = [int(value) for value in self.content["patch_size"]]
+        """Return spacing, tile and step; a 2D configuration sees slices at the scan's spacing.
+
+        Raises:
+            InputError: patch and spacing of other dimensions, or a flip along an axis they lack.
+        """
+        spacing, tile = list(self.content.spacing), list(self.content.patch_size)
         flat = len(tile) == 2
+        if len(spacing) < len(tile):
+            raise InputError(
+                f"{self.source}: configurations.{self.name}: spacing has {len(spacing)} numbers, "
+                f"patch_size {len(tile)}",
+                fix="take both from one training",
+            )
+        axes = [int(axis) + flat for axis in dict.fromkeys(mirror_axes)]
+        if any(axis > 2 for axis in axes):
+            raise InputError(
+                f"{self.source}: the checkpoint mirrors along axis 2, which patches of two "
+                "dimensions do not have",
+                fix="take plans and checkpoint from one training",
+            )
         return {
             "spacing_mm_ZYX": ["scan", *spacing[-2:]] if flat else spacing,
             "tile_ZYX": [1, *tile] if flat else tile,
             "step": 0.5,
             "sums": "fp16",
-            "mirror_axes": [int(axis) + flat for axis in mirror_axes],
+            "mirror_axes": axes,
         }
 
-    def arithmetic(self, plans: Mapping[str, Any]) -> dict[str, Any]:
+    def arithmetic(self) -> dict[str, Any]:
         """Return nnU-Net's transposition and resampling.
 
         Raises:
+            InputError: a transposition that names an axis twice.
             PredictorError: another resampling than nnU-Net's default.
         """
-        image, logits = (
-            self.content.get(f"resampling_fn_{what}_kwargs") or {}
-            for what in ("data", "probabilities")
-        )
-        for what in ("data", "probabilities"):
-            function = self.content.get(f"resampling_fn_{what}", _SPLINES)
+        transpose = list(self.plans.transpose_forward)
+        if sorted(transpose) != [0, 1, 2]:
+            raise InputError(
+                f"{self.source}: transpose_forward is {transpose}, and should name 0, 1 and 2 once",
+                fix="copy the file again from the training",
+            )
+        for function in (
+            self.content.resampling_fn_data,
+            self.content.resampling_fn_probabilities,
+        ):
             if function != _SPLINES:
                 raise self.refuse(f"resampling function {function!r}")
-        separate = image.get("force_separate_z")
+        image = self.content.resampling_fn_data_kwargs or files.Resampling()
+        logits = self.content.resampling_fn_probabilities_kwargs or files.Resampling()
         facts = {
-            "transpose": [int(axis) for axis in plans.get("transpose_forward", (0, 1, 2))],
-            "image_order": int(image.get("order", 3)),
-            "image_order_z": int(image.get("order_z", 0)),
-            "logits_order": int(logits.get("order", 1)),
-            "logits_order_z": int(logits.get("order_z", 0)),
+            "transpose": transpose,
+            "image_order": 3 if image.order is None else image.order,
+            "image_order_z": image.order_z,
+            "logits_order": 1 if logits.order is None else logits.order,
+            "logits_order_z": logits.order_z,
         }
-        return facts if separate is None else {**facts, "separate_z": bool(separate)}
+        separate = image.force_separate_z
+        return facts if separate is None else {**facts, "separate_z": separate}
 
-    def _intensity(
-        self, scheme: str, properties: Mapping[str, float], *, masked: bool
-    ) -> dict[str, Any]:
+    def _intensity(self, scheme: str, channel: int, *, masked: bool) -> dict[str, Any]:
         if scheme == "CTNormalization":
+            inside = f"foreground_intensity_properties_per_channel.{channel}"
+            stated = self.plans.intensities.get(str(channel))
+            if stated is None:
+                raise InputError(
+                    f"{self.source}: {inside} is missing, which CTNormalization needs",
+                    fix="copy the file again from the training",
+                )
+            window = files.typed(files.Window, stated, source=self.source, inside=inside)
+            if window.percentile_00_5 >= window.percentile_99_5:
+                raise InputError(
+                    f"{self.source}: {inside}: percentile_00_5 is not below percentile_99_5",
+                    fix="copy the file again from the training",
+                )
             return {
                 "kind": "window",
-                "low_hu": float(properties["percentile_00_5"]),
-                "high_hu": float(properties["percentile_99_5"]),
-                "mean": float(properties["mean"]),
-                "std": max(float(properties["std"]), 1e-8),
+                "low_hu": window.percentile_00_5,
+                "high_hu": window.percentile_99_5,
+                "mean": window.mean,
+                "std": max(window.std, 1e-8),
             }
         known: dict[str, dict[str, Any]] = {
             "ZScoreNormalization": {"kind": "z_score", "masked": masked},
@@ -138,60 +192,127 @@ class Configuration:
         return known[scheme]
 
     def _topology(self) -> tuple[str, dict[str, Any]]:
-        if "architecture" in self.content:
-            block = self.content["architecture"]
-            arguments = dict(block["arch_kwargs"])
-            self._check_operators(arguments)
-            kept = (
-                "n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage",
-                "n_blocks_per_stage", "n_conv_per_stage_decoder",
-            )  # fmt: skip
-            topology = {key: arguments[key] for key in kept if key in arguments}
-            return str(block["network_class_name"]).split(".")[-1], _lists(topology)
-        kernels, strides = self.content["conv_kernel_sizes"], self.content["pool_op_kernel_sizes"]
-        base, most = self.content["UNet_base_num_features"], self.content["unet_max_num_features"]
-        class_name = str(self.content.get("UNet_class_name", _PLAIN))
-        topology = {
-            "n_stages": len(kernels),
-            "features_per_stage": [min(base * 2**stage, most) for stage in range(len(kernels))],
-            "kernel_sizes": kernels,
-            "strides": strides,
-            "n_conv_per_stage": self.content["n_conv_per_stage_encoder"],
-            "n_conv_per_stage_decoder": self.content["n_conv_per_stage_decoder"],
+        block, flat = self.content.architecture, self.flat
+        if block is not None:
+            stated = block.arch_kwargs
+            self._check_operators(stated)
+            stages, class_name = stated.n_stages, block.network_class_name.split(".")[-1]
+            features: int | Sequence[int] = stated.features_per_stage
+            blocks = stated.n_blocks_per_stage or stated.n_conv_per_stage
+            kernels, strides, decoder = (
+                stated.kernel_sizes,
+                stated.strides,
+                stated.n_conv_per_stage_decoder,
+            )
+        elif flat is not None:
+            stages, class_name = len(flat.kernel_sizes), flat.class_name
+            features = [
+                min(flat.base_features * 2**stage, flat.most_features) for stage in range(stages)
+            ]
+            blocks, decoder = flat.n_conv_per_stage, flat.n_conv_per_stage_decoder
+            kernels, strides = flat.kernel_sizes, flat.strides
+        else:
+            raise self._missing("architecture")
+        if blocks is None:
+            raise self._missing("architecture.arch_kwargs.n_conv_per_stage")
+        axes = len(self.content.patch_size)
+        return class_name, {
+            "n_stages": stages,
+            "features_per_stage": self._per_stage("features_per_stage", features, stages),
+            "kernel_sizes": self._sizes("kernel_sizes", kernels, stages, axes),
+            "strides": self._sizes("strides", strides, stages, axes),
+            "n_conv_per_stage": self._per_stage("n_conv_per_stage", blocks, stages),
+            "n_conv_per_stage_decoder": self._per_stage(
+                "n_conv_per_stage_decoder", decoder, stages - 1
+            ),
         }
-        return class_name, _lists(topology)
 
-    def _check_operators(self, arguments: Mapping[str, Any]) -> None:
+    def _per_stage(self, name: str, stated: int | Sequence[int], count: int) -> list[int]:
+        """Return a number for each stage; one number stands for all of them."""
+        if isinstance(stated, int):
+            return [stated] * count
+        if len(stated) < count:
+            raise self._short(name, len(stated), count)
+        return list(stated[:count])
+
+    def _sizes(
+        self, name: str, stated: int | Sequence[int | Sequence[int]], count: int, axes: int
+    ) -> list[list[int]]:
+        """Return a number for each axis of each stage; one number stands for all axes."""
+        each = [stated] * count if isinstance(stated, int) else list(stated)
+        if len(each) != count:
+            raise self._short(name, len(each), count)
+        sizes = [[size] * axes if isinstance(size, int) else list(size) for size in each]
+        if any(len(size) != axes for size in sizes):
+            raise InputError(
+                f"{self.source}: configurations.{self.name}: {name} of {len(sizes[0])} axes for a "
+                f"patch of {axes}",
+                fix="copy the file again from the training",
+            )
+        return sizes
+
+    def _short(self, name: str, found: int, count: int) -> InputError:
+        return InputError(
+            f"{self.source}: configurations.{self.name}: {name} has {found} entries for {count} "
+            "stages",
+            fix="copy the file again from the training",
+        )
+
+    def _missing(self, name: str) -> InputError:
+        return InputError(
+            f"{self.source}: configurations.{self.name}.{name} is missing",
+            fix="copy the file again from the training",
+        )
+
+    def _check_operators(self, stated: files.NetworkArguments) -> None:
         for key, known in _OPERATORS.items():
-            value = arguments.get(key)
-            short = None if value is None else str(value).split(".")[-1]
+            value = getattr(stated, key)
+            short = None if value is None else value.split(".")[-1]
             if short not in known:
                 raise self.refuse(f"{key} {value!r}")
+        norm, nonlin = stated.norm_op_kwargs or {}, stated.nonlin_kwargs or {}
+        if norm.get("eps", _EPS) != _EPS or norm.get("affine", True) is not True:
+            raise self.refuse(f"norm_op_kwargs {norm}")
+        if nonlin.get("negative_slope", _SLOPE) != _SLOPE:
+            raise self.refuse(f"nonlin_kwargs {nonlin}")
 
 
-def read_configuration(plans: Mapping[str, Any], name: str, *, source: Path) -> Configuration:
+def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -> Configuration:
     """Return a configuration of the plans, with what it inherits.
 
+    Args:
+        content: of `plans.json`.
+        name: of the configuration.
+        source: the file.
+
     Raises:
+        InputError: fields that are missing or of another type.
         PredictorError: no such configuration, or a cascade's second stage.
     """
-    configurations: Mapping[str, Mapping[str, Any]] = plans.get("configurations", {})
-    if name not in configurations:
-        known = ", ".join(configurations) or "none"
-        raise PredictorError(f"{source}: no configuration {name!r}", fix=f"known: {known}")
-    content = dict(configurations[name])
-    while "inherits_from" in content:
-        parent = configurations[content.pop("inherits_from")]
-        content = {**parent, **content}
-    found = Configuration(source=source, content=content)
-    if content.get("previous_stage"):
+    plans = files.typed(files.Plans, content, source=source)
+    resolved, seen = dict[str, Any](), list[str]()
+    current: object = name
+    while current is not None:
+        if not isinstance(current, str) or current not in plans.configurations:
+            known = ", ".join(plans.configurations) or "none"
+            by = f", from which {seen[-1]!r} inherits" if seen else ""
+            raise PredictorError(
+                f"{source}: no configuration {current!r}{by}", fix=f"known: {known}"
+            )
+        if current in seen:
+            raise InputError(
+                f"{source}: configurations {' and '.join(seen)} inherit from each other",
+                fix="copy the file again from the training",
+            )
+        seen.append(current)
+        resolved = {**plans.configurations[current], **resolved}
+        current = plans.configurations[current].get("inherits_from")
+    inside = f"configurations.{name}"
+    typed = files.typed(files.Configuration, resolved, source=source, inside=inside)
+    flat = None
+    if typed.architecture is None:
+        flat = files.typed(files.FlatNetwork, resolved, source=source, inside=inside)
+    found = Configuration(source=source, name=name, content=typed, flat=flat, plans=plans)
+    if typed.previous_stage:
         raise found.refuse("a cascade's second stage")
     return found
-
-
-def _lists(value: Any) -> Any:  # noqa: ANN401 - JSON in, JSON out
-    if isinstance(value, list | tuple):
-        return [_lists(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _lists(each) for key, each in value.items()}
-    return value

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from flarekit import models
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.core.spec import write_spec
+from flarekit.core.spec import parse_spec, write_spec
 
 if TYPE_CHECKING:
     from torch import nn
 
+_NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
 _HEAD = "Made by `flarekit weights import`."
 
 
@@ -28,10 +29,12 @@ def write_predictor(
         source: where the weights come from.
 
     Raises:
+        PredictorError: the facts do not hold together; nothing is written then.
         OutputError: it could not be written.
     """
     import torch
 
+    parse_spec({**facts, "weights": _NO_WEIGHTS_YET}, source=f"{source}, as a predictor")
     make_folder(folder)
     names = [f"model_{k}.safetensors" if k else "model.safetensors" for k in range(len(networks))]
     weights = [

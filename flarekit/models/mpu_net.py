@@ -203,8 +203,8 @@ class MPUNet(nn.Module):
 class BaselineUNet(nn.Module):
     """One convolution per level, pooled four times; skips are added; a map at each of four levels.
 
-    Inferred: the paper gives only the parameters, the published code's multiply-accumulates at
-    48x256x256 are 46.23 G, and this is a network that meets both.
+    It has the paper's parameters, the published code's 46.23 G multiply-accumulates at 48x256x256,
+    and the names of the authors' state dict.
     """
 
     def __init__(
@@ -292,13 +292,13 @@ def create(
 def official_names(module: nn.Module) -> Iterator[OfficialName]:
     """Yield each of our modules with the name that the authors' code has for it.
 
-    Those of the baseline are inferred. The paper's parts have no names but ours.
+    The paper's parts have no names but ours.
     """
     baseline = isinstance(module, BaselineUNet)
     for i in range(4 if baseline else 5):
         yield f"encoders.{i}", (f"encoder{i + 1}" + ("" if baseline else ".encoder_stage"),)
     for i in range(4):
-        yield f"decoders.{i}", (f"decoder{i + 2}" if baseline else f"decoder{i + 1}.decoder_stage",)
+        yield f"decoders.{i}", (f"decoder{i + 1}" + ("" if baseline else ".decoder_stage"),)
         yield f"maps.{i}", (f"map{i + 1}" + (".0" if baseline else ".map_conv.0"),)
     if baseline:
         return

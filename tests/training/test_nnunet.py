@@ -19,7 +19,7 @@ from flarekit.training.nnunet.planning import (
     for_architecture,
     plan,
 )
-from flarekit.training.nnunet.result import read_result
+from flarekit.training.nnunet.result import is_ours, read_result
 from flarekit.training.nnunet.targets import nnunet_target
 
 PLANS = {
@@ -180,14 +180,19 @@ def write_result(folder, name, trained):
     return result
 
 
-def load(path):
-    return torch.load(path, weights_only=True)
+def read(result):
+    plans, dataset = (
+        json.loads((result / name).read_text()) for name in ("plans.json", "dataset.json")
+    )
+    content = torch.load(result / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert is_ours(plans, result)
+    return read_result(result, plans, dataset, [content], [content["network_weights"]])
 
 
 @pytest.mark.parametrize("name", ["mpu_net", "attention_unet", "mamba_ahnet"])
 def test_what_was_trained_is_what_prediction_builds(name, tmp_path):
     trained = models.create(name, input_channels=1, num_classes=3, width=0.25)
-    found = read_result(write_result(tmp_path, name, trained), None, "checkpoint_final.pth", load)
+    found = read(write_result(tmp_path, name, trained))
     assert found.labels == {"liver": 1, "my_organ": 2}
     assert found.mirror_axes == (0, 1)
     (network,) = found.networks
@@ -204,14 +209,26 @@ def test_results_that_another_reader_knows_are_left_to_it(tmp_path):
     for path in ("dynamic_network_architectures.x.PlainConvUNet",
                  "flarekit.training.nnunet.networks.umamba"):  # fmt: skip
         block["network_class_name"] = path
-        (result / "plans.json").write_text(json.dumps(plans))
-        assert read_result(result, None, "checkpoint_final.pth", load) is None
+        assert not is_ours(plans, result)
+    for odd in ({}, {"configurations": []}, {"configurations": {"3d_fullres": None}}):
+        assert not is_ours(odd, result)
 
 
-def test_missing_folds_are_named(tmp_path):
-    network = models.create("mpu_net", num_classes=3, width=0.25)
-    result = write_result(tmp_path, "mpu_net", network)
-    with pytest.raises(InputError, match="fold_3"):
-        read_result(result, ["3"], "checkpoint_final.pth", load)
-    with pytest.raises(InputError, match=r"plans\.json"):
-        read_result(tmp_path, None, "checkpoint_final.pth", load)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda dataset, _: dataset.pop("labels"),
+        lambda dataset, _: dataset.update(channel_names=None),
+        lambda dataset, _: dataset.update(labels={"liver": "one"}),
+        lambda _, content: content.pop("trainer_name"),
+    ],
+)
+def test_what_is_missing_in_a_result_folder_is_one_sentence(change, tmp_path):
+    result = write_result(tmp_path, "mpu_net", models.create("mpu_net", num_classes=3, width=0.25))
+    plans, dataset = (
+        json.loads((result / name).read_text()) for name in ("plans.json", "dataset.json")
+    )
+    content = torch.load(result / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    change(dataset, content)
+    with pytest.raises(InputError, match="lacks something"):
+        read_result(result, plans, dataset, [content], [content["network_weights"]])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from flarekit.core.errors import InputError, WeightsMismatchError
 from flarekit.training.nnunet.networks import PLANNED
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _OURS = "flarekit.training.nnunet.networks."
@@ -40,32 +40,56 @@ class Result:
     networks: Sequence[nn.Module]
 
 
+def is_ours(plans: Mapping[str, Any], result: Path) -> bool:
+    """Tell whether a result folder is of a network that only we can build.
+
+    Args:
+        plans: content of its `plans.json`.
+        result: `DATASET/TRAINER__PLANS__CONFIGURATION`.
+    """
+    path = _class_path(plans, result)
+    return path.startswith(_OURS) and path.removeprefix(_OURS) not in PLANNED
+
+
 def read_result(
     result: Path,
-    folds: Sequence[str] | None,
-    checkpoint: str,
-    load: Callable[[Path], Mapping[str, Any]],
-) -> Result | None:
-    """Read a result folder of one of our trainers; None where another reader knows its network.
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    checkpoints: Sequence[Mapping[str, Any]],
+    weights: Sequence[Mapping[str, torch.Tensor]],
+) -> Result:
+    """Read a result folder of one of our trainers.
 
     Args:
         result: `DATASET/TRAINER__PLANS__CONFIGURATION`.
-        folds: which; all that are there where None.
-        checkpoint: file name inside a fold.
-        load: reads a checkpoint without running anything in it.
+        plans: content of its `plans.json`, of which `is_ours` holds.
+        dataset: content of its `dataset.json`.
+        checkpoints: content of the chosen folds'.
+        weights: their state dicts.
 
     Raises:
-        InputError: the folder holds no such checkpoints.
+        InputError: something in these files is missing or of another type.
         WeightsMismatchError: weights that are not the network's.
     """
-    plans = _json(result / "plans.json")
-    dataset = _json(result / "dataset.json")
+    try:
+        return _read(result, plans, dataset, checkpoints, weights)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{result}: its plans.json, dataset.json or a checkpoint lacks something: "
+            f"{type(error).__name__}: {error}",
+            fix="export the folder that the training has left, whole",
+        ) from error
+
+
+def _read(
+    result: Path,
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    checkpoints: Sequence[Mapping[str, Any]],
+    weights: Sequence[Mapping[str, torch.Tensor]],
+) -> Result:
     configuration = result.resolve().name.split("__")[-1]
-    chosen = plans.get("configurations", {}).get(configuration, {})
-    path = str(chosen.get("architecture", {}).get("network_class_name", ""))
-    architecture = path.removeprefix(_OURS)
-    if not path.startswith(_OURS) or architecture in PLANNED:
-        return None
+    architecture = _class_path(plans, result).removeprefix(_OURS)
     names = dataset["channel_names"]
     labels = {
         name.replace(" ", "_"): int(value)
@@ -73,12 +97,11 @@ def read_result(
         if name not in ("background", "ignore")
     }
     arguments = {
-        **chosen["architecture"]["arch_kwargs"],
+        **plans["configurations"][configuration]["architecture"]["arch_kwargs"],
         "input_channels": len(names),
         "num_classes": len(labels) + 1,
     }
-    contents = [load(path) for path in _files(result, folds, checkpoint)]
-    networks = [_network(architecture, arguments, each["network_weights"]) for each in contents]
+    networks = [_network(architecture, arguments, each) for each in weights]
     if architecture == "mamba_ahnet":
         arguments["reconstruction"] = False
     return Result(
@@ -89,10 +112,17 @@ def read_result(
         arguments=arguments,
         channel_names=names,
         labels=labels,
-        mirror_axes=contents[0].get("inference_allowed_mirroring_axes") or (),
-        trainer=str(contents[0]["trainer_name"]),
+        mirror_axes=checkpoints[0].get("inference_allowed_mirroring_axes") or (),
+        trainer=str(checkpoints[0]["trainer_name"]),
         networks=networks,
     )
+
+
+def _class_path(plans: Mapping[str, Any], result: Path) -> str:
+    found: object = plans.get("configurations")
+    for key in (result.resolve().name.split("__")[-1], "architecture", "network_class_name"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def _network(name: str, arguments: dict[str, Any], weights: Mapping[str, Any]) -> nn.Module:
@@ -115,25 +145,3 @@ def _network(name: str, arguments: dict[str, Any], weights: Mapping[str, Any]) -
         for key, tensor in models.own_tensors(network).items():
             tensor.copy_(tensors[key])
     return network
-
-
-def _files(result: Path, folds: Sequence[str] | None, checkpoint: str) -> list[Path]:
-    there = sorted(path.name.removeprefix("fold_") for path in result.glob("fold_*"))
-    files = [result / f"fold_{fold}" / checkpoint for fold in (folds or there)]
-    missing = [path for path in files if not path.is_file()]
-    if missing or not files:
-        what = missing[0] if missing else result / "fold_0" / checkpoint
-        raise InputError(
-            f"{what}: is not there", fix="train to the end, or choose with --folds, --checkpoint"
-        )
-    return files
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read: {error}", fix="name a result folder of nnU-Net's"
-        ) from error
-    return content

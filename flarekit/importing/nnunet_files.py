@@ -1,0 +1,214 @@
+"""nnU-Net's own files, typed: `plans.json`, `dataset.json` and checkpoints of versions 2.0 to 2.8.
+
+They come from somebody else, so every field may be absent, of another type or of an older version:
+what is wrong is named with its file and field before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from flarekit.core.errors import InputError
+
+_SPLINES = "resample_data_or_seg_to_shape"
+_COPY = "copy it again from the training, whole"
+_MOST = 10_000
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, and should be a number")  # noqa: TRY004 - pydantic's
+    return value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=_MOST)]
+Value = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=255)]
+Axis = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2)]
+Order = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=5)]
+Length = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+Figure = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Sizes = tuple[Count | tuple[Count, ...], ...]
+PerStage = Count | tuple[Count, ...]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Resampling(_File):
+    """Arguments of a resampling function; None where the function's default holds."""
+
+    order: Order | None = None
+    order_z: Order = 0
+    force_separate_z: bool | None = None
+
+
+class NetworkArguments(_File):
+    """Arguments of a network of dynamic_network_architectures."""
+
+    n_stages: Count
+    features_per_stage: PerStage
+    kernel_sizes: Count | Sizes
+    strides: Count | Sizes
+    n_conv_per_stage: PerStage | None = None
+    n_blocks_per_stage: PerStage | None = None
+    n_conv_per_stage_decoder: PerStage
+    conv_op: str | None = None
+    norm_op: str | None = None
+    nonlin: str | None = None
+    dropout_op: str | None = None
+    norm_op_kwargs: dict[str, Any] | None = None
+    nonlin_kwargs: dict[str, Any] | None = None
+
+
+class Architecture(_File):
+    """The block that plans have from 2.5 on."""
+
+    network_class_name: str
+    arch_kwargs: NetworkArguments
+
+
+class FlatNetwork(_File):
+    """What older plans say of the network, beside everything else."""
+
+    class_name: str = Field("PlainConvUNet", alias="UNet_class_name")
+    base_features: Count = Field(alias="UNet_base_num_features")
+    most_features: Count = Field(alias="unet_max_num_features")
+    kernel_sizes: Sizes = Field(alias="conv_kernel_sizes")
+    strides: Sizes = Field(alias="pool_op_kernel_sizes")
+    n_conv_per_stage: PerStage = Field(alias="n_conv_per_stage_encoder")
+    n_conv_per_stage_decoder: PerStage
+
+
+class Configuration(_File):
+    """One configuration, with what it inherits."""
+
+    patch_size: tuple[Count, ...] = Field(min_length=2, max_length=3)
+    spacing: tuple[Length, ...] = Field(min_length=2, max_length=3)
+    normalization_schemes: tuple[str, ...] = Field(min_length=1)
+    use_mask_for_norm: tuple[bool, ...] | None = None
+    resampling_fn_data: str = _SPLINES
+    resampling_fn_data_kwargs: Resampling | None = None
+    resampling_fn_probabilities: str = _SPLINES
+    resampling_fn_probabilities_kwargs: Resampling | None = None
+    architecture: Architecture | None = None
+    previous_stage: str | None = None
+
+
+class Plans(_File):
+    """The whole of `plans.json`; configurations are typed once their inheritance is resolved."""
+
+    dataset_name: str | None = None
+    configurations: dict[str, dict[str, Any]]
+    transpose_forward: tuple[Axis, Axis, Axis] = (0, 1, 2)
+    intensities: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices(
+            "foreground_intensity_properties_per_channel",
+            "foreground_intensity_properties_by_modality",
+        ),
+    )
+
+
+class Window(_File):
+    """Intensities of a channel's foreground."""
+
+    percentile_00_5: Figure
+    percentile_99_5: Figure
+    mean: Figure
+    std: Figure
+
+
+class Dataset(_File):
+    """`dataset.json`; nnU-Net 1 named channels `modality` and turned labels round."""
+
+    channels: dict[str, str] = Field(
+        min_length=1, validation_alias=AliasChoices("channel_names", "modality")
+    )
+    labels: dict[str, Value | str | tuple[Value, ...]] = Field(min_length=1)
+    regions_class_order: tuple[Value, ...] = ()
+
+
+class Arguments(_File):
+    """What a checkpoint says of how its trainer was called."""
+
+    configuration: str | None = None
+
+
+class Checkpoint(_File):
+    """A checkpoint beside its weights."""
+
+    trainer_name: str = "unknown"
+    init_args: Arguments | None = None
+    inference_allowed_mirroring_axes: Annotated[
+        tuple[Axis, ...] | None, BeforeValidator(_as_list)
+    ] = None
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object of finite numbers.
+
+    Raises:
+        InputError: it is missing, no JSON, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, parse_constant=_not_finite)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", fix=_COPY) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({error})", fix=_COPY) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: holds a {type(content).__name__}, and should hold an object {{...}}",
+            fix=_COPY,
+        )
+    return content
+
+
+def typed(model: type[_M], content: Mapping[str, Any], *, source: Path, inside: str = "") -> _M:
+    """Check and type what is in a file.
+
+    Args:
+        model: what it should be.
+        content: of the file, or of a part of it.
+        source: the file.
+        inside: name of that part.
+
+    Raises:
+        InputError: naming the file and what is wrong in it, field by field, three faults at most.
+    """
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        faults = list(dict.fromkeys(_in_words(fault, inside) for fault in error.errors()))
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(
+            f"{source}: {'; '.join(faults[:3])}{more}",
+            fix="correct that as nnU-Net 2 writes it, or copy the file again from the training",
+        ) from error
+
+
+def _in_words(fault: Any, inside: str) -> str:  # noqa: ANN401 - pydantic's own
+    parts = [str(part) for part in fault["loc"]]
+    kept = [part for part in parts if part not in ("int", "str") and "[" not in part]
+    where = ".".join([*([inside] if inside else []), *kept]) or "the whole"
+    if fault["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where}: {fault['msg']}, not {str(fault['input'])[:40]!r}"
+
+
+def _not_finite(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
