@@ -29,24 +29,28 @@ from gpu.supervise import Settings, Step, Supervisor
 
 FORMAT = "flarekit gpu check 1"
 # in the order of their worth; seconds are the most that a check of four minutes gives to each
-_UNTIMED = ("gpu_tests", "scans_without_compiler", "precisions")
 STEPS = (
     Step(name="facts", most_s=25),
     Step(name="inputs", most_s=120, background=True),
-    Step(name="gpu_tests", most_s=40, background=True),
-    Step(name="scans_without_compiler", most_s=30, background=True, without_compiler=True,
-         module="scans", arguments=("first",)),
-    Step(name="precisions", most_s=40, background=True),
+    Step(name="gpu_tests", most_s=40),
     Step(name="untrained", most_s=20),
-    Step(name="scans", most_s=35, after=_UNTIMED),
-    Step(name="tiles", most_s=35, after=_UNTIMED),
-    Step(name="cases", most_s=150, after=_UNTIMED, arguments=("three",)),
-    Step(name="memory", most_s=25, after=_UNTIMED),
-    Step(name="trace", most_s=25, after=_UNTIMED),
-    Step(name="cases_eight", most_s=60, after=_UNTIMED, module="cases", arguments=("eight",)),
-    Step(name="networks", most_s=25, after=_UNTIMED, arguments=("patches",)),
-    Step(name="paper_sizes", most_s=60, after=_UNTIMED, module="networks", arguments=("sizes",)),
-)  # fmt: skip
+    Step(name="scans", most_s=35),
+    Step(
+        name="scans_without_compiler",
+        most_s=30,
+        without_compiler=True,
+        module="scans",
+        arguments=("first",),
+    ),
+    Step(name="tiles", most_s=40),
+    Step(name="cases", most_s=150, arguments=("three",)),
+    Step(name="precisions", most_s=40),
+    Step(name="memory", most_s=25),
+    Step(name="trace", most_s=25),
+    Step(name="cases_eight", most_s=60, module="cases", arguments=("eight",)),
+    Step(name="networks", most_s=25, arguments=("patches",)),
+    Step(name="paper_sizes", most_s=60, module="networks", arguments=("sizes",)),
+)
 # in a quick check: an organiser's CT, and a network with a selective scan on a PET/CT
 QUICK = ("abdomen_ct", "att_umamba_petct")
 NEED_INPUTS = ("precisions", "tiles", "cases", "memory", "trace", "cases_eight", "paper_sizes")

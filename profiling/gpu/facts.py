@@ -72,10 +72,10 @@ def machine() -> dict[str, Any]:
             versions[name] = "not installed"
     found = {name: shutil.which(name) for name in COMPILERS}
     smi = shutil.which("nvidia-smi")
-    query = "--query-gpu=name,driver_version,memory.total,memory.used,compute_cap,mig.mode.current"
+    asked = "name,driver_version,memory.total,memory.used,persistence_mode,mig.mode.current"
     told = None
     if smi:
-        line = [smi, query, "--format=csv,noheader"]
+        line = [smi, f"--query-gpu={asked}", "--format=csv,noheader"]
         answer = subprocess.run(line, check=False, capture_output=True, text=True, timeout=20)
         told = (answer.stdout or answer.stderr).strip()
     return {

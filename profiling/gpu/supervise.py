@@ -61,8 +61,7 @@ class Step:
         name: the worker runs `gpu.NAME`.
         most_s: how long it may take, of a check of four minutes.
         least_s: with less time left it is not begun.
-        background: it runs beside the steps after it, those that measure no times.
-        after: steps of the background that must be over before it begins.
+        background: it runs beside the steps after it, which wait for what they need of it.
         without_compiler: nothing on PATH, CC unset.
         module: the worker runs `gpu.MODULE`; its name where None.
         arguments: of the module's `run`.
@@ -72,7 +71,6 @@ class Step:
     most_s: float
     least_s: float = 4.0
     background: bool = False
-    after: tuple[str, ...] = ()
     without_compiler: bool = False
     module: str | None = None
     arguments: tuple[str, ...] = ()
@@ -127,8 +125,6 @@ class Supervisor:
     def run(self, steps: Sequence[Step]) -> dict[str, Any]:
         """Run all steps that there is time for and return the result."""
         for step in steps:
-            while any(each.step.name in step.after for each in self._beside):
-                self._look_beside()
             left_s = self._end - time.time()
             if left_s < step.least_s:
                 self._state(step, {"state": "skipped", "why": f"{max(0, left_s):.0f} s were left"})

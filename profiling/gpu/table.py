@@ -106,6 +106,8 @@ def _case(row: Mapping[str, Any]) -> str:
         over = "  OVER"
     bad = f"  FAILED {row['failures']}" if row["failures"] else ""
     empty = "" if any(row.get("voxels", {}).values()) else "  EMPTY MASK"
+    if "weights" in row:
+        empty = "  random weights"
     stages = " ".join(f"{key} {value:.2f}" for key, value in row.get("stages", {}).items())
     shown = (f"{each:.0f}" if isinstance(each, float) else "-" for each in (memory, area))
     numbers = " ".join(f"{each:>10}" for each in shown)
