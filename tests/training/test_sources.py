@@ -187,6 +187,8 @@ def test_the_real_datasets_give_cases_to_the_shipped_recipes(shared):
     )
     recipe = type(body_recipe)(**{**vars(body_recipe), "training": only_bodies})
     (pool,) = training_pools(recipe, shared / "data")
-    assert {case.case_id for case in pool.cases} == {"HN-CHUS-052", "STS_001"}
-    lesion = [np.count_nonzero(case.classes_ZYX == 1) for case in pool.cases]
-    assert [count > 0 for count in lesion] == [case.case_id == "STS_001" for case in pool.cases]
+    copies = only_bodies.other_ct.copies
+    as_they_are = [pool.cases[index] for index in range(0, len(pool.cases), copies)]
+    assert [case.case_id for case in as_they_are] == ["HN-CHUS-052", "HN-CHUS-052", "STS_001"]
+    assert [1 in case.classes_ZYX for case in as_they_are] == [False, False, True]
+    assert 1 in pool.cases[1].classes_ZYX  # added to the second copy
