@@ -63,6 +63,17 @@ intensity = { kind = "window", low_hu = -200, high_hu = 300, mean = 0, std = 100
 """
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m gpu`, read only files that have such tests: a machine with a GPU may lack packages.
+
+    Pytest asks further where this returns None.
+    """
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    if config.option.markexpr != "gpu" or not is_test:
+        return None
+    return None if "mark.gpu" in collection_path.read_text(encoding="utf-8") else True
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that need a GPU where there is none."""
     if item.get_closest_marker("gpu") is not None:

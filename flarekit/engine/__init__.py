@@ -149,7 +149,7 @@ class Engine(Protocol):
         ...
 
     def seconds_per_tile(self, channels: int) -> float:
-        """Run two blank tiles and return the time of the second, in seconds."""
+        """Run blank tiles and return the time of one, in seconds; of a 2D network, of a group."""
         ...
 
     def release(self) -> None:
@@ -211,8 +211,8 @@ def create(
 def choose_engine(device: str) -> str:
     """Return the engine that `auto` means for a device request.
 
-    A driver is looked for without importing torch, which takes a second. Where torch is not
-    installed a GPU stays unused, which is said.
+    Where a GPU seems to be there it is opened, since a driver may be too old for this torch; torch,
+    whose import takes a second, is not imported otherwise. A GPU that stays unused is named.
 
     Raises:
         DeviceError: a CUDA device is asked for and torch is not installed.
@@ -225,10 +225,21 @@ def choose_engine(device: str) -> str:
         )
     if device != "auto":
         return "openvino" if device == "cpu" and has_openvino else "torch"
-    sees_gpu = any(Path(node).exists() for node in _GPU_NODES)
-    if sees_gpu and not has_torch:
-        _LOG.warning("a GPU is here and stays unused: torch is not installed")
-    return "openvino" if has_openvino and not (sees_gpu and has_torch) else "torch"
+    if not has_openvino:
+        return "torch"
+    if not sees_gpu():
+        return "openvino"
+    if not has_torch:
+        _LOG.warning("the GPU here stays unused: torch is not installed")
+        return "openvino"
+    from flarekit.engine.torch import choose_device
+
+    return "torch" if choose_device("auto").type == "cuda" else "openvino"
+
+
+def sees_gpu() -> bool:
+    """Return whether a GPU's driver seems to be here; it may not work."""
+    return any(Path(node).exists() for node in _GPU_NODES)
 
 
 def check_class_count(given: int, expected: int) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
 from flarekit.core.errors import DeviceError
 from flarekit.core.spec import HalfPrecision
-from flarekit.engine import Precision
+from flarekit.engine import Precision, sees_gpu
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
 
+_LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BOTH: tuple[HalfPrecision, ...] = ("fp16", "bf16")
 _AMPERE = (8, 0)  # the first compute capability whose instructions have bf16
@@ -30,22 +35,70 @@ def choose_device(request: str) -> torch.device:
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", request)
     if match is None:
         raise DeviceError(f"no device {request!r}", fix="use auto, cpu, cuda or cuda:N")
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if request == "cpu" or (request == "auto" and not available):
+    if request == "cpu":
         return torch.device("cpu")
-    index = int(match[1] or 0)
-    if not available:
-        why = "no driver or no GPU is visible" if torch.version.cuda else "this torch is CPU-only"
-        raise DeviceError(
-            f"device {request!r} is not available: {why}",
-            fix="use --device cpu, or run the container with --gpus",
-        )
-    if index >= available:
-        raise DeviceError(
-            f"device {request!r} does not exist: {available} CUDA device(s) visible",
-            fix=f"use cuda:0 to cuda:{available - 1}",
-        )
-    return torch.device("cuda", index)
+    chosen = torch.device("cuda", int(match[1] or 0))
+    fault = opening_fault(chosen)
+    if fault is None:
+        return chosen
+    if request == "auto":
+        if sees_gpu():
+            _LOG.warning("the GPU here stays unused: %s", fault)
+        return torch.device("cpu")
+    raise DeviceError(
+        f"device {request!r} is not available: {fault}",
+        fix="use --device cpu, another device, or run the container with --gpus",
+    )
+
+
+def opening_fault(device: torch.device) -> str | None:
+    """Open a CUDA device and return why that fails, in one sentence; None where it does not.
+
+    That a driver is installed says little: it may be older than this PyTorch needs, and the GPU
+    older than its kernels.
+    """
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            if not torch.cuda.is_available():
+                return _first_sentence(said) or "no driver or no GPU is visible"
+            count = torch.cuda.device_count()
+            if device.index >= count:
+                return f"{device} does not exist, {count} CUDA device(s) are visible"
+            if not _has_kernels(device):
+                major, minor = torch.cuda.get_device_capability(device)
+                return (
+                    f"{torch.cuda.get_device_name(device)} is of architecture sm_{major}{minor}, "
+                    f"this PyTorch has kernels for {', '.join(torch.cuda.get_arch_list())}"
+                )
+            int(torch.ones(1, device=device).sum())
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[0]
+    return None
+
+
+def _has_kernels(device: torch.device) -> bool:
+    """Return whether this PyTorch has machine code, or PTX, that runs on a device."""
+    if not torch.cuda.get_arch_list():
+        return True  # a build that does not say
+    major, minor = torch.cuda.get_device_capability(device)
+    for kind, digits in (each.split("_", 1) for each in torch.cuda.get_arch_list()):
+        number = int(re.match(r"\d+", digits)[0])  # type: ignore[index]
+        own, has_suffix = divmod(number, 10), not digits.isdigit()
+        if own == (major, minor) or (kind == "compute" and own <= (major, minor)):
+            return True
+        if own[0] == major and own[1] <= minor and not has_suffix:
+            return True  # machine code runs on later devices of its generation
+    return False
+
+
+def _first_sentence(said: Sequence[warnings.WarningMessage]) -> str | None:
+    """Return what PyTorch warned of when it found no device, without its advice."""
+    words = " ".join(str(warning.message) for warning in said)
+    words = words.removeprefix("CUDA initialization: ")
+    return words.split(". ")[0].strip() or None
 
 
 def choose_precision(
@@ -97,3 +150,39 @@ def wider_precision(precision: str, device: torch.device) -> str | None:
 def device_name(device: torch.device) -> str:
     """Return the processor's own name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def compute_fp32_exactly() -> None:
+    """Switch TF32 off, in this process: ten bits of a float32 product are not float32.
+
+    PyTorch's convolutions use it on CUDA unless told otherwise. What is computed in half precision
+    does not change.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    if hasattr(getattr(cudnn, "conv", None), "fp32_precision"):  # PyTorch 2.9 and later
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = matmul.fp32_precision = "ieee"
+    else:
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+
+
+def entered(device: torch.device) -> AbstractContextManager[object]:
+    """Make a CUDA device the current one, as kernels of others than PyTorch need."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class Answer:
+    """Whether something on a device is true, without waiting for what was launched after it."""
+
+    def __init__(self, flag: torch.Tensor) -> None:
+        self._flag = flag
+        self._ready: torch.cuda.Event | None = None
+        if flag.device.type == "cuda":
+            host = torch.empty((), dtype=flag.dtype, pin_memory=True)
+            self._flag, self._ready = host.copy_(flag, non_blocking=True), torch.cuda.Event()
+            self._ready.record()
+
+    def __bool__(self) -> bool:
+        if self._ready is not None:
+            self._ready.synchronize()
+        return bool(self._flag)

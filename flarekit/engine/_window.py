@@ -193,14 +193,22 @@ class WindowEngine(ABC, Generic[AnyRun]):
         grid: tile and step of the window.
         facts: what computes.
         slices_at_once: of a 2D network.
+        tiles_at_once: in a batch; what it is on a GPU turns out in a sweep.
     """
 
     grid: Grid
     facts: EngineFacts
     slices_at_once: int = 1
+    tiles_at_once: int = 1
 
     def __init__(self) -> None:
         self.one_time_s = 0.0
+
+    @property
+    def depth_at_once(self) -> int:
+        """Slices that are run together: of a tile, or of a group of them for a 2D network."""
+        depth = self.grid.tile_ZYX[0]
+        return depth if depth > 1 else self.slices_at_once
 
     @abstractmethod
     def run(self, depth: int, size_YX: tuple[int, ...]) -> AbstractContextManager[AnyRun]:
@@ -264,9 +272,13 @@ class WindowEngine(ABC, Generic[AnyRun]):
         return sum(len(row.places) for row in sweep._rows(0, step))  # noqa: SLF001
 
     def seconds_per_tile(self, channels: int) -> float:
-        """Run two blank tiles and return the time of the second, in seconds."""
-        blank = np.zeros((channels, *self.grid.tile_ZYX), np.float32)
-        row = TileRow(z=0, depth=self.grid.tile_ZYX[0], places=((0, 0),))
+        """Run blank tiles twice, as many together as in a sweep; return a tile's time in seconds.
+
+        A tile of a 2D network is as many slices as it gets together. The second time counts.
+        """
+        depth = self.depth_at_once
+        blank = np.zeros((channels, depth, *self.grid.tile_ZYX[1:]), np.float32)
+        row = TileRow(z=0, depth=depth, places=((0, 0),) * self.tiles_at_once)
         elapsed = 0.0
         for _ in range(2):
             with self.run(row.depth, self.grid.tile_ZYX[1:]) as run:
@@ -275,7 +287,7 @@ class WindowEngine(ABC, Generic[AnyRun]):
                     run.sums.add(logits_KZYX, place)
                 run.sums.classes(1, (1, 1))  # waits for what a device has not finished
                 elapsed = time.monotonic() - began
-        return elapsed
+        return elapsed / len(row.places)
 
     def release(self) -> None:  # noqa: B027 - most engines hold nothing
         """Give back what a device holds between cases."""

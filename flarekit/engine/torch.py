@@ -23,19 +23,27 @@ from flarekit.engine._slab import Place, Run
 from flarekit.engine._tiles import TileRow, window_weights
 from flarekit.engine._torch_device import (
     DTYPES,
+    Answer,
     choose_device,
     choose_precision,
+    compute_fp32_exactly,
     device_name,
+    entered,
     wider_precision,
 )
+from flarekit.engine._torch_memory import NoRoom, Room, attempt, cap_memory, free_cache
+from flarekit.engine._torch_networks import placed
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine._window import WindowEngine
 
 __all__ = ["TorchEngine", "choose_device", "choose_precision", "create"]
 
 _LOG = logging.getLogger(__name__)
-# voxels per batch on a CUDA device; a CPU gains nothing from batches of tiles
-_BATCH_VOXELS = 2**20
+# a batch on a CUDA device has so many voxels, and takes so much memory, at most; a CPU gains
+# nothing from batches of tiles
+_BATCH_VOXELS = 2**22
+_BATCH_MIB = 768.0
+_USABLE = 0.6  # of the room
 _SLICES_AT_ONCE = {"cpu": 4, "cuda": 16}  # of a 2D network
 
 
@@ -61,6 +69,7 @@ def create(
         device=chosen,
         precision=exact,
         memory_mib=memory_mib,
+        channels=networks.channels,
     )
 
 
@@ -72,11 +81,23 @@ class TorchRun(Run):
         sums: on the device, or on the host where that has no room for them.
         batch: tiles that are run together.
         precision: of the network's arithmetic.
+        image_CZYX: what is swept, on the device; on the host where that has no room for it.
     """
 
     sums: TorchSums
     batch: int
     precision: str
+    image_CZYX: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch that the device may still be computing."""
+
+    places: list[Place]
+    precision: str
+    logits_BKZYX: torch.Tensor
+    is_finite: Answer
 
 
 class TorchEngine(WindowEngine[TorchRun]):
@@ -91,22 +112,25 @@ class TorchEngine(WindowEngine[TorchRun]):
         device: torch.device,
         precision: str,
         memory_mib: float | None = None,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.slices_at_once = _SLICES_AT_ONCE[device.type]
         self._networks = list(networks)
         self._class_count = class_count
+        self._channels = channels
         self._device = device
         self._precision = precision
         self._memory_mib = memory_mib
+        self._in_flight = 1 if device.type == "cuda" else 0  # batches beside the one looked at
+        self._placed: dict[str, list[tuple[nn.Module, torch.memory_format]]] = {}
         self._started = False
-        self._starting = threading.Lock()
-        self._sums_dtype = DTYPES[grid.sums]
+        self._starting = threading.RLock()
+        self._room = Room()
+        self._tile_mib: float | None = None  # what running one tile takes; unknown before a warm-up
         weights = torch.from_numpy(window_weights(grid.tile_ZYX, grid.weighting))
-        self._weights = _representable(weights, self._sums_dtype)
-        voxels = grid.tile_ZYX[1] * grid.tile_ZYX[2] * max(grid.tile_ZYX[0], self.slices_at_once)
-        self._batch = max(1, _BATCH_VOXELS // voxels) if device.type == "cuda" else 1
+        self._weights = _representable(weights, DTYPES[grid.sums])
         self.facts = EngineFacts(
             engine="torch",
             device=str(device),
@@ -118,16 +142,12 @@ class TorchEngine(WindowEngine[TorchRun]):
     def run(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[TorchRun]:
         """Give zeros for the weighted logits of every class and, last, for the weights."""
         self._start()
-        shape = (self._class_count + 1, depth, *size_YX)
-        notes = []
+        notes = [self._room.note] if self._room.note else []
         with torch.inference_mode():
-            try:
-                slab = torch.zeros(shape, dtype=self._sums_dtype, device=self._device)
-            except torch.OutOfMemoryError:
-                notes.append(self._add_up_on_the_host("the slab of logits does not fit"))
-                slab = torch.zeros(shape, dtype=self._sums_dtype)
-        sums = TorchSums(slab_KZYX=slab, weights_ZYX=self._weights.to(slab.device))
-        yield TorchRun(sums=sums, notes=notes, batch=self._batch, precision=self._precision)
+            shape = (self._class_count + 1, depth, *size_YX)
+            sums = TorchSums.zeros(shape, self._weights, self._device, notes)
+        batch = self._tiles_at_once()
+        yield TorchRun(sums=sums, notes=notes, batch=batch, precision=self._precision)
 
     def tiles(
         self,
@@ -139,114 +159,216 @@ class TorchEngine(WindowEngine[TorchRun]):
     ) -> Iterator[tuple[Place, torch.Tensor]]:
         """Yield the logits of each tile; see `WindowEngine.tiles`.
 
-        Where the device's memory runs out, batches are halved, then sums move to the host.
+        On a GPU the next batch is launched before this one's logits are looked at, so that the
+        device never waits. Where its memory runs out, batches are halved, then sums move to the
+        host. A batch that is not finite is run again in a wider precision.
         """
-        ahead, waiting = iter(places), list[Place]()
+        ahead, waiting, launched = iter(places), list[Place](), list[_Launched]()
         while True:
             while len(waiting) < run.batch and (place := next(ahead, None)) is not None:
                 waiting.append(place)
-            if not waiting:
+            if not waiting and not launched:
                 return
-            batch = waiting[: run.batch]
-            try:
-                logits_BKZYX = self._batch_logits(image_CZYX, row, batch, flips, run.precision)
-            except torch.OutOfMemoryError as error:
-                self._ask_for_less(error, run)
+            outcome = self._launched(image_CZYX, row, waiting, flips, run) if waiting else None
+            if isinstance(outcome, _Launched):
+                launched.append(outcome)
+                del waiting[: len(outcome.places)]
+                if len(launched) <= self._in_flight:
+                    continue
+            elif outcome is not None and not launched:  # nothing else is there that takes memory
+                self._ask_for_less(outcome, run)
                 continue
-            if not bool(logits_BKZYX.sum().isfinite()) and self._take_wider_precision(run):
-                continue
-            del waiting[: len(batch)]
-            yield from zip(batch, logits_BKZYX, strict=True)
+            oldest = launched.pop(0)
+            if not oldest.is_finite and self._take_wider_precision(run, oldest.precision):
+                waiting[:0] = oldest.places
+            else:
+                yield from zip(oldest.places, oldest.logits_BKZYX, strict=True)
 
-    @torch.inference_mode()
-    def _batch_logits(
+    def _launched(
         self,
         image_CZYX: NDArray[np.float32],
         row: TileRow,
-        places: Sequence[Place],
+        waiting: Sequence[Place],
         flips: Sequence[Sequence[int]],
-        precision: str,
+        run: TorchRun,
+    ) -> _Launched | NoRoom:
+        """Begin with a batch of the tiles that wait."""
+        places, precision = list(waiting[: run.batch]), run.precision
+
+        @torch.inference_mode()
+        def launch() -> _Launched:
+            _, height, width = self.grid.tile_ZYX
+            slab_CZYX = self._image(image_CZYX, run)[:, row.z : row.z + row.depth]
+            tiles = [slab_CZYX[:, :, y : y + height, x : x + width] for y, x in places]
+            logits = self._mean_logits(torch.stack(tiles).to(self._device), flips, precision)
+            is_finite = Answer(logits.sum(dtype=torch.float32).isfinite())
+            return _Launched(places, precision, logits, is_finite)
+
+        with entered(self._device):
+            return attempt(launch)
+
+    def _image(self, image_CZYX: NDArray[np.float32], run: TorchRun) -> torch.Tensor:
+        """Return what is swept, on the device where that has room for it."""
+        if run.image_CZYX is None:
+            on_host = torch.from_numpy(image_CZYX)
+            on_device = attempt(lambda: on_host.to(self._device))
+            run.image_CZYX = on_host if isinstance(on_device, NoRoom) else on_device
+        return run.image_CZYX
+
+    def _mean_logits(
+        self, batch_BCZYX: torch.Tensor, flips: Sequence[Sequence[int]], precision: str
     ) -> torch.Tensor:
-        _, height, width = self.grid.tile_ZYX
-        slab_CZYX = torch.from_numpy(image_CZYX[:, row.z : row.z + row.depth])
-        tiles = torch.stack([slab_CZYX[:, :, y : y + height, x : x + width] for y, x in places])
-        if self._device.type == "cuda":
-            tiles = tiles.pin_memory()
-        batch_BCZYX = tiles.to(self._device, non_blocking=True)
-        logits = torch.zeros((), device=self._device)
-        for network in self._networks:
+        """Return the logits averaged over networks and flips, in the network's own precision."""
+        networks = self._placed_in(precision)
+        if len(networks) == len(flips) == 1:
+            return self._run(*networks[0], batch_BCZYX, precision)
+        total: torch.Tensor | None = None
+        for network, layout in networks:
             for flip in flips:
                 axes = [axis + 2 for axis in flip]
-                logits = logits + self._run(network, batch_BCZYX.flip(axes), precision).flip(axes)
-        logits = logits / (len(self._networks) * len(flips))
+                flipped = batch_BCZYX.flip(axes) if axes else batch_BCZYX
+                logits = self._run(network, layout, flipped, precision).float()
+                logits = logits.flip(axes) if axes else logits
+                total = logits if total is None else total.add_(logits)
+        assert total is not None
+        return total.div_(len(networks) * len(flips))
+
+    def _run(
+        self,
+        network: nn.Module,
+        layout: torch.memory_format,
+        batch_BCZYX: torch.Tensor,
+        precision: str,
+    ) -> torch.Tensor:
+        half = DTYPES[precision]
+        with torch.autocast(self._device.type, half, enabled=precision != "fp32"):
+            if self.grid.tile_ZYX[0] > 1:
+                logits: torch.Tensor = network(batch_BCZYX.contiguous(memory_format=layout))
+            else:  # slices of all tiles become one batch of 2D images
+                flat = batch_BCZYX.transpose(1, 2).flatten(0, 1)
+                flat = network(flat.contiguous(memory_format=layout))
+                logits = flat.unflatten(0, (len(batch_BCZYX), -1)).transpose(1, 2)
         check_class_count(logits.shape[1], self._class_count)
         return logits
 
-    def _run(self, network: nn.Module, batch_BCZYX: torch.Tensor, precision: str) -> torch.Tensor:
-        enabled = precision != "fp32"
-        with torch.autocast(self._device.type, DTYPES[precision], enabled=enabled):
-            if self.grid.tile_ZYX[0] > 1:
-                layout = torch.channels_last_3d if enabled else torch.contiguous_format
-                logits: torch.Tensor = network(batch_BCZYX.contiguous(memory_format=layout))
-            else:  # slices of all tiles become one batch of 2D images
-                flat = network(batch_BCZYX.transpose(1, 2).flatten(0, 1))
-                logits = flat.unflatten(0, (len(batch_BCZYX), -1)).transpose(1, 2)
-        return logits.float()
-
     def _start(self) -> None:
         """Move the networks to the device: not before they are needed, so that it idles less."""
-        with self._starting:
+        with self._starting, entered(self._device):
             if self._started:
                 return
-            if self._device.type == "cuda" and self._memory_mib is not None:
-                _cap_memory(self._device, self._memory_mib)
-            for network in self._networks:
-                network.to(self._device)
-                if self._precision != "fp32" and self.grid.tile_ZYX[0] > 1:
-                    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            compute_fp32_exactly()
+            self._placed_in(self._precision)
             self.facts = replace(self.facts, scan=_scan_of(self._networks, self._device))
+            if self._device.type == "cuda":
+                self._warm_up()
+                if self._memory_mib is not None:
+                    self._room = cap_memory(self._device, self._memory_mib)
+                self.tiles_at_once = self._tiles_at_once()
             self._started = True
 
-    def _take_wider_precision(self, run: TorchRun) -> bool:
+    def _placed_in(self, precision: str) -> list[tuple[nn.Module, torch.memory_format]]:
+        """Return the networks on the device in a precision, each with the layout of its input.
+
+        Raises:
+            DeviceError: there is no room for their weights.
+        """
+        with self._starting:
+            if precision not in self._placed:
+                flat = self.grid.tile_ZYX[0] == 1
+                ready = attempt(
+                    lambda: [
+                        placed(network, self._device, precision, flat=flat)
+                        for network in self._networks
+                    ]
+                )
+                if isinstance(ready, NoRoom):
+                    raise self._no_room("the weights", ready)
+                self._placed[precision] = ready
+            return self._placed[precision]
+
+    def _warm_up(self) -> None:
+        """Run a blank tile, which loads libraries and kernels, and see what memory it takes."""
+        shape = (1, self._channels, self.depth_at_once, *self.grid.tile_ZYX[1:])
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+        @torch.inference_mode()
+        def run_blank() -> None:
+            self._mean_logits(torch.zeros(shape, device=self._device), [[]], self._precision)
+
+        if not isinstance(attempt(run_blank), NoRoom):
+            peak = torch.cuda.max_memory_allocated(self._device)
+            self._tile_mib = (peak - before) / 2**20
+        free_cache(self._device)
+
+    def _tiles_at_once(self) -> int:
+        """Return how many tiles are run together beside what is on the device."""
+        if self._tile_mib is None:
+            return 1
+        room_mib = self._room.mib
+        if room_mib is None:
+            room_mib = torch.cuda.get_device_properties(self._device).total_memory / 2**20
+        taken_mib = torch.cuda.memory_allocated(self._device) / 2**20
+        voxels = self.depth_at_once * self.grid.tile_ZYX[1] * self.grid.tile_ZYX[2]
+        return batch_size(self._tile_mib, room_mib - taken_mib, voxels)
+
+    def _take_wider_precision(self, run: TorchRun, overflown: str) -> bool:
         """Go on in a precision whose range is wider; return whether there is one."""
-        wider = wider_precision(run.precision, self._device)
+        if run.precision != overflown:
+            return True  # an earlier batch has led to it
+        wider = wider_precision(overflown, self._device)
         if wider is None:
             return False
-        note = f"the network's output was not finite in {run.precision}: {wider} from here on"
+        note = f"the network's output was not finite in {overflown}: {wider} from here on"
         _LOG.warning(note)
         run.notes.append(note)
         run.precision = wider
         return True
 
-    def _ask_for_less(self, error: torch.OutOfMemoryError, run: TorchRun) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _ask_for_less(self, shortage: NoRoom, run: TorchRun) -> None:
+        free_cache(self._device)
         if run.batch > 1:
             run.batch //= 2
             note = f"out of memory: batches of {run.batch} tiles from here on"
             _LOG.warning(note)
             run.notes.append(note)
-        elif run.sums.slab_KZYX.device.type != "cpu":
-            note = self._add_up_on_the_host("one tile at a time does not fit beside the sums")
-            run.notes.append(note)
-            run.sums.to(torch.device("cpu"))
+        elif not run.sums.on_host:
+            run.image_CZYX = None if run.image_CZYX is None else run.image_CZYX.cpu()
+            run.sums.move_to_host("one tile at a time does not fit beside the sums")
         else:
-            raise DeviceError(
-                f"{self.facts.device_name} has no room for a single tile: {error}",
-                fix="raise --gpu-memory-budget, use --precision fp16, or run on --device cpu",
-            ) from error
+            raise self._no_room("a single tile", shortage)
 
-    def _add_up_on_the_host(self, why: str) -> str:
-        note = f"out of memory ({why}): logits are added up on the host from here on"
-        _LOG.warning(note)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        return note
+    def _no_room(self, for_what: str, shortage: NoRoom) -> DeviceError:
+        return DeviceError(
+            f"{self.facts.device_name} has no room for {for_what}: {shortage.reason}",
+            fix="raise --gpu-memory-budget, use --precision fp16, or run on --device cpu",
+        )
+
+    def seconds_per_tile(self, channels: int) -> float:
+        """Run blank tiles and return the time of one, in seconds; see `WindowEngine`."""
+        self._start()  # only then it is known how many go together
+        return super().seconds_per_tile(channels)
 
     def release(self) -> None:
         """Give cached device memory back: every second of it counts in the ranking's area."""
-        if self._device.type == "cuda" and self._started:
-            torch.cuda.empty_cache()
+        if self._started:
+            free_cache(self._device)
+
+
+def batch_size(tile_mib: float, room_mib: float, tile_voxels: int) -> int:
+    """Return how many tiles are run together on a GPU.
+
+    As many as keep it busy, not more: memory counts, too. Beside them live the logits of those
+    before, and a part of the room is lost to fragments.
+
+    Args:
+        tile_mib: what running one takes.
+        room_mib: what is free for it.
+        tile_voxels: of one tile.
+    """
+    fitting = _USABLE * room_mib / max(tile_mib, 1e-3)
+    busy = min(_BATCH_VOXELS / tile_voxels, _BATCH_MIB / max(tile_mib, 1e-3))
+    return max(1, int(min(fitting, busy)))
 
 
 def _scan_of(networks: Sequence[nn.Module], device: torch.device) -> str | None:
@@ -255,24 +377,6 @@ def _scan_of(networks: Sequence[nn.Module], device: torch.device) -> str | None:
     scans = (m for m in modules if getattr(type(m), "operation", None) == "selective_scan")
     scan = next(scans, None)
     return None if scan is None else str(scan.computed_by(device))  # type: ignore[operator]
-
-
-def _cap_memory(device: torch.device, budget_mib: float) -> None:
-    """Let this process have what the budget leaves of the device, all other use counted in.
-
-    Raises:
-        DeviceError: the driver and other processes already use all of it.
-    """
-    torch.zeros(1, device=device)  # the context takes its share first
-    free, total = torch.cuda.mem_get_info(device)
-    others_mib = (total - free - torch.cuda.memory_reserved(device)) / 2**20
-    if others_mib >= budget_mib:
-        raise DeviceError(
-            f"{others_mib:.0f} MiB of {device} are in use before any tile ran; the budget is "
-            f"{budget_mib:.0f} MiB",
-            fix="raise --gpu-memory-budget, or choose another device",
-        )
-    torch.cuda.set_per_process_memory_fraction((budget_mib - others_mib) * 2**20 / total, device)
 
 
 def _representable(weights_ZYX: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

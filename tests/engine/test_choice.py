@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
+import torch
 
 from flarekit import engine
 from flarekit.core.errors import DeviceError, UsageError
 from flarekit.core.spec import Grid
+from flarekit.engine import _torch_device
+from flarekit.engine._torch_device import choose_device, opening_fault
 
 choose = engine.choose_engine  # before the tests' own default takes its place
 
@@ -13,13 +18,14 @@ choose = engine.choose_engine  # before the tests' own default takes its place
 def machine(monkeypatch, tmp_path):
     """Return a function that says what is installed, and whether a driver is there."""
 
-    def describe(*installed, gpu):
+    def describe(*installed, gpu, fault=None):
         node = tmp_path / "node"
         node.touch() if gpu else node.unlink(missing_ok=True)
         monkeypatch.setattr(engine, "_GPU_NODES", (str(node),))
         monkeypatch.setattr(
             engine, "find_spec", lambda name: object() if name in installed else None
         )
+        monkeypatch.setattr(_torch_device, "opening_fault", lambda _device: fault)
 
     return describe
 
@@ -39,6 +45,63 @@ def machine(monkeypatch, tmp_path):
 def test_auto_takes_what_the_machine_is_fastest_at(machine, device, gpu, installed, chosen):
     machine(*installed, gpu=gpu)
     assert choose(device) == chosen
+
+
+def test_a_gpu_that_cannot_be_opened_leaves_the_cpu_to_openvino_and_is_said(machine, caplog):
+    machine("torch", "openvino", gpu=True, fault="the driver is too old")
+    assert choose("auto") == "openvino"
+    assert "stays unused: the driver is too old" in caplog.text
+
+
+def test_a_gpu_that_cannot_be_opened_is_an_error_where_it_is_asked_for(machine):
+    machine("torch", "openvino", gpu=True, fault="the driver is too old")
+    assert choose("cuda") == "torch"
+    with pytest.raises(DeviceError, match="not available: the driver is too old"):
+        choose_device("cuda")
+
+
+def old_driver():
+    warnings.warn(
+        "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020). "
+        "Please update your GPU driver",
+        stacklevel=1,
+    )
+    return False
+
+
+def test_a_driver_that_is_too_old_is_named_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", old_driver)
+    fault = opening_fault(torch.device("cuda", 0))
+    assert fault == "The NVIDIA driver on your system is too old (found version 12020)"
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True),
+        ((8, 6), ["sm_80"], True),
+        ((7, 0), ["sm_75", "sm_80", "sm_90", "compute_90"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((10, 3), ["sm_100a"], False),
+    ],
+)
+def test_a_gpu_without_kernels_is_named(monkeypatch, capability, built_for, runs):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for name, value in {
+        "is_available": True,
+        "device_count": 1,
+        "get_device_capability": capability,
+        "get_device_name": "a card",
+        "get_arch_list": built_for,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    opened = []
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: opened.append(1) or torch.zeros(1))
+    fault = opening_fault(torch.device("cuda", 0))
+    assert (fault is None) == runs == bool(opened)
+    assert runs or f"sm_{capability[0]}{capability[1]}" in fault
 
 
 def test_a_gpu_that_stays_unused_is_said(machine, caplog):

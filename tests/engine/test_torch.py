@@ -242,7 +242,7 @@ class Hungry(NearestClass):
 
 def hungry_engine(network, device, batch):
     compute = make_engine(network, tile=(4, 8, 8), count=3, device=device)
-    compute._batch = batch
+    compute._tiles_at_once = lambda: batch
     return compute
 
 
@@ -258,6 +258,76 @@ def test_batches_are_halved_until_they_fit_and_the_masks_are_the_same(device):
             " batches of 4 tiles from here on",
             " batches of 2 tiles from here on",
         ]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 50])
+def test_batches_in_flight_change_no_voxel(batch):
+    truth = np.random.default_rng(0).integers(0, 3, (9, 40, 33))
+    compute = hungry_engine(Hungry(most=10**9), "cpu", batch)
+    compute._in_flight = 1
+    sweep = compute.sweep(truth[None].astype(np.float32))
+    np.testing.assert_array_equal(np.concatenate([slab.classes() for slab in sweep]), truth)
+    assert sweep.done == compute.count_tiles(truth.shape, 0.5)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_memory_that_runs_out_with_a_batch_in_flight_loses_no_tile(times):
+    truth = np.random.default_rng(0).integers(0, 3, (9, 40, 33))
+    compute = hungry_engine(Hungry(most=2, times=times), "cpu", batch=4)
+    compute._in_flight = 1
+    sweep = compute.sweep(truth[None].astype(np.float32))
+    np.testing.assert_array_equal(np.concatenate([slab.classes() for slab in sweep]), truth)
+    assert sweep.done == compute.count_tiles(truth.shape, 0.5)
+
+
+class NotFiniteInHalf(NearestClass):
+    """Gives NaN for some images unless it is computed in float32."""
+
+    def forward(self, image):
+        logits = super().forward(image)
+        if torch.is_autocast_enabled("cpu"):
+            logits = torch.where(image.amax() > 1.5, torch.nan, logits)
+        return logits
+
+
+def test_batches_in_flight_that_are_not_finite_are_run_again():
+    truth = np.random.default_rng(0).integers(0, 3, (9, 40, 33))
+    compute = make_engine(NotFiniteInHalf(3), tile=(4, 8, 8), count=3, precision="bf16")
+    compute._in_flight = 1
+    sweep = compute.sweep(truth[None].astype(np.float32))
+    np.testing.assert_array_equal(np.concatenate([slab.classes() for slab in sweep]), truth)
+    assert sweep.notes == ["the network's output was not finite in bf16: fp32 from here on"]
+
+
+def test_a_case_after_one_that_overflowed_begins_in_the_chosen_precision():
+    compute = make_engine(NotFiniteInHalf(3), tile=(4, 8, 8), count=3, precision="bf16")
+    for values, notes in ((3, 1), (1, 0)):
+        truth = np.random.default_rng(0).integers(0, values, (9, 10, 10))
+        sweep = compute.sweep(truth[None].astype(np.float32))
+        np.testing.assert_array_equal(np.concatenate([slab.classes() for slab in sweep]), truth)
+        assert len(sweep.notes) == notes
+
+
+def test_a_tile_of_a_2d_network_is_timed_as_it_is_run():
+    seen = []
+
+    class Watched(NearestClass):
+        def forward(self, image):
+            seen.append(tuple(image.shape))
+            return super().forward(image)
+
+    compute = make_engine(Watched(3), tile=(1, 8, 8), count=3)
+    assert compute.seconds_per_tile(1) > 0
+    compute.predict(np.zeros((1, 2 * compute.slices_at_once, 8, 8), np.float32), silent)
+    assert set(seen) == {(compute.slices_at_once, 1, 8, 8)}
+
+
+def test_fp32_is_computed_in_fp32_and_not_in_tf32():
+    make_engine(NearestClass(3), tile=(4, 8, 8), count=3).predict(
+        np.zeros((1, 4, 8, 8), np.float32), silent
+    )
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
 
 
 @pytest.mark.gpu
