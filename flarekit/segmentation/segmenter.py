@@ -297,7 +297,8 @@ class Segmenter:
         compute = self._engine_of(self._source, self.spec)
         timer = TileTimer(engine=compute, channels=len(self.spec.channels))
         on_cpu = compute.facts.device == "cpu"
-        if on_cpu and (self.budget.time_s is not None or self.budget.ram_mib is not None):
+        is_limited = self.budget.time_s is not None or self.budget.ram_mib is not None
+        if is_limited or not on_cpu:
             timer.measure()  # beside the first case's reading; the engine takes its memory then
         coarse = None
         if self.spec.coarse is not None:
