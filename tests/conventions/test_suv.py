@@ -1,0 +1,222 @@
+"""SUV: right where it can be computed, refused where a number or a clock cannot be right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+
+from flarekit import conventions
+from flarekit.core.errors import InputError
+from tests.conventions.dicom_files import (
+    DOSE_BQ,
+    WEIGHT_KG,
+    pet_elements,
+    put_raw,
+    suv_per_bqml,
+    tracer,
+    write_series,
+)
+
+
+def suv(tmp_path, injected=None, **elements):
+    """Return the SUV of 1000 Bq/ml, and the volume's warnings."""
+    with disable_value_validation():
+        if injected is not None:
+            elements["RadiopharmaceuticalInformationSequence"] = tracer(**injected)
+        write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements(**elements))
+    return suv_in(tmp_path)
+
+
+def suv_in(folder):
+    convention = conventions.get("dicom", {"modalities": ["PT"]}, labels={"lesion": 1})
+    (case,) = convention.find_cases(folder, 1)
+    (volume,) = convention.read_case(case)
+    assert np.ptp(volume.voxels_ZYX) == 0
+    return float(volume.voxels_ZYX.flat[0]), volume.warnings
+
+
+def expected(minutes):
+    return 1000 * suv_per_bqml(60.0 * minutes)
+
+
+@pytest.mark.parametrize(
+    ("start", "minutes"),
+    [
+        ({"RadiopharmaceuticalStartTime": "083000.5"}, 60),
+        ({"RadiopharmaceuticalStartTime": "0830"}, 60 + 0.5 / 60),
+        ({"RadiopharmaceuticalStartTime": "08:30:00.5"}, 60),
+        ({"RadiopharmaceuticalStartDateTime": "20240105083000.500000"}, 60),
+        ({"RadiopharmaceuticalStartDateTime": "20240105073000.5"}, 120),
+        ({"RadiopharmaceuticalStartDateTime": "rubbish"}, 60),
+        ({"RadiopharmaceuticalStartDateTime": ""}, 60),
+        ({"RadiopharmaceuticalStartDateTime": "20249905083000"}, 60),
+    ],
+)
+def test_the_injection_is_taken_from_what_states_it(tmp_path, start, minutes):
+    value, _ = suv(tmp_path, start)
+    assert value == pytest.approx(expected(minutes), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scanner", "stated", "minutes"),
+    [
+        ("+0200", "20240105063000.5+0000", 60),
+        ("+0200", "20240105083000.5+0200", 60),
+        ("-0500", "20240105133000.5+0000", 60),
+        ("+0530", "20240105030000.5+0000", 60),
+        (None, "20240105063000.5+0000", 60),  # whole hours off the time of day: another zone
+        (None, "20240105103000.5+0200", 60),
+        (None, "20240105083000.5+0100", 60),
+    ],
+)
+def test_time_zones_are_brought_to_the_scanner_s(tmp_path, scanner, stated, minutes):
+    zone = {} if scanner is None else {"TimezoneOffsetFromUTC": scanner}
+    value, _ = suv(tmp_path, {"RadiopharmaceuticalStartDateTime": stated}, **zone)
+    assert value == pytest.approx(expected(minutes), rel=1e-5)
+
+
+@pytest.mark.parametrize("zone", ["+9900", "0200", "+02", "noon"])
+def test_a_time_zone_that_cannot_be_is_not_used(tmp_path, zone):
+    value, _ = suv(
+        tmp_path,
+        {"RadiopharmaceuticalStartDateTime": "20240105083000.5+0100"},
+        TimezoneOffsetFromUTC=zone,
+    )
+    assert value == pytest.approx(expected(60), rel=1e-5)
+
+
+CLOCKS = {
+    "one minute ahead": {"RadiopharmaceuticalStartTime": "093100"},
+    "one hour ahead": {"RadiopharmaceuticalStartTime": "103000"},
+    "half a day ahead": {"RadiopharmaceuticalStartTime": "203000"},
+    "a date a day late": {"RadiopharmaceuticalStartDateTime": "20240106083000"},
+    "a date a day early": {"RadiopharmaceuticalStartDateTime": "20240104083000"},
+    "a date of another year": {"RadiopharmaceuticalStartDateTime": "20230105083000"},
+    "a date of the first computers": {"RadiopharmaceuticalStartDateTime": "19000101000000"},
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_an_injection_that_cannot_be_is_refused_naming_element_and_times(tmp_path, name):
+    with pytest.raises(InputError, match="SUV cannot be computed") as refusal:
+        suv(tmp_path, CLOCKS[name])
+    (element,) = CLOCKS[name]
+    for words in (element, "half-lives", "2024-01-05 09:30:00", "clock"):
+        assert words in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("element", "value", "unit"),
+    [
+        ("RadionuclideTotalDose", 300, "Bq"),
+        ("RadionuclideTotalDose", 0.3e6, "Bq"),
+        ("RadionuclideTotalDose", 3e14, "Bq"),
+        ("RadionuclideTotalDose", -3e8, "Bq"),
+        ("RadionuclideHalfLife", 1.83, "s"),
+        ("RadionuclideHalfLife", 6.6e7, "s"),
+    ],
+)
+def test_a_tracer_that_cannot_be_is_refused_by_a_named_limit(tmp_path, element, value, unit):
+    with pytest.raises(InputError, match=rf"{element} is .* {unit}; between .* and .* can be"):
+        suv(tmp_path, {element: value})
+
+
+@pytest.mark.parametrize("weight", [0, -70, 0.07, 70000])
+def test_a_weight_that_cannot_be_is_refused_by_a_named_limit(tmp_path, weight):
+    with pytest.raises(InputError, match=r"PatientWeight is .* kg; between 1 and 500 can be"):
+        suv(tmp_path, PatientWeight=weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"72 kg", "'72 kg', no number"), (b"72\\72", "2 values"), (b"", "empty"), (b"nan", "'nan'")],
+)
+def test_a_weight_that_is_malformed_is_named(tmp_path, content, words):
+    write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    for path in tmp_path.iterdir():
+        put_raw(path, "PatientWeight", content)
+    with pytest.raises(InputError, match=rf"PatientWeight \(0010,1030\) .*{words}"):
+        suv_in(tmp_path)
+
+
+def test_a_weight_with_a_decimal_comma_is_read(tmp_path):
+    write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    for path in tmp_path.iterdir():
+        put_raw(path, "PatientWeight", b"72,0")
+    value, warnings = suv_in(tmp_path)
+    assert value == pytest.approx(expected(60), rel=1e-5)
+
+
+def coded(meaning):
+    item = Dataset()
+    item.CodeMeaning = meaning
+    return pydicom.Sequence([item])
+
+
+def test_a_half_life_is_checked_against_the_nuclide_and_taken_from_it(tmp_path):
+    fluorine = {"RadionuclideCodeSequence": coded("^18^Fluorine")}
+    value, _ = suv(tmp_path / "a", fluorine)
+    assert value == pytest.approx(expected(60), rel=1e-5)
+    value, warnings = suv(tmp_path / "b", {**fluorine, "RadionuclideHalfLife": None})
+    assert value == pytest.approx(expected(60), rel=1e-5)
+    assert any("RadionuclideHalfLife is missing" in each for each in warnings)
+    with pytest.raises(InputError, match=r"RadionuclideHalfLife is 109.8 s, that of the nuclide"):
+        suv(tmp_path / "c", {**fluorine, "RadionuclideHalfLife": 109.8})
+    with pytest.raises(InputError, match="RadionuclideHalfLife .* is empty"):
+        suv(tmp_path / "d", {"RadionuclideHalfLife": None})
+
+
+def test_what_is_doubtful_is_warned_of(tmp_path):
+    _, warnings = suv(tmp_path / "usual")
+    assert warnings == ()
+    _, warnings = suv(tmp_path / "early", {"RadiopharmaceuticalStartTime": "092800"})
+    assert any("0:02:00.5" in each and "after the injection" in each for each in warnings)
+    _, warnings = suv(tmp_path / "late", {"RadiopharmaceuticalStartTime": "020000"})
+    assert any("4.1 half-lives" in each for each in warnings)
+    _, warnings = suv(tmp_path / "odd", {"RadionuclideHalfLife": 5000})
+    assert any("5000 s, is that of no usual nuclide" in each for each in warnings)
+
+
+def test_a_long_lived_tracer_may_be_injected_days_before(tmp_path):
+    zirconium = {
+        "RadionuclideHalfLife": 282276.0,
+        "RadiopharmaceuticalStartDateTime": "20240101093000.5",
+    }
+    value, _ = suv(tmp_path, zirconium)
+    assert value == pytest.approx(
+        1000 * WEIGHT_KG * 1000 / (DOSE_BQ * 2 ** (-4 * 86400 / 282276.0)), rel=1e-5
+    )
+
+
+def test_a_series_time_long_before_the_acquisition_is_not_believed(tmp_path):
+    value, warnings = suv(tmp_path, SeriesTime="060000")
+    assert value == pytest.approx(expected(60), rel=1e-5)
+    assert any("SeriesTime lies 3:30:00.500000 before" in each for each in warnings)
+
+
+@pytest.mark.parametrize("content", [b"noon", b"", b"999999", b"8c6f2f0e-90f1"])
+def test_a_malformed_time_in_one_slice_is_done_without(tmp_path, content):
+    write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    put_raw(next(tmp_path.iterdir()), "AcquisitionTime", content)
+    value, _ = suv_in(tmp_path)
+    assert value == pytest.approx(expected(60), rel=1e-5)
+
+
+def test_no_injection_time_is_named(tmp_path):
+    with pytest.raises(InputError, match="RadiopharmaceuticalStartTime is missing"):
+        suv(tmp_path / "a", {"RadiopharmaceuticalStartTime": None})
+    write_series(tmp_path / "b", np.full((3, 8, 10), 1000), "PT", **pet_elements())
+
+
+def test_midnight_between_injection_and_scan_is_no_wrong_clock(tmp_path):
+    value, warnings = suv(
+        tmp_path,
+        {"RadiopharmaceuticalStartTime": "233000"},
+        SeriesTime="003000",
+        AcquisitionTime="003000",
+    )
+    assert value == pytest.approx(expected(60), rel=1e-5)
+    assert warnings == ()

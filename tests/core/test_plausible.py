@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flarekit.core.errors import InputError
+from flarekit.core.plausible import check_geometry, check_intensities
+from flarekit.core.volume import Geometry, Volume
+
+
+def scan(voxels, spacing_mm=5.0):
+    voxels = np.asarray(voxels)
+    affine = np.diag([*np.broadcast_to(spacing_mm, 3), 1.0])
+    geometry = Geometry(shape_ZYX=voxels.shape, affine=affine, header=None)
+    return Volume(voxels_ZYX=voxels, geometry=geometry, path=Path("a.nii.gz"))
+
+
+def body(dtype=np.int16):
+    """A CT of 400 x 400 x 100 mm: soft tissue and bone in air."""
+    voxels = np.full((20, 80, 80), -1000.0)
+    voxels[:, 20:60, 15:65] = 40
+    voxels[:, 50:55, 38:42] = 900
+    return voxels.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.int32])
+def test_a_ct_in_hu_and_a_pet_in_suv_are_not_remarked_on(dtype):
+    assert check_geometry(scan(body(dtype))) == ()
+    assert check_intensities(scan(body(dtype)), "CT") == ()
+    assert check_intensities(scan((body() > 0) * 7.5), "PET") == ()
+    assert check_intensities(scan(body() * 100), "MR") == ()
+
+
+@pytest.mark.parametrize(
+    ("voxels", "words"),
+    [
+        ((body() + 1024).astype(np.uint16), "no voxel is below -200 HU .the lowest is 24"),
+        (body() + 1000, "no voxel is below -200 HU"),
+        (np.clip(body(np.float32), -125, 275), "no voxel is below -200 HU"),
+        ((body(np.float32) + 1000) / 2000, "between 0 and 0.95"),
+        ((body(np.float32)) / 1000, "between -1 and 0.9"),
+        ((body(np.float32) + 1000) / 10, "no voxel is below -200 HU"),
+        (((body(np.float32) + 1000) / 8).astype(np.uint8), "no voxel is below -200 HU"),
+        (body() - 1024, "0.0031 of its voxels lie between -200 and 300 HU"),
+        (body(np.float32) * 1e6, "beyond 32767"),
+        (body(np.int32) * 100, "beyond 32767"),
+        (np.zeros((20, 80, 80), np.int16), "between 0 and 0"),
+        (np.full((20, 80, 80), -1024, np.int16), "0 of its voxels"),
+    ],
+)
+@pytest.mark.parametrize("channel", ["CT", "ct", "baseline-CT"])
+def test_a_ct_that_is_not_in_hu_is_named(voxels, words, channel):
+    (note,) = check_intensities(scan(voxels), channel)
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(note)
+
+
+def test_a_shift_shows_in_a_small_piece_of_a_body_too():
+    piece = np.full((10, 20, 20), 40)
+    assert check_intensities(scan(piece), "CT") == ()
+    (note,) = check_intensities(scan(piece + 1024), "CT")
+    assert "soft tissue" in note
+
+
+def test_a_little_air_is_found_wherever_it_lies():
+    voxels = body() + 1024
+    voxels[1, 1, 1] = -1000
+    large = np.repeat(np.repeat(voxels, 8, 1), 8, 2)
+    large[large == -1000] = 24
+    large[1, 3, 5] = -1000
+    assert check_intensities(scan(large, 1.0), "CT") == ()
+
+
+@pytest.mark.parametrize(
+    ("peak", "words"), [(8836.0, "beyond an SUV of 1000"), (0.01, "below an SUV of 0.5"), (0, "0,")]
+)
+def test_a_pet_that_is_not_in_suv_is_named(peak, words):
+    (note,) = check_intensities(scan((body() > 0) * peak), "PET")
+    assert words in note
+
+
+@pytest.mark.parametrize("spacing_mm", [13.0, (13, 1, 1), (1, 13, 1), (1, 1, 130), (0.05, 1, 1)])
+def test_a_field_of_view_or_a_spacing_that_can_hardly_be_is_named(spacing_mm):
+    (note,) = check_geometry(scan(body(), spacing_mm))
+    assert "suspect" in note
+    assert "mm" in note
+
+
+@pytest.mark.parametrize("spacing_mm", [100.0, (1, 1, 1000), (1e30, 1, 1), 1e-4, (1e-30, 1, 1)])
+def test_a_field_of_view_or_a_spacing_that_cannot_be_is_refused(spacing_mm):
+    with pytest.raises(InputError, match=r"a.nii.gz: its (field of view|spacing) is"):
+        check_geometry(scan(body(), spacing_mm))
+
+
+def test_the_body_may_be_long_but_not_wide_along_any_stored_axis():
+    long = scan(np.zeros((400, 8, 8)), 5.0)
+    assert check_geometry(long) == ()
+    turned = np.array([[0, 0, 5.0, 0], [0, 5, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]])
+    geometry = Geometry(shape_ZYX=(400, 8, 8), affine=turned, header=None)
+    wide = Volume(voxels_ZYX=long.voxels_ZYX, geometry=geometry, path=Path("a"))
+    (note,) = check_geometry(wide)
+    assert "2000 x 40 x 40 mm" in note
