@@ -68,7 +68,7 @@ def _parsed(entry: object) -> tuple[str, tuple[int, int, int]] | None:
     point = entry.get("point")
     if not isinstance(point, list) or len(point) != 3:
         return None
-    if not all(isinstance(at, int | float) and abs(at) < 2**31 for at in point):
+    if not all(type(at) in (int, float) and abs(at) < 2**31 for at in point):  # no bool
         return None
     x, y, z = (int(np.floor(at + 0.5)) for at in point)
     return str(entry.get("name", "")), (x, y, z)

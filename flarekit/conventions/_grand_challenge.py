@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.metaheader import blank_geometry, geometry_from, read_header
@@ -17,7 +19,8 @@ from flarekit.core.metaimage import read_metaimage, usable, write_label_map
 from flarekit.core.volume import Geometry, Volume
 
 AIR_HU = -1024.0
-_MOST_VOXELS = 2**31  # a header that claims more is not believed
+_MOST_JSON_BYTES = 1 << 26
+_MOST_VOXELS = 2**29  # a header that claims more is not believed
 
 
 def images_in(folder: Path, suffixes: Sequence[str] = (".mha",)) -> list[Path]:
@@ -85,12 +88,14 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything
         InputError: it cannot be read, or is not JSON.
     """
     try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise InputError(f"{path}: is larger than any JSON of points", fix="export it again")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read: {error.strerror}", fix="check path and permissions"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {error}", fix="export it again") from error
 
 
@@ -123,6 +128,7 @@ def geometry_of_first_readable(paths: Sequence[Path]) -> Geometry:
             geometry = read_header(path).geometry
         except UnreadableVolumeError:
             continue
-        if np.prod(geometry.shape_ZYX, dtype=np.float64) <= _MOST_VOXELS:
+        voxels = math.prod(geometry.shape_ZYX)
+        if voxels <= _MOST_VOXELS and could_hold(path, voxels):
             return geometry
     return blank_geometry()

@@ -268,7 +268,7 @@ def _petct(case: Case) -> PetCt:
 def _pairs(input_dir: Path) -> list[tuple[Path, Path]]:
     """Return the CTs with their PETs: by name, or the only ones there are."""
     folders = [input_dir / "images" / modality for modality in ("ct", "pet")]
-    cts, pets = ({path.stem: path for path in images_in(folder)} for folder in folders)
+    cts, pets = (_by_stem(folder) for folder in folders)
     for folder, images in zip(folders, (cts, pets), strict=True):
         if not images:
             raise InputError(
@@ -283,6 +283,17 @@ def _pairs(input_dir: Path) -> list[tuple[Path, Path]]:
             fix="give pairs the same name, or put one case into the folder",
         )
     return [(ct, pets[stem]) for stem, ct in sorted(cts.items())]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    images = images_in(folder)
+    found = {path.stem: path for path in images}
+    if len(found) < len(images):
+        raise InputError(
+            f"{folder}: two images have one name ({', '.join(path.name for path in images[:5])})",
+            fix="keep one of each name: masks are named after them",
+        )
+    return found
 
 
 def _points(case: PetCt, pet: Volume) -> tuple[Points, tuple[str, ...]]:

@@ -7,6 +7,7 @@ worst time, so a failed case still gets a valid mask of background.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from flarekit.conventions import Case
 from flarekit.core.budget import Budget
+from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
 from flarekit.core.nifti import blank_geometry, read_geometry, read_nifti, write_label_map
 from flarekit.core.volume import Geometry, Volume
@@ -23,7 +25,7 @@ from flarekit.core.volume import Geometry, Volume
 BUDGET = Budget(time_s=15.0, gpu_memory_mib=4096.0)  # what is tolerated; ranking counts the excess
 _LOG = logging.getLogger(__name__)
 _FIRST_CHANNEL = "_0000.nii.gz"
-_MOST_VOXELS = 2**31  # a header that claims more is not believed
+_MOST_VOXELS = 2**29  # a header that claims more is not believed
 
 
 def find_cases(input_dir: Path, channel_count: int) -> Sequence[Case]:
@@ -94,7 +96,8 @@ def write_empty_mask(case: Case, output_dir: Path) -> Path:
     """
     try:
         geometry = read_geometry(case.channels[0])
-        if np.prod(geometry.shape_ZYX, dtype=np.float64) > _MOST_VOXELS:
+        voxels = math.prod(geometry.shape_ZYX)
+        if voxels > _MOST_VOXELS or not could_hold(case.channels[0], voxels):
             geometry = blank_geometry()
     except UnreadableVolumeError:
         geometry = blank_geometry()

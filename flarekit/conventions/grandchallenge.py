@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -42,6 +42,7 @@ from flarekit.conventions._grid import onto
 from flarekit.conventions._settings import Settings, checked
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.names import UnsafePathError, path_within
 from flarekit.core.volume import Geometry, Volume
 
 BUDGET = Budget(time_s=270.0)  # the platform ends a job after 300 s, where not told otherwise
@@ -50,8 +51,10 @@ _FIX = "add [[outputs]] with path and kind to the convention's settings in predi
 
 
 def _relative(path: str) -> str:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path:
-        raise ValueError("must be a path below the folder, without ..")
+    try:
+        path_within(Path("output"), path, source="predictor.toml")
+    except UnsafePathError as error:
+        raise ValueError("must be a path below the folder, without ..") from error
     return path
 
 
@@ -276,5 +279,6 @@ def _sockets(path: Path) -> dict[str, str]:
             raise InputError(
                 f"{path}: does not list sockets", fix="give each a socket with relative_path"
             )
+        path_within(path.parent, place, source=f"{path}, socket {slug[:40]!r}")
         sockets[slug] = place
     return sockets

@@ -232,7 +232,7 @@ def _spacings(path: Path) -> list[_Spacing]:
     spacings = []
     for index, entry in enumerate(content):
         valid = isinstance(entry, list) and len(entry) == 3
-        if not valid or not all(isinstance(mm, int | float) and 0 < mm < 1000 for mm in entry):
+        if not valid or not all(type(mm) in (int, float) and 0 < mm < 1000 for mm in entry):
             raise InputError(
                 f"{path}: entry {index} ({entry}) is no spacing", fix="write [x, y, z] in mm"
             )

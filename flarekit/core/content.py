@@ -12,10 +12,24 @@ from flarekit.core.errors import UnreadableVolumeError
 GZIP_MAGIC = b"\x1f\x8b"
 AGAIN = "download or export the file again"
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
+_MOST_DEFLATED = 1032  # bytes that one byte of a deflate stream can stand for (zlib's manual)
 
 
-def content_of(path: Path) -> bytearray:
+def could_hold(path: Path, byte_count: int) -> bool:
+    """Return whether a file is large enough for so many bytes, be it compressed to the utmost."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return False
+    return byte_count <= size * _MOST_DEFLATED
+
+
+def content_of(path: Path, *, at_most: int | None = None) -> bytearray:
     """Return the decompressed bytes of a file; the compressed ones are never held whole.
+
+    Args:
+        path: of the file.
+        at_most: bytes that are needed; of a compressed file that holds more the rest is left out.
 
     Raises:
         UnreadableVolumeError: it cannot be opened, is empty, or its gzip stream is damaged.
@@ -30,7 +44,7 @@ def content_of(path: Path) -> bytearray:
         with path.open("rb") as stream:
             raw = stream.read(_PIECE_BYTES)
             while raw:
-                raw = _append_member(path, raw, stream, content)
+                raw = _append_member(path, raw, stream, content, at_most)
     except igzip_lib.IsalError as error:  # type: ignore[misc]
         raise UnreadableVolumeError(
             path, f"its gzip stream is damaged ({error})", fix=AGAIN
@@ -54,11 +68,13 @@ def beginning_of(path: Path, count: int) -> bytes:
             content += member.decompress(raw, count - len(content))
             raw = member.unused_data
     if not content:
-        raise UnreadableVolumeError(path, "its gzip stream ends before the header", fix=AGAIN)
+        raise UnreadableVolumeError(path, "its gzip stream ends early, before the end of the header", fix=AGAIN)
     return content
 
 
-def _append_member(path: Path, raw: bytes, stream: BinaryIO, content: bytearray) -> bytes:
+def _append_member(
+    path: Path, raw: bytes, stream: BinaryIO, content: bytearray, at_most: int | None
+) -> bytes:
     """Decompress one gzip member and return what follows it, zero padding left out."""
     from isal import igzip_lib
 
@@ -68,6 +84,8 @@ def _append_member(path: Path, raw: bytes, stream: BinaryIO, content: bytearray)
         )
     member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     while not member.eof:
+        if at_most is not None and len(content) >= at_most + _PIECE_BYTES:
+            return b""
         if member.needs_input:
             raw = raw or stream.read(_PIECE_BYTES)
             if not raw:

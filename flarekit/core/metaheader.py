@@ -20,6 +20,7 @@ from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.volume import Geometry
 
 _HEADER_BYTES = 1 << 16  # at most
+_MOST_ALONG_AN_AXIS = 1 << 31
 _CONVERT = "write it as one 3D .mha file (SimpleITK.WriteImage)"
 _LPS = np.diag([-1.0, -1.0, 1.0])
 _ELEMENTS = {
@@ -209,12 +210,17 @@ def _numbers(
     if text is None:
         raise UnreadableVolumeError(path, f"its header has no {key}", fix=AGAIN)
     try:
-        return np.array([float(word) for word in text.split()])
+        numbers = np.array([float(word) for word in text.split()])
     except ValueError as error:
         raise UnreadableVolumeError(path, f"its {key} is damaged ({error})", fix=AGAIN) from error
+    if not np.isfinite(numbers).all():
+        raise UnreadableVolumeError(path, f"its {key} is damaged ({text[:40]})", fix=AGAIN)
+    return numbers
 
 
 def _three_dimensions(path: Path, size: NDArray[np.float64]) -> tuple[int, int, int]:
+    if (size != np.floor(size)).any() or (np.abs(size) > _MOST_ALONG_AN_AXIS).any():
+        raise UnreadableVolumeError(path, f"its DimSize is damaged ({size.tolist()})", fix=AGAIN)
     shape = tuple(int(n) for n in size)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise UnreadableVolumeError(
@@ -259,6 +265,7 @@ def _placement(path: Path, fields: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in wanted.items() if value is not None}
 
 
+@np.errstate(all="ignore")  # what is not finite is found afterwards
 def _affine(path: Path, placement: Mapping[str, str]) -> NDArray[np.float64]:
     matrix = _numbers(path, placement, "TransformMatrix", None)
     offset = _numbers(path, placement, "Offset", None)

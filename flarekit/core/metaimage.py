@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.content import AGAIN
+from flarekit.core.content import AGAIN, could_hold
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.metaheader import MetaHeader, mask_header, opened, read_header
@@ -89,6 +89,10 @@ class SliceReader:
         """
         _, y, x = self._header.shape_ZYX
         slice_bytes = y * x * self._header.dtype.itemsize
+        if not could_hold(self._path, (start + count) * slice_bytes):  # never allocated then
+            raise UnreadableVolumeError(
+                self._path, f"ends before slice {start + count} of its voxels", fix=AGAIN
+            )
         content = np.empty(count * slice_bytes, np.uint8)
         fill = self._inflate if self._header.compressed else self._copy
         if fill(start * slice_bytes, content.data) < content.size:

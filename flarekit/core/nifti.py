@@ -54,9 +54,10 @@ def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
         UnreadableVolumeError: the file is missing, empty, truncated, not NIfTI, not 3D, or holds
             no real numbers; the message names file, fault and remedy.
     """
-    content = content_of(path)
-    header = _header(path, content)
+    header = _header(path, beginning_of(path, _HEADER_BYTES))
     shape_XYZ = _three_dimensions(path, _stored_shape(path, header))
+    _, start, needed = _layout(path, header, shape_XYZ)
+    content = content_of(path, at_most=start + needed)
     affine, notes = _affine(path, header, shape_XYZ)
     voxels_ZYX = _voxels(path, content, header, shape_XYZ)
     if voxels_ZYX.dtype.kind == "f":
@@ -106,12 +107,14 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
         raise ValueError(
             f"uint8 {geometry.shape_ZYX} expected, got {label_map_ZYX.dtype} {label_map_ZYX.shape}"
         )
-    content = _mask_header(geometry) + np.ascontiguousarray(label_map_ZYX).tobytes()
+    header, voxels = _mask_header(geometry), np.ascontiguousarray(label_map_ZYX).reshape(-1).data
     if path.suffix == ".gz":
-        from isal import igzip
+        from isal import isal_zlib
 
-        content = igzip.compress(content, compresslevel=2, mtime=0)
-    write_atomically(path, content)
+        gzip = isal_zlib.compressobj(level=2, wbits=31)
+        write_atomically(path, gzip.compress(header) + gzip.compress(voxels) + gzip.flush())
+    else:
+        write_atomically(path, header + voxels)
 
 
 def blank_geometry() -> Geometry:
@@ -200,26 +203,12 @@ def _voxels(
     path: Path, content: bytearray, header: _Header, shape_XYZ: tuple[int, int, int]
 ) -> NDArray[Any]:
     """Return the scaled voxels, (Z, Y, X) in memory order, in place where nothing scales them."""
-    from nibabel.spatialimages import HeaderDataError
-
     if header["magic"].item() == header.pair_magic:
         raise UnreadableVolumeError(
             path, "is one half of an .hdr/.img pair", fix="convert the pair to one .nii.gz file"
         )
-    try:
-        header.copy().check_fix(logger=_MUTE)
-        slope, inter = header.get_slope_inter()
-        dtype = header.get_data_dtype()
-        start = header.get_data_offset() or header.single_vox_offset
-    except (HeaderDataError, ValueError, OverflowError) as error:
-        raise UnreadableVolumeError(
-            path, f"its header is damaged ({error})", fix="export it again"
-        ) from error
-    if dtype.kind not in "iuf":
-        kind = "complex" if dtype.kind == "c" else "RGB"
-        raise UnreadableVolumeError(
-            path, f"holds {kind} voxels", fix="export one real number per voxel"
-        )
+    dtype, start, _ = _layout(path, header, shape_XYZ)
+    slope, inter = _scale(path, header)
     count = math.prod(shape_XYZ)
     held = max(0, len(content) - start) // dtype.itemsize
     if held < count:
@@ -235,6 +224,43 @@ def _voxels(
             voxels *= np.float32(slope)
             voxels += np.float32(inter)
     return voxels
+
+
+def _layout(
+    path: Path, header: _Header, shape_XYZ: tuple[int, int, int]
+) -> tuple[np.dtype[Any], int, int]:
+    """Return the voxels' type, the byte where they start, and how many bytes they are."""
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        checked = header.copy()
+        checked.check_fix(logger=_MUTE)
+        dtype = header.get_data_dtype()
+        start = int(header.get_data_offset()) or int(header.single_vox_offset)
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise _damaged_header(path, str(error)) from error
+    if start < 0:
+        raise _damaged_header(path, f"its voxels start at byte {start}")
+    if dtype.kind not in "iuf":
+        kind = "complex" if dtype.kind == "c" else "RGB"
+        raise UnreadableVolumeError(
+            path, f"holds {kind} voxels", fix="export one real number per voxel"
+        )
+    return dtype, start, math.prod(shape_XYZ) * dtype.itemsize
+
+
+def _scale(path: Path, header: _Header) -> tuple[float | None, float | None]:
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        slope, inter = header.get_slope_inter()
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise _damaged_header(path, str(error)) from error
+    return slope, inter
+
+
+def _damaged_header(path: Path, fault: str) -> UnreadableVolumeError:
+    return UnreadableVolumeError(path, f"its header is damaged ({fault})", fix="export it again")
 
 
 @np.errstate(over="ignore", invalid="ignore")
