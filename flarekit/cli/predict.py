@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flarekit.cli.console import Console
-from flarekit.core.apart import keep_apart
 from flarekit.core.records import RunRecord
 from flarekit.segmentation.folder import Options, Report, segment_folder
 from flarekit.segmentation.predictors import find_predictor
@@ -27,8 +26,6 @@ def run_predict(
 ) -> int:
     """Segment a folder, say what happened, and return the exit code."""
     predictor = find_predictor(name)
-    if report is not None:
-        keep_apart(input_dir, report.folder, [Path("run.json"), Path("ledger.jsonl")])
     with console:
         record = segment_folder(predictor, input_dir, output_dir, options, console, report)
     return close_run(record, console)

@@ -68,7 +68,9 @@ def beginning_of(path: Path, count: int) -> bytes:
             content += member.decompress(raw, count - len(content))
             raw = member.unused_data
     if not content:
-        raise UnreadableVolumeError(path, "its gzip stream ends early, before the end of the header", fix=AGAIN)
+        raise UnreadableVolumeError(
+            path, "its gzip stream ends early, before the end of the header", fix=AGAIN
+        )
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,20 @@ BODY_AND_AIR_MM = 250.0  # a CT at least so wide shows air around or in the body
 HIGHEST_SUV = 1000.0
 LOWEST_PEAK_SUV = 0.5  # somewhere in a patient
 _SAMPLED = 1 << 21  # voxels that are looked at, where those tell enough
+
+
+def with_doubts(volume: Volume, channel: str) -> Volume:
+    """Return a scan with what is doubtful about its numbers among its warnings.
+
+    Args:
+        volume: the scan.
+        channel: see `check_intensities`.
+
+    Raises:
+        UnreadableVolumeError: see `check_geometry`.
+    """
+    doubts = (*check_geometry(volume), *check_intensities(volume, channel))
+    return replace(volume, warnings=(*volume.warnings, *doubts)) if doubts else volume
 
 
 def check_geometry(volume: Volume) -> tuple[str, ...]:

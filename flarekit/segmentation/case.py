@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Points
+from flarekit.core.plausible import with_doubts
 from flarekit.core.records import TileRecord
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
@@ -197,11 +198,16 @@ def load_case(
         points_of: gives what somebody marked in them.
 
     Raises:
-        InputError: a channel is missing or unreadable, or the channels do not fit together.
+        InputError: a channel is missing or unreadable, of a size that cannot be, or the channels
+            do not fit together.
     """
     clock = Clock()
     with clock.stage("read"):
-        volumes = read()
+        names = [channel.name for channel in spec.channels]
+        volumes = [
+            with_doubts(volume, names[k] if k < len(names) else "")
+            for k, volume in enumerate(read())
+        ]
         points = points_of(volumes) if split_rules(spec.rules)[1] else {}
     with clock.stage("prepare"):
         located = locate(volumes, spec)

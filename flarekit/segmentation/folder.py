@@ -132,6 +132,9 @@ def run_folder(
     convention = _convention(name, spec)
     cases = convention.find_cases(input_dir, len(spec.channels))
     keep_apart(input_dir, output_dir, [case.mask for case in cases])
+    if report is not None:
+        pictures = [f"{case.case_id}.png" for case in cases]
+        keep_apart(input_dir, report.folder, map(Path, ["run.json", "ledger.jsonl", *pictures]))
     make_folder(output_dir)
     if report is not None:
         report.begin()
