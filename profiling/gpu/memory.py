@@ -24,9 +24,10 @@ def run(settings: Settings, record: Record) -> None:
     mamba = [name for name in wanted if "mamba" in find(name).spec.architecture.name]
     for name in dict.fromkeys([*wanted[:1], *mamba[:1]]):
         row: dict[str, Any] = {"predictor": name}
+        record.append("rows", row)
         with record.attempt(name):
             _look(settings, record, row, name)
-        record.append("rows", row)
+        record.write()
     record.add(libraries=mapped_libraries())
 
 
@@ -38,6 +39,7 @@ def _look(settings: Settings, record: Record, row: dict[str, Any], name: str) ->
         return
     whole, peaks = _watched(settings, name, folder, ["--gpu-memory-budget", "0"])
     row["no_limit"] = {**whole.note(), **peaks}
+    record.write()
     capped, capped_peaks = _watched(settings, name, folder, [])
     row["default_limit"] = {**capped.note(), **capped_peaks}
     if settings.device != "cuda":
@@ -52,6 +54,7 @@ def _look(settings: Settings, record: Record, row: dict[str, Any], name: str) ->
             done, seen = _short_of_memory(settings, name, folder, allowed_mib)
             agree = agreement(masks_of(whole.masks), masks_of(done.masks))
             row["forced"].append({"allowed_mib": allowed_mib, **done.note(), **seen, **agree})
+            record.write()
 
 
 def _short_of_memory(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _TIME_S, _MEMORY_MIB = 15.0, 4096.0
+_SHOWN_S = 0.02  # stages that take less are left out
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
@@ -77,9 +78,20 @@ def _tiles(step: Mapping[str, Any]) -> Iterator[str]:
             for each in row.get("precisions", ())
         )
         yield f"tile of {row['predictor']}: {kinds or row.get('skipped')}"
-        for each in row.get("layouts", ()):
-            told = ", ".join(f"{key} {value}" for key, value in each.items() if key != "precision")
-            yield f"  {told}"[:200]
+        for layout in ("contiguous", "channels_last"):
+            told = " | ".join(
+                _layout(each) for each in row.get("layouts", ()) if each["layout"] == layout
+            )
+            if told:
+                yield f"  {layout}: {told}"
+
+
+def _layout(row: Mapping[str, Any]) -> str:
+    if "fault" in row:
+        return f"{row['batch']}: {row['fault'][:60]}"
+    launches = f", {row['launches']} launches, busy {row['busy']:.2f}" if "launches" in row else ""
+    peak = f", {row['peak_reserved_mib']:.0f} MiB" if "peak_reserved_mib" in row else ""
+    return f"{row['batch']}: {row.get('ms_each', 0):.2f} ms each{launches}{peak}"
 
 
 def _cases(steps: Mapping[str, Any]) -> Iterator[str]:
@@ -108,7 +120,9 @@ def _case(row: Mapping[str, Any]) -> str:
     empty = "" if any(row.get("voxels", {}).values()) else "  EMPTY MASK"
     if "weights" in row:
         empty = "  random weights"
-    stages = " ".join(f"{key} {value:.2f}" for key, value in row.get("stages", {}).items())
+    stages = " ".join(
+        f"{key} {value:.2f}" for key, value in row.get("stages", {}).items() if value > _SHOWN_S
+    )
     shown = (f"{each:.0f}" if isinstance(each, float) else "-" for each in (memory, area))
     numbers = " ".join(f"{each:>10}" for each in shown)
     return f"{name} {time_s:>8.2f} {numbers}  {stages}{over}{bad}{empty}"

@@ -27,12 +27,13 @@ def run(settings: Settings, record: Record) -> None:
         row: dict[str, Any] = {"predictor": name}
         if name in settings.untrained:
             row["weights"] = "random: what is finite and equal says nothing of the trained ones"
-        with record.attempt(name):
-            _look(settings, row, name)
         record.append("rows", row)
+        with record.attempt(name):
+            _look(settings, record, row, name)
+        record.write()
 
 
-def _look(settings: Settings, row: dict[str, Any], name: str) -> None:
+def _look(settings: Settings, record: Record, row: dict[str, Any], name: str) -> None:
     import torch
 
     folder = inputs.wait_for(settings, find(name).spec.convention, 55)
@@ -50,8 +51,8 @@ def _look(settings: Settings, row: dict[str, Any], name: str) -> None:
     row["tile"] = list(tile.shape)
     with torch.inference_mode():
         row["precisions"] = compare(network, tile, settings.device)
-        layouts = time_layouts(network, tile, settings)
-        row["layouts"] = layouts
+        record.write()
+        row["layouts"] = time_layouts(network, tile, settings)
 
 
 def compare(network: Any, tile: Any, device: str) -> list[dict[str, Any]]:  # noqa: ANN401
