@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import Grid, HalfPrecision
+from flarekit.engine._restoration import Restoration
 from flarekit.engine._slab import Slab
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "EngineFacts",
     "Networks",
     "Precision",
+    "Restoration",
     "Slab",
     "TileProgress",
     "create",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError
+from flarekit.engine._restoration import Restoration
 
 Place = tuple[int, int]
 Array = Any  # a torch tensor or a NumPy array: what the engine's sums are made of
@@ -27,6 +29,12 @@ class Sums(Protocol):
 
     def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
         """Return the mean logits of the first slices, (K, count, Y, X)."""
+        ...
+
+    def labels(
+        self, count: int, size_YX: Place, restoration: Callable[[], Restoration]
+    ) -> NDArray[np.uint8] | None:
+        """Return what labels the first slices complete on the scan's grid; None on the host."""
         ...
 
     def finite(self, count: int) -> bool:
@@ -83,6 +91,20 @@ class Slab:
         """
         self._check_finite()
         return self.sums.logits(self.count, self.size_YX)
+
+    def labels(self, restoration: Callable[[], Restoration]) -> NDArray[np.uint8] | None:
+        """Return the slices of the scan's grid whose labels these slices complete, (Z, Y, X).
+
+        They are decided where the logits are, if that is a device; None where it is the host.
+
+        Args:
+            restoration: makes the same for all slabs of a sweep; called at most once.
+
+        Raises:
+            DeviceError: the logits are not finite.
+        """
+        self._check_finite()
+        return self.sums.labels(self.count, self.size_YX, restoration)
 
     def _check_finite(self) -> None:
         if not self.sums.finite(self.count):

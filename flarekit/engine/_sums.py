@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.engine._restoration import Restoration
 from flarekit.engine._slab import Place
 
 
@@ -40,6 +42,15 @@ class NumpySums:
         weights = part[-1] + (part[-1] == 0).astype(np.float32)
         mean: NDArray[np.float32] = part[:-1] / weights
         return mean
+
+    def labels(
+        self,
+        count: int,  # noqa: ARG002 - it is for sums on a device
+        size_YX: Place,  # noqa: ARG002
+        restoration: Callable[[], Restoration],  # noqa: ARG002
+    ) -> NDArray[np.uint8] | None:
+        """Return None: they are on the host."""
+        return None
 
     def finite(self, count: int) -> bool:
         """Return whether every sum in the first slices is a number."""

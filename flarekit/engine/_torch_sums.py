@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flarekit.engine._restoration import Restoration
 from flarekit.engine._slab import Place
 from flarekit.engine._torch_memory import NoRoom, attempt, free_cache
+from flarekit.engine._torch_restore import TorchRestorer
 
 _LOG = logging.getLogger(__name__)
 _HOST = torch.device("cpu")
@@ -34,6 +36,7 @@ class TorchSums:
     weights_ZYX: torch.Tensor
     notes: list[str] = field(default_factory=list)
     on_host: bool = False
+    _restorer: TorchRestorer | None = None
 
     @classmethod
     def zeros(
@@ -93,12 +96,26 @@ class TorchSums:
         """Return the mean logits of the first slices, (K, count, Y, X)."""
 
         def mean() -> NDArray[np.float32]:
-            part = self.slab_KZYX[:, :count, : size_YX[0], : size_YX[1]]
-            mean_KZYX = part[:-1] / (part[-1:] + (part[-1:] == 0))
-            logits: NDArray[np.float32] = mean_KZYX.float().cpu().numpy()
+            logits: NDArray[np.float32] = self._mean(count, size_YX).cpu().numpy()
             return logits
 
         return self._with_room(mean)
+
+    @torch.inference_mode()
+    def labels(
+        self, count: int, size_YX: Place, restoration: Callable[[], Restoration]
+    ) -> NDArray[np.uint8] | None:
+        """Return what labels the first slices complete on the scan's grid; None on the host."""
+        if self._restorer is None:
+            if self.on_host:
+                return None
+            self._restorer = TorchRestorer(restoration(), self.slab_KZYX.device, self.notes)
+        mean_KZYX = self._with_room(lambda: self._mean(count, size_YX))
+        return self._restorer.add(mean_KZYX)
+
+    def _mean(self, count: int, size_YX: Place) -> torch.Tensor:
+        part = self.slab_KZYX[:, :count, : size_YX[0], : size_YX[1]]
+        return (part[:-1] / (part[-1:] + (part[-1:] == 0))).float()
 
     @torch.inference_mode()
     def finite(self, count: int) -> bool:

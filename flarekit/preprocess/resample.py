@@ -164,6 +164,15 @@ class SplineMap:
         return np.moveaxis(result, -1, axis)
 
 
+def matrix_of(mapped: AxisMap) -> NDArray[np.float32]:
+    """Return an interpolation along an axis as a matrix, (target, source) float32."""
+    matrix = np.zeros((mapped.target, mapped.source), np.float32)
+    for target in range(mapped.target):
+        first, last = int(mapped.first_T[target]), int(mapped.last_T[target])
+        matrix[target, first : last + 1] = mapped.weights(target)
+    return matrix
+
+
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Keep matrix products to the calling thread.
 
@@ -206,11 +215,13 @@ def axis_map(source: int, target: int, order: int) -> AxisMap:
 def _spline_map(source: int, target: int, order: int) -> SplineMap:
     exact = _cubic_weights(source, target) if order == 3 else _scipy_weights(source, target, order)
     seen = np.abs(exact) > _NEGLIGIBLE
+    last_T = source - 1 - seen[:, ::-1].argmax(axis=1)
     return SplineMap(
         source=source,
         target=target,
-        first_T=seen.argmax(axis=1),
-        last_T=source - 1 - seen[:, ::-1].argmax(axis=1),
+        # they never go back, though a voxel on top of another needs fewer than its neighbours
+        first_T=np.minimum.accumulate(seen.argmax(axis=1)[::-1])[::-1],
+        last_T=np.maximum.accumulate(last_T),
         weights_TS=np.where(seen, exact, 0).astype(np.float32),
     )
 

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from flarekit.core.volume import Orientation
 from flarekit.preprocess.decide import Decider, Paint, Painter
-from flarekit.preprocess.resample import Orders, Shape, nearest_index, resample, resample_nearest
+from flarekit.preprocess.resample import (
+    Orders,
+    Shape,
+    axis_map,
+    matrix_of,
+    nearest_index,
+    resample,
+    resample_nearest,
+)
 
 Labels = NDArray[np.uint8]
 Box = tuple[slice, slice, slice]
@@ -103,6 +111,15 @@ class Route:
             padding=self.padding,
         )
         return paint, stored
+
+    def logits_weights(self) -> tuple[NDArray[np.float32], ...]:
+        """Return, along each axis, what each voxel of the crop takes of each of the grid's."""
+        return tuple(
+            matrix_of(axis_map(n, m, order))
+            for n, m, order in zip(
+                self.grid_shape, self.cropped_shape, self.logits_orders, strict=True
+            )
+        )
 
     def painter(self, classes: int, paint: Paint) -> Painter:
         """Return what takes logits on the network's grid and paints their slices on the crop's."""

@@ -7,6 +7,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import OutputError
 from flarekit.core.spec import PredictorSpec
-from flarekit.engine import Slab
+from flarekit.engine import Restoration, Slab
 from flarekit.preprocess import Placement
 
 Labels = NDArray[np.uint8]
@@ -68,21 +69,46 @@ class _OnNetworkGrid(Labelling):
 
 
 class _OnScanGrid(Labelling):
+    """Labels are decided where the logits are: on a device, if the engine has them there."""
+
     def __init__(self, placement: Placement, spec: PredictorSpec) -> None:
         self._placement = placement
-        values = np.array(spec.class_values, np.uint8)
-        self._decider, self._stored = placement.decider(values)
+        self._values = np.array(spec.class_values, np.uint8)
+        self._decider, self._stored = placement.decider(self._values)
+        self._painted = 0  # slices that came decided
 
     def take(self, slab: Slab) -> NDArray[np.generic]:
-        return slab.logits()
+        labels = slab.labels(partial(_restoration, self._placement, self._values))
+        return slab.logits() if labels is None else labels
 
     def add(self, taken: NDArray[np.generic]) -> None:
-        self._decider.add(taken)  # type: ignore[arg-type]  # what `take` gave
+        if taken.dtype != np.uint8:
+            self._decider.add(taken)  # type: ignore[arg-type]  # what `take` gave
+            return
+        end = self._painted + len(taken)
+        self._placement.target_of(self._stored)[self._painted : end] = taken
+        self._painted = end
 
     def finish(self, rules: Rules, stage: Stage) -> Labels:
         with stage("restore"):
-            self._decider.finish()
+            if not self._painted:
+                self._decider.finish()
+            elif self._painted != self._placement.route.cropped_shape[0]:
+                raise ValueError(f"{self._painted} slices were decided, some never came")
         return rules(self._stored, self._placement.stored_voxel_ml)
+
+
+def _restoration(placement: Placement, class_values: Labels) -> Restoration:
+    route = placement.route
+    weights_Z, weights_Y, weights_X = route.logits_weights()
+    return Restoration(
+        padding=route.padding,
+        weights_Z=weights_Z,
+        weights_Y=weights_Y,
+        weights_X=weights_X,
+        class_values=class_values,
+        regions=route.regions,
+    )
 
 
 class LogitsSink(Protocol):
