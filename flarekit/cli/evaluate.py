@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +12,8 @@ from pathlib import Path
 import typer
 
 from flarekit.cli.console import Console
+from flarekit.core.dataset_json import NAME as DATASET_JSON
+from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
 from flarekit.evaluation import schemes
@@ -19,7 +21,8 @@ from flarekit.evaluation.evaluate import CaseResult, Evaluation, evaluate
 from flarekit.evaluation.masks import find_pairs
 from flarekit.evaluation.picture import Pictures
 from flarekit.evaluation.results import write_csv, write_json
-from flarekit.evaluation.schemes import Settings
+from flarekit.evaluation.schemes import Mean, Settings
+from flarekit.evaluation.schemes.flare import TOLERANCES_MM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +32,10 @@ class Request:
     Attributes:
         predicted: folder of masks.
         truth: folder of masks of the same names.
-        convention: a name in `flarekit.evaluation.schemes`.
+        convention: a name in `flarekit.evaluation.schemes`; told by the labels where None.
         edition: of the convention's rules; None for the newest.
-        labels: `liver=1,spleen=3`; None for the predictor's or the convention's.
+        labels: `liver=1,spleen=3`; None for those of the predictor, of a `dataset.json` beside the
+            truth, or else of the convention.
         predictor: whose labels to score.
         ignore: names or values, separated by commas, that the truth does not hold.
         tolerances: `name=mm` each.
@@ -44,7 +48,7 @@ class Request:
 
     predicted: Path
     truth: Path
-    convention: str
+    convention: str | None = None
     edition: str | None = None
     labels: str | None = None
     predictor: str | None = None
@@ -59,8 +63,8 @@ class Request:
 
 def run_evaluate(request: Request, console: Console) -> int:
     """Score a folder, print the tables, write the files, and return the exit code."""
-    settings = _settings(request)
     pairs, surplus = find_pairs(request.predicted, request.truth)
+    convention, settings = _settings(request, console)
     pictures = None
     if request.pictures is not None:
         make_folder(request.pictures)
@@ -79,7 +83,7 @@ def run_evaluate(request: Request, console: Console) -> int:
     with console:
         evaluation = evaluate(
             pairs,
-            request.convention,
+            convention,
             settings,
             workers=request.workers or _cores(),
             pictures=pictures,
@@ -112,46 +116,140 @@ def tables(evaluation: Evaluation) -> list[str]:
         for row in case.rows
     ]
     by_label = [
-        [label, *(_text(means[name].value) if name in means else "-" for name in figures)]
+        [label, *(_mean(means[name]) if name in means else "-" for name in figures)]
         for label, means in evaluation.summary.labels.items()
     ]
-    overall = [[name, _text(value)] for name, value in evaluation.summary.overall.items()]
+    overall = [
+        [name, _text(value), _counts(evaluation, name)]
+        for name, value in evaluation.summary.overall.items()
+    ]
     return [
         *_aligned(["case", *figures], by_row),
         "",
         *_aligned(["mean of label", *figures], by_label),
+        *_costs(evaluation),
         "",
-        *_aligned(["overall", ""], overall),
+        *_aligned(["overall", "", ""], overall),
     ]
 
 
-def _settings(request: Request) -> Settings:
-    scheme = schemes.get(request.convention)
+def _costs(evaluation: Evaluation) -> list[str]:
+    """Return, for every label, what missing and empty predictions do to its means."""
+    lines = []
+    for label, means in evaluation.summary.labels.items():
+        lacking = evaluation.lacking(label)
+        if not lacking:
+            continue
+        without = evaluation.means_without(lacking, label)
+        counted = [
+            f"{name} {_mean(mean)}" + (f" (else {_mean(without[name])})" if name in without else "")
+            for name, mean in means.items()
+            if name not in without or without[name].count != mean.count
+        ]
+        left_out = [
+            name
+            for name, mean in means.items()
+            if name in without and without[name].count == mean.count
+        ]
+        cases = ", ".join(f"{case} ({why})" for case, why in lacking.items())
+        line = f"{label} is in the truth and not in the prediction of {cases}"
+        if counted:
+            line += f"; these count: {', '.join(counted)}"
+        if left_out:
+            line += f"; not defined for them, and not counted: {', '.join(left_out)}"
+        lines.append(line)
+    return ["", *lines] if lines else []
+
+
+def _mean(mean: Mean) -> str:
+    return f"{_text(mean.value)} of {mean.count}"
+
+
+def _counts(evaluation: Evaluation, figure: str) -> str:
+    """Return of how many cases the means are that an overall figure is made of."""
+    counts = [
+        means[figure].count
+        for means in evaluation.summary.labels.values()
+        if figure in means and means[figure].count
+    ]
+    if not counts:
+        return ""
+    few, many = min(counts), max(counts)
+    labels = f" in {len(counts)} labels" if len(evaluation.settings.labels) > 1 else ""
+    return f"of {few if few == many else f'{few} to {many}'}{labels}"
+
+
+def _settings(request: Request, console: Console) -> tuple[str, Settings]:
+    """Return whose scores, and of what: labels are never assumed, they come from somewhere."""
+    if request.labels is not None and request.predictor is not None:
+        raise UsageError("--labels and --predictor both name labels", fix="give one of them")
+    labels, source, own = _stated_labels(request)
+    name = request.convention or own or _fitting(labels, request)
+    scheme = schemes.get(name)
     edition = request.edition or scheme.EDITIONS[-1]
     if edition not in scheme.EDITIONS:
         raise UsageError(
-            f"convention {request.convention!r} has no edition {edition!r}",
+            f"convention {name!r} has no edition {edition!r}",
             fix=f"known: {', '.join(scheme.EDITIONS)}",
         )
-    if request.labels is not None and request.predictor is not None:
-        raise UsageError("--labels and --predictor both name labels", fix="give one of them")
-    if request.labels is not None:
-        labels = _parse_labels(request.labels)
-    elif request.predictor is not None:
-        from flarekit.segmentation.predictors import find_predictor
-
-        labels = dict(find_predictor(request.predictor).spec.labels)
-    else:
-        labels = scheme.default_labels(edition)
+    if labels is None:
+        labels, source = scheme.default_labels(edition), f"the convention {name}"
+    if request.convention is None or source.endswith(DATASET_JSON):
+        console.say(f"scores of {name}; labels of {source}: {', '.join(labels)}")
     tolerances_mm = dict(_parse_tolerance(entry) for entry in request.tolerances)
     kept = _without(labels, request.ignore)
-    strange = [name for name in tolerances_mm if name not in kept]
+    strange = [label for label in tolerances_mm if label not in kept]
     if strange:
         raise UsageError(
             f"--tolerance names {', '.join(strange)}, which is not scored",
             fix=f"scored: {', '.join(kept)}",
         )
-    return Settings(edition=edition, labels=kept, tolerances_mm=tolerances_mm)
+    unscored = frozenset(value for label, value in labels.items() if label not in kept)
+    return name, Settings(
+        edition=edition, labels=kept, tolerances_mm=tolerances_mm, unscored=unscored
+    )
+
+
+def _stated_labels(request: Request) -> tuple[dict[str, int] | None, str, str | None]:
+    """Return the labels that an option or a file beside the truth states, and where they are from.
+
+    The third is whose scores go with them, where that is known.
+
+    Raises:
+        UsageError: nothing states any, and no convention has been named either.
+    """
+    if request.labels is not None:
+        return _parse_labels(request.labels), "--labels", None
+    if request.predictor is not None:
+        from flarekit.segmentation.predictors import find_predictor
+
+        spec = find_predictor(request.predictor).spec
+        own = spec.convention if spec.convention in schemes.names() else None
+        return dict(spec.labels), spec.name, own
+    for folder in (request.truth, request.truth.resolve().parent):
+        path = folder / DATASET_JSON
+        if path.is_file():
+            dataset = read_dataset(path)
+            if dataset.region_values:
+                raise UsageError(
+                    f"{path}: its labels are regions, which are not one value each",
+                    fix="name what is to be scored with --labels",
+                )
+            return dict(dataset.labels), str(path), None
+    if request.convention is None:
+        raise UsageError(
+            "which labels are to be scored is not clear",
+            fix="give --labels liver=1,spleen=3, a --predictor, a --convention with labels of its "
+            f"own, or put nnU-Net's {DATASET_JSON} beside the truth",
+        )
+    return None, "", None
+
+
+def _fitting(labels: dict[str, int] | None, request: Request) -> str:
+    """Return whose scores the labels get where none were asked for: FLARE's if it knows them."""
+    tolerances = {entry.partition("=")[0].strip() for entry in request.tolerances}
+    known = set(labels or ()) <= {*TOLERANCES_MM, *tolerances}
+    return "flare" if known else "papers"
 
 
 def _parse_labels(text: str) -> dict[str, int]:
@@ -199,8 +297,22 @@ def _close(evaluation: Evaluation, console: Console) -> int:
     """Say what the run came to; the last line of a faulty run names every faulty case."""
     if evaluation.surplus:
         console.say(f"not scored, no truth: {', '.join(evaluation.surplus)}")
+    for value, (truths, predictions) in evaluation.strange_values.items():
+        console.say(
+            f"warning: {value} is no label's value, and is in {truths} true masks and "
+            f"{predictions} predictions (labels: {_listed(evaluation.settings.labels)})"
+        )
+    absent = evaluation.absent_labels
+    if absent:
+        console.say(f"warning: no mask, true or predicted, holds {', '.join(absent)}")
     total = len(evaluation.cases)
     faulty = evaluation.faulty
+    if not faulty and len(absent) == len(evaluation.settings.labels):
+        console.error(
+            "nothing was scored: no mask holds a label that is scored",
+            "name the values that the masks hold with --labels",
+        )
+        return 1
     if not faulty:
         console.say(f"{total} of {total} cases scored")
         return 0
@@ -211,6 +323,10 @@ def _close(evaluation: Evaluation, console: Console) -> int:
             parts.append(f"{_MEANING[state]}: {', '.join(names)}")
     console.error(f"{len(faulty)} of {total} cases have faults; {'; '.join(parts)}", None)
     return 1
+
+
+def _listed(labels: Mapping[str, int]) -> str:
+    return ", ".join(f"{label}={value}" for label, value in labels.items())
 
 
 def _cores() -> int:

@@ -251,14 +251,22 @@ def evaluate(
     pred: Annotated[Path, typer.Option(help="Folder with the masks to score.")],
     truth: Annotated[Path, typer.Option(help="Folder with the true masks, of the same names.")],
     convention: Annotated[
-        str, typer.Option(help="Whose scores: flare, autopet, uls23, or papers (every figure).")
-    ] = "flare",
+        str | None,
+        typer.Option(
+            help="Whose scores: flare, autopet, uls23, or papers (every figure); by default flare "
+            "where it knows the labels, else papers."
+        ),
+    ] = None,
     edition: Annotated[
         str | None,
         typer.Option(help="Whose year's rules: flare 21-24, autopet 1-5; the newest by default."),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="liver=1,spleen=3; the convention's own by default.")
+        str | None,
+        typer.Option(
+            help="liver=1,spleen=3; by default those of a dataset.json beside the truth, or else "
+            "of the convention, which has to be named."
+        ),
     ] = None,
     predictor: Annotated[
         str | None, typer.Option("--predictor", "-p", help="Score this predictor's labels.")

@@ -195,10 +195,10 @@ def export(
 
 def _export_result(result: Path, folder: Path, options: ImportOptions) -> None:
     """Make a predictor of an nnU-Net result folder, whichever of our networks it holds."""
+    from flarekit.core.json_files import read_json
     from flarekit.importing import import_predictor
     from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
     from flarekit.importing.nnunet import fold_files
-    from flarekit.importing.nnunet_files import read_json
     from flarekit.training.nnunet.result import is_ours, read_result
 
     plans = read_json(result / "plans.json") if result.is_dir() else {}

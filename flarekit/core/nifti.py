@@ -117,6 +117,11 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
         write_atomically(path, header + voxels)
 
 
+def mm_per_unit(header: _Header) -> float:
+    """Return how many mm the unit of a header's lengths has; 1 where it names none."""
+    return MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
 def blank_geometry() -> Geometry:
     """Return the geometry of a single voxel, for a file of which nothing is known."""
     return geometry_from((1, 1, 1), np.eye(4))
@@ -295,7 +300,7 @@ def _affine(
             path, "its affine is singular or not finite", fix="repair the header's sform or qform"
         )
     notes = _repairs(header, repaired) + _disagreement(repaired, shape_XYZ)
-    mm = MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    mm = mm_per_unit(header)
     if mm != 1.0:
         notes.append(f"its lengths are in units of {mm:g} mm and are converted")
         affine[:3] *= mm

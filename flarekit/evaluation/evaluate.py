@@ -5,18 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from flarekit.core.errors import FlarekitError, OutputError, UnreadableVolumeError
 from flarekit.core.volume import largest_shift_mm
 from flarekit.evaluation import schemes
 from flarekit.evaluation.masks import Mask, Pair, check_readers, read_mask
 from flarekit.evaluation.picture import Pictures, check_matplotlib, draw_case
-from flarekit.evaluation.schemes import Row, Settings, Summary
+from flarekit.evaluation.schemes import Mean, Row, Settings, Summary
 
 State = Literal["scored", "missing", "unreadable", "failed"]
 _DISAGREEMENT_MM = 0.1
@@ -30,6 +32,8 @@ class CaseResult:
         state: `missing` or `unreadable` predictions are scored as the organiser counts them;
             `failed` cases (whose truth cannot be used) have no rows and stay out of the means.
         rows: what was scored.
+        truth_values: that the true mask holds, background left out.
+        predicted_values: that the prediction holds.
         warnings: what was odd about its files and how it was taken.
         error: what is wrong; None where all is well.
         fix: what to do about it.
@@ -38,6 +42,8 @@ class CaseResult:
     case_id: str
     state: State
     rows: tuple[Row, ...] = ()
+    truth_values: tuple[int, ...] = ()
+    predicted_values: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
     fix: str | None = None
@@ -64,6 +70,41 @@ class Evaluation:
     def faulty(self) -> tuple[CaseResult, ...]:
         """The cases with anything wrong."""
         return tuple(case for case in self.cases if case.error is not None)
+
+    @property
+    def strange_values(self) -> dict[int, tuple[int, int]]:
+        """Value that no label has -> in how many true masks and predictions it is."""
+        known = {0, *self.settings.labels.values(), *self.settings.unscored}
+        found: dict[int, tuple[int, int]] = {}
+        for case in self.cases:
+            for place, values in enumerate((case.truth_values, case.predicted_values)):
+                for value in set(values) - known:
+                    counts = [*found.get(value, (0, 0))]
+                    counts[place] += 1
+                    found[value] = (counts[0], counts[1])
+        return dict(sorted(found.items()))
+
+    @property
+    def absent_labels(self) -> tuple[str, ...]:
+        """The labels that no mask holds, neither true nor predicted."""
+        read = [case for case in self.cases if case.state != "failed"]
+        there = {value for case in read for value in (*case.truth_values, *case.predicted_values)}
+        return tuple(name for name, value in self.settings.labels.items() if value not in there)
+
+    def lacking(self, label: str) -> dict[str, str]:
+        """Return the cases that have a label in the truth and not in the prediction: id -> why."""
+        value = self.settings.labels[label]
+        return {
+            case.case_id: "empty" if case.state == "scored" else case.state
+            for case in self.cases
+            if value in case.truth_values and value not in case.predicted_values
+        }
+
+    def means_without(self, cases: Collection[str], label: str) -> Mapping[str, Mean]:
+        """Return the means of a label over all cases but these."""
+        rows = [row for case in self.cases if case.case_id not in cases for row in case.rows]
+        summary = schemes.get(self.scheme).summarise(rows, self.settings)
+        return summary.labels.get(label, {})
 
 
 def evaluate(
@@ -186,10 +227,20 @@ def _scored(task: _Task) -> CaseResult:
         case_id=pair.case_id,
         state=state,
         rows=tuple(rows),
+        truth_values=_values(truth),
+        predicted_values=() if predicted is None else _values(predicted),
         warnings=tuple(warnings),
         error=None if fault is None else fault.message,
         fix=None if fault is None else fault.fix,
     )
+
+
+def _values(mask: Mask) -> tuple[int, ...]:
+    """Return the values that a mask holds, background left out."""
+    there = np.zeros(256, np.int64)
+    for slice_YX in mask.values_ZYX:
+        there += np.bincount(slice_YX.ravel(), minlength=256)
+    return tuple(int(value) for value in np.flatnonzero(there) if value)
 
 
 def _failed(pair: Pair, error: str, fix: str) -> CaseResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
-from flarekit.core.nifti import read_nifti
+from flarekit.core.nifti import mm_per_unit, read_nifti
 from flarekit.core.volume import Geometry, Volume
 
 _NIFTI = (".nii.gz", ".nii")
 SUFFIXES = (*_NIFTI, ".mha", ".mhd", ".nrrd")
 _INTEGRAL = 1e-3  # what a header's slope may leave of an integer
 _LARGEST = 255
+_SAME_SPACING = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Mask:
     Attributes:
         values_ZYX: uint8.
         spacing_mm_XYZ: as the header has it (float32 in a NIfTI header, float64 elsewhere), since
-            the official scripts compute with exactly that.
+            the official scripts compute with exactly that; in mm whatever the header's unit, and
+            the affine's where the two disagree.
         geometry: where the voxels lie.
         path: the file.
         warnings: what was odd about it.
@@ -127,7 +129,8 @@ def read_volume(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
     """
     if path.name.endswith(_NIFTI):
         volume = read_nifti(path, air=0.0)
-        return volume, _header_spacing_mm(volume.geometry.header)
+        spacing_mm_XYZ, notes = _header_spacing_mm(volume.geometry)
+        return replace(volume, warnings=(*volume.warnings, *notes)), spacing_mm_XYZ
     return _read_itk(path)
 
 
@@ -148,11 +151,23 @@ def _by_case(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _header_spacing_mm(header: Any) -> NDArray[np.floating[Any]]:  # noqa: ANN401 - no types
-    """Return a NIfTI header's pixdim as nibabel repairs it."""
+def _header_spacing_mm(geometry: Geometry) -> tuple[NDArray[np.floating[Any]], list[str]]:
+    """Return a NIfTI header's pixdim as nibabel repairs it, in mm, and what is odd about it.
+
+    Where the affine has another spacing, that counts: it says where voxels lie.
+    """
+    header = geometry.header
     spacing = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float32))
     spacing[spacing == 0] = 1
-    return spacing
+    spacing *= np.float32(mm_per_unit(header))
+    own = np.linalg.norm(geometry.affine[:3, :3], axis=0)
+    if np.allclose(spacing, own, rtol=_SAME_SPACING, atol=0):
+        return spacing, []
+    stated, used = (" x ".join(f"{mm:.4g}" for mm in each) for each in (spacing, own))
+    return own.astype(np.float32), [
+        f"its pixdim says {stated} mm, its sform or qform {used} mm: distances and volumes are "
+        "those of the latter"
+    ]
 
 
 def _read_itk(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:

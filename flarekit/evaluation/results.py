@@ -28,6 +28,8 @@ def write_json(evaluation: Evaluation, path: Path) -> None:
 def write_csv(evaluation: Evaluation, path: Path) -> None:
     """Write columns `case`, `state` and one per label and figure; what is not defined is empty.
 
+    The last line has the means, each of the cells above it that are not empty.
+
     Raises:
         OutputError: it could not be written.
     """
@@ -43,8 +45,8 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
             writer.writerow([row.row_id, case.state, *map(_cell, values)])
         if not case.rows:
             writer.writerow([case.case_id, case.state, *("" for _ in columns)])
-    means = (evaluation.summary.labels[label][figure].value for label, figure in columns)
-    writer.writerow(["mean", "", *map(_cell, means)])
+    means = [evaluation.summary.labels[label][figure] for label, figure in columns]
+    writer.writerow(["mean", "", *(_cell(mean.value) for mean in means)])
     write_atomically(path, stream.getvalue().encode())
 
 
@@ -65,6 +67,22 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
             }
             for label, means in evaluation.summary.labels.items()
         },
+        "lacking": {
+            label: {
+                "cases": cases,
+                "means_without": {
+                    figure: {"value": _number(mean.value), "count": mean.count}
+                    for figure, mean in evaluation.means_without(cases, label).items()
+                },
+            }
+            for label in settings.labels
+            if (cases := evaluation.lacking(label))
+        },
+        "values_of_no_label": {
+            str(value): {"truths": truths, "predictions": predictions}
+            for value, (truths, predictions) in evaluation.strange_values.items()
+        },
+        "labels_in_no_mask": list(evaluation.absent_labels),
         "cases": [_case(case) for case in evaluation.cases],
         "without_truth": list(evaluation.surplus),
     }
@@ -81,6 +99,8 @@ def _case(case: CaseResult) -> dict[str, Any]:
             }
             for row in case.rows
         ],
+        "truth_values": list(case.truth_values),
+        "predicted_values": list(case.predicted_values),
         "warnings": list(case.warnings),
         "error": case.error,
         "fix": case.fix,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from flarekit import models
-from flarekit.core.errors import FlarekitError, InputError, PredictorError
+from flarekit.core.dataset_json import read_dataset
+from flarekit.core.errors import FlarekitError, InputError
+from flarekit.core.json_files import read_json, typed
 from flarekit.importing import nnunet_files as files
 from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
 from flarekit.importing.options import ImportOptions
@@ -16,7 +16,6 @@ from flarekit.importing.plans import read_configuration
 from flarekit.importing.writing import write_predictor
 
 _LOG = logging.getLogger(__name__)
-_BACKGROUND, _IGNORE = "background", "ignore"
 _ALL = "all"  # the fold that was trained on all cases
 
 
@@ -35,19 +34,19 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
     """
     result = _result_folder(source)
     plans_file, dataset_file = result / "plans.json", result / "dataset.json"
-    dataset = files.typed(files.Dataset, files.read_json(dataset_file), source=dataset_file)
-    labels, regions = _labels(dataset, dataset_file)
-    names = _channel_names(dataset, dataset_file)
+    dataset = read_dataset(dataset_file)
+    labels, regions = dataset.labels, list(dataset.region_values)
+    names = dataset.channel_names()
     paths = fold_files(result, options)
     loaded = [load_checkpoint(path) for path in paths]
     states = [
         state_dict_of(content, path, field="network_weights")
         for content, path in zip(loaded, paths, strict=True)
     ]
-    first = files.typed(files.Checkpoint, loaded[0], source=paths[0])
+    first = typed(files.Checkpoint, loaded[0], source=paths[0])
     said = None if first.init_args is None else first.init_args.configuration
     name = said or result.name.split("__")[-1]
-    configuration = read_configuration(files.read_json(plans_file), name, source=plans_file)
+    configuration = read_configuration(read_json(plans_file), name, source=plans_file)
     architecture, arguments = configuration.architecture(
         states[0], input_channels=len(names), num_classes=len(regions) or len(labels) + 1
     )
@@ -135,69 +134,3 @@ def fold_files(result: Path, options: ImportOptions) -> list[Path]:
                 fix="choose with --folds and --checkpoint, for example checkpoint_best.pth",
             )
     return paths
-
-
-def _channel_names(dataset: files.Dataset, source: Path) -> list[str]:
-    names = [dataset.channels.get(str(k)) for k in range(len(dataset.channels))]
-    known = [name for name in names if name is not None]
-    if len(known) != len(names):
-        raise InputError(
-            f"{source}: channel_names are numbered {', '.join(dataset.channels)}, not from 0 on",
-            fix="number them as nnU-Net asks: 0, 1, ...",
-        )
-    return known
-
-
-def _labels(dataset: files.Dataset, source: Path) -> tuple[dict[str, int], list[int]]:
-    """Return label name -> mask value, and the values that regions paint (none without regions)."""
-    stated = _turned(dataset.labels, source)
-    named = {
-        name: value
-        for name, value in stated.items()
-        if value not in (0, (0,)) and name.lower() != _IGNORE
-    }
-    if not named:
-        raise InputError(f"{source}: labels name nothing but background", fix="add the labels")
-    regions = any(isinstance(value, tuple) and len(value) != 1 for value in named.values())
-    if not regions:
-        labels = {
-            name: value[0] if isinstance(value, tuple) else value for name, value in named.items()
-        }
-        if sorted(labels.values()) != list(range(1, len(labels) + 1)):
-            raise PredictorError(
-                f"{source}: labels are not numbered 1 to {len(labels)}",
-                fix="number them without gaps, as nnU-Net asks",
-            )
-        return labels, []
-    order = list(dataset.regions_class_order)
-    if len(order) != len(named) or len(set(order)) != len(order) or 0 in order:
-        raise PredictorError(
-            f"{source}: regions_class_order does not name one value per region",
-            fix="give it as nnU-Net asks",
-        )
-    return dict(zip(named, order, strict=True)), order
-
-
-def _turned(
-    labels: Mapping[str, int | str | tuple[int, ...]], source: Path
-) -> dict[str, int | tuple[int, ...]]:
-    """Return label name -> value(s); nnU-Net 1 has it the other way round."""
-    if all(key.strip().isdecimal() and isinstance(name, str) for key, name in labels.items()):
-        pairs: list[tuple[str, Any]] = [(str(name), int(key)) for key, name in labels.items()]
-    else:
-        pairs = list(labels.items())
-    turned: dict[str, int | tuple[int, ...]] = {}
-    for stated, value in pairs:
-        name = stated.strip().replace(" ", "_")
-        if isinstance(value, str):
-            raise InputError(
-                f"{source}: labels.{stated}: is {value!r}, and should be the label's value",
-                fix='write labels as {"background": 0, "liver": 1}',
-            )
-        if not name or name in turned:
-            raise InputError(
-                f"{source}: labels: {'an empty name' if not name else f'{name} is there twice'}",
-                fix="give each label a name of its own",
-            )
-        turned[name] = value
-    return turned

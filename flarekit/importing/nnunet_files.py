@@ -1,4 +1,4 @@
-"""nnU-Net's own files, typed: `plans.json`, `dataset.json` and checkpoints of versions 2.0 to 2.8.
+"""nnU-Net's own files, typed: `plans.json` and checkpoints of versions 2.0 to 2.8.
 
 They come from somebody else, so every field may be absent, of another type or of an older version:
 what is wrong is named with its file and field before anything is written.
@@ -6,36 +6,25 @@ what is wrong is named with its file and field before anything is written.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from flarekit.core.errors import InputError
+from flarekit.core.json_files import no_bool
 
 _SPLINES = "resample_data_or_seg_to_shape"
-_COPY = "copy it again from the training, whole"
 _MOST = 10_000
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("is true or false, and should be a number")  # noqa: TRY004 - pydantic's
-    return value
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=_MOST)]
-Value = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=255)]
-Axis = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2)]
-Order = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=5)]
-Length = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
-Figure = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=_MOST)]
+Axis = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=2)]
+Order = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=5)]
+Length = Annotated[float, BeforeValidator(no_bool), Field(gt=0, allow_inf_nan=False)]
+Figure = Annotated[float, BeforeValidator(no_bool), Field(allow_inf_nan=False)]
 Sizes = tuple[Count | tuple[Count, ...], ...]
 PerStage = Count | tuple[Count, ...]
 
@@ -128,16 +117,6 @@ class Window(_File):
     std: Figure
 
 
-class Dataset(_File):
-    """`dataset.json`; nnU-Net 1 named channels `modality` and turned labels round."""
-
-    channels: dict[str, str] = Field(
-        min_length=1, validation_alias=AliasChoices("channel_names", "modality")
-    )
-    labels: dict[str, Value | str | tuple[Value, ...]] = Field(min_length=1)
-    regions_class_order: tuple[Value, ...] = ()
-
-
 class Arguments(_File):
     """What a checkpoint says of how its trainer was called."""
 
@@ -152,63 +131,3 @@ class Checkpoint(_File):
     inference_allowed_mirroring_axes: Annotated[
         tuple[Axis, ...] | None, BeforeValidator(_as_list)
     ] = None
-
-
-_M = TypeVar("_M", bound=BaseModel)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object of finite numbers.
-
-    Raises:
-        InputError: it is missing, no JSON, or holds something else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, parse_constant=_not_finite)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}", fix=_COPY) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error})", fix=_COPY) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: holds a {type(content).__name__}, and should hold an object {{...}}",
-            fix=_COPY,
-        )
-    return content
-
-
-def typed(model: type[_M], content: Mapping[str, Any], *, source: Path, inside: str = "") -> _M:
-    """Check and type what is in a file.
-
-    Args:
-        model: what it should be.
-        content: of the file, or of a part of it.
-        source: the file.
-        inside: name of that part.
-
-    Raises:
-        InputError: naming the file and what is wrong in it, field by field, three faults at most.
-    """
-    try:
-        return model.model_validate(dict(content))
-    except ValidationError as error:
-        faults = list(dict.fromkeys(_in_words(fault, inside) for fault in error.errors()))
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise InputError(
-            f"{source}: {'; '.join(faults[:3])}{more}",
-            fix="correct that as nnU-Net 2 writes it, or copy the file again from the training",
-        ) from error
-
-
-def _in_words(fault: Any, inside: str) -> str:  # noqa: ANN401 - pydantic's own
-    parts = [str(part) for part in fault["loc"]]
-    kept = [part for part in parts if part not in ("int", "str") and "[" not in part]
-    where = ".".join([*([inside] if inside else []), *kept]) or "the whole"
-    if fault["type"] == "missing":
-        return f"{where} is missing"
-    return f"{where}: {fault['msg']}, not {str(fault['input'])[:40]!r}"
-
-
-def _not_finite(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.json_files import typed
 from flarekit.importing import nnunet_files as files
 
 _PLAIN, _RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
@@ -168,7 +169,7 @@ class Configuration:
                     f"{self.source}: {inside} is missing, which CTNormalization needs",
                     fix="copy the file again from the training",
                 )
-            window = files.typed(files.Window, stated, source=self.source, inside=inside)
+            window = typed(files.Window, stated, source=self.source, inside=inside)
             if window.percentile_00_5 >= window.percentile_99_5:
                 raise InputError(
                     f"{self.source}: {inside}: percentile_00_5 is not below percentile_99_5",
@@ -289,7 +290,7 @@ def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -
         InputError: fields that are missing or of another type.
         PredictorError: no such configuration, or a cascade's second stage.
     """
-    plans = files.typed(files.Plans, content, source=source)
+    plans = typed(files.Plans, content, source=source)
     resolved, seen = dict[str, Any](), list[str]()
     current: object = name
     while current is not None:
@@ -308,11 +309,11 @@ def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -
         resolved = {**plans.configurations[current], **resolved}
         current = plans.configurations[current].get("inherits_from")
     inside = f"configurations.{name}"
-    typed = files.typed(files.Configuration, resolved, source=source, inside=inside)
+    stated = typed(files.Configuration, resolved, source=source, inside=inside)
     flat = None
-    if typed.architecture is None:
-        flat = files.typed(files.FlatNetwork, resolved, source=source, inside=inside)
-    found = Configuration(source=source, name=name, content=typed, flat=flat, plans=plans)
-    if typed.previous_stage:
+    if stated.architecture is None:
+        flat = typed(files.FlatNetwork, resolved, source=source, inside=inside)
+    found = Configuration(source=source, name=name, content=stated, flat=flat, plans=plans)
+    if stated.previous_stage:
         raise found.refuse("a cascade's second stage")
     return found

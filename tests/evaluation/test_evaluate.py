@@ -195,7 +195,8 @@ def test_the_command_prints_tables_and_its_last_line_names_every_fault(folders):
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["case", "dsc", "nsd"]
     assert lines[2].split() == ["fine", "0.8000", "1.0000"]
-    assert ["liver", "0.2000", "0.2500"] in [line.split() for line in lines]
+    assert ["liver", *["0.2000", "of", "4"], *["0.2500", "of", "4"]] in map(str.split, lines)
+    assert "scores of flare; labels of --labels: liver" in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert "3 of 4 cases have faults" in last
     assert "no prediction, scored as missing: gone" in last
@@ -263,7 +264,7 @@ def test_wrong_options_are_refused_with_a_remedy(folders, options, words):
 
 
 def test_a_folder_that_is_not_there_is_exit_code_three(tmp_path):
-    result = run("--pred", tmp_path, "--truth", tmp_path / "nowhere")
+    result = run("--pred", tmp_path, "--truth", tmp_path / "nowhere")  # before labels are missed
     assert result.returncode == 3
     assert "nowhere: is not a folder" in result.stderr
     assert result.stderr.count("\n") == 1

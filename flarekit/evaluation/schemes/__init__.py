@@ -40,11 +40,13 @@ class Settings:
         edition: one of the scheme's `EDITIONS`.
         labels: label name -> value in both masks; labels left out are not scored.
         tolerances_mm: label name -> tolerance of its surface, before those of the scheme.
+        unscored: values that masks may hold besides, which are left out on purpose.
     """
 
     edition: str
     labels: Mapping[str, int]
     tolerances_mm: Mapping[str, float] = field(default_factory=dict)
+    unscored: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

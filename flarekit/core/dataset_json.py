@@ -1,0 +1,137 @@
+"""`dataset.json`, nnU-Net's description of a data set: channels, labels and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.json_files import no_bool, read_json, typed
+
+NAME = "dataset.json"
+_IGNORE = "ignore"
+Value = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=255)]
+
+
+class _Stated(BaseModel):
+    """What the file states; nnU-Net 1 named channels `modality` and turned labels round."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    channels: dict[str, str] | None = Field(
+        None, validation_alias=AliasChoices("channel_names", "modality")
+    )
+    labels: dict[str, Value | str | tuple[Value, ...]] = Field(min_length=1)
+    regions_class_order: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set as its file describes it.
+
+    Attributes:
+        source: the file.
+        channels: number, as text -> name; None where the file does not say.
+        labels: name -> value in masks, background and what is ignored left out; of regions, the
+            value that each paints.
+        region_values: those of regions, in order; none where there are none.
+    """
+
+    source: Path
+    channels: Mapping[str, str] | None
+    labels: dict[str, int]
+    region_values: tuple[int, ...]
+
+    def channel_names(self) -> list[str]:
+        """Return the names of the channels in order.
+
+        Raises:
+            InputError: there are none, or they are not numbered from 0 on.
+        """
+        if not self.channels:
+            raise InputError(
+                f"{self.source}: channel_names is missing or empty",
+                fix='write it as nnU-Net asks: {"0": "CT"}',
+            )
+        names = [self.channels.get(str(k)) for k in range(len(self.channels))]
+        known = [name for name in names if name is not None]
+        if len(known) != len(names):
+            raise InputError(
+                f"{self.source}: channel_names are numbered {', '.join(self.channels)}, "
+                "not from 0 on",
+                fix="number them as nnU-Net asks: 0, 1, ...",
+            )
+        return known
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read a `dataset.json`.
+
+    Raises:
+        InputError: it is missing, no JSON, or a field in it is of another type.
+        PredictorError: labels are numbered with gaps, or regions have no values.
+    """
+    stated = typed(_Stated, read_json(path), source=path)
+    labels, regions = _labels(stated, path)
+    return Dataset(
+        source=path, channels=stated.channels, labels=labels, region_values=tuple(regions)
+    )
+
+
+def _labels(dataset: _Stated, source: Path) -> tuple[dict[str, int], list[int]]:
+    """Return label name -> mask value, and the values that regions paint (none without regions)."""
+    stated = _turned(dataset.labels, source)
+    named = {
+        name: value
+        for name, value in stated.items()
+        if value not in (0, (0,)) and name.lower() != _IGNORE
+    }
+    if not named:
+        raise InputError(f"{source}: labels name nothing but background", fix="add the labels")
+    regions = any(isinstance(value, tuple) and len(value) != 1 for value in named.values())
+    if not regions:
+        labels = {
+            name: value[0] if isinstance(value, tuple) else value for name, value in named.items()
+        }
+        if sorted(labels.values()) != list(range(1, len(labels) + 1)):
+            raise PredictorError(
+                f"{source}: labels are not numbered 1 to {len(labels)}",
+                fix="number them without gaps, as nnU-Net asks",
+            )
+        return labels, []
+    order = list(dataset.regions_class_order)
+    if len(order) != len(named) or len(set(order)) != len(order) or 0 in order:
+        raise PredictorError(
+            f"{source}: regions_class_order does not name one value per region",
+            fix="give it as nnU-Net asks",
+        )
+    return dict(zip(named, order, strict=True)), order
+
+
+def _turned(
+    labels: Mapping[str, int | str | tuple[int, ...]], source: Path
+) -> dict[str, int | tuple[int, ...]]:
+    """Return label name -> value(s); nnU-Net 1 has it the other way round."""
+    if all(key.strip().isdecimal() and isinstance(name, str) for key, name in labels.items()):
+        pairs: list[tuple[str, Any]] = [(str(name), int(key)) for key, name in labels.items()]
+    else:
+        pairs = list(labels.items())
+    turned: dict[str, int | tuple[int, ...]] = {}
+    for stated, value in pairs:
+        name = stated.strip().replace(" ", "_")
+        if isinstance(value, str):
+            raise InputError(
+                f"{source}: labels.{stated}: is {value!r}, and should be the label's value",
+                fix='write labels as {"background": 0, "liver": 1}',
+            )
+        if not name or name in turned:
+            raise InputError(
+                f"{source}: labels: {'an empty name' if not name else f'{name} is there twice'}",
+                fix="give each label a name of its own",
+            )
+        turned[name] = value
+    return turned

@@ -1,0 +1,79 @@
+"""JSON files that somebody else wrote: read whole, then typed; faults are named by field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from flarekit.core.errors import InputError
+
+_COPY = "copy it again from where it was made, whole"
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def no_bool(value: object) -> object:
+    """Refuse true and false where a number is wanted, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("is true or false, and should be a number")  # noqa: TRY004 - pydantic's
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object of finite numbers.
+
+    Raises:
+        InputError: it is missing, no JSON, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, parse_constant=_not_finite)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", fix=_COPY) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({error})", fix=_COPY) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: holds a {type(content).__name__}, and should hold an object {{...}}",
+            fix=_COPY,
+        )
+    return content
+
+
+def typed(model: type[_M], content: Mapping[str, Any], *, source: Path, inside: str = "") -> _M:
+    """Check and type what is in a file.
+
+    Args:
+        model: what it should be.
+        content: of the file, or of a part of it.
+        source: the file.
+        inside: name of that part.
+
+    Raises:
+        InputError: naming the file and what is wrong in it, field by field, three faults at most.
+    """
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        faults = list(dict.fromkeys(_in_words(fault, inside) for fault in error.errors()))
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(
+            f"{source}: {'; '.join(faults[:3])}{more}",
+            fix="correct that, or copy the file again from where it was made",
+        ) from error
+
+
+def _in_words(fault: Any, inside: str) -> str:  # noqa: ANN401 - pydantic's own
+    parts = [str(part) for part in fault["loc"]]
+    kept = [part for part in parts if part not in ("int", "str") and "[" not in part]
+    where = ".".join([*([inside] if inside else []), *kept]) or "the whole"
+    if fault["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where}: {fault['msg']}, not {str(fault['input'])[:40]!r}"
+
+
+def _not_finite(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
