@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +85,14 @@ def predict_here(
 
 
 def read_record(report: Path) -> dict[str, Any]:
-    """Return what a run told of itself; nothing where it told nothing."""
+    """Return what a run told of itself and its cases; nothing where it told nothing."""
+    from flarekit.profiler.inside import read_inside
+
     path = report / RECORD
     if not path.is_file():
         return {}
-    lines = (report / LEDGER).read_text(encoding="utf-8").splitlines()
-    return {**json.loads(path.read_text()), "cases": [json.loads(line) for line in lines]}
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content | {"cases": [asdict(case) for case in read_inside(path).cases]}
 
 
 def masks_of(folder: Path) -> dict[str, Any]:

@@ -225,5 +225,8 @@ def test_a_quick_check_on_the_cpu_runs_all_of_it(tmp_path):
     states = {name: step["state"] for name, step in result["steps"].items()}
     assert set(states.values()) == {"done"}, done.stdout
     assert not [step for step in result["steps"].values() if "errors" in step], done.stdout
-    assert all(row["exit_code"] == 0 for row in result["steps"]["cases"]["cases"])
+    for row in result["steps"]["cases"]["cases"]:
+        assert row["exit_code"] == 0
+        assert row["stages"]["tiles"] > 0
+    assert result["steps"]["memory"]["rows"][0]["no_limit"]["told"]["cases"][0]["error"] is None
     assert (tmp_path / "reports.tar.gz").is_file()
