@@ -8,6 +8,7 @@ full-resolution volume per class ever exists.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +19,26 @@ from flarekit.engine._torch_memory import NoRoom, attempt, free_cache
 
 _LOG = logging.getLogger(__name__)
 _MOST_BYTES = 64 * 2**20  # of the logits of the slices that are decided together
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What each voxel wanted takes of those that come, (target, source), and class values."""
+
+    along_Z: torch.Tensor
+    along_Y: torch.Tensor
+    along_X: torch.Tensor
+    values: torch.Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, restoration: Restoration) -> _Weights:
+        axes = (restoration.weights_Z, restoration.weights_Y, restoration.weights_X)
+        on_host = (torch.from_numpy(array) for array in (*axes, restoration.class_values))
+        return cls(*(tensor.to(device) for tensor in on_host))
+
+    def to(self, device: torch.device) -> _Weights:
+        tensors = (self.along_Z, self.along_Y, self.along_X, self.values)
+        return _Weights(*(tensor.to(device) for tensor in tensors))
 
 
 class TorchRestorer:
@@ -42,14 +63,12 @@ class TorchRestorer:
                 restoration.padding[1:], (restoration.weights_Y, restoration.weights_X), strict=True
             )
         )
-        self._weights_Z = torch.from_numpy(restoration.weights_Z)
         needed = restoration.weights_Z != 0
         last_T = needed.shape[1] - 1 - needed[:, ::-1].argmax(axis=1)
         self._first_T = np.minimum.accumulate(needed.argmax(axis=1)[::-1])[::-1]
         self._last_T = np.maximum.accumulate(last_T)
-        self._weights_Y = torch.from_numpy(restoration.weights_Y)
-        self._weights_X = torch.from_numpy(restoration.weights_X)
-        self._values = torch.from_numpy(restoration.class_values)
+        self._sources_Z = restoration.weights_Z.shape[1]
+        self._weights = _Weights.on(device, restoration)
         self._held: torch.Tensor | None = None  # slices that later ones still need
         self._came = self._first_held = self._painted = 0
         self._together = _slices_together(restoration)
@@ -66,7 +85,7 @@ class TorchRestorer:
     def _added(self, logits_KZYX: torch.Tensor) -> NDArray[np.uint8]:
         """Return labels; what is remembered changes at the end, so that it may be tried again."""
         low = max(0, self._skip_Z - self._came)
-        end = max(low, self._skip_Z + self._weights_Z.shape[1] - self._came)
+        end = max(low, self._skip_Z + self._sources_Z - self._came)
         new = logits_KZYX[:, low:end, *self._inside_YX].to(self._device)
         held = new if self._held is None else torch.cat([self._held, new], dim=1)
         arrived = self._first_held + held.shape[1]
@@ -75,7 +94,7 @@ class TorchRestorer:
             self._labels(held, range(first, min(first + self._together, complete)))
             for first in range(self._painted, complete, self._together)
         ]
-        plane = (self._weights_Y.shape[0], self._weights_X.shape[0])
+        plane = (len(self._weights.along_Y), len(self._weights.along_X))
         labels = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, *plane), np.uint8)
         targets = len(self._first_T)
         needed = int(self._first_T[complete]) if complete < targets else arrived
@@ -89,12 +108,11 @@ class TorchRestorer:
         """Return the labels of some slices on the scan's grid."""
         low = int(self._first_T[targets.start])
         high = int(self._last_T[targets.stop - 1]) + 1
-        weights_TS = self._weights_Z[targets.start : targets.stop, low:high].to(self._device)
+        weights_TS = self._weights.along_Z[targets.start : targets.stop, low:high]
         near_KSYX = held_KZYX[:, low - self._first_held : high - self._first_held]
         mixed_KTYX = torch.einsum("ts,ksyx->ktyx", weights_TS, near_KSYX)
-        wide_KTYX = mixed_KTYX @ self._weights_X.to(self._device).T
-        logits_KTYX = self._weights_Y.to(self._device) @ wide_KTYX
-        values = self._values.to(self._device)
+        logits_KTYX = self._weights.along_Y @ (mixed_KTYX @ self._weights.along_X.T)
+        values = self._weights.values
         if not self._regions:
             return values[logits_KTYX.argmax(dim=0)]
         labels = torch.zeros(logits_KTYX.shape[1:], dtype=torch.uint8, device=self._device)
@@ -105,6 +123,7 @@ class TorchRestorer:
     def _to_host(self) -> None:
         device, self._device = self._device, torch.device("cpu")
         self._held = None if self._held is None else self._held.cpu()
+        self._weights = self._weights.to(self._device)
         free_cache(device)
         note = "out of memory: labels are decided on the host from here on"
         _LOG.warning(note)

@@ -32,7 +32,7 @@ def phantom(tmp_path_factory):
 
 
 def engine_of(name, device, precision="auto", memory_mib=None):
-    spec = find_predictor(name).spec.under("fast")
+    spec = find_predictor(name).spec.for_mode("fast")
     compute = engine.create(
         "torch",
         networks_of(find_predictor(name)),
@@ -48,7 +48,7 @@ def engine_of(name, device, precision="auto", memory_mib=None):
 
 def prepared_for(name, scan):
     """Return the middle of a scan as the predictor takes it: a tile and a half along each axis."""
-    spec = find_predictor(name).spec.under("fast")
+    spec = find_predictor(name).spec.for_mode("fast")
     tensor_CZYX = prepare([scan] * len(spec.channels), spec).tensor_CZYX
     box = [slice(None)]
     for length, tile in zip(tensor_CZYX.shape[1:], spec.grid.tile_ZYX, strict=True):
@@ -129,7 +129,8 @@ def test_memory_that_really_runs_out_moves_the_sums_to_the_host(phantom):
     total = torch.cuda.get_device_properties(0).total_memory
     held = torch.cuda.memory_reserved(0) + LEAST_MIB * 2**20
     try:
-        for extra_mib in (1500, 700, 400):
+        for factor in (4, 2, 1.6):
+            extra_mib = factor * compute._tile_mib
             torch.cuda.set_per_process_memory_fraction((held + extra_mib * 2**20) / total, 0)
             capped, _ = swept(compute, tensor_CZYX)
             assert (free == capped).mean() >= 0.9999
