@@ -31,10 +31,12 @@ class Room:
     Attributes:
         mib: for PyTorch's allocator; None where nothing limits it but the device.
         note: what had to be done with less than was asked for, in words; None where nothing.
+        is_capped: PyTorch's allocator keeps to it.
     """
 
     mib: float | None = None
     note: str | None = None
+    is_capped: bool = False
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -87,9 +89,21 @@ def cap_memory(device: torch.device, budget_mib: float) -> Room:
             f"{budget_mib:.0f} MiB: one tile at a time"
         )
         _LOG.warning(note)
-        return Room(mib=0.0, note=note)
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        return Room(mib=0.0, note=note, is_capped=False)
     torch.cuda.set_per_process_memory_fraction(min(1.0, room_mib / total_mib), device)
-    return Room(mib=room_mib)
+    return Room(mib=room_mib, is_capped=True)
+
+
+def lift_cap(device: torch.device, room: Room) -> Room:
+    """Let this process have what it needs of a device: a mask counts for more than a budget."""
+    note = (
+        f"one tile does not fit into the {room.mib:.0f} MiB that the memory budget leaves on "
+        f"{device}: it takes more"
+    )
+    _LOG.warning(note)
+    torch.cuda.set_per_process_memory_fraction(1.0, device)
+    return Room(mib=0.0, note=note)
 
 
 def used_mib(device: torch.device) -> float:

@@ -31,7 +31,7 @@ from flarekit.engine._torch_device import (
     entered,
     wider_precision,
 )
-from flarekit.engine._torch_memory import NoRoom, Room, attempt, cap_memory, free_cache
+from flarekit.engine._torch_memory import NoRoom, Room, attempt, cap_memory, free_cache, lift_cap
 from flarekit.engine._torch_networks import placed
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine._window import WindowEngine
@@ -260,9 +260,9 @@ class TorchEngine(WindowEngine[TorchRun]):
             self._placed_in(self._precision)
             self.facts = replace(self.facts, scan=_scan_of(self._networks, self._device))
             if self._device.type == "cuda":
+                self._cap()  # a blank tile must not take more than the budget either
                 self._warm_up()
-                if self._memory_mib is not None:
-                    self._room = cap_memory(self._device, self._memory_mib)
+                self._cap()  # libraries and kernels have taken their share
                 self.tiles_at_once = self._tiles_at_once()
             self._started = True
 
@@ -285,6 +285,10 @@ class TorchEngine(WindowEngine[TorchRun]):
                     raise self._no_room("the weights", ready)
                 self._placed[precision] = ready
             return self._placed[precision]
+
+    def _cap(self) -> None:
+        if self._memory_mib is not None:
+            self._room = cap_memory(self._device, self._memory_mib)
 
     def _warm_up(self) -> None:
         """Run a blank tile, which loads libraries and kernels, and see what memory it takes."""
@@ -335,6 +339,9 @@ class TorchEngine(WindowEngine[TorchRun]):
         elif not run.sums.on_host:
             run.image_CZYX = None if run.image_CZYX is None else run.image_CZYX.cpu()
             run.sums.move_to_host("one tile at a time does not fit beside the sums")
+        elif self._room.is_capped:
+            self._room = lift_cap(self._device, self._room)
+            run.notes += [self._room.note] if self._room.note else []
         else:
             raise self._no_room("a single tile", shortage)
 

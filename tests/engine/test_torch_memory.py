@@ -15,7 +15,7 @@ from flarekit.engine import _torch_memory, _torch_sums
 from flarekit.engine._torch_memory import NoRoom, attempt, cap_memory, is_out_of_memory, used_mib
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine.torch import TorchEngine, batch_size
-from tests.engine.test_torch import NearestClass
+from tests.engine.test_torch import Hungry, NearestClass
 
 CUDA = torch.device("cuda", 0)
 CPU = torch.device("cpu")
@@ -97,10 +97,25 @@ def test_a_budget_above_the_card_is_the_card(card):
 def test_where_others_use_the_budget_the_run_goes_on_with_one_tile_and_says_so(card, caplog):
     caps = card(used=5000.0, reserved=100)
     room = cap_memory(CUDA, 4096)
-    assert not caps
+    assert caps == [1.0]
+    assert not room.is_capped
     assert "one tile at a time" in room.note
     assert "4900 MiB of cuda:0 are in use" in caplog.text
     assert batch_size(100.0, room.mib, 1000) == 1
+
+
+def test_a_tile_that_the_budget_has_no_room_for_is_run_all_the_same_and_that_is_said(card):
+    caps = card(used=4000.0, reserved=0)
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))
+    truth = np.random.default_rng(0).integers(0, 3, (9, 20, 17))
+    network = Hungry(most=0, times=1)
+    compute = TorchEngine([network], grid, class_count=3, device=CPU, precision="fp32")
+    compute._room = cap_memory(CUDA, 4096)
+    sweep = compute.sweep(truth[None].astype(np.float32))
+    classes = [slab.classes() for slab in sweep]
+    np.testing.assert_array_equal(np.concatenate(classes), truth)
+    assert caps[-1] == 1.0
+    assert ["it takes more" in note for note in sweep.notes] == [True]
 
 
 def test_without_nvml_the_runtime_is_asked(card, monkeypatch):
