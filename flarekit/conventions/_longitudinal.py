@@ -22,6 +22,7 @@ from flarekit.conventions._grand_challenge import AIR_HU, images_in, only_image
 from flarekit.conventions._grid import onto
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
+from flarekit.core.plausible import with_doubts
 from flarekit.core.volume import Volume
 
 _ROLES = ("primary", "secondary")
@@ -113,7 +114,7 @@ class FollowUp(Case):
         Raises:
             InputError: a file is missing or unreadable.
         """
-        ct = read_metaimage(self.ct, air=AIR_HU)
+        ct = with_doubts(read_metaimage(self.ct, air=AIR_HU), "CT")
         lesions, notes = _lesions(self.clicks, ct)
         found = {"CT": ct, **maps(_together(lesions), ct, self.clicks, self.kinds)}
         found |= self._baseline(ct, lesions)
@@ -135,7 +136,7 @@ class FollowUp(Case):
         for kind, outside in (("baseline-CT", AIR_HU), ("baseline-lesions", 0.0)):
             if kind not in files:
                 continue
-            volume = read_metaimage(files[kind], air=outside)
+            volume = with_doubts(read_metaimage(files[kind], air=outside), kind)
             before, _ = _lesions(self.baseline_clicks, volume)
             moved = onto(
                 volume,

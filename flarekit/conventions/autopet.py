@@ -44,6 +44,7 @@ from flarekit.conventions._settings import Settings, checked, lesion_value
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
+from flarekit.core.plausible import with_doubts
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
@@ -190,11 +191,12 @@ class AutoPet:
         if isinstance(case, FollowUp):
             return case.read(self._maps)
         petct = _petct(case)
-        pet = read_metaimage(petct.pet, air=0.0)
+        pet = with_doubts(read_metaimage(petct.pet, air=0.0), "PET")
         petct.seen.uptake = bool(pet.voxels_ZYX.max() > 0)
         found = {"PET": pet}
         if "CT" in petct.kinds:
-            found["CT"] = onto(read_metaimage(petct.ct, air=AIR_HU), pet.geometry, outside=AIR_HU)
+            ct = with_doubts(read_metaimage(petct.ct, air=AIR_HU), "CT")
+            found["CT"] = onto(ct, pet.geometry, outside=AIR_HU)
         points, notes = _points(petct, pet)
         found |= self._maps(points, pet, petct.clicks, petct.kinds)
         volumes = [found[kind] for kind in petct.kinds]

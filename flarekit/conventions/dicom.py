@@ -32,6 +32,7 @@ from flarekit.conventions._settings import Settings, checked
 from flarekit.conventions._suv import suv_factors
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.plausible import with_doubts
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ def _partner(grid: Series, found: Sequence[Series], modality: str) -> Series | N
 
 def _read(series: Series) -> Volume:
     if series.modality != "PT":
-        return read_series(series)
+        return with_doubts(read_series(series), series.modality)
     factors, notes = suv_factors(series)
     volume = read_series(series, factors)
-    return replace(volume, warnings=(*volume.warnings, *notes))
+    return with_doubts(replace(volume, warnings=(*volume.warnings, *notes)), "PET")

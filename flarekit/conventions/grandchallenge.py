@@ -43,6 +43,7 @@ from flarekit.conventions._settings import Settings, checked
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.names import UnsafePathError, path_within
+from flarekit.core.plausible import with_doubts
 from flarekit.core.volume import Geometry, Volume
 
 BUDGET = Budget(time_s=270.0)  # the platform ends a job after 300 s, where not told otherwise
@@ -181,7 +182,8 @@ class GrandChallenge:
         Raises:
             InputError: a file is missing or unreadable.
         """
-        first, *others = (read_image(path, air=self.air) for path in case.channels)
+        images = (read_image(path, air=self.air) for path in case.channels)
+        first, *others = (with_doubts(image, "") for image in images)
         return [
             first,
             *(onto(each, first.geometry, outside=float(each.voxels_ZYX.min())) for each in others),

@@ -28,7 +28,9 @@ _SAMPLED = 1 << 21  # voxels that are looked at, where those tell enough
 
 
 def with_doubts(volume: Volume, channel: str) -> Volume:
-    """Return a scan with what is doubtful about its numbers among its warnings.
+    """Return a scan with what is doubtful about its numbers among its warnings, each once.
+
+    To be called before a scan is brought onto another grid, which hides what it was.
 
     Args:
         volume: the scan.
@@ -37,7 +39,8 @@ def with_doubts(volume: Volume, channel: str) -> Volume:
     Raises:
         UnreadableVolumeError: see `check_geometry`.
     """
-    doubts = (*check_geometry(volume), *check_intensities(volume, channel))
+    found = (*check_geometry(volume), *check_intensities(volume, channel))
+    doubts = [doubt for doubt in found if doubt not in volume.warnings]
     return replace(volume, warnings=(*volume.warnings, *doubts)) if doubts else volume
 
 

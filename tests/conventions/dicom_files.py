@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -108,12 +110,15 @@ def put_raw(path, keyword, content, vr=None):
 
 def place_of(path, tag):
     """Return where an element begins and ends in a file; where it would stand if it is absent."""
-    image = pydicom.dcmread(path)
-    for other in sorted(image.keys()):
-        if other >= tag:
-            raw = image.get_item(other)
-            header = 12 if raw.VR in ("OB", "OW", "UN", "SQ", "UT") else 8
-            start = raw.value_tell - header
-            return start, raw.value_tell + raw.length if other == tag else start
-    size = path.stat().st_size
-    return size, size
+    whole = path.read_bytes()
+    at = 132
+    while at < len(whole):
+        group, element, vr, length = struct.unpack("<HH2sH", whole[at : at + 8])
+        start, at = at, at + 8
+        if vr in (b"OB", b"OW", b"UN", b"SQ", b"UT"):
+            at += 4
+            length = struct.unpack("<L", whole[at - 4 : at])[0]
+        at += length
+        if (group << 16 | element) >= tag:
+            return start, at if (group << 16 | element) == tag else start
+    return len(whole), len(whole)

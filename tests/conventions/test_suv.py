@@ -26,7 +26,7 @@ def suv(tmp_path, injected=None, **elements):
     with disable_value_validation():
         if injected is not None:
             elements["RadiopharmaceuticalInformationSequence"] = tracer(**injected)
-        write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements(**elements))
+        write_series(tmp_path, np.full((3, 8, 10), 10000), "PT", **pet_elements(**elements))
     return suv_in(tmp_path)
 
 
@@ -35,7 +35,7 @@ def suv_in(folder):
     (case,) = convention.find_cases(folder, 1)
     (volume,) = convention.read_case(case)
     assert np.ptp(volume.voxels_ZYX) == 0
-    return float(volume.voxels_ZYX.flat[0]), volume.warnings
+    return float(volume.voxels_ZYX.flat[0]) / 10, volume.warnings
 
 
 def expected(minutes):
@@ -135,7 +135,7 @@ def test_a_weight_that_cannot_be_is_refused_by_a_named_limit(tmp_path, weight):
     [(b"72 kg", "'72 kg', no number"), (b"72\\72", "2 values"), (b"", "empty"), (b"nan", "'nan'")],
 )
 def test_a_weight_that_is_malformed_is_named(tmp_path, content, words):
-    write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    write_series(tmp_path, np.full((3, 8, 10), 10000), "PT", **pet_elements())
     for path in tmp_path.iterdir():
         put_raw(path, "PatientWeight", content)
     with pytest.raises(InputError, match=rf"PatientWeight \(0010,1030\) .*{words}"):
@@ -143,7 +143,7 @@ def test_a_weight_that_is_malformed_is_named(tmp_path, content, words):
 
 
 def test_a_weight_with_a_decimal_comma_is_read(tmp_path):
-    write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    write_series(tmp_path, np.full((3, 8, 10), 10000), "PT", **pet_elements())
     for path in tmp_path.iterdir():
         put_raw(path, "PatientWeight", b"72,0")
     value, warnings = suv_in(tmp_path)
@@ -199,7 +199,7 @@ def test_a_series_time_long_before_the_acquisition_is_not_believed(tmp_path):
 
 @pytest.mark.parametrize("content", [b"noon", b"", b"999999", b"8c6f2f0e-90f1"])
 def test_a_malformed_time_in_one_slice_is_done_without(tmp_path, content):
-    write_series(tmp_path, np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    write_series(tmp_path, np.full((3, 8, 10), 10000), "PT", **pet_elements())
     put_raw(next(tmp_path.iterdir()), "AcquisitionTime", content)
     value, _ = suv_in(tmp_path)
     assert value == pytest.approx(expected(60), rel=1e-5)
@@ -208,7 +208,7 @@ def test_a_malformed_time_in_one_slice_is_done_without(tmp_path, content):
 def test_no_injection_time_is_named(tmp_path):
     with pytest.raises(InputError, match="RadiopharmaceuticalStartTime is missing"):
         suv(tmp_path / "a", {"RadiopharmaceuticalStartTime": None})
-    write_series(tmp_path / "b", np.full((3, 8, 10), 1000), "PT", **pet_elements())
+    write_series(tmp_path / "b", np.full((3, 8, 10), 10000), "PT", **pet_elements())
 
 
 def test_midnight_between_injection_and_scan_is_no_wrong_clock(tmp_path):
