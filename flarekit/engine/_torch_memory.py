@@ -9,6 +9,9 @@ from typing import TypeVar
 
 import torch
 
+from flarekit.core.errors import DeviceError
+from flarekit.engine._torch_device import device_name
+
 _LOG = logging.getLogger(__name__)
 _MIB = 2**20
 # what PyTorch raises where there is no room; cuDNN finds no engine whose workspace fits
@@ -67,6 +70,14 @@ def attempt(work: Callable[[], T]) -> T | NoRoom:
     return NoRoom(reason)  # here the error is gone, and with it the frames that hold activations
 
 
+def no_room(device: torch.device, for_what: str, shortage: NoRoom) -> DeviceError:
+    """Return the error of a device that has no room for something, however little is asked for."""
+    return DeviceError(
+        f"{device_name(device)} has no room for {for_what}: {shortage.reason}",
+        fix="raise --gpu-memory-budget, use --precision fp16, or run on --device cpu",
+    )
+
+
 def free_cache(device: torch.device) -> None:
     """Give cached memory back to the device."""
     if device.type == "cuda":
@@ -95,11 +106,11 @@ def cap_memory(device: torch.device, budget_mib: float) -> Room:
     return Room(mib=room_mib, is_capped=True)
 
 
-def lift_cap(device: torch.device, room: Room) -> Room:
+def lift_cap(device: torch.device, room: Room, needed_mib: float) -> Room:
     """Let this process have what it needs of a device: a mask counts for more than a budget."""
     note = (
-        f"one tile does not fit into the {room.mib:.0f} MiB that the memory budget leaves on "
-        f"{device}: it takes more"
+        f"one tile needs about {needed_mib:.0f} MiB of {device}, the memory budget leaves "
+        f"{room.mib:.0f}: it takes more"
     )
     _LOG.warning(note)
     torch.cuda.set_per_process_memory_fraction(1.0, device)

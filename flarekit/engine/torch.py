@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flarekit.core.errors import DeviceError
 from flarekit.core.spec import Grid
-from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
+from flarekit.engine import EngineFacts, Networks, Precision
 from flarekit.engine._slab import Place, Run
 from flarekit.engine._tiles import TileRow, window_weights
 from flarekit.engine._torch_device import (
@@ -31,8 +30,16 @@ from flarekit.engine._torch_device import (
     entered,
     wider_precision,
 )
-from flarekit.engine._torch_memory import NoRoom, Room, attempt, cap_memory, free_cache, lift_cap
-from flarekit.engine._torch_networks import placed
+from flarekit.engine._torch_memory import (
+    NoRoom,
+    Room,
+    attempt,
+    cap_memory,
+    free_cache,
+    lift_cap,
+    no_room,
+)
+from flarekit.engine._torch_networks import DeviceNetworks
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine._window import WindowEngine
 
@@ -117,16 +124,16 @@ class TorchEngine(WindowEngine[TorchRun]):
         super().__init__()
         self.grid = grid
         self.slices_at_once = _SLICES_AT_ONCE[device.type]
-        self._networks = list(networks)
+        flat = grid.tile_ZYX[0] == 1
+        self._networks = DeviceNetworks(networks, device, class_count=class_count, flat=flat)
         self._class_count = class_count
         self._channels = channels
         self._device = device
         self._precision = precision
         self._memory_mib = memory_mib
         self._in_flight = 1 if device.type == "cuda" else 0  # batches beside the one looked at
-        self._placed: dict[str, list[tuple[nn.Module, torch.memory_format]]] = {}
         self._started = False
-        self._starting = threading.RLock()
+        self._starting = threading.Lock()
         self._room = Room()
         self._tile_mib: float | None = None  # what running one tile takes; unknown before a warm-up
         weights = torch.from_numpy(window_weights(grid.tile_ZYX, grid.weighting))
@@ -200,7 +207,8 @@ class TorchEngine(WindowEngine[TorchRun]):
             _, height, width = self.grid.tile_ZYX
             slab_CZYX = self._image(image_CZYX, run)[:, row.z : row.z + row.depth]
             tiles = [slab_CZYX[:, :, y : y + height, x : x + width] for y, x in places]
-            logits = self._mean_logits(torch.stack(tiles).to(self._device), flips, precision)
+            batch_BCZYX = torch.stack(tiles).to(self._device)
+            logits = self._networks.logits(batch_BCZYX, flips, precision)
             is_finite = Answer(logits.sum(dtype=torch.float32).isfinite())
             return _Launched(places, precision, logits, is_finite)
 
@@ -215,50 +223,14 @@ class TorchEngine(WindowEngine[TorchRun]):
             run.image_CZYX = on_host if isinstance(on_device, NoRoom) else on_device
         return run.image_CZYX
 
-    def _mean_logits(
-        self, batch_BCZYX: torch.Tensor, flips: Sequence[Sequence[int]], precision: str
-    ) -> torch.Tensor:
-        """Return the logits averaged over networks and flips, in the network's own precision."""
-        networks = self._placed_in(precision)
-        if len(networks) == len(flips) == 1:
-            return self._run(*networks[0], batch_BCZYX, precision)
-        total: torch.Tensor | None = None
-        for network, layout in networks:
-            for flip in flips:
-                axes = [axis + 2 for axis in flip]
-                flipped = batch_BCZYX.flip(axes) if axes else batch_BCZYX
-                logits = self._run(network, layout, flipped, precision).float()
-                logits = logits.flip(axes) if axes else logits
-                total = logits if total is None else total.add_(logits)
-        assert total is not None
-        return total.div_(len(networks) * len(flips))
-
-    def _run(
-        self,
-        network: nn.Module,
-        layout: torch.memory_format,
-        batch_BCZYX: torch.Tensor,
-        precision: str,
-    ) -> torch.Tensor:
-        half = DTYPES[precision]
-        with torch.autocast(self._device.type, half, enabled=precision != "fp32"):
-            if self.grid.tile_ZYX[0] > 1:
-                logits: torch.Tensor = network(batch_BCZYX.contiguous(memory_format=layout))
-            else:  # slices of all tiles become one batch of 2D images
-                flat = batch_BCZYX.transpose(1, 2).flatten(0, 1)
-                flat = network(flat.contiguous(memory_format=layout))
-                logits = flat.unflatten(0, (len(batch_BCZYX), -1)).transpose(1, 2)
-        check_class_count(logits.shape[1], self._class_count)
-        return logits
-
     def _start(self) -> None:
         """Move the networks to the device: not before they are needed, so that it idles less."""
         with self._starting, entered(self._device):
             if self._started:
                 return
             compute_fp32_exactly()
-            self._placed_in(self._precision)
-            self.facts = replace(self.facts, scan=_scan_of(self._networks, self._device))
+            self._networks.place(self._precision)
+            self.facts = replace(self.facts, scan=self._networks.scanned_by())
             if self._device.type == "cuda":
                 self._cap()  # a blank tile must not take more than the budget either
                 self._warm_up()
@@ -266,25 +238,9 @@ class TorchEngine(WindowEngine[TorchRun]):
                 self.tiles_at_once = self._tiles_at_once()
             self._started = True
 
-    def _placed_in(self, precision: str) -> list[tuple[nn.Module, torch.memory_format]]:
-        """Return the networks on the device in a precision, each with the layout of its input.
-
-        Raises:
-            DeviceError: there is no room for their weights.
-        """
-        with self._starting:
-            if precision not in self._placed:
-                flat = self.grid.tile_ZYX[0] == 1
-                ready = attempt(
-                    lambda: [
-                        placed(network, self._device, precision, flat=flat)
-                        for network in self._networks
-                    ]
-                )
-                if isinstance(ready, NoRoom):
-                    raise self._no_room("the weights", ready)
-                self._placed[precision] = ready
-            return self._placed[precision]
+    @property
+    def _tile_shape(self) -> tuple[int, ...]:
+        return (1, self._channels, self.depth_at_once, *self.grid.tile_ZYX[1:])
 
     def _cap(self) -> None:
         if self._memory_mib is not None:
@@ -292,17 +248,9 @@ class TorchEngine(WindowEngine[TorchRun]):
 
     def _warm_up(self) -> None:
         """Run a blank tile, which loads libraries and kernels, and see what memory it takes."""
-        shape = (1, self._channels, self.depth_at_once, *self.grid.tile_ZYX[1:])
-        before = torch.cuda.memory_allocated(self._device)
-        torch.cuda.reset_peak_memory_stats(self._device)
-
-        @torch.inference_mode()
-        def run_blank() -> None:
-            self._mean_logits(torch.zeros(shape, device=self._device), [[]], self._precision)
-
-        if not isinstance(attempt(run_blank), NoRoom):
-            peak = torch.cuda.max_memory_allocated(self._device)
-            self._tile_mib = (peak - before) / 2**20
+        outcome = attempt(lambda: self._networks.peak_mib(self._tile_shape, self._precision))
+        if not isinstance(outcome, NoRoom):
+            self._tile_mib = outcome
         free_cache(self._device)
 
     def _tiles_at_once(self) -> int:
@@ -340,16 +288,11 @@ class TorchEngine(WindowEngine[TorchRun]):
             run.image_CZYX = None if run.image_CZYX is None else run.image_CZYX.cpu()
             run.sums.move_to_host("one tile at a time does not fit beside the sums")
         elif self._room.is_capped:
-            self._room = lift_cap(self._device, self._room)
+            needed_mib = self._networks.estimated_mib(self._tile_shape, run.precision)
+            self._room = lift_cap(self._device, self._room, needed_mib)
             run.notes += [self._room.note] if self._room.note else []
         else:
-            raise self._no_room("a single tile", shortage)
-
-    def _no_room(self, for_what: str, shortage: NoRoom) -> DeviceError:
-        return DeviceError(
-            f"{self.facts.device_name} has no room for {for_what}: {shortage.reason}",
-            fix="raise --gpu-memory-budget, use --precision fp16, or run on --device cpu",
-        )
+            raise no_room(self._device, "a single tile", shortage)
 
     def seconds_per_tile(self, channels: int) -> float:
         """Run blank tiles and return the time of one, in seconds; see `WindowEngine`."""
@@ -376,14 +319,6 @@ def batch_size(tile_mib: float, room_mib: float, tile_voxels: int) -> int:
     fitting = _USABLE * room_mib / max(tile_mib, 1e-3)
     busy = min(_BATCH_VOXELS / tile_voxels, _BATCH_MIB / max(tile_mib, 1e-3))
     return max(1, int(min(fitting, busy)))
-
-
-def _scan_of(networks: Sequence[nn.Module], device: torch.device) -> str | None:
-    """Return what computes selective scans there; None where the networks have none."""
-    modules = (module for network in networks for module in network.modules())
-    scans = (m for m in modules if getattr(type(m), "operation", None) == "selective_scan")
-    scan = next(scans, None)
-    return None if scan is None else str(scan.computed_by(device))  # type: ignore[operator]
 
 
 def _representable(weights_ZYX: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
