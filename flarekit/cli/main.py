@@ -49,7 +49,7 @@ for command in images.COMMANDS:
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or a UUID; never falls back.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     typer.Option(
@@ -165,6 +165,9 @@ def predict(
     mirroring: Annotated[
         bool, typer.Option(help="With --mode exact: average over the predictor's flips, if any.")
     ] = True,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same masks in every run on the same GPU.")
+    ] = False,
     time_budget: TimeBudget = None,
     gpu_memory_budget: GpuMemoryBudget = None,
     ram_budget: RamBudget = None,
@@ -199,6 +202,7 @@ def predict(
         device=device,
         precision=precision,
         mirroring=mirroring,
+        deterministic=deterministic,
         time_budget_s=time_budget,
         gpu_memory_budget_mib=gpu_memory_budget,
         ram_budget_mib=ram_budget,

@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; never falls back.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or a UUID; never falls back.")]
 _Architecture = Annotated[
     str,
     typer.Option("--architecture", "-a", help="One of the networks, trained as its paper does."),

@@ -1,6 +1,6 @@
 """Engines by name: the file `flarekit/engine/x.py` is the engine `x`.
 
-Each such file defines `create(networks, grid, *, class_count, device, precision, memory_mib)`.
+Each such file defines `create(networks, grid, *, class_count, device, precision, ...)`.
 """
 
 from __future__ import annotations
@@ -174,6 +174,7 @@ def create(
     device: str = "auto",
     precision: Precision = "auto",
     memory_mib: float | None = None,
+    deterministic: bool = False,
 ) -> Engine:
     """Get an engine ready to predict.
 
@@ -186,6 +187,8 @@ def create(
         precision: of the network's arithmetic; `auto` takes what the device is fastest at and
             the networks are finite in.
         memory_mib: what may be in use on a CUDA device, the driver's share included.
+        deterministic: the same bits in every run on the same device, if more slowly; a CPU gives
+            them anyway.
 
     Raises:
         UsageError: no such engine.
@@ -206,6 +209,7 @@ def create(
         device=device,
         precision=precision,
         memory_mib=memory_mib,
+        deterministic=deterministic,
     )
     return engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -26,18 +27,22 @@ def choose_device(request: str) -> torch.device:
     """Return the device that a request means.
 
     Args:
-        request: `auto` (the first CUDA device, or the CPU where there is none), `cpu`, `cuda` or
-            `cuda:N`.
+        request: `auto` (the first CUDA device, or the CPU where there is none), `cpu`, `cuda`,
+            `cuda:N`, or the UUID of a GPU or of a MIG instance (`GPU-...`, `MIG-...`, as nvidia-smi
+            lists them; their first characters are enough).
 
     Raises:
         DeviceError: not such a word, or no such device here.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", request)
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?|(?:GPU|MIG)-[0-9a-fA-F/-]+", request)
     if match is None:
-        raise DeviceError(f"no device {request!r}", fix="use auto, cpu, cuda or cuda:N")
+        fix = "use auto, cpu, cuda, cuda:N, or a UUID such as GPU-... or MIG-..."
+        raise DeviceError(f"no device {request!r}", fix=fix)
     if request == "cpu":
         return torch.device("cpu")
-    chosen = torch.device("cuda", int(match[1] or 0))
+    has_uuid = request.startswith(("GPU-", "MIG-"))
+    index = _index_of(request) if has_uuid else int(match[1] or 0)
+    chosen = torch.device("cuda", index)
     fault = opening_fault(chosen)
     if fault is None:
         return chosen
@@ -49,6 +54,30 @@ def choose_device(request: str) -> torch.device:
         f"device {request!r} is not available: {fault}",
         fix="use --device cpu, another device, or run the container with --gpus",
     )
+
+
+def _index_of(uuid: str) -> int:
+    """Return the number of the device with a UUID among those that are visible.
+
+    CUDA shows one MIG instance to a process at most, the one that it is told before it starts.
+
+    Raises:
+        DeviceError: there is none, or more than one.
+    """
+    if uuid.startswith("MIG-") and not torch.cuda.is_initialized():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", uuid)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    uuids = [str(torch.cuda.get_device_properties(index).uuid).lower() for index in range(count)]
+    wanted = uuid[len("GPU-") :].lower()
+    found = [index for index, each in enumerate(uuids) if each.startswith(wanted)]
+    if len(found) != 1:
+        kind = uuid[: len("GPU")]
+        visible = ", ".join(f"{kind}-{each}" for each in uuids) or "none"
+        raise DeviceError(
+            f"device {uuid!r} is not there once: visible CUDA devices are {visible}",
+            fix="name one of them; a MIG instance must be the only device in CUDA_VISIBLE_DEVICES",
+        )
+    return found[0]
 
 
 def opening_fault(device: torch.device) -> str | None:
@@ -164,6 +193,16 @@ def compute_fp32_exactly() -> None:
         cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = matmul.fp32_precision = "ieee"
     else:
         cudnn.allow_tf32 = matmul.allow_tf32 = False
+
+
+def compute_repeatably() -> None:
+    """Let cuDNN and cuBLAS take algorithms that give the same bits in every run, in this process.
+
+    cuBLAS reads its setting when it starts; where that has happened, it keeps the one it has.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def entered(device: torch.device) -> AbstractContextManager[object]:

@@ -38,6 +38,7 @@ def create(
     device: str,
     precision: Precision,
     memory_mib: float | None = None,  # noqa: ARG001 - of a GPU
+    deterministic: bool = False,  # noqa: ARG001 - it always is
 ) -> OpenvinoEngine:
     """Load the networks compiled; see `flarekit.engine.create`."""
     if device not in ("auto", "cpu"):

@@ -26,6 +26,7 @@ from flarekit.engine._torch_device import (
     choose_device,
     choose_precision,
     compute_fp32_exactly,
+    compute_repeatably,
     device_name,
     entered,
     wider_precision,
@@ -62,8 +63,11 @@ def create(
     device: str,
     precision: Precision,
     memory_mib: float | None = None,
+    deterministic: bool = False,
 ) -> TorchEngine:
     """Build the networks; see `flarekit.engine.create`. They go to the device when first used."""
+    if deterministic:
+        compute_repeatably()
     chosen = choose_device(device)
     exact = choose_precision(precision, chosen, networks.half_precisions)
     if exact not in ("fp32", *networks.half_precisions):

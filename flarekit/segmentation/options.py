@@ -27,6 +27,7 @@ class Options:
         engine: its name, or `auto`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: of the network's arithmetic.
+        deterministic: the same masks in every run on the same GPU, if more slowly.
         mirroring: average over the flips that the predictor names, if any (`exact` only).
         time_budget_s: what a case may take, in seconds; `convention` for what the organiser
             tolerates.
@@ -43,6 +44,7 @@ class Options:
     engine: str = "auto"
     device: str = "auto"
     precision: Precision = "auto"
+    deterministic: bool = False
     mirroring: bool = True
     time_budget_s: Limit = None
     gpu_memory_budget_mib: Limit = None

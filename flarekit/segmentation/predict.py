@@ -25,6 +25,7 @@ def predict(
     device: str = "auto",
     precision: Precision = "auto",
     mirroring: bool = True,
+    deterministic: bool = False,
     time_budget_s: Limit = None,
     ram_budget_mib: MemoryLimit = None,
     gpu_memory_budget_mib: Limit = None,
@@ -46,6 +47,7 @@ def predict(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         mirroring: average over the flips that the predictor names, if any (`exact` only).
+        deterministic: the same masks in every run on the same GPU, if more slowly.
         time_budget_s: seconds that a case may take; None for no limit, `convention` for what the
             organiser tolerates.
         ram_budget_mib: MiB that this process may have resident.
@@ -77,6 +79,7 @@ def predict(
         device=device,
         precision=precision,
         mirroring=mirroring,
+        deterministic=deterministic,
         time_budget_s=time_budget_s,
         ram_budget_mib=ram_budget_mib,
         gpu_memory_budget_mib=gpu_memory_budget_mib,

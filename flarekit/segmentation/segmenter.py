@@ -324,6 +324,7 @@ class Segmenter:
             device=self.options.device,
             precision=self.options.precision,
             memory_mib=self.budget.gpu_memory_mib,
+            deterministic=self.options.deterministic,
         )
 
 
@@ -336,6 +337,7 @@ def load(
     mode: Mode = "fast",
     precision: Precision = "auto",
     engine: str = "auto",
+    deterministic: bool = False,
     mirroring: bool = True,
     time_budget_s: Limit = None,
     ram_budget_mib: MemoryLimit = None,
@@ -353,6 +355,8 @@ def load(
         mode: `fast`, or `exact` for nnU-Net's arithmetic.
         precision: `auto`, `fp32`, `bf16` or `fp16`; `auto` is what the device is fastest at.
         engine: `auto`, `openvino` or `torch`; a module of one's own runs on torch.
+        deterministic: the same labels in every run on the same GPU, if more slowly; a CPU gives
+            them anyway.
         mirroring: average over the flips that the predictor names, if any (`exact` only).
         time_budget_s: seconds that a scan may take; detail is given up for it, which
             `Result.traded` tells. None for no limit.
@@ -383,6 +387,7 @@ def load(
         engine="torch" if module is not None and engine == "auto" else engine,
         device=device,
         precision=precision,
+        deterministic=deterministic,
         mirroring=mirroring,
         time_budget_s=time_budget_s,
         ram_budget_mib=ram_budget_mib,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,6 +60,38 @@ def test_a_gpu_that_cannot_be_opened_is_an_error_where_it_is_asked_for(machine):
     assert choose("cuda") == "torch"
     with pytest.raises(DeviceError, match="not available: the driver is too old"):
         choose_device("cuda")
+
+
+@pytest.fixture
+def two_cards(monkeypatch):
+    uuids = ["2f1c0000-aa", "2f1d0000-bb"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(uuids))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=uuids[index])
+    )
+    monkeypatch.setattr(_torch_device, "opening_fault", lambda _device: None)
+
+
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize("uuid", ["GPU-2f1d0000-bb", "GPU-2f1d", "GPU-2F1D0000-BB"])
+def test_a_gpu_is_found_by_its_uuid(uuid):
+    assert choose_device(uuid) == torch.device("cuda", 1)
+
+
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize("uuid", ["GPU-2f1", "GPU-dead", "MIG-2f1"])
+def test_a_uuid_that_names_none_or_several_is_refused_with_those_that_are_there(uuid):
+    with pytest.raises(DeviceError, match="2f1c0000-aa, ...-2f1d0000-bb"):
+        choose_device(uuid)
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_mig_instance_is_named_to_cuda_before_it_starts(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert choose_device("MIG-2f1c") == torch.device("cuda", 0)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "MIG-2f1c"
 
 
 def old_driver():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -328,6 +330,42 @@ def test_fp32_is_computed_in_fp32_and_not_in_tf32():
     )
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
     assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+
+
+def test_repeatable_algorithms_are_taken_on_request(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    arguments = {
+        "grid": Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8)),
+        "class_count": 3,
+        "device": "cpu",
+    }
+    networks = Networks(build=lambda: [NearestClass(3)], channels=1, identity="toy")
+    engine.create("torch", networks, **arguments)
+    assert not torch.backends.cudnn.deterministic
+    engine.create("torch", networks, **arguments, deterministic=True)
+    assert torch.backends.cudnn.deterministic
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG")
+
+
+@pytest.mark.gpu
+def test_a_deterministic_run_gives_the_same_bits():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv3d(16, 3, 3, padding=1)
+    )
+    image = np.random.default_rng(1).normal(size=(1, 32, 48, 48)).astype(np.float32)
+    networks = Networks(build=lambda: [network], channels=1, identity="toy")
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(16, 32, 32))
+    runs = [
+        engine.create(
+            "torch", networks, grid, class_count=3, device="cuda", deterministic=True
+        ).logits(image, silent)
+        for _ in range(3)
+    ]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_array_equal(runs[0], runs[2])
 
 
 @pytest.mark.gpu
