@@ -49,7 +49,13 @@ for command in images.COMMANDS:
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or a UUID; never falls back.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:N or a UUID; several (cuda:0,cuda:1) share the cases. "
+        "Never falls back."
+    ),
+]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     typer.Option(

@@ -7,10 +7,12 @@ up for it; the engine starts while the first one is.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,12 +27,14 @@ from flarekit.segmentation.case import (
     LoadedCase,
     ReadyCase,
     RunContext,
+    Segmented,
     Wanted,
     compute_case,
     is_simple,
     load_case,
     make_ready,
 )
+from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.memory import file_mib, reading_mib, still_to_come_mib, writing_mib
 from flarekit.segmentation.options import OnError, Options
 from flarekit.segmentation.report import Report
@@ -100,11 +104,16 @@ def segment_folder(
         DeviceError: the device or the precision is not available.
         OutputError: the output folder cannot be made, or what the masks are parts of not completed.
     """
-    segmenter = Segmenter(Source.of_folder(predictor), options)
+    options, source = options or Options(), Source.of_folder(predictor)
+    segmenters = [
+        Segmenter(source, replace(options, device=device)) for device in devices_of(options.device)
+    ]
+    first, *others = segmenters
     try:
-        return run_folder(segmenter, input_dir, output_dir, options, progress, report)
+        return run_folder(first, input_dir, output_dir, options, progress, report, others=others)
     finally:
-        segmenter.close()
+        for segmenter in segmenters:
+            segmenter.close()
 
 
 def run_folder(
@@ -114,6 +123,7 @@ def run_folder(
     options: Options | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
+    others: Sequence[Segmenter] = (),
 ) -> RunRecord:
     """Segment every case of a folder with a segmenter, loaded or not; see `segment_folder`.
 
@@ -124,6 +134,7 @@ def run_folder(
         options: whose convention, what failed cases leave, and when the first one began.
         progress: who wants to know.
         report: what to leave in writing.
+        others: segmenters of other devices, that take cases as well.
     """
     options, spec = options or Options(), segmenter.spec
     name = options.convention or spec.convention
@@ -138,24 +149,33 @@ def run_folder(
     make_folder(output_dir)
     if report is not None:
         report.begin()
-    run = _Run(
-        cases=cases,
-        convention=convention,
-        context=segmenter.context(),
-        output_dir=output_dir,
-        on_error=options.on_error,
-        budget_s=segmenter.budget.time_s,
-        progress=progress or Silent(),
-        report=report,
-    )
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
-        starting = workers.submit(segmenter.start)
-        try:
-            records = run.all_cases(_Ahead(run, workers, began), starting.result, began)
-        finally:
-            starting.cancel()
-    conventions.finish_run(convention, cases[: len(records)], output_dir)
-    facts = segmenter.facts
+    segmenters = [segmenter, *others][: len(cases)]
+    shared = _Shared(progress=progress or Silent(), report=report, total=len(cases))
+    runs = [
+        _Run(
+            cases=cases[first :: len(segmenters)],
+            convention=convention,
+            context=each.context(),
+            output_dir=output_dir,
+            on_error=options.on_error,
+            budget_s=segmenter.budget.time_s,
+            shared=shared,
+            numbers=range(first, len(cases), len(segmenters)),
+        )
+        for first, each in enumerate(segmenters)
+    ]
+    works = [
+        partial(_records_of, run, each, began) for run, each in zip(runs, segmenters, strict=True)
+    ]
+    by_id = {
+        record.case_id: record
+        for records in side_by_side(works, shared.stopped.set)
+        for record in records
+    }
+    over = [case for case in cases if case.case_id in by_id]
+    records = [by_id[case.case_id] for case in over]
+    conventions.finish_run(convention, over, output_dir)
+    facts = facts_of_all([each.facts for each in segmenters])
     record = RunRecord(
         predictor=spec.name,
         convention=name,
@@ -169,7 +189,7 @@ def run_folder(
         seconds=seconds | segmenter.seconds,
         wall_s=time.monotonic() - began,
         cases=tuple(records),
-        not_run=tuple(case.case_id for case in cases[len(records) :]),
+        not_run=tuple(case.case_id for case in cases if case.case_id not in by_id),
         left_out=conventions.left_out_of(cases),
     )
     if report is not None:
@@ -183,9 +203,52 @@ def _convention(name: str, spec: PredictorSpec) -> Convention:
     return conventions.get(name, settings, labels=spec.labels)
 
 
+def _records_of(run: _Run, segmenter: Segmenter, began: float) -> list[CaseRecord]:
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
+        starting = workers.submit(segmenter.start)
+        try:
+            return run.all_cases(_Ahead(run, workers, began), starting.result, began)
+        finally:
+            starting.cancel()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What the runs of several devices have in common; it is told by one of them at a time."""
+
+    progress: Progress
+    report: Report | None
+    total: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def start_case(self, case: Case, number: int) -> None:
+        with self._turn:
+            self.progress.start_case(case.case_id, number, self.total)
+
+    def tiles(self, done: int, total: int) -> None:
+        with self._turn:
+            self.progress.tiles(done, total)
+
+    def end_case(self, record: CaseRecord) -> None:
+        with self._turn:
+            if self.report is not None:
+                self.report.add(record)
+            self.progress.end_case(record)
+
+    def draw(self, case: Case, done: Segmented, spec: PredictorSpec) -> None:
+        with self._turn:
+            if self.report is not None and done.shown is not None:
+                self.report.draw(case.case_id, done.shown, done.label_map_ZYX, spec.labels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A folder that is being segmented."""
+    """The cases of a folder that one device segments.
+
+    Attributes:
+        numbers: of its cases among all.
+    """
 
     cases: Sequence[Case]
     convention: Convention
@@ -193,13 +256,14 @@ class _Run:
     output_dir: Path
     on_error: OnError
     budget_s: float | None
-    progress: Progress
-    report: Report | None
+    shared: _Shared
+    numbers: Sequence[int]
 
     @property
     def wanted(self) -> Wanted:
-        pictures = self.report is not None and self.report.draws
-        return Wanted(picture=pictures, progress=self.progress.tiles)
+        report = self.shared.report
+        pictures = report is not None and report.draws
+        return Wanted(picture=pictures, progress=self.shared.tiles)
 
     def load(self, case: Case) -> LoadedCase:
         """Read a case."""
@@ -223,15 +287,15 @@ class _Run:
         started()  # what is wrong with weights or device ends the run before its first case
         records: list[CaseRecord] = []
         for index, case in enumerate(self.cases):
-            self.progress.start_case(case.case_id, index, len(self.cases))
+            if self.shared.stopped.is_set():
+                break
+            self.shared.start_case(case, self.numbers[index])
             began = began if index == 0 else time.monotonic()
             record = self._guarded(case, ahead, index, began)
             records.append(record)
-            if self.report is not None:
-                self.report.add(record)
-            self.progress.end_case(record)
+            self.shared.end_case(record)
             if record.error is not None and self.on_error == "stop":
-                break
+                self.shared.stopped.set()
         return records
 
     def deadline(self, index: int, began: float) -> float | None:
@@ -285,8 +349,7 @@ class _Run:
             traded=done.traded,
             warnings=done.warnings,
         )
-        if self.report is not None and done.shown is not None:
-            self.report.draw(case.case_id, done.shown, done.label_map_ZYX, self.context.spec.labels)
+        self.shared.draw(case, done, self.context.spec)
         return record
 
     def _ready(self, ahead: _Ahead, index: int, deadline: float | None) -> ReadyCase:

@@ -25,7 +25,8 @@ class Options:
         convention: its name; the predictor's own where None.
         mode: `fast`, or `exact` for nnU-Net's arithmetic.
         engine: its name, or `auto`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or a UUID; several, separated by commas, share the
+            cases of a folder.
         precision: of the network's arithmetic.
         deterministic: the same masks in every run on the same GPU, if more slowly.
         mirroring: average over the flips that the predictor names, if any (`exact` only).

@@ -44,7 +44,8 @@ def predict(
         convention: whose layout; the predictor's own where None.
         mode: `fast`, or `exact` for nnU-Net's arithmetic.
         engine: `auto`, `openvino` or `torch`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or a UUID; of several, separated by commas, each
+            takes a share of the cases.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         mirroring: average over the flips that the predictor names, if any (`exact` only).
         deterministic: the same masks in every run on the same GPU, if more slowly.
