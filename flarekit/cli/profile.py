@@ -256,10 +256,14 @@ def _limits(preset: str | None) -> Limits:
 
 def _folder(root: Path, name: str) -> ReportFolder:
     from flarekit.core.errors import UsageError
+    from flarekit.core.names import safe_name
     from flarekit.profiler.folder import ReportFolder
 
-    if Path(name).name != name:
-        raise UsageError(f"--name {name!r} is no file name", fix="leave out the folder")
+    if safe_name(name) != name:
+        raise UsageError(
+            f"--name {name!r} is no file name",
+            fix=f"letters, digits, ., _ and -: {safe_name(Path(name).name)}",
+        )
     folder = ReportFolder(root, name)
     folder.make()
     return folder

@@ -10,8 +10,9 @@ from pathlib import Path
 import typer
 
 from flarekit.cli.console import Console
-from flarekit.core.errors import FlarekitError, OutputError
+from flarekit.core.errors import FlarekitError, OutputError, UsageError
 from flarekit.core.files import write_atomically
+from flarekit.core.names import safe_name
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.segmentation.predictors import (
     FOLDERS_VARIABLE,
@@ -28,6 +29,11 @@ def import_weights(
     if parent is None:
         added = os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0]
         parent = Path(added) if added else Path("weights")
+    if safe_name(options.name) != options.name:
+        raise UsageError(
+            f"--name {options.name!r} is no name of a folder",
+            fix=f"letters, digits, ., _ and -: {safe_name(options.name)}",
+        )
     folder = parent / options.name
     if (folder / "predictor.toml").exists() and not force:
         raise OutputError(f"{folder}: holds a predictor already", fix="add --force to replace it")

@@ -19,6 +19,7 @@ from flarekit.packaging.sandboxes import ImageFacts
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
 _GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd"
 _LONGEST_MAGIC = 5
+_MOST_MEMBERS, _MOST_JSON_BYTES = 1_000_000, 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,10 @@ def _documents(tar: tarfile.TarFile) -> tuple[dict[str, int], dict[str, Any]]:
     sizes: dict[str, int] = {}
     documents: dict[str, Any] = {}
     links: dict[str, str] = {}
-    for member in tar:
+    told = 0
+    for count, member in enumerate(tar):
+        if count > _MOST_MEMBERS or told > _MOST_JSON_BYTES:
+            raise tarfile.TarError("it holds more files than an image of any use")
         name = member.name.removeprefix("./")
         sizes[name] = member.size
         if member.issym():  # docker stores a layer that two images share once
@@ -151,6 +155,7 @@ def _documents(tar: tarfile.TarFile) -> tuple[dict[str, int], dict[str, Any]]:
             stream = tar.extractfile(member)
             content = b"" if stream is None else stream.read()
             if content[:1] in (b"{", b"["):
+                told += len(content)
                 try:
                     documents[name] = json.loads(content)
                 except (ValueError, RecursionError):

@@ -502,6 +502,20 @@ def test_without_gcapi_the_error_says_what_to_install(request_for, told, monkeyp
     assert raised.value.fix == 'pip install "flarekit[submit]"'
 
 
+@pytest.mark.parametrize("module", ["check_version", "retries"])
+def test_an_old_gcapi_is_called_too_old(request_for, told, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, f"gcapi.{module}", None)  # as in gcapi 0.12
+    with pytest.raises(UsageError, match=r"gcapi [\d.]+ is too old") as raised:
+        submit(request_for(), told)
+    assert "pip install --upgrade gcapi" in raised.value.fix
+
+
+def test_a_gcapi_that_lacks_a_name_is_too_old_as_well(request_for, told, monkeypatch):
+    monkeypatch.delattr("gcapi.SocketValueSpec")
+    with pytest.raises(UsageError, match="is too old"):
+        submit(request_for(), told)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flarekit.core.archives import UnpackLimits
 from flarekit.core.errors import InputError, OutputError
 from flarekit.packaging.archive import read_archive
 from flarekit.packaging.sandboxes import unpack as module
@@ -217,6 +218,27 @@ def test_zstd_layers_are_named_as_such(unpacked):
     with pytest.raises(InputError, match="zstd") as caught:
         unpacked(layer(entry("a", b"")), pack=lambda content: b"\x28\xb5\x2f\xfd" + content)
     assert "Docker" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (UnpackLimits(most_bytes=2000, most_files=99), "more than"),
+        (UnpackLimits(most_bytes=10**6, most_files=2), "2 files"),
+    ],
+)
+def test_an_image_that_unpacks_to_more_than_it_may_is_refused(tmp_path, limits, words):
+    many = layer(*(entry(f"a{number}", b"x" * 900) for number in range(3)))
+    archive = read_archive(save(tmp_path / "small.tar", [many]))
+    with pytest.raises(InputError, match=words):
+        unpack(archive, tmp_path / "root", limits=limits)
+
+
+def test_a_tar_that_decompresses_without_end_is_refused(tmp_path):
+    archive = read_archive(save(tmp_path / "bomb.tar.gz", [layer(entry("a", bytes(10**6)))]))
+    limits = UnpackLimits(most_bytes=10**5)
+    with pytest.raises(InputError, match="unpacks to more than"):
+        unpack(archive, tmp_path / "root", limits=limits)
 
 
 def test_a_full_disk_is_not_blamed_on_the_archive(unpacked, monkeypatch):

@@ -3,7 +3,8 @@
    One line per reading of the memory: MiB in use, "error N" for that reading, or "lost" from there
    on; the last line stays. Lines with ! come first: "!init N" lets nvmlInit fail with N,
    "!processes half" gives the caller's first child half of the memory, "!processes foreign" names
-   a process that is nowhere, "!processes silent" one of unknown memory, "!utilisation none". */
+   a process that is nowhere, "!processes silent" one of unknown memory, "!processes shared" gives
+   the caller's parent, besides its child, a quarter; "!utilisation none". */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #define STEPS 100000
 #define MIB 1048576ULL
 enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT = 7, LOST = 15 };
-enum { NONE, HALF, FOREIGN, SILENT };
+enum { NONE, HALF, FOREIGN, SILENT, SHARED };
 
 typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { unsigned int gpu, memory; } utilisation_t;
@@ -34,7 +35,8 @@ int nvmlInitWithFlags(unsigned int flags) {
         unsigned long long mib;
         if (sscanf(line, "!init %d", &code) == 1) init_error = code;
         else if (sscanf(line, "!processes %63s", word) == 1)
-            processes = !strcmp(word, "half") ? HALF : !strcmp(word, "foreign") ? FOREIGN : SILENT;
+            processes = !strcmp(word, "half") ? HALF : !strcmp(word, "foreign") ? FOREIGN
+                : !strcmp(word, "shared") ? SHARED : SILENT;
         else if (!strncmp(line, "!utilisation none", 17)) no_utilisation = 1;
         else if (sscanf(line, "error %d", &code) == 1) steps[count++].error = code;
         else if (!strncmp(line, "lost", 4)) steps[count++].error = LOST;
@@ -93,8 +95,14 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *room, pr
     if (lost) return LOST;
     unsigned int pid = processes == FOREIGN ? 4194300 : first_child();
     if (processes == NONE || pid == 0) { *room = 0; return OK; }
-    if (*room < 1 || !found) { *room = 1; return INSUFFICIENT; }
-    *room = 1;
+    unsigned int wanted = processes == SHARED ? 2 : 1;
+    if (*room < wanted || !found) { *room = wanted; return INSUFFICIENT; }
+    *room = wanted;
+    if (wanted == 2) {
+        found[1].pid = (unsigned int)getppid();
+        found[1].used = mib_now / 4 * MIB;
+        found[1].gi = found[1].ci = 0xFFFFFFFF;
+    }
     found[0].pid = pid;
     found[0].used = processes == SILENT ? ~0ULL : mib_now / 2 * MIB;
     found[0].gi = found[0].ci = 0xFFFFFFFF;

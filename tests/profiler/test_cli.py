@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from flarekit.profiler.readings import Unsupported
 from flarekit.profiler.records import write_report_json
 from tests.profiler.made import COMMAND, made_case, made_report
 
@@ -55,6 +56,35 @@ def test_check_of_what_keeps_to_the_limits_exits_zero(tmp_path, flarekit):
     write_report_json(made_report(made_case()), tmp_path / "efficiency.json")
     result = flarekit("check", tmp_path)
     assert (result.returncode, result.stderr) == (0, "1 of 1 cases keep to the limits\n")
+
+
+def test_a_preset_s_gpu_limit_fails_where_no_gpu_was_measured_unless_none_is_meant(
+    tmp_path, flarekit
+):
+    gone = Unsupported(not_supported="no driver")
+    write_report_json(made_report(made_case(gpu=(gone, gone))), tmp_path / "efficiency.json")
+    result = flarekit("check", tmp_path, "--preset", "flare23")
+    assert result.returncode == 1
+    assert "GPU memory not measured: no driver; measure where the GPU is seen" in result.stderr
+    assert flarekit("check", tmp_path, "--preset", "flare23", "--cpu").returncode == 0
+    assert flarekit("check", tmp_path).returncode == 0
+    both = flarekit("check", tmp_path, "--cpu", "--max-gpu-mib", "9")
+    assert both.returncode == 2
+    assert "contradict" in both.stderr
+
+
+def test_what_was_not_measured_has_no_unit(tmp_path, flarekit):
+    result = flarekit("run", "--output", tmp_path, "--", sys.executable, "-c", "")
+    assert "GPU not measured, memory" in result.stderr
+    assert "not measured MiB" not in result.stderr
+    assert "not supported MiB" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "-x", "", "a\nb"])
+def test_a_name_that_is_no_file_name_is_refused(tmp_path, flarekit, name):
+    result = flarekit("run", "--output", tmp_path / "r", f"--name={name}", "--", "true")
+    assert result.returncode == 2 or not name
+    assert "Traceback" not in result.stderr
 
 
 def test_check_of_nothing_measured_does_not_pass(tmp_path, flarekit):

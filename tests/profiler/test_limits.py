@@ -60,6 +60,33 @@ def test_the_container_s_memory_counts_where_there_is_one():
     assert (case.ram_mib, both.ram_mib) == (520.0, 2000.0)
 
 
+def measured(case, **maxima):
+    """Return the case with these columns' maxima."""
+    like = case.measured["tree_rss_mib"]
+    columns = {name: replace(like, maximum=value) for name, value in maxima.items()}
+    return replace(case, measured={**case.measured, **columns})
+
+
+def test_a_peak_between_two_samples_counts_less_the_page_cache_in_it():
+    sampled = {"cgroup_working_mib": 30.0, "cgroup_cache_mib": 5.0}
+    spike = measured(made_case(), **sampled, cgroup_peak_mib=180.0)
+    assert (spike.sampled_ram_mib, spike.kernel_peak_mib, spike.ram_mib) == (30, 180, 175)
+    assert broken(made_report(spike), Limits(ram_mib=100)) == ["memory 175.00 MiB, limit 100 MiB"]
+    cached = measured(made_case(), cgroup_working_mib=30.0, cgroup_cache_mib=800.0,
+                      cgroup_peak_mib=820.0)  # fmt: skip
+    assert cached.ram_mib == 30
+    assert measured(made_case(), **sampled).ram_mib == 30
+
+
+def test_gpu_memory_of_other_processes_is_not_charged():
+    case = measured(made_case(), gpu_used_mib=6000.0, gpu_charged_mib=3500.0)
+    assert case.others_gpu_mib == 2500
+    assert broken(made_report(case), Limits()) == []
+    more = measured(case, gpu_charged_mib=4200.0)
+    assert broken(made_report(more), Limits()) == ["GPU memory 4200 MiB, limit 4096 MiB"]
+    assert made_case().others_gpu_mib == 0
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_complete(name):
     limits = preset(name)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +14,17 @@ import pytest
 from flarekit.core.errors import InputError, UsageError
 from flarekit.profiler.command import CommandTarget
 from flarekit.profiler.folder import ReportFolder
-from flarekit.profiler.loop import WatchOptions, profile_scans
+from flarekit.profiler.loop import WatchOptions, profile_command, profile_scans
 from flarekit.profiler.opening import open_report
-from flarekit.profiler.work import find_scans
+from flarekit.profiler.watch import Ending
+from flarekit.profiler.work import (
+    find_scans,
+    keep_mask,
+    leftovers_of,
+    locked_failures,
+    mask_failures,
+    prepare,
+)
 from tests.profiler.made import made_report
 
 SEGMENT = """
@@ -166,3 +177,85 @@ def test_a_folder_without_scans_is_named(tmp_path):
 def test_a_command_that_is_not_there_is_named():
     with pytest.raises(UsageError, match="no_such_program: cannot be started"):
         CommandTarget(["no_such_program"]).run(None)
+
+
+def leftover(tmp_path, write_scan, make):
+    """Return the failures and leftovers of a run that leaves what `make` makes."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_scan(scans / "a_0000.nii.gz", np.zeros((6, 5, 4)))
+    [scan] = find_scans(scans)
+    work = prepare(scan, tmp_path / "work")
+    (work.outputs / "a.nii.gz").write_bytes(scan.path.read_bytes())
+    make(work)
+    return scan, work
+
+
+def test_links_and_pipes_are_leftovers_and_a_link_is_no_mask(tmp_path, write_scan):
+    (tmp_path / "secret").write_bytes(b"not to be copied")
+
+    def make(work):
+        (work.outputs / "b").symlink_to(tmp_path / "secret")
+        os.mkfifo(work.outputs / "pipe")
+        (work.outputs / "a.nii.gz").unlink()
+        (work.outputs / "a.nii.gz").symlink_to(tmp_path / "secret")
+
+    scan, work = leftover(tmp_path, write_scan, make)
+    assert leftovers_of(scan, work) == ("outputs/b", "outputs/pipe")
+    (failure,) = mask_failures(scan, work)
+    assert "a.nii.gz is a symbolic link to" in failure
+    keep_mask(scan, work, tmp_path)
+    assert not (tmp_path / "a.nii.gz").exists()
+
+
+def test_what_this_user_cannot_read_is_named_and_takes_no_case_along(
+    tmp_path, write_scan, monkeypatch
+):
+    def make(work):
+        (work.outputs / "tmpabc").mkdir(mode=0o700)
+        (work.outputs / "a.nii.gz").chmod(0o600)
+
+    scan, work = leftover(tmp_path, write_scan, make)
+    private = {work.outputs / "tmpabc", work.outputs / "a.nii.gz"}
+    monkeypatch.setattr(os, "access", lambda path, _: path not in private)
+    assert [words.partition(" (")[0] for words in locked_failures(work)] == [
+        "outputs/a.nii.gz",
+        "outputs/tmpabc/",
+    ]
+    real = Path.read_bytes
+
+    def refuse(path):
+        if path in private:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    keep_mask(scan, work, tmp_path)
+    assert not (tmp_path / "a.nii.gz").exists()
+
+
+def test_names_that_are_no_utf_8_are_printed_and_reported(tmp_path, write_scan):
+    def make(work):
+        (work.outputs / os.fsdecode(b"\xb7\xd6")).write_text("x")
+
+    scan, work = leftover(tmp_path, write_scan, make)
+    (left,) = leftovers_of(scan, work)
+    assert left == r"outputs/\xb7\xd6"
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    write_scan(odd / os.fsdecode(b"\xb7\xd6_0000.nii.gz"), np.zeros((6, 5, 4)))
+    [scan] = find_scans(odd)
+    assert (scan.name, scan.case_id) == (r"\xb7\xd6_0000", r"\xb7\xd6")
+    work = prepare(scan, tmp_path / "odd_work")
+    (work.outputs / os.fsdecode(b"\xb7\xd6.nii.gz")).write_bytes(scan.path.read_bytes())
+    assert mask_failures(scan, work) == []
+    assert leftovers_of(scan, work) == ()
+
+
+def test_a_container_that_never_started_is_told_in_docker_s_first_line(tmp_path):
+    ending = Ending(exit_code=125, last_line="See --help", not_started="no such user")
+    never = SimpleNamespace(probes=lambda _: [], run=lambda _: ending)
+    folder = ReportFolder(tmp_path / "report", "team")
+    folder.make()
+    report = profile_command(never, folder, made_report(), WatchOptions())
+    assert report.cases[-1].failures == ("the container did not start: no such user",)

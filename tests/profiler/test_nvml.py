@@ -112,6 +112,11 @@ def test_a_lost_device_is_not_supported_in_every_column_from_there_on(stub):
         (["!processes half"], "gpu_tree_mib", 300),
         (["!processes silent"], "gpu_tree_mib", "does not tell memory by process"),
         (["!processes foreign"], "gpu_tree_mib", "not in this PID namespace"),
+        (["!processes shared"], "gpu_tree_mib", 300),
+        (["!processes shared"], "gpu_charged_mib", 450),
+        (["!processes half"], "gpu_charged_mib", 600),
+        (["!processes silent"], "gpu_charged_mib", 600),
+        (["!processes foreign"], "gpu_charged_mib", "not in this PID namespace"),
         (["!utilisation none"], "gpu_utilisation_percent", "Not Supported"),
         (["!init 9"], "gpu_used_mib", "Driver Not Loaded"),
     ],
@@ -182,3 +187,25 @@ def test_a_gpu_lost_on_the_way_cannot_pass_a_limit_asked_for(stub, flarekit, tmp
     assert "GPU memory not measured: only in part: GPU is lost" in lenient.stderr
     strict = flarekit("check", tmp_path, "--max-gpu-mib", 4096)
     assert (lenient.returncode, strict.returncode) == (0, 1)
+
+
+def test_where_the_watched_processes_are_not_known_nothing_is_charged_to_them():
+    process = SimpleNamespace(pid=os.getpid(), usedGpuMemory=1 << 20)
+    library = SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda _: 1,
+        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(total=9 << 20, free=5 << 20),
+        nvmlDeviceGetUtilizationRates=lambda _: SimpleNamespace(gpu=1),
+        nvmlDeviceGetComputeRunningProcesses=lambda _: [process],
+        nvmlDeviceGetGraphicsRunningProcesses=lambda _: [process],
+    )
+    unknown = NvmlProbe("0", lambda: None, library).read()
+    assert unknown["gpu_used_mib"] == 4
+    assert isinstance(unknown["gpu_charged_mib"], Unsupported)
+    assert isinstance(unknown["gpu_tree_mib"], Unsupported)
+    own = NvmlProbe("0", lambda: {os.getpid()}, library).read()
+    assert (own["gpu_charged_mib"], own["gpu_tree_mib"]) == (4, 1)
+    other = NvmlProbe("0", frozenset, library).read()
+    assert (other["gpu_charged_mib"], other["gpu_tree_mib"]) == (3, 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of
+from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of, kernel_peak_mib
 from flarekit.profiler.probes.cuda import CudaProbe
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
@@ -113,6 +114,48 @@ def test_a_controller_that_is_missing_is_not_supported_and_the_rest_is_read(tmp_
     assert readings["cgroup_memory_mib"] == 1
     assert isinstance(readings["cgroup_cpu_s"], Unsupported)
     assert isinstance(readings["cgroup_working_mib"], Unsupported)
+
+
+def running(folder):
+    write(
+        folder,
+        memory__current=f"{300 * MIB}\n",
+        memory__peak=f"{390 * MIB}\n",
+        memory__stat=f"inactive_file {60 * MIB}\nactive_file {40 * MIB}\n",
+        cpu__stat="usage_usec 2500000\n",
+    )
+    return Cgroup(version=2, memory=folder, cpu=folder)
+
+
+@pytest.mark.parametrize("part", ["memory.current", "memory.stat", "memory.peak", "cpu.stat"])
+def test_a_group_that_vanishes_file_by_file_at_the_end_leaves_no_fault(tmp_path, part):
+    group = running(tmp_path / "group")
+    probe = CgroupProbe(lambda: group)
+    whole = probe.read()
+    for emptied in (True, False):
+        (tmp_path / "group" / part).write_text("") if emptied else (
+            tmp_path / "group" / part
+        ).unlink()
+        last = probe.read()
+        assert len(last) < len(whole)
+        assert not [each for each in last.values() if isinstance(each, Unsupported)]
+
+
+def test_a_kernel_without_a_peak_says_so(tmp_path):
+    group = running(tmp_path / "group")
+    (tmp_path / "group" / "memory.peak").unlink()
+    readings = CgroupProbe(lambda: group).read()
+    assert isinstance(readings["cgroup_peak_mib"], Unsupported)
+    assert readings["cgroup_working_mib"] == 200
+    assert isinstance(kernel_peak_mib(group), Unsupported)
+
+
+def test_the_peak_that_somebody_saw_in_between_stays_when_the_group_is_gone(tmp_path):
+    group = running(tmp_path / "group")
+    probe = CgroupProbe(lambda: group, lambda: 512.0)
+    assert probe.read()["cgroup_peak_mib"] == 512
+    shutil.rmtree(tmp_path / "group")
+    assert probe.read() == {"cgroup_peak_mib": 512}
 
 
 def test_the_host_s_percentages_are_flare_s():

@@ -33,6 +33,8 @@ def test_the_team_is_named_as_its_image(image, team):
         ("all", "0", ["--gpus", "all"]),
         ("device=1", "1", ["--gpus", "device=1"]),
         ("device=2,3", "2", ["--gpus", '"device=2,3"']),
+        ('"device=2,3"', "2", ["--gpus", '"device=2,3"']),
+        ("all,capabilities=utility", "0", ["--gpus", "all,capabilities=utility"]),
         ("device=GPU-ab", "GPU-ab", ["--gpus", "device=GPU-ab"]),
     ],
 )

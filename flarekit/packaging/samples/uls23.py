@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions.uls23 import SHAPE_ZYX
+from flarekit.packaging.samples._sockets import write_inputs_json
 
 NAME = "4d1e9a50-7f0c-4f6e-b1e4-3d0a6c2b9e71.mha"
 IMAGES, SPACINGS = "images/stacked-3d-ct-lesion-volumes", "stacked-3d-volumetric-spacings.json"
@@ -203,6 +204,7 @@ def write_stack(
     listed = [list(spacing_mm(scene)[::-1]) for scene in scenes]
     count = len(listed) if spacings is None else spacings
     (folder / SPACINGS).write_text(json.dumps((listed + listed)[:count]))
+    write_inputs_json(folder)
 
 
 def _part(scene: Scene, dtype: str, *, compressed: bool) -> bytes:

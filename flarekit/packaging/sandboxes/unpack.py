@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from flarekit.core.archives import UnpackLimits
 from flarekit.core.errors import InputError, OutputError
 from flarekit.packaging.archive import Archive, decompressed
 
 _CHUNK = 2**20
+IMAGE_LIMITS = UnpackLimits(most_bytes=100 << 30, most_files=2_000_000)
 _MOST_LINKS = 40  # as many as the kernel follows
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL)
 _WHITEOUT = ".wh."
@@ -38,7 +40,9 @@ class Entry:
     modified_s: float
 
 
-def unpack(archive: Archive, root: Path, *, image: int = 0) -> dict[Path, Entry]:
+def unpack(
+    archive: Archive, root: Path, *, image: int = 0, limits: UnpackLimits | None = None
+) -> dict[Path, Entry]:
     """Put an image's layers on top of each other.
 
     Deletions that a layer records (whiteouts) take away what lower layers hold, never what the
@@ -53,6 +57,7 @@ def unpack(archive: Archive, root: Path, *, image: int = 0) -> dict[Path, Entry]
         archive: as read.
         root: a folder that is made, or is there and empty.
         image: its place in the archive.
+        limits: what its layers may hold altogether; 100 GiB and 2,000,000 files where None.
 
     Returns:
         What the image says of its files and folders, by their paths from the root on; links are
@@ -60,15 +65,19 @@ def unpack(archive: Archive, root: Path, *, image: int = 0) -> dict[Path, Entry]
 
     Raises:
         InputError: a layer is damaged, compressed in a way that is not read here, or has a path
-            that leads out of the root.
+            that leads out of the root; or the image unpacks to more than it may.
         OutputError: the root cannot be written.
     """
     if image >= len(archive.layers):
         raise InputError(f"{archive.path}: holds no image {image}", fix=_SAVE_AGAIN)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        tree = _Tree(root)
-        with _seekable(archive.path, root.parent) as stream, tarfile.open(fileobj=stream) as tar:
+        tree = _Tree(root, limits or IMAGE_LIMITS)
+        most_bytes = (limits or IMAGE_LIMITS).most_bytes
+        with (
+            _seekable(archive.path, root.parent, most_bytes) as stream,
+            tarfile.open(fileobj=stream) as tar,
+        ):
             members = {_clean(member.name): member for member in tar}
             for name in archive.layers[image]:
                 with _layer(tar, members, name) as layer:
@@ -121,8 +130,9 @@ def inside(root: Path, path: str, *, follow: bool = True) -> Path:
 class _Tree:
     """A root file system that grows by layers."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, limits: UnpackLimits) -> None:
+        self._root, self._limits = root, limits
+        self._bytes = self._count = 0
         self._owners = os.geteuid() == 0
         self._entries: dict[Path, Entry] = {}
         self._parents: dict[str, Path] = {}
@@ -132,6 +142,7 @@ class _Tree:
         """Put one layer on top."""
         self._made.clear()
         for member in layer:
+            self._expect(member)
             folder, _, base = _checked(member.name).rpartition("/")
             parent = self._parent(folder)
             if base == _OPAQUE:
@@ -145,6 +156,17 @@ class _Tree:
                     self._take_away(parent / hidden)
             elif not member.ischr() and not member.isblk():
                 self._put(layer, member, parent / base if base else self._root)
+
+    def _expect(self, member: tarfile.TarInfo) -> None:
+        """Count a member, of which no more bytes are written than its header says."""
+        self._count += 1
+        self._bytes += max(0, member.size)
+        if self._count > self._limits.most_files or self._bytes > self._limits.most_bytes:
+            raise InputError(
+                f"its layers hold more than {self._limits.most_bytes >> 30} GiB or "
+                f"{self._limits.most_files} files",
+                fix="do not trust it, or build the image smaller",
+            )
 
     def finished(self) -> dict[Path, Entry]:
         """Give the folders their modes and times, which writing into them would change."""
@@ -225,14 +247,20 @@ def _write(content: IO[bytes] | None, target: Path) -> None:
 
 
 @contextmanager
-def _seekable(path: Path, scratch: Path) -> Iterator[IO[bytes]]:
+def _seekable(path: Path, scratch: Path, most_bytes: int) -> Iterator[IO[bytes]]:
     """Open a saved tar so that its members can be read in any order."""
     with path.open("rb") as raw, decompressed(raw) as stream:
         if stream is raw:
             yield raw
             return
         with tempfile.TemporaryFile(dir=scratch) as whole:
-            shutil.copyfileobj(stream, whole, _CHUNK)
+            while piece := stream.read(_CHUNK):
+                whole.write(piece)
+                if whole.tell() > most_bytes:
+                    raise InputError(
+                        f"unpacks to more than {most_bytes >> 30} GiB",
+                        fix="do not trust it, or build the image smaller",
+                    )
             whole.seek(0)
             yield whole
 

@@ -109,10 +109,15 @@ class NvmlProbe:
         return None
 
     def _asked(self, question: Callable[[], _Answer]) -> _Answer | Unsupported:
-        """Return the library's answer, or what it has against answering."""
+        """Return the library's answer, or what it has against answering.
+
+        A driver that is older than the library may lack a function altogether.
+        """
+        nvml = self._library
+        mismatch = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
         try:
             return question()
-        except self._library.NVMLError as error:
+        except (nvml.NVMLError, mismatch) as error:
             return Unsupported(not_supported=str(error))
 
     def _used_mib(self) -> Reading:
@@ -122,13 +127,22 @@ class NvmlProbe:
     def _utilisation_percent(self) -> Reading:
         return float(self._library.nvmlDeviceGetUtilizationRates(self._handle).gpu)
 
+    def _processes(self) -> list[Any]:
+        """Return what runs on the device, each process once; a desktop's programs too."""
+        compute = self._library.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        graphics = self._asked(
+            lambda: self._library.nvmlDeviceGetGraphicsRunningProcesses(self._handle)
+        )
+        others = [] if isinstance(graphics, Unsupported) else graphics
+        return list({process.pid: process for process in (*others, *compute)}.values())
+
     def _shares_mib(self) -> tuple[Reading, Reading] | Unsupported:
         """Return the memory of the watched processes, and that of all others."""
         ours, shares = self._pids(), [0.0, 0.0]
         if ours is None:
             return Unsupported(not_supported="the watched processes are not seen from here")
         silent = [False, False]
-        for process in self._library.nvmlDeviceGetComputeRunningProcesses(self._handle):
+        for process in self._processes():
             is_other = process.pid not in ours
             if is_other and not psutil.pid_exists(process.pid):
                 return Unsupported(
