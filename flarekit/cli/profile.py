@@ -282,10 +282,9 @@ def _close(report: Report, folder: ReportFolder, console: Console) -> None:
             gpu += f", area {_text(official.gpu_area_mib_s, unit=' MiB s')}"
         memory = f"memory {_text(case.sampled_ram_mib, unit=' MiB')}"
         if not isinstance(case.kernel_peak_mib, Unsupported):
-            memory += (
-                f" in the samples, {_text(case.kernel_peak_mib, unit=' MiB')} at the kernel's "
-            )
-            memory += "own peak (page cache included)"
+            peak = _text(case.kernel_peak_mib, unit=" MiB")
+            of = "page cache included" if report.kind == "docker" else "of the largest process"
+            memory += f" in the samples, {peak} at the kernel's own peak ({of})"
         console.say(f"{case.name}: {official.time_s:.2f} s, {gpu}, {memory}")
         if case.others_gpu_mib >= _OTHERS_MIB:
             console.say(

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from flarekit.core.errors import OutputError
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NOT_OFFERED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
@@ -89,14 +91,14 @@ def below(folder: Path) -> Iterator[Path]:
 
 
 def locked_below(folder: Path, may: Callable[[Path, int], bool] | None = None) -> dict[Path, str]:
-    """Return what below a folder cannot be read: path -> name with its mode and owner.
+    """Return what of a folder and below it cannot be read: path -> name with mode and owner.
 
     Args:
         folder: to look through.
         may: tells of a path and rights (of `os.access`) whether one has them; this user by default.
     """
     found = {}
-    for path in below(folder):
+    for path in (folder, *below(folder)):
         if path.is_symlink():
             continue
         state = path.stat()
@@ -108,5 +110,9 @@ def locked_below(folder: Path, may: Callable[[Path, int], bool] | None = None) -
 
 
 def printable(text: str) -> str:
-    r"""Return text that consoles and files take: bytes of names that are no UTF-8 as `\xNN`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""Return text that consoles and files take.
+
+    Bytes of names that are no UTF-8, and characters that would control a terminal, become `\xNN`.
+    """
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match.group()):02x}", text)

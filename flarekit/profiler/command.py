@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,11 +47,16 @@ class CommandTarget:
         self._environment = environment
         self._folder = folder
         self._pid: int | None = None
+        self._peak_mib: float | None = None
 
     def probes(self, gpu: str) -> list[Probe]:
         """Return probes of the tree, the GPU and the host."""
         tree = ProcessTree(lambda: self._pid)
-        return [ProcessesProbe(tree.pids), NvmlProbe(gpu, tree.last), HostProbe()]
+        return [
+            ProcessesProbe(tree.pids, lambda: self._peak_mib),
+            NvmlProbe(gpu, tree.last),
+            HostProbe(),
+        ]
 
     def open_up(self, folder: Path) -> bool:
         """Let everybody read a folder with what it has left, as far as that is this user's."""
@@ -79,7 +86,7 @@ class CommandTarget:
                 ) from error
             self._pid = process.pid
             started_s = _created(process.pid, called)
-            code = wait_or_end(process, timeout_s, lambda: end_tree(process.pid))
+            code, self._peak_mib = wait_or_end(process, timeout_s, lambda: end_tree(process.pid))
         return Ending(
             exit_code=code,
             last_line=None if self._log is None else last_line(self._log),
@@ -100,13 +107,14 @@ def open_up(folder: Path) -> bool:
 
 def wait_or_end(
     process: subprocess.Popen[bytes], timeout_s: float | None, end: Callable[[], None]
-) -> int | None:
+) -> tuple[int | None, float]:
     """Wait for a process; `end` is called when its time is up, or when we are interrupted.
 
     The wait itself is a blocking one: `Popen.wait` with a timeout looks only every 50 ms.
 
     Returns:
-        The exit code, 128 + N for signal N; None where its time was up.
+        The exit code, 128 + N for signal N, None where its time was up; and the most resident
+        memory in MiB that it, or any one of the processes it has waited for, had at any moment.
     """
     late = threading.Event()
 
@@ -119,7 +127,8 @@ def wait_or_end(
         timer.daemon = True
         timer.start()
     try:
-        code = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
+        code = process.returncode = os.waitstatus_to_exitcode(status)
     except BaseException:
         end()
         process.wait()
@@ -127,10 +136,11 @@ def wait_or_end(
     finally:
         if timer is not None:
             timer.cancel()
+    peak_mib = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     if timer is not None and late.is_set():
         timer.join()  # it may still be ending the children
-        return None
-    return 128 - code if code < 0 else code
+        return None, peak_mib
+    return (128 - code if code < 0 else code), peak_mib
 
 
 def end_tree(pid: int) -> None:

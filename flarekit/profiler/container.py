@@ -136,7 +136,7 @@ class ContainerTarget:
         try:
             with self._log.open("wb") as log:
                 process = subprocess.Popen(self._line, stdout=log, stderr=subprocess.STDOUT)
-                code = wait_or_end(process, timeout_s, lambda: self._end(process))
+                code, _ = wait_or_end(process, timeout_s, lambda: self._end(process))
             if self._started_at is not None:
                 listener.join(_EVENTS_END_S)
         finally:

@@ -26,6 +26,7 @@ from flarekit.profiler.work import (
     mask_failures,
     prepare,
     remove,
+    warn_of_remains,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -114,12 +115,15 @@ def profile_scans(
     make_folder(output_dir)
     for scan in scans:
         work = prepare(scan, folder.root / "work" / scan.name)
+        target = None
         try:
             target = make_target(work, folder.log(scan.name))
             case = _profile_scan(scan, work, target, folder, report, options)
             keep_mask(scan, work, output_dir)
         finally:
-            remove(work)
+            if not remove(work) and target is not None and target.open_up(work.inputs.parent):
+                remove(work)
+            warn_of_remains(work)
         report = replace(report, cases=(*report.cases, case))
         folder.write(report)
         on_case(case)

@@ -60,6 +60,7 @@ COLUMNS = {
     "cuda_reserved_mib": "CUDA memory held by this process's allocator",
     "tree_rss_mib": "resident memory of the process tree",
     "tree_uss_mib": "memory that only the process tree has",
+    "tree_peak_mib": "most resident memory of one process of the tree, by the kernel",
     "tree_cpu_s": "processor time of the process tree so far",
     "cgroup_memory_mib": "memory of the container (page cache included)",
     "cgroup_working_mib": "memory of the container (without page cache)",

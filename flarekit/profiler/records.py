@@ -136,11 +136,11 @@ class ProfiledCase:
             self.kernel_peak_mib,
             self.maximum("cgroup_cache_mib"),
         )
-        if isinstance(sampled, Unsupported):
+        if isinstance(sampled, Unsupported) or isinstance(peak, Unsupported):
             return sampled
-        if isinstance(peak, Unsupported) or isinstance(cache, Unsupported):
-            return sampled
-        return max(sampled, peak - cache)
+        if "cgroup_peak_mib" not in self.measured:
+            return max(sampled, peak)
+        return sampled if isinstance(cache, Unsupported) else max(sampled, peak - cache)
 
     @property
     def sampled_ram_mib(self) -> Reading:
@@ -152,8 +152,12 @@ class ProfiledCase:
 
     @property
     def kernel_peak_mib(self) -> Reading:
-        """Most memory of the container at any moment, by the kernel, page cache included."""
-        return self.maximum("cgroup_peak_mib")
+        """Most memory at any moment, by the kernel: of the container, page cache included.
+
+        Without a container it is that of the largest process of the tree.
+        """
+        is_container = "cgroup_peak_mib" in self.measured
+        return self.maximum("cgroup_peak_mib" if is_container else "tree_peak_mib")
 
     @property
     def gpu_mib(self) -> Reading:

@@ -203,11 +203,19 @@ def keep_mask(scan: Scan, work: WorkFolders, output_dir: Path) -> None:
         _LOG.warning("%s: cannot be read, and is not kept", printable(str(mask)))
 
 
-def remove(work: WorkFolders) -> None:
-    """Remove the folders of a case; say so where that is not allowed."""
+def remove(work: WorkFolders) -> bool:
+    """Remove the folders of a case; False where that is not allowed."""
     root = work.inputs.parent
     shutil.rmtree(root, ignore_errors=True)
     if root.exists():
-        _LOG.warning("%s cannot be removed: the container left files of another user", root)
-    elif not any(root.parent.iterdir()):
+        return False
+    if not any(root.parent.iterdir()):
         root.parent.rmdir()
+    return True
+
+
+def warn_of_remains(work: WorkFolders) -> None:
+    """Say so where the folders of a case are still there."""
+    root = work.inputs.parent
+    if root.exists():
+        _LOG.warning("%s cannot be removed: the container left files of another user", root)

@@ -148,6 +148,10 @@ MESSAGES = [
     ("the provided PTX was compiled with an unsupported toolchain.", "driver"),
     ("torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "GPU memory"),
     ("RuntimeError: CUDA error: invalid device ordinal", "by a number"),
+    ("cuDNN error: CUDNN_STATUS_ARCH_MISMATCH", "architecture"),
+    ("ptxas fatal : Value 'sm_120' is not defined for option 'gpu-name'", "architecture"),
+    ("CUDA failure 35: CUDA driver version is old", "driver"),
+    ("CUDA error: system has unsupported display driver / cuda driver combination", "driver"),
 ]  # fmt: skip
 
 
@@ -416,3 +420,11 @@ def test_an_entrypoint_that_swallows_the_command_is_named(tmp_path):
     assert "no predict.sh" in shells.look(bench).reason
     bench.sandbox.parts = "predict.sh"
     assert "no sh" in shells.look(bench).reason
+
+
+def test_what_would_control_a_terminal_is_shown_as_text(tmp_path):
+    def program(_inside):
+        raise Failure("\x1b[2Jgone\x07 and a bell")
+
+    found = findings(FLARE_CHECKS, program, WANTED, tmp_path)
+    assert r"\x1b[2Jgone\x07 and a bell" in found["ends_well"].reason

@@ -124,6 +124,9 @@ SETS = [
     ("predict.sh", "exec env A=1 CUDA_VISIBLE_DEVICES=0 python x.py"),
     ("predict.sh", "cd x && CUDA_VISIBLE_DEVICES= python x.py"),
     ("run.sh", "export CUDA_VISIBLE_DEVICES=${GPU:-0}"),
+    ("predict.sh", "export 'CUDA_VISIBLE_DEVICES=0'"),
+    ("predict.sh", 'exec env A=1 "CUDA_VISIBLE_DEVICES=0" python x.py'),
+    ("/opt/gpu.env", "CUDA_VISIBLE_DEVICES=1"),
     ("x.py", 'os.environ["CUDA_VISIBLE_DEVICES"] = "1"'),
     ("x.py", "environ['CUDA_VISIBLE_DEVICES']='1'"),
     ("x.py", 'os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")'),
@@ -136,6 +139,20 @@ SETS = [
 def test_a_script_that_chooses_the_gpu_is_named_with_its_line(name, line):
     (fault, *_) = choices_of_gpus({name: f"# first\n{line}\n"})
     assert fault == f"{name}, line 2, sets CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("predict.sh", "python x.py --device cuda:1"),
+        ("x.py", 'model.to("cuda:2")'),
+        ("x.py", "torch.cuda.set_device(1)"),
+    ],
+)
+def test_a_script_that_names_a_gpu_by_a_number_that_it_may_not_have_is_named(name, line):
+    (fault,) = choices_of_gpus({name: f"{line}\n"})
+    assert "line 1, names a GPU other than the first" in fault
+    assert choices_of_gpus({name: line.replace("1", "0").replace("2", "0")}) == []
 
 
 def test_scripts_that_only_look_at_the_gpu_choose_none():

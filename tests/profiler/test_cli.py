@@ -80,6 +80,14 @@ def test_what_was_not_measured_has_no_unit(tmp_path, flarekit):
     assert "not supported MiB" not in result.stderr
 
 
+def test_a_command_s_memory_between_two_samples_is_the_kernel_s_own_peak(tmp_path, flarekit):
+    code = "import time; time.sleep(.3); x = bytearray(b'x') * (200 << 20); del x; time.sleep(.2)"
+    result = flarekit("run", "--output", tmp_path, "--name", "c", "--", sys.executable, "-c", code)
+    assert "at the kernel's own peak (of the largest process)" in result.stderr
+    case = json.loads((tmp_path / "efficiency.json").read_text())["cases"][0]
+    assert 200 < case["measured"]["tree_peak_mib"]["maximum"] < 320
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "-x", "", "a\nb"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path, flarekit, name):
     result = flarekit("run", "--output", tmp_path / "r", f"--name={name}", "--", "true")

@@ -34,13 +34,17 @@ _KNOWN: tuple[tuple[re.Pattern[str], Remedy], ...] = tuple(
     for pattern, remedy in (
         (
             r"ptx was compiled with an unsupported toolchain|driver version is insufficient"
+            r"|unsupported display driver|cuda failure 35\b|cudaerrorinsufficientdriver"
             r"|driver on your system is too old|forward compatibility was attempted"
             r"|unsatisfied condition: cuda|driver/library version mismatch",
             _DRIVER,
         ),
         (
             r"no kernel image is available|not compatible with the current pytorch installation"
-            r"|unsupported gpu architecture|device kernel image is invalid|invalid device function",
+            r"|unsupported gpu architecture|device kernel image is invalid|invalid device function"
+            r"|arch_mismatch|named symbol not found|is not defined for option 'gpu-name'"
+            r"|cuda failure 209\b|cudaerrornokernelimagefordevice|cuda capability >="
+            r"|generated (?:for|on) (?:a )?different (?:compute capability|device)",
             Remedy(
                 words="its CUDA code is not made for the architecture of this GPU",
                 fix="install a torch whose torch.cuda.get_arch_list() names this GPU's compute "

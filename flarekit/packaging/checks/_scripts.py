@@ -12,8 +12,9 @@ _BASH = "/bin/bash"
 # bash itself prints the files, so that no other program needs to be in the image
 _READ = """set -f; words=$(<predict.sh); set +f
 for file in predict.sh *.sh *.py */*.sh */*.py $words "$@"; do
-  case "$file" in predict.sh|*.sh|*.bash|*.py) ;; *) continue ;; esac
-  [ -f "$file" ] && printf '\\n==> %s <==\\n%s\\n' "$file" "$(<"$file")"
+  case "$file" in predict.sh|*.sh|*.bash|*.py|*/*|*.env) ;; *) continue ;; esac
+  [ -f "$file" ] && read -r -N 4 head <"$file" && [ "$head" != $'\\x7fELF' ] &&
+    printf '\\n==> %s <==\\n%s\\n' "$file" "$(<"$file")"
 done 2>/dev/null
 exit 0
 """
@@ -71,11 +72,16 @@ _SAID = re.compile(
     re.I,
 )
 _SETS_IN_SHELL = re.compile(r"(?:^|[\s;&|(])CUDA_VISIBLE_DEVICES=", re.M)
+_EXPORTS = re.compile(
+    r"^[^#\n]*\b(?:export|env|declare\s+-x)\s+(?:\S+\s+)*?[\"']CUDA_VISIBLE_DEVICES=", re.M
+)
+_NAMES_ONE = re.compile(r"\bcuda:[1-9]|\bset_device\(\s*[\"']?[1-9]")
 _SETS_IN_PYTHON = re.compile(
     r"environ\[\s*[\"']CUDA_VISIBLE_DEVICES[\"']\s*\]\s*=(?!=)"
     r"|(?:setdefault|putenv)\(\s*[\"']CUDA_VISIBLE_DEVICES"
     r"|environ\.update\([^)]*CUDA_VISIBLE_DEVICES"
 )
+_SETS = "sets CUDA_VISIBLE_DEVICES"
 _RUN_BY_SH = re.compile(r"(?:^|[\s;&|(])(?:sh|dash|\.|source)\s+[\"']?([^\s\"';&|]+)", re.M)
 
 
@@ -139,14 +145,19 @@ def said_by_sh(stderr: str) -> list[str]:
 
 
 def choices_of_gpus(scripts: Mapping[str, str]) -> list[str]:
-    """Return which scripts set CUDA_VISIBLE_DEVICES, and in which line."""
+    """Return which scripts choose a GPU by themselves, and in which line."""
     faults = []
     for name, text in scripts.items():
         is_python = name.endswith(".py")
         plain = _without_comments(text) if is_python else _plain(text)[0]
-        for match in (_SETS_IN_PYTHON if is_python else _SETS_IN_SHELL).finditer(plain):
-            line = plain.count("\n", 0, match.end()) + 1
-            faults.append(f"{name}, line {line}, sets CUDA_VISIBLE_DEVICES")
+        uncommented = _without_comments(text)
+        for pattern, where, does in (
+            (_SETS_IN_PYTHON if is_python else _SETS_IN_SHELL, plain, _SETS),
+            (_EXPORTS, "" if is_python else uncommented, _SETS),
+            (_NAMES_ONE, uncommented, "names a GPU other than the first"),
+        ):
+            lines = {where.count("\n", 0, match.end()) + 1 for match in pattern.finditer(where)}
+            faults += [f"{name}, line {line}, {does}" for line in sorted(lines)]
     return faults
 
 

@@ -114,7 +114,17 @@ def _values(bench: Bench) -> Finding:
 
 def _odd_names(bench: Bench) -> Finding:
     trial = bench.kept("odd_names", samples.odd_names)
-    return _of(trial, [fault for fault in _name_faults(trial) if "too" not in fault])
+    faults = [fault for fault in _name_faults(trial) if "too" not in fault]
+    return _of(trial, faults or list(_unlike_each_other(bench, trial)))
+
+
+def _unlike_each_other(bench: Bench, trial: Trial) -> Iterator[str]:
+    """Yield which masks of the usual CT under other names are not the usual mask."""
+    (usual,) = (read_mask(bench.base().outputs / name).voxels_ZYX for name in _wanted(bench.base()))
+    for name in _wanted(trial):
+        share = agreement(usual, read_mask(trial.outputs / name).voxels_ZYX)
+        if share < 1 - _BETTER:
+            yield f"{name} agrees in only {share:.2f} of its voxels with the usual CT's mask"
 
 
 def _other_files(bench: Bench) -> Finding:
@@ -268,8 +278,12 @@ def _shell(test: str, scripts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _devices(bench: Bench) -> Finding:
-    value = bench.facts.variables.get("CUDA_VISIBLE_DEVICES")
-    faults = [] if value is None else [f"ENV sets CUDA_VISIBLE_DEVICES={value}"]
+    faults = [
+        f"ENV sets {name}={value}"
+        for name, value in bench.facts.variables.items()
+        if name == "CUDA_VISIBLE_DEVICES"
+        or (name == "NVIDIA_VISIBLE_DEVICES" and value not in ("", "all", "void", "none"))
+    ]
     return held([*faults, *choices_of_gpus(scripts_of(bench))])
 
 

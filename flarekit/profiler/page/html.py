@@ -124,7 +124,7 @@ def _verdict_table(report: Report, verdicts: Sequence[Verdict]) -> Markup:
         "GPU area, trapezoid (MiB s)",
         counted,
         "memory (MiB)",
-        "kernel's peak, with page cache (MiB)",
+        "kernel's own peak (MiB)",
         "host CPU max (%)",
     ]
     header = tag(

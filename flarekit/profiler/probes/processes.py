@@ -92,12 +92,18 @@ class ProcessesProbe:
 
     Args:
         pids: who they are, asked at every reading.
+        peak_mib: what the kernel says at the end of the largest of them; None before.
     """
 
-    columns = ("tree_rss_mib", "tree_uss_mib", "tree_cpu_s")
+    columns = ("tree_rss_mib", "tree_uss_mib", "tree_cpu_s", "tree_peak_mib")
 
-    def __init__(self, pids: Callable[[], Collection[int]]) -> None:
+    def __init__(
+        self,
+        pids: Callable[[], Collection[int]],
+        peak_mib: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._pids = pids
+        self._peak_mib = peak_mib
         self._processes: dict[int, psutil.Process] = {}
         self._cpu_s: dict[int, float] = {}
         self._uss_due = 0.0
@@ -108,8 +114,10 @@ class ProcessesProbe:
         The kernel walks all pages for it: it is read so rarely that it takes 0.05 % of a core.
         """
         pids = self._pids()
+        peak_mib = self._peak_mib()
+        peak: dict[str, Reading] = {} if peak_mib is None else {"tree_peak_mib": peak_mib}
         if not pids and not self._cpu_s:
-            return {}
+            return peak
         rss, denied = 0, None
         for pid in pids:
             try:
@@ -125,6 +133,7 @@ class ProcessesProbe:
         if denied is not None:
             return dict.fromkeys(self.columns, denied)
         readings: dict[str, Reading] = {
+            **peak,
             "tree_rss_mib": rss / _MIB,
             "tree_cpu_s": sum(self._cpu_s.values()),
         }
