@@ -208,6 +208,64 @@ BROKEN = {
         "half of phantom",
     ),
     "slow": ({"start": "import time\ntime.sleep(3)"}, "in_time", "limit 2 s"),
+    "silent": (
+        {
+            "start": "import socket\nwith socket.socket() as s:\n"
+            "    HAS = s.connect_ex(('192.0.2.1', 443)) not in (101, 113)",
+            "mask": "mask = mask * np.uint8(HAS)",
+        },
+        "strict_sandbox",
+        "needs the network, and does not say so",
+    ),
+    "silent_for_others": (
+        {"mask": "mask = mask * np.uint8(os.access('/workspace', os.W_OK))"},
+        "unprivileged",
+        "does not say so",
+    ),
+    "no_user": (
+        {"dockerfile": "USER nobody-of-this-name"},
+        "ends_well",
+        "unable to find user nobody-of-this-name",
+    ),
+    "no_program": (
+        {"dockerfile": "RUN mv /bin/bash /bin/dash2 && rm -f /usr/bin/bash"},
+        "shells",
+        "no such file",
+    ),
+    "windows": ({"shell": "set -eu\r\nexec python /opt/run.py\r\n"}, "plain_shell", "CRLF"),
+    "brackets": (
+        {"shell": "if [[ -d /x ]]; then echo; fi\nexec python /opt/run.py\n"},
+        "plain_shell",
+        "[[",
+    ),
+    "devices_in_script": (
+        {"shell": "export CUDA_VISIBLE_DEVICES=1\nexec python /opt/run.py\n"},
+        "devices_left_alone",
+        "predict.sh, line 1",
+    ),
+    "devices_in_python": (
+        {"start": "os.environ['CUDA_VISIBLE_DEVICES'] = '1'"},
+        "devices_left_alone",
+        "/opt/run.py, line",
+    ),
+    "who_am_i": (
+        {
+            "start": "import getpass\nfor k in ('USER', 'LOGNAME'): os.environ.pop(k, None)\n"
+            "getpass.getuser()"
+        },
+        "unprivileged",
+        "/etc/passwd",
+    ),
+    "link": (
+        {"done": "(OUTPUTS / name).unlink(); (OUTPUTS / name).symlink_to('/etc/passwd')"},
+        "readable_output",
+        "/etc/passwd",
+    ),
+    "no_kernel": (
+        {"start": "raise RuntimeError('CUDA error: no kernel image is available')"},
+        "ends_well",
+        "architecture",
+    ),
     "crash": ({"start": "raise RuntimeError('no good')"}, "ends_well", "no good"),
 }
 
@@ -251,3 +309,43 @@ def test_an_image_that_starts_nothing_is_told_so(make_image):
     assert found["starts_something"].state == "fail"
     assert "No command specified" in found["ends_well"].reason
     assert found["geometry"].state == "skip"
+
+
+def test_what_is_no_utf_8_and_memory_between_samples_are_seen(make_image):
+    spike = (
+        "import time; time.sleep(.4); block = np.empty(150 << 20, np.uint8); block[::4096] = 1; "
+        "del block; time.sleep(.3); sys.stdout.buffer.write('\u5206'.encode('gbk') + b'\\n')"
+    )
+    image = make_image("fkv-odd", start=spike)
+    found = findings(image, "ends_well", "in_memory", memory_mib=2048)
+    assert found["ends_well"].state == "pass"
+    assert found["in_memory"].state == "pass"
+    assert "limit 2048 MiB" in found["in_memory"].reason
+    kernel = found["in_memory"].reason.split("; ")[1]
+    assert float(kernel.split()[0]) > 150
+
+
+def test_files_for_their_owner_alone_deserve_a_look(make_image):
+    shell = "umask 077\nexec python /opt/run.py\n"
+    found = findings(make_image("fkv-umask", shell=shell), "readable_output", "output_tree")
+    assert found["readable_output"].state in ("warn", "fail")  # fail where this user is not root
+    assert "phantom.nii.gz (-rw-------" in found["readable_output"].reason
+    assert found["output_tree"].state == "pass"
+
+
+def test_an_older_tar_does_not_take_the_name_of_a_newer_image(make_image, tmp_path, caplog):
+    old = make_image("fkv-named", dockerfile="ENV A=old")
+    docker("save", "-o", tmp_path / "fkv-named.tar.gz", f"{old}:latest")
+    new = make_image("fkv-named", dockerfile="ENV A=new")
+    before = docker("image", "inspect", "--format", "{{.Id}}", new).stdout
+    found = findings(str(tmp_path / "fkv-named.tar.gz"), "team_name", "ends_well")
+    assert {each.state for each in found.values()} == {"pass"}
+    assert docker("image", "inspect", "--format", "{{.Id}}", new).stdout == before
+    assert "is another image here" in caplog.text
+
+
+def test_a_tar_saved_by_its_id_has_no_name_whatever_the_engine_holds(make_image, tmp_path):
+    image = make_image("fkv-byid")
+    number = docker("image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
+    docker("save", "-o", tmp_path / "fkv-byid.tar", number)
+    assert "named none" in findings(str(tmp_path / "fkv-byid.tar"), "team_name")["team_name"].reason

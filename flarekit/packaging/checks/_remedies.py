@@ -110,6 +110,22 @@ def gpu_remedy(stderr: str, last_line: str, gpus: str | None) -> Remedy | None:
     return _NOT_FOUND if _NO_GPU.search(last_line) else None
 
 
+def image_fix(reason: str) -> str:
+    """Return what to do about an image that the engine does not start; empty where not known."""
+    said = reason.lower()
+    if "unable to find user" in said or "unable to find group" in said or "no user" in said:
+        return "name a user in USER that the image has, or its number"
+    if "exec format error" in said:
+        return "begin the script with #!/bin/sh, and build for linux/amd64"
+    if "no such file" in said or "not found" in said:
+        return "install the missing program in the image, and check WORKDIR and PATH"
+    if "permission denied" in said:
+        return "make the program executable for everybody: chmod 755 in the Dockerfile"
+    if "no command specified" in said:
+        return "add CMD or ENTRYPOINT to the Dockerfile"
+    return ""
+
+
 def looks_up_its_user(stderr: str) -> bool:
     """Tell whether a run ended because its user is not in the image's list of users."""
     return _NO_USER.search(stderr) is not None

@@ -13,6 +13,7 @@ from flarekit.packaging.checks import PASS, Check, Finding, fail, held, passed, 
 from flarekit.packaging.checks._contents import again, alike, listed, unlike_usual
 from flarekit.packaging.checks._remedies import (
     gpu_remedy,
+    image_fix,
     looks_up_its_user,
     says_gpu_is_missing,
 )
@@ -23,6 +24,7 @@ _STOP_S = 5.0
 _GPU_NOISE = 0.5  # a mask from the CPU is rounded otherwise, but it is the same organ
 _FEWEST_WORDS = 4
 _CLOSE = 0.9  # to a memory limit, as a share of it
+_ASKED_ONLY = "write what is asked for into the output folder, all of it and nothing else"
 _SILENT_FIX = (
     "bring everything in the image, and end with an error where something is missing: a mask that "
     "was made without it looks like any other"
@@ -51,10 +53,11 @@ _ROOMY: Mapping[str, Any] = {
 def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding:
     """Return why a trial of the usual inputs failed: each condition is let go in turn."""
     outcome = failed.outcome
-    if not outcome.not_started:
-        remedy = gpu_remedy(outcome.stderr, outcome.last_line, conditions.gpus)
-        if remedy is not None:
-            return fail(f"{remedy.words} ({failed.failure})", remedy.fix)
+    if outcome.not_started:
+        return fail(f"{failed.failure}", image_fix(outcome.not_started))
+    remedy = gpu_remedy(outcome.stderr, outcome.last_line, conditions.gpus)
+    if remedy is not None:
+        return fail(f"{remedy.words} ({failed.failure})", remedy.fix)
     needs = _needs(bench, conditions, lambda trial: trial.failure is None)
     if not bench.layout.writable_inputs:
         loose = bench.trial(bench.usual_inputs(), conditions=conditions, writable_inputs=True)
@@ -62,8 +65,6 @@ def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding
             needs.append(f"writes into {bench.layout.inputs}")
     if not needs and _tries_network(bench, conditions, failed):
         needs = ["tries to reach a network, and got no answer"]
-    if needs == [_ROOT] and outcome.not_started:
-        return fail(f"{failed.failure}", "name a user in USER that the image has, or its number")
     if needs == [_ROOT] and looks_up_its_user(outcome.stderr):
         return fail(
             f"looks its user up in /etc/passwd, which has no entry for it ({failed.failure})",
@@ -133,7 +134,7 @@ def _inputs_unchanged(bench: Bench) -> Finding:
 def _same_twice(bench: Bench) -> Finding:
     first, second = bench.base(), again(bench)
     if first.files != second.files:
-        return fail(f"first {listed(first.files)}, then {listed(second.files)}")
+        return fail(f"first {listed(first.files)}, then {listed(second.files)}", _ASKED_ONLY)
     pairs = [(first.outputs / name, second.outputs / name) for name in first.files]
     differ = [
         name
@@ -161,7 +162,7 @@ def _under(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
     if trial.failure is not None:
         return explained(bench, conditions, failed=trial)
     if trial.files != bench.base().files:
-        return fail(f"ends well, but writes {listed(trial.files)}")
+        return fail(f"ends well, but writes {listed(trial.files)}", _ASKED_ONLY)
     return _same_content(bench, conditions, trial)
 
 

@@ -23,6 +23,7 @@ from flarekit.packaging.checks._image import (
     ROOT,
     SIZE,
 )
+from flarekit.packaging.checks._remedies import image_fix
 from flarekit.packaging.checks._runs import RUNS, is_sentence
 from flarekit.packaging.checks._scripts import (
     PREDICT,
@@ -237,7 +238,7 @@ def _shells(bench: Bench) -> Finding:
     alone = bench.trial(bench.usual_inputs(), entrypoint="/bin/bash", command=("-c", _PARTS))
     if alone.failure is not None:
         said = alone.outcome.not_started or trial.outcome.not_started or alone.failure
-        return fail(f"/bin/bash does not run as the command: {said}")
+        return fail(f"/bin/bash does not run as the command: {said}", image_fix(said))
     parts = alone.outcome.stdout.split()
     if "sh" not in parts:
         return fail("/bin/bash is there, but no sh, which is to run predict.sh")
@@ -245,7 +246,7 @@ def _shells(bench: Bench) -> Finding:
         return fail(f"no predict.sh in the working directory {bench.facts.working_dir}")
     entrypoint = json.dumps(list(bench.facts.entrypoint))
     return fail(
-        f"ENTRYPOINT {entrypoint} does not run the command that it is given"
+        f"ENTRYPOINT {entrypoint} does not run /bin/bash, the command that it is given"
         + (f" ({trial.failure})" if trial.failure else ""),
         'write ENTRYPOINT [] in the Dockerfile, or end its script with exec "$@"',
     )
@@ -262,8 +263,10 @@ def _plain_shell(bench: Bench) -> Finding:
         entrypoint="/bin/bash" if scripts else None,
         command=_shell(test, scripts),
     )
+    if trial.outcome.not_started:
+        return skip(f"it does not start: {trial.outcome.not_started}")
     if trial.outcome.exit_code:
-        return fail(trial.outcome.not_started or trial.outcome.last_line)
+        return fail(trial.outcome.last_line)
     faults = said_by_sh(bench.base().outcome.stderr)
     if faults:
         return held(faults)
