@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from flarekit.cli.console import Console
+from flarekit.core.apart import keep_files
 from flarekit.core.dataset_json import NAME as DATASET_JSON
 from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import UsageError
@@ -64,6 +65,10 @@ class Request:
 def run_evaluate(request: Request, console: Console) -> int:
     """Score a folder, print the tables, write the files, and return the exit code."""
     pairs, surplus = find_pairs(request.predicted, request.truth)
+    keep_files(
+        [path for pair in pairs for path in (pair.truth, pair.predicted) if path is not None],
+        [path for path in (request.json, request.csv) if path is not None],
+    )
     convention, settings = _settings(request, console)
     pictures = None
     if request.pictures is not None:

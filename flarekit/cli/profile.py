@@ -92,6 +92,7 @@ def docker(
 ) -> None:
     """Run the organisers' loop: one case at a time, alone in the inputs folder."""
     from flarekit.cli.console import Console
+    from flarekit.core.apart import keep_apart
     from flarekit.profiler.container import (
         PREDICT,
         PREDICT_WITH_STAGES,
@@ -107,6 +108,8 @@ def docker(
 
     console = Console()
     scans = find_scans(input_dir)
+    keep_apart(input_dir, output_dir, [Path(f"{scan.case_id}.nii.gz") for scan in scans])
+    keep_apart(input_dir, report_dir, [])
     options = ContainerOptions(
         image=image,
         gpus=gpus,

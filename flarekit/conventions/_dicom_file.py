@@ -20,7 +20,7 @@ from flarekit.core.errors import UnreadableVolumeError
 
 PIXELS = 0x7FE00010
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_SYNTAX = 0x00020010
+_SYNTAX, _MEDIA_CLASS = 0x00020010, 0x00020002
 _ITEM_END, _SEQUENCE_END, _ITEM = 0xFFFEE00D, 0xFFFEE0DD, 0xFFFEE000
 _NO_LENGTH = 0xFFFFFFFF
 _LONG_VRS = frozenset(re.findall(r"\w+", "OB OD OF OL OV OW SQ SV UC UN UR UT UV"))
@@ -131,7 +131,7 @@ def _read(
         return None
     meta = _Walker(stream, size, implicit=False, little=True)
     meta.at = start
-    meta.run(frozenset((*wanted, _SYNTAX)), group=2)
+    meta.run(frozenset((*wanted, _SYNTAX, _MEDIA_CLASS)), group=2)
     syntax = _text(meta.found.get(_SYNTAX))
     body, at = stream, meta.at
     if syntax == _DEFLATED:
@@ -140,7 +140,7 @@ def _read(
     walker = _Walker(body, size, implicit=implicit, little=little)
     walker.at = at
     walker.run(wanted | _IDENTIFYING)
-    if not (walker.found.keys() & _IDENTIFYING):
+    if not (walker.found.keys() & _IDENTIFYING) and _MEDIA_CLASS not in meta.found:
         if marked:
             raise UnreadableVolumeError(
                 path, "is cut off within its header, or damaged", fix="export or copy it again"
@@ -154,7 +154,7 @@ def _read(
         pixel_bytes=walker.pixel_bytes,
         encapsulated=walker.encapsulated,
         pixels=walker.pixels() if with_pixels else b"",
-        cut_off=walker.cut_off,
+        cut_off=walker.cut_off or meta.cut_off,
     )
 
 

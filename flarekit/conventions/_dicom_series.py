@@ -35,6 +35,9 @@ from flarekit.core.volume import Geometry, Volume
 _LOG = logging.getLogger(__name__)
 
 
+_LONGEST_TITLE = 64
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """Slices that make one volume.
@@ -138,11 +141,11 @@ def _series(slices: Sequence[Slice]) -> Series:
         InputError: they make none; which, and why.
     """
     first = slices[0]
-    title = next((text for each in slices if (text := each.elements.text("SeriesDescription"))), "")
-    ordered, affine, notes = affine_of(slices, title or first.series or first.modality)
-    rows, columns = first.shape_YX
     study = usual_of(each.study for each in slices)
     uid = usual_of(each.series for each in slices)
+    title = _printable(usual_of(each.elements.text("SeriesDescription") for each in slices))
+    ordered, affine, notes = affine_of(slices, title or _printable(uid) or first.modality)
+    rows, columns = first.shape_YX
     corrected = first.elements.texts("CorrectedImage")
     return Series(
         name="",
@@ -157,6 +160,11 @@ def _series(slices: Sequence[Slice]) -> Series:
         corrected=corrected,
         notes=(*notes, *_notes(slices)),
     )
+
+
+def _printable(text: str) -> str:
+    """Return text of a header as it may stand in a message."""
+    return "".join(char if char.isprintable() else "?" for char in text[:_LONGEST_TITLE])
 
 
 def _notes(slices: Sequence[Slice]) -> list[str]:

@@ -22,6 +22,10 @@ MODALITY_OF_CLASS = {
     "1.2.840.10008.5.1.4.1.1.128": "PT",
 }
 CLASS_OF_MODALITY = {modality: uid for uid, modality in MODALITY_OF_CLASS.items()}
+_NO_IMAGES = frozenset(
+    ("DOC", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD", "RTSTRUCT", "SEG", "SR")
+)
+_DIRECTORY = "1.2.840.10008.1.3.10"
 _MULTI_FRAME = {
     "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
     "1.2.840.10008.5.1.4.1.1.2.2": "converted enhanced CT",
@@ -178,8 +182,9 @@ def slice_in(path: Path) -> Slice | LeftAlone:
 
 def _other(elements: Elements) -> LeftAlone | None:
     """Return what a file is where it is no image of a volume."""
-    kind = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
-    modality = elements.text("Modality") or MODALITY_OF_CLASS.get(kind, "")
+    kind, modality = _class_of(elements), _modality_of(elements)
+    if kind == _DIRECTORY:
+        return LeftAlone("directories of DICOM files")
     if kind in _MULTI_FRAME:
         raise UnreadableVolumeError(
             elements.path,
@@ -200,6 +205,18 @@ def _other(elements: Elements) -> LeftAlone | None:
     if not placed and kind and kind not in MODALITY_OF_CLASS:
         return LeftAlone("pictures without a position")
     return None
+
+
+def _class_of(elements: Elements) -> str:
+    return elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+
+
+def _modality_of(elements: Elements) -> str:
+    """Return what an image is: by its class where that tells, else as it states."""
+    stated = elements.text("Modality").upper()
+    if stated in _NO_IMAGES:
+        return stated
+    return MODALITY_OF_CLASS.get(_class_of(elements), "PT" if stated == "PET" else stated)
 
 
 def _whole_or(elements: Elements, element: Element, otherwise: int) -> int:
@@ -230,14 +247,13 @@ def _slice(elements: Elements, file: DicomFile) -> Slice:
     slope = elements.number_or("RescaleSlope", 1.0)
     if slope == 0:
         raise _fault(path, "its RescaleSlope is 0")
-    kind = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
     return Slice(
         path=path,
         elements=elements,
         uid=elements.text("SOPInstanceUID") or elements.text("MediaStorageSOPInstanceUID"),
         series=elements.text("SeriesInstanceUID"),
         study=elements.text("StudyInstanceUID"),
-        modality=elements.text("Modality") or MODALITY_OF_CLASS.get(kind, ""),
+        modality=_modality_of(elements),
         position_mm=position,
         directions=directions / lengths[:, None],
         spacing_mm=(spacing[0], spacing[1]),

@@ -151,6 +151,15 @@ class Dicom:
         write_atomically(path, segmentation_object(label_map_ZYX, _dicom(case).grid, labels))
         return path
 
+    def share_of(self, case: Case) -> float:
+        """Return which part of its folders' bytes a case's series are."""
+        series = _dicom(case).series
+        own = sum(_size_of(each.path) for every in series for each in every.slices)
+        whole = sum(
+            _size_of(path) for every in series for path in every.folder.rglob("*") if path.is_file()
+        )
+        return min(1.0, own / whole) if own and whole else 1.0
+
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
         """Refuse: see the module.
 
@@ -161,6 +170,13 @@ class Dicom:
             f"{output_dir / case.mask}: not written, the case failed",
             fix="an empty segmentation would read as nothing found; correct the case",
         )
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _dicom(case: Case) -> DicomCase:
@@ -188,6 +204,12 @@ def _cases(found: Sequence[Series], modalities: Sequence[str]) -> tuple[list[Cas
     faults = []
     for grid in found:
         if grid.modality != leading:
+            continue
+        if leading == "PT" and not any(grid.corrected):
+            faults.append(
+                f"{grid.folder}: PT {grid.title!r}: its CorrectedImage is missing or empty, so "
+                "whether it is corrected for attenuation is not known"
+            )
             continue
         if leading == "PT" and "ATTN" not in grid.corrected:
             _LOG.info(

@@ -41,6 +41,18 @@ def keep_apart(input_dir: Path, output_dir: Path, written: Iterable[Path]) -> No
             )
 
 
+def keep_files(files: Iterable[Path], written: Iterable[Path]) -> None:
+    """Refuse to write what is one of the files that are read, however the paths are spelled.
+
+    Raises:
+        UsageError: naming the file that would be replaced.
+    """
+    kept = {_identity(path) for path in files} - {None}
+    for path in written:
+        if _identity(path) in kept:
+            raise UsageError(f"{path}: is an input and would be replaced", fix="name another file")
+
+
 def _identities_below(folder: Path) -> Iterator[tuple[int, int]]:
     """Yield what tells the files below a folder, links to them followed."""
     for place, _, files in os.walk(folder, followlinks=False):

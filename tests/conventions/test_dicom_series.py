@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.config import disable_value_validation
+from pydicom.dataset import FileMetaDataset
 from pydicom.uid import generate_uid
 
 from flarekit import conventions
@@ -547,3 +548,48 @@ def test_a_pet_without_its_ct_is_named_beside_one_that_has_it(tmp_path):
     assert len(cases) == 1
     (fault,) = left_out_of(cases)
     assert "PT 'late' has no CT of the same study and frame of reference" in fault
+
+
+@pytest.mark.parametrize("modality", ["ct", "CT ", "", "NM", "CT\\CT", "\x1b[31m"])
+def test_the_class_of_an_image_says_what_it_is_where_the_modality_does_not(tmp_path, modality):
+    write(tmp_path / "in", stack())
+    for path in (tmp_path / "in").iterdir():
+        put_raw(path, "Modality", modality.encode())
+    segments(tmp_path, ct_voxels() > 0)
+
+
+def test_the_directory_file_of_a_disc_is_left_alone(tmp_path):
+    write(tmp_path / "ct", stack())
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    directory = pydicom.dataset.FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    directory.FileSetID = "DISC"
+    directory.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    assert left_out_of(find(tmp_path)) == ()
+
+
+def test_a_pet_that_does_not_say_what_it_is_corrected_for_is_named(tmp_path):
+    write_series(tmp_path / "pet", ct_voxels(), "PT", **pet_elements(CorrectedImage=""))
+    write_series(tmp_path / "ct", ct_voxels())
+    with pytest.raises(InputError, match="CorrectedImage is missing or empty"):
+        find(tmp_path, 2)
+
+
+def test_a_description_cannot_write_to_the_terminal(tmp_path):
+    write(tmp_path, stack(2, SeriesDescription="x"))
+    for path in tmp_path.iterdir():
+        put_raw(path, "SeriesDescription", b"\x1b[2J\nerror: all is well")
+    with pytest.raises(InputError, match="has 2 slices") as refusal:
+        find(tmp_path)
+    assert str(refusal.value).isprintable()
+
+
+def test_a_case_is_the_part_of_its_folder_that_its_slices_are(tmp_path):
+    write(tmp_path, stack(6))
+    for k, image in enumerate(stack(2)):
+        image.save_as(tmp_path / f"other{k}.dcm", enforce_file_format=True)
+    convention = conventions.get("dicom")
+    (case,) = convention.find_cases(tmp_path, 1)
+    assert conventions.share_of(convention, case) == pytest.approx(0.75, abs=0.01)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flarekit.core.apart import keep_apart
+from flarekit.core.apart import keep_apart, keep_files
 from flarekit.core.errors import UsageError
 
 MASK = Path("masks", "a.nii.gz")
@@ -62,3 +62,12 @@ def test_a_file_of_the_input_folder_is_not_replaced_however_it_is_reached(folder
         keep_apart(inputs, outputs, [MASK])
     with pytest.raises(UsageError, match="would be replaced"):
         keep_apart(inputs, inputs / "masks", [Path("a.nii.gz")])
+
+
+def test_a_file_that_is_read_is_not_written_however_it_is_spelled(folders):
+    inputs, outputs = folders
+    (outputs / "link").symlink_to(inputs / MASK)
+    for spelled in (inputs / MASK, inputs / "masks" / ".." / MASK, outputs / "link"):
+        with pytest.raises(UsageError, match="is an input and would be replaced"):
+            keep_files([inputs / MASK], [outputs / "new.json", spelled])
+    keep_files([inputs / MASK, inputs / "none"], [outputs / "new.json", inputs / "scores.json"])
