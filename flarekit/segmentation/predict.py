@@ -69,7 +69,7 @@ def predict(
         OutputError: the output folder cannot be made.
 
     >>> import flarekit
-    >>> record = flarekit.predict("inputs", "outputs", predictor="abdomen_ct")
+    >>> record = flarekit.predict("inputs", "outputs", predictor="mpu_net_liver")
     >>> [case.case_id for case in record.cases], len(record.failed)
     (['patient'], 0)
     """

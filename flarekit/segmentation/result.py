@@ -90,7 +90,7 @@ class Result:
             OutputError: it cannot be written, or is the scan itself.
 
         >>> import flarekit
-        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> segmenter = flarekit.load("mpu_net_liver")
         >>> segmenter.segment("scan.nii.gz").save("mask.nii.gz").name
         'mask.nii.gz'
         """
@@ -112,7 +112,7 @@ class Result:
 
         >>> import numpy as np
         >>> import flarekit
-        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> segmenter = flarekit.load("mpu_net_liver")
         >>> scan = np.zeros((12, 40, 48), np.int16)
         >>> segmenter.segment(scan, spacing_mm=(5, 2, 2)).to_nibabel().shape
         (48, 40, 12)
@@ -123,7 +123,8 @@ class Result:
         header.set_data_dtype(np.uint8)
         header.set_slope_inter(1, 0)
         kind = nibabel.Nifti2Image if int(header["sizeof_hdr"]) == 540 else nibabel.Nifti1Image
-        image = kind(self._labels_ZYX.T, None, header)  # type: ignore[no-untyped-call]
+        labels_XYZ, affine = self._labels_ZYX.T, header.get_best_affine()
+        image = kind(labels_XYZ, affine, header)  # type: ignore[no-untyped-call]
         image.header["cal_min"] = image.header["cal_max"] = 0
         return image
 
@@ -132,7 +133,7 @@ class Result:
 
         >>> import numpy as np
         >>> import flarekit
-        >>> segmenter = flarekit.load("abdomen_ct")
+        >>> segmenter = flarekit.load("mpu_net_liver")
         >>> scan = np.zeros((12, 40, 48), np.int16)
         >>> segmenter.segment(scan, spacing_mm=(5, 2, 2)).to_sitk().GetSpacing()
         (2.0, 2.0, 5.0)
