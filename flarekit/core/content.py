@@ -7,10 +7,15 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flarekit.core.errors import UnreadableVolumeError
 
 GZIP_MAGIC = b"\x1f\x8b"
 AGAIN = "download or export the file again"
+GZIP, ZLIB = 31, 15  # kinds of container, as zlib numbers them
+_LEVEL = 2  # of isal's: masks are small at any
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
 _MOST_DEFLATED = 1032  # bytes that one byte of a deflate stream can stand for (zlib's manual)
 
@@ -72,6 +77,22 @@ def beginning_of(path: Path, count: int) -> bytes:
             path, "its gzip stream ends early, before the end of the header", fix=AGAIN
         )
     return content
+
+
+def compressed(label_map_ZYX: NDArray[np.uint8], container: int, *, first: bytes = b"") -> bytes:
+    """Return a label map compressed, slice by slice: no copy of the whole is made.
+
+    Args:
+        label_map_ZYX: uint8, of any strides.
+        container: `GZIP` or `ZLIB`.
+        first: what goes before its voxels.
+    """
+    from isal import isal_zlib
+
+    deflate = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, container)
+    pieces = [deflate.compress(first)]
+    pieces += [deflate.compress(np.ascontiguousarray(slice_YX)) for slice_YX in label_map_ZYX]
+    return b"".join([*pieces, deflate.flush()])
 
 
 def _append_member(

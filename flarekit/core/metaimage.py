@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.content import AGAIN, could_hold
+from flarekit.core.content import AGAIN, ZLIB, compressed, could_hold
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.metaheader import MetaHeader, mask_header, opened, read_header
@@ -156,11 +156,9 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
         ValueError: the mask's shape is not the scan's.
         OutputError: it could not be written.
     """
-    from isal import isal_zlib
-
     if label_map_ZYX.shape != geometry.shape_ZYX or label_map_ZYX.dtype != np.uint8:
         raise ValueError(
             f"uint8 {geometry.shape_ZYX} expected, got {label_map_ZYX.dtype} {label_map_ZYX.shape}"
         )
-    data = isal_zlib.compress(np.ascontiguousarray(label_map_ZYX).tobytes(), 2)
+    data = compressed(label_map_ZYX, ZLIB)
     write_atomically(path, mask_header(geometry, len(data)) + data)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.content import AGAIN, GZIP_MAGIC, beginning_of, content_of
+from flarekit.core.content import AGAIN, GZIP, GZIP_MAGIC, beginning_of, compressed, content_of
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.volume import Geometry, Volume, largest_shift_mm
@@ -107,14 +107,11 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
         raise ValueError(
             f"uint8 {geometry.shape_ZYX} expected, got {label_map_ZYX.dtype} {label_map_ZYX.shape}"
         )
-    header, voxels = _mask_header(geometry), np.ascontiguousarray(label_map_ZYX).reshape(-1).data
+    header = _mask_header(geometry)
     if path.suffix == ".gz":
-        from isal import isal_zlib
-
-        gzip = isal_zlib.compressobj(level=2, wbits=31)
-        write_atomically(path, gzip.compress(header) + gzip.compress(voxels) + gzip.flush())
+        write_atomically(path, compressed(label_map_ZYX, GZIP, first=header))
     else:
-        write_atomically(path, header + voxels)
+        write_atomically(path, header + np.ascontiguousarray(label_map_ZYX).tobytes())
 
 
 def mm_per_unit(header: _Header) -> float:

@@ -30,7 +30,9 @@ from flarekit.core.errors import PredictorError
 from flarekit.core.spec import Rule
 from flarekit.postprocess._scan import Scan
 
-__all__ = ["Scan", "apply_rules", "check_rules", "labelled_voxels", "names", "split_rules"]
+__all__ = ["Scan", "apply_rules", "check_rules", "memory_bytes", "names", "split_rules"]
+
+_ON_SCAN_PER_VOXEL = 16  # numbered components and what is selected of them
 
 
 def names() -> tuple[str, ...]:
@@ -122,12 +124,24 @@ def apply_rules(
     return _applied(result, rules[behind:], labels, voxel_ml, scan)
 
 
-def labelled_voxels(label_map_ZYX: NDArray[np.uint8]) -> int:
-    """Return the voxels of the box around everything labelled: what rules on regions look at."""
-    from flarekit.postprocess._regions import foreground_box
+def memory_bytes(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule]) -> int:
+    """Return what applying rules allocates at most, in bytes; a map of noise takes far the most.
 
+    Args:
+        label_map_ZYX: uint8, what they will be applied to.
+        rules: that will be.
+    """
+    from flarekit.postprocess._regions import foreground_box, regions_bytes
+
+    modules = [_module(rule) for rule in rules]
+    copies = 2 * label_map_ZYX.size
     box = foreground_box(label_map_ZYX)
-    return 0 if box is None else int(np.prod([part.stop - part.start for part in box]))
+    if box is None or not modules:
+        return copies
+    fills = any(getattr(module, "FILLS", False) for module in modules)
+    on_scan = any(map(_on_scan, modules))
+    whole = _ON_SCAN_PER_VOXEL * label_map_ZYX.size if on_scan else 0
+    return copies + whole + regions_bytes(label_map_ZYX[box], background=fills)
 
 
 def _applied(

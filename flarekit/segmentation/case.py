@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from flarekit.conventions import Points
 from flarekit.core.plausible import with_doubts
 from flarekit.core.records import TileRecord
-from flarekit.core.spec import PredictorSpec
+from flarekit.core.spec import PredictorSpec, Rule
 from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import Engine, Slab, TileProgress
-from flarekit.postprocess import Scan, apply_rules, labelled_voxels, split_rules
+from flarekit.postprocess import Scan, apply_rules, memory_bytes, split_rules
 from flarekit.preprocess import Located, Placement, Prepared, locate, place
 from flarekit.segmentation.labelling import KeptLogits, Labelling, LogitsSink, Probabilities
-from flarekit.segmentation.memory import Memory, resampling_mib, rules_mib
+from flarekit.segmentation.memory import Memory, resampling_mib
 from flarekit.segmentation.plan import (
     Limits,
     Plan,
@@ -307,7 +307,7 @@ def compute_case(
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):
-            _check_rules(stored, context.memory)
+            _check_rules(stored, split_rules(spec.rules)[1], context.memory)
             voxel_ml = prepared.stored_voxel_ml
             label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=ready.scan)
     return Segmented(
@@ -359,7 +359,7 @@ def _ruled(labelling: Labelling, context: RunContext, clock: Clock) -> NDArray[n
 
     def rules(label_map_ZYX: NDArray[np.uint8], voxel_ml: float) -> NDArray[np.uint8]:
         with clock.stage("rules"):
-            _check_rules(label_map_ZYX, context.memory)
+            _check_rules(label_map_ZYX, anywhere, context.memory)
             return apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
 
     return labelling.finish(rules, clock.stage)
@@ -426,9 +426,9 @@ def _limits(
     )
 
 
-def _check_rules(label_map_ZYX: NDArray[np.uint8], memory: Memory) -> None:
+def _check_rules(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule], memory: Memory) -> None:
     if memory.budget_mib is not None:
-        needed_mib = rules_mib(label_map_ZYX.size, labelled_voxels(label_map_ZYX))
+        needed_mib = memory_bytes(label_map_ZYX, rules) / 2**20
         memory.check(needed_mib, "post-processing the labels")
 
 

@@ -25,8 +25,8 @@ _SLICES = 16  # that a 2D network gets together, at most
 _SPARE_MIB = 24.0  # what allocators, threads and small arrays take besides
 _GROWING = 1.13  # a buffer that grows by appending is up to an eighth longer than its content
 _UNKNOWN_FILES = 8  # bytes in memory per byte of a file whose header is not understood
-_RULES_PER_VOXEL = 26  # labels, regions, runs and their copies, per voxel within the labels' box
-_WRITE_PER_VOXEL = 3
+_RULES_PER_VOXEL = 12  # mostly; what they take is known once there are labels
+_WRITE_PER_VOXEL = 2
 
 
 @dataclass(kw_only=True)
@@ -170,18 +170,8 @@ def still_to_come_mib(placement: Placement, spec: PredictorSpec) -> float:
         math.prod(shape) for shape in (placement.route.stored_shape, placement.route.cropped_shape)
     )
     labels = stored / _MIB
-    after = max(rules_mib(stored, cropped), writing_mib(stored))
+    after = max((2 * stored + _RULES_PER_VOXEL * cropped) / _MIB, writing_mib(stored))
     return max(computing_mib(placement, spec), labels + after)
-
-
-def rules_mib(voxels: int, box_voxels: int) -> float:
-    """Return what post-processing takes.
-
-    Args:
-        voxels: of the label map.
-        box_voxels: of the box around everything labelled.
-    """
-    return (2 * voxels + _RULES_PER_VOXEL * box_voxels) / _MIB
 
 
 def writing_mib(voxels: int) -> float:
