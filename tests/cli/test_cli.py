@@ -137,6 +137,46 @@ def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
     assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
 
 
+def test_quiet_still_says_what_was_given_up_for_a_budget(toy, inputs, tmp_path, write_scan):
+    import numpy as np
+
+    write_scan(inputs / "b_0000.nii.gz", np.zeros((40, 200, 200)))
+    command = ["predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder]
+    for how in (["--time-budget", "0.01"], []):
+        limit = {} if how else {"FLAREKIT_TIME_BUDGET": "0.01"}
+        result = run(*command, *how, **limit)
+        assert result.returncode == 0
+        (*_, last) = result.stderr.strip().splitlines()
+        assert last.startswith("2 of 2 cases segmented; given up in 2 cases to keep a budget: ")
+        assert "tiles left out when the time was up" in last
+    spared = run(*command, "--time-budget", "0", FLAREKIT_TIME_BUDGET="0.01")
+    assert (spared.returncode, spared.stderr) == (0, "")
+
+
+def test_the_organiser_s_tolerance_is_a_budget_by_name(toy, inputs, tmp_path):
+    command = ["predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder]
+    report = ["--report", tmp_path / "report", "--no-pictures"]
+    run(*command, *report, FLAREKIT_TIME_BUDGET="convention", FLAREKIT_RAM_BUDGET="")
+    record = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert record["budget"] == {"time_s": 15.0, "gpu_memory_mib": None, "ram_mib": None}
+    run(*command, *report)
+    record = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert record["budget"] == {"time_s": None, "gpu_memory_mib": None, "ram_mib": None}
+    assert run(*command, "--time-budget", "soon").returncode == 2
+    assert run(*command, "--ram-budget", "-1").returncode == 2
+
+
+def test_mode_replaces_profile_whose_name_still_works_with_a_note(toy, inputs, tmp_path):
+    command = ["predict", "-q", "-i", inputs, "-p", toy.folder, "--precision", "fp32"]
+    old = run(*command, "-o", tmp_path / "old", "--profile", "exact")
+    new = run(*command, "-o", tmp_path / "new", "--mode", "exact")
+    assert (old.returncode, new.returncode, new.stderr) == (0, 0, "")
+    assert old.stderr.startswith("note: --profile is called --mode now")
+    masks = [(tmp_path / name / "a.nii.gz").read_bytes() for name in ("old", "new")]
+    assert masks[0] == masks[1]
+    assert "--profile" not in run("predict", "--help").stdout
+
+
 def test_predictors_lists_what_is_there_and_what_is_wrong_with_it(toy):
     (toy.folder.parent / "broken").mkdir()
     (toy.folder.parent / "broken" / "predictor.toml").write_text("name = ")

@@ -7,7 +7,13 @@ import tarfile
 import pytest
 
 from flarekit.core.errors import PredictorError, UsageError
-from flarekit.packaging.build import BuildRequest, build, task_facts, write_context
+from flarekit.packaging.build import (
+    BuildRequest,
+    budget_arguments,
+    build,
+    task_facts,
+    write_context,
+)
 from flarekit.packaging.save import SaveRequest, save
 from flarekit.packaging.verify import VerifyRequest, verify
 from flarekit.profiler.docker import DockerError
@@ -50,6 +56,28 @@ def test_everything_that_the_dockerfile_copies_is_in_the_context(toy, tmp_path):
     ]
     assert copied
     assert [name for name in copied if not (context / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("convention", "budgets"),
+    [
+        ("flare", {"TIME_BUDGET": "15", "GPU_MEMORY_BUDGET": "4096"}),
+        ("autopet", {"TIME_BUDGET": "270", "GPU_MEMORY_BUDGET": "0"}),
+        ("dicom", {"TIME_BUDGET": "0", "GPU_MEMORY_BUDGET": "0"}),
+    ],
+)
+def test_images_carry_what_their_organiser_tolerates_in_their_environment(
+    toy, tmp_path, convention, budgets
+):
+    assert budget_arguments(convention) == budgets
+    context = tmp_path / "context"
+    context.mkdir()
+    write_context(toy, context)
+    dockerfile = (context / "Dockerfile").read_text()
+    for name in budgets:
+        assert f"ARG {name}=convention" in dockerfile
+        assert f"FLAREKIT_{name}=${{{name}}}" in dockerfile
+    assert "FLAREKIT_RAM_BUDGET=container" in dockerfile
 
 
 def test_the_facts_tell_the_verifier_the_task(toy):

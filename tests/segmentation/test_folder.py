@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 from flarekit.core.budget import Budget
 from flarekit.core.errors import (
@@ -19,7 +21,7 @@ from flarekit.core.errors import (
 )
 from flarekit.core.spec import Coarse
 from flarekit.segmentation import case, folder
-from flarekit.segmentation.folder import Options, Silent, segment_folder
+from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
 from flarekit.segmentation.options import effective_budget
 from flarekit.segmentation.predictors import find_predictor
 from tests.core.broken import broken_files
@@ -385,3 +387,79 @@ def test_a_small_next_case_is_read_ahead_and_a_large_one_is_not(
     assert not segment_folder(toy, inputs, tmp_path / "two", EXACT, Watching()).failed
     assert reading == [False, False, False]
     assert ended == [("a", 1), ("b", 2), ("c", 3)]
+
+
+def ledger_of(folder):
+    lines = (folder / "ledger.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_ledger_has_a_line_for_every_case_that_is_over_also_while_the_run_goes_on(
+    toy, one_bad, tmp_path
+):
+    seen = []
+
+    class Watching(Silent):
+        def end_case(self, _record):
+            seen.append([line["case_id"] for line in ledger_of(tmp_path / "report")])
+
+    report = Report(tmp_path / "report")
+    segment_folder(toy, one_bad, tmp_path / "out", EXACT, Watching(), report)
+    assert seen == [["a"], ["a", "b"], ["a", "b", "c"]]
+    record = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert (record["cases"], record["failed"], record["not_run"]) == (3, ["b"], [])
+    assert record["versions"]["numpy"] == np.__version__
+    assert "b_0000.nii.gz" in ledger_of(tmp_path / "report")[1]["error"]
+    pictures = sorted(path.name for path in (tmp_path / "report").glob("*.png"))
+    assert pictures == ["a.png", "c.png"]
+
+
+def test_a_second_run_begins_a_new_ledger(toy, inputs, tmp_path, write_scan):
+    write_scan(inputs / "a_0000.nii.gz")
+    for _ in range(2):
+        report = Report(tmp_path / "report", pictures=False)
+        segment_folder(toy, inputs, tmp_path / "out", EXACT, report=report)
+    assert len(ledger_of(tmp_path / "report")) == 1
+
+
+def test_no_picture_that_fails_ends_a_run(toy, inputs, tmp_path, write_scan, monkeypatch, caplog):
+    def fails(*_):
+        raise MemoryError("no room to draw")
+
+    monkeypatch.setattr("flarekit.segmentation.report.write_picture", fails)
+    write_scan(inputs / "a_0000.nii.gz")
+    report = Report(tmp_path / "report")
+    record = segment_folder(toy, inputs, tmp_path / "out", EXACT, report=report)
+    assert not record.failed
+    assert (tmp_path / "report" / "run.json").is_file()
+    assert "no picture of a: MemoryError: no room to draw" in caplog.text
+
+
+def test_a_report_that_cannot_be_written_ends_the_run_before_it_computes(
+    toy, inputs, tmp_path, write_scan
+):
+    write_scan(inputs / "a_0000.nii.gz")
+    (tmp_path / "report").write_text("in the way")
+    with pytest.raises(OutputError):
+        segment_folder(toy, inputs, tmp_path / "out", EXACT, report=Report(tmp_path / "report"))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_stack_of_volumes_with_padding_has_a_picture_of_each(toy, inputs, tmp_path):
+    voxels = np.full((256, 256, 256), -3000, np.int16)  # two of ULS23's; most of it is padding
+    voxels[40:90, 60:200, 100:180] = 40
+    voxels[150:230, 90:160, 60:200] = 40
+    stack = inputs / "images" / "stacked-3d-ct-lesion-volumes"
+    stack.mkdir(parents=True)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(stack / "s.mha"), True)
+    spacings = json.dumps([[1, 1, 1], [1, 1, 2]])
+    (inputs / "stacked-3d-volumetric-spacings.json").write_text(spacings)
+    path = toy.folder / "predictor.toml"
+    path.write_text(path.read_text().replace("[2.0, 2.0, 2.0]", "[8.0, 8.0, 8.0]"))
+    options = Options(convention="uls23", device="cpu", precision="fp32")
+    report = Report(tmp_path / "report")
+    predictor = find_predictor(str(toy.folder))
+    record = segment_folder(predictor, inputs, tmp_path / "out", options, report=report)
+    assert not record.failed
+    pictures = sorted(path.name for path in (tmp_path / "report").glob("*.png"))
+    assert pictures == ["s-0000.png", "s-0001.png"]

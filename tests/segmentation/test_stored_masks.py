@@ -13,7 +13,6 @@ from flarekit.segmentation.predictors import find_predictor
 from tests.segmentation.stored_masks import CASES, WEIGHTS, mask_of, scans, weights_of
 
 QUICK = [
-    ("abdomen_ct", "fast"),
     ("mpu_net_liver", "fast"),
     ("att_umamba_petct", "fast"),
     ("att_umamba_petct", "exact"),
