@@ -24,7 +24,7 @@ _Header: TypeAlias = Any  # nibabel's Nifti1Header or Nifti2Header, which carry 
 AIR_HU = -1024.0
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _DISAGREEMENT_MM = 0.1
-MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres
 # first bytes of things that are often saved under a NIfTI name
 _IMPOSTORS = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the scan", "run `git lfs pull`"),
@@ -116,7 +116,7 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
 
 def mm_per_unit(header: _Header) -> float:
     """Return how many mm the unit of a header's lengths has; 1 where it names none."""
-    return MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def blank_geometry() -> Geometry:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flarekit.conventions import onto
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.metaimage import read_metaimage, usable
-from flarekit.core.nifti import AIR_HU, MM_PER_UNIT, read_nifti
+from flarekit.core.nifti import AIR_HU, mm_per_unit, read_nifti
 from flarekit.core.spec import Channel, PredictorSpec, Window
 from flarekit.core.volume import Geometry, Volume
 from flarekit.segmentation.memory import Memory, reading_mib
@@ -199,7 +199,7 @@ def _of_nibabel(image: Any, air: float) -> Volume:  # noqa: ANN401 - nibabel car
     affine = np.array(image.affine, np.float64)
     header = image.header
     if _is_nifti(header):
-        affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+        affine[:3] *= mm_per_unit(header)
     volume = _volume(voxels.T, affine, "the nibabel image", air)
     if not _is_nifti(header) or not np.allclose(header.get_best_affine(), image.affine):
         return volume
