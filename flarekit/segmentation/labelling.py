@@ -6,6 +6,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
@@ -69,13 +70,18 @@ class _OnNetworkGrid(Labelling):
 
 
 class _OnScanGrid(Labelling):
-    """Labels are decided where the logits are: on a device, if the engine has them there."""
+    """Labels are decided where the logits are: on a device, if the engine has them there.
+
+    What comes decided is painted by another thread, while the device runs the next tiles.
+    """
 
     def __init__(self, placement: Placement, spec: PredictorSpec) -> None:
         self._placement = placement
         self._values = np.array(spec.class_values, np.uint8)
         self._decider, self._stored = placement.decider(self._values)
-        self._painted = 0  # slices that came decided
+        self._decided = 0  # slices that came decided
+        self._painting: list[Future[None]] = []
+        self._painter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paint")
 
     def take(self, slab: Slab) -> NDArray[np.generic]:
         labels = slab.labels(partial(_restoration, self._placement, self._values))
@@ -85,16 +91,21 @@ class _OnScanGrid(Labelling):
         if taken.dtype != np.uint8:
             self._decider.add(taken)  # type: ignore[arg-type]  # what `take` gave
             return
-        end = self._painted + len(taken)
-        self._placement.target_of(self._stored)[self._painted : end] = taken
-        self._painted = end
+        self._painting.append(self._painter.submit(self._paint, self._decided, taken))
+        self._decided += len(taken)
+
+    def _paint(self, first: int, labels: NDArray[np.generic]) -> None:
+        self._placement.target_of(self._stored)[first : first + len(labels)] = labels
 
     def finish(self, rules: Rules, stage: Stage) -> Labels:
         with stage("restore"):
-            if not self._painted:
+            for painted in self._painting:
+                painted.result()
+            self._painter.shutdown()
+            if not self._painting:
                 self._decider.finish()
-            elif self._painted != self._placement.route.cropped_shape[0]:
-                raise ValueError(f"{self._painted} slices were decided, some never came")
+            elif self._decided != self._placement.route.cropped_shape[0]:
+                raise ValueError(f"{self._decided} slices were decided, some never came")
         return rules(self._stored, self._placement.stored_voxel_ml)
 
 
