@@ -214,6 +214,11 @@ def load_case(
     return LoadedCase(volumes=volumes, located=located, points=points, clock=clock)
 
 
+def warnings_of(volumes: Sequence[Volume]) -> tuple[str, ...]:
+    """Return what is odd about the files of a case, each with its file."""
+    return tuple(f"{volume.path}: {note}" for volume in volumes for note in volume.warnings)
+
+
 def is_simple(
     loaded: LoadedCase, context: RunContext, wanted: Wanted, deadline: float | None
 ) -> bool:
@@ -247,7 +252,7 @@ def make_ready(
         BudgetError: it does not fit into memory.
     """
     clock, volumes, spec = loaded.clock, loaded.volumes, context.spec
-    warnings = tuple(f"{volume.path}: {note}" for volume in volumes for note in volume.warnings)
+    warnings = warnings_of(volumes)
     for warning in warnings:
         _LOG.warning(warning)
     with clock.stage("plan"):

@@ -33,6 +33,7 @@ from flarekit.segmentation.case import (
     is_simple,
     load_case,
     make_ready,
+    warnings_of,
 )
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.memory import file_mib, reading_mib, still_to_come_mib, writing_mib
@@ -248,6 +249,7 @@ class _Run:
 
     Attributes:
         numbers: of its cases among all.
+        noted: case -> what was odd about its files, from when they were read.
     """
 
     cases: Sequence[Case]
@@ -258,6 +260,7 @@ class _Run:
     budget_s: float | None
     shared: _Shared
     numbers: Sequence[int]
+    noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def wanted(self) -> Wanted:
@@ -268,11 +271,13 @@ class _Run:
     def load(self, case: Case) -> LoadedCase:
         """Read a case."""
         self.context.memory.check(self.reading_mib(case), f"reading {case.channels[0]}")
-        return load_case(
+        loaded = load_case(
             lambda: self.convention.read_case(case),
             self.context.spec,
             lambda volumes: conventions.points_of(self.convention, case, volumes),
         )
+        self.noted[case.case_id] = warnings_of(loaded.volumes)
+        return loaded
 
     def reading_mib(self, case: Case) -> float:
         """Return what reading a case takes, at most; roughly where there is no limit."""
@@ -325,6 +330,7 @@ class _Run:
             case_id=case.case_id,
             mask=mask,
             wall_s=time.monotonic() - began,
+            warnings=self.noted.get(case.case_id, ()),
             error=message,
             fix=fix,
         )
