@@ -122,6 +122,15 @@ def test_the_examples_of_public_names_work_as_written(what):
     assert results.failed == 0, "".join(said)
 
 
+@pytest.mark.usefixtures("example_files")
+def test_the_readme_s_example_works_as_typed(capsys):
+    readme = Path(__file__).parents[1] / "README.md"
+    code = readme.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - what a reader types in
+    assert nibabel.load("mask.nii.gz").shape == nibabel.load("scan.nii.gz").shape
+    assert capsys.readouterr().out.endswith("()\n")
+
+
 def errors_of_the_package():
     """Yield every exception class that the package defines."""
     for module in pkgutil.walk_packages(flarekit.__path__, "flarekit."):
