@@ -27,8 +27,8 @@ from flarekit.conventions._dicom_groups import (
     without_copies,
 )
 from flarekit.conventions._dicom_pixels import voxels_of
-from flarekit.conventions._dicom_slices import LeftAlone, Slice, slice_in
-from flarekit.core.errors import InputError, UnreadableVolumeError
+from flarekit.conventions._dicom_slices import LeftAlone, Slice, Unusable, slice_in
+from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
 from flarekit.core.volume import Geometry, Volume
 
@@ -102,9 +102,18 @@ def find_series(input_dir: Path) -> Found:
             name = safe_name(f"{text}-{number}" if len(volumes) > 1 else text, otherwise="series")
             names[name] += 1
             name = name if names[name] == 1 else f"{name}_{names[name]}"
-            found.series.append(replace(series, name=name))
+            notes = series.notes
+            if len(volumes) > 1:
+                parted = f"is one of {len(volumes)} volumes in a series, of {len(members)} images"
+                notes = (*notes, f"{parted}: slices {_ends(series)}")
+            found.series.append(replace(series, name=name, notes=notes))
     found.series.sort(key=lambda series: series.name)
     return found
+
+
+def _ends(series: Series) -> str:
+    names = [series.slices[k].path.name for k in (0, -1)]
+    return f"{names[0]} to {names[1]} ({len(series.slices)})"
 
 
 def _volumes(slices: Sequence[Slice], found: Found) -> Iterator[Series]:
@@ -123,12 +132,12 @@ def _slices_below(input_dir: Path, found: Found) -> Iterator[Slice]:
             if not path.is_file():
                 continue
             what = slice_in(path)
-        except UnreadableVolumeError as error:
-            found.faults.append(("", str(error)))
         except OSError as error:
             found.faults.append(("", f"{path}: cannot be read: {error.strerror}"))
         else:
-            if isinstance(what, LeftAlone):
+            if isinstance(what, Unusable):
+                found.faults.append((what.modality, what.fault))
+            elif isinstance(what, LeftAlone):
                 found.alone[what.what or "files that are not DICOM"] += 1
             else:
                 yield what

@@ -157,12 +157,35 @@ class LeftAlone:
     what: str = ""
 
 
-def slice_in(path: Path) -> Slice | LeftAlone:
-    """Read what a file says, its pixels left out.
+@dataclass(frozen=True)
+class Unusable:
+    """An image that cannot be used, or a file that is named like one.
 
-    Raises:
-        UnreadableVolumeError: it is (named like) an image that cannot be used, and why.
+    Attributes:
+        fault: which, why, and what to do.
+        modality: what it is; empty where that is not known.
     """
+
+    fault: str
+    modality: str = ""
+
+
+def slice_in(path: Path) -> Slice | LeftAlone | Unusable:
+    """Read what a file says, its pixels left out."""
+    try:
+        found = _read(path)
+    except UnreadableVolumeError as error:
+        return Unusable(str(error))
+    if isinstance(found, LeftAlone):
+        return found
+    elements, file = found
+    try:
+        return _other(elements) or _slice(elements, file)
+    except UnreadableVolumeError as error:
+        return Unusable(str(error), _modality_of(elements))
+
+
+def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone:
     if path.stat().st_size == 0:
         if path.suffix.lower() not in _SUFFIXES:
             return LeftAlone()
@@ -173,11 +196,7 @@ def slice_in(path: Path) -> Slice | LeftAlone:
             raise UnreadableVolumeError(path, "is not a DICOM file", fix=_AGAIN)
         packed = path.suffix.lower() in _ARCHIVES
         return LeftAlone("archives, which have to be unpacked first" if packed else "")
-    elements, file = read
-    other = _other(elements)
-    if other is not None:
-        return other
-    return _slice(elements, file)
+    return read
 
 
 def _other(elements: Elements) -> LeftAlone | None:

@@ -23,6 +23,7 @@ SOFT_TISSUE_HU = (-200.0, 300.0)
 FEWEST_SOFT_TISSUE = 0.01  # of the voxels of a CT
 BODY_AND_AIR_MM = 250.0  # a CT at least so wide shows air around or in the body
 HIGHEST_SUV = 1000.0
+LOWEST_SUV = -10.0
 LOWEST_PEAK_SUV = 0.5  # somewhere in a patient
 _SAMPLED = 1 << 21  # voxels that are looked at, where those tell enough
 
@@ -125,7 +126,9 @@ def _ct(volume: Volume) -> str | None:
 
 
 def _pet(volume: Volume) -> str | None:
-    peak = float(volume.voxels_ZYX.max())
+    low, peak = float(volume.voxels_ZYX.min()), float(volume.voxels_ZYX.max())
+    if low < LOWEST_SUV:
+        return f"its values reach {low:.5g}, below an SUV of {LOWEST_SUV:g}: is it a PET?"
     if peak > HIGHEST_SUV:
         return f"its values reach {peak:.5g}, beyond an SUV of {HIGHEST_SUV:g}: is it in Bq/ml?"
     if peak < LOWEST_PEAK_SUV:

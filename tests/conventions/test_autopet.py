@@ -8,6 +8,7 @@ import SimpleITK
 from scipy.ndimage import gaussian_filter
 
 from flarekit import conventions
+from flarekit.conventions._clicks import read_clicks
 from flarekit.core.errors import InputError, PredictorError
 
 SHAPE = (7, 9, 11)  # z, y, x: unequal, so that no order of axes is mistaken for another
@@ -207,6 +208,36 @@ def test_odd_clicks_are_rounded_or_left_out_and_counted(tmp_path):
     notes = " ".join(volumes[0].warnings)
     assert "2 of 7 points lie outside" in notes
     assert "4 of 7 points are malformed" in notes
+
+
+def test_clicks_are_read_wherever_a_large_volume_has_them(tmp_path):
+    path = tmp_path / "clicks.json"
+    odd = [{"point": at, "name": "tumor"} for at in ([2**31, 0, 0], [True, 0, 0], [0, 0, None])]
+    content = json.loads(points(("tumor", (0, 0, 0)), ("tumor", (511, 511, 999))))
+    path.write_text(json.dumps({**content, "points": content["points"] + odd}))
+    found, notes = read_clicks(path, (1000, 512, 512))
+    assert found["tumor"].tolist() == [[0, 0, 0], [999, 511, 511]]
+    assert notes == ("3 of 5 points are malformed and are left out",)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    make_input(tmp_path)
+    ct = tmp_path / "images" / "ct" / "ct-uuid.mha"
+    ct.with_suffix(".MHA").write_bytes(ct.read_bytes())
+    with pytest.raises(InputError, match="two images have one name"):
+        conventions.get("autopet").find_cases(tmp_path, 2)
+
+
+def test_a_ct_that_is_not_in_hu_is_named_also_where_it_is_resampled(tmp_path):
+    make_input(tmp_path, ct_origin=(5.0, 0.0, 0.0))
+    path = tmp_path / "images" / "ct" / "ct-uuid.mha"
+    image = SimpleITK.ReadImage(str(path))
+    shifted = SimpleITK.Cast(image, SimpleITK.sitkFloat32) * 0 + 0.5
+    SimpleITK.WriteImage(shifted, str(path))
+    _, volumes = run(tmp_path, tmp_path / "out")
+    notes = " ".join(volumes[0].warnings)
+    assert "resampled" in notes
+    assert "its values lie between 0.5 and 0.5" in notes
 
 
 def test_no_clicks_at_step_zero_and_a_missing_file_are_fine(tmp_path):

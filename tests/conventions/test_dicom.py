@@ -190,6 +190,13 @@ def test_of_several_cts_the_one_that_covers_the_pet_is_taken(tmp_path, caplog):
     assert "'body' goes with" in caplog.text
 
 
+def test_the_only_ct_of_a_pet_is_taken_without_a_word(tmp_path, caplog):
+    write_series(tmp_path / "body", ct_voxels(9))
+    write_series(tmp_path / "pet", ct_voxels(), "PT", **pet_elements())
+    conventions.get("dicom").find_cases(tmp_path, 2)
+    assert "goes with" not in caplog.text
+
+
 def test_every_ct_is_a_case_of_a_predictor_with_one_channel(tmp_path):
     uids = {write_series(tmp_path / name, ct_voxels()) for name in "ab"}
     write_series(tmp_path / "pet", ct_voxels(), "PT", **pet_elements())

@@ -72,6 +72,9 @@ def test_every_direction_of_a_series_is_a_case_with_its_own_name(tmp_path):
     assert len({case.mask for case in cases}) == 2
     assert [voxels_of(case).shape[0] for case in cases] == [6, 5]
     assert left_out_of(cases) == ()
+    (volume,) = conventions.get("dicom").read_case(cases[1])
+    parted = "is one of 2 volumes in a series, of 11 images: slices IM0006.dcm to IM0010.dcm (5)"
+    assert parted in volume.warnings
 
 
 def test_every_size_of_a_series_is_a_case_with_its_own_name(tmp_path):
@@ -102,9 +105,9 @@ def test_phases_of_a_series_are_cases_where_an_element_tells_them_apart(tmp_path
 def test_two_series_of_one_identifier_in_two_studies_have_two_names(tmp_path):
     uid = generate_uid()
     write(tmp_path / "a", stack(4, uid))
-    write(tmp_path / "b", stack(5, uid, StudyInstanceUID="1.2.3"))
+    write(tmp_path / "b", stack(3, uid, StudyInstanceUID="1.2.3"))
     cases = find(tmp_path)
-    assert sorted(voxels_of(case).shape[0] for case in cases) == [4, 5]
+    assert sorted(voxels_of(case).shape[0] for case in cases) == [3, 4]
     assert len({case.mask for case in cases}) == 2
 
 
@@ -593,3 +596,12 @@ def test_a_case_is_the_part_of_its_folder_that_its_slices_are(tmp_path):
     convention = conventions.get("dicom")
     (case,) = convention.find_cases(tmp_path, 1)
     assert conventions.share_of(convention, case) == pytest.approx(0.75, abs=0.01)
+
+
+def test_an_image_of_another_modality_that_cannot_be_used_is_none_of_a_ct_s_business(tmp_path):
+    write(tmp_path / "ct", stack())
+    write(tmp_path / "mr", stack(3, Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Rows=0))
+    assert left_out_of(find(tmp_path)) == ()
+    assert len(left_out_of(find(tmp_path / "ct"))) == 0
+    with pytest.raises(InputError, match="no MR to segment .*Rows and Columns are 0 and 10"):
+        find(tmp_path, 1, {"modalities": ["MR"]})

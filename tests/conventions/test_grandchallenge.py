@@ -190,3 +190,12 @@ def test_a_damaged_inputs_json_is_an_error(tmp_path, content):
     (tmp_path / "inputs.json").write_text(content)
     with pytest.raises(InputError, match="inputs.json"):
         conventions.get("grandchallenge", {"outputs": [MASK]}).find_cases(tmp_path, 1)
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc", "images/../../x", "", "images/a\u0000b"])
+def test_a_socket_s_path_stays_in_the_input_folder(tmp_path, place):
+    listed = [{"interface": {"slug": "ct-image", "relative_path": place}}]
+    (tmp_path / "inputs.json").write_text(json.dumps(listed))
+    outputs = {"outputs": [{"path": "images/organs", "kind": "Segmentation"}]}
+    with pytest.raises(InputError, match=r"inputs.json, socket 'ct-image': the path"):
+        conventions.get("grandchallenge", outputs, labels={"organ": 1}).find_cases(tmp_path, 1)

@@ -220,3 +220,31 @@ def test_midnight_between_injection_and_scan_is_no_wrong_clock(tmp_path):
     )
     assert value == pytest.approx(expected(60), rel=1e-5)
     assert warnings == ()
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["lengths stated", "no lengths"])
+@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big endian", "deflated"])
+def test_the_tracer_is_read_however_its_sequence_is_written(tmp_path, syntax, undefined):
+    uids = {
+        "implicit": pydicom.uid.ImplicitVRLittleEndian,
+        "explicit": pydicom.uid.ExplicitVRLittleEndian,
+        "big endian": pydicom.uid.ExplicitVRBigEndian,
+        "deflated": pydicom.uid.DeflatedExplicitVRLittleEndian,
+    }
+    half_life = {"RadionuclideHalfLife": None, "RadionuclideCodeSequence": coded("^18^Fluorine")}
+    sequence = tracer(**half_life)
+    elements = pet_elements(RadiopharmaceuticalInformationSequence=sequence)
+    write_series(tmp_path, np.full((3, 8, 10), 10000), "PT", **elements)
+    for path in tmp_path.iterdir():
+        image = pydicom.dcmread(path)
+        element = image["RadiopharmaceuticalInformationSequence"]
+        inner = element.value[0]["RadionuclideCodeSequence"]
+        for each in (element, inner):
+            each.is_undefined_length = undefined
+            each.value[0].is_undefined_length_sequence_item = undefined
+        if syntax == "big endian":
+            image.PixelData = np.frombuffer(image.PixelData, "<i2").astype(">i2").tobytes()
+        image.file_meta.TransferSyntaxUID = uids[syntax]
+        pydicom.dcmwrite(path, image, enforce_file_format=True)
+    value, _ = suv_in(tmp_path)
+    assert value == pytest.approx(expected(60), rel=1e-5)

@@ -74,7 +74,13 @@ def test_a_little_air_is_found_wherever_it_lies():
 
 
 @pytest.mark.parametrize(
-    ("peak", "words"), [(8836.0, "beyond an SUV of 1000"), (0.01, "below an SUV of 0.5"), (0, "0,")]
+    ("peak", "words"),
+    [
+        (-1000, "below an SUV of -10: is it a PET"),
+        (8836.0, "beyond an SUV of 1000"),
+        (0.01, "below an SUV of 0.5"),
+        (0, "0,"),
+    ],
 )
 def test_a_pet_that_is_not_in_suv_is_named(peak, words):
     (note,) = check_intensities(scan((body() > 0) * peak), "PET")
