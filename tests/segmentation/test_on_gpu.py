@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -64,11 +66,22 @@ def swept(compute, tensor_CZYX):
     return np.concatenate([slab.classes() for slab in sweep]), sweep.notes
 
 
+@pytest.fixture(scope="module")
+def exact_of(phantom):
+    """Return a function that gives a predictor's input and its classes in fp32 on the CPU."""
+
+    @cache
+    def computed(name):
+        tensor_CZYX = prepared_for(name, phantom)
+        return tensor_CZYX, swept(engine_of(name, "cpu", "fp32"), tensor_CZYX)[0]
+
+    return computed
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_predictor_decides_as_in_fp32_on_the_cpu(name, device, phantom):
-    tensor_CZYX = prepared_for(name, phantom)
-    exact, _ = swept(engine_of(name, "cpu", "fp32"), tensor_CZYX)
+def test_every_predictor_decides_as_in_fp32_on_the_cpu(name, device, exact_of):
+    tensor_CZYX, exact = exact_of(name)
     compute = engine_of(name, device)
     classes, notes = swept(compute, tensor_CZYX)
     assert not notes
@@ -78,18 +91,16 @@ def test_every_predictor_decides_as_in_fp32_on_the_cpu(name, device, phantom):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SHIPPED)
-def test_fp32_on_a_gpu_is_fp32(name, phantom):
-    tensor_CZYX = prepared_for(name, phantom)
-    exact, _ = swept(engine_of(name, "cpu", "fp32"), tensor_CZYX)
+def test_fp32_on_a_gpu_is_fp32(name, exact_of):
+    tensor_CZYX, exact = exact_of(name)
     classes, _ = swept(engine_of(name, "cuda", "fp32"), tensor_CZYX)
     assert (classes == exact).mean() >= 0.9999
 
 
 @pytest.mark.gpu
-def test_fp16_that_overflows_is_computed_again_and_said(phantom):
-    tensor_CZYX = prepared_for("mpu_net_liver", phantom)
+def test_fp16_that_overflows_is_computed_again_and_said(exact_of):
+    tensor_CZYX, exact = exact_of("mpu_net_liver")
     classes, notes = swept(engine_of("mpu_net_liver", "cuda", "fp16"), tensor_CZYX)
-    exact, _ = swept(engine_of("mpu_net_liver", "cpu", "fp32"), tensor_CZYX)
     assert (classes == exact).mean() >= 0.995
     assert len(notes) <= 1  # a phantom's activations may stay within fp16
 
