@@ -89,7 +89,7 @@ def archive(tmp_path_factory):
         tmp_path_factory.mktemp("image") / "small.tar",
         [programs, own],
         config=IMAGE,
-        name="flarekit-small:test",
+        names=("flarekit-small:test",),
     )
 
 

@@ -261,7 +261,9 @@ def _not_started(said: str, exit_code: int) -> Outcome:
     fix = machine_fix(reason)
     if fix is not None:
         raise SandboxError(f"Docker cannot run the image as asked: {reason}", fix=fix)
-    return Outcome(exit_code=exit_code, stdout="", stderr="", seconds=0.0, not_started=reason)
+    return Outcome(
+        exit_code=exit_code, stdout="", stderr=f"{reason}\n", seconds=0.0, not_started=reason
+    )
 
 
 def _flags(conditions: Conditions) -> list[str]:

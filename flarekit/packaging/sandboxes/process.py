@@ -305,4 +305,6 @@ def _fault() -> SandboxError | None:
 
 
 def _not_started(reason: str) -> Outcome:
-    return Outcome(exit_code=_NOT_STARTED, stdout="", stderr="", seconds=0.0, not_started=reason)
+    return Outcome(
+        exit_code=_NOT_STARTED, stdout="", stderr=f"{reason}\n", seconds=0.0, not_started=reason
+    )
