@@ -22,6 +22,7 @@ AIR_BELOW_HU = -200.0
 SOFT_TISSUE_HU = (-200.0, 300.0)
 FEWEST_SOFT_TISSUE = 0.01  # of the voxels of a CT
 BODY_AND_AIR_MM = 250.0  # a CT at least so wide shows air around or in the body
+SOFT_TISSUE_MM = 80.0  # and one so wide, soft tissue; less may lie within a lung
 HIGHEST_SUV = 1000.0
 LOWEST_SUV = -10.0
 LOWEST_PEAK_SUV = 0.5  # somewhere in a patient
@@ -114,10 +115,10 @@ def _ct(volume: Volume) -> str | None:
     if around and low >= AIR_BELOW_HU and float(voxels.min()) >= AIR_BELOW_HU:
         return (
             f"no voxel is below {AIR_BELOW_HU:g} HU (the lowest is {voxels.min():.5g}): a CT in HU "
-            "has air around the body; is it stored without its intercept?"
+            "has air around the body; is it clipped, or stored without its intercept?"
         )
     soft = float(np.mean((sample >= SOFT_TISSUE_HU[0]) & (sample <= SOFT_TISSUE_HU[1])))
-    if soft < FEWEST_SOFT_TISSUE:
+    if soft < FEWEST_SOFT_TISSUE and min(right, anterior) >= SOFT_TISSUE_MM:
         return (
             f"{soft:.2g} of its voxels lie between {SOFT_TISSUE_HU[0]:g} and {SOFT_TISSUE_HU[1]:g} "
             f"HU, less than {FEWEST_SOFT_TISSUE:g}: a CT in HU has soft tissue there"

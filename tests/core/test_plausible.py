@@ -62,6 +62,8 @@ def test_a_shift_shows_in_a_small_piece_of_a_body_too():
     assert check_intensities(scan(piece), "CT") == ()
     (note,) = check_intensities(scan(piece + 1024), "CT")
     assert "soft tissue" in note
+    lung = np.full((6, 40, 40), -850)
+    assert check_intensities(scan(lung, 1.0), "CT") == ()
 
 
 def test_a_little_air_is_found_wherever_it_lies():
