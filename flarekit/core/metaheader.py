@@ -193,10 +193,14 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
 def _check_local(path: Path, fields: Mapping[str, str]) -> None:
     if fields["ElementDataFile"] != "LOCAL":
         raise UnreadableVolumeError(
-            path, f"keeps its voxels elsewhere ({fields['ElementDataFile']})", fix=_CONVERT
+            path,
+            f"keeps its voxels elsewhere (ElementDataFile {fields['ElementDataFile']})",
+            fix=_CONVERT,
         )
     if not _is_true(fields.get("BinaryData", "True")) or fields.get("HeaderSize", "0") != "0":
-        raise UnreadableVolumeError(path, "stores its voxels in an unusual way", fix=_CONVERT)
+        raise UnreadableVolumeError(
+            path, "stores its voxels in an unusual way (BinaryData, HeaderSize)", fix=_CONVERT
+        )
 
 
 def _is_true(value: str | None) -> bool:
@@ -224,20 +228,24 @@ def _three_dimensions(path: Path, size: NDArray[np.float64]) -> tuple[int, int, 
     shape = tuple(int(n) for n in size)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise UnreadableVolumeError(
-            path, f"is {len(shape)}D (size {shape}), not one 3D scan", fix=_CONVERT
+            path, f"is {len(shape)}D (DimSize {shape}), not one 3D scan", fix=_CONVERT
         )
     if any(n <= 0 for n in shape):
-        raise UnreadableVolumeError(path, f"has no voxels (size {shape})", fix=AGAIN)
+        raise UnreadableVolumeError(path, f"has no voxels (DimSize {shape})", fix=AGAIN)
     return shape[0], shape[1], shape[2]
 
 
 def _dtype(path: Path, fields: Mapping[str, str]) -> np.dtype[Any]:
     kind = fields.get("ElementType", "")
     if kind not in _ELEMENTS:
-        raise UnreadableVolumeError(path, f"holds {kind or 'no'} voxels", fix=_CONVERT)
+        raise UnreadableVolumeError(
+            path, f"holds {kind or 'no'} voxels (ElementType)", fix=_CONVERT
+        )
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise UnreadableVolumeError(
-            path, "holds several numbers per voxel", fix="write one number per voxel"
+            path,
+            "holds several numbers per voxel (ElementNumberOfChannels)",
+            fix="write one number per voxel",
         )
     order = ">" if _is_true(fields.get("BinaryDataByteOrderMSB")) else "<"
     return np.dtype(order + _ELEMENTS[kind])

@@ -182,7 +182,7 @@ def _stored_shape(path: Path, header: _Header) -> tuple[int, ...]:
     shape = tuple(int(n) for n in header["dim"][1 : count + 1])
     if not shape or len(shape) != count or any(n <= 0 for n in shape):
         raise UnreadableVolumeError(
-            path, f"has no voxels ({count}D, shape {shape})", fix="export it again"
+            path, f"has no voxels (dim: {count}D, shape {shape})", fix="export it again"
         )
     return shape
 
@@ -191,12 +191,14 @@ def _three_dimensions(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int
     if len(shape) < 3:
         raise UnreadableVolumeError(
             path,
-            f"is {len(shape)}D (shape {shape}), not one 3D scan",
+            f"is {len(shape)}D (dim: shape {shape}), not one 3D scan",
             fix="export all slices as one 3D file",
         )
     if any(n != 1 for n in shape[3:]):
         raise UnreadableVolumeError(
-            path, f"is {len(shape)}D (shape {shape}), not one 3D scan", fix="split it into 3D files"
+            path,
+            f"is {len(shape)}D (dim: shape {shape}), not one 3D scan",
+            fix="split it into 3D files",
         )
     return shape[0], shape[1], shape[2]
 
@@ -215,7 +217,7 @@ def _voxels(
     held = max(0, len(content) - start) // dtype.itemsize
     if held < count:
         raise UnreadableVolumeError(
-            path, f"holds {held} voxels, its header says {count}", fix=AGAIN
+            path, f"holds {held} voxels, its header says {count} (dim)", fix=AGAIN
         )
     stored = np.frombuffer(content, dtype, count, start).reshape(shape_XYZ[::-1])
     if slope in (None, 1.0) and inter in (None, 0.0) and dtype.kind in "iu":
@@ -242,11 +244,13 @@ def _layout(
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise _damaged_header(path, str(error)) from error
     if start < 0:
-        raise _damaged_header(path, f"its voxels start at byte {start}")
+        raise _damaged_header(path, f"vox_offset: its voxels start at byte {start}")
     if dtype.kind not in "iuf":
         kind = "complex" if dtype.kind == "c" else "RGB"
         raise UnreadableVolumeError(
-            path, f"holds {kind} voxels", fix="export one real number per voxel"
+            path,
+            f"holds {kind} voxels (datatype {int(header['datatype'])})",
+            fix="export one real number per voxel",
         )
     return dtype, start, math.prod(shape_XYZ) * dtype.itemsize
 
@@ -294,7 +298,9 @@ def _affine(
         ) from error
     if _is_singular(affine):
         raise UnreadableVolumeError(
-            path, "its affine is singular or not finite", fix="repair the header's sform or qform"
+            path,
+            "its affine is singular or not finite",
+            fix="repair the header's sform or qform",
         )
     notes = _repairs(header, repaired) + _disagreement(repaired, shape_XYZ)
     mm = mm_per_unit(header)
