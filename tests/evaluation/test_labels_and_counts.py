@@ -238,3 +238,24 @@ def test_a_predictor_brings_its_labels_and_its_organiser_s_scores(tmp_path, ask)
     _, out, err = ask(predictor="abdomen_ct")
     assert "scores of flare; labels of abdomen_ct" in err
     assert "duodenum" in out
+
+
+def test_value_1_is_strange_where_no_label_has_it(tmp_path):
+    for side in "pt":
+        save(tmp_path / side / "a.nii.gz", cube(5) + cube(25, 2))
+    pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
+    found = evaluate(pairs, "papers", Settings(edition="1", labels={"spleen": 2}))
+    assert found.strange_values == {1: (1, 1)}
+    assert found.cases[0].truth_values == (1, 2)
+
+
+@pytest.mark.parametrize(("off_mm", "warned"), [(0.09, False), (0.11, True)])
+def test_masks_that_lie_apart_are_told_from_a_tenth_of_a_millimetre_on(tmp_path, off_mm, warned):
+    for side, off in (("t", 0.0), ("p", off_mm)):
+        affine = np.diag([1.0, 1.0, 2.0, 1.0])
+        affine[0, 3] = off
+        (tmp_path / side).mkdir()
+        nibabel.save(nibabel.Nifti1Image(cube(5), affine), tmp_path / side / "a.nii.gz")
+    pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
+    (case,) = evaluate(pairs, "papers", Settings(edition="1", labels={"lesion": 1})).cases
+    assert any("apart" in warning for warning in case.warnings) == warned

@@ -387,3 +387,39 @@ def test_papers_leave_out_of_means_what_is_not_defined(mask):
     assert math.isnan(summary.labels["heart"]["dice"].value)
     assert summary.overall["dice"] == 0.5
     assert summary.overall["hd_mm"] == 0
+
+
+def test_the_organisers_labels_and_tolerances_are_theirs():
+    assert schemes.get("autopet").default_labels("3") == {"lesion": 1}
+    assert schemes.get("uls23").default_labels("23") == {"lesion": 1}
+    assert schemes.get("papers").default_labels("1") == {"lesion": 1}
+    flare = schemes.get("flare")
+    organs = [
+        "liver",
+        "right_kidney",
+        "spleen",
+        "pancreas",
+        "aorta",
+        "inferior_vena_cava",
+        "right_adrenal_gland",
+        "left_adrenal_gland",
+        "gallbladder",
+        "esophagus",
+        "stomach",
+        "duodenum",
+        "left_kidney",
+    ]
+    for edition in ("22", "24"):
+        assert flare.default_labels(edition) == {name: k for k, name in enumerate(organs, 1)}
+    assert flare.default_labels("23") == {**flare.default_labels("24"), "lesion": 14}
+    assert flare.default_labels("21") == {"liver": 1, "kidneys": 2, "spleen": 3, "pancreas": 4}
+    tolerances = dict(zip(organs, (5, 3, 3, 5, 2, 2, 2, 2, 2, 3, 5, 7, 3), strict=True))
+    assert {**tolerances, "lesion": 2} == flare.TOLERANCES_MM
+
+
+def test_the_first_label_without_a_tolerance_is_the_one_to_give_one():
+    labels = {"liver": 1, "heart": 2, "lung": 3}
+    with pytest.raises(UsageError) as caught:
+        schemes.get("flare").check(Settings(edition="24", labels=labels))
+    assert "no surface tolerance for heart, lung" in caught.value.message
+    assert caught.value.fix.startswith("add --tolerance heart=MM")

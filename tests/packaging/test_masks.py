@@ -42,6 +42,8 @@ def test_an_mha_s_affine_is_direction_times_spacing_in_the_nifti_s_world(tmp_pat
     assert mask.affine.tolist() == expected
     assert mask.voxels_ZYX.shape == (2, 3, 4)
     assert (mask.components, mask.scaled) == (1, False)
+    plain = Mask(voxels_ZYX=mask.voxels_ZYX, affine=mask.affine)
+    assert (plain.components, plain.scaled) == (1, False)
 
 
 def test_both_formats_of_one_mask_have_one_geometry(tmp_path):
