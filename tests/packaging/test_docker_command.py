@@ -178,6 +178,17 @@ def test_a_name_that_another_image_has_stays_where_it_is_when_a_tar_is_verified(
     assert ["image", "rm", OLD] in engine.calls
 
 
+def test_links_are_put_into_an_image_that_goes_by_its_id_through_a_name_for_the_time(engine, saved):
+    engine.has(NEW, "team:latest")
+    engine.loads(OLD, "team:latest")
+    sandbox = DockerSandbox("team.tar", read_archive(saved("team:latest")))
+    sandbox.run(Run(mounts=(), linked={"/input": "/mnt/input"}))
+    (name,) = [each for each, owner in engine.names.items() if owner == OLD]
+    assert name.startswith("flarekit-verify:")
+    sandbox.close()
+    assert ["image", "rm", "--force", name] in engine.calls
+
+
 def test_every_name_in_a_tar_is_given_back_not_only_the_first(engine, saved):
     engine.has(NEW, "team:2")
     engine.loads(OLD, "team:latest", "team:2")

@@ -211,7 +211,11 @@ class DockerSandbox:
         """Return an image that is the same but for symbolic links."""
         key = tuple(sorted(linked.items()))
         if key not in self._linked:
-            lines = [f"FROM {self._image}", "USER 0"]
+            base = self._image
+            if base.startswith("sha256:"):  # BuildKit takes names alone
+                base = self._linked.setdefault((), f"flarekit-verify:{uuid.uuid4().hex[:12]}")
+                docker("image", "tag", self._image, base)
+            lines = [f"FROM {base}", "USER 0"]
             lines += [f"RUN rm -rf {path} && ln -s {target} {path}" for path, target in key]
             lines += [f"USER {self.facts.user or '0'}"]
             tag = f"flarekit-verify:{uuid.uuid4().hex[:12]}"
