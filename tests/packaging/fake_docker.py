@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 PROGRAM = """#!{python}
-import json, pathlib, sys
+import fcntl, json, pathlib, sys
 state = pathlib.Path({state!r})
+lock = open({state!r} + ".lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)  # `docker wait` goes on beside the others
 kept = json.loads(state.read_text())
 call = sys.argv[1:]
 kept["calls"].append(call)
