@@ -2,15 +2,17 @@
 
     python profiling/accuracy.py abdomen_ct --split scans --dataset DATASET
     python profiling/accuracy.py abdomen_ct --split scans --dataset DATASET --profile exact
+    python profiling/accuracy.py abdomen_ct --split altered --dataset DATASET
     python profiling/accuracy.py abdomen_ct --split phantoms
     python profiling/accuracy.py att_umamba_petct --split wholebody --material ORGAN_MAPS
     python profiling/accuracy.py mamba_ahnet_lesion --split lesions --dataset PETCT --material VOIS
     python profiling/accuracy.py --table
 
 scans: the cases of DATASET (nnU-Net raw layout) that the predictor's recipe.toml holds out.
-phantoms: generated CTs. wholebody: synthetic PET/CTs around organ maps that training did not use.
-lesions: volumes of interest around real CT lesions, from MATERIAL (X_ct.nii.gz, X_mask.nii.gz) and
-from the held-out cases of DATASET.
+altered: the same cases, each with a large spleen or liver, lesions, less contrast medium, no
+spleen, fluid, from fixed seeds. phantoms: generated CTs. wholebody: synthetic PET/CTs around organ
+maps that training did not use. lesions: volumes of interest around real CT lesions, from MATERIAL
+(X_ct.nii.gz, X_mask.nii.gz) and from the held-out cases of DATASET.
 
 Cases run through the segmentation in the predictor's own convention, without a time budget; labels
 that the recipe calls unlabelled are left out on scans. Results go to accuracy_PREDICTOR_SPLIT.json
@@ -27,6 +29,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from accuracy_altered import altered_scans
 from accuracy_bodies import whole_bodies
 from accuracy_cases import Trial, held_out_petct, held_out_scans, unseen_phantoms
 from accuracy_pictures import Files, draw_around_worst, draw_worst
@@ -91,6 +94,8 @@ def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Nam
         return whole_bodies(folder, material, facts.synthesis, arguments.bodies)
     if dataset is None:
         raise UsageError("scans needs the labelled cases", fix="name them with --dataset")
+    if split == "altered":
+        return altered_scans(folder, dataset, facts.held_out, recipe)
     lay_out = held_out_petct if convention == "autopet" else held_out_scans
     return lay_out(folder, dataset, facts.held_out)
 
@@ -110,14 +115,14 @@ def measure(arguments: argparse.Namespace) -> Path:
         mode=arguments.profile,
         time_budget_s=0,
     )
-    unlabelled = recipe.training.unlabelled if split == "scans" else ()
+    unlabelled = recipe.training.unlabelled if split in ("scans", "altered") else ()
     labels = {name: v for name, v in predictor.spec.labels.items() if name not in unlabelled}
     with tempfile.TemporaryDirectory() as scratch:
         trial = make_trial(split, Path(scratch), recipe, arguments)
         record = segment_folder(predictor, trial.inputs, trial.outputs, options)
         masks = trial.masks(record)
         result = score(trial, masks, predictor.spec.convention, labels)
-        if split != "phantoms" and arguments.profile == "fast":
+        if split not in ("phantoms", "altered") and arguments.profile == "fast":
             worst = worst_case(result)
             picture = Path("pictures") / picture_name(predictor.spec.name, split)
             files = Files(masks=masks, truths=trial.truths, scans=trial.scans)

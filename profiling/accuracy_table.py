@@ -13,14 +13,15 @@ from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
 
 SPLITS = {
-    "flare": ("scans", "phantoms"),
+    "flare": ("scans", "altered", "phantoms"),
     "autopet": ("scans", "wholebody"),
     "uls23": ("lesions",),
 }
-_ORDER = ("scans", "scans_exact", "lesions", "lesions_exact", "wholebody", "phantoms")
+_ORDER = ("scans", "scans_exact", "altered", "lesions", "lesions_exact", "wholebody", "phantoms")
 _TITLES = {
     "scans": "held-out scans",
     "scans_exact": "held-out scans, `exact`",
+    "altered": "held-out scans, altered as in disease",
     "lesions": "CT lesions",
     "lesions_exact": "CT lesions, `exact`",
     "wholebody": "synthetic whole bodies",

@@ -4,12 +4,13 @@
     python profiling/gpu_train.py run PACK --out OUT --minutes 5     all predictors side by side
     python profiling/gpu_train.py export OUT WEIGHTS                 folders of what came back
 
-DATA is a folder with the datasets that the recipes need (see `DATASETS`). `run` trains each
-predictor in a process of its own on the same device, so that one computes while another prepares
-its cases or launches kernels. Every 30 s their averaged weights, as fp16, are packed into archives
-of less than 16 MiB, OUT/weights-0.tar.gz and so on, and OUT/train.json says how far all of them
-are, so that being cut off loses half a minute. `--device cpu --quick` does all of it in seconds,
-with small samples.
+DATA is a folder with the datasets that the recipes need (see `DATASETS`). A predictor's recipe is
+the next.toml in its folder, where there is one: what its next weights are to be trained by. `run`
+first prepares the cases of all predictors on all cores, each case once; then it trains each
+predictor in a process of its own on the same device, so that one computes while another launches
+kernels. Every 30 s their averaged weights, as fp16, are packed into archives of less than 16 MiB,
+OUT/weights-0.tar.gz and so on, and OUT/train.json says how far all of them are, so that being cut
+off loses half a minute. `--device cpu --quick` does all of it in seconds, with small samples.
 """
 
 from __future__ import annotations
@@ -189,14 +190,14 @@ def run(arguments: argparse.Namespace) -> int:
     work: Path = arguments.work
     out.mkdir(parents=True, exist_ok=True)
     began, deadline = time.time(), time.monotonic() + 60 * arguments.minutes
-    threads = max(1, (os.cpu_count() or 1) // len(arguments.predictors))
+    prepare(arguments)
     children = {}
     for name in arguments.predictors:
         folder = work / name
         folder.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable, __file__, "child", str(arguments.pack), name, "--work", str(work),
-            "--out", str(out), "--device", arguments.device, "--processes", str(threads),
+            "--out", str(out), "--device", arguments.device, "--processes", "1",
             "--began", str(began), "--until", str(began + 60 * arguments.minutes),
             *(["--quick"] if arguments.quick else []),
         ]  # fmt: skip
@@ -267,6 +268,43 @@ def _expected_bytes(name: str) -> float:
     return 0.95 * 2 * sum(parameter.numel() for parameter in network.parameters())
 
 
+def prepare(arguments: argparse.Namespace) -> None:
+    """Make the cases of all predictors, on all cores; what several share is made once."""
+    from flarekit.training.kept import make_kept
+
+    makers = [
+        maker
+        for name in arguments.predictors
+        for pool in _pools(arguments.pack, name, _recipe(name, quick=arguments.quick))
+        for maker in pool.cases.makers
+    ]
+    began = time.monotonic()
+    count = sum(1 for _ in make_kept(makers, arguments.work / "cases", os.cpu_count() or 1))
+    print(f"{count} cases are prepared after {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _pools(packed: Path, name: str, recipe: Any) -> list[Any]:  # noqa: ANN401
+    from flarekit.training.sources import training_pools
+
+    data = DATASETS[name]
+    return training_pools(
+        recipe,
+        packed / data.under / data.dataset,
+        [packed / each for each in data.material],
+        [packed / each for each in data.negatives],
+    )
+
+
+def _recipe(name: str, *, quick: bool) -> Any:  # noqa: ANN401
+    from flarekit.training.recipe import read_recipe
+
+    recipe = read_recipe(_recipe_path(name))
+    left_out = (*recipe.training.validation, *DATASETS[name].validation)
+    facts = recipe.training.model_copy(update={"validation": left_out})
+    recipe = replace(recipe, training=facts)
+    return _quick(recipe) if quick else recipe
+
+
 def _facts(device: str) -> dict[str, Any]:
     import torch
 
@@ -314,28 +352,16 @@ def child(arguments: argparse.Namespace) -> None:
     import torch
 
     from flarekit.training.compact import RunOptions, train
-    from flarekit.training.recipe import Recipe, read_recipe
     from flarekit.training.samples import Sampler
-    from flarekit.training.sources import make_all, training_pools
+    from flarekit.training.sources import make_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     torch.set_num_threads(1 if arguments.device != "cpu" else 2)
     torch.backends.cudnn.benchmark = True
     name, folder = arguments.name, arguments.work / arguments.name
     began = time.monotonic()
-    recipe: Recipe = read_recipe(_recipe_path(name))
-    data = DATASETS[name]
-    left_out = (*recipe.training.validation, *data.validation)
-    facts = recipe.training.model_copy(update={"validation": left_out})
-    recipe = replace(recipe, training=facts)
-    if arguments.quick:
-        recipe = _quick(recipe)
-    pools = training_pools(
-        recipe,
-        arguments.pack / data.under / data.dataset,
-        [arguments.pack / each for each in data.material],
-        [arguments.pack / each for each in data.negatives],
-    )
+    recipe, data = _recipe(name, quick=arguments.quick), DATASETS[name]
+    pools = _pools(arguments.pack, name, recipe)
     make_all(pools, arguments.work / "cases", arguments.processes)
     prepared_s = time.monotonic() - began
     left_s = data.share * (arguments.until - arguments.began) - (time.time() - arguments.began)
@@ -361,7 +387,9 @@ def child(arguments: argparse.Namespace) -> None:
 
 def _recipe_path(name: str) -> Path:
     folder = _ROOT / "weights" / name
-    return (folder.parent if folder.name == _FOLD else folder) / "recipe.toml"
+    folder = folder.parent if folder.name == _FOLD else folder
+    coming = folder / "next.toml"
+    return coming if coming.is_file() else folder / "recipe.toml"
 
 
 def _quick(recipe: Any) -> Any:  # noqa: ANN401

@@ -111,6 +111,16 @@ def mirror(
     return image_CZYX.flip([axis + 1 for axis in flips]), classes_ZYX.flip(flips)
 
 
+def smooth(values: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return means over a cube of neighbours."""
+    size = [min(2 * reach + 1, 2 * ((n - 1) // 2) + 1) for n in values.shape]
+    padding = [(n - 1) // 2 for n in size]
+    smoothed: torch.Tensor = functional.avg_pool3d(
+        values[None, None], size, stride=1, padding=padding, count_include_pad=False
+    )[0, 0]
+    return smoothed
+
+
 def normal(shape: Sequence[int], rng: np.random.Generator, device: torch.device) -> torch.Tensor:
     """Return standard normal noise on a device, told by the generator."""
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**31)))
@@ -191,7 +201,7 @@ def fill_bowel(
     hu = image_CZYX * window.std + window.mean
     free = (classes_ZYX == 0) | (classes_ZYX == MAYBE)
     filled = (field > float(rng.uniform(0.2, 1.0))) & free & (hu > -20) & (hu < 120)
-    soft = functional.avg_pool3d(filled.float(), 3, stride=1, padding=1) * free
+    soft = smooth(filled[0].float(), 1) * free
     bright = min(float(rng.uniform(180, 500)), window.high_hu)
     return image_CZYX + soft * ((bright - window.mean) / window.std - image_CZYX)
 

@@ -55,15 +55,15 @@ class LazyCases(Sequence[TrainingCase]):
     """Cases that are made when they are first drawn, or before, and kept on disk where wanted."""
 
     def __init__(self, makers: Sequence[Callable[[], TrainingCase]]) -> None:
-        self._makers = makers
+        self.makers = makers
         self._made: dict[int, TrainingCase] = {}
 
     def __len__(self) -> int:
-        return len(self._makers)
+        return len(self.makers)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - one case; slices are not needed
         if index not in self._made:
-            self._made[index] = self._makers[index]()
+            self._made[index] = self.makers[index]()
         return self._made[index]
 
     def make_all(self, folder: Path, processes: int) -> None:
@@ -75,7 +75,7 @@ class LazyCases(Sequence[TrainingCase]):
         """
         from flarekit.training.kept import make_kept, read_kept
 
-        for index, path in enumerate(make_kept(self._makers, folder, processes)):
+        for index, path in enumerate(make_kept(self.makers, folder, processes)):
             self._made[index] = read_kept(path)
             if (index + 1) % _SAY_EVERY == 0 or index + 1 == len(self):
                 _LOG.info("%d of %d cases are prepared", index + 1, len(self))

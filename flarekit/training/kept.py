@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +31,8 @@ _CENTRES, _HARD = "centres.", "hard_negatives."
 def make_kept(makers: Sequence[Maker], folder: Path, processes: int) -> Iterator[Path]:
     """Make the cases that a folder does not hold yet, and yield each one's file in order.
 
+    What several makers make alike is made once.
+
     Args:
         makers: each gives a case.
         folder: made where it is missing.
@@ -42,12 +43,21 @@ def make_kept(makers: Sequence[Maker], folder: Path, processes: int) -> Iterator
         OutputError: the folder or a file cannot be written.
     """
     make_folder(folder)
-    keep = partial(_keep, folder)
-    if processes < 2 or len(makers) < 2:
-        yield from map(keep, makers)
+    paths = [folder / f"{_key(maker)}.safetensors" for maker in makers]
+    missing = {path: maker for path, maker in zip(paths, makers, strict=True) if not path.is_file()}
+    if processes < 2 or len(missing) < 2:
+        for path, maker in missing.items():
+            _keep(path, maker)
+        yield from paths
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
-        yield from workers.map(keep, makers)
+    with ProcessPoolExecutor(
+        min(processes, len(missing)), mp_context=get_context("spawn"), initializer=_one_thread
+    ) as workers:
+        coming = {path: workers.submit(_keep, path, maker) for path, maker in missing.items()}
+        for path in paths:
+            if path in coming:
+                coming[path].result()
+            yield path
 
 
 def read_kept(path: Path) -> TrainingCase:
@@ -76,12 +86,17 @@ def read_kept(path: Path) -> TrainingCase:
         ) from error
 
 
-def _keep(folder: Path, maker: Maker) -> Path:
-    """Return the file of a maker's case, and write it where it is not there."""
-    path = folder / f"{_key(maker)}.safetensors"
-    if not path.is_file():
-        write_atomically(path, _bytes(maker()))
-    return path
+def _keep(path: Path, maker: Maker) -> None:
+    write_atomically(path, _bytes(maker()))
+
+
+def _one_thread() -> None:
+    """Keep a worker to one thread: there is one worker for every core."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def _key(maker: Maker) -> str:

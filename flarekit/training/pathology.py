@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from flarekit.core.spec import Window
-from flarekit.training.augment import normal
+from flarekit.training.augment import normal, smooth
 from flarekit.training.losses import MAYBE
 from flarekit.training.recipe import OrganFacts
 
@@ -137,8 +137,8 @@ def _removed(
     """Put fat or soft tissue in an organ's place; its voxels become background."""
     organ = classes == index
     filling = float(rng.uniform(*_ORGAN_HU)) if rng.random() < 0.4 else float(rng.normal(-95, 8))
-    texture = filling + 12 * _smooth(normal(hu.shape, rng, hu.device), 1)
-    weight = _smooth(_grown(organ, 3.0, spacing_mm).float(), 1)
+    texture = filling + 12 * smooth(normal(hu.shape, rng, hu.device), 1)
+    weight = smooth(_grown(organ, 3.0, spacing_mm).float(), 1)
     weight = torch.where((classes != 0) & (classes != MAYBE) & ~organ, 0.0, weight)
     weight = torch.where(organ, 1.0, weight)
     return hu + weight * (texture - hu), classes.masked_fill(organ, 0)
@@ -168,9 +168,9 @@ def _with_lesion(
         radius = radius + away.square().view(shape)
     knots = _field(hu, 4, rng)
     inside = ((1.15 - radius.sqrt() - 0.2 * knots) / 0.3).clamp(0, 1) * organ
-    weight = _smooth(inside, 1) * organ
+    weight = smooth(inside, 1) * organ
     dense = float(rng.uniform(0, 25)) if rng.random() < 0.4 else float(rng.uniform(30, 130))
-    texture = dense + 12 * _smooth(normal(hu.shape, rng, hu.device), 1)
+    texture = dense + 12 * smooth(normal(hu.shape, rng, hu.device), 1)
     return hu + weight * (texture - hu)
 
 
@@ -181,12 +181,12 @@ def _other_phase(
     kept = float(rng.uniform(0.0, 1.0))
     known = (classes != 0) & (classes != MAYBE)
     share = torch.where(known, 1.0, ((200 - hu) / 60).clamp(0, 1))  # what is brighter is bone
-    enhanced = (_smooth(hu, 1) - _SOFT_HU).clamp_min(0)  # a mean, so that noise stays as it is
-    faded = hu - _smooth(share, 1) * (1 - kept) * enhanced
+    enhanced = (smooth(hu, 1) - _SOFT_HU).clamp_min(0)  # a mean, so that noise stays as it is
+    faded = hu - smooth(share, 1) * (1 - kept) * enhanced
     shifts = np.concatenate([[0.0], rng.normal(0, 15, count - 1)])
     table = torch.zeros(256, device=hu.device)
     table[:count] = torch.from_numpy(shifts.astype(np.float32)).to(hu.device)
-    return faded + _smooth(table[classes], 1)
+    return faded + smooth(table[classes], 1)
 
 
 def _with_fluid(
@@ -200,8 +200,8 @@ def _with_fluid(
     near = _grown(known, float(rng.uniform(8, 25)), spacing_mm)
     fat = (hu < -30) & (hu > -160) & near & ~known
     wet = fat & (_field(hu, 5, rng) > float(rng.uniform(-0.5, 0.7)))
-    fluid = float(rng.uniform(-5, 30)) + 12 * _smooth(normal(hu.shape, rng, hu.device), 1)
-    weight = _smooth(wet.float(), 1) * ~known
+    fluid = float(rng.uniform(-5, 30)) + 12 * smooth(normal(hu.shape, rng, hu.device), 1)
+    weight = smooth(wet.float(), 1) * ~known
     return hu + weight * (fluid - hu)
 
 
@@ -216,16 +216,6 @@ def _grown(mask: torch.Tensor, mm: float, spacing_mm: tuple[float, float, float]
             grown = functional.max_pool3d(grown, size, stride=1, padding=padding)
     grown_ZYX: torch.Tensor = grown[0, 0] > 0
     return grown_ZYX
-
-
-def _smooth(values: torch.Tensor, reach: int) -> torch.Tensor:
-    """Return means over a cube of neighbours."""
-    size = [min(2 * reach + 1, 2 * ((n - 1) // 2) + 1) for n in values.shape]
-    padding = [(n - 1) // 2 for n in size]
-    smoothed: torch.Tensor = functional.avg_pool3d(
-        values[None, None], size, stride=1, padding=padding, count_include_pad=False
-    )[0, 0]
-    return smoothed
 
 
 def _field(like: torch.Tensor, knots: int, rng: np.random.Generator) -> torch.Tensor:

@@ -33,7 +33,7 @@ def test_maps_that_a_recipe_holds_out_are_unseen(tmp_path, make_predictor):
         "autopet", {"lesion": 1}, 2, "[training]\nheld_out = []\ntile_ZYX = [16, 16, 16]\n"
     )
     recipe = read_recipe(predictor.folder / "recipe.toml")
-    used = {maker.path.name[:3] for maker in synthetic_cases(recipe, facts, [material])._makers}
+    used = {maker.path.name[:3] for maker in synthetic_cases(recipe, facts, [material]).makers}
     assert used == {"c_1", "c_2", "c_3", "c_5", "c_6"}
 
 
@@ -43,7 +43,7 @@ def test_training_uses_none_of_the_unseen_maps(tmp_path, make_predictor):
     )
     recipe = read_recipe(predictor.folder / "recipe.toml")
     material = make_maps(tmp_path / "maps", [f"c_{k}_x" for k in range(7)])
-    used = {maker.path for maker in synthetic_cases(recipe, FACTS, [material])._makers}
+    used = {maker.path for maker in synthetic_cases(recipe, FACTS, [material]).makers}
     unseen = set(unseen_maps(material, FACTS))
     assert len(used) == 3
     assert used | unseen == set(material.iterdir())

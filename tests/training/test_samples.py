@@ -241,3 +241,13 @@ def test_hard_negatives_are_seen_and_large_parts_more_often(make_recipe):
     assert all(seen)
     parts = [len(_voxels_to_see(case, recipe, rng)) for _ in range(200)]
     assert 0.6 < parts.count(216) / 200 < 0.85  # 0.74: the roots of 216 and 27
+
+
+def test_oral_contrast_is_drawn_in_slices_too(make_recipe):
+    recipe = make_recipe(
+        ("tile_ZYX = [16, 16, 16]", "tile_ZYX = [1, 16, 16]"),
+        ("batch = 1", "augmentation = { oral_contrast = 1.0, intensity = 0 }\nbatch = 1"),
+    )
+    case = make_case(np.full((1, 24, 24, 24), -0.25))
+    samples = [draw_sample(case, recipe, np.random.default_rng(seed))[0] for seed in range(8)]
+    assert any(float(image.max()) > 0.5 for image in samples)
