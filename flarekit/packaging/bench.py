@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flarekit.core.files import below, locked_below, sha256_of
+from flarekit.core.files import locked_below
+from flarekit.packaging.left import (
+    differences,
+    digests,
+    open_to_all,
+    open_to_others,
+    take_links,
+)
 from flarekit.packaging.sandboxes import (
     Conditions,
     ImageFacts,
@@ -19,7 +25,6 @@ from flarekit.packaging.sandboxes import (
     Sandbox,
 )
 
-_ALL = 0o777
 _ROOMY = Conditions(
     network=True, capabilities=True, new_privileges=True, pids=None, memory_mib=28 * 1024
 )
@@ -237,8 +242,8 @@ class Bench:
         outputs.mkdir()
         if prepare is not None:
             prepare(outputs)
-        _open_to_all(place)
-        before = _digests(here)
+        open_to_all(place)
+        before = digests(here)
         writable = self.layout.writable_inputs if writable_inputs is None else writable_inputs
         seen_at = (linked or {}).get(self.layout.inputs, self.layout.inputs)
         run = Run(
@@ -258,71 +263,19 @@ class Bench:
         if refusal is not None:
             raise RefusedError(refusal, fix="verify where a Docker engine runs")
         outcome = self.sandbox.run(run)
-        locked, private = locked_below(outputs), locked_below(outputs, _open_to_others)
+        locked, private = locked_below(outputs), locked_below(outputs, open_to_others)
         for folder in (here, outputs):
             if locked_below(folder):
                 self.sandbox.open_up(folder)
-        after = _digests(here)
-        links = _take_links(outputs)
+        after = digests(here)
+        links = take_links(outputs)
         return Trial(
             outcome=outcome,
             inputs=here,
             outputs=outputs,
-            files=tuple(sorted(_digests(outputs))),
-            touched=tuple(_differences(before, after)),
+            files=tuple(sorted(digests(outputs))),
+            touched=tuple(differences(before, after)),
             locked=tuple(locked.values()),
             private=tuple(private.values()),
             links=tuple(links),
         )
-
-
-def _open_to_all(folder: Path) -> None:
-    """Let every user of a container read and write what is below a folder."""
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(_ALL if path.is_dir() else 0o666)
-
-
-def _open_to_others(path: Path, mode: int) -> bool:
-    return path.stat().st_mode & mode == mode
-
-
-def _take_links(folder: Path) -> list[str]:
-    """Remove the symbolic links below a folder, which lead to other places here than inside."""
-    links = [path for path in below(folder) if path.is_symlink()]
-    words = [f"{path.relative_to(folder).as_posix()} -> {path.readlink()}" for path in links]
-    for path in links:
-        path.unlink()
-    return words
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its relative name."""
-    found = {}
-    for path in below(folder):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            found[name] = f"a link to {path.readlink()}"
-        elif path.is_file():
-            found[name] = _digest(path)
-        elif not path.is_dir():
-            found[name] = "a device, a pipe or a socket"
-        elif not os.access(path, os.R_OK | os.X_OK):
-            found[f"{name}/"] = "a folder that cannot be opened"
-        elif not any(path.iterdir()):
-            found[f"{name}/"] = "an empty folder"
-    return found
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
-
-
-def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    added = [f"added {name}" for name in sorted(after.keys() - before.keys())]
-    removed = [f"removed {name}" for name in sorted(before.keys() - after.keys())]
-    common = sorted(before.keys() & after.keys())
-    return added + removed + [f"changed {name}" for name in common if before[name] != after[name]]

@@ -19,7 +19,8 @@ from flarekit import conventions
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.packaging.sandboxes import ImageFacts
-from flarekit.packaging.sandboxes.docker import inspect_image, require_engine
+from flarekit.packaging.sandboxes.docker import require_engine
+from flarekit.packaging.sandboxes.docker_images import inspect_image
 from flarekit.packaging.task import CONVENTION_LABEL, FACTS_LABEL
 from flarekit.segmentation.predictors import find_predictor, hash_state
 

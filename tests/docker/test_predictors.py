@@ -6,8 +6,8 @@ import pytest
 
 from flarekit.packaging.build import BuildRequest, build
 from flarekit.packaging.checks import checks_of
-from flarekit.packaging.sandboxes.docker import docker, engine_fault
 from flarekit.packaging.verify import VerifyRequest, verify
+from flarekit.profiler.docker import docker, engine_fault
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
 
 pytestmark = pytest.mark.docker

@@ -423,3 +423,19 @@ def test_the_first_label_without_a_tolerance_is_the_one_to_give_one():
         schemes.get("flare").check(Settings(edition="24", labels=labels))
     assert "no surface tolerance for heart, lung" in caught.value.message
     assert caught.value.fix.startswith("add --tolerance heart=MM")
+
+
+def test_every_label_of_the_papers_is_its_own_value_and_no_higher_one(mask):
+    both = np.maximum(block(1, depth=slice(0, 2)), block(2, depth=slice(3, 5)))
+    labels = {"liver": 1, "lesion": 2}
+    scores = figures("papers", mask(both), mask(both), Settings(edition="1", labels=labels))
+    assert {name: each["dice"] for name, each in scores.items()} == {"liver": 1, "lesion": 1}
+    assert {name: each["nsd"] for name, each in scores.items()} == {"liver": 1, "lesion": 1}
+
+
+def test_the_axes_of_a_lesion_are_compared_long_with_long_and_short_with_short(mask):
+    flat, square = np.zeros((3, 30, 30), np.uint8), np.zeros((3, 30, 30), np.uint8)
+    flat[1, 10:14, 5:25], square[1, 5:25, 5:25] = 1, 1
+    scores = figures("uls23", mask(flat), mask(square), Settings(edition="23", labels={"l": 1}))
+    assert scores["l"]["long_axis_error"] < 0.2
+    assert scores["l"]["short_axis_error"] > 0.5

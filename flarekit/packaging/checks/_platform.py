@@ -10,8 +10,9 @@ from pathlib import Path
 from flarekit.packaging.bench import MODEL, Bench, Trial
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip, warn
 from flarekit.packaging.checks._contents import listed, unlike_usual
+from flarekit.packaging.checks._explained import explained
 from flarekit.packaging.checks._image import AMD64, FACTS, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
-from flarekit.packaging.checks._runs import explained, loud_failure
+from flarekit.packaging.checks._runs import loud_failure
 from flarekit.packaging.samples._sockets import IMAGES, INPUTS_JSON, write_inputs_json
 from flarekit.packaging.sandboxes import Mount, SandboxError
 
