@@ -24,13 +24,14 @@ from measured import machine, write
 from openvino import opset13 as ops
 from torch.utils.flop_counter import FlopCounterMode
 
-from flarekit import engine
+import flarekit
+from flarekit.engine import Precision
 from flarekit.engine.openvino import input_shape
-from flarekit.segmentation.predictors import build_networks, find_predictor, networks_of
+from flarekit.segmentation.predictors import build_networks, find_predictor
 
 HERE = Path(__file__).parent
 SIZES = (2048, 4096)
-HINTS: dict[engine.Precision, str] = {"bf16": "bf16", "fp32": "f32"}
+HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
 
 
 def product_in_openvino(size: int, precision: str) -> Callable[[], object]:
@@ -66,16 +67,9 @@ def tile_flop(name: str) -> float:
     return float(total)
 
 
-def tile_work(name: str, precision: engine.Precision) -> Callable[[], object]:
-    predictor = find_predictor(name)
-    spec = predictor.spec
-    compute = engine.create(
-        "openvino",
-        networks_of(predictor),
-        spec.grid,
-        class_count=len(spec.class_values),
-        precision=precision,
-    )
+def tile_work(name: str, precision: Precision) -> Callable[[], object]:
+    segmenter = flarekit.load(name, engine="openvino", precision=precision)
+    spec, compute = segmenter.spec, segmenter.start().engine
     depth = max(spec.grid.tile_ZYX[0], compute.slices_at_once)  # type: ignore[attr-defined]
     if spec.grid.tile_ZYX[0] > 1:
         depth = spec.grid.tile_ZYX[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -162,14 +162,13 @@ class Probabilities:
         Raises:
             OutputError: they are large, and the disk has no room for them.
         """
-        self._regions = placement.route.regions
-        self._rows = len(spec.class_values) - len(spec.internal)
-        shape = (self._rows, *placement.route.stored_shape)
-        self._stored = _zeros(shape)
-        if not self._regions:
+        rows = len(spec.class_values) - len(spec.internal)
+        self._stored = _zeros((rows, *placement.route.stored_shape))
+        if not placement.route.regions:
             self._stored[0] = 1
-        self._painter = placement.painter(len(spec.class_values), self._paint)
-        self._targets = [placement.target_of(row) for row in self._stored]
+        targets = [placement.target_of(row) for row in self._stored]
+        paint = partial(_paint_regions if placement.route.regions else _paint_classes, targets)
+        self._painter = placement.painter(len(spec.class_values), paint)
 
     def add(self, logits_KZYX: NDArray[np.float32]) -> None:
         """Take the next slices of logits on the network's grid."""
@@ -184,19 +183,36 @@ class Probabilities:
         self._painter.finish()
         return self._stored
 
-    def _paint(self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]) -> None:
-        if self._regions:
-            seen = (logits_KYX != 0).any(axis=0)
-            probable = seen / (1 + np.exp(-logits_KYX))
-        else:
-            seen = (logits_KYX != 0).any(axis=0)
-            exponents = np.exp(logits_KYX - logits_KYX.max(axis=0))
-            probable = exponents / exponents.sum(axis=0)
-            probable[0] += probable[self._rows :].sum(axis=0)
-            probable[1:] *= seen
-            probable[0][~seen] = 1
-        for target_ZYX, probable_YX in zip(self._targets, probable, strict=False):
-            target_ZYX[z, rows, columns] = probable_YX
+
+def _paint_classes(
+    targets: Sequence[NDArray[np.float32]],
+    z: int,
+    rows: slice,
+    columns: slice,
+    logits_KYX: NDArray[np.float32],
+) -> None:
+    """Paint a slice of exclusive classes; what has no target is internal: background."""
+    unseen = ~(logits_KYX != 0).any(axis=0)
+    exponents = np.exp(logits_KYX - logits_KYX.max(axis=0))
+    probable = exponents / exponents.sum(axis=0)
+    probable[0] += probable[len(targets) :].sum(axis=0)
+    probable[:, unseen] = 0
+    probable[0, unseen] = 1
+    for target_ZYX, probable_YX in zip(targets, probable, strict=False):
+        target_ZYX[z, rows, columns] = probable_YX
+
+
+def _paint_regions(
+    targets: Sequence[NDArray[np.float32]],
+    z: int,
+    rows: slice,
+    columns: slice,
+    logits_KYX: NDArray[np.float32],
+) -> None:
+    """Paint a slice of regions, each by itself."""
+    seen = (logits_KYX != 0).any(axis=0)
+    for target_ZYX, logits_YX in zip(targets, logits_KYX, strict=True):
+        target_ZYX[z, rows, columns] = seen / (1 + np.exp(-logits_YX))
 
 
 def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:

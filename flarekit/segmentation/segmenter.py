@@ -359,9 +359,12 @@ def load(
             them anyway.
         mirroring: average over the flips that the predictor names, if any (`exact` only).
         time_budget_s: seconds that a scan may take; detail is given up for it, which
-            `Result.traded` tells. None for no limit.
-        ram_budget_mib: MiB that this process may have resident; what does not fit is refused.
-        gpu_memory_budget_mib: MiB that may be in use on the GPU.
+            `Result.traded` tells. None for no limit, `convention` for what the organiser of the
+            predictor's challenge tolerates.
+        ram_budget_mib: MiB that this process may have resident; what does not fit is refused. None
+            for no limit, `container` for the limit of the container around the process.
+        gpu_memory_budget_mib: MiB that may be in use on the GPU; None for no limit, `convention` as
+            above.
 
     Returns:
         What segments; use it in a `with` statement, or `close` it.
