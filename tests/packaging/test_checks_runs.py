@@ -23,6 +23,7 @@ from tests.packaging.fake_images import (
     CONFIG,
     Failure,
     FakeSandbox,
+    Inside,
     bench_of,
     failed,
     findings,
@@ -428,3 +429,71 @@ def test_what_would_control_a_terminal_is_shown_as_text(tmp_path):
 
     found = findings(FLARE_CHECKS, program, WANTED, tmp_path)
     assert r"\x1b[2Jgone\x07 and a bell" in found["ends_well"].reason
+
+
+def test_by_how_much_a_mask_is_another_is_told_in_percent(tmp_path):
+    def program(inside):
+        image = read(inside.image_of("/input/images/ct"))
+        mask = SimpleITK.GetArrayFromImage(image) > 0
+        if not inside.conditions.network:
+            mask[3:] = False
+        inside.write("/output/images/mask/a.mha", mask.astype(np.uint8), image)
+
+    found = findings(FLARE_CHECKS, program, WANTED, tmp_path)
+    words = found["strict_sandbox"].reason
+    counts = [int(part.split()[-1]) for part in words.split(" labelled voxels")[:2]]
+    share = 100 * counts[0] / counts[1]
+    assert 40 < share < 60
+    assert f"(the same in {share:.0f} % of them)" in words
+
+
+class Interrupted(Stops):
+    """An image that leaves something when it is stopped."""
+
+    def __init__(self, leave):
+        super().__init__(segment, 0.1, 143)
+        self.leave, self.asked = leave, []
+
+    def run(self, run):
+        if run.terminate_after_s is not None:
+            self.asked.append(run.terminate_after_s)
+            self.leave(Inside(run).path("/output"))
+        return super().run(run)
+
+
+def half(out):
+    (out / "images" / "mask").mkdir(parents=True)
+    (out / "images" / "mask" / "a.mha").write_bytes(b"half")
+
+
+@pytest.mark.parametrize(
+    ("leave", "words"),
+    [
+        (half, "left half of images/mask/a.mha"),
+        (lambda out: (out / "a.part").write_text("x"), "left a.part behind"),
+        (lambda _: None, ""),
+    ],
+)
+def test_what_a_stopped_run_leaves_is_judged(leave, words, tmp_path):
+    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
+    bench.sandbox = Interrupted(leave)
+    (verdict,) = _verdicts(bench, [check for check in RUNS if check.name == "stops"])
+    assert verdict.finding.reason == words
+    assert bench.sandbox.asked == [pytest.approx(0.4 * bench.base().outcome.seconds)]
+
+
+def test_only_what_works_with_writable_inputs_writes_into_them(tmp_path):
+    def writes(inside):
+        (mount,) = [each for each in inside.run.mounts if each.there == "/input"]
+        if not mount.writable:
+            raise Failure("OSError: [Errno 30] Read-only file system: '/input/cache'")
+        segment(inside)
+
+    found = findings(PLATFORM_CHECKS, writes, WANTED, tmp_path / "a")
+    assert "writes into /input" in found["ends_well"].reason
+
+    def crashes(_inside):
+        raise Failure("ValueError: nothing to do with it")
+
+    found = findings(PLATFORM_CHECKS, crashes, WANTED, tmp_path / "b")
+    assert "writes into" not in found["ends_well"].reason
