@@ -86,6 +86,13 @@ def leave_a_log(inside):
     inside.path("/workspace/outputs/log.txt").write_text("done")
 
 
+def leave_a_folder(inside):
+    behave(inside)
+    logs = inside.path("/workspace/outputs/logs/deep")
+    logs.mkdir(parents=True)
+    (logs / "x.txt").write_text("done")
+
+
 def write_into_inputs(inside):
     behave(inside)
     inside.path("/workspace/inputs/cache.npy").write_text("x")
@@ -118,6 +125,10 @@ def crash(_inside):
 
 FAULTS = {
     "leaves a log": (leave_a_log, {"output_tree", "other_files", "overwrites", "no_inputs"}),
+    "leaves a folder": (
+        leave_a_folder,
+        {"output_tree", "other_files", "overwrites", "no_inputs"},
+    ),
     "writes into inputs": (write_into_inputs, {"inputs_unchanged"}),
     "crashes on damage": (crash_on_damage, {"damaged_input"}),
     "needs the network": (need_network, {"strict_sandbox", "unprivileged"}),
@@ -149,6 +160,11 @@ def test_a_fault_is_caught_by_the_checks_meant_for_it(fault, tmp_path):
     found = verdicts(program, tmp_path, *(() if "orientations" in expected else quick))
     assert failed(found) <= expected
     assert failed(found)
+
+
+def test_a_leftover_is_named_as_such_by_every_check(tmp_path):
+    found = verdicts(leave_a_folder, tmp_path, "output_tree", "overwrites")
+    assert {each.reason for each in found.values()} == {"wrote logs/deep/x.txt too"}
 
 
 def test_what_an_image_needs_is_named(tmp_path):

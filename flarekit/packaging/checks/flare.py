@@ -142,7 +142,7 @@ def _overwrites(bench: Bench) -> Finding:
     """Old masks lie in the output folder: they give way, and do not disturb the run."""
 
     def leave_old(outputs: Path) -> None:
-        for name in bench.base().files:
+        for name in _wanted(bench.base()):
             (outputs / name).write_bytes(b"an old mask")
 
     base = bench.base()
