@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flarekit.core.errors import OutputError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.names import UnsafePathError, path_within
 from flarekit.packaging.submit.errors import PlatformError
 from flarekit.packaging.submit.inputs import Socket
 
@@ -35,11 +36,12 @@ def check_inside(socket: Socket) -> None:
     Raises:
         PlatformError: its path leads elsewhere.
     """
-    path = PurePosixPath(socket.path)
-    if path.is_absolute() or ".." in path.parts:
+    try:
+        path_within(Path("outputs"), socket.path, source=socket.slug)
+    except UnsafePathError as error:
         raise PlatformError(
             f"output {socket} would be written elsewhere", fix="tell the algorithm's owners"
-        )
+        ) from error
 
 
 def place(staging: Path, socket: Socket, folder: Path) -> list[Path]:
