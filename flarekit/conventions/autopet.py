@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,15 +64,15 @@ class _Settings(Settings):
     click_sigma_voxels: float = Field(default=3.0, ge=0, le=50)
 
 
-@dataclass
-class Seen:
-    """What reading a case has shown, for when its voxels are gone.
+@dataclass(frozen=True, kw_only=True)
+class PetGeometry(Geometry):
+    """Where the voxels of a PET lie, and what is known of them once they are gone.
 
     Attributes:
-        uptake: whether any PET voxel is above zero.
+        uptake: whether any of them is above zero.
     """
 
-    uptake: bool = True
+    uptake: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,6 @@ class PetCt(Case):
         pet: the image whose voxels the mask has.
         clicks: the file with the clicks; None where there is none.
         data_centric: what `data-centric-model.json` says; None where there is no such file.
-        seen: filled by `read_case`.
     """
 
     kinds: tuple[str, ...]
@@ -93,7 +92,6 @@ class PetCt(Case):
     pet: Path
     clicks: Path | None
     data_centric: bool | None
-    seen: Seen = field(default_factory=Seen, compare=False)
 
 
 def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> AutoPet:
@@ -192,7 +190,8 @@ class AutoPet:
             return case.read(self._maps)
         petct = _petct(case)
         pet = with_doubts(read_metaimage(petct.pet, air=0.0), "PET")
-        petct.seen.uptake = bool(pet.voxels_ZYX.max() > 0)
+        uptake = bool(pet.voxels_ZYX.max() > 0)
+        pet = replace(pet, geometry=PetGeometry(**vars(pet.geometry), uptake=uptake))
         found = {"PET": pet}
         if "CT" in petct.kinds:
             ct = with_doubts(read_metaimage(petct.ct, air=AIR_HU), "CT")
@@ -242,7 +241,7 @@ class AutoPet:
         """
         mask = label_map_ZYX == self.lesion
         if isinstance(case, PetCt):
-            if mask.any() and not case.seen.uptake:
+            if mask.any() and isinstance(geometry, PetGeometry) and not geometry.uptake:
                 _LOG.warning("%s: no uptake anywhere; the mask is empty", case.pet)
                 mask = np.zeros_like(mask)
             _write_flag(case, output_dir)

@@ -16,7 +16,7 @@ Settings of a predictor: `lesion` (the label, where there are several).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,17 @@ class _Settings(Settings):
     lesion: str | None = None
 
 
-@dataclass
-class Seen:
-    """What reading a case has shown, for when its voxels are gone.
+@dataclass(frozen=True, kw_only=True)
+class VoiGeometry(Geometry):
+    """Where the voxels that a predictor sees lie, and where they are in their volume of interest.
 
     Attributes:
         inside: the box that is no padding; None for everywhere.
         shown: the box that was handed on.
     """
 
-    inside: tuple[slice, ...] | None = None
-    shown: tuple[slice, ...] = (slice(None),) * 3
+    inside: tuple[slice, ...] | None
+    shown: tuple[slice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +68,12 @@ class Voi(Case):
         spacing_mm_ZYX: from the JSON.
         scans: where it is read from, shared by all of the stack.
         masks: where its mask goes, shared likewise.
-        seen: filled by `read_case`.
     """
 
     index: int
     spacing_mm_ZYX: _Spacing
     scans: StackReader
     masks: MaskStack
-    seen: Seen = field(default_factory=Seen, compare=False)
 
 
 def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Uls23:
@@ -155,16 +153,17 @@ class Uls23:
         """
         voi = _voi(case)
         voxels, notes = usable(voi.scans.read(voi.index), air=_AIR_HU)
-        voi.seen.inside = _inside_padding(voxels)
-        if voi.seen.inside is not None:
-            voi.seen.shown = _around_centre(voi.seen.inside)
-            voxels = voxels[voi.seen.shown]
+        inside = _inside_padding(voxels)
+        shown = (slice(None),) * 3 if inside is None else _around_centre(inside)
+        voxels = voxels[shown]
         z, y, x = voi.spacing_mm_ZYX
         depth, height, width = voxels.shape
-        geometry = Geometry(
+        geometry = VoiGeometry(
             shape_ZYX=(depth, height, width),
             affine=np.diag([-x, -y, z, 1.0]),  # towards left, posterior, superior
             header=None,
+            inside=inside,
+            shown=shown,
         )
         return [Volume(voxels_ZYX=voxels, geometry=geometry, path=case.channels[0], warnings=notes)]
 
@@ -172,7 +171,7 @@ class Uls23:
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        geometry: Geometry,  # noqa: ARG002 - the stack knows its geometry
+        geometry: Geometry,
         output_dir: Path,
     ) -> Path:
         """Add a mask to the stack, which is written with the last one.
@@ -181,12 +180,14 @@ class Uls23:
             OutputError: it could not be written.
         """
         voi = _voi(case)
+        if not isinstance(geometry, VoiGeometry):
+            raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
         allowed = None
-        if voi.seen.inside is not None:
+        if geometry.inside is not None:
             allowed = np.zeros(SHAPE_ZYX, np.bool_)
-            allowed[voi.seen.inside] = True
+            allowed[geometry.inside] = True
         found = np.zeros(SHAPE_ZYX, np.bool_)
-        found[voi.seen.shown] = label_map_ZYX == self.lesion
+        found[geometry.shown] = label_map_ZYX == self.lesion
         mask = central_component(found, voi.spacing_mm_ZYX, allowed)
         return voi.masks.put(voi.index, mask, output_dir / case.mask)
 
