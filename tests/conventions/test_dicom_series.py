@@ -605,3 +605,16 @@ def test_an_image_of_another_modality_that_cannot_be_used_is_none_of_a_ct_s_busi
     assert len(left_out_of(find(tmp_path / "ct"))) == 0
     with pytest.raises(InputError, match="no MR to segment .*Rows and Columns are 0 and 10"):
         find(tmp_path, 1, {"modalities": ["MR"]})
+
+
+def test_three_slices_of_one_row_are_a_volume_and_are_all_named_where_they_are_not(tmp_path):
+    thin = [slice_of(np.ones((1, 9)), (0, 0, 4 * k), "1.2.3", k) for k in range(3)]
+    write(tmp_path, thin)
+    (case,) = find(tmp_path)
+    assert voxels_of(case).shape == (3, 1, 9)
+    for image in thin:
+        image.ImagePositionPatient = [0, 0, 0]
+        image.PixelData = np.random.default_rng(image.InstanceNumber).bytes(18)
+    write(tmp_path, thin)
+    with pytest.raises(InputError, match=r"3 files: IM0000.dcm, IM0001.dcm, IM0002.dcm\]"):
+        find(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import pydicom
 import pytest
@@ -248,3 +250,30 @@ def test_the_tracer_is_read_however_its_sequence_is_written(tmp_path, syntax, un
         pydicom.dcmwrite(path, image, enforce_file_format=True)
     value, _ = suv_in(tmp_path)
     assert value == pytest.approx(expected(60), rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [1, 500])
+@pytest.mark.parametrize("dose", [1e6, 1e10])
+def test_limits_themselves_are_allowed(tmp_path, weight, dose):
+    value, _ = suv(tmp_path, {"RadionuclideTotalDose": dose}, PatientWeight=weight)
+    grams, remaining = weight * 1000, dose * 2 ** (-3600 / 6586.2)
+    assert value == pytest.approx(1000 * grams / remaining, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("half_lives", "refused", "warned"),
+    [(0.0, False, True), (2.99, False, False), (3.01, False, True), (5.99, False, True)]
+    + [(6.01, True, True), (-0.01, True, True)],
+)
+def test_uptake_is_limited_in_half_lives(tmp_path, half_lives, refused, warned):
+    scan = datetime(2024, 1, 5, 9, 30, 0, 500000)
+    start = scan - timedelta(seconds=half_lives * 6586.2)
+    stated = {"RadiopharmaceuticalStartDateTime": f"{start:%Y%m%d%H%M%S.%f}"}
+    stated["RadiopharmaceuticalStartTime"] = None
+    if refused:
+        with pytest.raises(InputError, match="half-lives"):
+            suv(tmp_path, stated)
+        return
+    value, warnings = suv(tmp_path, stated)
+    assert value == pytest.approx(1000 * suv_per_bqml(half_lives * 6586.2), rel=1e-5)
+    assert bool(warnings) == warned

@@ -110,3 +110,59 @@ def test_the_body_may_be_long_but_not_wide_along_any_stored_axis():
     wide = Volume(voxels_ZYX=long.voxels_ZYX, geometry=geometry, path=Path("a"))
     (note,) = check_geometry(wide)
     assert "2000 x 40 x 40 mm" in note
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "notes"),
+    [
+        ((5, 5, 100), (10.0, 10.0, 10.0), 0),
+        ((5, 5, 101), (10.0, 10.0, 10.0), 1),
+        ((5, 100, 5), (10.0, 10.0, 10.0), 0),
+        ((5, 101, 5), (10.0, 10.0, 10.0), 1),
+        ((250, 5, 5), (10.0, 10.0, 10.0), 0),
+        ((251, 5, 5), (10.0, 10.0, 10.0), 1),
+        ((500, 5, 5), (10.0, 10.0, 10.0), 1),
+        ((5, 5, 5), (20.0, 0.1, 0.1), 0),
+        ((5, 5, 5), (21.0, 1.0, 1.0), 1),
+        ((5, 5, 5), (1.0, 0.09, 1.0), 1),
+        ((5, 5, 5), (1.0, 0.001, 1.0), 1),
+    ],
+)
+def test_a_limit_itself_is_allowed(shape, spacing_mm, notes):
+    z_mm, y_mm, x_mm = spacing_mm
+    assert len(check_geometry(scan(np.zeros(shape), (x_mm, y_mm, z_mm)))) == notes
+
+
+@pytest.mark.parametrize(("shape", "spacing_mm"), [((501, 5, 5), 10.0), ((5, 5, 5), 0.0009)])
+def test_what_is_beyond_a_limit_is_refused(shape, spacing_mm):
+    with pytest.raises(InputError):
+        check_geometry(scan(np.zeros(shape), spacing_mm))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "doubtful"),
+    [(-10, 1000, 0), (-10.5, 5, 1), (0, 1000.5, 1), (0, 0.5, 0), (0, 0.49, 1)],
+)
+def test_the_limits_of_suv_are_allowed_themselves(low, high, doubtful):
+    voxels = np.zeros((4, 4, 4), np.float32)
+    voxels[0, 0, 0], voxels[1, 1, 1] = low, high
+    assert len(check_intensities(scan(voxels), "PET")) == doubtful
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-1, 1, "between"),
+        (-32767, 40, ""),
+        (-32768, 40, "beyond"),
+        (-1000, 32767, ""),
+        (-1000, 32768, "beyond"),
+        (-200, 40, "no voxel is below"),
+        (-201, 40, ""),
+    ],
+)
+def test_the_limits_of_hu_are_allowed_themselves(low, high, words):
+    voxels = np.zeros((20, 50, 50), np.int32)
+    voxels[0, 0, 0], voxels[1, 1, 1] = low, high
+    notes = check_intensities(scan(voxels), "CT")
+    assert words in notes[0] if words else notes == ()
