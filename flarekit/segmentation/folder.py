@@ -36,7 +36,13 @@ from flarekit.segmentation.case import (
     warnings_of,
 )
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
-from flarekit.segmentation.memory import file_mib, reading_mib, still_to_come_mib, writing_mib
+from flarekit.segmentation.memory import (
+    drawing_mib,
+    file_mib,
+    reading_mib,
+    still_to_come_mib,
+    writing_mib,
+)
 from flarekit.segmentation.options import OnError, Options
 from flarekit.segmentation.report import Report
 from flarekit.segmentation.segmenter import Segmenter, Source
@@ -355,7 +361,11 @@ class _Run:
             traded=done.traded,
             warnings=done.warnings,
         )
-        self.shared.draw(case, done, self.context.spec)
+        needed_mib = drawing_mib(done.label_map_ZYX.size)
+        if self.context.memory.usable_mib() >= needed_mib:
+            self.shared.draw(case, done, self.context.spec)
+        elif self.wanted.picture:
+            _LOG.warning("no picture of %s: it takes %.0f MiB", case.case_id, needed_mib)
         return record
 
     def _ready(self, ahead: _Ahead, index: int, deadline: float | None) -> ReadyCase:

@@ -27,6 +27,7 @@ _GROWING = 1.13  # a buffer that grows by appending is up to an eighth longer th
 _UNKNOWN_FILES = 8  # bytes in memory per byte of a file whose header is not understood
 _RULES_PER_VOXEL = 12  # mostly; what they take is known once there are labels
 _WRITE_PER_VOXEL = 2
+_DRAWING_MIB = 150.0
 
 
 @dataclass(kw_only=True)
@@ -177,3 +178,8 @@ def still_to_come_mib(placement: Placement, spec: PredictorSpec) -> float:
 def writing_mib(voxels: int) -> float:
     """Return what writing a mask of so many voxels takes."""
     return _WRITE_PER_VOXEL * voxels / _MIB
+
+
+def drawing_mib(voxels: int) -> float:
+    """Return what drawing a case of so many voxels takes, with the library that draws."""
+    return _DRAWING_MIB + _WRITE_PER_VOXEL * voxels / _MIB

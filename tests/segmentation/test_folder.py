@@ -435,6 +435,18 @@ def test_no_picture_that_fails_ends_a_run(toy, inputs, tmp_path, write_scan, mon
     assert "no picture of a: MemoryError: no room to draw" in caplog.text
 
 
+def test_a_picture_that_does_not_fit_into_memory_is_left_out_and_named(
+    toy, inputs, tmp_path, write_scan, monkeypatch, caplog
+):
+    monkeypatch.setattr("flarekit.segmentation.memory._DRAWING_MIB", 1e9)
+    write_scan(inputs / "a_0000.nii.gz")
+    options = Options(device="cpu", precision="fp32", ram_budget_mib=1e6)
+    report = Report(tmp_path / "report")
+    assert not segment_folder(toy, inputs, tmp_path / "out", options, report=report).failed
+    assert "no picture of a: it takes 1000000000 MiB" in caplog.text
+    assert not list((tmp_path / "report").glob("*.png"))
+
+
 def test_a_report_that_cannot_be_written_ends_the_run_before_it_computes(
     toy, inputs, tmp_path, write_scan
 ):
