@@ -54,7 +54,9 @@ def layer(*entries) -> bytes:
     return stream.getvalue()
 
 
-def save(path: Path, layers, *, config=None, oci=False, pack=None, names=("small:latest",)) -> Path:
+def save(
+    path: Path, layers, *, config=None, oci=False, pack=None, names=("small:latest",), manifest=1
+) -> Path:
     """Write what `docker save` would write.
 
     Args:
@@ -72,9 +74,11 @@ def save(path: Path, layers, *, config=None, oci=False, pack=None, names=("small
         blob_names = [f"{digest}/layer.tar" for digest in digests]
     about = json.dumps(config).encode()
     about_name = f"blobs/sha256/{hashlib.sha256(about).hexdigest()}" if oci else "config.json"
-    manifest = [{"Config": about_name, "RepoTags": list(names) or None, "Layers": blob_names}]
+    entries = [
+        {"Config": about_name, "RepoTags": list(names) or None, "Layers": blob_names}
+    ] * manifest
     members = [*reversed(list(zip(blob_names, blobs, strict=True))), (about_name, about)]
-    members.append(("manifest.json", json.dumps(manifest).encode()))
+    members.append(("manifest.json", json.dumps(entries).encode()))
     whole = layer(*(entry(member, content) for member, content in members))
     path.write_bytes(_PACKERS.get(path.suffix, bytes)(whole))
     return path
