@@ -13,7 +13,7 @@ from scipy import ndimage
 from flarekit.core.errors import InputError
 from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, parse_spec
 from flarekit.core.volume import Geometry, Volume
-from flarekit.preprocess import prepare
+from flarekit.preprocess import locate, prepare
 from flarekit.preprocess.crop import body_box, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import argmax_resampled
 from flarekit.preprocess.intensity import normalise, normalise_slices
@@ -439,3 +439,17 @@ def test_the_fast_profile_of_an_imported_ct_network_looks_at_the_body_only():
     exact = prepare([volume], spec.for_mode("exact"))
     assert exact.needed_ZYX is None
     assert exact.route.cropped_shape == (10, 30, 30)
+
+
+def test_a_placement_is_restricted_to_what_is_near_something_found():
+    volume = volume_of(np.zeros((20, 24, 28)), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    placement = locate([volume], spec_of()).placement(spec_of())
+    found = np.zeros((20, 24, 28), bool)
+    found[8, 10, 12] = True
+    needed = placement.restricted_to(found, 4.0).needed_ZYX
+    expected = np.zeros_like(found)
+    expected[6:11, 8:13, 10:15] = True
+    np.testing.assert_array_equal(needed, expected)
+    again = placement.restricted_to(found, 4.0).restricted_to(np.roll(found, 2, 0), 2.0)
+    assert np.argwhere(again.needed_ZYX.any(axis=(1, 2))).ravel().tolist() == [9, 10]
+    assert not placement.restricted_to(np.zeros_like(found), 4.0).needed_ZYX.any()
