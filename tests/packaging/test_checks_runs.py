@@ -347,6 +347,8 @@ LABELS = [
     ('{"values": "abc"}', "values are"),
     ('{"values": [1, "2"]}', "values are"),
     ('{"values": [300]}', "values are"),
+    ('{"values": [256]}', "values are"),
+    ('{"values": [-1]}', "values are"),
     ('{"values": {"liver": 1}}', "values are"),
     ('{"values": 1}', "values are"),
     ('{"settings": []}', "settings are []"),
@@ -376,6 +378,12 @@ def test_what_is_right_in_a_label_is_kept_beside_what_is_wrong():
     task = stated_task(FakeSandbox(segment, config).facts, "autopet")
     assert task.settings == {"edition": 3}
     assert len(task.faults) == 1
+
+
+def test_values_from_0_to_255_are_taken():
+    config = {"config": {"Labels": {FACTS_LABEL: '{"values": [0, 1, 255]}'}}}
+    task = stated_task(FakeSandbox(segment, config).facts, "flare")
+    assert (task.values, task.faults) == ((0, 1, 255), ())
 
 
 def test_a_config_of_odd_types_is_read():
