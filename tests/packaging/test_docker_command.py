@@ -15,6 +15,7 @@ from flarekit.profiler.docker import (
     first_device,
     gpus_argument,
     machine_fix,
+    open_up,
     reason_in,
 )
 from tests.packaging import small_images
@@ -218,6 +219,16 @@ def test_every_compression_that_docker_loads_is_read(saved, ending):
 def test_a_tar_of_an_ending_that_is_known_is_missing_and_not_an_image_s_name(tmp_path):
     with pytest.raises(InputError, match="is not there"):
         verify(VerifyRequest(image=str(tmp_path / "none.tar.xz"), convention="flare"))
+
+
+@pytest.mark.parametrize("code", [0, 1, 125])
+def test_what_another_user_left_is_opened_as_root_inside(engine, tmp_path, code):
+    engine.answers("run", code=code)
+    assert open_up("team:latest", tmp_path) == (code == 0)
+    (call,) = engine.calls
+    assert call[call.index("--user") + 1] == "0"
+    assert call[call.index("-v") + 1] == f"{tmp_path}:/opened"
+    assert call[-3:] == ["team:latest", "-c", "chmod -R a+rwX /opened"]
 
 
 def test_save_says_which_image_loses_its_name(engine, tmp_path):

@@ -24,6 +24,11 @@ mode = scan.name.removesuffix("_0000.nii.gz")
 kept = bytearray(b"x") * (60 << 20)
 if mode == "fat":
     kept = bytearray(b"x") * (400 << 20)
+if mode == "spike":
+    time.sleep(0.25)
+    for _ in range(2):
+        block = bytearray(b"x") * (200 << 20)
+        del block
 if mode == "hang":
     time.sleep(120)
 if mode == "crash":
@@ -126,3 +131,21 @@ def test_an_image_that_is_not_there_is_named(image, tmp_path, write_scan, flarek
     result = flarekit("docker", "no/such:image", *folders)
     assert result.returncode == 3
     assert "image no/such:image" in result.stderr
+
+
+def test_the_kernel_s_own_peak_is_seen_to_the_end_of_the_run(profile):
+    result, cases = profile("spike")
+    assert result.returncode == 0, result.stderr
+    measured = cases["spike"]["measured"]
+    assert measured["cgroup_peak_mib"]["maximum"] > 250
+    assert measured["cgroup_peak_mib"]["fault"] is None
+    assert measured["cgroup_working_mib"]["fault"] is None
+    assert "at the kernel's own peak (page cache included)" in result.stderr
+
+
+def test_options_that_docker_cannot_follow_are_told_in_its_own_words(profile):
+    result, cases = profile("good", arguments=["--memory", "lots"])
+    assert result.returncode == 1
+    (first, *_) = cases["good"]["failures"]
+    assert first.startswith("the container did not start: invalid argument")
+    assert "Run 'docker" not in result.stderr
