@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     )
     from flarekit.core.records import CaseRecord, RunRecord
     from flarekit.core.spec import PredictorFolder, PredictorSpec
+    from flarekit.segmentation.loading import load
     from flarekit.segmentation.opened import OpenScan
     from flarekit.segmentation.predict import predict
     from flarekit.segmentation.predictors import predictors
     from flarekit.segmentation.result import Result
-    from flarekit.segmentation.segmenter import Segmenter, load
+    from flarekit.segmentation.segmenter import Segmenter
 
 __version__ = "0.1.0"
 
@@ -71,7 +72,7 @@ _AT = {
     "Result": "segmentation.result",
     "RunRecord": "core.records",
     "Segmenter": "segmentation.segmenter",
-    "load": "segmentation.segmenter",
+    "load": "segmentation.loading",
     "predict": "segmentation.predict",
     "predictors": "segmentation.predictors",
 }

@@ -113,12 +113,13 @@ def hashes(folder: Path) -> dict[str, list[object]]:
 def compare(arguments: argparse.Namespace) -> None:
     old, new = (json.loads(path.read_text()) for path in arguments.results)
     result: dict[str, object] = {}
-    for run_name in sorted({*old, *new}):
-        one, other = old.get(run_name, {}), new.get(run_name, {})
+    for run_name in sorted(set(old) & set(new)):
+        one, other = old[run_name], new[run_name]
         differ = sorted(case for case in {*one, *other} if one.get(case) != other.get(case))
         voxels = sum(int(row[2]) for row in one.values())
         result[run_name] = {"masks": len(one), "labelled_voxels": voxels, "different": differ}
         print(run_name, result[run_name])
+    result["in_one_only"] = sorted(set(old) ^ set(new))
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -7,10 +7,8 @@ step no longer needs them.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,94 +18,21 @@ from flarekit.core.plausible import with_doubts
 from flarekit.core.records import TileRecord
 from flarekit.core.spec import PredictorSpec, Rule
 from flarekit.core.volume import Geometry, Volume
-from flarekit.engine import Engine, Slab, TileProgress
+from flarekit.engine import Slab
 from flarekit.postprocess import Scan, apply_rules, memory_bytes, split_rules
 from flarekit.preprocess import Located, Placement, Prepared, locate, place
+from flarekit.segmentation.context import Clock, CoarsePass, RunContext, Wanted
 from flarekit.segmentation.labelling import KeptLogits, Labelling, LogitsSink, Probabilities
 from flarekit.segmentation.memory import Memory, resampling_mib
 from flarekit.segmentation.plan import (
     Limits,
     Plan,
-    TileTimer,
     fits_whole,
     plan_case,
     tiles_deadline,
 )
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass
-class Clock:
-    """Wall time by stage, in seconds."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count what happens inside as this stage."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - began
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoarsePass:
-    """Another predictor that tells where to look."""
-
-    spec: PredictorSpec
-    engine: Engine
-    margin_mm: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compute:
-    """What computes, and what knows how fast.
-
-    Attributes:
-        engine: of the predictor.
-        timer: of the engine.
-        coarse: a first pass; None where there is none.
-    """
-
-    engine: Engine
-    timer: TileTimer
-    coarse: CoarsePass | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """What every case goes through.
-
-    Attributes:
-        spec: the predictor's facts in the mode that is run.
-        compute: gives what computes, once it has started.
-        memory: what this process may take.
-    """
-
-    spec: PredictorSpec
-    compute: Callable[[], Compute]
-    memory: Memory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is wanted of a case beside its labels.
-
-    Attributes:
-        probabilities: of every class, on the scan's grid.
-        to_refine: what rules on the scan need, to run them again.
-        picture: the first channel, to stand behind the labels.
-        progress: called after every tile.
-    """
-
-    probabilities: bool = False
-    to_refine: bool = False
-    picture: bool = False
-    progress: TileProgress = lambda _done, _total: None
 
 
 @dataclass(frozen=True, kw_only=True)

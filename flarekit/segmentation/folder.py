@@ -26,15 +26,14 @@ from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.segmentation.case import (
     LoadedCase,
     ReadyCase,
-    RunContext,
     Segmented,
-    Wanted,
     compute_case,
     is_simple,
     load_case,
     make_ready,
     warnings_of,
 )
+from flarekit.segmentation.context import RunContext, Wanted
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.memory import (
     drawing_mib,
@@ -45,7 +44,8 @@ from flarekit.segmentation.memory import (
 )
 from flarekit.segmentation.options import OnError, Options
 from flarekit.segmentation.report import Report
-from flarekit.segmentation.segmenter import Segmenter, Source
+from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.source import Source
 
 __all__ = ["Options", "Progress", "Report", "Silent", "run_folder", "segment_folder"]
 

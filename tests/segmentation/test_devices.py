@@ -10,7 +10,8 @@ from flarekit.core.errors import DeviceError
 from flarekit.engine import EngineFacts
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.folder import Options, Report, Silent, run_folder, segment_folder
-from flarekit.segmentation.segmenter import Segmenter, Source
+from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.source import Source
 
 EXACT = Options(device="cpu", precision="fp32")
 

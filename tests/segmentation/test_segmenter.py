@@ -25,6 +25,7 @@ from flarekit.core.errors import (
 )
 from flarekit.segmentation import segmenter as segmenter_module
 from flarekit.segmentation.folder import Options, segment_folder
+from flarekit.segmentation.source import Source
 
 COS, SIN = np.cos(0.1), np.sin(0.1)
 OBLIQUE = np.array([[-1, 0, 0, 30], [0, -COS, SIN, -8], [0, SIN, COS, 4], [0, 0, 0, 1]])
@@ -307,7 +308,7 @@ def test_the_engine_starts_once_however_many_threads_ask(toy, monkeypatch):
     monkeypatch.setattr(
         segmenter_module.engine, "create", lambda *a, **k: starts.append(1) or genuine(*a, **k)
     )
-    segmenter = segmenter_module.Segmenter(segmenter_module.Source.of_folder(toy))
+    segmenter = segmenter_module.Segmenter(Source.of_folder(toy))
     threads = [threading.Thread(target=segmenter.start) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -1,0 +1,86 @@
+"""What every case goes through, what is wanted of it, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flarekit.core.spec import PredictorSpec
+from flarekit.engine import Engine, TileProgress
+from flarekit.segmentation.memory import Memory
+from flarekit.segmentation.plan import TileTimer
+
+
+@dataclass
+class Clock:
+    """Wall time by stage, in seconds."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what happens inside as this stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarsePass:
+    """Another predictor that tells where to look."""
+
+    spec: PredictorSpec
+    engine: Engine
+    margin_mm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What computes, and what knows how fast.
+
+    Attributes:
+        engine: of the predictor.
+        timer: of the engine.
+        coarse: a first pass; None where there is none.
+    """
+
+    engine: Engine
+    timer: TileTimer
+    coarse: CoarsePass | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What every case goes through.
+
+    Attributes:
+        spec: the predictor's facts in the mode that is run.
+        compute: gives what computes, once it has started.
+        memory: what this process may take.
+    """
+
+    spec: PredictorSpec
+    compute: Callable[[], Compute]
+    memory: Memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is wanted of a case beside its labels.
+
+    Attributes:
+        probabilities: of every class, on the scan's grid.
+        to_refine: what rules on the scan need, to run them again.
+        picture: the first channel, to stand behind the labels.
+        progress: called after every tile.
+    """
+
+    probabilities: bool = False
+    to_refine: bool = False
+    picture: bool = False
+    progress: TileProgress = lambda _done, _total: None

@@ -1,0 +1,66 @@
+"""Where networks and their facts come from: a predictor folder, or a module of one's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flarekit import postprocess
+from flarekit.core.spec import PredictorFolder, PredictorSpec, parse_spec
+from flarekit.engine import Networks
+from flarekit.segmentation.predictors import networks_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Networks and the facts about them.
+
+    Attributes:
+        spec: the facts as they stand.
+        networks: gives what an engine needs; the weights are checked then.
+    """
+
+    spec: PredictorSpec
+    networks: Callable[[], Networks]
+
+    @classmethod
+    def of_folder(cls, predictor: PredictorFolder) -> Source:
+        """Return the source that a predictor folder is."""
+        return cls(spec=predictor.spec, networks=partial(networks_of, predictor))
+
+    @classmethod
+    def of_module(cls, module: nn.Module, facts: PredictorSpec | Mapping[str, Any]) -> Source:
+        """Return the source that a module of one's own is; the module itself stays as it is.
+
+        Raises:
+            PredictorError: the facts do not hold together.
+        """
+        spec = facts if isinstance(facts, PredictorSpec) else _facts_of_module(module, facts)
+        postprocess.check_rules(spec.rules, [channel.name for channel in spec.channels])
+        networks = Networks(
+            build=lambda: [copy.deepcopy(module)],
+            channels=len(spec.channels),
+            identity=f"module {id(module)}",
+            half_precisions=spec.half_precisions,
+        )
+        return cls(spec=spec, networks=lambda: networks)
+
+
+def _facts_of_module(module: nn.Module, facts: Mapping[str, Any]) -> PredictorSpec:
+    """Add what a module needs no facts about: they are those of files."""
+    name = type(module).__name__
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    usual = {
+        "name": name,
+        "title": name,
+        "convention": "flare",
+        "architecture": {"name": name},
+        "weights": {"sha256": "0" * 64, "parameters": max(1, parameters)},
+    }
+    return parse_spec(usual | dict(facts), source=f"the facts about {name}")
