@@ -34,7 +34,7 @@ from accuracy_bodies import whole_bodies
 from accuracy_cases import Trial, held_out_petct, held_out_scans, unseen_phantoms
 from accuracy_pictures import Files, draw_around_worst, draw_worst
 from accuracy_scores import score, worst_case
-from accuracy_table import SPLITS, result_path, write_table
+from accuracy_table import MORE_SPLITS, SPLITS, result_path, write_table
 from accuracy_vois import lesion_vois
 
 from flarekit.core.errors import FlarekitError, UsageError
@@ -55,7 +55,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("predictor", nargs="?")
     parser.add_argument(
-        "--split", choices=sorted({each for row in SPLITS.values() for each in row})
+        "--split",
+        choices=sorted(
+            {each for table in (SPLITS, MORE_SPLITS) for row in table.values() for each in row}
+        ),
     )
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--material", type=Path)
@@ -79,7 +82,7 @@ def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Nam
     """
     facts, convention = recipe.training, recipe.spec.convention
     dataset, material = arguments.dataset, arguments.material
-    if split not in SPLITS.get(convention, ()):
+    if split not in (*SPLITS.get(convention, ()), *MORE_SPLITS.get(convention, ())):
         raise UsageError(
             f"{recipe.spec.name}: has no split {split!r}",
             fix=f"take {' or '.join(SPLITS.get(convention, ('a convention of accuracy_table',)))}",

@@ -13,10 +13,11 @@ from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
 
 SPLITS = {
-    "flare": ("scans", "altered", "phantoms"),
+    "flare": ("scans", "phantoms"),
     "autopet": ("scans", "wholebody"),
     "uls23": ("lesions",),
 }
+MORE_SPLITS = {"flare": ("altered",)}  # that a card shows where they were measured
 _ORDER = ("scans", "scans_exact", "altered", "lesions", "lesions_exact", "wholebody", "phantoms")
 _TITLES = {
     "scans": "held-out scans",
