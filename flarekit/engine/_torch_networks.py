@@ -161,14 +161,14 @@ def layout_of(
 ) -> torch.memory_format:
     """Return the layout in which a network runs fastest.
 
-    Tensor cores want channels last, and BatchNorm keeps that; PyTorch's InstanceNorm undoes it, so
-    that every convolution would copy its input.
+    Tensor cores want channels last. PyTorch's InstanceNorm undoes it, so that every convolution
+    copies its input; that still costs less than what cuDNN does to planes that come one by one
+    (abdomen_ct on an H200: 3.7 against 8.4 ms a tile at batch 2, profiling/gpu_h200.json).
     """
     channels_last = torch.channels_last if flat else torch.channels_last_3d
     if precision == "fp32":
         return torch.contiguous_format
     if device.type == "cpu":
         return torch.contiguous_format if flat else channels_last
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm | _InstanceNorm)]
-    has_instance_norm = any(isinstance(norm, _InstanceNorm) for norm in norms)
-    return channels_last if norms and not has_instance_norm else torch.contiguous_format
+    has_norms = any(isinstance(m, _BatchNorm | _InstanceNorm) for m in network.modules())
+    return channels_last if has_norms else torch.contiguous_format

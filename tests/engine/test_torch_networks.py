@@ -49,14 +49,13 @@ def test_islands_and_norms_keep_float32():
 @pytest.mark.parametrize(
     ("norm", "flat", "precision", "layout"),
     [
-        (nn.InstanceNorm3d(2), False, "fp16", torch.contiguous_format),
+        (nn.InstanceNorm3d(2), False, "fp16", torch.channels_last_3d),
+        (nn.InstanceNorm3d(2), False, "fp32", torch.contiguous_format),
         (nn.BatchNorm3d(2), False, "fp16", torch.channels_last_3d),
         (nn.BatchNorm2d(2), True, "fp16", torch.channels_last),
         (nn.LayerNorm(2), False, "fp16", torch.contiguous_format),
         (nn.BatchNorm3d(2), False, "fp32", torch.contiguous_format),
-        (nn.Sequential(nn.BatchNorm3d(2), nn.InstanceNorm3d(2)), False, "fp16",
-         torch.contiguous_format),
     ],
-)  # fmt: skip
-def test_on_a_gpu_the_norm_decides_the_layout(norm, flat, precision, layout):
+)
+def test_on_a_gpu_half_precision_runs_channels_last(norm, flat, precision, layout):
     assert layout_of(nn.Sequential(norm), CUDA, precision, flat=flat) == layout

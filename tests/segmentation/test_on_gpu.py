@@ -16,9 +16,16 @@ from flarekit.models.selective_scan import BACKENDS, choose_backend
 from flarekit.models.selective_scan._proof import fault_of
 from flarekit.phantom import save_phantom
 from flarekit.preprocess import prepare
-from flarekit.segmentation.predictors import find_predictor, networks_of, predictor_folders
+from flarekit.segmentation.predictors import (
+    find_predictor,
+    hash_state,
+    networks_of,
+    predictor_folders,
+)
 
-SHIPPED = [folder.name for folder in predictor_folders()]
+SHIPPED = [  # a machine may have got only some weights
+    folder.name for folder in predictor_folders() if hash_state(find_predictor(str(folder))) == "ok"
+]
 DEVICES = [
     pytest.param("cpu", marks=pytest.mark.slow),
     pytest.param("cuda", marks=pytest.mark.gpu),
