@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from flarekit.profiler.figures import measure_all
 from flarekit.profiler.folder import excess_of, new_report
@@ -12,7 +11,7 @@ from flarekit.profiler.official import figures_of, record_of
 from flarekit.profiler.readings import Sample
 from flarekit.profiler.records import ProfiledCase, Tolerances
 
-COMMAND = [str(Path(sys.executable).parent / "flarekit")]
+COMMAND = [sys.executable, "-m", "flarekit.cli.main"]  # also where no script is installed
 
 
 def made_case(name="a_0000", *, gpu=(1000.0, 3000.0, 1000.0), time_s=9.0, **changes):
