@@ -62,7 +62,7 @@ def make_image(tmp_path):
 
 def look(image, scratch):
     """Run the convention's own checks, which need no saved tar."""
-    sandbox = DockerSandbox(image, scratch / "never-saved.tar")
+    sandbox = DockerSandbox(image)
     wanted = Wanted(values=frozenset({0, 1}))
     bench = Bench(sandbox, autopet.LAYOUT, wanted, autopet.SAMPLE, scratch / "work")
     try:
