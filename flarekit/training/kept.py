@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from flarekit.training.recipe import Recipe
 
 Maker = Callable[[], TrainingCase]
 _ELSEWHERE = ("recipe", "path", "label_path")  # of a maker's facts, those that are told otherwise
+_ROOMS = ("core", "phantom", "preprocess", "synthesis", "training")  # of the code that makes cases
 _CENTRES, _HARD = "centres.", "hard_negatives."
 
 
@@ -100,10 +101,10 @@ def _one_thread() -> None:
 
 
 def _key(maker: Maker) -> str:
-    """Tell a maker from others by its files, its seed, the facts of its recipe, and our version."""
+    """Tell a maker from others by its files, its seed, the facts of its recipe, and the code."""
     facts = {name: value for name, value in vars(maker).items() if name not in _ELSEWHERE}
     recipe = getattr(maker, "recipe", None)
-    told = hashlib.sha256(f"{type(maker).__name__} {facts} {_version()}".encode())
+    told = hashlib.sha256(f"{type(maker).__name__} {facts} {_code()}".encode())
     told.update(recipe.case_facts.encode() if isinstance(recipe, Recipe) else b"")
     for path in _files(maker):
         stat = path.stat()
@@ -118,11 +119,14 @@ def _files(maker: Maker) -> list[Path]:
     return [*found, *getattr(maker, "image_paths", [])]
 
 
-def _version() -> str:
-    try:
-        return version("flarekit")
-    except PackageNotFoundError:
-        return "a tree that is not installed"
+@cache
+def _code() -> str:
+    """Tell the code that makes cases from any other, so that a change of it makes them anew."""
+    package = Path(__file__).parents[1]
+    told = hashlib.sha256()
+    for path in sorted(file for room in _ROOMS for file in (package / room).rglob("*.py")):
+        told.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return told.hexdigest()
 
 
 def _bytes(case: TrainingCase) -> bytes:

@@ -114,3 +114,10 @@ def test_a_recipe_with_negatives_needs_their_folder(tmp_path, make_recipe):
     write_dataset(tmp_path / "d", ["case_a"])
     with pytest.raises(InputError, match="--negatives"):
         training_pools(recipe, tmp_path / "d")
+
+
+def test_other_code_makes_other_cases(tmp_path, monkeypatch):
+    list(make_kept([Maker(7)], tmp_path, 1))
+    monkeypatch.setattr("flarekit.training.kept._code", lambda: "changed")
+    list(make_kept([Maker(7)], tmp_path, 1))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
