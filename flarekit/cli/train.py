@@ -29,7 +29,9 @@ _Configuration = Annotated[
 
 @app.command()
 def compact(
-    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe.toml.")],
+    recipe_path: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as a predictor's recipe.toml.")
+    ],
     dataset: Annotated[
         Path,
         typer.Argument(
@@ -37,15 +39,20 @@ def compact(
             "datasets, the folder that holds them."
         ),
     ],
-    run_dir: Annotated[Path, typer.Argument(help="Gets checkpoint, curve, recipe.")],
-    minutes: Annotated[float, typer.Option(help="In all, killed runs counted in.")] = 75,
+    run_dir: Annotated[
+        Path,
+        typer.Argument(help="Folder that gets the checkpoint, the curve and a copy of the recipe."),
+    ],
+    minutes: Annotated[
+        float, typer.Option(help="Training time in all, runs that were killed counted in.")
+    ] = 75,
     material: Annotated[
         list[Path] | None,
         typer.Option(help="Folder that the recipe's synthesis works on; may be given again."),
     ] = None,
     negatives: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of CTs in which the recipe finds nothing; may be given again."),
+        typer.Option(help="Folder of CTs that show none of the labels; may be given again."),
     ] = None,
     start: Annotated[
         Path | None,

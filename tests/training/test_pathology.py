@@ -130,7 +130,8 @@ def test_without_contrast_medium_organs_come_near_each_other_and_labels_stay():
         assert torch.equal(moved, labels)
         spreads.append(float(after[labels == 2].mean()))
         assert float(after[labels == 0].mean()) == pytest.approx(-100, abs=6)
-    assert min(spreads) < 100 < max(spreads) + 20
+    assert min(spreads) < 95  # it was 130
+    assert max(spreads) > min(spreads) + 20
 
 
 def test_fluid_stands_in_fat_only():
