@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,14 +13,14 @@ import typer
 
 from flarekit.cli.console import Console
 from flarekit.cli.scores import tables
-from flarekit.core.apart import keep_files
+from flarekit.core.apart import keep_below, keep_files
 from flarekit.core.dataset_json import NAME as DATASET_JSON
 from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
 from flarekit.evaluation import schemes
 from flarekit.evaluation.evaluate import CaseResult, Evaluation, evaluate
-from flarekit.evaluation.masks import find_pairs
+from flarekit.evaluation.masks import case_id_of, find_pairs
 from flarekit.evaluation.picture import Pictures
 from flarekit.evaluation.results import write_csv, write_json
 from flarekit.evaluation.schemes import Settings
@@ -66,11 +66,8 @@ class Request:
 def run_evaluate(request: Request, console: Console) -> int:
     """Score a folder, print the tables, write the files, and return the exit code."""
     pairs, surplus = find_pairs(request.predicted, request.truth)
-    keep_files(
-        [path for pair in pairs for path in (pair.truth, pair.predicted) if path is not None],
-        [path for path in (request.json, request.csv) if path is not None],
-    )
     convention, settings = _settings(request, console)
+    _keep_inputs(request, [pair.case_id for pair in pairs])
     pictures = None
     if request.pictures is not None:
         make_folder(request.pictures)
@@ -103,6 +100,30 @@ def run_evaluate(request: Request, console: Console) -> int:
     for line in tables(evaluation):
         typer.echo(line)
     return _close(evaluation, console)
+
+
+def _keep_inputs(request: Request, case_ids: Sequence[str]) -> None:
+    """Refuse to write scores or pictures over anything that is read.
+
+    The folder of the predictions is the user's own output: older scores in it may be replaced,
+    its masks may not.
+
+    Raises:
+        UsageError: naming the file that would be replaced.
+    """
+    written = [path for path in (request.json, request.csv) if path is not None]
+    if request.pictures is not None:
+        written += [request.pictures / f"{case_id}.png" for case_id in case_ids]
+    for folder in (request.truth, request.scans):
+        if folder is not None:
+            keep_below(folder, written)
+    beside_truth = request.truth.resolve().parent / DATASET_JSON
+    masks = [path for path in request.predicted.iterdir() if case_id_of(path) is not None]
+    keep_files([*masks, beside_truth], written)
+    if request.predictor is not None:
+        from flarekit.segmentation.predictors import find_predictor
+
+        keep_below(find_predictor(request.predictor).folder, written, what="the predictor's folder")
 
 
 def _settings(request: Request, console: Console) -> tuple[str, Settings]:

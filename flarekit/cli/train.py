@@ -81,12 +81,21 @@ def compact(
     The time begins when all cases are prepared.
     """
     from flarekit.cli.console import Console
+    from flarekit.core.apart import keep_apart
+    from flarekit.core.errors import UsageError
     from flarekit.training.compact import RunOptions, train
     from flarekit.training.recipe import read_recipe
     from flarekit.training.sources import make_all, training_pools
 
     console = Console()
     recipe = read_recipe(recipe_path)
+    for folder in (dataset, *(material or ()), *(negatives or ()), *((start,) if start else ())):
+        keep_apart(folder, run_dir, [], what="a folder that the training reads")
+    if (run_dir / "predictor.toml").exists():
+        raise UsageError(
+            f"{run_dir}: is a predictor folder, whose recipe would be replaced",
+            fix="name a folder of the run's own",
+        )
     pools = training_pools(recipe, dataset, material or (), negatives or ())
     make_all(pools, cases or run_dir / "cases", processes)
     options = RunOptions(minutes=minutes, start=start, device=device, precision=precision)

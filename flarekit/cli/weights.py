@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from flarekit.cli.console import Console
+from flarekit.core.apart import keep_apart
 from flarekit.core.errors import FlarekitError, OutputError, UsageError
 from flarekit.core.files import write_atomically
 from flarekit.core.names import safe_name
@@ -47,6 +48,7 @@ def import_weights(
 def pack_weights(name: str, path: Path, console: Console) -> None:
     """Write a predictor folder, what was compiled beside it included, as one file."""
     predictor = find_predictor(name)
+    keep_apart(predictor.folder, path.parent, [Path(path.name)], what="the predictor's folder")
     build_networks(predictor)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from flarekit.core.errors import UsageError
 
-_FIX = "name an output folder outside the input folder"
 
-
-def keep_apart(input_dir: Path, output_dir: Path, written: Iterable[Path]) -> None:
+def keep_apart(
+    input_dir: Path, output_dir: Path, written: Iterable[Path], *, what: str = "the input folder"
+) -> None:
     """Refuse an output folder that is the input folder, or outputs that are files of it.
 
     However the paths are spelled: files and folders are the same where the file system says so,
@@ -21,23 +21,39 @@ def keep_apart(input_dir: Path, output_dir: Path, written: Iterable[Path]) -> No
         input_dir: the folder that is only read.
         output_dir: the folder that is written to; need not exist.
         written: what will be written, relative to the output folder.
+        what: the folder that is read is, for the message.
 
     Raises:
         UsageError: naming the file that would be replaced.
     """
     inputs = _identity(input_dir)
     if inputs is not None and inputs == _identity(output_dir):
-        raise UsageError(f"{output_dir}: is the input folder ({input_dir})", fix=_FIX)
-    there = {path: identity for path in written if (identity := _identity(output_dir / path))}
+        raise UsageError(
+            f"{output_dir}: is {what} ({input_dir})", fix=f"name a folder outside {what}"
+        )
+    keep_below(input_dir, [output_dir / path for path in written], what=what)
+
+
+def keep_below(input_dir: Path, written: Iterable[Path], *, what: str = "the input folder") -> None:
+    """Refuse to write what is a file of an input folder; new files may go into it.
+
+    Args:
+        input_dir: the folder that is only read; need not exist.
+        written: what will be written.
+        what: the folder is, for the message.
+
+    Raises:
+        UsageError: naming the file that would be replaced.
+    """
+    there = {path: identity for path in written if (identity := _identity(path))}
     if not there:
         return
     kept = set(_identities_below(input_dir))
     for path, identity in there.items():
         if identity in kept:
             raise UsageError(
-                f"{output_dir / path}: is a file of the input folder ({input_dir}) and would be "
-                "replaced",
-                fix=_FIX,
+                f"{path}: is a file of {what} ({input_dir}) and would be replaced",
+                fix=f"name a folder outside {what}",
             )
 
 

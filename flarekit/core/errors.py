@@ -15,6 +15,7 @@ FlarekitError                 1   also: at least one case failed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,18 @@ class FlarekitError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Let workers raise it across processes, whatever its constructor takes."""
         return _revived, (type(self), self.args, self.__dict__)
+
+
+def named(message: str, files: Sequence[Path]) -> str:
+    """Return what happened to a case with its first file before it, unless it names a file of it.
+
+    Args:
+        message: one sentence.
+        files: of the case; none where it came as an array.
+    """
+    if not files or any(str(file) in message for file in files):
+        return message
+    return f"{files[0]}: {message}"
 
 
 def _revived(

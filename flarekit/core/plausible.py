@@ -17,6 +17,7 @@ WIDEST_FIELD_MM = 1000.0  # across the body
 LONGEST_FIELD_MM = 2500.0  # along the body
 SMALLEST_SPACING_MM = 1e-3  # less is refused
 SPACINGS_MM = (0.1, 20.0)  # of clinical scans
+LARGEST_VALUE = 1e10  # of any scan in any unit (integers of 32 bits reach 4.3e9): more is refused
 HIGHEST_HU = 32767.0  # what extended scales reach
 AIR_BELOW_HU = -200.0
 SOFT_TISSUE_HU = (-200.0, 300.0)
@@ -26,6 +27,7 @@ SOFT_TISSUE_MM = 80.0  # and one so wide, soft tissue; less may lie within a lun
 HIGHEST_SUV = 1000.0
 LOWEST_SUV = -10.0
 LOWEST_PEAK_SUV = 0.5  # somewhere in a patient
+_BYTES_WITHIN = 4  # of an integer that cannot be beyond the largest value
 _SAMPLED = 1 << 21  # voxels that are looked at, where those tell enough
 
 
@@ -81,6 +83,30 @@ def check_geometry(volume: Volume) -> tuple[str, ...]:
             f"and {SPACINGS_MM[1]:g} mm"
         )
     return tuple(notes)
+
+
+def check_range(volume: Volume) -> None:
+    """Check that no voxel has a value that no scanner stores, in whatever unit.
+
+    To be called where values are not clipped before something is computed from them: one such
+    voxel drowns all others in a mean, and may overflow in a network.
+
+    Raises:
+        UnreadableVolumeError: some voxels are larger, or lower, than a scan can hold.
+    """
+    voxels = volume.voxels_ZYX
+    if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= _BYTES_WITHIN:
+        return
+    low, high = float(voxels.min()), float(voxels.max())
+    if max(-low, high) <= LARGEST_VALUE:
+        return
+    count = sum(int((np.abs(each.astype(np.float64)) > LARGEST_VALUE).sum()) for each in voxels)
+    raise UnreadableVolumeError(
+        volume.path,
+        f"its values reach {low:.4g} and {high:.4g}, beyond the {LARGEST_VALUE:g} that a CT, an MR "
+        f"or a PET can hold ({count} of its {voxels.size} voxels)",
+        fix="export it again; where few voxels are damaged, give them the value of air",
+    )
 
 
 def check_intensities(volume: Volume, channel: str) -> tuple[str, ...]:

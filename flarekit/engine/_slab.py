@@ -108,7 +108,7 @@ class Slab:
 
     def _check_finite(self) -> None:
         if not self.sums.finite(self.count):
-            raise DeviceError(
-                f"the network's output is not finite in {self.precision}",
-                fix="use --precision fp32",
+            fix = (
+                "look at the scan's values" if self.precision == "fp32" else "use --precision fp32"
             )
+            raise DeviceError(f"the network's output is not finite in {self.precision}", fix=fix)

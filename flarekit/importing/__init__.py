@@ -25,6 +25,7 @@ def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None
         InputError: nothing that is known.
         PredictorError: known, but something in it is not supported; the message says what.
         WeightsMismatchError: weights that do not fit what the plans or the keys say.
+        UsageError: the folder is the source's, or a file of it would be replaced.
         OutputError: the folder could not be written.
     """
     if source.is_dir():

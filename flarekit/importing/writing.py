@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit import models
+from flarekit.core.apart import keep_apart, keep_below, keep_files
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.spec import parse_spec, write_spec
 
@@ -30,13 +31,19 @@ def write_predictor(
 
     Raises:
         PredictorError: the facts do not hold together; nothing is written then.
+        UsageError: a file of the source would be replaced; nothing is written then.
         OutputError: it could not be written.
     """
     import torch
 
     parse_spec({**facts, "weights": _NO_WEIGHTS_YET}, source=f"{source}, as a predictor")
-    make_folder(folder)
     names = [f"model_{k}.safetensors" if k else "model.safetensors" for k in range(len(networks))]
+    written = [folder / name for name in (*names, "predictor.toml")]
+    if source.is_dir():
+        keep_apart(source, folder, [], what="the folder of the weights to import")
+        keep_below(source, written, what="the folder of the weights to import")
+    keep_files([source], written)
+    make_folder(folder)
     weights = [
         models.save_weights(network, folder / name, dtype=torch.float32)
         for network, name in zip(networks, names, strict=True)

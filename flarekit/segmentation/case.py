@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Points
-from flarekit.core.plausible import with_doubts
+from flarekit.core.plausible import check_range, with_doubts
 from flarekit.core.records import TileRecord
-from flarekit.core.spec import PredictorSpec, Rule
+from flarekit.core.spec import Channel, PredictorSpec, Rule, Window
 from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import Slab
 from flarekit.postprocess import Scan, apply_rules, memory_bytes, split_rules
@@ -128,15 +128,26 @@ def load_case(
     """
     clock = Clock()
     with clock.stage("read"):
-        names = [channel.name for channel in spec.channels]
+        known = spec.channels
         volumes = [
-            with_doubts(volume, names[k] if k < len(names) else "")
+            _checked(volume, known[k] if k < len(known) else None)
             for k, volume in enumerate(read())
         ]
         points = points_of(volumes) if split_rules(spec.rules)[1] else {}
     with clock.stage("prepare"):
         located = locate(volumes, spec)
     return LoadedCase(volumes=volumes, located=located, points=points, clock=clock)
+
+
+def _checked(volume: Volume, channel: Channel | None) -> Volume:
+    """Return a volume with what is doubtful about its numbers; refuse those that cannot be.
+
+    A channel that is clipped to a window takes no harm from a few huge values.
+    """
+    doubted = with_doubts(volume, "" if channel is None else channel.name)
+    if channel is not None and not isinstance(channel.intensity, Window):
+        check_range(volume)
+    return doubted
 
 
 def warnings_of(volumes: Sequence[Volume]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Protocol
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.apart import keep_apart
-from flarekit.core.errors import FlarekitError, OutputError
+from flarekit.core.errors import FlarekitError, OutputError, named
 from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
@@ -106,12 +106,15 @@ def segment_folder(
 
     Raises:
         InputError: no cases.
-        UsageError: a mask would replace a file of the input folder.
+        UsageError: a mask would replace a file of the input folder, or the output or report folder
+            is the predictor's.
         PredictorError: weights missing, wrong or not fitting.
         DeviceError: the device or the precision is not available.
         OutputError: the output folder cannot be made, or what the masks are parts of not completed.
     """
     options, source = options or Options(), Source.of_folder(predictor)
+    for folder in (output_dir, *(() if report is None else (report.folder,))):
+        keep_apart(predictor.folder, folder, [], what="the predictor's folder")
     segmenters = [
         Segmenter(source, replace(options, device=device)) for device in devices_of(options.device)
     ]
@@ -324,7 +327,7 @@ class _Run:
             message, fix = error.message, error.fix
         except Exception as error:  # noqa: BLE001 - no bug may cost the other cases' masks
             _LOG.debug("case %s", case.case_id, exc_info=True)
-            message = f"{case.channels[0]}: {type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}"
             fix = "run again with -v for the traceback"
         mask = None
         if self.on_error == "mask":
@@ -337,7 +340,7 @@ class _Run:
             mask=mask,
             wall_s=time.monotonic() - began,
             warnings=self.noted.get(case.case_id, ()),
-            error=message,
+            error=named(message, case.channels),
             fix=fix,
         )
 

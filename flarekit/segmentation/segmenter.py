@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from flarekit import engine
 from flarekit.core.budget import Budget
-from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.errors import FlarekitError, PredictorError, UsageError, named
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts
 from flarekit.segmentation.case import Segmented, compute_case, load_case, make_ready
@@ -231,9 +231,13 @@ class Segmenter:
             budget_s = self.budget.time_s
             deadline = None if budget_s is None else began + budget_s
             context = self.context()
-            source.check_memory(self._memory)
-            ready = make_ready(load_case(source.read, self.spec), context, wanted, deadline)
-            done = compute_case(ready, context, wanted, deadline)
+            try:
+                source.check_memory(self._memory)
+                ready = make_ready(load_case(source.read, self.spec), context, wanted, deadline)
+                done = compute_case(ready, context, wanted, deadline)
+            except FlarekitError as error:
+                error.message = named(error.message, source.files)
+                raise
             return done, time.monotonic() - began
 
     @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit import models
+from flarekit.core.apart import keep_apart
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.spec import write_spec
 from flarekit.training.compact import CHECKPOINT, RECIPE, averaged_network
@@ -36,8 +37,10 @@ def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = Non
 
     Raises:
         InputError: no run there, or the recipe is not its.
+        UsageError: the predictor folder is the run's own.
         OutputError: a file could not be written.
     """
+    keep_apart(run_dir, folder, [], what="the folder of the run")
     recipe = read_recipe(recipe_path if recipe_path is not None else run_dir / RECIPE)
     network, effort = averaged_network(recipe, run_dir / CHECKPOINT)
     export_network(recipe, network, effort, folder)

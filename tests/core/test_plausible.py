@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flarekit.core.errors import InputError
-from flarekit.core.plausible import check_geometry, check_intensities
+from flarekit.core.plausible import check_geometry, check_intensities, check_range
 from flarekit.core.volume import Geometry, Volume
 
 
@@ -87,6 +87,24 @@ def test_a_little_air_is_found_wherever_it_lies():
 def test_a_pet_that_is_not_in_suv_is_named(peak, words):
     (note,) = check_intensities(scan((body() > 0) * peak), "PET")
     assert words in note
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64", "uint64"])
+def test_a_value_that_no_scan_can_hold_is_refused_and_the_limit_itself_is_not(kind):
+    voxels = np.zeros((3, 4, 5), kind)
+    voxels[1, 2, 3] = 10_000_000_000
+    check_range(scan(voxels))
+    voxels[1, 2, 4] = 12_000_000_000
+    with pytest.raises(InputError, match=r"a.nii.gz: its values reach 0 and 1.2e\+10.*\(1 of its"):
+        check_range(scan(voxels))
+    if kind != "uint64":
+        with pytest.raises(InputError, match=r"reach -1.2e\+10 and 0, .*\(1 of its 60 voxels"):
+            check_range(scan(np.where(voxels > 1.1e10, -voxels, 0)))
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint32"])
+def test_no_integer_of_32_bits_is_too_large_for_a_scan(kind):
+    check_range(scan(np.full((3, 4, 5), np.iinfo(kind).max, kind)))
 
 
 @pytest.mark.parametrize("spacing_mm", [13.0, (13, 1, 1), (1, 13, 1), (1, 1, 130), (0.05, 1, 1)])

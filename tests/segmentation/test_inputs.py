@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run
-from flarekit.core.errors import BudgetError, UsageError
+from flarekit.core.errors import BudgetError, DeviceError, InputError, UsageError
+from flarekit.core.nifti import read_nifti
+from flarekit.core.spec import read_spec
 from flarekit.segmentation import folder
 from flarekit.segmentation.folder import Options, Report, segment_folder
+from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.source import Source
 from tests.conventions.dicom_files import ct_voxels, slice_of
 
 OPTIONS = Options(device="cpu", precision="fp32")
@@ -59,7 +64,7 @@ def test_a_case_that_fails_later_keeps_what_was_suspect_about_it(
     monkeypatch.setattr(folder, "compute_case", fail)
     record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
     (case,) = record.failed
-    assert case.error == "too large"
+    assert case.error == f"{inputs / 'wide_0000.nii.gz'}: too large"
     assert "its field of view is 1500 x 1500 x 40 mm" in case.warnings[0]
 
 
@@ -68,6 +73,63 @@ def test_a_field_of_view_beyond_all_scanners_is_refused(toy, inputs, tmp_path, w
     record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
     (case,) = record.failed
     assert "its field of view is 7500 x 7500 x 40 mm" in case.error
+
+
+@pytest.fixture
+def z_scored(toy):
+    """The toy predictor, whose intensities are not clipped."""
+    facts = toy.folder / "predictor.toml"
+    clipped = '{ kind = "window", low_hu = -200, high_hu = 300, mean = 0, std = 100 }'
+    facts.write_text(facts.read_text().replace(clipped, '{ kind = "z_score" }'))
+    return read_spec(toy.folder)
+
+
+@pytest.mark.parametrize("voxel", [1e30, -3.4e38, 1e11])
+def test_a_value_that_no_scan_can_hold_is_refused_with_its_file(z_scored, inputs, tmp_path, voxel):
+    voxels = wide_body().astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels.T, np.eye(4)), inputs / "good_0000.nii.gz")
+    voxels[2, 3, 4] = voxel
+    nibabel.save(nibabel.Nifti1Image(voxels.T, np.eye(4)), inputs / "huge_0000.nii.gz")
+    record = segment_folder(z_scored, inputs, tmp_path / "out", OPTIONS)
+    (case,) = record.failed
+    assert case.error.startswith(f"{inputs / 'huge_0000.nii.gz'}: its values reach")
+    assert "(1 of its 3600 voxels)" in case.error
+    with (
+        Segmenter(Source.of_folder(z_scored), OPTIONS) as segmenter,
+        pytest.raises(InputError, match="the array: its values reach .* beyond the 1e"),
+    ):
+        segmenter.segment(voxels, spacing_mm=(1, 1, 1))
+
+
+def test_a_huge_value_does_no_harm_where_values_are_clipped_and_is_told(toy, inputs, tmp_path):
+    voxels = wide_body().astype(np.float32)
+    voxels[2, 10, 10] = 3000
+    nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([10, 10, 10, 1])), inputs / "a_0000.nii.gz")
+    voxels[2, 10, 10] = 1e30
+    nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([10, 10, 10, 1])), inputs / "b_0000.nii.gz")
+    record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
+    assert not record.failed
+    masks = [read_nifti(tmp_path / "out" / f"{name}.nii.gz").voxels_ZYX for name in "ab"]
+    np.testing.assert_array_equal(*masks)
+    assert "b_0000.nii.gz: its values reach -1000 and 1e+30" in record.cases[1].warnings[0]
+
+
+def test_whatever_a_case_fails_of_its_file_is_named(toy, inputs, tmp_path, write_scan, monkeypatch):
+    path = write_scan(inputs / "a_0000.nii.gz")
+
+    def fail(*_args):
+        raise DeviceError("the network's output is not finite", fix="use --precision fp32")
+
+    monkeypatch.setattr(folder, "compute_case", fail)
+    monkeypatch.setattr("flarekit.segmentation.segmenter.compute_case", fail)
+    (case,) = segment_folder(toy, inputs, tmp_path / "out", OPTIONS).failed
+    assert case.error == f"{path}: the network's output is not finite"
+    with Segmenter(Source.of_folder(toy), OPTIONS) as segmenter:
+        with pytest.raises(DeviceError) as caught:
+            segmenter.segment(path)
+        assert str(caught.value) == f"{case.error} (use --precision fp32)"
+        with pytest.raises(DeviceError, match="^the network's output"):
+            segmenter.segment(np.zeros((9, 9, 9)), spacing_mm=(1, 1, 1))
 
 
 def test_files_that_are_left_out_are_in_the_record_and_make_the_exit_code_1(

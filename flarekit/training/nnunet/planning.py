@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flarekit.core.apart import keep_apart
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.training.nnunet import check_architecture, environment, plans_name
@@ -51,7 +52,8 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
         The plans file.
 
     Raises:
-        UsageError: no such architecture or configuration, or nnU-Net is not installed.
+        UsageError: no such architecture or configuration, nnU-Net is not installed, or the work
+            folder is the dataset's.
         InputError: the dataset is not in nnU-Net's layout.
     """
     check_architecture(architecture)
@@ -62,6 +64,7 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
             f"{dataset}: is not a dataset of nnU-Net's",
             fix="name a folder DatasetNNN_Name with dataset.json, imagesTr and labelsTr",
         )
+    keep_apart(dataset, work_dir, [], what="the folder of the dataset")
     for name in ("raw", "preprocessed", "results"):
         make_folder(work_dir / name)
     link = work_dir / "raw" / dataset.resolve().name
