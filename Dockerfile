@@ -10,61 +10,53 @@
 #   --build-arg CONVENTION=NAME    whose layout; the predictor's own by default
 #   --build-arg TIME_BUDGET=15     seconds that a case may take, 0 for no limit; the convention's tolerance by default
 #   --build-arg GPU_MEMORY_BUDGET=4096   MiB on the GPU, likewise; memory: the container's limit
-#   --build-arg EXTRAS=dicom       what the convention needs besides
-#   --build-arg TORCH_INDEX=URL    where torch comes from. PyPI's wheel brings CUDA (the driver comes from
-#                                  the NVIDIA runtime); https://download.pytorch.org/whl/cpu is a quarter of
-#                                  the size and is all that the CPU images need, which leave it behind.
+#   --build-arg EXTRAS=dicom       what the convention needs besides, as extras of pyproject.toml
+#   --build-arg TORCH_INDEX=URL    where the torch comes from that compiles the network for CPUs and stays
+#                                  behind; https://download.pytorch.org/whl/cpu is a quarter of PyPI's size
+#
+# What an image installs is what pyproject.toml names, less the packages and files in docker/*.txt. uv installs it,
+# because pip cannot leave out a package that another one names.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS python
-ENV PATH=/opt/flarekit/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# uv looks for packages where the base image tells pip to
+ENV PATH=/opt/flarekit/bin:/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/flarekit \
+    UV_DEFAULT_INDEX=${PIP_INDEX_URL} UV_INDEX=${PIP_EXTRA_INDEX_URL} UV_FIND_LINKS=${PIP_FIND_LINKS} \
+    UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+RUN python -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==0.13.*" && uv venv /opt/flarekit
 WORKDIR /source
-COPY pyproject.toml ./
-ARG EXTRAS=
-# what the package needs, with and without torch
-RUN python -m venv /opt/flarekit && python -c "import re, sys, tomllib; from pathlib import Path; \
-project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = project['optional-dependencies']; \
-lean = [need for extra in sys.argv[1:] for need in extras[extra]]; \
-needs = {'torch.txt': [], 'lean.txt': lean, 'cpu.txt': extras['cpu']}; \
-[needs['torch.txt' if re.match('torch|dynamic-network', need) else 'lean.txt'].append(need) \
-for need in project['dependencies']]; \
-[Path(name).write_text('\\n'.join(lines)) for name, lines in needs.items()]" ${EXTRAS}
-RUN pip install -r lean.txt
 
-# torch, and OpenVINO: what runs where no GPU is, also in the images with torch
-FROM python AS packages
-ARG TORCH_VERSION=2.13.0
+# the network, compiled for CPUs: with torch, which goes no further
+FROM python AS compile
+ARG CPU_TORCH=2.13.0
 ARG TORCH_INDEX=
-RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH_VERSION}" \
-    && pip install -r torch.txt "torch==${TORCH_VERSION}" "dynamic-network-architectures<0.4"
-RUN pip install -r cpu.txt
-
-FROM packages AS compile
+RUN uv pip install ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} "torch==${CPU_TORCH}"
+COPY pyproject.toml ./
+RUN uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dynamic-network-architectures<0.4"
 COPY README.md LICENSE Dockerfile predict.sh ./
+COPY docker docker
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR} \
+RUN uv pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR} \
     && flarekit compile ${PREDICTOR} --beside
 
-# leave behind what a run never opens: installers, tests, OpenVINO for other devices and formats
 FROM python AS packages-cpu
-RUN pip install -r cpu.txt && python -m compileall -q /opt/flarekit/lib \
-    && cd /opt/flarekit/lib/python3.11/site-packages \
-    && find . -type d -name tests -prune -exec rm -r {} + \
-    && rm -r openvino/include openvino/libs/cache.json \
-       openvino/libs/*_gpu_* openvino/libs/*_npu_* openvino/libs/*_onnx_* openvino/libs/*_paddle_* \
-       openvino/libs/*_tensorflow_* openvino/libs/*_jax_* openvino/libs/*_gguf_*
+COPY pyproject.toml ./
+COPY docker docker
+ARG EXTRAS=
+RUN uv pip install -r pyproject.toml --excludes docker/cpu.packages.txt \
+        $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
+    && python docker/leave_behind.py docker/cpu.files.txt /opt/flarekit/lib/python3.11/site-packages \
+    && python -m compileall -q /opt/flarekit/lib
 
 FROM packages-cpu AS install-cpu
 COPY README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
 ARG PREDICTOR=abdomen_ct
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN pip install --no-deps . \
-    && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit \
-    && pip uninstall -q -y setuptools pip
+RUN uv pip install --no-deps . \
+    && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit
 COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled \
     /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled
 

@@ -15,7 +15,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch==2.13.0"
-	$(BIN)/pip install --quiet --editable ".[cpu,evaluation,picture,dev]" "torch==2.13.0" $(LEAN)
+	$(BIN)/pip install --quiet --editable ".[dev]" "torch==2.13.0" $(LEAN)
 	touch $@
 
 demo: install

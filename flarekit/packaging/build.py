@@ -145,6 +145,7 @@ def write_context(predictor: PredictorFolder, context: Path) -> None:
         raise UsageError("the Dockerfile is not beside the package", fix="install flarekit again")
     for name in _CONTEXT:
         shutil.copy(source / name, context / name)
+    shutil.copytree(source / "docker", context / "docker")
     leave = shutil.ignore_patterns("__pycache__", "weights", "context")
     shutil.copytree(package, context / "flarekit", ignore=leave)
     leave = shutil.ignore_patterns("compiled", ".*")

@@ -1,0 +1,82 @@
+"""What images leave behind: lists of packages and of files, and the script that removes files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LISTS = sorted((ROOT / "docker").glob("*.txt"))
+
+
+def run(patterns, folder):
+    listed = folder.parent / "list.txt"
+    listed.write_text(patterns)
+    return subprocess.run(
+        [sys.executable, ROOT / "docker" / "leave_behind.py", listed, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def packages(tmp_path):
+    folder = tmp_path / "site-packages"
+    for name in ("a/tests/test_a.py", "a/code.py", "a/include/a.h", "b/tests/deep/tests/t.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x" * 2**20)
+    return folder
+
+
+def test_what_a_list_names_goes_and_nothing_else(packages):
+    result = run("# headers\na/include  # of a\n\n**/tests\n", packages)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "left behind: 3 MiB\n"
+    assert [path.name for path in packages.rglob("*") if path.is_file()] == ["code.py"]
+
+
+def test_a_pattern_that_matches_nothing_fails_the_build(packages):
+    result = run("a/inclde\n", packages)
+    assert result.returncode == 1
+    assert "a/inclde matches nothing" in result.stderr
+
+
+@pytest.mark.parametrize("pattern", ["../list.txt", "/etc/*", "a/../../list.txt"])
+def test_nothing_outside_the_folder_can_be_named(packages, pattern):
+    result = run(f"{pattern}\n", packages)
+    assert result.returncode == 1
+    assert "relative" in result.stderr
+    assert (packages.parent / "list.txt").exists()
+
+
+def test_a_link_goes_without_what_it_leads_to(packages):
+    (packages / "a" / "linked").symlink_to(packages / "b")
+    assert run("a/linked\n", packages).returncode == 0
+    assert (packages / "b" / "tests").is_dir()
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
+def test_every_list_says_what_it_is_for(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert [line for line in lines if line and not line.startswith("#")]
+
+
+def test_a_package_left_behind_is_one_that_would_be_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {re.match(r"[\w.-]+", each)[0].lower() for each in project["dependencies"]}
+    lines = (ROOT / "docker" / "cpu.packages.txt").read_text().splitlines()
+    assert {line for line in lines if not line.startswith("#")} <= named
+
+
+def test_the_dockerfile_reads_no_file_of_the_project_by_itself():
+    """What is installed is for the installer to find out."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "tomllib" not in dockerfile
+    assert "uv pip install -r pyproject.toml" in dockerfile
