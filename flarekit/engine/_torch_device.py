@@ -16,6 +16,7 @@ from flarekit.core.errors import DeviceError
 from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision, sees_gpu
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name
+from flarekit.engine._cuda_driver import driver_fault, installed_driver
 
 _LOG = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,7 +93,8 @@ def opening_fault(device: torch.device) -> str | None:
         warnings.simplefilter("always")
         try:
             if not torch.cuda.is_available():
-                return _first_sentence(said) or "no driver or no GPU is visible"
+                too_old = driver_fault(installed_driver(), torch.version.cuda)
+                return too_old or _first_sentence(said) or "no driver or no GPU is visible"
             count = torch.cuda.device_count()
             if device.index >= count:
                 return f"{device} does not exist, {count} CUDA device(s) are visible"

@@ -4,6 +4,7 @@ import os
 import warnings
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from flarekit import engine
 from flarekit.core.errors import DeviceError, UsageError
 from flarekit.core.spec import Grid
 from flarekit.engine import _torch_device
+from flarekit.engine._cuda_driver import installed_driver
 from flarekit.engine._torch_device import choose_device, opening_fault
 
 choose = engine.choose_engine  # before the tests' own default takes its place
@@ -106,8 +108,51 @@ def old_driver():
 def test_a_driver_that_is_too_old_is_named_in_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", old_driver)
+    monkeypatch.setattr(_torch_device, "installed_driver", lambda: None)
     fault = opening_fault(torch.device("cuda", 0))
     assert fault == "The NVIDIA driver on your system is too old (found version 12020)"
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "needed"),
+    [
+        ("470.82.01", "12.6", "525.60.13"),
+        ("525.60.11", "12.6", "525.60.13"),
+        ("525.60.13", "12.6", None),
+        ("575.57.08", "13.0", "580.65.06"),
+        ("580.65.06", "13.0", None),
+        ("9.1", "11.8", "450.80.02"),
+        ("470.82.01", "99.0", None),
+    ],
+)
+def test_a_driver_that_is_too_old_is_told_which_one_is_needed(driver, cuda, needed, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(_torch_device, "installed_driver", lambda: driver)
+    fault = opening_fault(torch.device("cuda", 0))
+    assert fault == (
+        f"the NVIDIA driver {driver} is too old: this PyTorch is built for CUDA {cuda}, "
+        f"which needs driver {needed} or later"
+        if needed
+        else "no driver or no GPU is visible"
+    )
+
+
+def test_the_driver_s_version_is_asked_of_nvml(monkeypatch):
+    asked = []
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: asked.append("init"))
+    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: b"535.104.05")
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: asked.append("shutdown"))
+    assert installed_driver() == "535.104.05"
+    assert asked == ["init", "shutdown"]
+
+
+def test_where_nvml_is_absent_no_driver_is_known(monkeypatch):
+    def absent():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    assert installed_driver() is None
 
 
 @pytest.mark.parametrize(
