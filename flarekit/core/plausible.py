@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
+from flarekit.core.spec import UPTAKE_NAMES
 from flarekit.core.volume import Geometry, Volume
 
 LARGEST_FIELD_MM = 5000.0  # of any scanner, along any axis: more is refused
@@ -119,7 +120,7 @@ def check_intensities(volume: Volume, channel: str) -> tuple[str, ...]:
     kind = channel.upper()
     if kind.endswith("CT"):
         note = _ct(volume)
-    elif kind in ("PET", "PT", "SUV"):
+    elif kind in UPTAKE_NAMES:
         note = _pet(volume)
     else:
         return ()

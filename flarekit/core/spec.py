@@ -15,11 +15,13 @@ from flarekit.core.files import write_atomically
 
 Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
+UPTAKE_NAMES = ("PET", "PT", "SUV")  # of channels that hold standardised uptake values
 Count = Annotated[int, Field(ge=1, strict=True)]
 Spacing = Positive | Literal["scan", "fit"]
 Mode = Literal["exact", "fast"]
 HalfPrecision = Literal["fp16", "bf16"]
 _BODY_HU = -300.0  # skin and fat, not air
+_BODY_SUV = 0.2  # nearly all of a body takes up more, and nothing around it does
 _BODY_MARGIN_MM = 10.0
 _HIGHEST_VALUE = 255
 
@@ -98,12 +100,29 @@ class Channel(_Facts):
     name: str
     intensity: Annotated[Intensity, Field(discriminator="kind")]
 
+    @property
+    def is_uptake(self) -> bool:
+        """Whether it holds standardised uptake values, by its name."""
+        return self.name.upper() in UPTAKE_NAMES
+
 
 class BodyCrop(_Facts):
-    """Crop to the box of the largest thing brighter than `threshold` (first channel)."""
+    """Crop to the box of the largest thing that is brighter than a threshold.
 
-    threshold: Number
+    Attributes:
+        threshold: one number, of the first channel; or one per channel: then a voxel counts that
+            is brighter in any of them, so that a CT that shows a part of the body does not cut the
+            rest of its PET away.
+        margin_mm: what is added on every side.
+    """
+
+    threshold: Number | Annotated[tuple[Number, ...], Field(min_length=1)]
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """One per channel that is looked at, from the first on."""
+        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
 
 
 class NonzeroCrop(_Facts):
@@ -269,6 +288,9 @@ class PredictorSpec(_Facts):
         if self.auxiliary and self.nnunet is not None and self.nnunet.region_values:
             raise ValueError("auxiliary classes and regions do not go together")
         self._check_internal()
+        crop = self.crop
+        if isinstance(crop, BodyCrop) and len(crop.thresholds) not in (1, len(self.channels)):
+            raise ValueError("crop: give one threshold, or one per channel")
         for rule in self.rules:
             unknown = sorted(set(rule.labels) - set(self.rule_labels))
             if unknown:
@@ -326,9 +348,18 @@ class PredictorSpec(_Facts):
         if self.nnunet is not None:
             linear = {"image_order": 1, "image_order_z": 1, "logits_order": 1, "logits_order_z": 1}
             changes["nnunet"] = self.nnunet.model_copy(update=linear)
-            if isinstance(self.channels[0].intensity, Window):
-                changes["crop"] = BodyCrop(threshold=_BODY_HU, margin_mm=_BODY_MARGIN_MM)
+            known = [_body_threshold(channel) for channel in self.channels]
+            thresholds = tuple(each for each in known if each is not None)
+            if len(thresholds) == len(known):
+                changes["crop"] = BodyCrop(threshold=thresholds, margin_mm=_BODY_MARGIN_MM)
         return self.model_copy(update=changes)
+
+
+def _body_threshold(channel: Channel) -> float | None:
+    """Return what a body is brighter than in a channel; None where its unit is not known."""
+    if channel.is_uptake:
+        return _BODY_SUV
+    return _BODY_HU if isinstance(channel.intensity, Window) else None
 
 
 @dataclass(frozen=True, kw_only=True)

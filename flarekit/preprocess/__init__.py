@@ -25,6 +25,7 @@ from flarekit.preprocess.route import Box, Route
 
 __all__ = ["Located", "Placement", "Prepared", "locate", "place", "prepare"]
 
+_UNSEEN = 0.05  # of the slices of a body may lack a channel unsaid: PET blurs its ends
 _SAME_GRID_VOXELS = 0.1  # headers round: channels this close are taken as one grid
 
 
@@ -39,6 +40,7 @@ class Located:
         box: what is kept of the scan, in the network's axes.
         body: where the body is; None where the predictor does not ask.
         inside_ZYX: within the box, what masked intensities look at; None for everything.
+        notes: what is odd about the channels beside each other, each with its file.
     """
 
     geometry: Geometry
@@ -47,6 +49,7 @@ class Located:
     box: Box
     body: Body | None
     inside_ZYX: NDArray[np.bool_] | None
+    notes: tuple[str, ...] = ()
 
     def placement(self, spec: PredictorSpec) -> Placement:
         """Return how the scan lies on a predictor's grid; nothing is resampled.
@@ -116,6 +119,7 @@ def locate(volumes: Sequence[Volume], spec: PredictorSpec) -> Located:
         box=box,
         body=body,
         inside_ZYX=filled_mask(nonzero[box]) if nonzero is not None and masked else None,
+        notes=() if body is None else _unseen(volumes, body, spec),
     )
 
 
@@ -191,8 +195,22 @@ def _body(
 ) -> Body | None:
     if not isinstance(spec.crop, BodyCrop):
         return None
+    thresholds = spec.crop.thresholds
     return find_body(
-        oriented[0], spacing_mm, threshold=spec.crop.threshold, margin_mm=spec.crop.margin_mm
+        oriented[: len(thresholds)],
+        spacing_mm,
+        thresholds=thresholds,
+        margin_mm=spec.crop.margin_mm,
+    )
+
+
+def _unseen(volumes: Sequence[Volume], body: Body, spec: PredictorSpec) -> tuple[str, ...]:
+    """Return which channels do not show the whole body: findings there rest on the others."""
+    return tuple(
+        f"{volume.path}: shows nothing of the body in {part:.0%} of the slices in which other "
+        f"channels show it: there, the {channel.name} tells the network nothing"
+        for volume, channel, part in zip(volumes, spec.channels, body.unseen, strict=False)
+        if part > _UNSEEN
     )
 
 

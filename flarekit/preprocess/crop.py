@@ -15,17 +15,6 @@ Index = NDArray[np.intp]
 _COARSE_VOXELS = 128
 
 
-def body_box(
-    voxels_ZYX: Voxels,
-    spacing_mm_ZYX: tuple[float, float, float],
-    *,
-    threshold: float,
-    margin_mm: float,
-) -> tuple[slice, slice, slice]:
-    """Return the box of the largest connected thing brighter than a threshold; see `find_body`."""
-    return find_body(voxels_ZYX, spacing_mm_ZYX, threshold=threshold, margin_mm=margin_mm).box
-
-
 @dataclass(frozen=True, kw_only=True)
 class Body:
     """Where the body is.
@@ -35,11 +24,14 @@ class Body:
         inside_ZYX: whether a voxel of the thinned grid is within the margin of the body, holes in
             axial slices filled.
         strides: how many voxels of the scan one of the thinned grid stands for.
+        unseen: of each channel that was looked at, which part of the slices that show the body in
+            some channel show nothing of it in this one, in [0, 1].
     """
 
     box: tuple[slice, slice, slice]
     inside_ZYX: NDArray[np.bool_]
     strides: tuple[int, int, int]
+    unseen: tuple[float, ...]
 
     def at(self, index_Z: Index, index_Y: Index, index_X: Index) -> NDArray[np.bool_]:
         """Return `inside_ZYX` at some voxels of the scan along each axis."""
@@ -53,35 +45,45 @@ class Body:
 
 
 def find_body(
-    voxels_ZYX: Voxels,
+    channels: Sequence[Voxels],
     spacing_mm_ZYX: tuple[float, float, float],
     *,
-    threshold: float,
+    thresholds: Sequence[float],
     margin_mm: float,
 ) -> Body:
-    """Find the largest connected thing brighter than a threshold.
+    """Find the largest connected thing brighter than a threshold in any channel.
 
     Searched on a grid thinned to at most 128 voxels an axis, so the box is exact to one thinned
     voxel, which is added to the margin. A scan with nothing that bright is kept whole.
 
     Args:
-        voxels_ZYX: one channel.
+        channels: (Z, Y, X) each, on one grid.
         spacing_mm_ZYX: its spacing.
-        threshold: in the channel's own unit (HU for CT).
+        thresholds: one per channel, in its own unit (HU for CT).
         margin_mm: what to add on every side.
     """
     import cc3d
 
-    s_Z, s_Y, s_X = (max(1, -(-n // _COARSE_VOXELS)) for n in voxels_ZYX.shape)
-    bright = voxels_ZYX[::s_Z, ::s_Y, ::s_X] > threshold
+    z, y, x = shape = channels[0].shape
+    s_Z, s_Y, s_X = (max(1, -(-n // _COARSE_VOXELS)) for n in shape)
+    each = [
+        voxels_ZYX[::s_Z, ::s_Y, ::s_X] > threshold
+        for voxels_ZYX, threshold in zip(channels, thresholds, strict=True)
+    ]
+    bright: NDArray[np.bool_] = np.logical_or.reduce(each)
     if not bright.any():
-        z, y, x = voxels_ZYX.shape
-        whole = (slice(0, z), slice(0, y), slice(0, x))
-        return Body(box=whole, inside_ZYX=np.ones_like(bright), strides=(s_Z, s_Y, s_X))
+        return Body(
+            box=(slice(0, z), slice(0, y), slice(0, x)),
+            inside_ZYX=np.ones_like(bright),
+            strides=(s_Z, s_Y, s_X),
+            unseen=(0.0,) * len(each),
+        )
     body = cc3d.largest_k(bright, k=1, connectivity=6) > 0
+    slices = body.any(axis=(1, 2))
+    shown = [(channel & body).any(axis=(1, 2)).sum() / slices.sum() for channel in each]
     box, reach = [], []
     for axis, (size, stride, spacing) in enumerate(
-        zip(voxels_ZYX.shape, (s_Z, s_Y, s_X), spacing_mm_ZYX, strict=True)
+        zip(shape, (s_Z, s_Y, s_X), spacing_mm_ZYX, strict=True)
     ):
         others = tuple(other for other in range(3) if other != axis)
         seen = np.flatnonzero(body.any(axis=others))
@@ -92,7 +94,12 @@ def find_body(
     filled = np.stack([_filled(slice_YX) for slice_YX in body])
     for axis, steps in enumerate(reach):
         filled = grown(filled, axis, steps)
-    return Body(box=(box[0], box[1], box[2]), inside_ZYX=filled, strides=(s_Z, s_Y, s_X))
+    return Body(
+        box=(box[0], box[1], box[2]),
+        inside_ZYX=filled,
+        strides=(s_Z, s_Y, s_X),
+        unseen=tuple(1.0 - float(part) for part in shown),
+    )
 
 
 def _filled(mask_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -150,9 +150,10 @@ def _checked(volume: Volume, channel: Channel | None) -> Volume:
     return doubted
 
 
-def warnings_of(volumes: Sequence[Volume]) -> tuple[str, ...]:
+def warnings_of(loaded: LoadedCase) -> tuple[str, ...]:
     """Return what is odd about the files of a case, each with its file."""
-    return tuple(f"{volume.path}: {note}" for volume in volumes for note in volume.warnings)
+    notes = [f"{volume.path}: {note}" for volume in loaded.volumes for note in volume.warnings]
+    return (*notes, *loaded.located.notes)
 
 
 def is_simple(
@@ -188,7 +189,7 @@ def make_ready(
         BudgetError: it does not fit into memory.
     """
     clock, volumes, spec = loaded.clock, loaded.volumes, context.spec
-    warnings = warnings_of(volumes)
+    warnings = warnings_of(loaded)
     for warning in warnings:
         _LOG.warning(warning)
     with clock.stage("plan"):

@@ -285,7 +285,7 @@ class _Run:
             self.context.spec,
             lambda volumes: conventions.points_of(self.convention, case, volumes),
         )
-        self.noted[case.case_id] = warnings_of(loaded.volumes)
+        self.noted[case.case_id] = warnings_of(loaded)
         return loaded
 
     def reading_mib(self, case: Case) -> float:

@@ -26,7 +26,6 @@ One: TypeAlias = Any  # a path, an array, a nibabel or a SimpleITK image: none c
 Scan: TypeAlias = One | Sequence[One]
 Axes = Literal["xyz", "zyx"]
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_UPTAKE_NAMES = ("pet", "pt", "suv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +146,7 @@ def _reader(
 
 def air_of(channel: Channel) -> float:
     """Return the value of a channel where there is nothing: what voxels get that are no number."""
-    if channel.name.lower() in _UPTAKE_NAMES:
+    if channel.is_uptake:
         return 0.0
     is_ct = isinstance(channel.intensity, Window) and channel.intensity.low_hu < 0
     return AIR_HU if is_ct or channel.name.lower() == "ct" else 0.0
@@ -155,8 +154,7 @@ def air_of(channel: Channel) -> float:
 
 def _leading(channels: Sequence[Channel]) -> int:
     """Return the channel whose voxels the labels have: a PET's, or the first one's."""
-    names = [channel.name.lower() for channel in channels]
-    return next((names.index(name) for name in _UPTAKE_NAMES if name in names), 0)
+    return next((k for k, channel in enumerate(channels) if channel.is_uptake), 0)
 
 
 def _on_one_grid(

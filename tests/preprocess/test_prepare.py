@@ -14,7 +14,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import locate, prepare
-from flarekit.preprocess.crop import body_box, filled_mask, find_body, nonzero_box, nonzero_mask
+from flarekit.preprocess.crop import filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import argmax_resampled
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.resample import (
@@ -41,7 +41,9 @@ def spec_of(
             "title": "t",
             "convention": "flare",
             "architecture": {"name": "nnunet"},
-            "channels": [{"name": "CT", "intensity": intensity}] * channels,
+            "channels": channels
+            if isinstance(channels, list)
+            else [{"name": "CT", "intensity": intensity}] * channels,
             "crop": crop,
             "grid": {"spacing_mm_ZYX": spacing, "tile_ZYX": tile},
             "nnunet": nnunet,
@@ -96,12 +98,51 @@ def body(shape=(12, 40, 40)):
     return voxels
 
 
+def body_box(voxels, spacing_mm, threshold, margin_mm):
+    return find_body([voxels], spacing_mm, thresholds=[threshold], margin_mm=margin_mm).box
+
+
 def test_the_crop_holds_the_body_and_leaves_table_and_padding():
     box = body_box(body(), (5.0, 1.0, 1.0), threshold=-110, margin_mm=2)
     assert box[1].start <= 8
     assert 32 <= box[1].stop <= 35
     assert box[2].start <= 10
     assert 30 <= box[2].stop < 40
+
+
+def test_a_channel_that_shows_a_part_of_the_body_does_not_cut_the_rest_away():
+    ct, pet = np.full((40, 30, 30), -1024, np.int16), np.zeros((40, 30, 30), np.float32)
+    pet[4:36, 8:20, 9:21] = 1.5
+    ct[20:36, 8:20, 9:21] = 40
+    ct[20:36, 8:20, 21:24] = 40  # an arm that the PET hardly shows
+    found = find_body([ct, pet], (1.0, 1.0, 1.0), thresholds=[-300, 0.2], margin_mm=2)
+    assert [(part.start, part.stop) for part in found.box] == [(1, 39), (5, 23), (6, 27)]
+    inside = found.at(np.arange(40), np.arange(30), np.arange(30))
+    assert inside[4:36, 8:20, 9:21].all()
+    assert not inside[:, :, 28:].any()
+    assert found.unseen == (0.5, 0.0)
+    alone = find_body([ct], (1.0, 1.0, 1.0), thresholds=[-300], margin_mm=2)
+    assert alone.box[0] == slice(17, 39)
+    assert alone.unseen == (0.0,)
+
+
+def test_what_one_channel_does_not_show_of_the_body_is_told_with_its_file():
+    ct, pet = np.full((40, 30, 30), -1024, np.float32), np.zeros((40, 30, 30), np.float32)
+    pet[4:36, 8:20, 9:21] = 1.5
+    ct[12:36, 8:20, 9:21] = 40
+    channel = {"name": "CT", "intensity": WINDOW}
+    spec = spec_of(
+        channels=[channel, {**channel, "name": "PET"}],
+        crop={"threshold": [-300, 0.2], "margin_mm": 2},
+    )
+    volumes = [volume_of(each, np.diag([-1.0, -1.0, 1.0, 1.0])) for each in (ct, pet)]
+    (note,) = locate(volumes, spec).notes
+    assert note.startswith(f"{volumes[0].path}: shows nothing of the body in 25% of the slices")
+    assert "the CT tells the network nothing" in note
+    ct[5:36, 8:20, 9:21] = 40  # one slice less is what blurring makes
+    volumes[0] = volume_of(ct, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    assert locate(volumes, spec).notes == ()
+    assert locate(volumes, spec).box[0] == slice(1, 39)
 
 
 def test_a_scan_of_air_is_kept_whole():
@@ -420,12 +461,35 @@ def test_only_air_outside_the_body_is_not_needed():
     scan = np.full((12, 40, 40), -1000, np.float32)
     scan[2:10, 10:30, 10:30] = 40
     scan[4:8, 15:25, 15:25] = -900  # lungs: air, but enclosed
-    found = find_body(scan, (2.0, 1.0, 1.0), threshold=-110, margin_mm=2)
+    found = find_body([scan], (2.0, 1.0, 1.0), thresholds=[-110], margin_mm=2)
     inside = found.at(np.arange(12), np.arange(40), np.arange(40))
     assert inside[2:10, 10:30, 10:30].all()
     assert not inside[:, :6].any()
     assert not inside[:, :, 34:].any()
     assert found.box == body_box(scan, (2.0, 1.0, 1.0), threshold=-110, margin_mm=2)
+
+
+@pytest.mark.parametrize(
+    ("names", "thresholds"),
+    [(["CT"], (-300.0,)), (["CT", "PET"], (-300.0, 0.2)), (["suv", "CT"], (0.2, -300.0))],
+)
+def test_the_fast_mode_of_an_imported_network_looks_for_the_body_in_all_channels(names, thresholds):
+    intensities = [{"kind": "z_score"} if name == "PET" else WINDOW for name in names]
+    channels = [
+        {"name": name, "intensity": how} for name, how in zip(names, intensities, strict=True)
+    ]
+    spec = spec_of(channels=channels, crop={"kind": "nonzero"}, nnunet={})
+    assert spec.for_mode("fast").crop.thresholds == thresholds
+    assert spec.for_mode("exact").crop == spec.crop
+
+
+def test_a_channel_of_an_unknown_unit_leaves_the_crop_of_an_imported_network_as_it_is():
+    channels = [
+        {"name": "CT", "intensity": WINDOW},
+        {"name": "T2", "intensity": {"kind": "z_score"}},
+    ]
+    spec = spec_of(channels=channels, crop={"kind": "nonzero"}, nnunet={})
+    assert spec.for_mode("fast").crop == spec.crop
 
 
 def test_the_fast_profile_of_an_imported_ct_network_looks_at_the_body_only():

@@ -177,6 +177,6 @@ def test_two_cases_of_one_name_are_told_apart(toy, inputs, tmp_path):
         image.save_as(inputs / f"IM{k}.dcm", enforce_file_format=True)
     options = Options(device="cpu", precision="fp32", convention="dicom")
     record = segment_folder(toy, inputs, tmp_path / "out", options)
-    assert not record.failed
+    assert not record.failed, [case.error for case in record.failed]
     assert len({case.mask for case in record.cases}) == 2
     assert len(list((tmp_path / "out").iterdir())) == 2
