@@ -127,6 +127,20 @@ def make_toy(tmp_path: Path) -> Callable[..., PredictorFolder]:
     return make
 
 
+@pytest.fixture
+def located_toy(toy: PredictorFolder) -> PredictorFolder:
+    """Return the toy predictor with a locator: the same network, on a grid twice coarser."""
+    folder = toy.folder / "locator"
+    folder.mkdir()
+    text = (toy.folder / "predictor.toml").read_text()
+    coarse = text.replace('name = "toy"', 'name = "toy_locator"').replace("2.0", "4.0")
+    (folder / "predictor.toml").write_text(coarse)
+    (folder / "model.safetensors").write_bytes(toy.weights.read_bytes())
+    facts = f'\n[locator]\nsha256 = "{toy.spec.weights.sha256}"\n'
+    (toy.folder / "predictor.toml").write_text(text + facts)
+    return read_spec(toy.folder)
+
+
 @pytest.fixture(autouse=True)
 def _torch_by_default(request, monkeypatch, tmp_path_factory):
     """Keep compiled networks out of the user's cache; toy networks are not worth compiling."""

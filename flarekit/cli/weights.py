@@ -49,7 +49,9 @@ def pack_weights(name: str, path: Path, console: Console) -> None:
     """Write a predictor folder, what was compiled beside it included, as one file."""
     predictor = find_predictor(name)
     keep_apart(predictor.folder, path.parent, [Path(path.name)], what="the predictor's folder")
-    build_networks(predictor)
+    for each in (predictor, predictor.locator):
+        if each is not None:
+            build_networks(each)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
         for file in sorted(predictor.folder.rglob("*")):
@@ -66,9 +68,11 @@ def verify_weights(names: list[str]) -> int:
         try:
             predictor = find_predictor(name)
             build_networks(predictor)
+            if predictor.locator is not None:
+                build_networks(predictor.locator)
         except FlarekitError as error:
             wrong = error.exit_code
             typer.echo(f"{name}: {error}", err=True)
         else:
-            typer.echo(f"{predictor.spec.name}: whole ({len(predictor.members)} file(s))")
+            typer.echo(f"{predictor.spec.name}: whole ({len(predictor.all_members)} file(s))")
     return wrong

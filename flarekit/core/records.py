@@ -39,6 +39,8 @@ class CaseRecord:
         tiles: what the window did; None where it never came to that.
         traded: what the case did without to keep a budget, in words.
         warnings: what was odd about its files and how it was taken.
+        curve: at which second of the case which share of the label that a locator expected was the
+            network's; empty where there is no locator.
         error: why it failed; None where it did not. A failed case may still have an empty mask.
         fix: what to do about the error.
     """
@@ -50,6 +52,7 @@ class CaseRecord:
     tiles: TileRecord | None = None
     traded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    curve: tuple[tuple[float, float], ...] = ()
     error: str | None = None
     fix: str | None = None
 

@@ -223,6 +223,25 @@ class Coarse(_Facts):
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 20.0
 
 
+class Locator(_Facts):
+    """A small network that sees the whole scan at a coarse spacing and says where labels lie.
+
+    It is a predictor folder of its own, inside that of the predictor which names it.
+
+    Attributes:
+        folder: its name.
+        sha256: of its weights: no others are taken.
+        margin_mm: what lies further than this from anything it may have found is not looked at.
+        labels: its label -> the predictor's; those of the same name need no entry, and its other
+            labels are background.
+    """
+
+    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "locator"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 25.0
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
 class Rule(_Facts):
     """A post-processing rule: its name in `flarekit.postprocess`, labels (by name) and value."""
 
@@ -253,6 +272,7 @@ class PredictorSpec(_Facts):
         nnunet: present where the scan is prepared exactly as nnU-Net does.
         fast: what the mode `fast` may change.
         coarse: a first pass that tells where to look (`fast` only).
+        locator: what gives a whole mask at once, and tells which tiles come first.
         half_precisions: those in which every activation of the network stays finite and masks are
             those of float32 but for a few voxels; `--precision auto` takes no other.
         ensemble: further weights of the same architecture; logits are averaged over all.
@@ -270,6 +290,7 @@ class PredictorSpec(_Facts):
     nnunet: Nnunet | None = None
     fast: Fast = Fast()
     coarse: Coarse | None = None
+    locator: Locator | None = None
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     auxiliary: tuple[str, ...] = ()
     internal: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -291,6 +312,12 @@ class PredictorSpec(_Facts):
         crop = self.crop
         if isinstance(crop, BodyCrop) and len(crop.thresholds) not in (1, len(self.channels)):
             raise ValueError("crop: give one threshold, or one per channel")
+        if self.locator is not None and self.coarse is not None:
+            raise ValueError("coarse and locator do not go together: one first pass is enough")
+        if self.locator is not None and (
+            unknown := sorted(set(self.locator.labels.values()) - set(self.labels))
+        ):
+            raise ValueError(f"locator: the predictor has no labels {unknown}")
         for rule in self.rules:
             unknown = sorted(set(rule.labels) - set(self.rule_labels))
             if unknown:
@@ -364,10 +391,15 @@ def _body_threshold(channel: Channel) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorFolder:
-    """A predictor on disk: its facts and where its files are."""
+    """A predictor on disk: its facts and where its files are.
+
+    Attributes:
+        locator: the folder inside it that `[locator]` names; None where it has none.
+    """
 
     folder: Path
     spec: PredictorSpec
+    locator: PredictorFolder | None = None
 
     @property
     def name(self) -> str:
@@ -396,8 +428,13 @@ class PredictorFolder:
 
     @property
     def members(self) -> dict[Path, Weights]:
-        """Every weights file, the ensemble's included, with what it should be."""
+        """Every weights file of the network, the ensemble's included, with what it should be."""
         return {self.folder / each.file: each for each in (self.spec.weights, *self.spec.ensemble)}
+
+    @property
+    def all_members(self) -> dict[Path, Weights]:
+        """Every weights file, the locator's included, with what it should be."""
+        return self.members | (self.locator.members if self.locator is not None else {})
 
 
 def parse_spec(content: Mapping[str, Any], *, source: str) -> PredictorSpec:
@@ -431,7 +468,37 @@ def read_spec(folder: Path) -> PredictorFolder:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PredictorError(f"{path}: is not TOML: {error}", fix="correct that line") from error
-    return PredictorFolder(folder=folder, spec=parse_spec(content, source=str(path)))
+    spec = parse_spec(content, source=str(path))
+    return PredictorFolder(folder=folder, spec=spec, locator=_locator_of(folder, spec))
+
+
+def _locator_of(folder: Path, spec: PredictorSpec) -> PredictorFolder | None:
+    if spec.locator is None:
+        return None
+    found = read_spec(folder / spec.locator.folder)
+    own, source = found.spec, found.folder / "predictor.toml"
+    unknown = sorted(set(spec.locator.labels) - set(own.labels))
+    if unknown:
+        raise PredictorError(
+            f"{source}: has no labels {', '.join(unknown)}, which {folder / 'predictor.toml'} maps",
+            fix="correct [locator.labels]",
+        )
+    if own.locator is not None or (own.nnunet is not None and own.nnunet.region_values):
+        raise PredictorError(
+            f"{source}: a locator has no locator and no overlapping regions itself",
+            fix="train one with flarekit train",
+        )
+    if len(own.channels) != len(spec.channels):
+        raise PredictorError(
+            f"{source}: takes {len(own.channels)} channels, {spec.name} {len(spec.channels)}",
+            fix="take a locator of the same channels, or remove [locator]",
+        )
+    if own.weights.sha256 != spec.locator.sha256:
+        raise PredictorError(
+            f"{source}: is another locator than {folder / 'predictor.toml'} names (SHA-256)",
+            fix="put the right one there, or correct sha256 in [locator]",
+        )
+    return found
 
 
 def write_spec(folder: Path, facts: Mapping[str, Any], *, head: str) -> None:

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import Grid, HalfPrecision
 from flarekit.engine._restoration import Restoration
+from flarekit.engine._schedule import Schedule, Tile
 from flarekit.engine._slab import Slab
+from flarekit.engine._tiles import TileRow
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,8 +36,11 @@ __all__ = [
     "Networks",
     "Precision",
     "Restoration",
+    "Schedule",
     "Slab",
+    "Tile",
     "TileProgress",
+    "TileRow",
     "create",
     "names",
 ]
@@ -110,9 +115,11 @@ class Engine(Protocol):
     """Runs networks over volumes of any size; several threads may sweep at the same time.
 
     Attributes:
+        grid: tile and step of the window.
         one_time_s: time spent on what later runs find ready (compiling).
     """
 
+    grid: Grid
     one_time_s: float
 
     @property
@@ -128,6 +135,7 @@ class Engine(Protocol):
         needed_ZYX: NDArray[np.bool_] | None = None,
         deadline: float | None = None,
         progress: TileProgress = ...,
+        schedule: Schedule | None = None,
     ) -> Sweep:
         """Start a pass over a volume; iterate it for slabs of ascending Z.
 
@@ -138,6 +146,25 @@ class Engine(Protocol):
             deadline: of `time.monotonic`; tiles first stand further apart, then are left out, so
                 that it is kept.
             progress: called after every tile.
+            schedule: run these tiles and no others, the best of them where time is short.
+        """
+        ...
+
+    def rows(
+        self,
+        shape_ZYX: tuple[int, int, int],
+        step: float,
+        needed_ZYX: NDArray[np.bool_] | None = None,
+        *,
+        fitted: bool = False,
+    ) -> list[TileRow]:
+        """Return the tiles that a sweep would run, in its order.
+
+        Args:
+            shape_ZYX: of the network's grid.
+            step: largest distance between two tiles, as a fraction of the tile.
+            needed_ZYX: tiles without any such voxel are left out.
+            fitted: let tiles stand over the box of what is needed, instead of over everything.
         """
         ...
 
@@ -146,12 +173,23 @@ class Engine(Protocol):
         shape_ZYX: tuple[int, int, int],
         step: float,
         needed_ZYX: NDArray[np.bool_] | None = None,
+        *,
+        fitted: bool = False,
     ) -> int:
         """Return how many tiles a sweep would run, flips not counted."""
         ...
 
-    def seconds_per_tile(self, channels: int) -> float:
-        """Run blank tiles and return the time of one, in seconds; of a 2D network, of a group."""
+    @property
+    def depth_at_once(self) -> int:
+        """Slices that are run together: of a tile, or of a group of them for a 2D network."""
+        ...
+
+    def warm_up(self, channels: int) -> None:
+        """Run blank tiles, so that the memory they take is taken."""
+        ...
+
+    def seconds_per_tile(self, tile_CZYX: NDArray[np.float32]) -> float:
+        """Run a tile of a real scan and return its time, in seconds; of a 2D network, a group's."""
         ...
 
     def release(self) -> None:

@@ -68,6 +68,70 @@ def tile_rows(
     ]
 
 
+def fitted_rows(
+    needed_ZYX: NDArray[np.bool_],
+    tile_ZYX: tuple[int, int, int],
+    step: float,
+    *,
+    slices_at_once: int = 1,
+) -> list[TileRow]:
+    """Return the rows of a sliding window over the box of what is needed, Z ascending.
+
+    Each row stands over the box of what is needed in its own slices; nothing is needed elsewhere.
+
+    Args:
+        needed_ZYX: on the grid of the volume, which is as large as a tile at least.
+        tile_ZYX: of the window; Z = 1 is a 2D network, which sees every slice once.
+        step: largest distance between two tiles, as a fraction of the tile.
+        slices_at_once: how many slices a 2D network gets together.
+    """
+    box = _extent(needed_ZYX, 0)
+    if box is None:
+        return []
+    if tile_ZYX[0] > 1:
+        depth, starts_Z = tile_ZYX[0], _fitted_starts(box, tile_ZYX[0], len(needed_ZYX), step)
+    else:
+        depth, starts_Z = slices_at_once, list(range(box.start, box.stop, slices_at_once))
+    rows = []
+    for z in starts_Z:
+        deep = min(depth, len(needed_ZYX) - z)
+        needed_YX: NDArray[np.bool_] = np.any(needed_ZYX[z : z + deep], axis=0)
+        places = _fitted_places(needed_YX, tile_ZYX[1:], step)
+        rows.append(TileRow(z=z, depth=deep, places=places))
+    return [row for row in rows if row.places]
+
+
+def _fitted_places(
+    needed_YX: NDArray[np.bool_], tile_YX: tuple[int, int], step: float
+) -> tuple[tuple[int, int], ...]:
+    box_Y, box_X = _extent(needed_YX, 0), _extent(needed_YX, 1)
+    if box_Y is None or box_X is None:
+        return ()
+    height, width = tile_YX
+    starts_Y = _fitted_starts(box_Y, height, needed_YX.shape[0], step)
+    starts_X = _fitted_starts(box_X, width, needed_YX.shape[1], step)
+    return tuple(
+        (y, x)
+        for y, x in product(starts_Y, starts_X)
+        if needed_YX[y : y + height, x : x + width].any()
+    )
+
+
+def _fitted_starts(box: slice, tile: int, size: int, step: float) -> list[int]:
+    """Return where tiles start along an axis to cover a part of it; none leaves the axis."""
+    extent = box.stop - box.start
+    if extent <= tile:
+        return [min(max(0, box.start - (tile - extent) // 2), max(0, size - tile))]
+    return [box.start + start for start in tile_starts(extent, tile, step)]
+
+
+def _extent(mask: NDArray[np.bool_], axis: int) -> slice | None:
+    """Return the part of an axis in which there is anything; None where there is nothing."""
+    others = tuple(other for other in range(mask.ndim) if other != axis)
+    found = np.flatnonzero(np.any(mask, axis=others))
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else None
+
+
 def window_weights(
     tile_ZYX: tuple[int, int, int], weighting: Literal["gaussian", "uniform"]
 ) -> NDArray[np.float32]:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from flarekit.core.spec import Grid
 from flarekit.engine import Effort, EngineFacts, TileProgress
+from flarekit.engine._schedule import Schedule, Tile
 from flarekit.engine._slab import Array, Place, Run, Slab, Sums
-from flarekit.engine._tiles import TileRow, tile_rows
+from flarekit.engine._tiles import TileRow, fitted_rows, tile_rows
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 _NEIGHBOURS = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
@@ -40,6 +41,7 @@ class Sweep:
         hurried_at: slice from which on tiles stood as far apart as they can, to save time; None
             where they did not.
         notes: what had to be done with less memory than was asked for, in words, in order.
+        ran: the tiles that were run and when each was done, of `time.monotonic`, in that order.
     """
 
     engine: WindowEngine[Any]
@@ -49,11 +51,13 @@ class Sweep:
     needed_ZYX: NDArray[np.bool_] | None
     deadline: float | None
     progress: TileProgress
+    schedule: Schedule | None = None
     done: int = 0
     empty: int = 0
     dropped: int = 0
     hurried_at: int | None = None
     notes: list[str] = field(default_factory=list)
+    ran: list[tuple[Tile, float]] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -63,8 +67,66 @@ class Sweep:
 
     def __iter__(self) -> Iterator[Slab]:
         self._began = time.monotonic()
+        if self.schedule is not None:
+            return self._best_of(self.schedule)
         upwards = self.engine.grid.order == "upwards"
         return self._upwards() if upwards else self._from_the_centre()
+
+    def _best_of(self, schedule: Schedule) -> Iterator[Slab]:
+        """Go upwards through the best of the scheduled tiles that there is time for.
+
+        Before every tile the rest is chosen anew, for the time that tiles turn out to take.
+        """
+        with self._run(self.engine.depth_at_once) as run:
+            left = 0  # slices below have left
+            while (z := schedule.next_z(self._affordable(schedule), left)) is not None:
+                yield from self._passed(left, z, run)
+                left = z
+                depth = min(self.engine.depth_at_once, self.image_CZYX.shape[1] - z)
+                row = TileRow(z=z, depth=depth, places=())
+                self._run_scheduled(row, schedule, run)
+            self.dropped = len(schedule.waiting)
+            yield from self._passed(left, self.size_ZYX[0], run)
+
+    def _run_scheduled(self, row: TileRow, schedule: Schedule, run: Run) -> None:
+        """Run the chosen tiles of a row."""
+        started = self.done
+
+        def places() -> Iterator[Place]:
+            nonlocal started
+            while True:  # an engine may ask for the next tile before it hands on the last one
+                count = self._affordable(schedule) - (started - self.done)
+                place = schedule.take(max(0, count), row.z)
+                if place is None:
+                    return
+                started += 1
+                yield place
+
+        flips = _flips(self.effort.mirror_axes)
+        for place, logits_KZYX in self.engine.tiles(self.image_CZYX, row, places(), flips, run):
+            run.sums.add(logits_KZYX, place)
+            self.done += 1
+            self.ran.append(((row.z, *place), time.monotonic()))
+            self.progress(self.done, self.done + len(schedule.waiting))
+
+    def _affordable(self, schedule: Schedule) -> int:
+        """Return how many of the scheduled tiles there is time for."""
+        if self.deadline is None:
+            return len(schedule.waiting)
+        left_s = self.deadline - time.monotonic()
+        seconds = self.seconds_per_tile or schedule.expected_s
+        if seconds is None:
+            return len(schedule.waiting) if left_s > 0 else 0
+        return max(0, int(left_s / max(seconds, 1e-9)))
+
+    def _passed(self, first: int, end: int, run: Run) -> Iterator[Slab]:
+        """Let slices leave that no later tile covers; beyond the last tile they are blank."""
+        end = min(end, self.size_ZYX[0])
+        while first < end:
+            count = min(end - first, self.engine.depth_at_once)
+            yield self._slab(first, count, run.sums)
+            run.sums.move_on(count)
+            first += count
 
     def _upwards(self) -> Iterator[Slab]:
         rows = self._rows(0, self.effort.step)
@@ -233,6 +295,7 @@ class WindowEngine(ABC, Generic[AnyRun]):
         needed_ZYX: NDArray[np.bool_] | None = None,
         deadline: float | None = None,
         progress: TileProgress = lambda _done, _total: None,
+        schedule: Schedule | None = None,
     ) -> Sweep:
         """Start a pass over a volume; see `flarekit.engine.Engine.sweep`."""
         _, z, y, x = tensor_CZYX.shape
@@ -244,6 +307,7 @@ class WindowEngine(ABC, Generic[AnyRun]):
             needed_ZYX=needed_ZYX,
             deadline=deadline,
             progress=progress,
+            schedule=schedule,
         )
 
     def predict(
@@ -265,29 +329,52 @@ class WindowEngine(ABC, Generic[AnyRun]):
         shape_ZYX: tuple[int, int, int],
         step: float,
         needed_ZYX: NDArray[np.bool_] | None = None,
+        *,
+        fitted: bool = False,
     ) -> int:
         """Return how many tiles a sweep runs, flips not counted."""
+        rows = self.rows(shape_ZYX, step, needed_ZYX, fitted=fitted)
+        return sum(len(row.places) for row in rows)
+
+    def rows(
+        self,
+        shape_ZYX: tuple[int, int, int],
+        step: float,
+        needed_ZYX: NDArray[np.bool_] | None = None,
+        *,
+        fitted: bool = False,
+    ) -> list[TileRow]:
+        """Return the tiles that a sweep runs, in its order; see `flarekit.engine.Engine.rows`."""
+        if fitted and needed_ZYX is not None:
+            tile_ZYX = self.grid.tile_ZYX
+            far = [(0, max(0, n - m)) for n, m in zip(tile_ZYX, needed_ZYX.shape, strict=True)]
+            padded_ZYX = np.pad(needed_ZYX, far)
+            return fitted_rows(padded_ZYX, tile_ZYX, step, slices_at_once=self.slices_at_once)
         blank = np.broadcast_to(np.float32(0), (1, *shape_ZYX))
         sweep = self.sweep(blank, effort=Effort(step=step), needed_ZYX=needed_ZYX)
-        return sum(len(row.places) for row in sweep._rows(0, step))  # noqa: SLF001
+        return sweep._rows(0, step)  # noqa: SLF001
 
-    def seconds_per_tile(self, channels: int) -> float:
-        """Run blank tiles twice, as many together as in a sweep; return a tile's time in seconds.
-
-        A tile of a 2D network is as many slices as it gets together. The second time counts.
-        """
+    def warm_up(self, channels: int) -> None:
+        """Run blank tiles, as many together as in a sweep, so that all memory is taken."""
         depth = self.depth_at_once
-        blank = np.zeros((channels, depth, *self.grid.tile_ZYX[1:]), np.float32)
-        row = TileRow(z=0, depth=depth, places=((0, 0),) * self.tiles_at_once)
-        elapsed = 0.0
-        for _ in range(2):
-            with self.run(row.depth, self.grid.tile_ZYX[1:]) as run:
-                began = time.monotonic()
-                for place, logits_KZYX in self.tiles(blank, row, row.places, [[]], run):
-                    run.sums.add(logits_KZYX, place)
-                run.sums.classes(1, (1, 1))  # waits for what a device has not finished
-                elapsed = time.monotonic() - began
-        return elapsed / len(row.places)
+        self._timed(np.zeros((channels, depth, *self.grid.tile_ZYX[1:]), np.float32))
+
+    def seconds_per_tile(self, tile_CZYX: NDArray[np.float32]) -> float:
+        """Run a tile, as many together as in a sweep, and return the time of one, in seconds.
+
+        Args:
+            tile_CZYX: of a real scan; of a 2D network, as many slices as it gets together.
+        """
+        return self._timed(tile_CZYX)
+
+    def _timed(self, tile_CZYX: NDArray[np.float32]) -> float:
+        row = TileRow(z=0, depth=tile_CZYX.shape[1], places=((0, 0),) * self.tiles_at_once)
+        with self.run(row.depth, self.grid.tile_ZYX[1:]) as run:
+            began = time.monotonic()
+            for place, logits_KZYX in self.tiles(tile_CZYX, row, row.places, [[]], run):
+                run.sums.add(logits_KZYX, place)
+            run.sums.classes(1, (1, 1))  # waits for what a device has not finished
+            return (time.monotonic() - began) / len(row.places)
 
     def release(self) -> None:  # noqa: B027 - most engines hold nothing
         """Give back what a device holds between cases."""

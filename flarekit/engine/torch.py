@@ -298,10 +298,15 @@ class TorchEngine(WindowEngine[TorchRun]):
         else:
             raise no_room(self._device, "a single tile", shortage)
 
-    def seconds_per_tile(self, channels: int) -> float:
-        """Run blank tiles and return the time of one, in seconds; see `WindowEngine`."""
+    def warm_up(self, channels: int) -> None:
+        """Run blank tiles; see `WindowEngine`."""
         self._start()  # only then it is known how many go together
-        return super().seconds_per_tile(channels)
+        super().warm_up(channels)
+
+    def seconds_per_tile(self, tile_CZYX: NDArray[np.float32]) -> float:
+        """Run a tile and return its time, in seconds; see `WindowEngine`."""
+        self._start()
+        return super().seconds_per_tile(tile_CZYX)
 
     def release(self) -> None:
         """Give cached device memory back: every second of it counts in the ranking's area."""

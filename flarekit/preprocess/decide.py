@@ -6,7 +6,7 @@ takes the few it lies between, and a running argmax keeps one float and one labe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flarekit.preprocess.resample import AxisMap, Orders, Shape, axis_map, one_blas_thread
 
 Paint = Callable[[int, slice, slice, NDArray[np.float32]], None]
+Box = tuple[slice, slice, slice]
 _NOWHERE = slice(0, 0)
 
 
@@ -62,6 +63,11 @@ class Decider:
         self._background_stays = self._linear and (regions or class_values[0] == 0)
         self._slices: dict[int, tuple[NDArray[np.float32], tuple[slice, slice]]] = {}
         self._arrived = self._painted = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any slice has come."""
+        return self._came > 0
 
     def add(self, logits_KZYX: NDArray[np.float32]) -> None:
         """Take the next slices and paint what they complete.
@@ -188,6 +194,53 @@ class Painter(Decider):
         self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
     ) -> None:
         self._paint_plane(z, rows, columns, logits_KYX)
+
+
+class Filler(Decider):
+    """Takes logits in slabs of ascending Z, paints labels where nothing was decided before.
+
+    Args:
+        grid_ZYX: shape of the logits' grid.
+        target_ZYX: label map to paint, a view of any strides; its extent is the grid's.
+        orders: of the splines between the two grids.
+        class_values: mask value of each class.
+        decided: boxes of the target that stay as they are.
+        padding: what surrounds the grid in the logits that come.
+    """
+
+    def __init__(
+        self,
+        grid_ZYX: Shape,
+        target_ZYX: NDArray[np.uint8],
+        orders: Orders,
+        class_values: NDArray[np.uint8],
+        *,
+        decided: Sequence[Box],
+        padding: tuple[tuple[int, int], ...],
+    ) -> None:
+        super().__init__(grid_ZYX, target_ZYX, orders, class_values, padding=padding)
+        self._decided = decided
+
+    def _take_plane(
+        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
+    ) -> None:
+        labels = self._labels(logits_KYX)
+        free = np.ones(labels.shape, bool)
+        for box_Z, box_Y, box_X in self._decided:
+            if box_Z.start <= z < box_Z.stop:
+                free[_within(box_Y, rows), _within(box_X, columns)] = False
+        np.copyto(self._target_ZYX[z, rows, columns], labels, where=free)
+
+
+def _within(part: slice, whole: slice) -> slice:
+    """Return a range as counted from the start of another one."""
+    return slice(max(0, part.start - whole.start), max(0, part.stop - whole.start))
+
+
+def reached(mapped: AxisMap, sources: slice) -> slice:
+    """Return the target voxels that look at any of some source voxels."""
+    targets, _ = _reached(mapped, sources)
+    return targets
 
 
 def _reached(mapped: AxisMap, sources: slice) -> tuple[slice, slice]:

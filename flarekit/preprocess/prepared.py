@@ -71,6 +71,18 @@ class Placement:
             needed &= self.needed_ZYX
         return replace(self, needed_ZYX=needed)
 
+    def needed_where(self, possible_ZYX: NDArray[np.bool_], other: Placement) -> Placement:
+        """Return the placement with nothing needed but what is possible on another grid.
+
+        Args:
+            possible_ZYX: bool on the other grid.
+            other: the placement of the same scan there.
+        """
+        needed = self.route.on_this_grid(possible_ZYX, other.route)
+        if self.needed_ZYX is not None:
+            needed &= self.needed_ZYX
+        return replace(self, needed_ZYX=needed)
+
     def decider(self, class_values: Labels) -> tuple[Decider, Labels]:
         """Return what takes logits on the network's grid, and the stored label map it paints."""
         return self.route.decider(class_values)

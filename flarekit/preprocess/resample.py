@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, Protocol
 
@@ -106,6 +106,12 @@ class LinearMap:
         """Return one weight or two."""
         weight = float(self.last_weight_T[target])
         return [1.0 - weight, weight] if self.last_T[target] > self.first_T[target] else [1.0]
+
+    def thinned(self) -> tuple[NDArray[np.intp], LinearMap]:
+        """Return the source voxels that are looked at, and the map from those alone."""
+        kept = np.union1d(self.first_T, self.last_T)
+        first, last = np.searchsorted(kept, self.first_T), np.searchsorted(kept, self.last_T)
+        return kept, replace(self, source=len(kept), first_T=first, last_T=last)
 
     def apply(
         self, voxels: NDArray[np.float32], axis: int, targets: slice, start: int
@@ -329,6 +335,32 @@ def _resampled(
     resampled = resample_axis(in_plane, 0, map_Z)
     if overshoots and not by_slice:
         np.clip(resampled, np.float32(lowest), np.float32(highest), out=resampled)
+    return resampled
+
+
+def resample_few(
+    voxels_ZYX: NDArray[Any],
+    normalise: Callable[[NDArray[Any]], NDArray[np.float32]],
+    shape_ZYX: Shape,
+) -> NDArray[np.float32]:
+    """Resample linearly to a much coarser grid: only the voxels that count become floats.
+
+    Args:
+        voxels_ZYX: of any type.
+        normalise: gives the intensities of some of them, voxel by voxel.
+        shape_ZYX: voxel counts wanted; the extent stays.
+
+    Returns:
+        float32 of `shape_ZYX`, the same as `resample` gives of all normalised voxels.
+    """
+    maps = [axis_map(n, m, 1) for n, m in zip(voxels_ZYX.shape, shape_ZYX, strict=True)]
+    (kept_Z, map_Z), (kept_Y, map_Y), (kept_X, map_X) = (
+        mapped.thinned() for mapped in maps if isinstance(mapped, LinearMap)
+    )
+    few = np.stack([voxels_ZYX[z][np.ix_(kept_Y, kept_X)] for z in kept_Z])
+    resampled = normalise(few)
+    for axis, mapped in ((2, map_X), (1, map_Y), (0, map_Z)):
+        resampled = mapped.apply(resampled, axis, slice(0, mapped.target), 0)
     return resampled
 
 

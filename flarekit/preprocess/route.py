@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.volume import Orientation
-from flarekit.preprocess.decide import Decider, Paint, Painter
+from flarekit.preprocess.decide import Box, Decider, Filler, Paint, Painter, reached
 from flarekit.preprocess.resample import (
     Orders,
     Shape,
@@ -18,11 +18,11 @@ from flarekit.preprocess.resample import (
     matrix_of,
     nearest_index,
     resample,
+    resample_few,
     resample_nearest,
 )
 
 Labels = NDArray[np.uint8]
-Box = tuple[slice, slice, slice]
 Real = TypeVar("Real", np.float32, np.uint8)
 
 
@@ -80,6 +80,14 @@ class Route:
         resampled = resample(lambda part: first[part], (z, y, x), shape, orders[0], apart=0)
         return self._padded(np.moveaxis(resampled, 0, self.apart))
 
+    def on_grid_of_few(
+        self,
+        voxels_ZYX: NDArray[Any],
+        normalise: Callable[[NDArray[Any]], NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
+        """Resample linearly and pad a cropped channel of which few voxels count."""
+        return self._padded(resample_few(voxels_ZYX, normalise, self.grid_shape))
+
     def restore(self, label_map_ZYX: Labels) -> Labels:
         """Return a label map of the network's grid on the stored grid, by nearest neighbours."""
         _check(label_map_ZYX, self.padded_shape)
@@ -112,6 +120,49 @@ class Route:
         )
         return paint, stored
 
+    def filler(self, class_values: Labels, stored_ZYX: Labels, decided: Sequence[Box]) -> Filler:
+        """Return what takes logits on the network's grid and paints what was not decided.
+
+        Args:
+            class_values: mask value of each class.
+            stored_ZYX: label map on the stored grid; is painted.
+            decided: boxes of it that stay as they are.
+        """
+        return Filler(
+            self.grid_shape,
+            self.target_of(stored_ZYX),
+            self.logits_orders,
+            class_values,
+            decided=[self._crop_box(box) for box in decided],
+            padding=self.padding,
+        )
+
+    def stored_box(self, grid_box: Box) -> Box:
+        """Return the box of the stored grid whose voxels look at any of a box of the grid."""
+        oriented = []
+        for axis, (side, crop) in enumerate(zip(grid_box, self.box, strict=True)):
+            low, grid = self.padding[axis][0], self.grid_shape[axis]
+            sources = slice(min(max(0, side.start - low), grid), min(max(0, side.stop - low), grid))
+            mapped = axis_map(grid, self.cropped_shape[axis], self.logits_orders[axis])
+            found = reached(mapped, sources) if sources.start < sources.stop else slice(0, 0)
+            oriented.append(slice(crop.start + found.start, crop.start + found.stop))
+        return _turned(
+            oriented, self.orientation, self.stored_shape, np.argsort(self.orientation.axes)
+        )
+
+    def _crop_box(self, stored_box: Box) -> Box:
+        """Return a box of the stored grid as one of the crop, in the network's axes."""
+        axes = self.orientation.axes
+        oriented = []
+        for axis, crop in enumerate(self.box):
+            side = stored_box[axes[axis]]
+            if self.orientation.flipped[axis]:
+                side = _mirrored(side, self.stored_shape[axes[axis]])
+            size = crop.stop - crop.start
+            low, high = (min(max(0, end - crop.start), size) for end in (side.start, side.stop))
+            oriented.append(slice(low, high))
+        return oriented[0], oriented[1], oriented[2]
+
     def logits_weights(self) -> tuple[NDArray[np.float32], ...]:
         """Return, along each axis, what each voxel of the crop takes of each of the grid's."""
         return tuple(
@@ -141,6 +192,42 @@ class Route:
             )
         ]
 
+    def on_this_grid(
+        self, coarse_ZYX: NDArray[Any], other: Route, strides: tuple[int, int, int] = (1, 1, 1)
+    ) -> NDArray[Any]:
+        """Return what another grid of the same scan has at this grid's voxels; 0 where it has none.
+
+        Args:
+            coarse_ZYX: on the other grid, a value for the voxels of the scan around each.
+            other: the other route.
+            strides: along each axis; the middle one of so many voxels stands for them.
+        """
+        _check_grid(coarse_ZYX.shape, other.padded_shape)
+        axes = [other.orientation.axes.index(axis) for axis in self.orientation.axes]
+        indices, inside = [], []
+        for axis, scan_index in enumerate(self.scan_index()):
+            size, stride = len(scan_index), strides[axis]
+            index = scan_index[np.minimum(np.arange(0, size, stride) + stride // 2, size - 1)]
+            if self.orientation.flipped[axis] != other.orientation.flipped[axes[axis]]:
+                index = self.stored_shape[self.orientation.axes[axis]] - 1 - index
+            at, kept = other.grid_index(axes[axis], index)
+            indices.append(at)
+            inside.append(kept)
+        taken = coarse_ZYX.transpose(axes)[np.ix_(*indices)]
+        if not all(kept.all() for kept in inside):
+            taken[~np.logical_and.outer(np.logical_and.outer(inside[0], inside[1]), inside[2])] = 0
+        return taken
+
+    def grid_index(
+        self, axis: int, scan_index: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Return the grid voxels that voxels of the oriented scan lie in, and whether they do."""
+        side, cropped, grid = self.box[axis], self.cropped_shape[axis], self.grid_shape[axis]
+        inside = (scan_index >= side.start) & (scan_index < side.stop)
+        within = np.clip(scan_index - side.start, 0, cropped - 1)
+        at = ((within + 0.5) * grid / cropped).astype(np.intp)
+        return self.padding[axis][0] + np.minimum(at, grid - 1), inside
+
     @property
     def _unpadded(self) -> Box:
         z, y, x = (
@@ -156,9 +243,35 @@ class Route:
         return stored, self.target_of(stored)
 
 
+def _turned(
+    oriented: Sequence[slice],
+    orientation: Orientation,
+    stored_shape: Shape,
+    order: NDArray[np.intp],
+) -> Box:
+    """Return a box in the network's axes as one of the stored grid."""
+    sides = [
+        _mirrored(side, stored_shape[stored]) if flipped else side
+        for side, stored, flipped in zip(
+            oriented, orientation.axes, orientation.flipped, strict=True
+        )
+    ]
+    z, y, x = (sides[int(axis)] for axis in order)
+    return z, y, x
+
+
+def _mirrored(side: slice, size: int) -> slice:
+    return slice(size - side.stop, size - side.start)
+
+
 def _first(values: tuple[int, int, int], axis: int) -> tuple[int, int, int]:
     a, b = (values[each] for each in range(3) if each != axis)
     return values[axis], a, b
+
+
+def _check_grid(shape_ZYX: tuple[int, ...], expected_ZYX: Shape) -> None:
+    if shape_ZYX != expected_ZYX:
+        raise ValueError(f"an array of {expected_ZYX} expected, got {shape_ZYX}")
 
 
 def _check(label_map_ZYX: Labels, shape_ZYX: Shape) -> None:

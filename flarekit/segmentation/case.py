@@ -7,7 +7,9 @@ step no longer needs them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +20,14 @@ from flarekit.core.plausible import check_range, with_doubts
 from flarekit.core.records import TileRecord
 from flarekit.core.spec import Channel, PredictorSpec, Rule, Window
 from flarekit.core.volume import Geometry, Volume
-from flarekit.engine import Slab
 from flarekit.postprocess import Scan, apply_rules, memory_bytes, split_rules
-from flarekit.preprocess import Located, Placement, Prepared, locate, place
-from flarekit.segmentation.context import Clock, CoarsePass, RunContext, Wanted
-from flarekit.segmentation.labelling import KeptLogits, Labelling, LogitsSink, Probabilities
+from flarekit.preprocess import Located, Placement, locate, middle_tile, place
+from flarekit.segmentation.context import Clock, CoarsePass, Compute, RunContext, Wanted
+from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
+from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory, resampling_mib
-from flarekit.segmentation.plan import (
-    Limits,
-    Plan,
-    fits_whole,
-    plan_case,
-    tiles_deadline,
-)
+from flarekit.segmentation.plan import Limits, Pace, Plan, fits_whole, plan_case
+from flarekit.segmentation.reach import Reach, Sweeper
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,8 +54,10 @@ class ReadyCase:
     """A case on the network's grid.
 
     Attributes:
-        prepared: what the network sees.
+        placement: how it lies there.
+        tensor_CZYX: what the network sees; None where there is no time for a single tile.
         plan: how.
+        found: by the locator, for what the network does not reach; None where it reaches all.
         geometry: of the scan as stored.
         scan: the scan as stored, where something after the network looks at it.
         shown: the first channel, where a picture is wanted.
@@ -66,8 +65,10 @@ class ReadyCase:
         clock: of the case.
     """
 
-    prepared: Prepared
+    placement: Placement
+    tensor_CZYX: NDArray[np.float32] | None
     plan: Plan
+    found: LocatorMap | None
     geometry: Geometry
     scan: Scan | None
     shown: Volume | None
@@ -93,6 +94,7 @@ class Segmented:
         before_scan_rules: label map that rules on the scan begin with; None where not wanted.
         scan: what those rules look at; likewise.
         shown: the first channel, where a picture is wanted.
+        curve: when, of `time.monotonic`, which share of the expected label was the network's.
     """
 
     label_map_ZYX: NDArray[np.uint8]
@@ -108,6 +110,7 @@ class Segmented:
     before_scan_rules: NDArray[np.uint8] | None = None
     scan: Scan | None = None
     shown: Volume | None = None
+    curve: tuple[tuple[float, float], ...] = ()
 
 
 def load_case(
@@ -169,9 +172,12 @@ def is_simple(
     """
     if context.spec.coarse is not None:
         return False  # its first pass would compute beside the case before
-    timer = context.compute().timer if deadline is not None else None
     limits = _limits(loaded, context, wanted, deadline, ahead=True)
-    return fits_whole(loaded.located, context.spec, timer, limits)
+    if deadline is None:
+        return fits_whole(loaded.located, context.spec, None, limits)
+    if context.compute().locator is not None:
+        return False  # likewise; and what there is time for is known when its turn comes
+    return fits_whole(loaded.located, context.spec, _pace(loaded, context), limits)
 
 
 def make_ready(
@@ -192,24 +198,68 @@ def make_ready(
     warnings = warnings_of(loaded)
     for warning in warnings:
         _LOG.warning(warning)
+    found = _first_look(volumes, context, deadline, clock)
     with clock.stage("plan"):
-        timer = context.compute().timer if deadline is not None else None
-        plan = plan_case(loaded.located, spec, timer, _limits(loaded, context, wanted, deadline))
+        limits = _limits(loaded, context, wanted, deadline)
+        pace = None if deadline is None and found is None else _pace(loaded, context)
+        plan = plan_case(loaded.located, spec, pace, limits, found, exact=context.exact)
     placement = plan.placement
     if spec.coarse is not None and (coarse := context.compute().coarse) is not None:
         with clock.stage("coarse"):
             placement = restrict_to_coarse(placement, volumes, coarse, context.memory)
-    with clock.stage("prepare"):
-        prepared = place(volumes, loaded.located, placement, spec)
+    tensor = None
+    if plan.tiles != () or wanted.to_refine or wanted.probabilities:
+        tensor = _placed(loaded, placement, context, clock)
     needs_scan = wanted.to_refine or split_rules(spec.rules)[1]
     return ReadyCase(
-        prepared=prepared,
+        placement=placement,
+        tensor_CZYX=tensor,
         plan=plan,
+        found=found if deadline is not None else None,
         geometry=volumes[0].geometry,
         scan=_scan(loaded, spec) if needs_scan else None,
         shown=volumes[0] if wanted.picture else None,
         warnings=warnings,
         clock=clock,
+    )
+
+
+def _first_look(
+    volumes: Sequence[Volume], context: RunContext, deadline: float | None, clock: Clock
+) -> LocatorMap | None:
+    """Let the locator look, where there is one that is needed."""
+    if not context.has_locator or (context.exact and deadline is None):
+        return None
+    compute = context.compute()
+    if compute.locator is None:
+        return None
+    began = time.monotonic()
+    with clock.stage("locator"):
+        found = compute.locator.look(volumes, context.memory)
+    compute.speeds.compare("locator", time.monotonic() - began, found.worth_ZYX.size)
+    return found
+
+
+def _placed(
+    loaded: LoadedCase, placement: Placement, context: RunContext, clock: Clock
+) -> NDArray[np.float32]:
+    """Bring the voxels onto the grid that was chosen, once."""
+    began, located = time.monotonic(), loaded.located
+    with clock.stage("prepare"):
+        tensor = place(loaded.volumes, located, placement, context.spec).tensor_CZYX
+    voxels = placement.channels * math.prod(placement.route.cropped_shape)
+    context.compute().speeds.learn("place", time.monotonic() - began, voxels)
+    return tensor
+
+
+def _pace(loaded: LoadedCase, context: RunContext) -> Pace:
+    compute, spec = context.compute(), context.spec
+    return Pace(
+        engine=compute.engine,
+        speeds=compute.speeds,
+        middle_tile=lambda placement: middle_tile(
+            loaded.volumes, loaded.located, placement, spec, compute.engine.depth_at_once
+        ),
     )
 
 
@@ -228,73 +278,66 @@ def compute_case(
         DeviceError: the device has no room, or the network's output is not finite.
         BudgetError: the rules do not fit into memory.
     """
-    spec, plan, clock, prepared = context.spec, ready.plan, ready.clock, ready.prepared
+    spec, clock = context.spec, ready.clock
     compute = context.compute()
-    labelling = Labelling.of(prepared, spec)
-    probable = Probabilities(prepared, spec) if wanted.probabilities else None
-    kept = KeptLogits(prepared, spec) if wanted.to_refine else None
+    labelling = Labelling.of(ready.placement, spec)
+    probable = Probabilities(ready.placement, spec) if wanted.probabilities else None
+    kept = KeptLogits(ready.placement, spec) if wanted.to_refine else None
     sinks = [sink for sink in (probable, kept) if sink is not None]
-    sweep = compute.engine.sweep(
-        prepared.tensor_CZYX,
-        effort=plan.effort,
-        needed_ZYX=prepared.needed_ZYX,
-        deadline=None if deadline is None else tiles_deadline(prepared, deadline),
+    sweeper = Sweeper(
+        plan=ready.plan,
+        placement=ready.placement,
+        compute=compute,
+        clock=clock,
+        deadline=deadline,
         progress=wanted.progress,
     )
-    _decide(sweep, labelling, sinks, clock)
-    compute.engine.release()
-    if sweep.done:
-        compute.timer.seconds = clock.seconds["tiles"] / (sweep.done * plan.effort.runs)
-    stored = _ruled(labelling, context, clock)
+    reach = sweeper.run(ready.tensor_CZYX, labelling, sinks)
+    stored = _ruled(labelling, context, clock, _filling(ready, reach, compute))
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):
             _check_rules(stored, split_rules(spec.rules)[1], context.memory)
-            voxel_ml = prepared.stored_voxel_ml
+            voxel_ml = ready.placement.stored_voxel_ml
             label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=ready.scan)
+    compute.speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map.size)
+    compute.speeds.save()
     return Segmented(
         label_map_ZYX=label_map,
         geometry=ready.geometry,
-        voxel_ml=prepared.stored_voxel_ml,
-        tiles=TileRecord(
-            done=sweep.done,
-            empty=sweep.empty,
-            dropped=sweep.dropped,
-            step=plan.effort.step,
-            runs=plan.effort.runs,
-        ),
-        traded=(*plan.traded, *_hurried(sweep.hurried_at, sweep.dropped), *sweep.notes),
+        voxel_ml=ready.placement.stored_voxel_ml,
+        tiles=reach.tiles,
+        traded=(*ready.plan.traded, *reach.traded),
         warnings=ready.warnings,
         clock=clock,
-        placement=plan.placement,
+        placement=ready.plan.placement,
         probabilities=None if probable is None else probable.finish(),
         logits_KZYX=None if kept is None else kept.logits_KZYX,
         before_scan_rules=stored if wanted.to_refine else None,
         scan=ready.scan if wanted.to_refine else None,
         shown=ready.shown,
+        curve=reach.curve,
     )
 
 
-def _decide(
-    sweep: Iterable[Slab], labelling: Labelling, sinks: Sequence[LogitsSink], clock: Clock
-) -> None:
-    """Decide labels while the window goes up."""
-    slabs = iter(sweep)
-    while True:
-        with clock.stage("tiles"):
-            slab = next(slabs, None)
-            if slab is None:
-                return
-            taken = labelling.take(slab)
-            logits = slab.logits() if sinks else None
-        with clock.stage("restore"):
-            labelling.add(taken)
-            for sink in sinks:
-                assert logits is not None
-                sink.add(logits)
+def _filling(ready: ReadyCase, reach: Reach, compute: Compute) -> Fill | None:
+    """Return what paints the locator's labels where the network did not come."""
+    found, boxes = ready.found, reach.boxes
+    if found is None or boxes is None:
+        return None
+
+    def fill(stored_ZYX: NDArray[np.uint8]) -> None:
+        began = time.monotonic()
+        with ready.clock.stage("restore"):
+            found.fill(stored_ZYX, boxes)
+        compute.speeds.learn("fill", time.monotonic() - began, stored_ZYX.size)
+
+    return fill
 
 
-def _ruled(labelling: Labelling, context: RunContext, clock: Clock) -> NDArray[np.uint8]:
+def _ruled(
+    labelling: Labelling, context: RunContext, clock: Clock, fill: Fill | None
+) -> NDArray[np.uint8]:
     """Apply the rules that may run where labels were decided; return them on the stored grid."""
     spec = context.spec
     anywhere, _ = split_rules(spec.rules)
@@ -304,7 +347,7 @@ def _ruled(labelling: Labelling, context: RunContext, clock: Clock) -> NDArray[n
             _check_rules(label_map_ZYX, anywhere, context.memory)
             return apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
 
-    return labelling.finish(rules, clock.stage)
+    return labelling.finish(rules, clock.stage, fill)
 
 
 def apply_scan_rules(
@@ -383,14 +426,3 @@ def _scan(loaded: LoadedCase, spec: PredictorSpec) -> Scan:
         channels={name: each.voxels_ZYX for name, each in zip(names, volumes, strict=True)},
         points=loaded.points,
     )
-
-
-def _hurried(hurried_at: int | None, dropped: int) -> tuple[str, ...]:
-    notes = []
-    if hurried_at is not None:
-        notes.append(f"tiles one tile apart from slice {hurried_at} of the network's grid on")
-    if dropped:
-        notes.append(f"{dropped} tiles left out when the time was up: background")
-    for note in notes:
-        _LOG.warning("to keep the time budget: %s", note)
-    return tuple(notes)

@@ -8,11 +8,13 @@ from flarekit.core.spec import PredictorFolder
 from flarekit.engine import Precision
 from flarekit.segmentation.predictors import cache_folder, compiled_folder, networks_of
 
+_MOST_MADE = ("nothing", "blob", "all")
+
 
 def compile_predictor(
     predictor: PredictorFolder, precision: Precision = "auto", *, beside: bool = False
 ) -> tuple[Path, str]:
-    """Compile for this processor; what is there and whole is left as it is.
+    """Compile it and its locator for this processor; what is there and whole is left as it is.
 
     Args:
         predictor: from `find_predictor`.
@@ -29,5 +31,13 @@ def compile_predictor(
     from flarekit.engine.openvino import compile_networks
 
     folder = compiled_folder(predictor) if beside else cache_folder()
-    networks = networks_of(predictor, keep=folder)
-    return folder, compile_networks(networks, predictor.spec.grid, precision)
+    both = [networks_of(predictor, keep=folder)]
+    grids = [predictor.spec.grid]
+    if predictor.locator is not None:
+        both.append(networks_of(predictor.locator, keep=folder, within=predictor))
+        grids.append(predictor.locator.spec.grid)
+    made = [
+        compile_networks(networks, grid, precision)
+        for networks, grid in zip(both, grids, strict=True)
+    ]
+    return folder, max(made, key=_MOST_MADE.index)

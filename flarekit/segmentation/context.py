@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import Engine, TileProgress
+from flarekit.segmentation.locator import Locator
 from flarekit.segmentation.memory import Memory
-from flarekit.segmentation.plan import TileTimer
+from flarekit.segmentation.speeds import Speeds
 
 
 @dataclass
@@ -45,13 +46,15 @@ class Compute:
 
     Attributes:
         engine: of the predictor.
-        timer: of the engine.
+        speeds: of the engine on this machine.
         coarse: a first pass; None where there is none.
+        locator: looks at the whole scan first; None where there is none, or nobody needs it.
     """
 
     engine: Engine
-    timer: TileTimer
+    speeds: Speeds
     coarse: CoarsePass | None = None
+    locator: Locator | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +65,15 @@ class RunContext:
         spec: the predictor's facts in the mode that is run.
         compute: gives what computes, once it has started.
         memory: what this process may take.
+        exact: whether that mode is nnU-Net's arithmetic.
+        has_locator: whether what computes has a locator.
     """
 
     spec: PredictorSpec
     compute: Callable[[], Compute]
     memory: Memory
+    exact: bool = False
+    has_locator: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -355,6 +355,9 @@ class _Run:
             mask = self.convention.write_mask(
                 case, done.label_map_ZYX, done.geometry, self.output_dir
             )
+        speeds = self.context.compute().speeds
+        speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
+        speeds.save()
         record = CaseRecord(
             case_id=case.case_id,
             mask=mask,
@@ -363,6 +366,7 @@ class _Run:
             tiles=done.tiles,
             traded=done.traded,
             warnings=done.warnings,
+            curve=tuple((at - began, share) for at, share in done.curve),
         )
         needed_mib = drawing_mib(done.label_map_ZYX.size)
         if self.context.memory.usable_mib() >= needed_mib:
@@ -400,7 +404,7 @@ class _Ahead:
             computing: the one before it.
         """
         memory = self._run.context.memory
-        memory.promised_mib = still_to_come_mib(computing.prepared, self._run.context.spec)
+        memory.promised_mib = still_to_come_mib(computing.placement, self._run.context.spec)
         if index < len(self._run.cases) and self._is_small(self._run.cases[index]):
             self._begun[index] = self._workers.submit(self._at_once, index, None)
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from flarekit.core.errors import PredictorError
-from flarekit.core.spec import PredictorFolder
+from flarekit.core.spec import PredictorFolder, read_spec
 from flarekit.segmentation.predictors import find_predictor
 
 _LOG = logging.getLogger(__name__)
@@ -51,4 +51,11 @@ def predictor_of_job(own: str, model_dir: Path) -> PredictorFolder:
 def _predictor_files(model_dir: Path) -> list[Path]:
     if not model_dir.is_dir():
         return []
-    return sorted({*model_dir.glob("predictor.toml"), *model_dir.glob("*/predictor.toml")})
+    own = model_dir / "predictor.toml"
+    below = set(model_dir.glob("*/predictor.toml"))
+    if not own.is_file():
+        return sorted(below)
+    locator = read_spec(model_dir).locator
+    return sorted(
+        {own, *(file for file in below if locator is None or file.parent != locator.folder)}
+    )

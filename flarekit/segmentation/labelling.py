@@ -21,6 +21,7 @@ from flarekit.preprocess import Placement
 
 Labels = NDArray[np.uint8]
 Rules = Callable[[Labels, float], Labels]  # a label map and the ml of its voxels -> a label map
+Fill = Callable[[Labels], None]  # paints labels of the stored grid where nothing was decided
 Stage = Callable[[str], AbstractContextManager[None]]
 _MOST_IN_MEMORY = 512 * 2**20  # bytes of probabilities; larger ones lie on disk
 
@@ -44,8 +45,15 @@ class Labelling(ABC):
         """Decide what can be decided now."""
 
     @abstractmethod
-    def finish(self, rules: Rules, stage: Stage) -> Labels:
-        """Apply rules and return the label map on the scan's stored grid."""
+    def finish(self, rules: Rules, stage: Stage, fill: Fill | None = None) -> Labels:
+        """Apply rules and return the label map on the scan's stored grid.
+
+        Args:
+            rules: what is applied.
+            stage: counts time.
+            fill: paints what was not decided, before the rules; None where everything was. Slices
+                that never came are not decided then.
+        """
 
 
 class _OnNetworkGrid(Labelling):
@@ -63,7 +71,12 @@ class _OnNetworkGrid(Labelling):
         self._label_map[self._came : end] = self._values[taken]
         self._came = end
 
-    def finish(self, rules: Rules, stage: Stage) -> Labels:
+    def finish(self, rules: Rules, stage: Stage, fill: Fill | None = None) -> Labels:
+        if fill is not None:
+            with stage("restore"):
+                stored = self._placement.restore(self._label_map)
+            fill(stored)
+            return rules(stored, self._placement.stored_voxel_ml)
         label_map = rules(self._label_map, self._placement.voxel_ml)
         with stage("restore"):
             return self._placement.restore(label_map)
@@ -97,15 +110,20 @@ class _OnScanGrid(Labelling):
     def _paint(self, first: int, labels: NDArray[np.generic]) -> None:
         self._placement.target_of(self._stored)[first : first + len(labels)] = labels
 
-    def finish(self, rules: Rules, stage: Stage) -> Labels:
+    def finish(self, rules: Rules, stage: Stage, fill: Fill | None = None) -> Labels:
         with stage("restore"):
             for painted in self._painting:
                 painted.result()
             self._painter.shutdown()
-            if not self._painting:
+            came_at_all = self._decider.has_begun or bool(self._painting)
+            if fill is not None and not came_at_all:
+                pass  # no tile was run
+            elif not self._painting:
                 self._decider.finish()
             elif self._decided != self._placement.route.cropped_shape[0]:
                 raise ValueError(f"{self._decided} slices were decided, some never came")
+        if fill is not None:
+            fill(self._stored)
         return rules(self._stored, self._placement.stored_voxel_ml)
 
 

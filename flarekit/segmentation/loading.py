@@ -32,6 +32,7 @@ def load(
     time_budget_s: Limit = None,
     ram_budget_mib: MemoryLimit = None,
     gpu_memory_budget_mib: Limit = None,
+    locator: bool = True,
 ) -> Segmenter:
     """Load a predictor: a network with its weights, ready to segment scans.
 
@@ -55,6 +56,8 @@ def load(
             for no limit, `container` for the limit of the container around the process.
         gpu_memory_budget_mib: MiB that may be in use on the GPU; None for no limit, `convention` as
             above.
+        locator: use the predictor's locator, if it has one: tiles that can hold no label are not
+            run, and with a time budget there is a whole mask at any moment.
 
     Returns:
         What segments; use it in a `with` statement, or `close` it.
@@ -85,6 +88,7 @@ def load(
         time_budget_s=time_budget_s,
         ram_budget_mib=ram_budget_mib,
         gpu_memory_budget_mib=gpu_memory_budget_mib,
+        locator=locator,
     )
     segmenter = Segmenter(_source_of(predictor, module, facts), options)
     segmenter.start()

@@ -36,6 +36,7 @@ class Options:
         ram_budget_mib: resident memory of this process, in MiB; `container` for the limit of the
             container around it.
         began: when the first case's time began, of `time.monotonic`; when the run starts if None.
+        locator: use the predictor's locator, if it has one.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
     """
@@ -51,6 +52,7 @@ class Options:
     gpu_memory_budget_mib: Limit = None
     ram_budget_mib: MemoryLimit = None
     began: float | None = None
+    locator: bool = True
     on_error: OnError = "mask"
 
 

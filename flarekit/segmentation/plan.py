@@ -1,43 +1,35 @@
 """How much a case gets: tiles, flips and resolution that fit into the time and memory left.
 
-Everything is decided from shapes: nothing is resampled or allocated to find out.
+Everything is decided from shapes, and from what a locator found: nothing is resampled or allocated
+to find out. With a locator the grid stays as it is: its map is there at once, and as many tiles of
+the whole network as there is time for replace it where they add most. Without one, tiles stand
+further apart and the grid gets coarser until there is time for all.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flarekit.core.spec import PredictorSpec
-from flarekit.engine import Effort, Engine
+from flarekit.engine import Effort, Engine, Tile
 from flarekit.preprocess import Located, Placement
+from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory, computing_mib, resampling_mib
+from flarekit.segmentation.priorities import Priorities
+from flarekit.segmentation.speeds import Speeds
 
 _LOG = logging.getLogger(__name__)
-_MARGIN = 1.15  # tiles may take this much longer than the one that was timed
+_MARGIN = 1.1  # tiles may take this much longer than they are expected to
 _WIDER_STEPS = (0.75, 1.0)
 _COARSER = (1.25, 1.6, 2.0)
-# what comes after the tiles, in seconds per voxel of the scan and at least; see bench_scaling.json
-_AFTER_TILES_S_PER_VOXEL = 15e-9
-_AFTER_TILES_S = 0.3
-# bringing voxels onto the grid, in seconds per voxel of what is kept of the scan; likewise
-_RESAMPLING_S_PER_VOXEL = 12e-9
-
-
-@dataclass
-class TileTimer:
-    """How long a tile takes: measured once, then corrected by every case."""
-
-    engine: Engine
-    channels: int
-    seconds: float | None = None
-
-    def measure(self) -> float:
-        """Run blank tiles and return the time of one, in seconds."""
-        self.seconds = self.engine.seconds_per_tile(self.channels)
-        return self.seconds
+_AFTER_TILES_S = 0.15  # what comes after the tiles takes this much longer than it is expected to
+_MORE_TILES = 1.5  # tiles that are kept ready beside those there seems to be time for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +39,19 @@ class Plan:
     Attributes:
         placement: on the grid that time and memory allow.
         effort: how much is spent on a voxel.
+        tiles: those to be run, best first; None for a window over everything.
+        usual: how many tiles there are where time is no matter.
+        priorities: what the order of the tiles came from; None where there is no locator.
+        expected_s: how long a tile takes, with its flips; None where that is not known.
         traded: what it does without, in words.
     """
 
     placement: Placement
     effort: Effort
+    tiles: tuple[Tile, ...] | None = None
+    usual: int = 0
+    priorities: Priorities | None = None
+    expected_s: float | None = None
     traded: tuple[str, ...] = ()
 
 
@@ -75,6 +75,29 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What computes, and how fast.
+
+    Attributes:
+        engine: runs the tiles.
+        speeds: of this machine.
+        middle_tile: gives the middle tile of a placement, to be timed where nothing is known.
+    """
+
+    engine: Engine
+    speeds: Speeds
+    middle_tile: Callable[[Placement], NDArray[np.float32]]
+
+    def tile_s(self, placement: Placement) -> float:
+        """Return how long a tile takes; where that is not known, one of the scan is timed."""
+        known = self.speeds.seconds("tile")
+        if known is None:
+            known = self.engine.seconds_per_tile(self.middle_tile(placement))
+            self.speeds.learn("tile", known)
+        return known
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Choice:
     effort: Effort
     coarser: float = 1.0
@@ -82,63 +105,142 @@ class _Choice:
 
 
 def plan_case(
-    located: Located, spec: PredictorSpec, timer: TileTimer | None, limits: Limits
+    located: Located,
+    spec: PredictorSpec,
+    pace: Pace | None,
+    limits: Limits,
+    found: LocatorMap | None = None,
+    *,
+    exact: bool = False,
 ) -> Plan:
     """Choose the most that fits.
 
-    For time, first the flips go, then tiles stand further apart, then the network sees a coarser
-    grid; for memory, the grid gets coarser. All of the scan is always looked at.
+    Without a locator, first the flips go for time, then tiles stand further apart, then the network
+    sees a coarser grid, and all of the scan is always looked at. With one, the flips go, and then
+    the tiles that add least. For memory, the grid gets coarser.
 
     Args:
         located: where in the scan there is something to look at.
         spec: the predictor's facts in the mode that is run.
-        timer: of the engine; only where time is limited.
+        pace: of the engine; only where time is limited or there is a locator.
         limits: what the case may cost.
+        found: by the locator.
+        exact: tiles stand everywhere as long as there is time, whatever was found.
 
     Raises:
         BudgetError: not even the coarsest grid fits into memory.
     """
     spec, spared = _within_memory(located, spec, limits)
-    full = Effort(step=spec.grid.step, mirror_axes=spec.grid.mirror_axes)
     placement = located.placement(spec)
-    if limits.deadline is None or timer is None:
-        return Plan(placement=placement, effort=full, traded=spared)
-    ready = tiles_deadline(placement, limits.deadline) - _resampling_s(placement)
-    if timer.seconds is None or not _fits(placement, full, timer, ready):
-        timer.measure()  # what was timed beside other work may have been slow
+    if found is not None and pace is not None:
+        plan = _plan_best_first(placement, spec, pace, limits, found, exact=exact)
+    elif limits.deadline is None or pace is None:
+        plan = Plan(placement=placement, effort=_full(spec))
+    else:
+        plan = _plan_everywhere(located, spec, pace, limits)
+    for note in plan.traded:
+        _LOG.warning("to keep the time budget: %s", note)
+    return replace(plan, traded=(*spared, *plan.traded))
+
+
+def _plan_best_first(
+    placement: Placement,
+    spec: PredictorSpec,
+    pace: Pace,
+    limits: Limits,
+    found: LocatorMap,
+    *,
+    exact: bool,
+) -> Plan:
+    """Run all tiles that may hold a label, or the best of them."""
+    engine, full = pace.engine, _full(spec)
+    fewer = placement.needed_where(found.possible_ZYX, found.placement)
+    shape = placement.shape_ZYX
+    fitted = _tiles(engine, shape, full.step, fewer.needed_ZYX, fitted=True)
+    usual = fitted
+    if exact:
+        usual = _tiles(engine, shape, full.step, placement.needed_ZYX, fitted=False)
+    depth = engine.depth_at_once
+    priorities = Priorities(found, placement, (depth, *spec.grid.tile_ZYX[1:]))
+    plan = Plan(
+        placement=placement, effort=full, tiles=usual, usual=len(usual), priorities=priorities
+    )
+    if limits.deadline is None:
+        return plan
+    left_s = ready_at(placement, pace.speeds, limits.deadline) - time.monotonic()
+    tile_s = pace.speeds.seconds("tile")
+    if tile_s is None or len(usual) * full.runs * tile_s * _MARGIN <= left_s:
+        expected_s = None if tile_s is None else tile_s * full.runs
+        return replace(plan, tiles=tuple(priorities.ordered(usual)), expected_s=expected_s)
+    effort, traded = full, []
+    if full.mirror_axes:
+        effort, traded = replace(full, mirror_axes=()), ["no mirroring"]
+    plan = replace(plan, effort=effort, expected_s=tile_s, traded=tuple(traded))
+    if len(fitted) * tile_s * _MARGIN <= left_s:
+        return replace(plan, tiles=tuple(priorities.ordered(fitted)))
+    count = max(0, int(left_s / tile_s))
+    wanted = min(len(fitted), int(count * _MORE_TILES) + 2) if count else 0
+    return replace(plan, tiles=tuple(priorities.anywhere(wanted)))
+
+
+def _tiles(
+    engine: Engine,
+    shape_ZYX: tuple[int, int, int],
+    step: float,
+    needed_ZYX: NDArray[np.bool_] | None,
+    *,
+    fitted: bool,
+) -> tuple[Tile, ...]:
+    rows = engine.rows(shape_ZYX, step, needed_ZYX, fitted=fitted)
+    return tuple((row.z, y, x) for row in rows for y, x in row.places)
+
+
+def _plan_everywhere(located: Located, spec: PredictorSpec, pace: Pace, limits: Limits) -> Plan:
+    """Run tiles everywhere, with less and less of everything else until there is time."""
+    assert limits.deadline is not None
+    full, placement = _full(spec), located.placement(spec)
+    tile_s = pace.tile_s(placement)
+    ready = ready_at(placement, pace.speeds, limits.deadline)
     chosen = _Choice(effort=full)
     for choice in _choices(full, spec):
         chosen = choice
         if choice.coarser != 1.0:
             placement = located.placement(_coarser(spec, choice.coarser))
-        if _fits(placement, choice.effort, timer, ready):
+        if _fits(placement, choice.effort, pace.engine, tile_s, ready):
             break
-    for note in chosen.traded:
-        _LOG.warning("to keep the time budget: %s", note)
-    traded = (*spared, *chosen.traded)
-    return Plan(placement=placement, effort=chosen.effort, traded=traded)
+    return Plan(placement=placement, effort=chosen.effort, traded=chosen.traded)
 
 
-def tiles_deadline(placement: Placement, deadline: float) -> float:
+def ready_at(placement: Placement, speeds: Speeds, deadline: float) -> float:
+    """Return when the tiles would have to be done if they began now: resampling comes first."""
+    z, y, x = placement.route.cropped_shape
+    placing_s = speeds.seconds("place", placement.channels * z * y * x)
+    return tiles_deadline(placement, speeds, deadline) - (placing_s or 0.0)
+
+
+def tiles_deadline(placement: Placement, speeds: Speeds, deadline: float) -> float:
     """Return when the tiles of a case have to be done, given when its mask has to be there."""
     z, y, x = placement.route.stored_shape
-    return deadline - _AFTER_TILES_S - z * y * x * _AFTER_TILES_S_PER_VOXEL
+    after = [speeds.seconds(what, z * y * x) or 0.0 for what in ("fill", "rules", "write")]
+    return deadline - _AFTER_TILES_S * speeds.slowdown - sum(after)
 
 
-def fits_whole(
-    located: Located, spec: PredictorSpec, timer: TileTimer | None, limits: Limits
-) -> bool:
+def fits_whole(located: Located, spec: PredictorSpec, pace: Pace | None, limits: Limits) -> bool:
     """Return whether nothing has to be given up, as far as is known without timing anything."""
     placement = located.placement(spec)
     if _missing_mib(placement, spec, limits) > 0:
         return False
-    full = Effort(step=spec.grid.step, mirror_axes=spec.grid.mirror_axes)
-    if limits.deadline is None or timer is None:
+    if limits.deadline is None or pace is None:
         return True
-    if timer.seconds is None:
+    tile_s = pace.speeds.seconds("tile")
+    if tile_s is None:
         return False
-    ready = tiles_deadline(placement, limits.deadline) - _resampling_s(placement)
-    return _fits(placement, full, timer, ready)
+    ready = ready_at(placement, pace.speeds, limits.deadline)
+    return _fits(placement, _full(spec), pace.engine, tile_s, ready)
+
+
+def _full(spec: PredictorSpec) -> Effort:
+    return Effort(step=spec.grid.step, mirror_axes=spec.grid.mirror_axes)
 
 
 def _within_memory(
@@ -174,15 +276,11 @@ def _needed_mib(placement: Placement, spec: PredictorSpec, limits: Limits) -> fl
     return max(resampling_mib(placement), computing)
 
 
-def _resampling_s(placement: Placement) -> float:
-    z, y, x = placement.route.cropped_shape
-    return placement.channels * z * y * x * _RESAMPLING_S_PER_VOXEL
-
-
-def _fits(placement: Placement, effort: Effort, timer: TileTimer, deadline: float) -> bool:
-    assert timer.seconds is not None
-    tiles = timer.engine.count_tiles(placement.shape_ZYX, effort.step, placement.needed_ZYX)
-    return time.monotonic() + tiles * effort.runs * timer.seconds * _MARGIN <= deadline
+def _fits(
+    placement: Placement, effort: Effort, engine: Engine, tile_s: float, deadline: float
+) -> bool:
+    tiles = engine.count_tiles(placement.shape_ZYX, effort.step, placement.needed_ZYX)
+    return time.monotonic() + tiles * effort.runs * tile_s * _MARGIN <= deadline
 
 
 def _choices(full: Effort, spec: PredictorSpec) -> Iterator[_Choice]:

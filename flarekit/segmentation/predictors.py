@@ -107,6 +107,13 @@ def find_predictor(name_or_folder: str) -> PredictorFolder:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
             raise UsageError(f"no predictor {name_or_folder!r}", fix=f"{hint}; a folder works too")
     predictor = read_spec(folder)
+    for each in (predictor, predictor.locator):
+        if each is not None:
+            _check_names(each)
+    return predictor
+
+
+def _check_names(predictor: PredictorFolder) -> None:
     spec = predictor.spec
     postprocess.check_rules(spec.rules, [channel.name for channel in spec.channels])
     for kind, name, names in (
@@ -115,18 +122,20 @@ def find_predictor(name_or_folder: str) -> PredictorFolder:
     ):
         if name not in names:
             raise PredictorError(
-                f"{folder / 'predictor.toml'}: no {kind} {name!r}", fix=f"known: {', '.join(names)}"
+                f"{predictor.folder / 'predictor.toml'}: no {kind} {name!r}",
+                fix=f"known: {', '.join(names)}",
             )
-    return predictor
 
 
 def hash_state(predictor: PredictorFolder) -> HashState:
-    """Return whether every weights file is the one that the facts describe."""
-    states = [_state(path, facts.sha256) for path, facts in predictor.members.items()]
+    """Return whether every weights file, the locator's included, is as the facts describe it."""
+    states = [_state(path, facts.sha256) for path, facts in predictor.all_members.items()]
     return next((state for state in ("missing", "wrong") if state in states), "ok")
 
 
-def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Networks:
+def networks_of(
+    predictor: PredictorFolder, keep: Path | None = None, *, within: PredictorFolder | None = None
+) -> Networks:
     """Return what an engine needs of a predictor; the weights are checked, not yet loaded.
 
     Compiled networks lie beside the weights, or in `FLAREKIT_CACHE` (`~/.cache/flarekit`).
@@ -134,6 +143,7 @@ def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Network
     Args:
         predictor: from `find_predictor`.
         keep: where newly compiled networks go; the cache where None.
+        within: the predictor whose locator this is; compiled networks lie with its own.
 
     Raises:
         WeightsMissingError, WeightsHashError: as in `build_networks`.
@@ -147,7 +157,7 @@ def networks_of(predictor: PredictorFolder, keep: Path | None = None) -> Network
         build=partial(build_networks, predictor),
         channels=len(spec.channels),
         identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *merged]),
-        folders=(compiled_folder(predictor), cache_folder()),
+        folders=(compiled_folder(within or predictor), cache_folder()),
         keep=keep or cache_folder(),
         half_precisions=spec.half_precisions,
     )

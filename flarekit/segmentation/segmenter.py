@@ -16,6 +16,7 @@ from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts
 from flarekit.segmentation.case import Segmented, compute_case, load_case, make_ready
 from flarekit.segmentation.context import CoarsePass, Compute, RunContext, Wanted
+from flarekit.segmentation.locator import Locator, values_of
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.opened import OpenScan
 from flarekit.segmentation.options import (
@@ -23,11 +24,11 @@ from flarekit.segmentation.options import (
     effective_budget,
     facts_to_run,
 )
-from flarekit.segmentation.plan import TileTimer
-from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.predictors import cache_folder, find_predictor
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scans import Scan, ScanInput, scan_input
 from flarekit.segmentation.source import Source
+from flarekit.segmentation.speeds import Speeds
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -222,7 +223,21 @@ class Segmenter:
 
     def context(self) -> RunContext:
         """Return what every case goes through; waits for nothing."""
-        return RunContext(spec=self.spec, compute=self.start, memory=self._memory)
+        return RunContext(
+            spec=self.spec,
+            compute=self.start,
+            memory=self._memory,
+            exact=self.options.mode == "exact",
+            has_locator=self._needs_locator,
+        )
+
+    @property
+    def _needs_locator(self) -> bool:
+        """Without a limit `exact` looks everywhere; a window from the centre needs no locator."""
+        if self._source.locator is None or not self.options.locator:
+            return False
+        is_limited = self.budget.time_s is not None
+        return self.spec.grid.order == "upwards" and (self.options.mode == "fast" or is_limited)
 
     def _segmented(self, source: ScanInput, wanted: Wanted) -> tuple[Segmented, float]:
         with self._turn():
@@ -249,12 +264,10 @@ class Segmenter:
             yield
 
     def _started(self) -> Compute:
+        locator = self._locator()  # first: it is the first to be run
         compute = self._engine_of(self._source, self.spec)
-        timer = TileTimer(engine=compute, channels=len(self.spec.channels))
-        on_cpu = compute.facts.device == "cpu"
-        is_limited = self.budget.time_s is not None or self.budget.ram_mib is not None
-        if is_limited or not on_cpu:
-            timer.measure()  # beside the first case's reading; the engine takes its memory then
+        if compute.facts.device != "cpu":
+            compute.warm_up(len(self.spec.channels))  # takes its memory beside the first reading
         coarse = None
         if self.spec.coarse is not None:
             first = find_predictor(self.spec.coarse.predictor)
@@ -268,7 +281,27 @@ class Segmenter:
         where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
         mode = self.options.mode
         _LOG.info("predictor %s, mode %s, engine %s", self.spec.name, mode, where)
-        return Compute(engine=compute, timer=timer, coarse=coarse)
+        return Compute(engine=compute, speeds=self._speeds(facts), coarse=coarse, locator=locator)
+
+    def _locator(self) -> Locator | None:
+        source = self._source.locator
+        if source is None or not self._needs_locator:
+            return None
+        assert self.spec.locator is not None
+        spec = source.spec.for_mode("fast")
+        return Locator(
+            spec=spec,
+            engine=self._engine_of(source, spec),
+            values=values_of(spec, self.spec),
+            margin_mm=self.spec.locator.margin_mm,
+        )
+
+    def _speeds(self, facts: EngineFacts) -> Speeds:
+        networks = self._source.networks()
+        computing = [facts.engine, facts.device, facts.device_name, facts.precision]
+        network = [networks.identity, *map(str, self.spec.grid.tile_ZYX)]
+        kept = cache_folder() if networks.folders else None  # a module is not there another time
+        return Speeds(kept, *computing, *network)
 
     def _engine_of(self, source: Source, spec: PredictorSpec) -> engine.Engine:
         return engine.create(

@@ -24,15 +24,22 @@ class Source:
     Attributes:
         spec: the facts as they stand.
         networks: gives what an engine needs; the weights are checked then.
+        locator: the source of its locator; None where it has none.
     """
 
     spec: PredictorSpec
     networks: Callable[[], Networks]
+    locator: Source | None = None
 
     @classmethod
     def of_folder(cls, predictor: PredictorFolder) -> Source:
         """Return the source that a predictor folder is."""
-        return cls(spec=predictor.spec, networks=partial(networks_of, predictor))
+        locator = None
+        if predictor.locator is not None:
+            networks = partial(networks_of, predictor.locator, within=predictor)
+            locator = cls(spec=predictor.locator.spec, networks=networks)
+        networks = partial(networks_of, predictor)
+        return cls(spec=predictor.spec, networks=networks, locator=locator)
 
     @classmethod
     def of_module(cls, module: nn.Module, facts: PredictorSpec | Mapping[str, Any]) -> Source:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flarekit import models
 from flarekit.core.apart import keep_apart
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.core.spec import write_spec
+from flarekit.core.spec import read_spec, write_spec
 from flarekit.training.compact import CHECKPOINT, RECIPE, averaged_network
 from flarekit.training.recipe import Recipe, read_recipe
 
@@ -68,9 +68,17 @@ def export_network(
         as_predicted(network, recipe), folder / "model.safetensors", dtype=torch.float16
     )
     provenance = {**recipe.provenance, **effort, "stored_as": "fp16"}
-    facts = {**recipe.predictor, "weights": weights, "provenance": provenance}
+    facts = {**recipe.predictor, "weights": weights, "provenance": provenance, **_locator(folder)}
     write_spec(folder, facts, head=_HEAD)
     write_atomically(folder / RECIPE, recipe.text.encode())
+
+
+def _locator(folder: Path) -> dict[str, Any]:
+    """Return the `[locator]` of the facts that are replaced: the locator stays where it is."""
+    if not (folder / "predictor.toml").is_file():
+        return {}
+    locator = read_spec(folder).spec.locator
+    return {} if locator is None else {"locator": locator.model_dump(exclude_defaults=True)}
 
 
 def as_predicted(trained: nn.Module, recipe: Recipe) -> nn.Module:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flarekit.engine._tiles import gaussian_weights, tile_rows, tile_starts
+from flarekit.engine._tiles import fitted_rows, gaussian_weights, tile_rows, tile_starts
 
 
 @given(st.integers(1, 400), st.integers(1, 128), st.floats(0.05, 1.0))
@@ -46,3 +46,31 @@ def test_weights_are_largest_in_the_middle_and_nowhere_zero():
 def test_weights_fall_to_the_gaussian_of_an_eighth_of_the_tile():
     weights = gaussian_weights((1, 1, 65))[0, 0]
     np.testing.assert_allclose(weights[32 + 8], np.exp(-0.5 * (8 / (65 / 8)) ** 2), rtol=1e-6)
+
+
+@given(st.data())
+def test_fitted_tiles_cover_all_that_is_needed_and_stay_inside(data):
+    tile = data.draw(st.tuples(st.sampled_from([1, 4]), st.integers(3, 6), st.integers(3, 6)))
+    shape = tuple(data.draw(st.integers(max(n, 2), 24)) for n in tile)
+    needed = np.random.default_rng(data.draw(st.integers(0, 99))).random(shape) < 0.01
+    rows = fitted_rows(needed, tile, 0.5, slices_at_once=2)
+    covered = np.zeros(shape, bool)
+    for row in rows:
+        for y, x in row.places:
+            part = np.s_[row.z : row.z + row.depth, y : y + tile[1], x : x + tile[2]]
+            assert covered[part].shape == (row.depth, *tile[1:])
+            assert needed[part].any()
+            covered[part] = True
+    assert covered[needed].all()
+    assert [row.z for row in rows] == sorted({row.z for row in rows})
+
+
+def test_fitted_tiles_stand_around_what_is_needed_and_not_around_the_volume():
+    needed = np.zeros((30, 30, 30), bool)
+    needed[10:13, 20:23, 4:6] = True
+    (row,) = fitted_rows(needed, (5, 5, 5), 0.5)
+    assert (row.z, row.places) == (9, ((19, 3),))
+
+
+def test_where_nothing_is_needed_there_are_no_fitted_tiles():
+    assert fitted_rows(np.zeros((8, 8, 8), bool), (4, 4, 4), 0.5) == []

@@ -319,7 +319,8 @@ def test_a_tile_of_a_2d_network_is_timed_as_it_is_run():
             return super().forward(image)
 
     compute = make_engine(Watched(3), tile=(1, 8, 8), count=3)
-    assert compute.seconds_per_tile(1) > 0
+    tile = np.zeros((1, compute.depth_at_once, 8, 8), np.float32)
+    assert compute.seconds_per_tile(tile) > 0
     compute.predict(np.zeros((1, 2 * compute.slices_at_once, 8, 8), np.float32), silent)
     assert set(seen) == {(compute.slices_at_once, 1, 8, 8)}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flarekit.core.spec import Grid
-from flarekit.engine import Effort, EngineFacts
+from flarekit.engine import Effort, EngineFacts, Schedule
 from flarekit.engine._slab import Run
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import window_weights
@@ -111,10 +111,11 @@ def test_a_deadline_that_has_passed_runs_no_tile_at_all():
     assert sweep.dropped > 0
 
 
-def test_the_time_of_a_tile_is_measured_after_a_first_one():
+def test_the_time_of_a_tile_is_measured():
     engine = Thresholds((4, 4, 4), seconds=0.02)
-    assert engine.seconds_per_tile(1) == pytest.approx(0.02, abs=0.015)
-    assert len(engine.seen) == 2
+    tile = np.ones((1, 4, 4, 4), np.float32)
+    assert engine.seconds_per_tile(tile) == pytest.approx(0.02, abs=0.015)
+    assert len(engine.seen) == 1
 
 
 def test_an_effort_counts_its_runs():
@@ -153,3 +154,77 @@ def test_from_the_centre_with_everything_found_is_the_whole_sweep(shape, step):
     one, other = centred((4, 6, 6), step).sweep(image), Thresholds((4, 6, 6), step).sweep(image)
     np.testing.assert_array_equal(classes_of(one), classes_of(other))
     assert one.done == other.done
+
+
+def places_of(rows):
+    return [(row.z, y, x) for row in rows for y, x in row.places]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_scheduled_tiles_without_a_limit_are_the_sweep_over_the_same_tiles(data):
+    shape = data.draw(st.tuples(*[st.integers(4, 20)] * 3))
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    engine = Thresholds((4, 6, 6))
+    tiles = places_of(engine.rows(image[0].shape, 0.5))
+    schedule = Schedule(data.draw(st.permutations(tiles)))
+    sweep = engine.sweep(image, schedule=schedule)
+    np.testing.assert_array_equal(classes_of(sweep), classes_of(engine.sweep(image)))
+    assert sweep.done == len(tiles)
+    assert [tile for tile, _ in sweep.ran] == tiles
+    assert (sweep.dropped, schedule.waiting) == (0, [])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_scheduled_tiles_decide_what_they_cover_and_nothing_else(data):
+    shape = data.draw(st.tuples(*[st.integers(6, 24)] * 3))
+    corner = st.tuples(*[st.integers(0, n - 6) for n in shape])
+    tiles = data.draw(st.lists(corner, max_size=5, unique=True))
+    sweep = Thresholds((6, 6, 6)).sweep(np.ones((1, *shape), np.float32), schedule=Schedule(tiles))
+    slabs = [(slab.z, slab.classes()) for slab in sweep]
+    assert [z for z, _ in slabs] == list(np.cumsum([0, *(len(c) for _, c in slabs)])[:-1])
+    covered = np.zeros(shape, bool)
+    for z, y, x in tiles:
+        covered[z : z + 6, y : y + 6, x : x + 6] = True
+    np.testing.assert_array_equal(np.concatenate([c for _, c in slabs]) == 1, covered)
+
+
+def test_of_the_scheduled_tiles_the_best_are_run_that_there_is_time_for():
+    engine = Thresholds((4, 4, 4), seconds=0.05)
+    best_first = [(8, 0, 0), (20, 0, 0), (0, 0, 0), (4, 0, 0), (12, 0, 0), (16, 0, 0)]
+    schedule = Schedule(best_first, expected_s=0.05)
+    image = np.ones((1, 24, 4, 4), np.float32)
+    sweep = engine.sweep(image, schedule=schedule, deadline=time.monotonic() + 0.12)
+    classes_of(sweep)
+    assert [tile for tile, _ in sweep.ran] == [(8, 0, 0), (20, 0, 0)]
+    assert sweep.dropped == 4
+
+
+def test_tiles_that_turn_out_slow_cost_those_that_add_least():
+    engine = Thresholds((4, 4, 4), seconds=0.1)
+    best_first = [(20, 0, 0), (0, 0, 0), (8, 0, 0), (4, 0, 0), (12, 0, 0), (16, 0, 0)]
+    schedule = Schedule(best_first, expected_s=0.001)
+    image = np.ones((1, 24, 4, 4), np.float32)
+    sweep = engine.sweep(image, schedule=schedule, deadline=time.monotonic() + 0.35)
+    classes_of(sweep)
+    ran = [tile for tile, _ in sweep.ran]
+    assert (20, 0, 0) in ran
+    assert 2 <= len(ran) <= 3
+
+
+def test_a_schedule_beyond_the_deadline_runs_nothing():
+    engine = Thresholds((4, 4, 4))
+    sweep = engine.sweep(
+        np.ones((1, 8, 4, 4), np.float32), schedule=Schedule([(0, 0, 0)]), deadline=0.0
+    )
+    assert not classes_of(sweep).any()
+    assert (sweep.done, sweep.dropped) == (0, 1)
+
+
+def test_rows_are_what_a_sweep_runs():
+    engine = Thresholds((4, 4, 4))
+    image = np.ones((1, 9, 7, 5), np.float32)
+    sweep = engine.sweep(image)
+    classes_of(sweep)
+    assert engine.seen == places_of(engine.rows((9, 7, 5), 0.5))

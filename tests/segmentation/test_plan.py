@@ -9,24 +9,37 @@ import pytest
 from flarekit.core.errors import BudgetError
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
+from flarekit.engine import TileRow
+from flarekit.engine._tiles import fitted_rows
 from flarekit.preprocess import locate
+from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory
-from flarekit.segmentation.plan import Limits, TileTimer, plan_case, tiles_deadline
+from flarekit.segmentation.plan import Limits, Pace, plan_case, tiles_deadline
+from flarekit.segmentation.speeds import Speeds
 
 
 class Engine:
     """Counts tiles as a window of 4 voxels does; a tile takes as long as it is told to."""
 
+    depth_at_once = 4
+
     def __init__(self, seconds):
         self.seconds = seconds
-        self.timed = 0
+        self.timed = []
 
-    def seconds_per_tile(self, _channels):
-        self.timed += 1
+    def seconds_per_tile(self, tile_CZYX):
+        self.timed.append(tile_CZYX)
         return self.seconds
 
     def count_tiles(self, shape_ZYX, step, _needed_ZYX=None):
         return int(np.prod([max(1, round(n / (4 * step))) for n in shape_ZYX]))
+
+    def rows(self, shape_ZYX, step, needed_ZYX, *, fitted):
+        if fitted:
+            return fitted_rows(needed_ZYX, (4, 4, 4), step)
+        starts = range(0, shape_ZYX[0] - 3, max(1, round(4 * step)))
+        places = tuple((y, x) for y in starts for x in starts)
+        return [TileRow(z=z, depth=4, places=places) for z in starts]
 
 
 @pytest.fixture
@@ -35,6 +48,20 @@ def case(facts):
     geometry = Geometry(shape_ZYX=voxels.shape, affine=np.eye(4), header=None)
     volumes = [Volume(voxels_ZYX=voxels, geometry=geometry, path=Path("x"))]
     return locate(volumes, facts), facts
+
+
+class Paced(Pace):
+    """Knows nothing of the machine but what it is told."""
+
+    @classmethod
+    def of(cls, engine, known=None):
+        speeds = Speeds(None)
+        if known is not None:
+            speeds.learn("tile", known)
+        for what in ("place", "fill", "rules", "write"):
+            speeds.learn(what, 0.0)
+        size = (1, 4, 4, 4)
+        return cls(engine=engine, speeds=speeds, middle_tile=lambda _: np.ones(size, np.float32))
 
 
 @pytest.fixture
@@ -55,9 +82,8 @@ def facts():
 
 def plan_within(case, seconds_left, tile_s, known=None):
     engine = Engine(tile_s)
-    timer = TileTimer(engine=engine, channels=1, seconds=known)
     deadline = None if seconds_left is None else time.monotonic() + seconds_left
-    return plan_case(*case, timer, Limits(deadline=deadline)), engine
+    return plan_case(*case, Paced.of(engine, known), Limits(deadline=deadline)), engine
 
 
 def test_without_a_limit_nothing_is_traded_and_nothing_timed(case):
@@ -65,7 +91,7 @@ def test_without_a_limit_nothing_is_traded_and_nothing_timed(case):
     assert plan.effort.step == 0.5
     assert plan.effort.runs == 8
     assert plan.traded == ()
-    assert engine.timed == 0
+    assert not engine.timed
 
 
 # 16^3 tiles at half steps: 4096 x 8 flips; at 0.75: 11^3; at 1: 8^3
@@ -97,15 +123,74 @@ def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(cas
 def test_the_tiles_get_what_the_mask_leaves(case):
     plan, _ = plan_within(case, 10, 1e-6)
     deadline = time.monotonic() + 10
-    assert 9 < tiles_deadline(plan.placement, deadline) - time.monotonic() < 10
+    speeds = Speeds(None)
+    assert 9 < tiles_deadline(plan.placement, speeds, deadline) - time.monotonic() < 10
+    speeds.slowdown = 4.0
+    assert tiles_deadline(plan.placement, speeds, deadline) < deadline - 0.5
 
 
-def test_a_tile_that_was_timed_before_is_timed_again_only_where_it_matters(case):
+def test_a_tile_is_timed_only_where_nothing_is_known_and_it_is_one_of_the_scan(case):
     _, engine = plan_within(case, 60, 1e-3, known=1e-3)
-    assert engine.timed == 0
-    plan, engine = plan_within(case, 60, 1e-3, known=1.0)
-    assert engine.timed == 1
+    assert not engine.timed
+    plan, engine = plan_within(case, 60, 1e-3)
+    (tile,) = engine.timed
+    assert tile.all()
     assert plan.traded == ()
+
+
+@pytest.fixture
+def found(case):
+    """A locator's map with a label in one corner of the scan, half sure of it."""
+    located, facts = case
+    placement = located.placement(facts)
+    logits = np.full((2, *placement.shape_ZYX), 9, np.float32)
+    logits[1] = -9
+    logits[1, 2:10, 2:10, 2:10] = 9.5
+    return LocatorMap.of(logits, np.array([0, 1], np.uint8), placement, margin_mm=1.0)
+
+
+def test_with_a_locator_only_tiles_that_may_hold_a_label_are_run(case, found):
+    pace = Paced.of(Engine(1e-3))
+    plan = plan_case(*case, pace, Limits(), found)
+    starts = np.array(plan.tiles)
+    assert starts.min() >= 0
+    assert (starts + 4).max() <= 14
+    assert plan.traded == ()
+    covered = np.zeros((32, 32, 32), bool)
+    for z, y, x in plan.tiles:
+        covered[z : z + 4, y : y + 4, x : x + 4] = True
+    assert covered[1:11, 1:11, 1:11].all()
+
+
+def test_with_a_locator_the_grid_stays_and_the_best_tiles_come_first(case, found):
+    located, facts = case
+    pace = Paced.of(Engine(1e-3), known=0.1)
+    deadline = time.monotonic() + 1.0
+    plan = plan_case(located, facts, pace, Limits(deadline=deadline), found)
+    assert plan.placement.shape_ZYX == (32, 32, 32)
+    assert 0 < len(plan.tiles) < plan.usual
+    z, y, x = plan.tiles[0]
+    assert all(0 <= first <= 10 for first in (z, y, x))
+    assert plan.effort.mirror_axes == ()
+    assert plan.expected_s == pytest.approx(0.1)
+
+
+def test_with_a_locator_and_no_time_at_all_no_tile_is_planned(case, found):
+    pace = Paced.of(Engine(1e-3), known=0.1)
+    plan = plan_case(*case, pace, Limits(deadline=time.monotonic()), found)
+    assert plan.tiles == ()
+
+
+def test_exact_looks_everywhere_as_long_as_there_is_time(case, found):
+    pace = Paced.of(Engine(1e-3), known=1e-6)
+    limits = Limits(deadline=time.monotonic() + 100)
+    everywhere = plan_case(*case, pace, limits, found, exact=True)
+    assert everywhere.usual > 1000
+    assert len(everywhere.tiles) == everywhere.usual
+    assert everywhere.effort.runs == 8
+    hurried = plan_case(*case, Paced.of(Engine(1e-3), known=0.01), limits, found, exact=True)
+    assert len(hurried.tiles) < 500
+    assert hurried.effort.runs == 1
 
 
 def test_a_grid_that_does_not_fit_into_memory_gets_coarser(case, monkeypatch):

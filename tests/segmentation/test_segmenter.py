@@ -338,7 +338,7 @@ def test_nothing_of_a_scan_is_kept_once_its_result_is_gone(loaded, monkeypatch):
     genuine = segmenter_module.compute_case
 
     def noted(ready, *how):
-        kept.extend(map(weakref.ref, (ready.prepared, ready.prepared.tensor_CZYX)))
+        kept.extend(map(weakref.ref, (ready.plan, ready.tensor_CZYX)))
         return genuine(ready, *how)
 
     monkeypatch.setattr(segmenter_module, "compute_case", noted)

@@ -1,0 +1,143 @@
+"""Which tiles of the whole network add most to what the locator has found, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.engine import Tile
+from flarekit.preprocess import Placement
+from flarekit.segmentation.locator import LocatorMap
+
+_STEPS = 8  # places along a tile at which another one may begin
+_MOST_IN_TURN = 64  # tiles that are chosen one by one; the rest comes by what they add by then
+_BORDER = 8  # the outer part of a tile, one of so many, sees less around it
+_AT_BORDER = 0.6  # and counts this much
+_LEAST = 1e-4  # of the whole worth: what adds less comes in any order
+
+
+class Priorities:
+    """Puts tiles into the order of what they add to those before them."""
+
+    def __init__(
+        self, found: LocatorMap, placement: Placement, tile_ZYX: tuple[int, int, int]
+    ) -> None:
+        """Bring the locator's map onto a thinned form of the network's grid.
+
+        Args:
+            found: what the locator says.
+            placement: of the scan on the network's grid.
+            tile_ZYX: what is run at once; a few slices of a 2D network.
+        """
+        z, y, x = (max(1, n // _STEPS) for n in tile_ZYX)
+        self._strides = np.array((z, y, x))
+        self._shape = np.array(placement.shape_ZYX)
+        self._tile_ZYX = tile_ZYX
+        self._worth = _thinned(found.worth_ZYX, found.placement, placement, (z, y, x))
+        self._expected = _thinned(found.expected_ZYX, found.placement, placement, (z, y, x))
+        grid = self._worth.shape
+        self._size = np.minimum(np.maximum(1, np.array(tile_ZYX) // self._strides), grid)
+        self._border = np.where(self._size >= _BORDER, self._size // _BORDER, 0)
+        self._whole = max(float(self._worth.sum()), 1e-12)
+
+    def anywhere(self, count: int) -> list[Tile]:
+        """Return the best places for so many tiles at most, wherever on the grid they are."""
+        left, tiles = _Left(self._worth), list[Tile]()
+        while len(tiles) < count:
+            scores = left.scores(self._size, self._border)
+            best = np.unravel_index(int(scores.argmax()), scores.shape)
+            if scores[best] < _LEAST * self._whole:
+                break
+            left.cover([int(n) for n in best], self._size, self._border)
+            tiles.append(self._tile(best))
+        return list(dict.fromkeys(tiles))
+
+    def ordered(self, tiles: Sequence[Tile]) -> list[Tile]:
+        """Return tiles in the order of what each adds to those before it."""
+        left, waiting, order = _Left(self._worth), list(dict.fromkeys(tiles)), list[Tile]()
+        while waiting:
+            scores = left.scores(self._size, self._border)
+            thinned = [self._thinned(tile, scores.shape) for tile in waiting]
+            values = np.array([scores[place] for place in thinned])
+            best = int(np.argmax(values))
+            if values[best] < _LEAST * self._whole or len(order) == _MOST_IN_TURN:
+                return order + [waiting[k] for k in np.argsort(-values, kind="stable")]
+            left.cover(thinned[best], self._size, self._border)
+            order.append(waiting.pop(best))
+        return order
+
+    def shares(self, tiles: Sequence[Tile]) -> list[float]:
+        """Return which share of the expected label lies in the first tile, the first two, ..."""
+        seen, shares = np.zeros(self._expected.shape, bool), []
+        whole = max(float(self._expected.sum()), 1e-12)
+        for tile in tiles:
+            first = self._thinned(tile, self._expected.shape)
+            seen[tuple(slice(a, a + n) for a, n in zip(first, self._size, strict=True))] = True
+            shares.append(float(self._expected[seen].sum()) / whole)
+        return shares
+
+    def _tile(self, place: Sequence[np.intp]) -> Tile:
+        highest = np.maximum(self._shape - self._tile_ZYX, 0)
+        z, y, x = np.minimum(np.array(place) * self._strides, highest)
+        return int(z), int(y), int(x)
+
+    def _thinned(self, tile: Tile, limits: Sequence[int]) -> tuple[int, ...]:
+        """Return the place of the thinned grid where a tile begins."""
+        places = np.round(np.array(tile) / self._strides).astype(int)
+        return tuple(int(min(n, limit - 1)) for n, limit in zip(places, limits, strict=True))
+
+
+def _thinned(
+    values_ZYX: NDArray[np.float32],
+    on: Placement,
+    placement: Placement,
+    strides: tuple[int, int, int],
+) -> NDArray[np.float64]:
+    """Return values of another grid, added up in blocks of this one; each is seen at 8 places."""
+    half = [max(1, stride // 2) for stride in strides]
+    fine = placement.route.on_this_grid(values_ZYX, on.route, (half[0], half[1], half[2]))
+    sums = fine.astype(np.float64)
+    for axis, (stride, step) in enumerate(zip(strides, half, strict=True)):
+        count = -(-placement.shape_ZYX[axis] // stride)
+        starts = np.minimum(np.arange(count) * stride // step, sums.shape[axis] - 1)
+        sums = np.add.reduceat(sums, starts, axis=axis)
+    return sums
+
+
+class _Left:
+    """What is still to be gained, voxel by voxel of the thinned grid."""
+
+    def __init__(self, worth: NDArray[np.float64]) -> None:
+        self._worth = worth
+        self._has = np.zeros_like(worth)  # which part of it there is already
+
+    def scores(self, size: NDArray[np.intp], border: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return what a tile adds, for every place where it may begin."""
+        anywhere = self._worth * np.maximum(0, _AT_BORDER - self._has)
+        inside = self._worth * (1 - np.maximum(self._has, _AT_BORDER))
+        inner = size - 2 * border
+        within = _box_sums(inside, inner)
+        counts = np.array(self._worth.shape) - size + 1
+        shifted = within[tuple(slice(b, b + n) for b, n in zip(border, counts, strict=True))]
+        total: NDArray[np.float64] = _box_sums(anywhere, size) + shifted
+        return total
+
+    def cover(self, place: Sequence[int], size: NDArray[np.intp], border: NDArray[np.intp]) -> None:
+        """Take a tile as run."""
+        outer = tuple(slice(a, a + n) for a, n in zip(place, size, strict=True))
+        inner = tuple(slice(a + b, a + n - b) for a, n, b in zip(place, size, border, strict=True))
+        self._has[outer] = np.maximum(self._has[outer], _AT_BORDER)
+        self._has[inner] = 1
+
+
+def _box_sums(values: NDArray[np.float64], size: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the sum over a box for every place where it may begin."""
+    sums = values
+    for axis, n in enumerate(size):
+        running = np.cumsum(sums, axis=axis)
+        running = np.insert(running, 0, 0, axis=axis)
+        ahead = (slice(None),) * axis
+        sums = running[*ahead, n:] - running[*ahead, :-n]
+    return sums

@@ -1,0 +1,154 @@
+"""A locator is part of its predictor's folder: checked, hashed, compiled and copied with it."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+
+import flarekit
+from flarekit.cli.console import Console
+from flarekit.cli.weights import pack_weights, verify_weights
+from flarekit.core.errors import PredictorError
+from flarekit.core.files import sha256_of
+from flarekit.core.spec import read_spec
+from flarekit.segmentation.job import predictor_of_job
+from flarekit.segmentation.locator import values_of
+from flarekit.segmentation.predictors import find_predictor, hash_state, networks_of
+
+CHANNEL = """
+[[channels]]
+name = "PET"
+intensity = { kind = "window", low_hu = 0, high_hu = 20, mean = 2, std = 3 }
+
+[[channels]]
+"""
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def folder(located_toy):
+    return located_toy.folder
+
+
+def test_a_predictor_names_its_locator(folder):
+    predictor = find_predictor(str(folder))
+    assert predictor.locator.spec.name == "toy_locator"
+    assert predictor.locator.folder == folder / "locator"
+    assert len(predictor.members) == 1
+    assert len(predictor.all_members) == 2
+
+
+def test_a_scan_is_segmented_with_it(folder):
+    scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
+    with flarekit.load(folder, device="cpu", precision="fp32") as segmenter:
+        result = segmenter.segment(scan, spacing_mm=(2, 2, 2))
+    assert result.labels.shape == scan.shape
+    assert "locator" in result.stage_seconds
+    with flarekit.load(folder, device="cpu", precision="fp32", locator=False) as segmenter:
+        assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
+
+
+def test_exact_without_a_limit_does_not_ask_it(folder):
+    scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
+    with flarekit.load(folder, device="cpu", mode="exact", precision="fp32") as segmenter:
+        assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
+
+
+def test_weights_that_are_missing_or_wrong_are_told(folder, capsys):
+    weights = folder / "locator" / "model.safetensors"
+    assert verify_weights([str(folder)]) == 0
+    assert "whole (2 file(s))" in capsys.readouterr().out
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert hash_state(find_predictor(str(folder))) == "wrong"
+    assert verify_weights([str(folder)]) != 0
+    weights.unlink()
+    assert hash_state(find_predictor(str(folder))) == "missing"
+    with pytest.raises(PredictorError, match="locator"):
+        flarekit.load(folder, device="cpu")
+
+
+def test_another_locator_than_the_named_one_is_refused(folder):
+    edit(folder / "predictor.toml", '[locator]\nsha256 = "', '[locator]\nsha256 = "0')
+    text = (folder / "predictor.toml").read_text()
+    start = text.index("[locator]\nsha256 = ") + len('[locator]\nsha256 = "')
+    (folder / "predictor.toml").write_text(text[: start + 64] + text[start + 65 :])
+    with pytest.raises(PredictorError, match="another locator"):
+        read_spec(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[labels]", '[locator]\nsha256 = "' + "0" * 64 + '"\n\n[labels]', "cannot be read"),
+        ('name = "CT"', 'name = "CT"\nname = "MR"', "is not TOML"),
+        ("[[channels]]", CHANNEL, "takes 2 channels, toy 1"),
+    ],
+)
+def test_a_locator_that_does_not_hold_together_is_named(folder, old, new, message):
+    edit(folder / "locator" / "predictor.toml", old, new)
+    with pytest.raises(PredictorError, match=f"locator.*{message}"):
+        read_spec(folder)
+
+
+def test_a_locator_that_is_not_there_is_named(folder):
+    shutil.rmtree(folder / "locator")
+    with pytest.raises(PredictorError, match="locator/predictor.toml: cannot be read"):
+        find_predictor(str(folder))
+
+
+def test_its_labels_are_mapped_by_name_or_as_the_facts_say(folder):
+    locator = folder / "locator" / "predictor.toml"
+    edit(locator, "organ = 1\nlesion = 4", "liver = 2\nlesion = 3")
+    edit(locator, 'labels = ["organ"]', 'labels = ["liver"]')
+    own = read_spec(folder)
+    assert values_of(own.locator.spec, own.spec).tolist() == [0, 0, 4]
+    (folder / "predictor.toml").write_text(
+        (folder / "predictor.toml").read_text() + '\n[locator.labels]\nliver = "organ"\n'
+    )
+    mapped = read_spec(folder)
+    assert values_of(mapped.locator.spec, mapped.spec).tolist() == [0, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [('organ = "bone"', "no labels"), ('bone = "organ"', "has no labels bone")],
+)
+def test_a_mapping_of_labels_that_are_not_there_is_refused(folder, mapping, message):
+    file = folder / "predictor.toml"
+    file.write_text(file.read_text() + f"\n[locator.labels]\n{mapping}\n")
+    with pytest.raises(PredictorError, match=message):
+        read_spec(folder)
+
+
+def test_a_first_pass_and_a_locator_are_one_too_many(folder):
+    file = folder / "predictor.toml"
+    file.write_text(file.read_text() + '\n[coarse]\npredictor = "toy"\n')
+    with pytest.raises(PredictorError, match="do not go together"):
+        read_spec(folder)
+
+
+def test_it_is_packed_and_found_again_where_a_platform_unpacks_it(folder, tmp_path):
+    archive = tmp_path / "model.tar.gz"
+    pack_weights(str(folder), archive, Console())
+    model = tmp_path / "model"
+    with tarfile.open(archive) as tar:
+        tar.extractall(model, filter="data")
+    predictor = predictor_of_job("none", model)
+    assert predictor.folder == model
+    assert hash_state(predictor) == "ok"
+    assert predictor.locator is not None
+
+
+def test_what_is_compiled_lies_with_the_predictor_s_own(folder):
+    predictor = find_predictor(str(folder))
+    networks = networks_of(predictor.locator, within=predictor)
+    assert networks.folders[0] == folder / "compiled"
+    assert networks.identity.count(sha256_of(predictor.locator.weights)) == 1
