@@ -21,7 +21,7 @@ Spacing = Positive | Literal["scan", "fit"]
 Mode = Literal["exact", "fast"]
 HalfPrecision = Literal["fp16", "bf16"]
 _BODY_HU = -300.0  # skin and fat, not air
-_BODY_SUV = 0.2  # nearly all of a body takes up more, and nothing around it does
+_BODY_SUV = 0.4  # muscle and blood take up more; what lies around a body seldom does
 _BODY_MARGIN_MM = 10.0
 _HIGHEST_VALUE = 255
 

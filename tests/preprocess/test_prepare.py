@@ -471,7 +471,7 @@ def test_only_air_outside_the_body_is_not_needed():
 
 @pytest.mark.parametrize(
     ("names", "thresholds"),
-    [(["CT"], (-300.0,)), (["CT", "PET"], (-300.0, 0.2)), (["suv", "CT"], (0.2, -300.0))],
+    [(["CT"], (-300.0,)), (["CT", "PET"], (-300.0, 0.4)), (["suv", "CT"], (0.4, -300.0))],
 )
 def test_the_fast_mode_of_an_imported_network_looks_for_the_body_in_all_channels(names, thresholds):
     intensities = [{"kind": "z_score"} if name == "PET" else WINDOW for name in names]
