@@ -1,8 +1,8 @@
-"""Conventions by name: the file `flarekit/conventions/x.py` is the convention `x`.
+"""Conventions by name: the folder `flarekit/conventions/x/` is the convention `x`.
 
 A convention knows what an organiser's evaluator puts in and expects out, and nothing of networks.
-Each file is a module that satisfies `Convention`, or that has `create(settings, labels)`, which
-returns something that does: then a predictor may set it up.
+The `layout.py` of each folder is a module that satisfies `Convention`, or that has
+`create(settings, labels)`, which returns something that does: then a predictor may set it up.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def finish_run(convention: Convention, cases: Sequence[Case], output_dir: Path) 
 
 def names() -> tuple[str, ...]:
     """Return the names of all conventions, sorted."""
-    files = Path(__file__).parent.glob("*.py")
-    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+    layouts = Path(__file__).parent.glob("*/layout.py")
+    return tuple(sorted(layout.parent.name for layout in layouts))
 
 
 def get(
@@ -197,8 +197,8 @@ def get(
     """Return a convention.
 
     Args:
-        name: of its file.
-        settings: what a predictor says about it; each file documents its own.
+        name: of its folder.
+        settings: what a predictor says about it; each layout documents its own.
         labels: label name -> value in the mask, of the predictor; not needed to find files.
 
     Raises:
@@ -230,4 +230,4 @@ def _module(name: str) -> ModuleType:
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
         raise UsageError(f"no convention {name!r}", fix=hint)
-    return import_module(f"flarekit.conventions.{name}")
+    return import_module(f"flarekit.conventions.{name}.layout")

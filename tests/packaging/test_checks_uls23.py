@@ -160,7 +160,7 @@ def our_own(inside):
 
 
 def test_the_project_s_own_convention_passes(tmp_path, monkeypatch):
-    monkeypatch.setattr("flarekit.conventions.uls23.SHAPE_ZYX", SHAPE)
+    monkeypatch.setattr("flarekit.conventions.uls23.layout.SHAPE_ZYX", SHAPE)
     found = findings(uls23, our_own, WANTED, tmp_path)
     assert not failed(found)
     skipped = {name for name, finding in found.items() if finding.state != "pass"}

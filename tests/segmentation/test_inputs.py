@@ -17,7 +17,7 @@ from flarekit.segmentation import folder
 from flarekit.segmentation.folder import Options, Report, segment_folder
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
-from tests.conventions.dicom_files import ct_voxels, slice_of
+from tests.conventions.dicom.dicom_files import ct_voxels, slice_of
 
 OPTIONS = Options(device="cpu", precision="fp32")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
 
-from tests.conventions.dicom_files import place_of, put_raw, slice_of
+from tests.conventions.dicom.dicom_files import place_of, put_raw, slice_of
 from tests.sweep.mutations import Table, garbage, words
 
 DICOM = Table()

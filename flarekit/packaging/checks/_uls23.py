@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions.uls23 import SHAPE_ZYX
+from flarekit.conventions.uls23.layout import SHAPE_ZYX
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.metaheader import MetaHeader, read_header
 from flarekit.core.metaimage import SliceReader

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions.uls23 import SHAPE_ZYX
+from flarekit.conventions.uls23.layout import SHAPE_ZYX
 from flarekit.packaging.samples._sockets import write_inputs_json
 
 NAME = "4d1e9a50-7f0c-4f6e-b1e4-3d0a6c2b9e71.mha"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flarekit.conventions._grand_challenge import read_json
+from flarekit.conventions._platform_images import read_json
 from flarekit.core.errors import InputError
 from flarekit.core.metaheader import read_header
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions._dicom_geometry import affine_of
-from flarekit.conventions._dicom_groups import (
+from flarekit.conventions.dicom.geometry import affine_of
+from flarekit.conventions.dicom.groups import (
     LeftOut,
     by_kind,
     by_phase,
@@ -26,8 +26,8 @@ from flarekit.conventions._dicom_groups import (
     usual_of,
     without_copies,
 )
-from flarekit.conventions._dicom_pixels import voxels_of
-from flarekit.conventions._dicom_slices import LeftAlone, Slice, Unusable, slice_in
+from flarekit.conventions.dicom.pixels import voxels_of
+from flarekit.conventions.dicom.slices import LeftAlone, Slice, Unusable, slice_in
 from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
 from flarekit.core.volume import Geometry, Volume

@@ -15,7 +15,13 @@ from pydicom.uid import generate_uid
 from flarekit import conventions
 from flarekit.conventions import left_out_of
 from flarekit.core.errors import InputError
-from tests.conventions.dicom_files import ct_voxels, pet_elements, put_raw, slice_of, write_series
+from tests.conventions.dicom.dicom_files import (
+    ct_voxels,
+    pet_elements,
+    put_raw,
+    slice_of,
+    write_series,
+)
 
 
 def find(folder, channels=1, settings=None):

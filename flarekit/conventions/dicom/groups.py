@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flarekit.conventions._dicom_geometry import FEWEST_SLICES, one_position
-from flarekit.conventions._dicom_pixels import voxels_of
-from flarekit.conventions._dicom_slices import Slice
+from flarekit.conventions.dicom.geometry import FEWEST_SLICES, one_position
+from flarekit.conventions.dicom.pixels import voxels_of
+from flarekit.conventions.dicom.slices import Slice
 from flarekit.core.errors import UnreadableVolumeError
 
 _SAME_DIRECTION = 1e-3  # between direction cosines: 0.4 mm across a CT

@@ -30,17 +30,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from flarekit.conventions import Case, Points
-from flarekit.conventions._clicks import BACKGROUND, TUMOR, heat_map, none_set, read_clicks
-from flarekit.conventions._grand_challenge import (
+from flarekit.conventions._grid import onto
+from flarekit.conventions._platform_images import (
     AIR_HU,
     geometry_of_first_readable,
     images_in,
     write_json,
     write_mask,
 )
-from flarekit.conventions._grid import onto
-from flarekit.conventions._longitudinal import FollowUp, find_follow_ups, is_follow_up
 from flarekit.conventions._settings import Settings, checked, lesion_value
+from flarekit.conventions.autopet.clicks import BACKGROUND, TUMOR, heat_map, none_set, read_clicks
+from flarekit.conventions.autopet.follow_up import FollowUp, find_follow_ups, is_follow_up
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage

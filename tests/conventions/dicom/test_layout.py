@@ -8,7 +8,7 @@ from pydicom.uid import generate_uid
 
 from flarekit import conventions
 from flarekit.core.errors import InputError, OutputError, PredictorError
-from tests.conventions.dicom_files import (
+from tests.conventions.dicom.dicom_files import (
     DOSE_BQ,
     LABELS,
     STUDY,

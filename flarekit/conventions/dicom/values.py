@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from flarekit.conventions._dicom_file import RawElement
+from flarekit.conventions.dicom.file import RawElement
 
 BINARY = {
     "US": "u2",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from flarekit import conventions
-from flarekit.conventions import _stack
+from flarekit.conventions.uls23 import stack as _stack
 from flarekit.core.errors import InputError, OutputError, PredictorError
 from flarekit.core.metaheader import geometry_from
 
@@ -244,7 +244,7 @@ def test_without_spacings_there_is_nothing_to_go_by(tmp_path):
 @pytest.mark.parametrize("compress", [True, False])
 def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, monkeypatch, compress):
     small = (8, 96, 96)  # the same code on smaller volumes
-    monkeypatch.setattr("flarekit.conventions.uls23.SHAPE_ZYX", small)
+    monkeypatch.setattr("flarekit.conventions.uls23.layout.SHAPE_ZYX", small)
     voi_bytes = int(np.prod(small)) * 2
     rng = np.random.default_rng(0)
     peaks = {}

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case
-from flarekit.conventions._grand_challenge import only_image, read_json
+from flarekit.conventions._platform_images import only_image, read_json
 from flarekit.conventions._settings import Settings, checked, lesion_value
-from flarekit.conventions._stack import MaskStack, StackReader
+from flarekit.conventions.uls23.stack import MaskStack, StackReader
 from flarekit.core.central import central_component
 from flarekit.core.errors import InputError, OutputError, PredictorError
 from flarekit.core.metaheader import read_header

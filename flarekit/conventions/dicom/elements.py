@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
-from flarekit.conventions._dicom_file import (
+from flarekit.conventions.dicom.file import (
     DicomFile,
     RawElement,
     elements_within,
     items_of,
     read_dicom_file,
 )
-from flarekit.conventions._dicom_values import (
+from flarekit.conventions.dicom.values import (
     BINARY,
     codec_of,
     day_in,

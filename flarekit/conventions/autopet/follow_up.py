@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Points
-from flarekit.conventions._clicks import TUMOR, read_clicks
-from flarekit.conventions._grand_challenge import AIR_HU, images_in, only_image
 from flarekit.conventions._grid import onto
+from flarekit.conventions._platform_images import AIR_HU, images_in, only_image
+from flarekit.conventions.autopet.clicks import TUMOR, read_clicks
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
 from flarekit.core.plausible import with_doubts

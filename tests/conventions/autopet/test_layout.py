@@ -8,7 +8,7 @@ import SimpleITK
 from scipy.ndimage import gaussian_filter
 
 from flarekit import conventions
-from flarekit.conventions._clicks import read_clicks
+from flarekit.conventions.autopet.clicks import read_clicks
 from flarekit.core.errors import InputError, PredictorError
 
 SHAPE = (7, 9, 11)  # z, y, x: unequal, so that no order of axes is mistaken for another

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Points
-from flarekit.conventions._grand_challenge import read_json
+from flarekit.conventions._platform_images import read_json
 from flarekit.core.errors import InputError
 
 TUMOR, BACKGROUND = "tumor", "background"

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from flarekit import conventions
 from flarekit.core.errors import InputError
-from tests.conventions.dicom_files import (
+from tests.conventions.dicom.dicom_files import (
     DOSE_BQ,
     WEIGHT_KG,
     pet_elements,

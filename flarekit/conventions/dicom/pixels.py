@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions._dicom_elements import ElementError
-from flarekit.conventions._dicom_file import read_dicom_file
-from flarekit.conventions._dicom_slices import CLASS_OF_MODALITY, Slice
+from flarekit.conventions.dicom.elements import ElementError
+from flarekit.conventions.dicom.file import read_dicom_file
+from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY, Slice
 from flarekit.core.errors import UnreadableVolumeError
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
-from flarekit.conventions._dicom_elements import ElementError, Elements
-from flarekit.conventions._dicom_series import Series
-from flarekit.conventions._dicom_values import time_in, zone_in
+from flarekit.conventions.dicom.elements import ElementError, Elements
+from flarekit.conventions.dicom.series import Series
+from flarekit.conventions.dicom.values import time_in, zone_in
 from flarekit.core.errors import InputError
 
 WEIGHT_KG = (1.0, 500.0)

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Cases
-from flarekit.conventions._dicom_seg import segmentation_object
-from flarekit.conventions._dicom_series import Found, Series, find_series, read_series
 from flarekit.conventions._grid import onto
 from flarekit.conventions._settings import Settings, checked
-from flarekit.conventions._suv import suv_factors
+from flarekit.conventions.dicom.seg import segmentation_object
+from flarekit.conventions.dicom.series import Found, Series, find_series, read_series
+from flarekit.conventions.dicom.suv import suv_factors
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions._dicom_elements import Element, ElementError, Elements, read_elements
-from flarekit.conventions._dicom_file import DicomFile
+from flarekit.conventions.dicom.elements import Element, ElementError, Elements, read_elements
+from flarekit.conventions.dicom.file import DicomFile
 from flarekit.core.errors import UnreadableVolumeError
 
 MODALITY_OF_CLASS = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions._dicom_slices import Slice
+from flarekit.conventions.dicom.slices import Slice
 from flarekit.core.errors import InputError
 
 FEWEST_SLICES = 3  # fewer are scouts and key images

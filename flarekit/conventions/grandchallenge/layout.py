@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from flarekit.conventions import Case
-from flarekit.conventions._grand_challenge import (
+from flarekit.conventions._grid import onto
+from flarekit.conventions._platform_images import (
     AIR_HU,
     geometry_of_first_readable,
     only_image,
@@ -38,7 +39,6 @@ from flarekit.conventions._grand_challenge import (
     write_json,
     write_mask,
 )
-from flarekit.conventions._grid import onto
 from flarekit.conventions._settings import Settings, checked
 from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from flarekit.conventions import flare
+from flarekit.conventions.flare import layout as flare
 from flarekit.core.errors import InputError
 
 

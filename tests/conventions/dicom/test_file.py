@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from flarekit.conventions._dicom_elements import ElementError, read_elements
-from flarekit.conventions._dicom_file import read_dicom_file
+from flarekit.conventions.dicom.elements import ElementError, read_elements
+from flarekit.conventions.dicom.file import read_dicom_file
 from flarekit.core.errors import UnreadableVolumeError
 
 ITEM = b"\xfe\xff\x00\xe0"

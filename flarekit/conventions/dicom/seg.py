@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flarekit
-from flarekit.conventions._dicom_elements import Elements
-from flarekit.conventions._dicom_groups import derived_uid
-from flarekit.conventions._dicom_series import Series
-from flarekit.conventions._dicom_slices import CLASS_OF_MODALITY
-from flarekit.conventions._dicom_values import day_in, time_in
+from flarekit.conventions.dicom.elements import Elements
+from flarekit.conventions.dicom.groups import derived_uid
+from flarekit.conventions.dicom.series import Series
+from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY
+from flarekit.conventions.dicom.values import day_in, time_in
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
 _Code: TypeAlias = Any  # pydicom's Code

@@ -1,0 +1,1 @@
+"""autoPET (II to IV) on grand-challenge.org: a CT and a PET in, one mask of the lesions out."""

@@ -1,0 +1,1 @@
+"""DICOM series in, one DICOM segmentation object each out."""

@@ -1,0 +1,1 @@
+"""Any algorithm of grand-challenge.org, whose sockets a predictor's settings name."""
