@@ -9,9 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from flarekit.cli.console import Console
+    from flarekit.core.readings import Reading
     from flarekit.profiler.folder import ReportFolder
     from flarekit.profiler.limits import Limits
-    from flarekit.profiler.readings import Reading
     from flarekit.profiler.records import ProfiledCase, Report
 
 app = typer.Typer(
@@ -274,8 +274,8 @@ def _folder(root: Path, name: str) -> ReportFolder:
 
 def _close(report: Report, folder: ReportFolder, console: Console) -> None:
     """Draw, and say what it came to."""
+    from flarekit.core.readings import Unsupported
     from flarekit.profiler.folder import draw
-    from flarekit.profiler.readings import Unsupported
 
     draw(report, folder)
     for case in report.cases:

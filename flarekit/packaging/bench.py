@@ -7,15 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flarekit.core.files import locked_below
-from flarekit.packaging.left import (
-    differences,
-    digests,
-    open_to_all,
-    open_to_others,
-    take_links,
-)
-from flarekit.packaging.sandboxes import (
+from flarekit.containers import (
     Conditions,
     ImageFacts,
     Mount,
@@ -23,6 +15,14 @@ from flarekit.packaging.sandboxes import (
     RefusedError,
     Run,
     Sandbox,
+)
+from flarekit.core.files import locked_below
+from flarekit.packaging.left import (
+    differences,
+    digests,
+    open_to_all,
+    open_to_others,
+    take_links,
 )
 
 _ROOMY = Conditions(

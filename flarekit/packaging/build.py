@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import flarekit
 from flarekit import conventions
+from flarekit.containers import ImageFacts
+from flarekit.containers.docker import require_engine
+from flarekit.containers.docker_images import inspect_image
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.packaging.sandboxes import ImageFacts
-from flarekit.packaging.sandboxes.docker import require_engine
-from flarekit.packaging.sandboxes.docker_images import inspect_image
 from flarekit.packaging.task import CONVENTION_LABEL, FACTS_LABEL
 from flarekit.segmentation.predictors import find_predictor, hash_state
 

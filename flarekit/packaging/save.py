@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flarekit.containers.docker import require_engine
+from flarekit.containers.docker_command import DockerError, docker, reason_in
+from flarekit.containers.docker_images import image_id, inspect_image
 from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.files import sha256_of
 from flarekit.packaging.checks._image import flare_name_faults, stem_of
-from flarekit.packaging.sandboxes.docker import require_engine
-from flarekit.packaging.sandboxes.docker_images import image_id, inspect_image
 from flarekit.packaging.task import CONVENTION_LABEL
-from flarekit.profiler.docker import DockerError, docker, reason_in
 
 _ENDING = ".tar.gz"
 _LARGE_GB = 10.0

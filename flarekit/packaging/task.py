@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from flarekit import conventions
+from flarekit.containers import ImageFacts
 from flarekit.core.errors import FlarekitError
-from flarekit.packaging.sandboxes import ImageFacts
 
 CONVENTION_LABEL = "flarekit.convention"
 FACTS_LABEL = "flarekit.facts"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flarekit import conventions
+from flarekit.containers import ImageFacts, RefusedError, Sandbox, SandboxError
+from flarekit.containers.docker import DockerSandbox, require_engine
+from flarekit.containers.docker_command import engine_fault
+from flarekit.containers.saved_image import ENDINGS, read_archive
 from flarekit.core.errors import FlarekitError, InputError, UsageError
-from flarekit.packaging.archive import ENDINGS, read_archive
 from flarekit.packaging.bench import Bench, Wanted
 from flarekit.packaging.checks import Check, Finding, checks_of, fail, skip
-from flarekit.packaging.sandboxes import ImageFacts, RefusedError, Sandbox, SandboxError
-from flarekit.packaging.sandboxes.docker import DockerSandbox, require_engine
 from flarekit.packaging.task import CONVENTION_LABEL, stated_task
-from flarekit.profiler.docker import engine_fault
 
 _LOG = logging.getLogger(__name__)
 _USUAL_RUN = "ends_well"
@@ -228,7 +228,7 @@ def _open_docker(image: str) -> Sandbox:
 
 
 def _open_process(image: str, folder: Path) -> Sandbox:
-    from flarekit.packaging.sandboxes.process import ProcessSandbox
+    from flarekit.containers.process import ProcessSandbox
 
     if not _is_tar(image):
         raise InputError(

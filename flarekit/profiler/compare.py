@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flarekit.profiler.readings import Reading, Unsupported
+from flarekit.core.readings import Reading, Unsupported
 from flarekit.profiler.records import ProfiledCase, Report
 
 FIGURES: dict[str, Callable[[ProfiledCase], Reading]] = {

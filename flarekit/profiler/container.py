@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flarekit.core.errors import InputError
-from flarekit.profiler.command import last_line, wait_or_end
-from flarekit.profiler.docker import (
+from flarekit.containers.cgroup_figures import Cgroup, cgroup_of, kernel_peak_mib
+from flarekit.containers.docker_command import (
     NO_REASON,
     DockerError,
     docker,
@@ -24,11 +23,14 @@ from flarekit.profiler.docker import (
     open_up,
     reason_in,
 )
-from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of, kernel_peak_mib
+from flarekit.core.errors import InputError
+from flarekit.core.readings import Unsupported
+from flarekit.profiler.command import last_line, wait_or_end
+from flarekit.profiler.probes.cgroup import CgroupProbe
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.nvml import NvmlProbe
 from flarekit.profiler.probes.processes import ProcessesProbe
-from flarekit.profiler.readings import Probe, Unsupported
+from flarekit.profiler.readings import Probe
 from flarekit.profiler.watch import Ending
 
 PREDICT = "sh predict.sh"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flarekit.profiler.readings import COLUMNS, Reading, Sample, Unsupported
+from flarekit.core.readings import Reading, Unsupported
+from flarekit.profiler.readings import COLUMNS, Sample
 
 
 @dataclass(frozen=True, kw_only=True)

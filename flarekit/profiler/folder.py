@@ -19,6 +19,7 @@ from pathlib import Path
 import flarekit
 from flarekit.core.errors import OutputError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.readings import Unsupported
 from flarekit.profiler import official
 from flarekit.profiler.figures import (
     area,
@@ -26,7 +27,7 @@ from flarekit.profiler.figures import (
     official_area_over,
     over,
 )
-from flarekit.profiler.readings import Sample, Unsupported
+from flarekit.profiler.readings import Sample
 from flarekit.profiler.records import (
     Excess,
     Kind,

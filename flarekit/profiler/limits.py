@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from flarekit.core.errors import UsageError
-from flarekit.profiler.readings import Reading, Unsupported
+from flarekit.core.readings import Reading, Unsupported
 from flarekit.profiler.records import ProfiledCase, Report, Tolerances
 
 State = Literal["kept", "broken", "not measured"]

@@ -17,7 +17,8 @@ from typing import Any
 
 from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
-from flarekit.profiler.readings import Reading, Sample, Unsupported
+from flarekit.core.readings import Reading, Unsupported
+from flarekit.profiler.readings import Sample
 
 SAMPLE_S = 0.1
 COLUMNS = (

@@ -1,4 +1,4 @@
-"""What a probe says: a number, or that there is none and why; and what the columns mean."""
+"""What probes read at one moment, and what the columns mean."""
 
 from __future__ import annotations
 
@@ -6,19 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-
-@dataclass(frozen=True, kw_only=True)
-class Unsupported:
-    """There is no such figure here; it is not zero.
-
-    Attributes:
-        not_supported: why, in words.
-    """
-
-    not_supported: str
-
-
-Reading = float | Unsupported
+from flarekit.core.readings import Reading
 
 
 @dataclass(frozen=True, kw_only=True)

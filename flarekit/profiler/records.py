@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 
 from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
+from flarekit.core.readings import Reading, Unsupported
 from flarekit.profiler.figures import Measured
 from flarekit.profiler.official import OfficialFigures
-from flarekit.profiler.readings import Reading, Unsupported
 from flarekit.profiler.sampler import SamplerQuality
 
 FORMAT: Final = "flarekit profile 1"

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from flarekit.profiler.readings import Probe, Reading, Sample, Unsupported
+from flarekit.core.readings import Reading, Unsupported
+from flarekit.profiler.readings import Probe, Sample
 
 INTERVAL_S = 0.1  # the organisers' own
 _LOG = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import InputError, OutputError
-from flarekit.profiler.readings import Reading, Sample, Unsupported
+from flarekit.core.readings import Reading, Unsupported
+from flarekit.profiler.readings import Sample
 
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 

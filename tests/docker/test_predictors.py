@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from flarekit.containers.docker_command import docker, engine_fault
 from flarekit.packaging.build import BuildRequest, build
 from flarekit.packaging.checks import checks_of
 from flarekit.packaging.verify import VerifyRequest, verify
-from flarekit.profiler.docker import docker, engine_fault
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
 
 pytestmark = pytest.mark.docker

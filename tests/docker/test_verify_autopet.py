@@ -8,11 +8,11 @@ import subprocess
 
 import pytest
 
+from flarekit.containers.docker import DockerSandbox
 from flarekit.packaging.bench import Bench, Wanted
 from flarekit.packaging.checks import autopet
 from flarekit.packaging.checks._platform import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.packaging.checks._runs import RUNS
-from flarekit.packaging.sandboxes.docker import DockerSandbox
 from flarekit.packaging.verify import VerifyRequest, verify
 from tests.packaging.petct_script import BROKEN, script
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from flarekit.containers.docker import DockerSandbox
 from flarekit.packaging.bench import Bench, Wanted
 from flarekit.packaging.checks import checks_of
 from flarekit.packaging.checks._platform import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.packaging.checks._runs import RUNS
-from flarekit.packaging.sandboxes.docker import DockerSandbox
 from flarekit.packaging.verify import VerifyRequest, _verdicts, verify
 
 pytestmark = pytest.mark.docker

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import SimpleITK
 
-from flarekit.packaging.archive import facts_of
+from flarekit.containers import Outcome
+from flarekit.containers.saved_image import facts_of
 from flarekit.packaging.bench import Bench
-from flarekit.packaging.sandboxes import Outcome
 from flarekit.packaging.verify import _verdicts
 
 CONFIG = {

@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 
+from flarekit.containers.docker_command import DockerError
 from flarekit.core.errors import PredictorError, UsageError
 from flarekit.packaging.build import (
     BuildRequest,
@@ -16,7 +17,6 @@ from flarekit.packaging.build import (
 )
 from flarekit.packaging.save import SaveRequest, save
 from flarekit.packaging.verify import VerifyRequest, verify
-from flarekit.profiler.docker import DockerError
 
 
 def request(toy, **changes):

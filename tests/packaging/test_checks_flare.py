@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from isal import igzip
 
+from flarekit.containers import Outcome
 from flarekit.packaging.bench import Bench, Wanted
 from flarekit.packaging.checks import flare
 from flarekit.packaging.samples import flare as samples
-from flarekit.packaging.sandboxes import Outcome
 from flarekit.packaging.verify import _verdicts
 from tests.packaging.fake_images import Failure, FakeSandbox, failed
 

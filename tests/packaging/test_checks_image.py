@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from flarekit.containers import Conditions
 from flarekit.packaging.bench import FLARE, PLATFORM, STRICTEST, Wanted
 from flarekit.packaging.checks import _image as image
 from flarekit.packaging.checks._remedies import image_fix
-from flarekit.packaging.sandboxes import Conditions
-from tests.packaging import small_images
+from tests.containers import small_images
 from tests.packaging.fake_images import FakeSandbox, bench_of
 from tests.packaging.test_checks_runs import FLARE_CHECKS, segment
 

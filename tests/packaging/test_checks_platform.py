@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from flarekit.containers import SandboxError
 from flarekit.packaging.bench import PLATFORM, Wanted
 from flarekit.packaging.checks import checks_of, conventions
 from flarekit.packaging.checks._platform import LINKED, PLATFORM_IMAGE, PLATFORM_RUNS, SHELL
 from flarekit.packaging.checks._runs import RUNS
-from flarekit.packaging.sandboxes import SandboxError
 from tests.packaging.fake_images import (
     CONFIG,
     Failure,

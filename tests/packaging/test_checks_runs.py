@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from flarekit.containers import Outcome
 from flarekit.packaging.bench import FLARE, PLATFORM, Wanted
 from flarekit.packaging.checks import flare
 from flarekit.packaging.checks._image import FACTS, FLARE_NAME
 from flarekit.packaging.checks._platform import PLATFORM_RUNS
 from flarekit.packaging.checks._remedies import gpu_remedy, known_fault, says_gpu_is_missing
 from flarekit.packaging.checks._runs import RUNS
-from flarekit.packaging.sandboxes import Outcome
 from flarekit.packaging.task import FACTS_LABEL, stated_task
 from flarekit.packaging.verify import _verdicts
 from tests.packaging.fake_images import (

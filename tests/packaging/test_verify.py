@@ -9,11 +9,11 @@ import pytest
 
 from flarekit.cli.console import Console
 from flarekit.cli.verdicts import numbers, run_verify
+from flarekit.containers import RefusedError
 from flarekit.core.errors import InputError, UsageError
 from flarekit.packaging import verify as verifying
 from flarekit.packaging.bench import FLARE, Bench, Wanted
 from flarekit.packaging.checks import PASS, Check, fail, skip
-from flarekit.packaging.sandboxes import RefusedError
 from flarekit.packaging.verify import VerifyRequest, verify
 from tests.packaging.fake_images import FakeSandbox
 

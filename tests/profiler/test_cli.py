@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from flarekit.profiler.readings import Unsupported
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.records import write_report_json
 from tests.profiler.made import COMMAND, made_case, made_report
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.figures import Curve, area, curve_of, measure, official_area_over, over
 from flarekit.profiler.page.curves import thinned
-from flarekit.profiler.readings import Sample, Unsupported
+from flarekit.profiler.readings import Sample
 
 GONE = Unsupported(not_supported="GPU is lost")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flarekit.core.errors import UsageError
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.limits import (
     Limits,
     is_broken,
@@ -13,7 +14,6 @@ from flarekit.profiler.limits import (
     preset_names,
     tolerances_of,
 )
-from flarekit.profiler.readings import Unsupported
 from tests.profiler.made import made_case, made_report
 
 GONE = Unsupported(not_supported="no driver")

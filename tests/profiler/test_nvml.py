@@ -10,13 +10,13 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.probes.nvml import NvmlProbe
-from flarekit.profiler.readings import Unsupported
 
 READ = """
 import json, os, subprocess, sys
 from flarekit.profiler.probes.nvml import NvmlProbe
-from flarekit.profiler.readings import Unsupported
+from flarekit.core.readings import Unsupported
 times, gpu, child = int(sys.argv[1]), sys.argv[2], None
 if sys.argv[3] == "child":
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flarekit.core.errors import InputError
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.official import (
     OfficialRecord,
     figures_of,
@@ -19,7 +20,7 @@ from flarekit.profiler.official import (
     write_csv,
 )
 from flarekit.profiler.opening import open_report
-from flarekit.profiler.readings import Sample, Unsupported
+from flarekit.profiler.readings import Sample
 
 RECORDED = Path(__file__).parent / "recorded"
 

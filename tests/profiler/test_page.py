@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.page.axes import number, ticks
 from flarekit.profiler.page.html import page
 from flarekit.profiler.page.markup import Markup, join, tag
 from flarekit.profiler.pictures import write_picture
-from flarekit.profiler.readings import Unsupported
 from flarekit.profiler.records import Tolerances
 from tests.profiler.made import made_case, made_report, made_samples
 

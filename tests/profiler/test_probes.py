@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from flarekit.profiler.probes.cgroup import Cgroup, CgroupProbe, cgroup_of, kernel_peak_mib
+from flarekit.containers.cgroup_figures import Cgroup, cgroup_of, kernel_peak_mib
+from flarekit.core.readings import Unsupported
+from flarekit.profiler.probes.cgroup import CgroupProbe
 from flarekit.profiler.probes.cuda import CudaProbe
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
-from flarekit.profiler.readings import Unsupported
 
 MIB = 2**20
 

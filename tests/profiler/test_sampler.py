@@ -8,9 +8,9 @@ import time
 import pytest
 
 from flarekit.core.errors import OutputError
+from flarekit.core.readings import Unsupported
 from flarekit.profiler.call import CallTarget
 from flarekit.profiler.command import CommandTarget
-from flarekit.profiler.readings import Unsupported
 from flarekit.profiler.sampler import Sampler
 from flarekit.profiler.stream import read_samples
 from flarekit.profiler.watch import watch

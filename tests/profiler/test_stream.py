@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from flarekit.core.errors import InputError, OutputError
-from flarekit.profiler.readings import Sample, Unsupported
+from flarekit.core.readings import Unsupported
+from flarekit.profiler.readings import Sample
 from flarekit.profiler.stream import SampleFile, read_samples
 
 GONE = Unsupported(not_supported="GPU is lost")

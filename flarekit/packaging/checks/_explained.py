@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from flarekit.containers import Conditions
 from flarekit.packaging.bench import Bench, Trial
 from flarekit.packaging.checks import Finding, fail
 from flarekit.packaging.checks._remedies import gpu_remedy, image_fix, looks_up_its_user
-from flarekit.packaging.sandboxes import Conditions
 
 _ROOT = "needs to be root"
 # what is let go -> what an image that then works needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flarekit.packaging.archive import ENDINGS, read_archive
+from flarekit.containers.saved_image import ENDINGS, read_archive
 from flarekit.packaging.bench import Bench
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, warn
 from flarekit.packaging.task import FACTS_LABEL

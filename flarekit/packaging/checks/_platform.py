@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flarekit.containers import Mount, SandboxError
 from flarekit.packaging.bench import MODEL, Bench, Trial
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, skip, warn
 from flarekit.packaging.checks._contents import listed, unlike_usual
@@ -14,7 +15,6 @@ from flarekit.packaging.checks._explained import explained
 from flarekit.packaging.checks._image import AMD64, FACTS, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
 from flarekit.packaging.checks._runs import loud_failure
 from flarekit.packaging.samples._sockets import IMAGES, INPUTS_JSON, write_inputs_json
-from flarekit.packaging.sandboxes import Mount, SandboxError
 
 _LINK_TARGET = "/mnt/platform/input"
 _KEPT_BACK_MIB = 1024  # of the memory, before the platform sets RLIMIT_DATA

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flarekit.containers import Conditions
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.packaging.bench import Bench, Trial
 from flarekit.packaging.checks import PASS, Check, Finding, fail, held, passed, skip, warn
@@ -16,7 +17,6 @@ from flarekit.packaging.checks._remedies import (
     says_gpu_is_missing,
 )
 from flarekit.packaging.masks import same_content
-from flarekit.packaging.sandboxes import Conditions
 
 _STOP_S = 5.0
 _GPU_NOISE = 0.5  # a mask from the CPU is rounded otherwise, but it is the same organ

@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
+from flarekit.core.readings import Reading, Unsupported
 from flarekit.profiler.limits import Limits, Verdict, judge
 from flarekit.profiler.page.axes import number
 from flarekit.profiler.page.charts import stage_bars, time_against_slices
 from flarekit.profiler.page.markup import Markup, join, tag
 from flarekit.profiler.page.panels import panels
-from flarekit.profiler.readings import Reading, Sample, Unsupported
+from flarekit.profiler.readings import Sample
 from flarekit.profiler.records import ProfiledCase, Report
 from flarekit.profiler.reference import References, references
 

@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from flarekit.profiler.readings import Reading, Unsupported
+from flarekit.core.readings import Reading, Unsupported
 
 _MIB = 2**20
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from flarekit.profiler.readings import Reading
+from flarekit.core.readings import Reading
 
 _MIB = 2**20
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from flarekit.profiler.readings import Reading, Unsupported
+from flarekit.core.readings import Reading, Unsupported
 
 _MIB = 2**20
 _Answer = TypeVar("_Answer")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from flarekit.profiler.readings import Reading, Unsupported
+from flarekit.core.readings import Reading, Unsupported
 
 _MIB = 2**20
 _USS_SHARE = 0.0005

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flarekit.containers import unpack as module
+from flarekit.containers.saved_image import read_archive
+from flarekit.containers.unpack import inside, unpack
 from flarekit.core.archives import UnpackLimits
 from flarekit.core.errors import InputError, OutputError
-from flarekit.packaging.archive import read_archive
-from flarekit.packaging.sandboxes import unpack as module
-from flarekit.packaging.sandboxes.unpack import inside, unpack
-from tests.packaging.small_images import (
+from tests.containers.small_images import (
     CONFIG,
     device,
     entry,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from flarekit.containers.unpack import inside
 from flarekit.core.errors import InputError
-from flarekit.packaging.sandboxes.unpack import inside
 
 
 @dataclass(frozen=True, kw_only=True)

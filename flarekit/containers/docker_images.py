@@ -7,10 +7,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from flarekit.containers import ImageFacts
+from flarekit.containers.docker_command import docker, reason_in
+from flarekit.containers.saved_image import Archive, facts_of
 from flarekit.core.errors import InputError
-from flarekit.packaging.archive import Archive, facts_of
-from flarekit.packaging.sandboxes import ImageFacts
-from flarekit.profiler.docker import docker, reason_in
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from flarekit.containers.saved_image import Archive, decompressed
 from flarekit.core.archives import UnpackLimits
 from flarekit.core.errors import InputError, OutputError
-from flarekit.packaging.archive import Archive, decompressed
 
 _CHUNK = 2**20
 IMAGE_LIMITS = UnpackLimits(most_bytes=100 << 30, most_files=2_000_000)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from flarekit.containers import SandboxError
+from flarekit.containers.accounts import Account
+from flarekit.containers.bubblewrap import layers_can_be_mounted
+from flarekit.containers.unpack import Entry, inside
 from flarekit.core.errors import OutputError
-from flarekit.packaging.sandboxes import SandboxError
-from flarekit.packaging.sandboxes.accounts import Account
-from flarekit.packaging.sandboxes.bubblewrap import layers_can_be_mounted
-from flarekit.packaging.sandboxes.unpack import Entry, inside
 
 
 @contextmanager

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from flarekit.packaging.sandboxes import SandboxError
-from flarekit.packaging.sandboxes.limits import Group, make_groups
+from flarekit.containers import SandboxError
+from flarekit.containers.cgroups import Group, make_groups
 
 V1 = """24 18 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs rw
 36 31 0:32 / {root}/memory rw,relatime shared:9 - cgroup cgroup rw,memory
@@ -93,7 +93,7 @@ def test_a_process_is_put_into_a_group_and_the_group_removed(tmp_path):
 
 
 def test_a_group_in_which_something_runs_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("flarekit.packaging.sandboxes.limits._REMOVAL_S", 0.05)
+    monkeypatch.setattr("flarekit.containers.cgroups._REMOVAL_S", 0.05)
     group = Group(folder=tmp_path / "run", seen_at="/", controllers=("pids",), version=1)
     (group.folder / "child").mkdir(parents=True)
     with pytest.raises(SandboxError, match="something still runs in it"):

@@ -14,16 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from flarekit.containers import ImageFacts, Mount, Outcome, Run, SandboxError, bubblewrap
+from flarekit.containers.accounts import Account, find_account
+from flarekit.containers.bubblewrap import Program
+from flarekit.containers.cgroups import make_groups
+from flarekit.containers.docker_command import reason_in
+from flarekit.containers.follow import Watched, follow, limit_processes
+from flarekit.containers.rootfs import floor, open_up, remove, seen_as, staged
+from flarekit.containers.saved_image import Archive, read_archive
+from flarekit.containers.unpack import Entry, inside, unpack
 from flarekit.core.errors import InputError
-from flarekit.packaging.archive import Archive, read_archive
-from flarekit.packaging.sandboxes import ImageFacts, Mount, Outcome, Run, SandboxError, bubblewrap
-from flarekit.packaging.sandboxes.accounts import Account, find_account
-from flarekit.packaging.sandboxes.bubblewrap import Program
-from flarekit.packaging.sandboxes.course import Watched, follow, limit_processes
-from flarekit.packaging.sandboxes.limits import make_groups
-from flarekit.packaging.sandboxes.stage import floor, open_up, remove, seen_as, staged
-from flarekit.packaging.sandboxes.unpack import Entry, inside, unpack
-from flarekit.profiler.docker import reason_in
 
 _NOT_STARTED = 127
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

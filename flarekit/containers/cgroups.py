@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flarekit.packaging.sandboxes import SandboxError
+from flarekit.containers import SandboxError
 
 _REMOVAL_S = 2.0
 

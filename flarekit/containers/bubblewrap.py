@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from flarekit.packaging.sandboxes import Conditions, Mount, SandboxError
-from flarekit.packaging.sandboxes.accounts import Account
-from flarekit.packaging.sandboxes.child import USE_DOCKER, Child, not_set_up
+from flarekit.containers import Conditions, Mount, SandboxError
+from flarekit.containers.accounts import Account
+from flarekit.containers.sandboxed_process import USE_DOCKER, Child, not_set_up
 
 _PROGRAMS = ("bwrap", "unshare", "mount", "setpriv", "prlimit", "sh", "cat")
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts")

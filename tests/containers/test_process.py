@@ -14,9 +14,7 @@ import isal.igzip  # noqa: F401 - a forked child that is another user may not re
 import psutil
 import pytest
 
-from flarekit.core.errors import InputError, OutputError
-from flarekit.packaging.archive import read_archive
-from flarekit.packaging.sandboxes import (
+from flarekit.containers import (
     Conditions,
     Mount,
     Run,
@@ -26,10 +24,12 @@ from flarekit.packaging.sandboxes import (
     process,
     stage,
 )
-from flarekit.packaging.sandboxes.docker import DockerSandbox
-from flarekit.packaging.sandboxes.process import ProcessSandbox, available
-from flarekit.profiler.docker import docker, engine_fault
-from tests.packaging.small_images import entry, folder, host_programs, layer, save, symlink
+from flarekit.containers.docker import DockerSandbox
+from flarekit.containers.docker_command import docker, engine_fault
+from flarekit.containers.process import ProcessSandbox, available
+from flarekit.containers.saved_image import read_archive
+from flarekit.core.errors import InputError, OutputError
+from tests.containers.small_images import entry, folder, host_programs, layer, save, symlink
 
 PROGRAMS = (
     "sh",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from flarekit.packaging.sandboxes.network import NetworkTries, read_counters
+from flarekit.containers.network import NetworkTries, read_counters
 
 SNMP = """Ip: Forwarding OutNoRoutes
 Ip: 2 7

@@ -11,10 +11,10 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from flarekit.packaging.sandboxes import Run, SandboxError
-from flarekit.packaging.sandboxes.accounts import Account
-from flarekit.packaging.sandboxes.child import Child
-from flarekit.packaging.sandboxes.network import NetworkTries
+from flarekit.containers import Run, SandboxError
+from flarekit.containers.accounts import Account
+from flarekit.containers.network import NetworkTries
+from flarekit.containers.sandboxed_process import Child
 
 _FIRST_S = 0.02
 _SAMPLE_S = 0.1

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flarekit.core.errors import InputError
-from flarekit.packaging.archive import read_archive
-from flarekit.packaging.sandboxes import Conditions, Run, SandboxError
-from flarekit.packaging.sandboxes.docker import DockerSandbox
-from flarekit.packaging.save import SaveRequest, save
-from flarekit.packaging.verify import VerifyRequest, verify
-from flarekit.profiler.docker import (
+from flarekit.containers import Conditions, Run, SandboxError
+from flarekit.containers.docker import DockerSandbox
+from flarekit.containers.docker_command import (
     docker,
     first_device,
     gpus_argument,
@@ -18,8 +14,12 @@ from flarekit.profiler.docker import (
     open_up,
     reason_in,
 )
-from tests.packaging import small_images
-from tests.packaging.fake_docker import FakeDocker
+from flarekit.containers.saved_image import read_archive
+from flarekit.core.errors import InputError
+from flarekit.packaging.save import SaveRequest, save
+from flarekit.packaging.verify import VerifyRequest, verify
+from tests.containers import small_images
+from tests.containers.fake_docker import FakeDocker
 
 OLD, NEW = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from flarekit.containers.accounts import Account, find_account
 from flarekit.core.errors import InputError
-from flarekit.packaging.sandboxes.accounts import Account, find_account
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 # a remark

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from typing import IO
 
-from flarekit.packaging.sandboxes import SandboxError
+from flarekit.containers import SandboxError
 
 USE_DOCKER = "or verify with a Docker engine"
 _KEPT = 2**20  # bytes of each stream, its end

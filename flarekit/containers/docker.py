@@ -13,12 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flarekit.packaging.archive import Archive
-from flarekit.packaging.sandboxes import Conditions, Outcome, Run, SandboxError
-from flarekit.packaging.sandboxes.course import usage_of
-from flarekit.packaging.sandboxes.docker_images import inspect_image, load_image
-from flarekit.packaging.sandboxes.network import NetworkTries
-from flarekit.profiler.docker import (
+from flarekit.containers import Conditions, Outcome, Run, SandboxError
+from flarekit.containers.cgroup_figures import Cgroup, cgroup_of, kernel_peak_mib
+from flarekit.containers.docker_command import (
     DockerError,
     as_root,
     docker,
@@ -28,8 +25,11 @@ from flarekit.profiler.docker import (
     open_up,
     reason_in,
 )
-from flarekit.profiler.probes.cgroup import Cgroup, cgroup_of, kernel_peak_mib
-from flarekit.profiler.readings import Unsupported
+from flarekit.containers.docker_images import inspect_image, load_image
+from flarekit.containers.follow import usage_of
+from flarekit.containers.network import NetworkTries
+from flarekit.containers.saved_image import Archive
+from flarekit.core.readings import Unsupported
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE_S = 0.1
