@@ -11,13 +11,14 @@ import numpy as np
 from accuracy_bodies import largest_false_ml, worst_of
 from accuracy_cases import Trial
 
+from flarekit import conventions
 from flarekit.core.errors import InputError
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.evaluation.evaluate import Evaluation, evaluate
 from flarekit.evaluation.masks import Mask, Pair, find_pairs, read_mask
 from flarekit.evaluation.results import as_dict
-from flarekit.evaluation.schemes import Settings
-from flarekit.evaluation.schemes.flare import TOLERANCES_MM
+from flarekit.evaluation.scheme import Settings
+from flarekit.evaluation.tolerances import TOLERANCES_MM
 
 _EDITIONS = {"flare": "22", "autopet": "5", "uls23": "23"}
 _LESION_EDITION = "24"  # of FLARE: the first with a tolerance for lesions alone
@@ -64,7 +65,9 @@ def worst_case(result: Mapping[str, Any]) -> str:
 
 def _evaluated(pairs: list[Pair], scheme: str, labels: Mapping[str, int]) -> Evaluation:
     edition = _LESION_EDITION if scheme == "flare" and "lesion" in labels else _EDITIONS[scheme]
-    evaluation = evaluate(pairs, scheme, Settings(edition=edition, labels=labels))
+    evaluation = evaluate(
+        pairs, conventions.scheme_of(scheme), Settings(edition=edition, labels=labels)
+    )
     for case in evaluation.faulty:
         raise InputError(f"{case.case_id}: {case.error}", fix=case.fix or "see above")
     return evaluation

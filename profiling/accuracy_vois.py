@@ -11,7 +11,7 @@ import numpy as np
 from accuracy_cases import Array, Spacing, Trial, oriented, write_mha
 from numpy.typing import NDArray
 
-from flarekit.conventions.uls23.layout import SHAPE_ZYX
+from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.core.errors import InputError
 from flarekit.core.records import RunRecord
 from flarekit.core.volume import orientation_of

@@ -6,11 +6,11 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import typer
 
+from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.scores import tables
 from flarekit.core.apart import keep_below, keep_files
@@ -18,13 +18,13 @@ from flarekit.core.dataset_json import NAME as DATASET_JSON
 from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
-from flarekit.evaluation import schemes
+from flarekit.core.registry import near_miss
 from flarekit.evaluation.evaluate import CaseResult, Evaluation, evaluate
 from flarekit.evaluation.masks import case_id_of, find_pairs
 from flarekit.evaluation.picture import Pictures
 from flarekit.evaluation.results import write_csv, write_json
-from flarekit.evaluation.schemes import Settings
-from flarekit.evaluation.schemes.flare import TOLERANCES_MM
+from flarekit.evaluation.scheme import NamedScheme, Settings
+from flarekit.evaluation.tolerances import TOLERANCES_MM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Request:
     Attributes:
         predicted: folder of masks.
         truth: folder of masks of the same names.
-        convention: a name in `flarekit.evaluation.schemes`; told by the labels where None.
+        convention: a name that `conventions.scheme_of` knows; told by the labels where None.
         edition: of the convention's rules; None for the newest.
         labels: `liver=1,spleen=3`; None for those of the predictor, of a `dataset.json` beside the
             truth, or else of the convention.
@@ -66,7 +66,7 @@ class Request:
 def run_evaluate(request: Request, console: Console) -> int:
     """Score a folder, print the tables, write the files, and return the exit code."""
     pairs, surplus = find_pairs(request.predicted, request.truth)
-    convention, settings = _settings(request, console)
+    scheme, settings = _settings(request, console)
     _keep_inputs(request, [pair.case_id for pair in pairs])
     pictures = None
     if request.pictures is not None:
@@ -86,7 +86,7 @@ def run_evaluate(request: Request, console: Console) -> int:
     with console:
         evaluation = evaluate(
             pairs,
-            convention,
+            scheme,
             settings,
             workers=request.workers or _cores(),
             pictures=pictures,
@@ -126,13 +126,14 @@ def _keep_inputs(request: Request, case_ids: Sequence[str]) -> None:
         keep_below(find_predictor(request.predictor).folder, written, what="the predictor's folder")
 
 
-def _settings(request: Request, console: Console) -> tuple[str, Settings]:
+def _settings(request: Request, console: Console) -> tuple[NamedScheme, Settings]:
     """Return whose scores, and of what: labels are never assumed, they come from somewhere."""
     if request.labels is not None and request.predictor is not None:
         raise UsageError("--labels and --predictor both name labels", fix="give one of them")
     labels, source, own = _stated_labels(request)
     name = request.convention or own or _fitting(labels, request)
-    scheme = schemes.get(name)
+    named = conventions.scheme_of(name)
+    scheme = named.load()
     edition = request.edition or scheme.EDITIONS[-1]
     if edition not in scheme.EDITIONS:
         raise UsageError(
@@ -152,7 +153,7 @@ def _settings(request: Request, console: Console) -> tuple[str, Settings]:
             fix=f"scored: {', '.join(kept)}",
         )
     unscored = frozenset(value for label, value in labels.items() if label not in kept)
-    return name, Settings(
+    return named, Settings(
         edition=edition, labels=kept, tolerances_mm=tolerances_mm, unscored=unscored
     )
 
@@ -171,7 +172,7 @@ def _stated_labels(request: Request) -> tuple[dict[str, int] | None, str, str | 
         from flarekit.segmentation.predictors import find_predictor
 
         spec = find_predictor(request.predictor).spec
-        own = spec.convention if spec.convention in schemes.names() else None
+        own = spec.convention if spec.convention in conventions.scored() else None
         return dict(spec.labels), spec.name, own
     for folder in (request.truth, request.truth.resolve().parent):
         path = folder / DATASET_JSON
@@ -230,8 +231,7 @@ def _without(labels: dict[str, int], ignore: str | None) -> dict[str, int]:
     names_of_values = {str(value): name for name, value in labels.items()}
     for entry in ignored:
         if entry not in labels and entry not in names_of_values:
-            near = get_close_matches(entry, labels, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(labels)}"
+            hint = near_miss(entry, labels)
             raise UsageError(f"--ignore: no label {entry!r}", fix=hint)
     left_out = {names_of_values.get(entry, entry) for entry in ignored}
     kept = {name: value for name, value in labels.items() if name not in left_out}

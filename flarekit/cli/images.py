@@ -26,7 +26,7 @@ def build(
 ) -> None:
     """Build an image of one predictor for one organiser."""
     from flarekit.cli.console import Console
-    from flarekit.packaging import build as building
+    from flarekit.images import build as building
 
     console = Console(quiet=quiet)
     request = building.BuildRequest(
@@ -75,7 +75,7 @@ def verify(
     """Run an image as the organisers do, and say what they would stumble over."""
     from flarekit.cli.console import Console
     from flarekit.cli.verdicts import memory_mib, numbers, run_verify
-    from flarekit.packaging.verify import VerifyRequest
+    from flarekit.images.verify import VerifyRequest
 
     request = VerifyRequest(
         image=image,
@@ -101,7 +101,7 @@ def save(
 ) -> None:
     """Save an image to the file that is handed in, named as the organiser wants it."""
     from flarekit.cli.console import Console
-    from flarekit.packaging import save as saving
+    from flarekit.images import save as saving
 
     console = Console()
     request = saving.SaveRequest(image=image, path=output, convention=convention)
@@ -141,7 +141,7 @@ def submit(
     """
     from flarekit.cli.console import Console
     from flarekit.cli.submit import run_submit
-    from flarekit.packaging.submit import Request
+    from flarekit.images.submit import Request
 
     request = Request(
         algorithm=algorithm,

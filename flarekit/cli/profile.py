@@ -251,10 +251,11 @@ def report(report_dir: _ReportDir, preset: _Preset = None) -> None:
 
 
 def _limits(preset: str | None) -> Limits:
+    from flarekit import conventions
+    from flarekit.conventions.facts import preset_of
     from flarekit.profiler.limits import Limits
-    from flarekit.profiler.limits import preset as limits_of
 
-    return Limits() if preset is None else limits_of(preset)
+    return Limits() if preset is None else preset_of(preset, conventions.presets())
 
 
 def _folder(root: Path, name: str) -> ReportFolder:

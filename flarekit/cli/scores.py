@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from flarekit.evaluation.evaluate import Evaluation
-from flarekit.evaluation.schemes import Mean
+from flarekit.evaluation.scheme import Mean
 
 
 def tables(evaluation: Evaluation) -> list[str]:

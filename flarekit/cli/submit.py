@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flarekit.cli.console import Console
-from flarekit.packaging.submit import Request, submit
+from flarekit.images.submit import Request, submit
 
 
 def run_submit(request: Request, console: Console) -> int:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from flarekit.cli.console import Console
 from flarekit.core.errors import UsageError
-from flarekit.packaging.verify import Verdict, VerifyRequest, verify
+from flarekit.images.verify import Verdict, VerifyRequest, verify
 
 _LEAST_MIB = 6  # of Docker
 _MARKS = {

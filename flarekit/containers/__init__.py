@@ -9,6 +9,8 @@ from typing import Protocol
 
 from flarekit.core.errors import FlarekitError
 
+CONVENTION_LABEL, FACTS_LABEL = "flarekit.convention", "flarekit.facts"  # of an image
+
 
 class SandboxError(FlarekitError):
     """An image cannot be run here at all, whatever is in it."""
@@ -79,6 +81,25 @@ class Conditions:
     read_only: bool = False
     user: str | None = None
     gpus: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLine:
+    """How an organiser runs an image.
+
+    Attributes:
+        inputs: folder inside that holds the cases.
+        outputs: folder inside that gets the masks.
+        command: what replaces the image's own; None where it runs as it is.
+        conditions: of the line as it is written.
+        writable_inputs: whether the line would let an image write into its inputs.
+    """
+
+    inputs: str
+    outputs: str
+    command: tuple[str, ...] | None
+    conditions: Conditions
+    writable_inputs: bool
 
 
 @dataclass(frozen=True, kw_only=True)

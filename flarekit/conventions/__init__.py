@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +18,14 @@ from numpy.typing import NDArray
 from flarekit.conventions._grid import onto
 from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.registry import Registry, near_miss
 from flarekit.core.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from flarekit.conventions.facts import ConventionFacts
+    from flarekit.evaluation.scheme import NamedScheme
+    from flarekit.profiler.limits import Limits
+    from flarekit.verification.check import ImageChecks
 
 __all__ = [
     "Case",
@@ -29,15 +33,22 @@ __all__ = [
     "Convention",
     "Points",
     "budget_of",
+    "checks_of",
+    "facts_of",
     "finish_run",
     "get",
     "left_out_of",
     "names",
     "onto",
     "points_of",
+    "presets",
+    "scheme_of",
+    "scored",
     "share_of",
+    "verifiable",
 ]
 
+_LAYOUTS, _CHECKS, _SCORING = (Registry(__name__, part) for part in ("layout", "checks", "scoring"))
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
 
 
@@ -184,8 +195,12 @@ def finish_run(convention: Convention, cases: Sequence[Case], output_dir: Path) 
 
 def names() -> tuple[str, ...]:
     """Return the names of all conventions, sorted."""
-    layouts = Path(__file__).parent.glob("*/layout.py")
-    return tuple(sorted(layout.parent.name for layout in layouts))
+    return _LAYOUTS.names()
+
+
+def verifiable() -> tuple[str, ...]:
+    """Return the names of the conventions whose images can be checked."""
+    return _CHECKS.names()
 
 
 def get(
@@ -205,12 +220,26 @@ def get(
         UsageError: no such convention.
         PredictorError: settings that it does not have, or labels that leave open what to write.
     """
-    module = _module(name)
+    _check_known(name)
+    module = _LAYOUTS.load(name)
     if hasattr(module, "create"):
         return cast(Convention, module.create(settings or {}, labels or {}))
     if settings:
         raise PredictorError(f"the convention {name!r} has no settings", fix="remove them")
     return cast(Convention, module)
+
+
+def facts_of(name: str) -> ConventionFacts:
+    """Return what the organiser of a convention states: run line, budget, limits, mask values.
+
+    Raises:
+        UsageError: no such convention.
+    """
+    from flarekit.conventions.facts import read_facts
+
+    _check_known(name)
+    folder = next(place for place in __path__ if Path(place, name, "layout.py").is_file())
+    return read_facts(Path(folder, name))
 
 
 def budget_of(name: str) -> Budget:
@@ -222,12 +251,56 @@ def budget_of(name: str) -> Budget:
     Raises:
         UsageError: no such convention.
     """
-    return cast(Budget, getattr(_module(name), "BUDGET", Budget()))
+    return facts_of(name).budget
 
 
-def _module(name: str) -> ModuleType:
+def presets() -> dict[str, Limits]:
+    """Return the limits that reports are checked against: edition of a challenge -> limits."""
+    return {key: limits for name in names() for key, limits in facts_of(name).limits.items()}
+
+
+def checks_of(name: str) -> ImageChecks:
+    """Return what is checked of the images of a convention.
+
+    Raises:
+        UsageError: there are no checks for it.
+    """
+    from flarekit.verification.check import ImageChecks
+
+    facts = facts_of(name) if name in verifiable() else None
+    if facts is None or facts.run_line is None:
+        raise UsageError(
+            f"images cannot be verified for the convention {name!r}",
+            fix=f"one of: {', '.join(verifiable())}",
+        )
+    module = _CHECKS.load(name)
+    return ImageChecks(
+        run_line=facts.run_line,
+        mask_values=facts.mask_values,
+        write_sample=module.write_sample,
+        checks=module.CHECKS,
+    )
+
+
+def scheme_of(name: str) -> NamedScheme:
+    """Return how an organiser scores masks; `papers` is what papers report of them.
+
+    Raises:
+        UsageError: no such scores.
+    """
+    from flarekit.evaluation.scheme import PAPERS, NamedScheme
+
+    known = (*_SCORING.names(), PAPERS.name)
+    if name not in known:
+        raise UsageError(f"no scores of convention {name!r}", fix=near_miss(name, known))
+    return PAPERS if name == PAPERS.name else NamedScheme(name, _SCORING.module(name))
+
+
+def scored() -> tuple[str, ...]:
+    """Return the names of the conventions whose organisers score masks."""
+    return _SCORING.names()
+
+
+def _check_known(name: str) -> None:
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
-        raise UsageError(f"no convention {name!r}", fix=hint)
-    return import_module(f"flarekit.conventions.{name}.layout")
+        raise UsageError(f"no convention {name!r}", fix=near_miss(name, names()))

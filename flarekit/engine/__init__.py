@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
+from flarekit.core.registry import Registry, near_miss
 from flarekit.core.spec import Grid, HalfPrecision
 from flarekit.engine._restoration import Restoration
 from flarekit.engine._schedule import Schedule, Tile
@@ -47,6 +47,7 @@ __all__ = [
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+_REGISTRY = Registry(__name__)
 _LOG = logging.getLogger(__name__)
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 TileProgress = Callable[[int, int], None]  # tiles done, tiles in all
@@ -199,8 +200,7 @@ class Engine(Protocol):
 
 def names() -> tuple[str, ...]:
     """Return the names of all engines, sorted."""
-    files = Path(__file__).parent.glob("*.py")
-    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+    return _REGISTRY.names()
 
 
 def create(
@@ -236,10 +236,10 @@ def create(
     if name == "auto":
         name = choose_engine(device)
     if name not in names():
-        raise UsageError(f"no engine {name!r}", fix=f"known: auto, {', '.join(names())}")
+        raise UsageError(f"no engine {name!r}", fix=near_miss(name, ("auto", *names())))
     if find_spec(name) is None:
         raise UsageError(f"the engine {name!r} is not installed", fix=f"pip install {name}")
-    module = import_module(f"flarekit.engine.{name}")
+    module = _REGISTRY.load(name)
     engine: Engine = module.create(
         networks,
         grid,

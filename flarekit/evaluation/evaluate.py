@@ -15,10 +15,9 @@ import numpy as np
 
 from flarekit.core.errors import FlarekitError, OutputError, UnreadableVolumeError
 from flarekit.core.volume import largest_shift_mm
-from flarekit.evaluation import schemes
 from flarekit.evaluation.masks import Mask, Pair, check_readers, read_mask
 from flarekit.evaluation.picture import Pictures, check_matplotlib, draw_case
-from flarekit.evaluation.schemes import Mean, Row, Settings, Summary
+from flarekit.evaluation.scheme import Mean, NamedScheme, Row, Settings, Summary
 
 State = Literal["scored", "missing", "unreadable", "failed"]
 _DISAGREEMENT_MM = 0.1
@@ -60,7 +59,7 @@ class Evaluation:
         surplus: predictions that have no truth; they are not scored.
     """
 
-    scheme: str
+    scheme: NamedScheme
     settings: Settings
     cases: tuple[CaseResult, ...]
     summary: Summary
@@ -103,13 +102,13 @@ class Evaluation:
     def means_without(self, cases: Collection[str], label: str) -> Mapping[str, Mean]:
         """Return the means of a label over all cases but these."""
         rows = [row for case in self.cases if case.case_id not in cases for row in case.rows]
-        summary = schemes.get(self.scheme).summarise(rows, self.settings)
+        summary = self.scheme.load().summarise(rows, self.settings)
         return summary.labels.get(label, {})
 
 
 def evaluate(
     pairs: Sequence[Pair],
-    scheme: str,
+    scheme: NamedScheme,
     settings: Settings,
     *,
     workers: int = 1,
@@ -121,7 +120,7 @@ def evaluate(
 
     Args:
         pairs: the files of each case.
-        scheme: a name in `flarekit.evaluation.schemes`.
+        scheme: whose scores.
         settings: what is scored.
         workers: processes; with 1 everything happens in this one.
         pictures: where pictures go; None for none.
@@ -129,9 +128,9 @@ def evaluate(
         surplus: names of predictions without a truth, for the record.
 
     Raises:
-        UsageError: no such scheme, labels that it cannot score, or a package that is missing.
+        UsageError: labels that the scheme cannot score, or a package that is missing.
     """
-    schemes.get(scheme).check(settings)
+    scheme.load().check(settings)
     check_readers(pairs)
     if pictures is not None:
         check_matplotlib()
@@ -149,7 +148,7 @@ def evaluate(
         scheme=scheme,
         settings=settings,
         cases=cases,
-        summary=schemes.get(scheme).summarise(rows, settings),
+        summary=scheme.load().summarise(rows, settings),
         surplus=tuple(surplus),
     )
 
@@ -157,7 +156,7 @@ def evaluate(
 @dataclass(frozen=True, kw_only=True)
 class _Task:
     pair: Pair
-    scheme: str
+    scheme: NamedScheme
     settings: Settings
     pictures: Pictures | None
 
@@ -212,7 +211,7 @@ def _scored(task: _Task) -> CaseResult:
     pair, labels = task.pair, task.settings.labels
     truth = read_mask(pair.truth)
     predicted, fault = _read_prediction(pair, truth)
-    rows = schemes.get(task.scheme).score(pair.case_id, truth, predicted, task.settings)
+    rows = task.scheme.load().score(pair.case_id, truth, predicted, task.settings)
     warnings = _warnings(truth, predicted)
     if task.pictures is not None:
         try:

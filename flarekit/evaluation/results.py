@@ -55,7 +55,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     settings = evaluation.settings
     return {
         "flarekit": flarekit.__version__,
-        "convention": evaluation.scheme,
+        "convention": evaluation.scheme.name,
         "edition": settings.edition,
         "labels": dict(settings.labels),
         "tolerances_mm": dict(settings.tolerances_mm),

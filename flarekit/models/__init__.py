@@ -8,12 +8,10 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.registry import Registry, near_miss
 from flarekit.models._official import (
     load_official_state_dict,
     official_keys_of,
@@ -36,11 +34,12 @@ __all__ = [
     "without_auxiliary",
 ]
 
+_REGISTRY = Registry(__name__)
+
 
 def names() -> tuple[str, ...]:
     """Return the names of all architectures, sorted."""
-    files = Path(__file__).parent.glob("*.py")
-    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+    return _REGISTRY.names()
 
 
 def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each architecture has its own
@@ -55,10 +54,9 @@ def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each arc
         PredictorError: the architecture does not take these arguments.
     """
     if name not in names():
-        near = get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+        hint = near_miss(name, names())
         raise UsageError(f"no architecture {name!r}", fix=hint)
-    module = import_module(f"flarekit.models.{name}")
+    module = _REGISTRY.load(name)
     try:
         network: nn.Module = module.create(**arguments)
     except (TypeError, ValueError) as error:

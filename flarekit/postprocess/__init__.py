@@ -17,28 +17,26 @@ chain again changes nothing (but for the case that `fill_holes` describes).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
-from importlib import import_module
 from itertools import groupby
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import PredictorError
+from flarekit.core.registry import Registry, near_miss
 from flarekit.core.spec import Rule
 from flarekit.postprocess._scan import Scan
 
 __all__ = ["Scan", "apply_rules", "check_rules", "memory_bytes", "names", "split_rules"]
 
+_REGISTRY = Registry(__name__)
 _ON_SCAN_PER_VOXEL = 16  # numbered components and what is selected of them
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all rules, sorted."""
-    files = Path(__file__).parent.glob("*.py")
-    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+    return _REGISTRY.names()
 
 
 def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) -> None:
@@ -54,8 +52,7 @@ def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) ->
     """
     for rule in rules:
         if rule.name not in names():
-            near = get_close_matches(rule.name, names(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+            hint = near_miss(rule.name, names())
             raise PredictorError(f"no rule {rule.name!r}", fix=hint)
         module = _module(rule)
         takes_value = module.TAKES_VALUE
@@ -185,7 +182,7 @@ def _on_regions(
 
 
 def _module(rule: Rule) -> ModuleType:
-    return import_module(f"flarekit.postprocess.{rule.name}")
+    return _REGISTRY.load(rule.name)
 
 
 def _on_scan(module: ModuleType) -> bool:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
-from flarekit.core.errors import UsageError
 from flarekit.core.readings import Reading, Unsupported
 from flarekit.profiler.records import ProfiledCase, Report, Tolerances
 
@@ -52,28 +47,6 @@ class Verdict:
     limit: str
     state: State
     text: str
-
-
-def preset_names() -> list[str]:
-    """Return the names of the presets."""
-    return list(_presets())
-
-
-def preset(name: str) -> Limits:
-    """Return the limits of a challenge.
-
-    Raises:
-        UsageError: no such preset.
-    """
-    presets = _presets()
-    if name not in presets:
-        near = get_close_matches(name, presets, n=1)
-        raise UsageError(
-            f"no preset {name!r}",
-            fix=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(presets)}",
-        )
-    entry = {key: value for key, value in presets[name].items() if key != "source"}
-    return Limits(**{"gpu_mib": None, "time_s": None, **entry})
 
 
 def tolerances_of(limits: Limits) -> Tolerances:
@@ -124,9 +97,3 @@ def _verdict(case: str, limit: str, what: str, value: Reading, most: float, unit
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
-
-
-@cache
-def _presets() -> dict[str, dict[str, Any]]:
-    text = files("flarekit.profiler").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +21,7 @@ from flarekit.core.errors import (
     WeightsMissingError,
 )
 from flarekit.core.files import sha256_of
+from flarekit.core.registry import near_miss
 from flarekit.core.spec import PredictorFolder, Weights, read_spec
 from flarekit.engine import Networks
 
@@ -103,8 +103,7 @@ def find_predictor(name_or_folder: str) -> PredictorFolder:
     if folder is None:
         folder = Path(name_or_folder)
         if not folder.is_dir():
-            near = get_close_matches(name_or_folder, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+            hint = near_miss(name_or_folder, known)
             raise UsageError(f"no predictor {name_or_folder!r}", fix=f"{hint}; a folder works too")
     predictor = read_spec(folder)
     for each in (predictor, predictor.locator):

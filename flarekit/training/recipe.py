@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.registry import near_miss
 from flarekit.core.spec import PredictorSpec, Window, parse_spec
 from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
 
@@ -270,8 +270,7 @@ class TrainingFacts(_Facts):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in REGIMES:
-            near = get_close_matches(name, REGIMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(REGIMES)}"
+            hint = near_miss(name, REGIMES)
             raise ValueError(f"no regime {name!r}; {hint}")
         return name
 

@@ -93,7 +93,7 @@ def run(settings: Settings, record: Record) -> None:
 
 
 def _draw_bases(root: Path, *, quick: bool) -> None:
-    from flarekit.packaging.samples.autopet import petct
+    from flarekit.conventions.autopet.samples import petct
     from flarekit.phantom import abdomen_phantom
 
     side = (_QUICK_SIDE if quick else _SIDE) // 2
@@ -158,7 +158,7 @@ def _make_petct(folder: Path, size: int, *, quick: bool) -> None:
 
 
 def _make_stack(folder: Path, size: int, *, quick: bool) -> None:
-    from flarekit.packaging.samples import uls23
+    from flarekit.conventions.uls23 import samples as uls23
 
     count = 1 if quick else STACKS[size]
     uls23.write_stack(folder, [uls23.SCENES[k % len(uls23.SCENES)] for k in range(count)])

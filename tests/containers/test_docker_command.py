@@ -16,8 +16,8 @@ from flarekit.containers.docker_command import (
 )
 from flarekit.containers.saved_image import read_archive
 from flarekit.core.errors import InputError
-from flarekit.packaging.save import SaveRequest, save
-from flarekit.packaging.verify import VerifyRequest, verify
+from flarekit.images.save import SaveRequest, save
+from flarekit.images.verify import VerifyRequest, verify
 from tests.containers import small_images
 from tests.containers.fake_docker import FakeDocker
 

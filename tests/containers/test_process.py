@@ -20,9 +20,9 @@ from flarekit.containers import (
     Run,
     SandboxError,
     bubblewrap,
-    course,
+    follow,
     process,
-    stage,
+    rootfs,
 )
 from flarekit.containers.docker import DockerSandbox
 from flarekit.containers.docker_command import docker, engine_fault
@@ -196,7 +196,7 @@ def test_shared_memory_has_the_size_that_was_asked_for(sandbox):
 @pytest.mark.parametrize("overlay", [True, False])
 def test_what_is_written_to_the_root_is_gone_afterwards(sandbox, monkeypatch, overlay):
     if not overlay:
-        monkeypatch.setattr(stage, "layers_can_be_mounted", lambda *_: False)
+        monkeypatch.setattr(rootfs, "layers_can_be_mounted", lambda *_: False)
     line = "echo x > /x; echo changed > /script.sh; rm /etc/group; cat /x /script.sh; ls /etc"
     assert said(sandbox, line) == ["x", "changed", "hostname", "hosts", "passwd"]
     assert said(sandbox, "ls / /etc | head -n 4; /script.sh")[-1] == "script"
@@ -344,7 +344,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_running(sandbox, monkeypatch):
     def interrupted(_pid):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(course, "usage_of", interrupted)
+    monkeypatch.setattr(follow, "usage_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shell(sandbox, "exec sleep 4712")
     running = [found.info["cmdline"] for found in psutil.process_iter(["cmdline"])]
@@ -419,9 +419,9 @@ def test_a_folder_that_cannot_be_removed_says_how_it_can(tmp_path, monkeypatch):
     def denied(_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(stage.shutil, "rmtree", denied)
+    monkeypatch.setattr(rootfs.shutil, "rmtree", denied)
     with pytest.raises(OutputError, match="not permitted") as caught:
-        stage.remove(tmp_path)
+        rootfs.remove(tmp_path)
     assert "sudo rm -rf" in caught.value.fix
 
 

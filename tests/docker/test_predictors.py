@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flarekit.containers.docker_command import docker, engine_fault
-from flarekit.packaging.build import BuildRequest, build
-from flarekit.packaging.checks import checks_of
-from flarekit.packaging.verify import VerifyRequest, verify
+from flarekit.conventions import checks_of
+from flarekit.images.build import BuildRequest, build
+from flarekit.images.verify import VerifyRequest, verify
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
 
 pytestmark = pytest.mark.docker
@@ -59,7 +59,7 @@ def faults(found):
 
 def test_a_predictor_s_image_passes_what_matters_most(image):
     name, tag = image
-    only = [check.name for check in checks_of(find_predictor(name).spec.convention).CHECKS]
+    only = [check.name for check in checks_of(find_predictor(name).spec.convention).checks]
     found = findings(name, tag, *(each for each in only if each in BRIEF))
     assert faults(found) == {}
     assert found["ends_well"].state == found["offline"].state == "pass"

@@ -8,19 +8,20 @@ import subprocess
 
 import pytest
 
+from flarekit import conventions
 from flarekit.containers.docker import DockerSandbox
-from flarekit.packaging.bench import Bench, Wanted
-from flarekit.packaging.checks import autopet
-from flarekit.packaging.checks._platform import PLATFORM_IMAGE, PLATFORM_RUNS
-from flarekit.packaging.checks._runs import RUNS
-from flarekit.packaging.verify import VerifyRequest, verify
-from tests.packaging.petct_script import BROKEN, script
+from flarekit.images.verify import VerifyRequest, verify
+from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
+from flarekit.verification.run_checks import RUNS
+from flarekit.verification.trials import Bench, Wanted
+from tests.conventions.autopet.petct_script import BROKEN, script
 
 pytestmark = pytest.mark.docker
 
 BASE = "flarekit-gc:cpu"  # Python, NumPy and SimpleITK; test_container.py builds it
 SHARED = {check.name for check in (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS)}
-OWN = [check for check in autopet.CHECKS if check.name not in SHARED]
+AUTOPET = conventions.checks_of("autopet")
+OWN = [check for check in AUTOPET.checks if check.name not in SHARED]
 FIRST = {min(names): fault for fault, (_, names, _) in reversed(BROKEN.items())}
 III = {"mask": "clicks = []", "image": "folder = 'automated-petct-lesion-segmentation'"}
 
@@ -64,7 +65,7 @@ def look(image, scratch):
     """Run the convention's own checks, which need no saved tar."""
     sandbox = DockerSandbox(image)
     wanted = Wanted(values=frozenset({0, 1}))
-    bench = Bench(sandbox, autopet.LAYOUT, wanted, autopet.SAMPLE, scratch / "work")
+    bench = Bench(sandbox, AUTOPET.run_line, wanted, AUTOPET.write_sample, scratch / "work")
     try:
         return {check.name: check.look(bench) for check in OWN}
     finally:

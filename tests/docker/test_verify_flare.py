@@ -8,8 +8,8 @@ import textwrap
 
 import pytest
 
-from flarekit.packaging.save import SaveRequest, save
-from flarekit.packaging.verify import VerifyRequest, verify
+from flarekit.images.save import SaveRequest, save
+from flarekit.images.verify import VerifyRequest, verify
 
 pytestmark = pytest.mark.docker
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from flarekit.containers.docker import DockerSandbox
-from flarekit.packaging.bench import Bench, Wanted
-from flarekit.packaging.checks import checks_of
-from flarekit.packaging.checks._platform import PLATFORM_IMAGE, PLATFORM_RUNS
-from flarekit.packaging.checks._runs import RUNS
-from flarekit.packaging.verify import VerifyRequest, _verdicts, verify
+from flarekit.conventions import checks_of
+from flarekit.images.verify import VerifyRequest, _verdicts, verify
+from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
+from flarekit.verification.run_checks import RUNS
+from flarekit.verification.trials import Bench, Wanted
 
 pytestmark = pytest.mark.docker
 
@@ -143,7 +143,7 @@ FACTS = {
     ],
 }
 WANTED = {
-    "grandchallenge": Wanted(values=frozenset({0, 1}), time_s=120, sockets=FACTS),
+    "grandchallenge": Wanted(values=frozenset({0, 1}), time_s=120, settings=FACTS),
     "uls23": Wanted(values=frozenset({0, 1}), time_s=120),
 }
 PLATFORM = {check.name for check in (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS)}
@@ -211,8 +211,8 @@ def findings(image, convention, scratch, only=None):
     """Run the checks of a convention on an image."""
     checks = checks_of(convention)
     sandbox = DockerSandbox(image)
-    bench = Bench(sandbox, checks.LAYOUT, WANTED[convention], checks.SAMPLE, scratch)
-    chosen = [check for check in checks.CHECKS if only is None or check.name in only]
+    bench = Bench(sandbox, checks.run_line, WANTED[convention], checks.write_sample, scratch)
+    chosen = [check for check in checks.checks if only is None or check.name in only]
     try:
         return {each.check.name: each.finding for each in _verdicts(bench, chosen)}
     finally:
@@ -521,7 +521,7 @@ OWN_STACK = {
 
 def judge(make_image, tmp_path, convention, script, name, fault):
     image = make_image(name.replace("_", "-"), script, fault.changes, fault.dockerfile)
-    checks = {check.name for check in checks_of(convention).CHECKS}
+    checks = {check.name for check in checks_of(convention).checks}
     only = fault.only or (checks - PLATFORM - LONG) | {"ends_well"}
     found = failed(findings(image, convention, tmp_path / "work", only))
     assert set(found) == set(fault.names), found

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.evaluate import Request, run_evaluate
 from flarekit.core.errors import UsageError
@@ -18,7 +19,11 @@ from flarekit.evaluation.evaluate import evaluate
 from flarekit.evaluation.masks import find_pairs
 from flarekit.evaluation.picture import Pictures, check_matplotlib
 from flarekit.evaluation.results import as_dict, write_csv, write_json
-from flarekit.evaluation.schemes import Settings
+from flarekit.evaluation.scheme import Settings
+
+FLARE = conventions.scheme_of("flare")
+
+AUTOPET = conventions.scheme_of("autopet")
 
 COMMAND = [str(Path(sys.executable).parent / "flarekit"), "evaluate"]
 LIVER = Settings(edition="24", labels={"liver": 1})
@@ -54,7 +59,7 @@ def run(*arguments, **environment):
 
 def score_folders(folders, **options):
     pairs, surplus = find_pairs(folders / "pred", folders / "truth")
-    return evaluate(pairs, "flare", LIVER, surplus=surplus, **options)
+    return evaluate(pairs, FLARE, LIVER, surplus=surplus, **options)
 
 
 def test_one_bad_prediction_counts_as_missing_and_takes_no_other_along(folders):
@@ -141,7 +146,7 @@ def test_what_is_not_defined_is_null_in_json_and_empty_in_csv(tmp_path, write_ma
     write_mask(tmp_path / "truth" / "a.nii.gz", np.zeros((4, 4, 4)))
     write_mask(tmp_path / "pred" / "a.nii.gz", np.zeros((4, 4, 4)))
     pairs, _ = find_pairs(tmp_path / "pred", tmp_path / "truth")
-    evaluation = evaluate(pairs, "autopet", Settings(edition="5", labels={"lesion": 1}))
+    evaluation = evaluate(pairs, AUTOPET, Settings(edition="5", labels={"lesion": 1}))
     write_json(evaluation, tmp_path / "out.json")
     write_csv(evaluation, tmp_path / "out.csv")
     content = json.loads((tmp_path / "out.json").read_text())

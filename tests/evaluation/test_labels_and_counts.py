@@ -8,13 +8,18 @@ import nibabel
 import numpy as np
 import pytest
 
+from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.evaluate import Request, run_evaluate
 from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.evaluation.evaluate import evaluate
 from flarekit.evaluation.masks import find_pairs, read_mask
 from flarekit.evaluation.results import as_dict
-from flarekit.evaluation.schemes import Settings
+from flarekit.evaluation.scheme import Settings
+
+AUTOPET = conventions.scheme_of("autopet")
+
+PAPERS = conventions.scheme_of("papers")
 
 MM, METRE, MICROMETRE = 2, 1, 3
 FACTORS = {MM: 1.0, METRE: 0.001, MICROMETRE: 1000.0}
@@ -69,7 +74,7 @@ def test_distances_and_volumes_are_in_mm_whatever_the_header_counts_in(tmp_path,
         assert read_mask(truth).spacing_mm_XYZ == pytest.approx([1, 1, 2])
         pairs, _ = find_pairs(tmp_path / str(name) / "p", tmp_path / str(name) / "t")
         settings = Settings(edition="1", labels={"lesion": 1}, tolerances_mm={"lesion": 2})
-        same[name] = dict(evaluate(pairs, "papers", settings).summary.overall)
+        same[name] = dict(evaluate(pairs, PAPERS, settings).summary.overall)
     assert same[unit] == pytest.approx(same[MM])
     assert same[unit]["hd_mm"] == pytest.approx(np.hypot(20, 20))
     assert same[unit]["nsd"] == 0
@@ -79,7 +84,7 @@ def test_a_truth_in_metres_and_a_prediction_in_mm_lie_in_one_place(tmp_path):
     save(tmp_path / "t" / "a.nii.gz", cube(5), unit=METRE)
     save(tmp_path / "p" / "a.nii.gz", cube(5))
     pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
-    (case,) = evaluate(pairs, "papers", Settings(edition="1", labels={"lesion": 1})).cases
+    (case,) = evaluate(pairs, PAPERS, Settings(edition="1", labels={"lesion": 1})).cases
     assert case.rows[0].scores["lesion"]["hd_mm"] == 0
     assert not [warning for warning in case.warnings if "apart" in warning]
 
@@ -124,7 +129,7 @@ def test_every_mean_says_of_how_many_and_what_missing_and_empty_cases_cost(tmp_p
 def test_the_record_says_the_same(tmp_path):
     four_cases(tmp_path)
     pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
-    content = as_dict(evaluate(pairs, "papers", Settings(edition="1", labels={"lesion": 1})))
+    content = as_dict(evaluate(pairs, PAPERS, Settings(edition="1", labels={"lesion": 1})))
     lacking = content["lacking"]["lesion"]
     assert lacking["cases"] == {"c2": "empty", "c3": "missing"}
     assert lacking["means_without"]["dice"] == {"value": pytest.approx(0.81), "count": 2}
@@ -145,7 +150,7 @@ def test_a_case_without_the_label_on_either_side_lacks_nothing(tmp_path):
     save(tmp_path / "p" / "a.nii.gz", cube(10))
     save(tmp_path / "t" / "b.nii.gz", cube(10) * 0)
     pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
-    assert not evaluate(pairs, "autopet", Settings(edition="5", labels={"lesion": 1})).lacking(
+    assert not evaluate(pairs, AUTOPET, Settings(edition="5", labels={"lesion": 1})).lacking(
         "lesion"
     )
 
@@ -244,7 +249,7 @@ def test_value_1_is_strange_where_no_label_has_it(tmp_path):
     for side in "pt":
         save(tmp_path / side / "a.nii.gz", cube(5) + cube(25, 2))
     pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
-    found = evaluate(pairs, "papers", Settings(edition="1", labels={"spleen": 2}))
+    found = evaluate(pairs, PAPERS, Settings(edition="1", labels={"spleen": 2}))
     assert found.strange_values == {1: (1, 1)}
     assert found.cases[0].truth_values == (1, 2)
 
@@ -257,5 +262,5 @@ def test_masks_that_lie_apart_are_told_from_a_tenth_of_a_millimetre_on(tmp_path,
         (tmp_path / side).mkdir()
         nibabel.save(nibabel.Nifti1Image(cube(5), affine), tmp_path / side / "a.nii.gz")
     pairs, _ = find_pairs(tmp_path / "p", tmp_path / "t")
-    (case,) = evaluate(pairs, "papers", Settings(edition="1", labels={"lesion": 1})).cases
+    (case,) = evaluate(pairs, PAPERS, Settings(edition="1", labels={"lesion": 1})).cases
     assert any("apart" in warning for warning in case.warnings) == warned

@@ -10,12 +10,18 @@ import nibabel
 import numpy as np
 import pytest
 
-from flarekit.evaluation import schemes
+from flarekit import conventions
 from flarekit.evaluation.evaluate import evaluate
 from flarekit.evaluation.masks import find_pairs
 from flarekit.evaluation.results import write_csv
-from flarekit.evaluation.schemes import Settings
+from flarekit.evaluation.scheme import Settings
 from tests.evaluation import plain
+
+FLARE = conventions.scheme_of("flare")
+
+ULS23 = conventions.scheme_of("uls23")
+
+AUTOPET = conventions.scheme_of("autopet")
 
 pytestmark = pytest.mark.data
 
@@ -66,9 +72,9 @@ def flare_by_the_book(pair, monkeypatch):
 def test_flare_scores_of_moved_organs(shared, tmp_path, monkeypatch):
     sources = sorted((shared / "data" / "Dataset001_Abdomen" / "labelsTr").glob("*.nii.gz"))[::9]
     pairs = move(sources, tmp_path, (2, -3, 1))
-    scheme = schemes.get("flare")
+    scheme = FLARE.load()
     chosen = Settings(edition="24", labels=scheme.default_labels("24"))
-    write_csv(evaluate(pairs, "flare", chosen, workers=2), tmp_path / "scores.csv")
+    write_csv(evaluate(pairs, FLARE, chosen, workers=2), tmp_path / "scores.csv")
     _, *rows, _ = csv.reader((tmp_path / "scores.csv").read_text().splitlines())
     assert len(rows) == len(pairs) == 3
     for pair, row in zip(pairs, rows, strict=True):
@@ -97,7 +103,12 @@ def autopet_by_the_book(pair):
 def test_autopet_scores_of_moved_lesions(shared, tmp_path):
     sources = sorted((shared / "data" / "Dataset002_PETCT" / "labelsTr").glob("*.nii.gz"))[::6]
     pairs = move(sources, tmp_path, (9, 4, 2))
-    result = evaluate(pairs, "autopet", Settings(edition="5", labels={"lesion": 1}), workers=2)
+    result = evaluate(
+        pairs,
+        AUTOPET,
+        Settings(edition="5", labels={"lesion": 1}),
+        workers=2,
+    )
     for pair, case in zip(pairs, result.cases, strict=True):
         figures = case.rows[0].scores["lesion"]
         assert [figures[key] for key in ("dice", "fpv_ml", "fnv_ml")] == autopet_by_the_book(pair)
@@ -108,7 +119,7 @@ def test_autopet_scores_of_moved_lesions(shared, tmp_path):
 def test_uls23_scores_of_moved_lesions(shared, tmp_path):
     sources = sorted((shared / "data" / "lesion_vois").glob("*_mask.nii.gz"))
     pairs = move(sources, tmp_path, (3, -2, 1))
-    result = evaluate(pairs, "uls23", Settings(edition="23", labels={"lesion": 1}))
+    result = evaluate(pairs, ULS23, Settings(edition="23", labels={"lesion": 1}))
     for pair, case in zip(pairs, result.cases, strict=True):
         truth, predicted = (load(path)[0].T > 0 for path in (pair.truth, pair.predicted))
         figures = case.rows[0].scores["lesion"]

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from flarekit import conventions
 from flarekit.core.errors import InputError, UsageError
-from flarekit.evaluation import schemes
-from flarekit.evaluation.schemes import Row, Settings
+from flarekit.evaluation.scheme import Row, Settings
+from flarekit.evaluation.tolerances import TOLERANCES_MM
 from tests.evaluation import plain
 from tests.evaluation.strategies import masks
 
@@ -28,7 +29,7 @@ def block(value=1, *, depth=slice(1, 4), shape=(6, 6, 6)):
 
 
 def figures(scheme, truth, predicted, settings_):
-    (row,) = schemes.get(scheme).score("a", truth, predicted, settings_)
+    (row,) = conventions.scheme_of(scheme).load().score("a", truth, predicted, settings_)
     return row.scores
 
 
@@ -36,9 +37,9 @@ def same(one, other):
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
-@pytest.mark.parametrize("name", schemes.names())
+@pytest.mark.parametrize("name", [*conventions.scored(), "papers"])
 def test_every_scheme_keeps_its_contract(name, mask):
-    scheme = schemes.get(name)
+    scheme = conventions.scheme_of(name).load()
     for edition in scheme.EDITIONS:
         chosen = Settings(edition=edition, labels=scheme.default_labels(edition))
         scheme.check(chosen)
@@ -60,7 +61,7 @@ def test_every_scheme_keeps_its_contract(name, mask):
 
 def test_an_unknown_scheme_gets_a_hint():
     with pytest.raises(UsageError) as raised:
-        schemes.get("autopt")
+        conventions.scheme_of("autopt").load()
     assert raised.value.fix == "did you mean 'autopet'?"
 
 
@@ -72,7 +73,7 @@ def flare(edition="24", **labels):
 
 
 def test_flare_labels_and_tolerances_are_the_edition_s():
-    scheme = schemes.get("flare")
+    scheme = conventions.scheme_of("flare").load()
     assert list(scheme.default_labels("22").values()) == list(range(1, 14))
     assert scheme.default_labels("23") == {**scheme.default_labels("22"), "lesion": 14}
     assert scheme.default_labels("21") == {"liver": 1, "kidneys": 2, "spleen": 3, "pancreas": 4}
@@ -155,7 +156,11 @@ def test_flare_means_leave_the_lesion_to_itself():
         )
 
     chosen = flare("23", liver=1, lesion=14)
-    summary = schemes.get("flare").summarise([row(0.1111, 0.2), row(0.2222, 0.3)], chosen)
+    summary = (
+        conventions.scheme_of("flare")
+        .load()
+        .summarise([row(0.1111, 0.2), row(0.2222, 0.3)], chosen)
+    )
     liver = float(np.round(np.mean([0.1111, 0.2222]), 4))
     assert summary.labels["liver"]["dsc"].value == liver
     assert summary.labels["lesion"]["dsc"].value == 0.25
@@ -204,7 +209,7 @@ def test_autopet_counts_a_missing_prediction_as_one_that_misses_everything(mask)
 
 
 def test_autopet_means_leave_out_what_is_not_defined_and_sum_lesions_up(mask):
-    scheme = schemes.get("autopet")
+    scheme = conventions.scheme_of("autopet").load()
     three = NOTHING.copy()
     three[0, 0, 0] = three[0, 0, 3] = three[0, 3, 0] = 1
     rows = [
@@ -223,7 +228,7 @@ def test_autopet_means_leave_out_what_is_not_defined_and_sum_lesions_up(mask):
 
 @pytest.mark.parametrize("name", ["autopet", "uls23"])
 def test_one_label_is_scored_where_there_is_one(name):
-    scheme = schemes.get(name)
+    scheme = conventions.scheme_of(name).load()
     with pytest.raises(UsageError, match="one label, not 2"):
         scheme.check(Settings(edition=scheme.EDITIONS[-1], labels={"a": 1, "b": 2}))
 
@@ -271,7 +276,11 @@ def test_uls23_scores_a_stack_with_its_samples(mask, tmp_path):
     (tmp_path / "multi_sample.json").write_text(json.dumps([[[1, 2, shift]], [[0, 1, [0, 0, 0]]]]))
     (tmp_path / "stacked_spacing.json").write_text(json.dumps(spacings))
     truth = mask(np.concatenate(lesions), path=tmp_path / "stack.mha")
-    rows = schemes.get("uls23").score("stack", truth, mask(np.concatenate(predictions)), ULS)
+    rows = (
+        conventions.scheme_of("uls23")
+        .load()
+        .score("stack", truth, mask(np.concatenate(predictions)), ULS)
+    )
     assert [row.row_id for row in rows] == [
         "stack[0]",
         "stack[1]",
@@ -284,7 +293,7 @@ def test_uls23_scores_a_stack_with_its_samples(mask, tmp_path):
     assert rows[3].scores["lesion"]["consistency"] == plain.dice(
         predictions[0] > 0, predictions[1] > 0
     )
-    overall = schemes.get("uls23").summarise(rows, ULS).overall
+    overall = conventions.scheme_of("uls23").load().summarise(rows, ULS).overall
 
     def mean(key):
         return statistics.mean(
@@ -302,21 +311,21 @@ def test_uls23_scores_a_stack_with_its_samples(mask, tmp_path):
 def test_uls23_takes_a_stack_apart_by_its_shape(mask):
     stack = np.zeros((256, 256, 256), bool)
     stack[60:64, 100:110, 100:107] = stack[200, 50:60, 50] = True
-    rows = schemes.get("uls23").score("a", mask(stack), mask(stack), ULS)
+    rows = conventions.scheme_of("uls23").load().score("a", mask(stack), mask(stack), ULS)
     assert [row.row_id for row in rows] == ["a[0]", "a[1]"]
     assert all(row.scores["lesion"]["dice"] == 1 for row in rows)
 
 
 def test_uls23_has_no_challenge_score_without_samples(mask):
     truth = mask(ball(4, 20, 20, 6, (9, 40, 40)))
-    rows = schemes.get("uls23").score("a", truth, truth, ULS)
-    overall = schemes.get("uls23").summarise(rows, ULS).overall
+    rows = conventions.scheme_of("uls23").load().score("a", truth, truth, ULS)
+    overall = conventions.scheme_of("uls23").load().summarise(rows, ULS).overall
     assert "challenge_score" not in overall
     assert overall["score_without_consistency"] == pytest.approx(1)
 
 
 def test_uls23_moves_masks_by_whole_voxels_as_a_spline_does():
-    from flarekit.evaluation.schemes.uls23 import _moved
+    from flarekit.conventions.uls23.scoring import _moved
 
     rng = np.random.default_rng(3)
     volume = rng.random((20, 24, 22)) < 0.3
@@ -347,7 +356,7 @@ def test_uls23_names_organiser_files_that_do_not_fit(mask, tmp_path, files, word
         (tmp_path / name).write_text(text)
     truth = mask(np.ones((2, 3, 4)), path=tmp_path / "a.nii.gz")
     with pytest.raises(InputError, match=words):
-        schemes.get("uls23").score("a", truth, truth, ULS)
+        conventions.scheme_of("uls23").load().score("a", truth, truth, ULS)
 
 
 # --- the papers
@@ -376,7 +385,7 @@ def test_papers_have_every_figure(mask):
 
 def test_papers_leave_out_of_means_what_is_not_defined(mask):
     chosen = Settings(edition="1", labels={"liver": 1, "heart": 7})
-    scheme = schemes.get("papers")
+    scheme = conventions.scheme_of("papers").load()
     rows = [
         *scheme.score("a", mask(block()), mask(block()), chosen),
         *scheme.score("b", mask(block()), None, chosen),
@@ -390,10 +399,10 @@ def test_papers_leave_out_of_means_what_is_not_defined(mask):
 
 
 def test_the_organisers_labels_and_tolerances_are_theirs():
-    assert schemes.get("autopet").default_labels("3") == {"lesion": 1}
-    assert schemes.get("uls23").default_labels("23") == {"lesion": 1}
-    assert schemes.get("papers").default_labels("1") == {"lesion": 1}
-    flare = schemes.get("flare")
+    assert conventions.scheme_of("autopet").load().default_labels("3") == {"lesion": 1}
+    assert conventions.scheme_of("uls23").load().default_labels("23") == {"lesion": 1}
+    assert conventions.scheme_of("papers").load().default_labels("1") == {"lesion": 1}
+    flare = conventions.scheme_of("flare").load()
     organs = [
         "liver",
         "right_kidney",
@@ -414,13 +423,13 @@ def test_the_organisers_labels_and_tolerances_are_theirs():
     assert flare.default_labels("23") == {**flare.default_labels("24"), "lesion": 14}
     assert flare.default_labels("21") == {"liver": 1, "kidneys": 2, "spleen": 3, "pancreas": 4}
     tolerances = dict(zip(organs, (5, 3, 3, 5, 2, 2, 2, 2, 2, 3, 5, 7, 3), strict=True))
-    assert {**tolerances, "lesion": 2} == flare.TOLERANCES_MM
+    assert {**tolerances, "lesion": 2} == TOLERANCES_MM
 
 
 def test_the_first_label_without_a_tolerance_is_the_one_to_give_one():
     labels = {"liver": 1, "heart": 2, "lung": 3}
     with pytest.raises(UsageError) as caught:
-        schemes.get("flare").check(Settings(edition="24", labels=labels))
+        conventions.scheme_of("flare").load().check(Settings(edition="24", labels=labels))
     assert "no surface tolerance for heart, lung" in caught.value.message
     assert caught.value.fix.startswith("add --tolerance heart=MM")
 

@@ -2,17 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from flarekit.core.errors import UsageError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.limits import (
     Limits,
     is_broken,
     judge,
-    preset,
-    preset_names,
-    tolerances_of,
 )
 from tests.profiler.made import made_case, made_report
 
@@ -85,25 +79,3 @@ def test_gpu_memory_of_other_processes_is_not_charged():
     more = measured(case, gpu_charged_mib=4200.0)
     assert broken(made_report(more), Limits()) == ["GPU memory 4200 MiB, limit 4096 MiB"]
     assert made_case().others_gpu_mib == 0
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_every_preset_is_complete(name):
-    limits = preset(name)
-    assert limits.time_s is not None
-    assert limits.gpu_mib is not None
-    assert limits.ram_mib is not None
-    assert tolerances_of(limits).gpu_mib == limits.gpu_mib
-
-
-def test_the_presets_are_those_of_the_challenges():
-    assert preset_names() == ["flare22", "flare23", "flare24", "flare26", "autopet3", "uls23"]
-    assert preset("flare22").gpu_mib == 2048
-    assert (preset("flare23").time_s, preset("flare23").gpu_mib) == (15, 4096)
-    assert preset("flare26").cap_s == 60
-
-
-def test_a_near_miss_gets_a_hint():
-    with pytest.raises(UsageError) as error:
-        preset("flare32")
-    assert "did you mean" in error.value.fix

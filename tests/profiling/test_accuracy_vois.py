@@ -6,7 +6,7 @@ from accuracy_cases import oriented, write_mha
 from accuracy_vois import click_in, cut_voi, lesion_vois
 
 from flarekit import conventions
-from flarekit.conventions.uls23.layout import SHAPE_ZYX
+from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.core.errors import InputError
 from flarekit.core.records import RunRecord
 from flarekit.evaluation.masks import read_mask

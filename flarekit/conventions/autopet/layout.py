@@ -41,14 +41,12 @@ from flarekit.conventions._platform_images import (
 from flarekit.conventions._settings import Settings, checked, lesion_value
 from flarekit.conventions.autopet.clicks import BACKGROUND, TUMOR, heat_map, none_set, read_clicks
 from flarekit.conventions.autopet.follow_up import FollowUp, find_follow_ups, is_follow_up
-from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
 from flarekit.core.plausible import with_doubts
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
-BUDGET = Budget(time_s=270.0)  # edition III ends a job after 300 s, the others later
 _CLICKS = "lesion-clicks.json"
 _PLAIN, _CLICKED = "automated-petct-lesion-segmentation", "tumor-lesion-segmentation"
 _ORDER = ("CT", "PET", TUMOR, BACKGROUND)

@@ -16,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case
-from flarekit.core.budget import Budget
 from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
 from flarekit.core.nifti import blank_geometry, read_geometry, read_nifti, write_label_map
 from flarekit.core.volume import Geometry, Volume
 
-BUDGET = Budget(time_s=15.0, gpu_memory_mib=4096.0)  # what is tolerated; ranking counts the excess
 _LOG = logging.getLogger(__name__)
 _FIRST_CHANNEL = "_0000.nii.gz"
 _MOST_VOXELS = 2**29  # a header that claims more is not believed

@@ -40,13 +40,11 @@ from flarekit.conventions._platform_images import (
     write_mask,
 )
 from flarekit.conventions._settings import Settings, checked
-from flarekit.core.budget import Budget
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.names import UnsafePathError, path_within
 from flarekit.core.plausible import with_doubts
 from flarekit.core.volume import Geometry, Volume
 
-BUDGET = Budget(time_s=270.0)  # the platform ends a job after 300 s, where not told otherwise
 _SUFFIXES = (".mha", ".tif", ".tiff")
 _FIX = "add [[outputs]] with path and kind to the convention's settings in predictor.toml"
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from flarekit.conventions import Case
 from flarekit.conventions._platform_images import only_image, read_json
 from flarekit.conventions._settings import Settings, checked, lesion_value
+from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.conventions.uls23.stack import MaskStack, StackReader
 from flarekit.core.central import central_component
 from flarekit.core.errors import InputError, OutputError, PredictorError
@@ -33,7 +34,6 @@ from flarekit.core.metaheader import read_header
 from flarekit.core.metaimage import usable
 from flarekit.core.volume import Geometry, Volume
 
-SHAPE_ZYX = (128, 256, 256)
 _IMAGES = Path("images", "stacked-3d-ct-lesion-volumes")
 _SPACINGS = "stacked-3d-volumetric-spacings.json"
 _MASKS = Path("images", "ct-binary-uls")

@@ -15,11 +15,11 @@ paper's loss, optimiser and schedule are found through `nnUNet_extTrainer` (`tra
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
+from flarekit.core.registry import near_miss
 
 TRAINERS = {
     "nnunet": "FlarekitNnunet",
@@ -35,8 +35,7 @@ TRAINERS = {
 def check_architecture(name: str) -> None:
     """Raise UsageError unless there is a trainer for an architecture, and nnU-Net to run it."""
     if name not in TRAINERS:
-        near = get_close_matches(name, TRAINERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TRAINERS)}"
+        hint = near_miss(name, TRAINERS)
         raise UsageError(f"no trainer for architecture {name!r}", fix=hint)
     if find_spec("nnunetv2") is None:
         raise UsageError("nnU-Net is not installed", fix="pip install 'flarekit[train]'")

@@ -1,0 +1,298 @@
+"""autoPET I to V, the PET/CT tasks: one mask of the lesions, with clicks or without.
+
+Which edition an image serves is known from its label `flarekit.facts` (`settings.edition`, 1 to 5
+or `auto`), or from the folder that it writes to with and without clicks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from flarekit.conventions.autopet import samples
+from flarekit.conventions.autopet.lesion_places import on_lesions, placed
+from flarekit.conventions.autopet.mask_checks import (
+    CLICKED,
+    FLAG,
+    PLAIN,
+    edition_clear,
+    edition_of,
+    faults_of,
+    lesions,
+    unlike_usual,
+    without_clicks,
+)
+from flarekit.conventions.autopet.samples import CLICKS, Variation, writer
+from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
+from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
+from flarekit.verification.run_checks import RUNS
+from flarekit.verification.trials import Bench, Trial, Wanted
+
+_NO_CLICKS = "it serves editions that have no clicks"
+
+_ODD_CASES: Mapping[str, Variation] = {
+    "differing_stems": Variation(pet_stem=samples.OTHER_PET),
+    "ct_rounding": Variation(ct_off_mm=1e-5),
+    "stored_otherwise": Variation(raw=True),
+    "nan_in_pet": Variation(nan=True),
+}
+_ODD_TOGETHER = Variation(pet_stem=samples.OTHER_PET, ct_off_mm=1e-5, raw=True, nan=True)
+_ODD_CLICKS: Mapping[str, Variation] = {
+    "clicks_outside": Variation(clicks=samples.STRAY_CLICKS),
+    "clicks_floats": Variation(clicks=samples.FLOAT_CLICKS),
+    "scribbles": Variation(clicks=samples.SCRIBBLES),
+}
+_CLICKS_TOGETHER = Variation(clicks=samples.STRAY_CLICKS + samples.FLOAT_CLICKS + samples.SCRIBBLES)
+
+
+def write_sample(folder: Path, wanted: Wanted) -> None:
+    """Write the inputs of the usual run: with clicks, which editions without ignore."""
+    del wanted
+    samples.write(folder, Variation())
+
+
+def _serves_clicks(bench: Bench) -> bool:
+    return edition_of(bench, clicked=True) >= 4
+
+
+def _output(name: str) -> Callable[[Bench], Finding]:
+    """Return what looks for one kind of fault in the output, with clicks and without."""
+
+    def look(bench: Bench) -> Finding:
+        faults = faults_of(bench, bench.base())[name]
+        if not faults and edition_of(bench, clicked=False) < 4:
+            trial = without_clicks(bench)
+            if trial.failure is None:
+                faults = [f"without {CLICKS}: {fault}" for fault in faults_of(bench, trial)[name]]
+        return held(faults)
+
+    return look
+
+
+def _data_centric(bench: Bench) -> Finding:
+    editions = {edition_of(bench, clicked=clicked) for clicked in (True, False)}
+    if 3 not in editions:
+        return skip("it does not serve edition III")
+    return _output("data_centric")(bench)
+
+
+def _unlike(bench: Bench, name: str, variation: Variation, *, same_mask: bool) -> list[str]:
+    return unlike_usual(bench, bench.kept(name, writer(variation)), same_mask=same_mask)
+
+
+def _odd(
+    name: str, group: Mapping[str, Variation], together: Variation, *, same_mask: bool
+) -> Callable[[Bench], Finding]:
+    """Return what looks at one oddity; all of a group are tried at once, then one by one."""
+
+    def look(bench: Bench) -> Finding:
+        run = "_and_".join(group)
+        faults = _unlike(bench, run, together, same_mask=same_mask)
+        if not faults:
+            return PASS
+        alone = {
+            each: _unlike(bench, each, variation, same_mask=same_mask)
+            for each, variation in group.items()
+        }
+        if not any(alone.values()):
+            return fail(f"{', '.join(group)} pass alone, but not together: {faults[0]}")
+        return held(alone[name])
+
+    return look
+
+
+def _odd_case(name: str) -> Callable[[Bench], Finding]:
+    return _odd(name, _ODD_CASES, _ODD_TOGETHER, same_mask=True)
+
+
+def _odd_clicks(name: str) -> Callable[[Bench], Finding]:
+    return _if_clicked(_odd(name, _ODD_CLICKS, _CLICKS_TOGETHER, same_mask=False))
+
+
+def _if_clicked(look: Callable[[Bench], Finding]) -> Callable[[Bench], Finding]:
+    """Return what looks only at images that are given clicks."""
+    return lambda bench: look(bench) if _serves_clicks(bench) else skip(_NO_CLICKS)
+
+
+def _aligned(bench: Bench) -> Finding:
+    return on_lesions(lesions(bench.base()))
+
+
+def _other_grid(bench: Bench) -> Finding:
+    return held(_unlike(bench, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
+
+
+def _no_uptake(bench: Bench) -> Finding:
+    no_list = _serves_clicks(bench) and _no_clicks(bench).failure is not None
+    clicks = samples.USUAL_CLICKS if no_list else ()
+    trial = bench.kept("no_uptake", writer(Variation(uptake=False, clicks=clicks)))
+    faults = unlike_usual(bench, trial, same_mask=False)
+    found = lesions(trial)
+    if not faults and found is not None and found.any():
+        faults = [f"{int(found.sum())} voxels of the mask are not 0 where every PET voxel is 0"]
+    return held(faults)
+
+
+def _clicks_missing(bench: Bench) -> Finding:
+    trial = without_clicks(bench)
+    if trial.failure is not None or edition_of(bench, clicked=False) >= 4:
+        return held(unlike_usual(bench, trial, same_mask=False))
+    return PASS
+
+
+def _no_clicks(bench: Bench) -> Trial:
+    return bench.kept("clicks_empty", writer(Variation(clicks=())))
+
+
+def _clicks_empty(bench: Bench) -> Finding:
+    return held(unlike_usual(bench, _no_clicks(bench), same_mask=False))
+
+
+def _clicks_placed(bench: Bench) -> Finding:
+    if _aligned(bench).state == "fail":
+        return skip("the whole mask is turned")
+    trial = bench.kept("clicks_placed", writer(Variation(clicks=samples.PLACED_CLICKS)))
+    if trial.failure is not None:
+        return fail(trial.failure)
+    return placed(lesions(_no_clicks(bench)), lesions(trial))
+
+
+def _given(bench: Bench) -> Finding:
+    given = bench.wanted.given
+    if given is None:
+        return skip("no --input was given")
+    for kind in ("ct", "pet"):
+        if not any((given / "images" / kind).glob("*.mha")):
+            return fail(f"{given / 'images' / kind} holds no *.mha")
+    trial = bench.trial(given)
+    if trial.failure is not None:
+        return fail(trial.failure)
+    return held([fault for faults in faults_of(bench, trial).values() for fault in faults])
+
+
+CHECKS = (
+    *PLATFORM_IMAGE,
+    *RUNS,
+    *PLATFORM_RUNS,
+    Check(
+        name="edition",
+        asserts="what it writes, with clicks and without, belongs to one edition or to both kinds",
+        fix='say it in the image: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'',
+        look=edition_clear,
+        runs=False,
+    ),
+    Check(
+        name="one_mask",
+        asserts="the edition's folder gets exactly one .mha, named after the CT",
+        fix=f"write to {PLAIN} (I to III) or {CLICKED} (IV, V), under the CT's name",
+        look=_output("one_mask"),
+    ),
+    Check(
+        name="nothing_else",
+        asserts="no other files are written",
+        fix="put logs and temporary files into /tmp",
+        look=_output("nothing_else"),
+    ),
+    Check(
+        name="binary",
+        asserts="the mask is uint8 and holds 0 and 1 only",
+        fix="cast before writing: mask.astype(numpy.uint8), with 1 for every lesion",
+        look=_output("binary"),
+    ),
+    Check(
+        name="geometry",
+        asserts="the mask has the PET's voxels, spacing, origin and directions",
+        fix="image.CopyInformation(pet) on the PET as it was read, before any resampling",
+        look=_output("geometry"),
+    ),
+    Check(
+        name="aligned",
+        asserts="the mask is not a mirror image: it holds hot lesions where they are",
+        fix="undo every flip before writing; arrays are (z, y, x) as SimpleITK gives them",
+        look=_aligned,
+    ),
+    Check(
+        name="data_centric",
+        asserts=f"{FLAG} holds true or false and nothing else (edition III)",
+        fix=f"json.dump(False, file) to /output/{FLAG}; I and II: state the edition in the label",
+        look=_data_centric,
+    ),
+    Check(
+        name="differing_stems",
+        asserts="CT and PET may have different names; the mask has the CT's",
+        fix="take the only file of each folder, and name the mask after the CT",
+        look=_odd_case("differing_stems"),
+    ),
+    Check(
+        name="ct_rounding",
+        asserts="a CT that lies 0.00001 mm beside the PET's grid is accepted",
+        fix="compare geometries with a tolerance of 0.01 voxel, or resample always",
+        look=_odd_case("ct_rounding"),
+    ),
+    Check(
+        name="ct_other_grid",
+        asserts="a CT on another grid is resampled; the mask stays on the PET's",
+        fix="SimpleITK.Resample(ct, pet, SimpleITK.Transform(), SimpleITK.sitkLinear, -1024)",
+        look=_other_grid,
+    ),
+    Check(
+        name="stored_otherwise",
+        asserts="uncompressed .mha files are read like compressed ones, wide numbers like narrow",
+        fix="read with SimpleITK, then cast to float32",
+        look=_odd_case("stored_otherwise"),
+    ),
+    Check(
+        name="nan_in_pet",
+        asserts="NaN in the air around the patient changes nothing in the patient",
+        fix="numpy.nan_to_num right after reading",
+        look=_odd_case("nan_in_pet"),
+    ),
+    Check(
+        name="no_uptake",
+        asserts="a PET that is 0 everywhere gives an empty mask",
+        fix="guard divisions by maximum or deviation; write zeros where no voxel is above 0",
+        look=_no_uptake,
+    ),
+    Check(
+        name="clicks_missing",
+        asserts=f"it runs without {CLICKS}",
+        fix="take a missing file for an empty list",
+        look=_clicks_missing,
+    ),
+    Check(
+        name="clicks_empty",
+        asserts="it runs with an empty list of clicks, which is the first step",
+        fix="start from the mask without clicks",
+        look=_if_clicked(_clicks_empty),
+    ),
+    Check(
+        name="clicks_outside",
+        asserts="clicks outside the volume do not end it",
+        fix="leave out points below 0 or beyond the last voxel",
+        look=_odd_clicks("clicks_outside"),
+    ),
+    Check(
+        name="clicks_floats",
+        asserts="clicks between voxels do not end it",
+        fix="round to the nearest voxel",
+        look=_odd_clicks("clicks_floats"),
+    ),
+    Check(
+        name="scribbles",
+        asserts="rows of points (edition V) are read like clicks",
+        fix="loop over all points, however many of each name there are",
+        look=_odd_clicks("scribbles"),
+    ),
+    Check(
+        name="clicks_placed",
+        asserts="clicks act where they lie: indices of voxels, x first",
+        fix="mask[z, y, x] for a point (x, y, z); no transform from physical space",
+        look=_if_clicked(_clicks_placed),
+    ),
+    Check(
+        name="given_inputs",
+        asserts="the inputs that were given lead to a mask that is right in all of this",
+        fix="see the reason",
+        look=_given,
+    ),
+)

@@ -1,0 +1,113 @@
+"""What an organiser states, as each convention's `facts.toml` has it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from flarekit.containers import Conditions, RunLine
+from flarekit.core.budget import Budget
+from flarekit.core.errors import UsageError
+from flarekit.core.registry import near_miss
+from flarekit.profiler.limits import Limits
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _RunTable(_Table):
+    inputs: str
+    outputs: str
+    command: tuple[str, ...] | None = None
+    writable_inputs: bool = False
+    network: bool = False
+    capabilities: bool = False
+    new_privileges: bool = False
+    pids: int | None = None
+    shm_mib: int = 64
+    memory_mib: int | None = None
+
+
+class _BudgetTable(_Table):
+    time_s: float | None = None
+    gpu_memory_mib: float | None = None
+
+
+class _LimitsTable(_Table):
+    time_s: float | None = None
+    cap_s: float | None = None
+    gpu_mib: float | None = None
+    ram_mib: float | None = None
+    counting: Literal["sample", "maximum"] = "sample"
+    source: str
+
+
+class _Facts(_Table):
+    title: str
+    runs_as: Literal["root", "user"] = "root"
+    extra: str = ""
+    mask_values: tuple[int, ...] = ()
+    run: _RunTable | None = None
+    budget: _BudgetTable = _BudgetTable()
+    limits: dict[str, _LimitsTable] = {}
+
+
+class ConventionFacts:
+    """What is known of a convention without loading any of its code.
+
+    Attributes:
+        title: who wants what, in a line.
+        runs_as: whether its images run as `root`, by a script, or as a `user` of the platform.
+        extra: of this package, that its images need besides; empty for none.
+        mask_values: that masks may hold where nothing says more.
+        run_line: how the organiser runs an image; None where there is no such organiser.
+        budget: what is tolerated per case.
+        limits: preset's name -> what a report is checked against.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        stated = _Facts.model_validate(content)
+        self.title, self.runs_as, self.extra = stated.title, stated.runs_as, stated.extra
+        self.mask_values = stated.mask_values
+        self.budget = Budget(**stated.budget.model_dump())
+        self.run_line = None if stated.run is None else _run_line(stated.run)
+        self.limits = {
+            name: Limits(**limits.model_dump(exclude={"source"}))
+            for name, limits in stated.limits.items()
+        }
+
+
+def _run_line(stated: _RunTable) -> RunLine:
+    content = stated.model_dump()
+    own = {name: content.pop(name) for name in ("inputs", "outputs", "command", "writable_inputs")}
+    return RunLine(**own, conditions=Conditions(**content))
+
+
+@cache
+def read_facts(folder: Path) -> ConventionFacts:
+    """Read the facts of a convention.
+
+    Args:
+        folder: the convention's, with a `facts.toml`.
+
+    Raises:
+        ValueError: the file is not as this page describes it.
+    """
+    return ConventionFacts(tomllib.loads((folder / "facts.toml").read_text(encoding="utf-8")))
+
+
+def preset_of(name: str, presets: Mapping[str, Limits]) -> Limits:
+    """Return the limits of a preset.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if name not in presets:
+        raise UsageError(f"no preset {name!r}", fix=near_miss(name, presets))
+    return presets[name]

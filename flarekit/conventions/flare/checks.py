@@ -1,0 +1,307 @@
+"""FLARE: `predict.sh` on a folder of CTs, one mask each; arrays are compared index by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.conventions.flare import samples
+from flarekit.core.errors import UnreadableVolumeError
+from flarekit.verification.check import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.verification.contents import agreement, unlike_usual
+from flarekit.verification.image_checks import (
+    AMD64,
+    FACTS,
+    FLARE_NAME,
+    ONE_IMAGE,
+    ROOT,
+    SIZE,
+)
+from flarekit.verification.masks import geometry_faults, read_mask
+from flarekit.verification.run_checks import RUNS, is_sentence
+from flarekit.verification.shell_checks import DEVICES, PLAIN_SHELL, SHELLS
+from flarekit.verification.trials import Bench, Trial, Wanted
+
+_ENDING, _MASK_ENDING = "_0000.nii.gz", ".nii.gz"
+_ALIKE, _BETTER = 0.5, 0.1  # agreement with the untouched scan's mask; of a turned one above it
+
+
+def write_sample(folder: Path, wanted: Wanted) -> None:
+    """Write the inputs of the usual run."""
+    del wanted
+    samples.usual(folder)
+
+
+def _wanted(trial: Trial) -> dict[str, Path]:
+    """Return the masks that a trial's inputs ask for, with the scans that they belong to."""
+    scans = sorted(trial.inputs.glob(f"*{_ENDING}"))
+    return {scan.name.removesuffix(_ENDING) + _MASK_ENDING: scan for scan in scans}
+
+
+def _name_faults(trial: Trial) -> list[str]:
+    wanted = _wanted(trial)
+    missing = [f"no {name} for {scan.name}" for name, scan in wanted.items()]
+    missing = [
+        words for words, name in zip(missing, wanted, strict=True) if name not in trial.files
+    ]
+    return missing + [f"wrote {name} too" for name in trial.files if name not in wanted]
+
+
+def _stored_faults(trial: Trial) -> Iterator[str]:
+    """Yield what is wrong with how masks are stored."""
+    for name in _wanted(trial):
+        path = trial.outputs / name
+        if name in trial.files:
+            try:
+                mask = read_mask(path)
+            except UnreadableVolumeError as error:
+                yield f"{name}: {error.fault}"
+                continue
+            if mask.voxels_ZYX.dtype != np.uint8:
+                yield f"{name} is {mask.voxels_ZYX.dtype}"
+            if mask.scaled:
+                yield f"{name} has a slope or intercept in its header"
+
+
+def _grid_faults(trial: Trial) -> Iterator[str]:
+    for name, scan in _wanted(trial).items():
+        if name in trial.files:
+            mask = read_mask(trial.outputs / name)
+            yield from (f"{name}: {fault}" for fault in geometry_faults(mask, read_mask(scan)))
+
+
+def _value_faults(trial: Trial, values: frozenset[int]) -> Iterator[str]:
+    for name in _wanted(trial):
+        if name in trial.files:
+            found = np.unique(read_mask(trial.outputs / name).voxels_ZYX).tolist()
+            odd = sorted(set(found) - values)
+            if odd:
+                yield f"{name} holds {', '.join(map(str, odd[:5]))}"
+
+
+def _output_tree(bench: Bench) -> Finding:
+    return held(_name_faults(bench.base()))
+
+
+def _stored(bench: Bench) -> Finding:
+    return held(list(_stored_faults(bench.base())))
+
+
+def _geometry(bench: Bench) -> Finding:
+    return held(list(_grid_faults(bench.base())))
+
+
+def _values(bench: Bench) -> Finding:
+    return held(list(_value_faults(bench.base(), bench.wanted.values)))
+
+
+def _odd_names(bench: Bench) -> Finding:
+    trial = bench.kept("odd_names", samples.odd_names)
+    faults = [fault for fault in _name_faults(trial) if "too" not in fault]
+    return _of(trial, faults or list(_unlike_each_other(bench, trial)))
+
+
+def _unlike_each_other(bench: Bench, trial: Trial) -> Iterator[str]:
+    """Yield which masks of the usual CT under other names are not the usual mask."""
+    (usual,) = (read_mask(bench.base().outputs / name).voxels_ZYX for name in _wanted(bench.base()))
+    for name in _wanted(trial):
+        share = agreement(usual, read_mask(trial.outputs / name).voxels_ZYX)
+        if share < 1 - _BETTER:
+            yield f"{name} agrees in only {share:.2f} of its voxels with the usual CT's mask"
+
+
+def _other_files(bench: Bench) -> Finding:
+    trial = bench.kept("odd_names", samples.odd_names)
+    return _of(trial, [fault for fault in _name_faults(trial) if "too" in fault])
+
+
+def _of(trial: Trial, faults: list[str]) -> Finding:
+    """Return the faults of a trial; a trial that failed is one too."""
+    return held([*faults, *([trial.failure] if trial.failure else [])])
+
+
+def _no_inputs(bench: Bench) -> Finding:
+    trial = bench.trial(bench.inputs("nothing", samples.nothing))
+    faults = [f"wrote {name}" for name in trial.files]
+    if trial.outcome.timed_out:
+        faults.append("did not end")
+    elif trial.outcome.exit_code and not is_sentence(trial.outcome.last_line):
+        faults.append(f"ends with {trial.outcome.last_line[:120]!r}, which says nothing")
+    return held(faults)
+
+
+def _overwrites(bench: Bench) -> Finding:
+    """Old masks lie in the output folder: they give way, and do not disturb the run."""
+
+    def leave_old(outputs: Path) -> None:
+        for name in _wanted(bench.base()):
+            (outputs / name).write_bytes(b"an old mask")
+
+    base = bench.base()
+    trial = bench.trial(bench.usual_inputs(), prepare=leave_old)
+    if not base.files:
+        return _of(trial, [])
+    faults = list(_stored_faults(trial)) + _name_faults(trial)
+    return _of(trial, faults or unlike_usual(bench, trial))
+
+
+def _damaged(bench: Bench) -> Finding:
+    trial = bench.trial(bench.inputs("damaged", samples.damaged))
+    name = samples.DAMAGED + _MASK_ENDING
+    if trial.outcome.timed_out:
+        return fail("did not end")
+    if name not in trial.files:
+        return fail(f"no {name}: a missing case scores 0 and the worst time")
+    faults = [*_stored_faults(trial)]
+    if not faults:
+        mask = read_mask(trial.outputs / name)
+        scan = read_mask(bench.usual_inputs() / f"{samples.USUAL}{_ENDING}")
+        faults = geometry_faults(mask, scan)
+        faults += ["is not empty"] if mask.voxels_ZYX.any() else []
+    return held([f"{name} {fault}" for fault in faults])
+
+
+def _orientations(bench: Bench) -> Finding:
+    masks: dict[str, NDArray[np.generic]] = {}
+    for number, axes in enumerate(samples.ORDERS):
+        trial = bench.kept(f"turned_{number}", partial(samples.turned, axes=axes))
+        faults = _name_faults(trial) or _turned_back(trial, axes, masks)
+        if faults or trial.failure is not None:
+            return _of(trial, faults)
+    reference = masks["RAS"]
+    if not reference.any():
+        return skip("the mask of the generated CT is empty, so it shows no direction")
+    found = {name: _aligned(mask, reference) for name, mask in masks.items()}
+    wrong = [f"stored as {name}: {words}" for name, (_, words) in found.items() if words]
+    if wrong:
+        return held(wrong)
+    share, least = min((share, name) for name, (share, _) in found.items())
+    if share < _ALIKE:
+        return warn(f"stored as {least} the mask agrees in only {share:.2f} of its voxels")
+    return PASS
+
+
+def _turned_back(
+    trial: Trial, axes: samples.Triple, masks: dict[str, NDArray[np.generic]]
+) -> list[str]:
+    """Add a trial's masks, axes as in the world; return in which grids are not their scans'."""
+    faults = []
+    for name, order, flips in samples.orientations(axes):
+        path = trial.outputs / f"{name}{_MASK_ENDING}"
+        mask = read_mask(path)
+        grid = geometry_faults(mask, read_mask(trial.inputs / f"{name}{_ENDING}"))
+        faults += [f"{path.name}: {fault}" for fault in grid]
+        if not grid:
+            masks[name] = samples.as_canonical(mask.voxels_ZYX.T, order, flips)
+    return faults
+
+
+def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple[float, str]:
+    """Return how well a mask agrees with another, and how it is turned where that fits better."""
+    own = agreement(mask, reference)
+    if own >= 1 - _BETTER:
+        return own, ""
+    for order, flips in product(permutations(range(3)), product((1, -1), repeat=3)):
+        turned = mask.transpose(order)[tuple(slice(None, None, flip) for flip in flips)]
+        if turned.shape == reference.shape and agreement(turned, reference) > own + _BETTER:
+            flipped = [axis for axis, flip in zip("xyz", flips, strict=True) if flip < 0]
+            return own, f"the mask fits when turned back (axes {order}, flipped {flipped})"
+    return own, ""
+
+
+def _given(bench: Bench) -> Finding:
+    if bench.wanted.given is None:
+        return skip("no --input was given")
+    given = bench.wanted.given
+    if not any(given.glob(f"*{_ENDING}")):
+        return fail(f"{given} holds no *{_ENDING}")
+    trial = bench.trial(given)
+    faults = [*_name_faults(trial), *_stored_faults(trial)]
+    if not faults:
+        faults = [*_grid_faults(trial), *_value_faults(trial, bench.wanted.values)]
+    return _of(trial, faults)
+
+
+CHECKS = (
+    ONE_IMAGE,
+    AMD64,
+    SIZE,
+    FLARE_NAME,
+    ROOT,
+    FACTS,
+    DEVICES,
+    SHELLS,
+    PLAIN_SHELL,
+    *RUNS,
+    Check(
+        name="output_tree",
+        asserts="X_0000.nii.gz gives X.nii.gz, and nothing else is written",
+        fix="name masks by removing the last _0000; put logs and temporary files into /tmp",
+        look=_output_tree,
+    ),
+    Check(
+        name="stored_type",
+        asserts="masks are uint8 with slope 1 and intercept 0",
+        fix="make a new header: set_data_dtype(uint8), set_slope_inter(1, 0)",
+        look=_stored,
+    ),
+    Check(
+        name="geometry",
+        asserts="a mask has its scan's voxels and header geometry",
+        fix="copy affine, qform and sform; write in the stored order of axes",
+        look=_geometry,
+    ),
+    Check(
+        name="labels",
+        asserts="masks hold the task's labels only",
+        fix="map the network's classes to the task's values; --labels where the task has others",
+        look=_values,
+    ),
+    Check(
+        name="odd_names",
+        asserts="several inputs, with _0000, dots or spaces in their names, all get their mask",
+        fix="loop over all files; remove the last _0000.nii.gz only; quote paths in shell",
+        look=_odd_names,
+    ),
+    Check(
+        name="other_files",
+        asserts="files that are no inputs are ignored",
+        fix="take *_0000.nii.gz only",
+        look=_other_files,
+    ),
+    Check(
+        name="no_inputs",
+        asserts="a folder without scans writes nothing, and ends well or with a clear message",
+        fix="say that there is nothing to do",
+        look=_no_inputs,
+    ),
+    Check(
+        name="overwrites",
+        asserts="masks that lie in the output folder already are replaced",
+        fix="write to a temporary name, then rename over the old one",
+        look=_overwrites,
+    ),
+    Check(
+        name="damaged_input",
+        asserts="a damaged scan gets an empty mask in its header's geometry",
+        fix="catch errors case by case, and write zeros of the header's shape",
+        look=_damaged,
+    ),
+    Check(
+        name="orientations",
+        asserts="a scan stored in any of the 48 orientations gets a mask in the same",
+        fix="undo every transpose and flip before writing",
+        look=_orientations,
+    ),
+    Check(
+        name="given_inputs",
+        asserts="the inputs that were given pass the same checks",
+        fix="see the reason",
+        look=_given,
+    ),
+)

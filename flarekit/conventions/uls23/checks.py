@@ -1,0 +1,303 @@
+"""ULS23: a stack of volumes of interest, one lesion at the centre of each; masks stacked alike.
+
+Most runs get one volume. Two get four, and one gets a hundred: it takes the time of a hundred
+volumes, or as many as the limit of a run (`--timeout`) has room for, and some 0.7 GB of disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flarekit.conventions.uls23 import samples
+from flarekit.conventions.uls23.mask_checks import (
+    OUTPUT,
+    UnjudgedError,
+    components,
+    dice,
+    far_faults,
+    grid_faults,
+    judged,
+    read_masks,
+    tree_faults,
+    type_faults,
+)
+from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
+from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
+from flarekit.verification.run_checks import RUNS, loud_failure
+from flarekit.verification.trials import Bench, Trial, Wanted
+
+_ALIKE = 0.98  # Dice of two masks of one volume: sums of batches are rounded in another order
+_ORDER = (2, 0, 3, 1)
+_MANY = 100
+_FEWEST = 24  # volumes from which growth of memory is told from noise
+_SHARE_OF_TIME = 0.8
+_NOISE_MIB, _GROWTH_MIB = 128.0, 4.0  # per run, per volume; a mask has 8 MiB, a CT 16
+
+
+def write_sample(folder: Path, wanted: Wanted) -> None:
+    """Write the inputs of the usual run: a stack of one volume."""
+    del wanted
+    samples.write_stack(folder, [samples.LIVER])
+
+
+def _four(bench: Bench) -> Trial:
+    return bench.kept("four", _stack(samples.SCENES))
+
+
+def _stack(scenes: Sequence[samples.Scene], **how: Any) -> Callable[[Path], None]:  # noqa: ANN401
+    """Return what writes a stack of scenes, see `write_stack`."""
+    return lambda folder: samples.write_stack(folder, scenes, **how)
+
+
+def _well(bench: Bench) -> list[Trial]:
+    """Return the runs of one and of four volumes, those that ended well."""
+    return [trial for trial in (bench.base(), _four(bench)) if trial.failure is None]
+
+
+def _output_tree(bench: Bench) -> Finding:
+    return held([fault for trial in _well(bench) for fault in tree_faults(trial)])
+
+
+def _stored_type(bench: Bench) -> Finding:
+    return held([fault for trial in _well(bench) for fault in type_faults(trial)])
+
+
+def _geometry(bench: Bench) -> Finding:
+    return held([fault for trial in _well(bench) for fault in grid_faults(trial)])
+
+
+def _four_volumes(bench: Bench) -> Finding:
+    failure = _four(bench).failure
+    return PASS if failure is None else fail(failure)
+
+
+def _one_component(bench: Bench) -> Finding:
+    return components(read_masks(_four(bench)))
+
+
+def _central(bench: Bench) -> Finding:
+    return held(list(far_faults(read_masks(_four(bench)))))
+
+
+def _padding(bench: Bench) -> Finding:
+    faults = []
+    for index, (mask, scene) in enumerate(
+        zip(read_masks(_four(bench)), samples.SCENES, strict=True)
+    ):
+        beyond = np.count_nonzero(mask) - np.count_nonzero(mask[samples.scan_box(scene)])
+        if beyond:
+            faults.append(f"volume {index} has {beyond} mask voxels in its padding")
+    return held(faults)
+
+
+def _order(bench: Bench) -> Finding:
+    """Compare four volumes with the same in another order, and the first with it alone."""
+    few = list(read_masks(_four(bench)))
+    (alone,) = read_masks(bench.base())
+    scenes = [samples.SCENES[index] for index in _ORDER]
+    permuted = bench.trial(bench.inputs("permuted", _stack(scenes)))
+    if permuted.failure is not None:
+        return fail(f"in the order {_ORDER}: {permuted.failure}")
+    faults = [
+        f"volume {index} as number {place} gets another mask (Dice {alike:.2f})"
+        for place, (index, mask) in enumerate(zip(_ORDER, read_masks(permuted), strict=True))
+        if (alike := dice(mask, few[index])) < _ALIKE
+    ]
+    if (alike := dice(alone, few[0])) < _ALIKE:
+        faults.append(f"volume 0 alone gets another mask (Dice {alike:.2f})")
+    return held(faults)
+
+
+def _types(bench: Bench) -> Finding:
+    (usual,) = read_masks(bench.base())
+    faults = []
+    for dtype, compressed in (("int16", False), ("int32", True), ("float32", False)):
+        words = f"{dtype}, {'compressed' if compressed else 'not compressed'}"
+        write = _stack([samples.LIVER], dtype=dtype, compressed=compressed)
+        try:
+            (mask,) = read_masks(bench.trial(bench.inputs(f"{dtype}_{compressed}", write)))
+        except UnjudgedError as error:
+            faults.append(f"{words}: {error}")
+            continue
+        if (alike := dice(mask, usual)) < _ALIKE:
+            faults.append(f"{words}: another mask (Dice {alike:.2f})")
+    return held(faults)
+
+
+def _spacings(bench: Bench) -> Finding:
+    faults = []
+    for scenes, count in ((samples.SCENES, 3), ((samples.LIVER,), 2)):
+        words = f"{count} spacings for {len(scenes)} volumes"
+        inputs = bench.inputs(words.replace(" ", "_"), _stack(scenes, spacings=count))
+        finding = loud_failure(bench.trial(inputs))
+        if finding.state != "pass":
+            faults.append(f"{words}: {finding.reason}")
+    return held(faults)
+
+
+def _each_s(bench: Bench) -> float:
+    """Return how long a volume takes, as runs of 1 and 4 tell."""
+    more_s = _four(bench).outcome.seconds - bench.base().outcome.seconds
+    return max(more_s / (len(samples.SCENES) - 1), 1e-3)
+
+
+def _many(bench: Bench) -> tuple[int, Trial]:
+    """Return the run of a hundred volumes, or of as many as there is time for.
+
+    Raises:
+        UnjudgedError: it has time for hardly more than four, or those fail already.
+    """
+    four = _four(bench)
+    if four.failure is not None:
+        raise UnjudgedError("four volumes fail already: see four_volumes")
+    left_s = _SHARE_OF_TIME * bench.timeout_s - four.outcome.seconds
+    count = min(_MANY, len(samples.SCENES) + max(0, int(left_s / _each_s(bench))))
+    if count < _FEWEST:
+        raise UnjudgedError(_too_long(bench))
+    scenes = [samples.SCENES[index % len(samples.SCENES)] for index in range(count)]
+    return count, bench.kept("many", _stack(scenes))
+
+
+def _too_long(bench: Bench) -> str:
+    needed_s = _MANY * _each_s(bench) / _SHARE_OF_TIME + bench.base().outcome.seconds
+    timeout_s = int(np.ceil(needed_s / 60) * 60)
+    return f"{_MANY} volumes take too long here; give --timeout {timeout_s}"
+
+
+def _hundred(bench: Bench) -> Finding:
+    count, trial = _many(bench)
+    if trial.failure is not None:
+        return fail(f"{count} volumes: {trial.failure}")
+    four = _four(bench)
+    faults = [*tree_faults(trial), *grid_faults(trial)]
+    if not faults or tree_faults(four) or any(grid_faults(four)):  # which other checks tell
+        few = list(read_masks(four))
+        faults = [
+            f"volume {index} of {count} gets another mask than among four (Dice {alike:.2f})"
+            for index, mask in enumerate(read_masks(trial))
+            if (alike := dice(mask, few[index % len(few)])) < _ALIKE
+        ]
+    if not faults and count < _MANY:
+        return skip(f"{count} volumes go well, but {_too_long(bench)}")
+    return held(faults)
+
+
+def _memory(bench: Bench) -> Finding:
+    count, trial = _many(bench)
+    if trial.failure is not None:
+        return skip(f"{count} volumes fail: see hundred_volumes")
+    few_mib, many_mib = _four(bench).outcome.peak_mib, trial.outcome.peak_mib
+    if few_mib is None or many_mib is None:
+        return skip("the memory of its processes is not seen here")
+    more, growth_mib = count - len(samples.SCENES), many_mib - few_mib
+    if growth_mib <= max(_NOISE_MIB, _GROWTH_MIB * more):
+        return PASS
+    return fail(
+        f"{few_mib:.0f} MiB for 4 volumes, {many_mib:.0f} MiB for {count}: "
+        f"{growth_mib / more:.1f} MiB more with each"
+    )
+
+
+def _given(bench: Bench) -> Finding:
+    given = bench.wanted.given
+    if given is None:
+        return skip("no --input was given")
+    images = len(list((given / samples.IMAGES).glob("*.mha")))
+    if images != 1 or not (given / samples.SPACINGS).is_file():
+        return fail(f"{given}: one {samples.IMAGES}/*.mha and {samples.SPACINGS} are needed")
+    trial = bench.trial(given)
+    if trial.failure is not None:
+        return fail(trial.failure)
+    faults = [*tree_faults(trial), *type_faults(trial), *grid_faults(trial)]
+    return held(faults) if faults else components(read_masks(trial))
+
+
+CHECKS = (
+    *PLATFORM_IMAGE,
+    *RUNS,
+    *PLATFORM_RUNS,
+    Check(
+        name="output_tree",
+        asserts=f"{OUTPUT}/NAME.mha is written, named as the input, and nothing else",
+        fix="write all masks into one stack; put logs and temporary files into /tmp",
+        look=_output_tree,
+    ),
+    Check(
+        name="stored_type",
+        asserts="masks are uint8, 0 and 1",
+        fix="convert with astype(uint8) after mapping the lesion to 1",
+        look=_stored_type,
+    ),
+    Check(
+        name="geometry",
+        asserts="the masks have the stack's size and header",
+        fix="CopyInformation from the input; stack along Z in the order read",
+        look=_geometry,
+    ),
+    Check(
+        name="four_volumes",
+        asserts="a stack of four volumes with different spacings ends well",
+        fix="split the stack every 128 slices, and take each volume's own spacing",
+        look=_four_volumes,
+    ),
+    Check(
+        name="one_component",
+        asserts="each volume gets exactly one component: an empty one scores 0, speckle stalls "
+        "the evaluator",
+        fix="keep the component at the centre, else the nearest; a small ball where none is",
+        look=judged(_one_component),
+    ),
+    Check(
+        name="central",
+        asserts="the component lies at the centre, where the lesion is, or next to it",
+        fix="choose components by their distance from voxel (64, 128, 128), not by size",
+        look=judged(_central),
+    ),
+    Check(
+        name="padding",
+        asserts="no mask reaches into the padding beyond the scan",
+        fix="clear what lies in whole slices, rows and columns of the volume's minimum",
+        look=judged(_padding),
+    ),
+    Check(
+        name="order",
+        asserts="volumes are independent: in another order, or alone, each gets the same mask",
+        fix="read, segment and write volume by volume; no statistics over the stack",
+        look=judged(_order),
+    ),
+    Check(
+        name="voxel_types",
+        asserts="int16, int32 and float32, compressed or not, give the same mask",
+        fix="convert voxels to float32 after reading; read with SimpleITK",
+        look=judged(_types),
+    ),
+    Check(
+        name="spacing_count",
+        asserts="another number of spacings than volumes ends it with an exit code other than 0 "
+        "and a last line that says why",
+        fix="compare the length of the list with slices / 128",
+        look=_spacings,
+    ),
+    Check(
+        name="hundred_volumes",
+        asserts="a stack of 100 volumes gets 100 masks",
+        fix="write masks as they are ready; keep within the time and the memory",
+        look=judged(_hundred),
+    ),
+    Check(
+        name="flat_memory",
+        asserts="memory does not grow with the number of volumes",
+        fix="read volumes when their turn comes, and keep masks compressed",
+        look=judged(_memory),
+    ),
+    Check(
+        name="given_inputs",
+        asserts="the inputs that were given pass the same checks",
+        fix="see the reason",
+        look=judged(_given),
+    ),
+)

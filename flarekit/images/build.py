@@ -1,0 +1,194 @@
+"""`flarekit build`: a predictor and a convention become an image."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import flarekit
+from flarekit import conventions
+from flarekit.containers import CONVENTION_LABEL, FACTS_LABEL, ImageFacts
+from flarekit.containers.docker import require_engine
+from flarekit.containers.docker_images import inspect_image
+from flarekit.core.errors import FlarekitError, PredictorError, UsageError
+from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.segmentation.predictors import find_predictor, hash_state
+
+BASE = "python:3.11-slim-bookworm"
+PREDICTOR_LABEL = "flarekit.predictor"
+_CONTEXT = ("Dockerfile", "predict.sh", "pyproject.toml", "README.md", "LICENSE")
+_TARGETS = {
+    (False, "cuda"): "flare",
+    (False, "cpu"): "cpu",
+    (True, "cuda"): "gc",
+    (True, "cpu"): "gc-cpu",
+}
+_LAST_LINES = 12
+Device = Literal["cpu", "cuda"]
+
+
+class BuildError(FlarekitError):
+    """Docker could not build the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        predictor: a name or a folder.
+        convention: its name; the predictor's own where None.
+        tag: of the image.
+        device: `cpu` leaves torch and CUDA out.
+        base: image to start from.
+        torch_index: package index that torch comes from; PyPI where None.
+        network: of the build; it installs packages.
+    """
+
+    predictor: str
+    convention: str | None
+    tag: str
+    device: Device = "cuda"
+    base: str = BASE
+    torch_index: str | None = None
+    network: str = "host"
+
+    @property
+    def is_valid_tag(self) -> bool:
+        """Whether Docker takes the tag."""
+        return re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*(:[\w][\w.-]*)?", self.tag) is not None
+
+
+def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None) -> ImageFacts:
+    """Build an image and return its facts.
+
+    Args:
+        request: what to build.
+        say: takes Docker's lines.
+
+    Raises:
+        UsageError: no such predictor or convention, or a tag that Docker refuses.
+        PredictorError: weights that are not whole, or a predictor that does not suit the
+            convention.
+        DockerError: no engine.
+        BuildError: Docker's own build failed; its last lines are in the message.
+    """
+    if not request.is_valid_tag:
+        raise UsageError(
+            f"{request.tag!r} is no tag that Docker takes", fix="lower case: TEAM or TEAM:latest"
+        )
+    predictor = find_predictor(request.predictor)
+    convention = request.convention or predictor.spec.convention
+    facts = task_facts(predictor.spec, convention)
+    state = hash_state(predictor)
+    if state != "ok":
+        raise PredictorError(
+            f"{predictor.weights}: weights are {state}", fix="see flarekit weights verify"
+        )
+    require_engine()
+    as_user = conventions.facts_of(convention).runs_as == "user"
+    target = _TARGETS[as_user, request.device]
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        write_context(predictor, context)
+        _docker_build(request, predictor.folder.name, convention, facts, target, context, say)
+    return inspect_image(request.tag)
+
+
+def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
+    """Return what `flarekit verify` wants to know of the task, for the image's label.
+
+    Raises:
+        UsageError: no such convention.
+        PredictorError: the predictor does not suit it.
+    """
+    settings = dict(spec.convention_settings) if convention == spec.convention else {}
+    conventions.get(convention, settings, labels=spec.labels)
+    if convention == "grandchallenge" and not settings.get("outputs"):
+        raise PredictorError(
+            f"{spec.name}: does not say which outputs the algorithm declares",
+            fix='in predictor.toml set convention = "grandchallenge" and add '
+            "[[convention_settings.outputs]] with path and kind",
+        )
+    values = [1] if convention in ("autopet", "uls23") else sorted(spec.labels.values())
+    return {"values": values, "channels": len(spec.channels), "settings": settings}
+
+
+def budget_arguments(convention: str) -> dict[str, str]:
+    """Return what an image is built to keep: what its organiser tolerates, 0 for no limit."""
+    budget = conventions.budget_of(convention)
+    limits = {"TIME_BUDGET": budget.time_s, "GPU_MEMORY_BUDGET": budget.gpu_memory_mib}
+    return {name: f"{limit or 0:g}" for name, limit in limits.items()}
+
+
+def write_context(predictor: PredictorFolder, context: Path) -> None:
+    """Lay out what the Dockerfile copies: the package, this one predictor, and nothing else.
+
+    Raises:
+        UsageError: the package was installed without its Dockerfile.
+    """
+    package = Path(flarekit.__file__).parent
+    sources = [package / "images" / "context", package.parent]  # installed; a checkout
+    source = next((each for each in sources if (each / "Dockerfile").is_file()), None)
+    if source is None:
+        raise UsageError("the Dockerfile is not beside the package", fix="install flarekit again")
+    for name in _CONTEXT:
+        shutil.copy(source / name, context / name)
+    shutil.copytree(source / "docker", context / "docker")
+    leave = shutil.ignore_patterns("__pycache__", "weights", "context")
+    shutil.copytree(package, context / "flarekit", ignore=leave)
+    leave = shutil.ignore_patterns("compiled", ".*")
+    shutil.copytree(predictor.folder, context / "weights" / predictor.folder.name, ignore=leave)
+
+
+def _docker_build(
+    request: BuildRequest,
+    name: str,
+    convention: str,
+    facts: dict[str, Any],
+    target: str,
+    context: Path,
+    say: Callable[[str], None],
+) -> None:
+    labels = {
+        CONVENTION_LABEL: convention,
+        PREDICTOR_LABEL: name,
+        FACTS_LABEL: json.dumps(facts),
+    }
+    arguments = {
+        "BASE": request.base,
+        "PREDICTOR": name,
+        "CONVENTION": convention,
+        **budget_arguments(convention),
+        "EXTRAS": conventions.facts_of(convention).extra,
+        "TORCH_INDEX": request.torch_index or "",
+    }
+    line = ["docker", "build", "--network", request.network, "--target", target]
+    line += ["--platform", "linux/amd64"] if sys.platform != "linux" else []
+    line += [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
+    line += [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    with subprocess.Popen(
+        [*line, "-t", request.tag, str(context)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for text in process.stdout or ():
+            last.append(text.rstrip())
+            say(text.rstrip())
+    if process.returncode:
+        raise BuildError(
+            "docker build failed:\n" + "\n".join(last),
+            fix="the build needs the network for packages: see --network, --base, --torch-index",
+        )

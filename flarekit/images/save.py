@@ -1,0 +1,141 @@
+"""`flarekit save`: an image as the file that an organiser takes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flarekit.containers import CONVENTION_LABEL
+from flarekit.containers.docker import require_engine
+from flarekit.containers.docker_command import DockerError, docker, reason_in
+from flarekit.containers.docker_images import image_id, inspect_image
+from flarekit.core.errors import OutputError, UsageError
+from flarekit.core.files import sha256_of
+from flarekit.verification.image_checks import flare_name_faults, stem_of
+
+_ENDING = ".tar.gz"
+_LARGE_GB = 10.0
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveRequest:
+    """What to save.
+
+    Attributes:
+        image: its name.
+        path: of the file, `.tar.gz`.
+        convention: whose naming rules; the image's label where None.
+    """
+
+    image: str
+    path: Path
+    convention: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What was saved."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    warnings: tuple[str, ...]
+
+
+def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -> Saved:
+    """Save an image, named as its organiser wants it; the file is whole or not there.
+
+    FLARE runs `STEM:latest` of `STEM.tar.gz`: the image gets that name too.
+
+    Raises:
+        UsageError: a file name that the convention does not take.
+        InputError: no such image.
+        DockerError: no engine, or it could not save.
+        OutputError: the file could not be written.
+    """
+    if not request.path.name.endswith(_ENDING):
+        raise UsageError(f"{request.path}: is not a {_ENDING}", fix=f"name it TEAM{_ENDING}")
+    if not request.path.parent.is_dir():
+        raise OutputError(f"{request.path.parent}: is not a folder", fix="make it first")
+    require_engine()
+    facts = inspect_image(request.image)
+    convention = request.convention or facts.labels.get(CONVENTION_LABEL, "flare")
+    name = request.image
+    warnings: list[str] = []
+    if convention == "flare":
+        stem = stem_of(request.path)
+        name = f"{stem}:latest"
+        faults = flare_name_faults(stem, (name,))
+        if faults:
+            raise UsageError("; ".join(faults), fix=f"name the file like team-a{_ENDING}")
+        if name not in facts.names:
+            warnings += _give_name(request.image, name)
+            say(f"{request.image} is now also {name}, as the evaluator will call it")
+    _write(name, request.path)
+    size = request.path.stat().st_size
+    if size > _LARGE_GB * 1e9:
+        warnings.append(
+            f"{size / 1e9:.1f} GB: uploads of this size take hours, and platforms may refuse them; "
+            "build with --cpu, or leave caches out"
+        )
+    return Saved(
+        path=request.path,
+        size_bytes=size,
+        sha256=sha256_of(request.path),
+        warnings=tuple(warnings),
+    )
+
+
+def _give_name(image: str, name: str) -> list[str]:
+    """Give an image a further name; return a warning where another image loses it by that.
+
+    Raises:
+        DockerError: Docker refuses the name.
+    """
+    owner = image_id(name)
+    tagged = docker("image", "tag", image, name)
+    if tagged.returncode:
+        raise DockerError(
+            f"{image} could not be named {name}: {reason_in(tagged.stderr)}", fix="tag it by hand"
+        )
+    if owner is None:
+        return []
+    short = owner.removeprefix("sha256:")[:12]
+    return [
+        f"{name} was another image, {short}, which has lost that name to {image}; "
+        f"to give it a name again: docker image tag {short} NAME"
+    ]
+
+
+def _write(image: str, path: Path) -> None:
+    """Compress what docker saves, as it comes, under a temporary name."""
+    from isal import igzip
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with (
+            subprocess.Popen(
+                ["docker", "image", "save", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+            igzip.open(temporary, "wb", compresslevel=2) as stream,
+        ):
+            if process.stdout is not None:
+                shutil.copyfileobj(process.stdout, stream, _BLOCK)
+            said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+        if process.returncode:
+            raise DockerError(
+                f"docker could not save {image}: {reason_in(said)}", fix="see docker image ls"
+            )
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror or error}", fix="check space and rights"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,1 +1,0 @@
-"""Images: build, verify, save, submit."""

@@ -1,1 +1,0 @@
-"""Inputs that images are tried with, made from seeds; `samples/x.py` serves the convention `x`."""

@@ -1,0 +1,104 @@
+"""Whether two runs of the same inputs have written the same, and by how much masks differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.errors import UnreadableVolumeError
+from flarekit.verification.masks import read_mask, same_content
+from flarekit.verification.trials import Bench, Trial
+
+_NOISE = 0.05  # by how much less a mask may agree than two usual runs do with each other
+
+
+def again(bench: Bench) -> Trial:
+    """Return a second usual trial."""
+    return bench.once("again", lambda: bench.trial(bench.usual_inputs()))
+
+
+def alike(one: Path, other: Path) -> bool:
+    """Tell whether two files say the same; equally damaged ones do."""
+    try:
+        return one.read_bytes() == other.read_bytes() or same_content(one, other)
+    except (UnreadableVolumeError, ValueError, OSError):
+        return False
+
+
+def agreement(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
+    """Return the share of voxels with the same label among those with any."""
+    if one.shape != other.shape:
+        return 0.0
+    either = (one != 0) | (other != 0)
+    return float((one == other)[either].mean()) if either.any() else 1.0
+
+
+def unlike_usual(bench: Bench, trial: Trial, *, noise: float = _NOISE) -> list[str]:
+    """Return which files of a trial of the usual inputs say something else than the usual ones.
+
+    Names are not compared. Where two usual runs differ too, masks may agree a little less than
+    those do with each other, and other files are not judged.
+
+    Args:
+        bench: whose usual trial ended well.
+        trial: of the usual inputs under other conditions.
+        noise: share of labelled voxels by which masks may differ more than two usual runs do.
+    """
+    usual = bench.base()
+    differing = _differing(usual, trial)
+    if not differing:
+        return []
+    unsteady = _differing(usual, again(bench))
+    faults = []
+    for name in differing:
+        shares = _shares(name, usual, trial, again(bench) if name in unsteady else usual)
+        if shares is None and name not in unsteady:
+            faults.append(f"{name} holds something else")
+        elif shares is not None and shares[0] < shares[1] - noise:
+            faults.append(f"{name} {_in_words(name, usual, trial)}")
+    return faults
+
+
+def _differing(usual: Trial, trial: Trial) -> list[str]:
+    names = [name for name in usual.files if name in trial.files and not name.endswith("/")]
+    return [name for name in names if not alike(usual.outputs / name, trial.outputs / name)]
+
+
+def _shares(name: str, usual: Trial, trial: Trial, other: Trial) -> tuple[float, float] | None:
+    """Return how well masks agree with the usual one; None where they are none."""
+    masks = [_voxels(each.outputs / name) for each in (usual, trial, other)]
+    known = [mask for mask in masks if mask is not None]
+    if len(known) != len(masks):
+        return None if masks[0] is None else (0.0, 1.0)
+    return agreement(known[0], known[1]), agreement(known[0], known[2])
+
+
+def _in_words(name: str, usual: Trial, trial: Trial) -> str:
+    before, after = (_voxels(each.outputs / name) for each in (usual, trial))
+    if before is None or after is None:
+        return "cannot be read any more"
+    counts = [_counted(mask) for mask in (after, before)]
+    share = agreement(before, after)
+    return f"has {counts[0]} instead of {counts[1]} (the same in {100 * share:.0f} % of them)"
+
+
+def _counted(mask: NDArray[np.generic]) -> str:
+    count = int(np.count_nonzero(mask))
+    return f"{count} labelled voxels" if count else "no labelled voxel"
+
+
+def _voxels(path: Path) -> NDArray[np.generic] | None:
+    if not path.name.endswith((".nii.gz", ".nii", ".mha")):
+        return None
+    try:
+        return read_mask(path).voxels_ZYX
+    except UnreadableVolumeError:
+        return None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names of files in words."""
+    return ", ".join(names) or "nothing"

@@ -1,0 +1,253 @@
+"""What grand-challenge.org's sandbox does and others do not: the checks of all its conventions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from flarekit.containers import Mount, SandboxError
+from flarekit.verification.check import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.verification.contents import listed, unlike_usual
+from flarekit.verification.explanations import explained
+from flarekit.verification.image_checks import AMD64, FACTS, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
+from flarekit.verification.platform_inputs import IMAGES, INPUTS_JSON, write_inputs_json
+from flarekit.verification.run_checks import loud_failure
+from flarekit.verification.trials import MODEL, Bench, Trial
+
+_LINK_TARGET = "/mnt/platform/input"
+_KEPT_BACK_MIB = 1024  # of the memory, before the platform sets RLIMIT_DATA
+
+
+def _shell(bench: Bench) -> Finding:
+    trial = bench.trial(bench.usual_inputs(), entrypoint="/bin/sh", command=("-c", "true"))
+    return PASS if trial.failure is None else fail(f"/bin/sh does not start ({trial.failure})")
+
+
+def as_usual(bench: Bench, trial: Trial, where: str) -> Finding:
+    """Return whether a trial ended well and wrote what the usual one writes.
+
+    Args:
+        bench: whose usual trial ended well.
+        trial: of inputs that have to give the same files.
+        where: how it differs from the usual one, which begins the reason.
+    """
+    if trial.failure is not None:
+        return fail(f"{where}: {trial.failure}")
+    if trial.files != bench.base().files:
+        return fail(f"{where} it writes {listed(trial.files)}")
+    return held([f"{where} {fault}" for fault in unlike_usual(bench, trial)])
+
+
+def _linked(bench: Bench) -> Finding:
+    link = {bench.run_line.inputs: _LINK_TARGET}
+    try:
+        trial = bench.trial(bench.usual_inputs(), linked=link)
+    except SandboxError as error:  # the image has no shell to make the link with, say
+        return skip(error.message)
+    return as_usual(bench, trial, f"with {bench.run_line.inputs} as a link to {_LINK_TARGET}")
+
+
+def _empty_tmp(bench: Bench) -> Finding:
+    trial = bench.trial(
+        bench.usual_inputs(),
+        mounts=(Mount(here=_opened(bench, "empty_tmp"), there="/tmp", writable=True),),  # noqa: S108
+    )
+    return as_usual(bench, trial, "with an empty /tmp")
+
+
+def _opened(bench: Bench, name: str) -> Path:
+    """Return an empty folder that every user can write."""
+    folder = bench.inputs(name, lambda _: None)
+    folder.chmod(0o777)
+    return folder
+
+
+def _model_absent(bench: Bench) -> Finding:
+    usual = bench.base()
+    if usual.failure is None:
+        return PASS
+    if _with_model(bench, "model_empty", lambda _: None).failure is None:
+        return fail(f"needs the folder {MODEL} ({usual.failure})")
+    said = [line.strip() for line in usual.outcome.stderr.splitlines() if MODEL in line]
+    if said:
+        return fail(f"needs what is in {MODEL}: {said[-1][:300]}")
+    return skip("the usual run fails for another reason")
+
+
+def _model_empty(bench: Bench) -> Finding:
+    trial = _with_model(bench, "model_empty", lambda _: None)
+    return as_usual(bench, trial, f"with an empty {MODEL}")
+
+
+def _model_filled(bench: Bench) -> Finding:
+    trial = _with_model(bench, "model_filled", _unrelated)
+    return as_usual(bench, trial, f"with a {MODEL} that holds notes.txt and extra/table.csv")
+
+
+def _with_model(bench: Bench, name: str, write: Callable[[Path], None]) -> Trial:
+    folder = bench.inputs(name, write)
+    mount = Mount(here=folder, there=MODEL)
+    return bench.trial(bench.usual_inputs(), mounts=(mount,))
+
+
+def _unrelated(folder: Path) -> None:
+    (folder / "extra").mkdir()
+    (folder / "extra" / "table.csv").write_text("fold,dice\n0,0.9\n")
+    (folder / "notes.txt").write_text("nothing that an algorithm needs\n")
+
+
+def _inputs_json(bench: Bench) -> Finding:
+    """Run with the list of sockets where the usual inputs have none, and without it otherwise.
+
+    The platform always writes it: to need it deserves a warning, to be disturbed by it is a fault.
+    """
+    usual = bench.usual_inputs()
+    if (usual / INPUTS_JSON).exists():
+        inputs = bench.inputs("inputs_json", lambda folder: _without_list(usual, folder))
+        finding = as_usual(bench, bench.trial(inputs), f"without {INPUTS_JSON}")
+        return warn(finding.reason) if finding.state == "fail" else finding
+    inputs = bench.inputs("inputs_json", lambda folder: _with_list(usual, folder))
+    return as_usual(bench, bench.trial(inputs), f"with {INPUTS_JSON}")
+
+
+def _without_list(usual: Path, folder: Path) -> None:
+    shutil.copytree(usual, folder, dirs_exist_ok=True)
+    (folder / INPUTS_JSON).unlink()
+
+
+def _with_list(usual: Path, folder: Path) -> None:
+    shutil.copytree(usual, folder, dirs_exist_ok=True)
+    write_inputs_json(folder)
+
+
+def _data_limit(bench: Bench) -> Finding:
+    memory_mib = bench.conditions.memory_mib
+    if memory_mib is None:
+        return skip("the organiser's line has no memory limit")
+    conditions = replace(bench.conditions, data_mib=memory_mib - _KEPT_BACK_MIB)
+    trial = bench.trial(bench.usual_inputs(), conditions=conditions)
+    if trial.failure is not None:
+        return explained(bench, conditions, failed=trial)
+    return as_usual(bench, trial, f"under RLIMIT_DATA of {conditions.data_mib} MiB")
+
+
+def _corrupt_input(bench: Bench) -> Finding:
+    faults = []
+    for words, damage in (
+        ("images cut off in the middle", lambda content: content[: len(content) // 2]),
+        (
+            "text files in place of images",
+            lambda _: b"version https://git-lfs.github.com/spec/v1\n",
+        ),
+    ):
+        name = words.replace(" ", "_")
+        usual = bench.usual_inputs()
+        inputs = bench.inputs(name, _damaged(usual, damage))
+        finding = loud_failure(bench.trial(inputs))
+        if finding.state != "pass":
+            faults.append(f"{words}: {finding.reason}")
+    return held(faults)
+
+
+def _damaged(usual: Path, damage: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        shutil.copytree(usual, folder, dirs_exist_ok=True)
+        for path in _images_below(folder):
+            path.write_bytes(damage(path.read_bytes()))
+
+    return write
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+
+
+def _no_input(bench: Bench) -> Finding:
+    return loud_failure(bench.trial(bench.inputs("nothing", lambda _: None)))
+
+
+SHELL = Check(
+    name="shell",
+    asserts="/bin/sh is in the image, through which the platform starts it",
+    fix="build from an image with a shell (python:3.11-slim, not distroless), and leave it there",
+    look=_shell,
+    runs=False,
+)
+LINKED = Check(
+    name="linked_input",
+    asserts="/input may be a symbolic link, which it is on the platform",
+    fix="open paths as they are; compare no resolved path with /input",
+    look=_linked,
+)
+EMPTY_TMP = Check(
+    name="empty_tmp",
+    asserts="it runs where /tmp is an empty volume",
+    fix="put nothing into /tmp while building; make folders there when they are needed",
+    look=_empty_tmp,
+)
+MODEL_ABSENT = Check(
+    name="model_absent",
+    asserts=f"it runs without {MODEL}, which is there only where a model was uploaded",
+    fix="bring the weights in the image, and look there only where the folder exists",
+    look=_model_absent,
+    runs=False,
+)
+MODEL_EMPTY = Check(
+    name="model_empty",
+    asserts=f"it runs where {MODEL} is an empty folder",
+    fix=f"install nothing into {MODEL}; use the image's own weights where nothing is there",
+    look=_model_empty,
+)
+MODEL_FILLED = Check(
+    name="model_filled",
+    asserts=f"files in {MODEL} that it does not know do not disturb it",
+    fix="open the files that are needed by their names",
+    look=_model_filled,
+)
+INPUTS_LIST = Check(
+    name="inputs_json",
+    asserts="it runs with inputs.json, which the platform writes, and without it, as forge may",
+    fix="fall back on the folders below /input/images where the list is missing",
+    look=_inputs_json,
+)
+DATA_LIMIT = Check(
+    name="data_limit",
+    asserts="it runs under RLIMIT_DATA of its memory less 1 GB, which is how memory is limited",
+    fix="reserve no address space that is not used: fewer threads, no large arenas",
+    look=_data_limit,
+)
+CORRUPT_INPUT = Check(
+    name="corrupt_input",
+    asserts="damaged images end it with an exit code other than 0 and a last line that says why",
+    fix="let the exception end the process; print one sentence with the file's name to stderr",
+    look=_corrupt_input,
+)
+NO_INPUT = Check(
+    name="no_input",
+    asserts="an empty input folder ends it with an exit code other than 0 and a last line that "
+    "says why",
+    fix="count the images that were found, and fail where there are none",
+    look=_no_input,
+)
+PLATFORM_IMAGE: Sequence[Check] = (
+    ONE_IMAGE,
+    AMD64,
+    SIZE,
+    NOT_ROOT,
+    STARTS,
+    FACTS,
+    SHELL,
+    MODEL_ABSENT,
+)
+PLATFORM_RUNS: Sequence[Check] = (  # to stand behind the RUNS of all organisers
+    LINKED,
+    EMPTY_TMP,
+    MODEL_EMPTY,
+    MODEL_FILLED,
+    INPUTS_LIST,
+    DATA_LIMIT,
+    CORRUPT_INPUT,
+    NO_INPUT,
+)

@@ -1,0 +1,312 @@
+"""Checks of runs that every organiser's image has to pass, and how their failures are explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flarekit.containers import Conditions
+from flarekit.core.errors import UnreadableVolumeError
+from flarekit.verification.check import PASS, Check, Finding, fail, held, passed, skip, warn
+from flarekit.verification.contents import again, alike, listed, unlike_usual
+from flarekit.verification.explanations import RELAXED, explained, needs_of
+from flarekit.verification.masks import same_content
+from flarekit.verification.remedies import (
+    says_gpu_is_missing,
+)
+from flarekit.verification.trials import Bench, Trial
+
+_STOP_S = 5.0
+_GPU_NOISE = 0.5  # a mask from the CPU is rounded otherwise, but it is the same organ
+_FEWEST_WORDS = 4
+_CLOSE = 0.9  # to a memory limit, as a share of it
+_ASKED_ONLY = "write what is asked for into the output folder, all of it and nothing else"
+_SILENT_FIX = (
+    "bring everything in the image, and end with an error where something is missing: a mask that "
+    "was made without it looks like any other"
+)
+_ROOMY: Mapping[str, Any] = {
+    name: value
+    for change in RELAXED.values()
+    for name, value in change.items()
+    if name not in ("user", "read_only")
+}
+
+
+def _ends_well(bench: Bench) -> Finding:
+    trial = bench.base()
+    if trial.failure is None:
+        return PASS
+    return explained(bench, bench.conditions, failed=trial)
+
+
+def _without_gpu(bench: Bench) -> Finding:
+    if bench.wanted.gpus is None:
+        return PASS  # every run was one
+    trial = bench.trial(bench.usual_inputs(), conditions=replace(bench.conditions, gpus=None))
+    if trial.failure is None:
+        faults = unlike_usual(bench, trial, noise=_GPU_NOISE)
+        return held([f"ends well, but {fault}" for fault in faults])
+    if says_gpu_is_missing(trial.outcome.last_line):
+        return PASS
+    return fail(f"{trial.failure}: which does not say that a GPU is missing")
+
+
+def _inputs_unchanged(bench: Bench) -> Finding:
+    trial = bench.base()
+    if not bench.run_line.writable_inputs:
+        trial = bench.trial(bench.usual_inputs(), writable_inputs=True)
+    return held(trial.touched)
+
+
+def _same_twice(bench: Bench) -> Finding:
+    first, second = bench.base(), again(bench)
+    if first.files != second.files:
+        return fail(f"first {listed(first.files)}, then {listed(second.files)}", _ASKED_ONLY)
+    pairs = [(first.outputs / name, second.outputs / name) for name in first.files]
+    differ = [
+        name
+        for name, pair in zip(first.files, pairs, strict=True)
+        if not name.endswith("/") and not alike(*pair)
+    ]
+    return held([f"{name} differs" for name in differ])
+
+
+def _readable_output(bench: Bench) -> Finding:
+    """Look at who may read what a run has left, before it was opened up to be judged."""
+    trials = [bench.base()]
+    faults = [f"{words}: a link, which leads nowhere outside" for words in trials[0].links]
+    faults += [f"{words} cannot be read by the user who verifies" for words in trials[0].locked]
+    if faults:
+        return held(faults)
+    if trials[0].private:
+        names = ", ".join(trials[0].private[:3])
+        return warn(f"only its owner can read {names}")
+    return PASS
+
+
+def _under(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
+    """Judge a trial of the usual inputs under other conditions, which has to write the same."""
+    if trial.failure is not None:
+        return explained(bench, conditions, failed=trial)
+    if trial.files != bench.base().files:
+        return fail(f"ends well, but writes {listed(trial.files)}", _ASKED_ONLY)
+    return _same_content(bench, conditions, trial)
+
+
+def _same_content(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
+    """Judge by what its files hold, and find out which condition makes the difference."""
+    faults = unlike_usual(bench, trial)
+    if not faults:
+        return PASS
+    needs = needs_of(
+        bench,
+        conditions,
+        lambda looser: looser.failure is None and not unlike_usual(bench, looser),
+    )
+    why = " and ".join(needs) or "depends on the limits"
+    return fail(f"{why}, and does not say so: {'; '.join(faults[:3])}", _SILENT_FIX)
+
+
+def _strict(bench: Bench) -> Finding:
+    finding = _under(bench, bench.strictest, _strictest(bench))
+    if finding.state != "pass":
+        return finding
+    # the organiser's own line has limits too: what would the image write without them?
+    roomy = replace(bench.conditions, **_ROOMY)
+    trial = bench.trial(bench.usual_inputs(), conditions=roomy)
+    faults = [] if trial.failure is not None else unlike_usual(bench, trial)
+    if not faults:
+        return finding
+    return fail(
+        f"with a network and fewer limits {'; '.join(faults[:3])}: it goes without something, and "
+        "does not say so",
+        _SILENT_FIX,
+    )
+
+
+def _strictest(bench: Bench) -> Trial:
+    conditions = bench.strictest
+    return bench.once("strict", lambda: bench.trial(bench.usual_inputs(), conditions=conditions))
+
+
+def _offline(bench: Bench) -> Finding:
+    tries = _strictest(bench).outcome.network_tries
+    if tries is None:
+        return skip("the kernel's counters are not seen from here")
+    if tries:
+        return warn(f"{tries} packets found no way out; it went on without, this time")
+    return PASS
+
+
+def _unprivileged(bench: Bench) -> Finding:
+    conditions = replace(bench.strictest, read_only=True, user="1000:1000")
+    return _under(bench, conditions, bench.trial(bench.usual_inputs(), conditions=conditions))
+
+
+def _stops(bench: Bench) -> Finding:
+    usual = bench.base()
+    for share in (0.4, 0.7, 0.1):  # of its time; some hear no signal before they are under way
+        trial = bench.trial(bench.usual_inputs(), terminate_after_s=share * usual.outcome.seconds)
+        outcome = trial.outcome
+        if outcome.stopped_after_s is None:
+            continue
+        if outcome.stopped_after_s > _STOP_S or outcome.timed_out:
+            return fail(f"it went on for {outcome.stopped_after_s:.0f} s after SIGTERM")
+        if not _went_to_its_end(bench, trial):
+            break
+    else:
+        return skip(
+            f"it was over by itself within {_STOP_S:.0f} s, so the signal was not put to the test"
+        )
+    wanted = usual.files
+    odd = [name for name in trial.files if name not in wanted]
+    torn = [name for name in trial.files if name in wanted and not _readable(trial.outputs / name)]
+    faults = [f"left {name} behind" for name in odd] + [f"left half of {name}" for name in torn]
+    if not faults and outcome.exit_code == 0 and trial.files != wanted:
+        faults = ["said that all went well (exit code 0) though it was cut short"]
+    return held(faults)
+
+
+def _went_to_its_end(bench: Bench, trial: Trial) -> bool:
+    """Tell whether a run that was asked to stop has done all its work nevertheless."""
+    if trial.outcome.exit_code or trial.files != bench.base().files:
+        return False
+    return not unlike_usual(bench, trial)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return same_content(path, path)
+    except (UnreadableVolumeError, ValueError, OSError):
+        return False
+
+
+def _in_time(bench: Bench) -> Finding:
+    limit_s = bench.wanted.time_s
+    if limit_s is None:
+        return skip("no limit is known; give one with --time-limit")
+    seconds = bench.base().outcome.seconds
+    if seconds <= limit_s:
+        return passed(f"{seconds:.1f} s on this machine, limit {limit_s:g} s")
+    return fail(f"{seconds:.1f} s for one case on this machine, limit {limit_s:g} s")
+
+
+def _in_memory(bench: Bench) -> Finding:
+    outcome, limit_mib = bench.base().outcome, bench.conditions.memory_mib
+    seen = [
+        f"{mib:.0f} MiB {how}"
+        for mib, how in (
+            (outcome.peak_mib, "resident, ten samples a second"),
+            (outcome.kernel_peak_mib, "by the kernel's own count, page cache included"),
+        )
+        if mib is not None
+    ]
+    if not seen:
+        return skip("its memory is not seen from here")
+    words = "; ".join([*seen, "no limit" if limit_mib is None else f"limit {limit_mib} MiB"])
+    if limit_mib is not None and (outcome.peak_mib or 0.0) > _CLOSE * limit_mib:
+        return warn(words)
+    return passed(words)
+
+
+def is_sentence(line: str) -> bool:
+    """Tell whether a line can be acted on: some words, and no line of a traceback."""
+    words = line.split()
+    return len(words) >= _FEWEST_WORDS and not line.startswith(("File ", "Traceback ", "^"))
+
+
+def loud_failure(trial: Trial) -> Finding:
+    """Return whether a trial that had to fail did so, with a last line that says why."""
+    if trial.outcome.timed_out:
+        return fail(f"was not done after {trial.outcome.seconds:.0f} s")
+    if trial.outcome.exit_code == 0:
+        return fail("ends with exit code 0, as if all were well")
+    line = trial.outcome.last_line
+    if not is_sentence(line):
+        return fail(f"the last line on stderr does not say what is wrong: {line[:200]!r}")
+    return PASS
+
+
+ENDS_WELL = Check(
+    name="ends_well",
+    asserts="the organiser's run line ends with exit code 0",
+    fix="run it by hand with the same options and mend what its last lines say",
+    look=_ends_well,
+)
+WITHOUT_GPU = Check(
+    name="without_gpu",
+    asserts="without a GPU it computes on the CPU, or says that it needs one",
+    fix="check torch.cuda.is_available() first, and name the missing GPU in the error",
+    look=_without_gpu,
+)
+INPUTS_UNCHANGED = Check(
+    name="inputs_unchanged",
+    asserts="nothing is added, changed or removed in the input folder",
+    fix="put temporary files into /tmp",
+    look=_inputs_unchanged,
+)
+SAME_TWICE = Check(
+    name="same_twice",
+    asserts="two runs of the same input give the same output",
+    fix="set seeds, leave out test-time dropout and random sampling",
+    look=_same_twice,
+)
+STRICT = Check(
+    name="strict_sandbox",
+    asserts="it runs without network and capabilities, with 256 pids, 64 MB of shared memory and "
+    "a memory limit",
+    fix="bring everything in the image; no DataLoader workers; set thread counts",
+    look=_strict,
+)
+OFFLINE = Check(
+    name="offline",
+    asserts="it does not try to reach a network",
+    fix="bring weights in the image; switch off downloads, telemetry and update checks",
+    look=_offline,
+)
+UNPRIVILEGED = Check(
+    name="unprivileged",
+    asserts="it runs as user 1000 with a read-only root, writing only to its output and /tmp",
+    fix="set HOME, MPLCONFIGDIR, TORCH_HOME and the like to /tmp; leave file modes readable",
+    look=_unprivileged,
+)
+STOPS = Check(
+    name="stops",
+    asserts=f"SIGTERM ends it within {_STOP_S:.0f} s, with no half-written file",
+    fix="start the program with exec, handle SIGTERM; write to a temporary name and rename",
+    look=_stops,
+)
+READABLE = Check(
+    name="readable_output",
+    asserts="everybody can read what it leaves in the output folder",
+    fix="umask 022; write files of your own there, no links; tempfile.mkdtemp elsewhere than there",
+    look=_readable_output,
+)
+IN_MEMORY = Check(
+    name="in_memory",
+    asserts="one case takes no more memory than the limit",
+    fix="see flarekit profile docker for when it takes it; --memory where the limit is another",
+    look=_in_memory,
+)
+IN_TIME = Check(
+    name="in_time",
+    asserts="one case takes no longer than the limit",
+    fix="see flarekit profile run for where the time goes; --time-limit where this machine is slow",
+    look=_in_time,
+)
+RUNS = (
+    ENDS_WELL,
+    WITHOUT_GPU,
+    INPUTS_UNCHANGED,
+    READABLE,
+    SAME_TWICE,
+    STRICT,
+    OFFLINE,
+    UNPRIVILEGED,
+    STOPS,
+    IN_TIME,
+    IN_MEMORY,
+)

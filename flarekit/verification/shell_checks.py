@@ -1,0 +1,105 @@
+"""How FLARE's images start: the shells, predict.sh as plain sh, and who chooses the GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from flarekit.verification.check import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.verification.remedies import image_fix
+from flarekit.verification.scripts import (
+    PREDICT,
+    bashisms,
+    choices_of_gpus,
+    form_faults,
+    said_by_sh,
+    scripts_of,
+    takes_more_than_sh,
+)
+from flarekit.verification.trials import Bench
+
+_PROBE = "test -f predict.sh && sh -c true && echo here"
+_PARTS = "command -v sh >/dev/null && echo sh; test -f predict.sh && echo predict.sh; exit 0"
+
+
+def _shells(bench: Bench) -> Finding:
+    trial = bench.trial(bench.usual_inputs(), command=("/bin/bash", "-c", _PROBE))
+    if "here" in trial.outcome.stdout and not trial.outcome.exit_code:
+        return PASS
+    alone = bench.trial(bench.usual_inputs(), entrypoint="/bin/bash", command=("-c", _PARTS))
+    if alone.failure is not None:
+        said = alone.outcome.not_started or trial.outcome.not_started or alone.failure
+        return fail(f"/bin/bash does not run as the command: {said}", image_fix(said))
+    parts = alone.outcome.stdout.split()
+    if "sh" not in parts:
+        return fail("/bin/bash is there, but no sh, which is to run predict.sh")
+    if PREDICT not in parts:
+        return fail(f"no predict.sh in the working directory {bench.facts.working_dir}")
+    entrypoint = json.dumps(list(bench.facts.entrypoint))
+    return fail(
+        f"ENTRYPOINT {entrypoint} does not run /bin/bash, the command that it is given"
+        + (f" ({trial.failure})" if trial.failure else ""),
+        'write ENTRYPOINT [] in the Dockerfile, or end its script with exec "$@"',
+    )
+
+
+def _plain_shell(bench: Bench) -> Finding:
+    scripts = scripts_of(bench)
+    faults = form_faults(scripts)
+    if faults:
+        return held(faults)
+    test = "if command -v dash >/dev/null; then dash -n predict.sh; else sh -n predict.sh; fi"
+    trial = bench.trial(
+        bench.usual_inputs(),
+        entrypoint="/bin/bash" if scripts else None,
+        command=_shell(test, scripts),
+    )
+    if trial.outcome.not_started:
+        return skip(f"it does not start: {trial.outcome.not_started}")
+    if trial.outcome.exit_code:
+        return fail(trial.outcome.last_line)
+    faults = said_by_sh(bench.base().outcome.stderr)
+    if faults:
+        return held(faults)
+    faults = bashisms(scripts)
+    if faults and takes_more_than_sh(bench):
+        return warn(f"sh in this image takes what a plain one does not: {'; '.join(faults[:3])}")
+    return held(faults)
+
+
+def _shell(test: str, scripts: Mapping[str, str]) -> tuple[str, ...]:
+    return ("-c", test) if scripts else ("/bin/bash", "-c", test)
+
+
+def _devices(bench: Bench) -> Finding:
+    faults = [
+        f"ENV sets {name}={value}"
+        for name, value in bench.facts.variables.items()
+        if name == "CUDA_VISIBLE_DEVICES"
+        or (name == "NVIDIA_VISIBLE_DEVICES" and value not in ("", "all", "void", "none"))
+    ]
+    return held([*faults, *choices_of_gpus(scripts_of(bench))])
+
+
+DEVICES = Check(
+    name="devices_left_alone",
+    asserts="neither the image nor its scripts set CUDA_VISIBLE_DEVICES, which the evaluator "
+    "chooses",
+    fix="remove it from the Dockerfile's ENV, from predict.sh and from what that runs",
+    look=_devices,
+    runs=False,
+)
+SHELLS = Check(
+    name="shells",
+    asserts="/bin/bash runs as the command, sh is there, WORKDIR holds predict.sh",
+    fix="ENTRYPOINT [] , WORKDIR /workspace, COPY predict.sh ./, and bash in the image",
+    look=_shells,
+    runs=False,
+)
+PLAIN_SHELL = Check(
+    name="plain_shell",
+    asserts="predict.sh is plain sh, which is what runs it",
+    fix="no bashisms: no [[ ]], arrays or source; or predict.sh runs bash on another script",
+    look=_plain_shell,
+    runs=False,
+)

@@ -1,0 +1,132 @@
+"""Images from predictors: what goes into the build, and what is refused before Docker is asked."""
+
+from __future__ import annotations
+
+import tarfile
+
+import pytest
+
+from flarekit.containers.docker_command import DockerError
+from flarekit.core.errors import PredictorError, UsageError
+from flarekit.images.build import (
+    BuildRequest,
+    budget_arguments,
+    build,
+    task_facts,
+    write_context,
+)
+from flarekit.images.save import SaveRequest, save
+from flarekit.images.verify import VerifyRequest, verify
+
+
+def request(toy, **changes):
+    return BuildRequest(
+        **{"predictor": str(toy.folder), "convention": "flare", "tag": "team", **changes}
+    )
+
+
+@pytest.fixture
+def _no_engine(monkeypatch, tmp_path):
+    """Take the docker command away."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_the_context_holds_the_package_and_one_predictor(toy, tmp_path):
+    (toy.folder / "compiled").mkdir()
+    context = tmp_path / "context"
+    context.mkdir()
+    write_context(toy, context)
+    assert (context / "Dockerfile").is_file()
+    assert (context / "flarekit" / "cli" / "main.py").is_file()
+    assert [path.name for path in (context / "weights").iterdir()] == ["toy"]
+    assert not (context / "weights" / "toy" / "compiled").exists()
+    assert not list(context.rglob("__pycache__"))
+
+
+def test_everything_that_the_dockerfile_copies_is_in_the_context(toy, tmp_path):
+    context = tmp_path / "context"
+    context.mkdir()
+    write_context(toy, context)
+    lines = (context / "Dockerfile").read_text().replace("${PREDICTOR}", "toy").splitlines()
+    copied = [
+        name
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for name in line.split()[1:-1]
+    ]
+    assert copied
+    assert [name for name in copied if not (context / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("convention", "budgets"),
+    [
+        ("flare", {"TIME_BUDGET": "15", "GPU_MEMORY_BUDGET": "4096"}),
+        ("autopet", {"TIME_BUDGET": "270", "GPU_MEMORY_BUDGET": "0"}),
+        ("dicom", {"TIME_BUDGET": "0", "GPU_MEMORY_BUDGET": "0"}),
+    ],
+)
+def test_images_carry_what_their_organiser_tolerates_in_their_environment(
+    toy, tmp_path, convention, budgets
+):
+    assert budget_arguments(convention) == budgets
+    context = tmp_path / "context"
+    context.mkdir()
+    write_context(toy, context)
+    dockerfile = (context / "Dockerfile").read_text()
+    for name in budgets:
+        assert f"ARG {name}=convention" in dockerfile
+        assert f"FLAREKIT_{name}=${{{name}}}" in dockerfile
+    assert "FLAREKIT_RAM_BUDGET=container" in dockerfile
+
+
+def test_the_facts_tell_the_verifier_the_task(toy):
+    assert task_facts(toy.spec, "flare")["values"] == [1, 4]
+    assert task_facts(toy.spec, "uls23")["values"] == [1]
+
+
+def test_a_predictor_without_outputs_is_no_algorithm_of_the_platform(toy):
+    with pytest.raises(PredictorError, match="which outputs"):
+        task_facts(toy.spec, "grandchallenge")
+
+
+@pytest.mark.usefixtures("_no_engine")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tag": "Team A"}, "no tag"),
+        ({"convention": "flair"}, "no convention"),
+        ({"predictor": "nothing"}, "nothing"),
+    ],
+)
+def test_bad_requests_are_refused_before_docker_is_asked(toy, changes, words):
+    with pytest.raises(UsageError, match=words):
+        build(request(toy, **changes))
+
+
+@pytest.mark.usefixtures("_no_engine")
+def test_damaged_weights_are_not_built_in(toy):
+    (toy.folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(PredictorError, match="wrong"):
+        build(request(toy))
+
+
+@pytest.mark.usefixtures("_no_engine")
+def test_without_an_engine_the_error_says_so(toy, tmp_path):
+    for act in (
+        lambda: build(request(toy)),
+        lambda: save(SaveRequest(image="team", path=tmp_path / "team.tar.gz")),
+        lambda: verify(VerifyRequest(image="team", convention="flare", backend="docker")),
+    ):
+        with pytest.raises(DockerError, match="docker is not installed") as caught:
+            act()
+        assert caught.value.exit_code == 5
+
+
+def test_a_packed_predictor_is_what_the_platform_unpacks(toy, tmp_path):
+    from flarekit.cli.console import Console
+    from flarekit.cli.weights import pack_weights
+
+    pack_weights(str(toy.folder), tmp_path / "model.tar.gz", Console(quiet=True))
+    with tarfile.open(tmp_path / "model.tar.gz") as tar:
+        assert sorted(tar.getnames()) == ["model.safetensors", "predictor.toml"]
