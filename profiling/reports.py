@@ -20,12 +20,12 @@ from pathlib import Path
 
 from flarekit.core.spec import PredictorFolder
 from flarekit.phantom import save_phantom
+from flarekit.profiler.case_folders import WorkFolders, find_scans
 from flarekit.profiler.command import CommandTarget
 from flarekit.profiler.environment import environment
 from flarekit.profiler.folder import ReportFolder, draw, new_report
 from flarekit.profiler.loop import WatchOptions, profile_scans
 from flarekit.profiler.records import ProfiledCase, Tolerances
-from flarekit.profiler.work import WorkFolders, find_scans
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
 
 HERE = Path(__file__).parent

@@ -93,6 +93,7 @@ def docker(
     """Run the organisers' loop: one case at a time, alone in the inputs folder."""
     from flarekit.cli.console import Console
     from flarekit.core.apart import keep_apart
+    from flarekit.profiler.case_folders import WorkFolders, find_scans
     from flarekit.profiler.container import (
         PREDICT,
         PREDICT_WITH_STAGES,
@@ -104,7 +105,6 @@ def docker(
     from flarekit.profiler.folder import new_report
     from flarekit.profiler.limits import tolerances_of
     from flarekit.profiler.loop import WatchOptions, profile_scans
-    from flarekit.profiler.work import WorkFolders, find_scans
 
     console = Console()
     scans = find_scans(input_dir)
@@ -173,7 +173,7 @@ def check(
     from flarekit.cli.console import Console
     from flarekit.core.errors import UsageError
     from flarekit.profiler.limits import is_broken, judge
-    from flarekit.profiler.opening import open_report
+    from flarekit.profiler.load_report import open_report
 
     console = Console()
     asked = {"time_s": max_time, "gpu_mib": max_gpu_mib, "ram_mib": max_ram_mib}
@@ -220,7 +220,7 @@ def compare(
 ) -> None:
     """Print both reports' figures case by case, and B over A."""
     from flarekit.profiler.compare import compare as side_by_side
-    from flarekit.profiler.opening import open_report
+    from flarekit.profiler.load_report import open_report
 
     result = side_by_side(open_report(first)[0], open_report(second)[0])
     rows = [
@@ -242,7 +242,7 @@ def report(report_dir: _ReportDir, preset: _Preset = None) -> None:
     """
     from flarekit.cli.console import Console
     from flarekit.profiler.limits import tolerances_of
-    from flarekit.profiler.opening import open_report
+    from flarekit.profiler.load_report import open_report
 
     tolerances = None if preset is None else tolerances_of(_limits(preset))
     content, folder = open_report(report_dir, tolerances)

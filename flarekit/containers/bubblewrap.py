@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flarekit.containers import Conditions, Mount, SandboxError
 from flarekit.containers.accounts import Account
-from flarekit.containers.sandboxed_process import USE_DOCKER, Child, not_set_up
+from flarekit.containers.sandboxed_process import USE_DOCKER, SandboxedProcess, not_set_up
 
 _PROGRAMS = ("bwrap", "unshare", "mount", "setpriv", "prlimit", "sh", "cat")
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts")
@@ -102,7 +102,7 @@ def fault_of(uid: int) -> SandboxError | None:
 
 
 @contextmanager
-def started(program: Program) -> Iterator[Child]:
+def started(program: Program) -> Iterator[SandboxedProcess]:
     """Set a program up; kill it at the end, whatever happens.
 
     Raises:
@@ -133,7 +133,7 @@ def started(program: Program) -> Iterator[Child]:
         finally:
             os.close(telling)
             os.close(closed)
-        child = Child(process, status, gate)
+        child = SandboxedProcess(process, status, gate)
         stack.callback(child.close)
         yield child
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flarekit.containers import Run, SandboxError
 from flarekit.containers.accounts import Account
 from flarekit.containers.network import NetworkTries
-from flarekit.containers.sandboxed_process import Child
+from flarekit.containers.sandboxed_process import SandboxedProcess
 
 _FIRST_S = 0.02
 _SAMPLE_S = 0.1
@@ -32,7 +32,7 @@ class Watched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class FollowedRun:
     """How a run went, seen from outside.
 
     Attributes:
@@ -48,7 +48,7 @@ class Course:
     killed_for: str
 
 
-def follow(child: Child, run: Run, watched: Watched) -> Course:
+def follow(child: SandboxedProcess, run: Run, watched: Watched) -> FollowedRun:
     """Let a program run until it has ended; signal it, and kill it, when it is time.
 
     Raises:
@@ -58,7 +58,9 @@ def follow(child: Child, run: Run, watched: Watched) -> Course:
         return _followed(child, run, watched, tries)
 
 
-def _followed(child: Child, run: Run, watched: Watched, tries: NetworkTries) -> Course:
+def _followed(
+    child: SandboxedProcess, run: Run, watched: Watched, tries: NetworkTries
+) -> FollowedRun:
     peak_mib: float | None = None
     signalled_s: float | None = None
     timed_out = out_of_memory = False
@@ -89,7 +91,7 @@ def _followed(child: Child, run: Run, watched: Watched, tries: NetworkTries) -> 
                 signalled_s, to_signal_s = now_s, _EVER
         pause_s = min(_SAMPLE_S, run.timeout_s - now_s, to_signal_s)
     seconds = time.monotonic() - began
-    return Course(
+    return FollowedRun(
         seconds=seconds,
         timed_out=timed_out,
         stopped_after_s=None if signalled_s is None else seconds - signalled_s,
@@ -165,7 +167,7 @@ def usage_of(pid: int) -> Usage | None:
     return Usage(resident_mib=resident, threads=threads) if threads else None
 
 
-def _kill(child: Child) -> None:
+def _kill(child: SandboxedProcess) -> None:
     child.signal(signal.SIGKILL)
     if not child.wait(_KILL_S):
         raise SandboxError(

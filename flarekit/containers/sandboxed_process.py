@@ -19,7 +19,7 @@ _KEPT = 2**20  # bytes of each stream, its end
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class ProgramEnd:
     """How a program ended.
 
     Attributes:
@@ -33,7 +33,7 @@ class End:
     stderr: str
 
 
-class Child:
+class SandboxedProcess:
     """A program that waits, set up, for its start.
 
     Args:
@@ -75,7 +75,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
-    def end(self) -> End:
+    def end(self) -> ProgramEnd:
         """Return how it ended, once it has.
 
         Raises:
@@ -86,7 +86,7 @@ class Child:
         stdout, stderr = self._out.text(), self._err.text()
         if not ran and "bwrap: execvp" not in stderr and "bwrap: Can't chdir" not in stderr:
             raise not_set_up(stderr)
-        return End(ran=ran, exit_code=code, stdout=stdout, stderr=stderr)
+        return ProgramEnd(ran=ran, exit_code=code, stdout=stdout, stderr=stderr)
 
     def close(self) -> None:
         """Kill what still runs."""

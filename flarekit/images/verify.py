@@ -19,7 +19,7 @@ from flarekit.core.errors import FlarekitError, InputError, UsageError
 from flarekit.core.registry import near_miss
 from flarekit.images.stated_task import stated_task
 from flarekit.verification.check import Check, Finding, fail, skip
-from flarekit.verification.trials import Bench, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts
 
 _LOG = logging.getLogger(__name__)
 _USUAL_RUN = "ends_well"
@@ -123,19 +123,19 @@ def verify(
             raise UsageError("whose checks is not clear", fix="name a --convention")
         checks = conventions.checks_of(convention)
         chosen = _chosen(checks.checks, request.only)
-        wanted = _wanted(request, convention, sandbox.facts)
+        task = _task_facts(request, convention, sandbox.facts)
         place = Path(scratch) / "work"
-        bench = Bench(
+        image = ImageUnderTest(
             sandbox,
             checks.run_line,
-            wanted,
+            task,
             checks.write_sample,
             place,
             timeout_s=request.timeout_s,
         )
         verdicts = []
         try:
-            for verdict in _verdicts(bench, chosen):
+            for verdict in _verdicts(image, chosen):
                 progress(verdict)
                 verdicts.append(verdict)
         finally:
@@ -148,22 +148,22 @@ def verify(
     )
 
 
-def _verdicts(bench: Bench, checks: Sequence[Check]) -> Iterator[Verdict]:
+def _verdicts(image: ImageUnderTest, checks: Sequence[Check]) -> Iterator[Verdict]:
     runs_at_all = True
     for check in checks:
         if check.runs and check.name != _USUAL_RUN and runs_at_all:
-            runs_at_all = bench.base().failure is None
+            runs_at_all = image.base().failure is None
         if check.runs and check.name != _USUAL_RUN and not runs_at_all:
             finding = skip("the usual run fails")
         else:
-            finding = _look(check, bench)
+            finding = _look(check, image)
         yield Verdict(check=check, finding=finding)
 
 
-def _look(check: Check, bench: Bench) -> Finding:
+def _look(check: Check, image: ImageUnderTest) -> Finding:
     """Return what a check finds; an image that makes it stumble has failed it."""
     try:
-        return check.look(bench)
+        return check.look(image)
     except RefusedError as error:
         return skip(error.message)
     except SandboxError:
@@ -183,13 +183,13 @@ def _chosen(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:
     return [check for check in checks if not only or check.name in only]
 
 
-def _wanted(request: VerifyRequest, convention: str, facts: ImageFacts) -> Wanted:
+def _task_facts(request: VerifyRequest, convention: str, facts: ImageFacts) -> TaskFacts:
     """Gather what is known of the image's task: from the request, its labels, the convention."""
     stated = stated_task(facts, convention)
     organiser = conventions.facts_of(convention)
     values = organiser.mask_values if stated.values is None else stated.values
     budget = organiser.budget
-    return Wanted(
+    return TaskFacts(
         values=frozenset({0, *(values if request.labels is None else request.labels)}),
         time_s=budget.time_s if request.time_s is None else request.time_s or None,
         given=request.given,

@@ -15,11 +15,11 @@ import psutil
 
 from flarekit.core.errors import UsageError
 from flarekit.core.files import below
+from flarekit.profiler.monitor import Ending
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.nvml import NvmlProbe
 from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
 from flarekit.profiler.readings import Probe
-from flarekit.profiler.watch import Ending
 
 _GRACE_S = 5.0  # between asking processes to end and making them
 _LOOK_S = 0.02

@@ -26,12 +26,12 @@ from flarekit.containers.docker_command import (
 from flarekit.core.errors import InputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.command import last_line, wait_or_end
+from flarekit.profiler.monitor import Ending
 from flarekit.profiler.probes.cgroup import CgroupProbe
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.nvml import NvmlProbe
 from flarekit.profiler.probes.processes import ProcessesProbe
 from flarekit.profiler.readings import Probe
-from flarekit.profiler.watch import Ending
 
 PREDICT = "sh predict.sh"
 PREDICT_WITH_STAGES = (

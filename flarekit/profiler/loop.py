@@ -10,13 +10,7 @@ from pathlib import Path
 from flarekit.core.errors import InputError
 from flarekit.core.files import make_folder
 from flarekit.profiler import official
-from flarekit.profiler.figures import measure_all
-from flarekit.profiler.folder import ReportFolder, excess_of
-from flarekit.profiler.inside import Inside, read_inside
-from flarekit.profiler.records import ProfiledCase, Report, Tolerances
-from flarekit.profiler.sampler import INTERVAL_S
-from flarekit.profiler.watch import Ending, Target, Watched, watch
-from flarekit.profiler.work import (
+from flarekit.profiler.case_folders import (
     Scan,
     WorkFolders,
     keep_mask,
@@ -28,6 +22,12 @@ from flarekit.profiler.work import (
     remove,
     warn_of_remains,
 )
+from flarekit.profiler.figures import measure_all
+from flarekit.profiler.folder import ReportFolder, excess_of
+from flarekit.profiler.monitor import Ending, Target, Watched, watch
+from flarekit.profiler.records import ProfiledCase, Report, Tolerances
+from flarekit.profiler.sampler import INTERVAL_S
+from flarekit.profiler.step_times import Inside, read_inside
 
 _LOG = logging.getLogger(__name__)
 

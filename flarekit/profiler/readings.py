@@ -44,8 +44,6 @@ COLUMNS = {
     "gpu_charged_mib": "GPU memory in use on the device, less that of other processes",
     "gpu_tree_mib": "GPU memory of the watched processes",
     "gpu_utilisation_percent": "GPU utilisation",
-    "cuda_allocated_mib": "CUDA memory in tensors of this process",
-    "cuda_reserved_mib": "CUDA memory held by this process's allocator",
     "tree_rss_mib": "resident memory of the process tree",
     "tree_uss_mib": "memory that only the process tree has",
     "tree_peak_mib": "most resident memory of one process of the tree, by the kernel",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from flarekit.containers import RunLine
 from flarekit.core.files import printable
-from flarekit.verification.trials import Bench, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts
 
 State = Literal["pass", "fail", "warn", "skip"]
 
@@ -43,7 +43,7 @@ class Check:
     name: str
     asserts: str
     fix: str
-    look: Callable[[Bench], Finding]
+    look: Callable[[ImageUnderTest], Finding]
     runs: bool = True
 
 
@@ -54,13 +54,13 @@ class ImageChecks:
     Attributes:
         run_line: the organiser's.
         mask_values: that masks may hold where nothing says more.
-        write_sample: writes the inputs of the usual run into a folder, given what is wanted.
+        write_sample: writes the inputs of the usual run into a folder, given the task.
         checks: in the order in which they are shown.
     """
 
     run_line: RunLine
     mask_values: Sequence[int]
-    write_sample: Callable[[Path, Wanted], None]
+    write_sample: Callable[[Path, TaskFacts], None]
     checks: Sequence[Check]
 
 

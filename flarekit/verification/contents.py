@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.verification.masks import read_mask, same_content
-from flarekit.verification.trials import Bench, Trial
+from flarekit.verification.trials import ImageUnderTest, TrialResult
 
 _NOISE = 0.05  # by how much less a mask may agree than two usual runs do with each other
 
 
-def again(bench: Bench) -> Trial:
+def again(image: ImageUnderTest) -> TrialResult:
     """Return a second usual trial."""
-    return bench.once("again", lambda: bench.trial(bench.usual_inputs()))
+    return image.once("again", lambda: image.trial(image.usual_inputs()))
 
 
 def alike(one: Path, other: Path) -> bool:
@@ -36,25 +36,25 @@ def agreement(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
     return float((one == other)[either].mean()) if either.any() else 1.0
 
 
-def unlike_usual(bench: Bench, trial: Trial, *, noise: float = _NOISE) -> list[str]:
+def unlike_usual(image: ImageUnderTest, trial: TrialResult, *, noise: float = _NOISE) -> list[str]:
     """Return which files of a trial of the usual inputs say something else than the usual ones.
 
     Names are not compared. Where two usual runs differ too, masks may agree a little less than
     those do with each other, and other files are not judged.
 
     Args:
-        bench: whose usual trial ended well.
+        image: whose usual trial ended well.
         trial: of the usual inputs under other conditions.
         noise: share of labelled voxels by which masks may differ more than two usual runs do.
     """
-    usual = bench.base()
+    usual = image.base()
     differing = _differing(usual, trial)
     if not differing:
         return []
-    unsteady = _differing(usual, again(bench))
+    unsteady = _differing(usual, again(image))
     faults = []
     for name in differing:
-        shares = _shares(name, usual, trial, again(bench) if name in unsteady else usual)
+        shares = _shares(name, usual, trial, again(image) if name in unsteady else usual)
         if shares is None and name not in unsteady:
             faults.append(f"{name} holds something else")
         elif shares is not None and shares[0] < shares[1] - noise:
@@ -62,12 +62,14 @@ def unlike_usual(bench: Bench, trial: Trial, *, noise: float = _NOISE) -> list[s
     return faults
 
 
-def _differing(usual: Trial, trial: Trial) -> list[str]:
+def _differing(usual: TrialResult, trial: TrialResult) -> list[str]:
     names = [name for name in usual.files if name in trial.files and not name.endswith("/")]
     return [name for name in names if not alike(usual.outputs / name, trial.outputs / name)]
 
 
-def _shares(name: str, usual: Trial, trial: Trial, other: Trial) -> tuple[float, float] | None:
+def _shares(
+    name: str, usual: TrialResult, trial: TrialResult, other: TrialResult
+) -> tuple[float, float] | None:
     """Return how well masks agree with the usual one; None where they are none."""
     masks = [_voxels(each.outputs / name) for each in (usual, trial, other)]
     known = [mask for mask in masks if mask is not None]
@@ -76,7 +78,7 @@ def _shares(name: str, usual: Trial, trial: Trial, other: Trial) -> tuple[float,
     return agreement(known[0], known[1]), agreement(known[0], known[2])
 
 
-def _in_words(name: str, usual: Trial, trial: Trial) -> str:
+def _in_words(name: str, usual: TrialResult, trial: TrialResult) -> str:
     before, after = (_voxels(each.outputs / name) for each in (usual, trial))
     if before is None or after is None:
         return "cannot be read any more"

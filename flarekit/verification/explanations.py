@@ -9,7 +9,7 @@ from typing import Any
 from flarekit.containers import Conditions
 from flarekit.verification.check import Finding, fail
 from flarekit.verification.remedies import gpu_remedy, image_fix, looks_up_its_user
-from flarekit.verification.trials import Bench, Trial
+from flarekit.verification.trials import ImageUnderTest, TrialResult
 
 _ROOT = "needs to be root"
 # what is let go -> what an image that then works needs
@@ -26,7 +26,7 @@ RELAXED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding:
+def explained(image: ImageUnderTest, conditions: Conditions, *, failed: TrialResult) -> Finding:
     """Return why a trial of the usual inputs failed: each condition is let go in turn."""
     outcome = failed.outcome
     if outcome.not_started:
@@ -34,12 +34,12 @@ def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding
     remedy = gpu_remedy(outcome.stderr, outcome.last_line, conditions.gpus)
     if remedy is not None:
         return fail(f"{remedy.words} ({failed.failure})", remedy.fix)
-    needs = needs_of(bench, conditions, lambda trial: trial.failure is None)
-    if not bench.run_line.writable_inputs:
-        loose = bench.trial(bench.usual_inputs(), conditions=conditions, writable_inputs=True)
+    needs = needs_of(image, conditions, lambda trial: trial.failure is None)
+    if not image.run_line.writable_inputs:
+        loose = image.trial(image.usual_inputs(), conditions=conditions, writable_inputs=True)
         if loose.failure is None:
-            needs.append(f"writes into {bench.run_line.inputs}")
-    if not needs and _tries_network(bench, conditions, failed):
+            needs.append(f"writes into {image.run_line.inputs}")
+    if not needs and _tries_network(image, conditions, failed):
         needs = ["tries to reach a network, and got no answer"]
     if needs == [_ROOT] and looks_up_its_user(outcome.stderr):
         return fail(
@@ -50,15 +50,17 @@ def explained(bench: Bench, conditions: Conditions, *, failed: Trial) -> Finding
     return fail(f"{words} ({failed.failure})" if needs else f"{failed.failure}")
 
 
-def _tries_network(bench: Bench, conditions: Conditions, failed: Trial) -> bool:
+def _tries_network(image: ImageUnderTest, conditions: Conditions, failed: TrialResult) -> bool:
     """Tell whether packets found no way out; where there was a network, it is taken away."""
     if conditions.network:
         alone = replace(conditions, network=False)
-        failed = bench.trial(bench.usual_inputs(), conditions=alone)
+        failed = image.trial(image.usual_inputs(), conditions=alone)
     return bool(failed.outcome.network_tries)
 
 
-def needs_of(bench: Bench, conditions: Conditions, good: Callable[[Trial], bool]) -> list[str]:
+def needs_of(
+    image: ImageUnderTest, conditions: Conditions, good: Callable[[TrialResult], bool]
+) -> list[str]:
     """Return which conditions, let go, make a trial good: each by itself, or else together."""
     changes = {
         words: change
@@ -69,7 +71,7 @@ def needs_of(bench: Bench, conditions: Conditions, good: Callable[[Trial], bool]
     def works(chosen: Iterable[Mapping[str, Any]]) -> bool:
         together = {name: value for change in chosen for name, value in change.items()}
         looser = replace(conditions, **together)
-        return good(bench.trial(bench.usual_inputs(), conditions=looser))
+        return good(image.trial(image.usual_inputs(), conditions=looser))
 
     needs = [words for words, change in changes.items() if works([change])]
     if needs or len(changes) < 2 or not works(changes.values()):

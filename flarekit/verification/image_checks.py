@@ -8,48 +8,48 @@ from pathlib import Path
 from flarekit.containers import FACTS_LABEL
 from flarekit.containers.saved_image import ENDINGS, read_archive
 from flarekit.verification.check import PASS, Check, Finding, fail, held, warn
-from flarekit.verification.trials import Bench
+from flarekit.verification.trials import ImageUnderTest
 
 _LARGE_GB = 10.0
 _ROOT = ("", "0", "root")
 
 
-def _one_image(bench: Bench) -> Finding:
-    if bench.sandbox.archive is None:
+def _one_image(image: ImageUnderTest) -> Finding:
+    if image.sandbox.archive is None:
         return PASS  # the engine gives one image for one name
-    images = read_archive(bench.sandbox.archive).images
+    images = read_archive(image.sandbox.archive).images
     if len(images) != 1:
         names = ", ".join(name for image in images for name in image.names)
         return fail(f"the tar holds {len(images)} images ({names})")
     return PASS
 
 
-def _amd64(bench: Bench) -> Finding:
-    facts = bench.facts
+def _amd64(image: ImageUnderTest) -> Finding:
+    facts = image.facts
     if (facts.system, facts.architecture) != ("linux", "amd64"):
         return fail(f"it is for {facts.system}/{facts.architecture}")
     return PASS
 
 
-def _size(bench: Bench) -> Finding:
-    size_gb = bench.facts.size_bytes / 1e9
+def _size(image: ImageUnderTest) -> Finding:
+    size_gb = image.facts.size_bytes / 1e9
     if size_gb > _LARGE_GB:
         return warn(f"{size_gb:.1f} GB unpacked")
     return PASS
 
 
-def _not_root(bench: Bench) -> Finding:
-    user = bench.facts.user.partition(":")[0]
+def _not_root(image: ImageUnderTest) -> Finding:
+    user = image.facts.user.partition(":")[0]
     return fail(f"USER is {user or 'not set'}") if user in _ROOT else PASS
 
 
-def _root(bench: Bench) -> Finding:
-    user = bench.facts.user.partition(":")[0]
+def _root(image: ImageUnderTest) -> Finding:
+    user = image.facts.user.partition(":")[0]
     return PASS if user in _ROOT else fail(f"USER is {user}")
 
 
-def _starts_something(bench: Bench) -> Finding:
-    if not bench.facts.command and not bench.facts.entrypoint:
+def _starts_something(image: ImageUnderTest) -> Finding:
+    if not image.facts.command and not image.facts.entrypoint:
         return fail("neither ENTRYPOINT nor CMD is set")
     return PASS
 
@@ -70,10 +70,10 @@ def flare_name_faults(stem: str, names: tuple[str, ...]) -> list[str]:
     return faults
 
 
-def _flare_name(bench: Bench) -> Finding:
-    names = bench.facts.names
-    if bench.sandbox.archive is not None:
-        archive = bench.sandbox.archive
+def _flare_name(image: ImageUnderTest) -> Finding:
+    names = image.facts.names
+    if image.sandbox.archive is not None:
+        archive = image.sandbox.archive
         faults = flare_name_faults(stem_of(archive), names)
         if not faults and not archive.name.endswith(".tar.gz"):
             return warn(f"{archive.name} is not a .tar.gz, which the evaluator looks for")
@@ -91,8 +91,8 @@ def stem_of(path: Path) -> str:
     return path.name.removesuffix(max(endings, key=len, default=""))
 
 
-def _facts_label(bench: Bench) -> Finding:
-    faults = bench.wanted.label_faults
+def _facts_label(image: ImageUnderTest) -> Finding:
+    faults = image.task.label_faults
     if not faults:
         return PASS
     return warn(f"{FACTS_LABEL} {'; '.join(faults[:3])}; that is left aside")

@@ -14,61 +14,61 @@ from flarekit.verification.explanations import explained
 from flarekit.verification.image_checks import AMD64, FACTS, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
 from flarekit.verification.platform_inputs import IMAGES, INPUTS_JSON, write_inputs_json
 from flarekit.verification.run_checks import loud_failure
-from flarekit.verification.trials import MODEL, Bench, Trial
+from flarekit.verification.trials import MODEL, ImageUnderTest, TrialResult
 
 _LINK_TARGET = "/mnt/platform/input"
 _KEPT_BACK_MIB = 1024  # of the memory, before the platform sets RLIMIT_DATA
 
 
-def _shell(bench: Bench) -> Finding:
-    trial = bench.trial(bench.usual_inputs(), entrypoint="/bin/sh", command=("-c", "true"))
+def _shell(image: ImageUnderTest) -> Finding:
+    trial = image.trial(image.usual_inputs(), entrypoint="/bin/sh", command=("-c", "true"))
     return PASS if trial.failure is None else fail(f"/bin/sh does not start ({trial.failure})")
 
 
-def as_usual(bench: Bench, trial: Trial, where: str) -> Finding:
+def as_usual(image: ImageUnderTest, trial: TrialResult, where: str) -> Finding:
     """Return whether a trial ended well and wrote what the usual one writes.
 
     Args:
-        bench: whose usual trial ended well.
+        image: whose usual trial ended well.
         trial: of inputs that have to give the same files.
         where: how it differs from the usual one, which begins the reason.
     """
     if trial.failure is not None:
         return fail(f"{where}: {trial.failure}")
-    if trial.files != bench.base().files:
+    if trial.files != image.base().files:
         return fail(f"{where} it writes {listed(trial.files)}")
-    return held([f"{where} {fault}" for fault in unlike_usual(bench, trial)])
+    return held([f"{where} {fault}" for fault in unlike_usual(image, trial)])
 
 
-def _linked(bench: Bench) -> Finding:
-    link = {bench.run_line.inputs: _LINK_TARGET}
+def _linked(image: ImageUnderTest) -> Finding:
+    link = {image.run_line.inputs: _LINK_TARGET}
     try:
-        trial = bench.trial(bench.usual_inputs(), linked=link)
+        trial = image.trial(image.usual_inputs(), linked=link)
     except SandboxError as error:  # the image has no shell to make the link with, say
         return skip(error.message)
-    return as_usual(bench, trial, f"with {bench.run_line.inputs} as a link to {_LINK_TARGET}")
+    return as_usual(image, trial, f"with {image.run_line.inputs} as a link to {_LINK_TARGET}")
 
 
-def _empty_tmp(bench: Bench) -> Finding:
-    trial = bench.trial(
-        bench.usual_inputs(),
-        mounts=(Mount(here=_opened(bench, "empty_tmp"), there="/tmp", writable=True),),  # noqa: S108
+def _empty_tmp(image: ImageUnderTest) -> Finding:
+    trial = image.trial(
+        image.usual_inputs(),
+        mounts=(Mount(here=_opened(image, "empty_tmp"), there="/tmp", writable=True),),  # noqa: S108
     )
-    return as_usual(bench, trial, "with an empty /tmp")
+    return as_usual(image, trial, "with an empty /tmp")
 
 
-def _opened(bench: Bench, name: str) -> Path:
+def _opened(image: ImageUnderTest, name: str) -> Path:
     """Return an empty folder that every user can write."""
-    folder = bench.inputs(name, lambda _: None)
+    folder = image.inputs(name, lambda _: None)
     folder.chmod(0o777)
     return folder
 
 
-def _model_absent(bench: Bench) -> Finding:
-    usual = bench.base()
+def _model_absent(image: ImageUnderTest) -> Finding:
+    usual = image.base()
     if usual.failure is None:
         return PASS
-    if _with_model(bench, "model_empty", lambda _: None).failure is None:
+    if _with_model(image, "model_empty", lambda _: None).failure is None:
         return fail(f"needs the folder {MODEL} ({usual.failure})")
     said = [line.strip() for line in usual.outcome.stderr.splitlines() if MODEL in line]
     if said:
@@ -76,20 +76,20 @@ def _model_absent(bench: Bench) -> Finding:
     return skip("the usual run fails for another reason")
 
 
-def _model_empty(bench: Bench) -> Finding:
-    trial = _with_model(bench, "model_empty", lambda _: None)
-    return as_usual(bench, trial, f"with an empty {MODEL}")
+def _model_empty(image: ImageUnderTest) -> Finding:
+    trial = _with_model(image, "model_empty", lambda _: None)
+    return as_usual(image, trial, f"with an empty {MODEL}")
 
 
-def _model_filled(bench: Bench) -> Finding:
-    trial = _with_model(bench, "model_filled", _unrelated)
-    return as_usual(bench, trial, f"with a {MODEL} that holds notes.txt and extra/table.csv")
+def _model_filled(image: ImageUnderTest) -> Finding:
+    trial = _with_model(image, "model_filled", _unrelated)
+    return as_usual(image, trial, f"with a {MODEL} that holds notes.txt and extra/table.csv")
 
 
-def _with_model(bench: Bench, name: str, write: Callable[[Path], None]) -> Trial:
-    folder = bench.inputs(name, write)
+def _with_model(image: ImageUnderTest, name: str, write: Callable[[Path], None]) -> TrialResult:
+    folder = image.inputs(name, write)
     mount = Mount(here=folder, there=MODEL)
-    return bench.trial(bench.usual_inputs(), mounts=(mount,))
+    return image.trial(image.usual_inputs(), mounts=(mount,))
 
 
 def _unrelated(folder: Path) -> None:
@@ -98,18 +98,18 @@ def _unrelated(folder: Path) -> None:
     (folder / "notes.txt").write_text("nothing that an algorithm needs\n")
 
 
-def _inputs_json(bench: Bench) -> Finding:
+def _inputs_json(image: ImageUnderTest) -> Finding:
     """Run with the list of sockets where the usual inputs have none, and without it otherwise.
 
     The platform always writes it: to need it deserves a warning, to be disturbed by it is a fault.
     """
-    usual = bench.usual_inputs()
+    usual = image.usual_inputs()
     if (usual / INPUTS_JSON).exists():
-        inputs = bench.inputs("inputs_json", lambda folder: _without_list(usual, folder))
-        finding = as_usual(bench, bench.trial(inputs), f"without {INPUTS_JSON}")
+        inputs = image.inputs("inputs_json", lambda folder: _without_list(usual, folder))
+        finding = as_usual(image, image.trial(inputs), f"without {INPUTS_JSON}")
         return warn(finding.reason) if finding.state == "fail" else finding
-    inputs = bench.inputs("inputs_json", lambda folder: _with_list(usual, folder))
-    return as_usual(bench, bench.trial(inputs), f"with {INPUTS_JSON}")
+    inputs = image.inputs("inputs_json", lambda folder: _with_list(usual, folder))
+    return as_usual(image, image.trial(inputs), f"with {INPUTS_JSON}")
 
 
 def _without_list(usual: Path, folder: Path) -> None:
@@ -122,18 +122,18 @@ def _with_list(usual: Path, folder: Path) -> None:
     write_inputs_json(folder)
 
 
-def _data_limit(bench: Bench) -> Finding:
-    memory_mib = bench.conditions.memory_mib
+def _data_limit(image: ImageUnderTest) -> Finding:
+    memory_mib = image.conditions.memory_mib
     if memory_mib is None:
         return skip("the organiser's line has no memory limit")
-    conditions = replace(bench.conditions, data_mib=memory_mib - _KEPT_BACK_MIB)
-    trial = bench.trial(bench.usual_inputs(), conditions=conditions)
+    conditions = replace(image.conditions, data_mib=memory_mib - _KEPT_BACK_MIB)
+    trial = image.trial(image.usual_inputs(), conditions=conditions)
     if trial.failure is not None:
-        return explained(bench, conditions, failed=trial)
-    return as_usual(bench, trial, f"under RLIMIT_DATA of {conditions.data_mib} MiB")
+        return explained(image, conditions, failed=trial)
+    return as_usual(image, trial, f"under RLIMIT_DATA of {conditions.data_mib} MiB")
 
 
-def _corrupt_input(bench: Bench) -> Finding:
+def _corrupt_input(image: ImageUnderTest) -> Finding:
     faults = []
     for words, damage in (
         ("images cut off in the middle", lambda content: content[: len(content) // 2]),
@@ -143,9 +143,9 @@ def _corrupt_input(bench: Bench) -> Finding:
         ),
     ):
         name = words.replace(" ", "_")
-        usual = bench.usual_inputs()
-        inputs = bench.inputs(name, _damaged(usual, damage))
-        finding = loud_failure(bench.trial(inputs))
+        usual = image.usual_inputs()
+        inputs = image.inputs(name, _damaged(usual, damage))
+        finding = loud_failure(image.trial(inputs))
         if finding.state != "pass":
             faults.append(f"{words}: {finding.reason}")
     return held(faults)
@@ -164,8 +164,8 @@ def _images_below(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
 
 
-def _no_input(bench: Bench) -> Finding:
-    return loud_failure(bench.trial(bench.inputs("nothing", lambda _: None)))
+def _no_input(image: ImageUnderTest) -> Finding:
+    return loud_failure(image.trial(image.inputs("nothing", lambda _: None)))
 
 
 SHELL = Check(

@@ -16,7 +16,7 @@ from flarekit.verification.masks import same_content
 from flarekit.verification.remedies import (
     says_gpu_is_missing,
 )
-from flarekit.verification.trials import Bench, Trial
+from flarekit.verification.trials import ImageUnderTest, TrialResult
 
 _STOP_S = 5.0
 _GPU_NOISE = 0.5  # a mask from the CPU is rounded otherwise, but it is the same organ
@@ -35,34 +35,34 @@ _ROOMY: Mapping[str, Any] = {
 }
 
 
-def _ends_well(bench: Bench) -> Finding:
-    trial = bench.base()
+def _ends_well(image: ImageUnderTest) -> Finding:
+    trial = image.base()
     if trial.failure is None:
         return PASS
-    return explained(bench, bench.conditions, failed=trial)
+    return explained(image, image.conditions, failed=trial)
 
 
-def _without_gpu(bench: Bench) -> Finding:
-    if bench.wanted.gpus is None:
+def _without_gpu(image: ImageUnderTest) -> Finding:
+    if image.task.gpus is None:
         return PASS  # every run was one
-    trial = bench.trial(bench.usual_inputs(), conditions=replace(bench.conditions, gpus=None))
+    trial = image.trial(image.usual_inputs(), conditions=replace(image.conditions, gpus=None))
     if trial.failure is None:
-        faults = unlike_usual(bench, trial, noise=_GPU_NOISE)
+        faults = unlike_usual(image, trial, noise=_GPU_NOISE)
         return held([f"ends well, but {fault}" for fault in faults])
     if says_gpu_is_missing(trial.outcome.last_line):
         return PASS
     return fail(f"{trial.failure}: which does not say that a GPU is missing")
 
 
-def _inputs_unchanged(bench: Bench) -> Finding:
-    trial = bench.base()
-    if not bench.run_line.writable_inputs:
-        trial = bench.trial(bench.usual_inputs(), writable_inputs=True)
+def _inputs_unchanged(image: ImageUnderTest) -> Finding:
+    trial = image.base()
+    if not image.run_line.writable_inputs:
+        trial = image.trial(image.usual_inputs(), writable_inputs=True)
     return held(trial.touched)
 
 
-def _same_twice(bench: Bench) -> Finding:
-    first, second = bench.base(), again(bench)
+def _same_twice(image: ImageUnderTest) -> Finding:
+    first, second = image.base(), again(image)
     if first.files != second.files:
         return fail(f"first {listed(first.files)}, then {listed(second.files)}", _ASKED_ONLY)
     pairs = [(first.outputs / name, second.outputs / name) for name in first.files]
@@ -74,9 +74,9 @@ def _same_twice(bench: Bench) -> Finding:
     return held([f"{name} differs" for name in differ])
 
 
-def _readable_output(bench: Bench) -> Finding:
+def _readable_output(image: ImageUnderTest) -> Finding:
     """Look at who may read what a run has left, before it was opened up to be judged."""
-    trials = [bench.base()]
+    trials = [image.base()]
     faults = [f"{words}: a link, which leads nowhere outside" for words in trials[0].links]
     faults += [f"{words} cannot be read by the user who verifies" for words in trials[0].locked]
     if faults:
@@ -87,37 +87,37 @@ def _readable_output(bench: Bench) -> Finding:
     return PASS
 
 
-def _under(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
+def _under(image: ImageUnderTest, conditions: Conditions, trial: TrialResult) -> Finding:
     """Judge a trial of the usual inputs under other conditions, which has to write the same."""
     if trial.failure is not None:
-        return explained(bench, conditions, failed=trial)
-    if trial.files != bench.base().files:
+        return explained(image, conditions, failed=trial)
+    if trial.files != image.base().files:
         return fail(f"ends well, but writes {listed(trial.files)}", _ASKED_ONLY)
-    return _same_content(bench, conditions, trial)
+    return _same_content(image, conditions, trial)
 
 
-def _same_content(bench: Bench, conditions: Conditions, trial: Trial) -> Finding:
+def _same_content(image: ImageUnderTest, conditions: Conditions, trial: TrialResult) -> Finding:
     """Judge by what its files hold, and find out which condition makes the difference."""
-    faults = unlike_usual(bench, trial)
+    faults = unlike_usual(image, trial)
     if not faults:
         return PASS
     needs = needs_of(
-        bench,
+        image,
         conditions,
-        lambda looser: looser.failure is None and not unlike_usual(bench, looser),
+        lambda looser: looser.failure is None and not unlike_usual(image, looser),
     )
     why = " and ".join(needs) or "depends on the limits"
     return fail(f"{why}, and does not say so: {'; '.join(faults[:3])}", _SILENT_FIX)
 
 
-def _strict(bench: Bench) -> Finding:
-    finding = _under(bench, bench.strictest, _strictest(bench))
+def _strict(image: ImageUnderTest) -> Finding:
+    finding = _under(image, image.strictest, _strictest(image))
     if finding.state != "pass":
         return finding
     # the organiser's own line has limits too: what would the image write without them?
-    roomy = replace(bench.conditions, **_ROOMY)
-    trial = bench.trial(bench.usual_inputs(), conditions=roomy)
-    faults = [] if trial.failure is not None else unlike_usual(bench, trial)
+    roomy = replace(image.conditions, **_ROOMY)
+    trial = image.trial(image.usual_inputs(), conditions=roomy)
+    faults = [] if trial.failure is not None else unlike_usual(image, trial)
     if not faults:
         return finding
     return fail(
@@ -127,13 +127,13 @@ def _strict(bench: Bench) -> Finding:
     )
 
 
-def _strictest(bench: Bench) -> Trial:
-    conditions = bench.strictest
-    return bench.once("strict", lambda: bench.trial(bench.usual_inputs(), conditions=conditions))
+def _strictest(image: ImageUnderTest) -> TrialResult:
+    conditions = image.strictest
+    return image.once("strict", lambda: image.trial(image.usual_inputs(), conditions=conditions))
 
 
-def _offline(bench: Bench) -> Finding:
-    tries = _strictest(bench).outcome.network_tries
+def _offline(image: ImageUnderTest) -> Finding:
+    tries = _strictest(image).outcome.network_tries
     if tries is None:
         return skip("the kernel's counters are not seen from here")
     if tries:
@@ -141,21 +141,21 @@ def _offline(bench: Bench) -> Finding:
     return PASS
 
 
-def _unprivileged(bench: Bench) -> Finding:
-    conditions = replace(bench.strictest, read_only=True, user="1000:1000")
-    return _under(bench, conditions, bench.trial(bench.usual_inputs(), conditions=conditions))
+def _unprivileged(image: ImageUnderTest) -> Finding:
+    conditions = replace(image.strictest, read_only=True, user="1000:1000")
+    return _under(image, conditions, image.trial(image.usual_inputs(), conditions=conditions))
 
 
-def _stops(bench: Bench) -> Finding:
-    usual = bench.base()
+def _stops(image: ImageUnderTest) -> Finding:
+    usual = image.base()
     for share in (0.4, 0.7, 0.1):  # of its time; some hear no signal before they are under way
-        trial = bench.trial(bench.usual_inputs(), terminate_after_s=share * usual.outcome.seconds)
+        trial = image.trial(image.usual_inputs(), terminate_after_s=share * usual.outcome.seconds)
         outcome = trial.outcome
         if outcome.stopped_after_s is None:
             continue
         if outcome.stopped_after_s > _STOP_S or outcome.timed_out:
             return fail(f"it went on for {outcome.stopped_after_s:.0f} s after SIGTERM")
-        if not _went_to_its_end(bench, trial):
+        if not _went_to_its_end(image, trial):
             break
     else:
         return skip(
@@ -170,11 +170,11 @@ def _stops(bench: Bench) -> Finding:
     return held(faults)
 
 
-def _went_to_its_end(bench: Bench, trial: Trial) -> bool:
+def _went_to_its_end(image: ImageUnderTest, trial: TrialResult) -> bool:
     """Tell whether a run that was asked to stop has done all its work nevertheless."""
-    if trial.outcome.exit_code or trial.files != bench.base().files:
+    if trial.outcome.exit_code or trial.files != image.base().files:
         return False
-    return not unlike_usual(bench, trial)
+    return not unlike_usual(image, trial)
 
 
 def _readable(path: Path) -> bool:
@@ -184,18 +184,18 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def _in_time(bench: Bench) -> Finding:
-    limit_s = bench.wanted.time_s
+def _in_time(image: ImageUnderTest) -> Finding:
+    limit_s = image.task.time_s
     if limit_s is None:
         return skip("no limit is known; give one with --time-limit")
-    seconds = bench.base().outcome.seconds
+    seconds = image.base().outcome.seconds
     if seconds <= limit_s:
         return passed(f"{seconds:.1f} s on this machine, limit {limit_s:g} s")
     return fail(f"{seconds:.1f} s for one case on this machine, limit {limit_s:g} s")
 
 
-def _in_memory(bench: Bench) -> Finding:
-    outcome, limit_mib = bench.base().outcome, bench.conditions.memory_mib
+def _in_memory(image: ImageUnderTest) -> Finding:
+    outcome, limit_mib = image.base().outcome, image.conditions.memory_mib
     seen = [
         f"{mib:.0f} MiB {how}"
         for mib, how in (
@@ -218,7 +218,7 @@ def is_sentence(line: str) -> bool:
     return len(words) >= _FEWEST_WORDS and not line.startswith(("File ", "Traceback ", "^"))
 
 
-def loud_failure(trial: Trial) -> Finding:
+def loud_failure(trial: TrialResult) -> Finding:
     """Return whether a trial that had to fail did so, with a last line that says why."""
     if trial.outcome.timed_out:
         return fail(f"was not done after {trial.outcome.seconds:.0f} s")

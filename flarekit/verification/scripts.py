@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from flarekit.verification.trials import Bench
+from flarekit.verification.trials import ImageUnderTest
 
 PREDICT = "predict.sh"
 _BASH = "/bin/bash"
@@ -85,25 +85,25 @@ _SETS = "sets CUDA_VISIBLE_DEVICES"
 _RUN_BY_SH = re.compile(r"(?:^|[\s;&|(])(?:sh|dash|\.|source)\s+[\"']?([^\s\"';&|]+)", re.M)
 
 
-def scripts_of(bench: Bench) -> Mapping[str, str]:
+def scripts_of(image: ImageUnderTest) -> Mapping[str, str]:
     """Return the text of predict.sh, of scripts in its folder, and of those that it names.
 
     None of them where the image has no bash to print them.
     """
-    words = tuple(word for word in bench.facts.entrypoint if "/" in word or "." in word)
-    trial = bench.once(
+    words = tuple(word for word in image.facts.entrypoint if "/" in word or "." in word)
+    trial = image.once(
         "scripts",
-        lambda: bench.trial(
-            bench.usual_inputs(), entrypoint=_BASH, command=("-c", _READ, "bash", *words)
+        lambda: image.trial(
+            image.usual_inputs(), entrypoint=_BASH, command=("-c", _READ, "bash", *words)
         ),
     )
     parts = _FILE.split(trial.outcome.stdout)
     return dict(zip(parts[1::2], (part[1:] for part in parts[2::2]), strict=True))
 
 
-def takes_more_than_sh(bench: Bench) -> bool:
+def takes_more_than_sh(image: ImageUnderTest) -> bool:
     """Tell whether the image's sh is more than a plain one: bash, or busybox's."""
-    trial = bench.trial(bench.usual_inputs(), entrypoint=_BASH, command=("-c", _LENIENT))
+    trial = image.trial(image.usual_inputs(), entrypoint=_BASH, command=("-c", _LENIENT))
     return "lenient" in trial.outcome.stdout
 
 

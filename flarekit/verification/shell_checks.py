@@ -16,17 +16,17 @@ from flarekit.verification.scripts import (
     scripts_of,
     takes_more_than_sh,
 )
-from flarekit.verification.trials import Bench
+from flarekit.verification.trials import ImageUnderTest
 
 _PROBE = "test -f predict.sh && sh -c true && echo here"
 _PARTS = "command -v sh >/dev/null && echo sh; test -f predict.sh && echo predict.sh; exit 0"
 
 
-def _shells(bench: Bench) -> Finding:
-    trial = bench.trial(bench.usual_inputs(), command=("/bin/bash", "-c", _PROBE))
+def _shells(image: ImageUnderTest) -> Finding:
+    trial = image.trial(image.usual_inputs(), command=("/bin/bash", "-c", _PROBE))
     if "here" in trial.outcome.stdout and not trial.outcome.exit_code:
         return PASS
-    alone = bench.trial(bench.usual_inputs(), entrypoint="/bin/bash", command=("-c", _PARTS))
+    alone = image.trial(image.usual_inputs(), entrypoint="/bin/bash", command=("-c", _PARTS))
     if alone.failure is not None:
         said = alone.outcome.not_started or trial.outcome.not_started or alone.failure
         return fail(f"/bin/bash does not run as the command: {said}", image_fix(said))
@@ -34,8 +34,8 @@ def _shells(bench: Bench) -> Finding:
     if "sh" not in parts:
         return fail("/bin/bash is there, but no sh, which is to run predict.sh")
     if PREDICT not in parts:
-        return fail(f"no predict.sh in the working directory {bench.facts.working_dir}")
-    entrypoint = json.dumps(list(bench.facts.entrypoint))
+        return fail(f"no predict.sh in the working directory {image.facts.working_dir}")
+    entrypoint = json.dumps(list(image.facts.entrypoint))
     return fail(
         f"ENTRYPOINT {entrypoint} does not run /bin/bash, the command that it is given"
         + (f" ({trial.failure})" if trial.failure else ""),
@@ -43,14 +43,14 @@ def _shells(bench: Bench) -> Finding:
     )
 
 
-def _plain_shell(bench: Bench) -> Finding:
-    scripts = scripts_of(bench)
+def _plain_shell(image: ImageUnderTest) -> Finding:
+    scripts = scripts_of(image)
     faults = form_faults(scripts)
     if faults:
         return held(faults)
     test = "if command -v dash >/dev/null; then dash -n predict.sh; else sh -n predict.sh; fi"
-    trial = bench.trial(
-        bench.usual_inputs(),
+    trial = image.trial(
+        image.usual_inputs(),
         entrypoint="/bin/bash" if scripts else None,
         command=_shell(test, scripts),
     )
@@ -58,11 +58,11 @@ def _plain_shell(bench: Bench) -> Finding:
         return skip(f"it does not start: {trial.outcome.not_started}")
     if trial.outcome.exit_code:
         return fail(trial.outcome.last_line)
-    faults = said_by_sh(bench.base().outcome.stderr)
+    faults = said_by_sh(image.base().outcome.stderr)
     if faults:
         return held(faults)
     faults = bashisms(scripts)
-    if faults and takes_more_than_sh(bench):
+    if faults and takes_more_than_sh(image):
         return warn(f"sh in this image takes what a plain one does not: {'; '.join(faults[:3])}")
     return held(faults)
 
@@ -71,14 +71,14 @@ def _shell(test: str, scripts: Mapping[str, str]) -> tuple[str, ...]:
     return ("-c", test) if scripts else ("/bin/bash", "-c", test)
 
 
-def _devices(bench: Bench) -> Finding:
+def _devices(image: ImageUnderTest) -> Finding:
     faults = [
         f"ENV sets {name}={value}"
-        for name, value in bench.facts.variables.items()
+        for name, value in image.facts.variables.items()
         if name == "CUDA_VISIBLE_DEVICES"
         or (name == "NVIDIA_VISIBLE_DEVICES" and value not in ("", "all", "void", "none"))
     ]
-    return held([*faults, *choices_of_gpus(scripts_of(bench))])
+    return held([*faults, *choices_of_gpus(scripts_of(image))])
 
 
 DEVICES = Check(

@@ -32,7 +32,7 @@ MODEL = "/opt/ml/model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TaskFacts:
     """What is known of the image's task.
 
     Attributes:
@@ -55,7 +55,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialResult:
     """One run with its folders.
 
     Attributes:
@@ -93,14 +93,14 @@ class Trial:
         return None
 
 
-class Bench:
+class ImageUnderTest:
     """Runs trials of one image and keeps those that several checks look at.
 
     Args:
         sandbox: that runs it.
         run_line: the organiser's.
-        wanted: what is known of its task.
-        sample: writes the generated inputs of the usual trial into a folder, given what is wanted.
+        task: what is known of it.
+        sample: writes the generated inputs of the usual trial into a folder, given the task.
         scratch: folder for inputs and outputs.
         timeout_s: of one run.
     """
@@ -109,16 +109,16 @@ class Bench:
         self,
         sandbox: Sandbox,
         run_line: RunLine,
-        wanted: Wanted,
-        sample: Callable[[Path, Wanted], None],
+        task: TaskFacts,
+        sample: Callable[[Path, TaskFacts], None],
         scratch: Path,
         *,
         timeout_s: float = 600.0,
     ) -> None:
-        self.sandbox, self.run_line, self.wanted = sandbox, run_line, wanted
-        self._sample: Callable[[Path], None] = lambda folder: sample(folder, wanted)
+        self.sandbox, self.run_line, self.task = sandbox, run_line, task
+        self._sample: Callable[[Path], None] = lambda folder: sample(folder, task)
         self._scratch, self.timeout_s = scratch, timeout_s
-        self._kept: dict[str, Trial] = {}
+        self._kept: dict[str, TrialResult] = {}
         self._folders: dict[str, Path] = {}
         self._count = 0
 
@@ -138,10 +138,10 @@ class Bench:
         return self._asked(STRICTEST)
 
     def _asked(self, conditions: Conditions) -> Conditions:
-        memory_mib = self.wanted.memory_mib or conditions.memory_mib
-        return replace(conditions, gpus=self.wanted.gpus, memory_mib=memory_mib)
+        memory_mib = self.task.memory_mib or conditions.memory_mib
+        return replace(conditions, gpus=self.task.gpus, memory_mib=memory_mib)
 
-    def base(self) -> Trial:
+    def base(self) -> TrialResult:
         """Return the usual trial: generated inputs, the organiser's line."""
         return self.kept("base", self._sample)
 
@@ -158,11 +158,11 @@ class Bench:
             self._folders[name] = folder
         return self._folders[name]
 
-    def kept(self, name: str, write: Callable[[Path], None]) -> Trial:
+    def kept(self, name: str, write: Callable[[Path], None]) -> TrialResult:
         """Return a trial of named inputs under the organiser's line, run only once."""
         return self.once(name, lambda: self.trial(self.inputs(name, write)))
 
-    def once(self, name: str, run: Callable[[], Trial]) -> Trial:
+    def once(self, name: str, run: Callable[[], TrialResult]) -> TrialResult:
         """Return a trial that several checks look at, run when it is first asked for."""
         if name not in self._kept:
             self._kept[name] = run()
@@ -180,7 +180,7 @@ class Bench:
         linked: Mapping[str, str] | None = None,
         writable_inputs: bool | None = None,
         terminate_after_s: float | None = None,
-    ) -> Trial:
+    ) -> TrialResult:
         """Run the image once.
 
         Args:
@@ -233,7 +233,7 @@ class Bench:
                 self.sandbox.open_up(folder)
         after = digests(here)
         links = take_links(outputs)
-        return Trial(
+        return TrialResult(
             outcome=outcome,
             inputs=here,
             outputs=outputs,

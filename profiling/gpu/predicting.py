@@ -86,7 +86,7 @@ def predict_here(
 
 def read_record(report: Path) -> dict[str, Any]:
     """Return what a run told of itself and its cases; nothing where it told nothing."""
-    from flarekit.profiler.inside import read_inside
+    from flarekit.profiler.step_times import read_inside
 
     path = report / RECORD
     if not path.is_file():

@@ -13,7 +13,7 @@ from flarekit.containers.docker import DockerSandbox
 from flarekit.images.verify import VerifyRequest, verify
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Bench, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.conventions.autopet.petct_script import BROKEN, script
 
 pytestmark = pytest.mark.docker
@@ -64,10 +64,12 @@ def make_image(tmp_path):
 def look(image, scratch):
     """Run the convention's own checks, which need no saved tar."""
     sandbox = DockerSandbox(image)
-    wanted = Wanted(values=frozenset({0, 1}))
-    bench = Bench(sandbox, AUTOPET.run_line, wanted, AUTOPET.write_sample, scratch / "work")
+    wanted = TaskFacts(values=frozenset({0, 1}))
+    image = ImageUnderTest(
+        sandbox, AUTOPET.run_line, wanted, AUTOPET.write_sample, scratch / "work"
+    )
     try:
-        return {check.name: check.look(bench) for check in OWN}
+        return {check.name: check.look(image) for check in OWN}
     finally:
         sandbox.remove(scratch / "work")
         sandbox.close()

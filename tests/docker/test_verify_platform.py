@@ -13,7 +13,7 @@ from flarekit.conventions import checks_of
 from flarekit.images.verify import VerifyRequest, _verdicts, verify
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Bench, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts
 
 pytestmark = pytest.mark.docker
 
@@ -143,8 +143,8 @@ FACTS = {
     ],
 }
 WANTED = {
-    "grandchallenge": Wanted(values=frozenset({0, 1}), time_s=120, settings=FACTS),
-    "uls23": Wanted(values=frozenset({0, 1}), time_s=120),
+    "grandchallenge": TaskFacts(values=frozenset({0, 1}), time_s=120, settings=FACTS),
+    "uls23": TaskFacts(values=frozenset({0, 1}), time_s=120),
 }
 PLATFORM = {check.name for check in (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS)}
 LONG = {"hundred_volumes", "flat_memory"}
@@ -211,10 +211,12 @@ def findings(image, convention, scratch, only=None):
     """Run the checks of a convention on an image."""
     checks = checks_of(convention)
     sandbox = DockerSandbox(image)
-    bench = Bench(sandbox, checks.run_line, WANTED[convention], checks.write_sample, scratch)
+    image = ImageUnderTest(
+        sandbox, checks.run_line, WANTED[convention], checks.write_sample, scratch
+    )
     chosen = [check for check in checks.checks if only is None or check.name in only]
     try:
-        return {each.check.name: each.finding for each in _verdicts(bench, chosen)}
+        return {each.check.name: each.finding for each in _verdicts(image, chosen)}
     finally:
         sandbox.remove(scratch)
         sandbox.close()

@@ -15,7 +15,7 @@ from flarekit.core.errors import InputError, UsageError
 from flarekit.images import verify as verifying
 from flarekit.images.verify import VerifyRequest, verify
 from flarekit.verification.check import PASS, Check, fail, skip
-from flarekit.verification.trials import Bench, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.verification.fake_images import FLARE, FakeSandbox
 
 
@@ -36,14 +36,14 @@ def judge(tmp_path):
     """Return a function that judges checks by a program that does nothing."""
 
     def judge(*checks):
-        bench = Bench(
+        image = ImageUnderTest(
             FakeSandbox(lambda _inside: None),
             FLARE,
-            Wanted(values=frozenset({0})),
+            TaskFacts(values=frozenset({0})),
             lambda _folder, _wanted: None,
             tmp_path / "work",
         )
-        return [each.finding for each in verifying._verdicts(bench, checks)]
+        return [each.finding for each in verifying._verdicts(image, checks)]
 
     return judge
 

@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 
 from flarekit.core.errors import InputError, UsageError
-from flarekit.profiler.command import CommandTarget
-from flarekit.profiler.folder import ReportFolder
-from flarekit.profiler.loop import WatchOptions, profile_command, profile_scans
-from flarekit.profiler.opening import open_report
-from flarekit.profiler.watch import Ending
-from flarekit.profiler.work import (
+from flarekit.profiler.case_folders import (
     find_scans,
     keep_mask,
     leftovers_of,
@@ -25,6 +20,11 @@ from flarekit.profiler.work import (
     mask_failures,
     prepare,
 )
+from flarekit.profiler.command import CommandTarget
+from flarekit.profiler.folder import ReportFolder
+from flarekit.profiler.load_report import open_report
+from flarekit.profiler.loop import WatchOptions, profile_command, profile_scans
+from flarekit.profiler.monitor import Ending
 from tests.profiler.made import made_report
 
 SEGMENT = """

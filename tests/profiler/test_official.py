@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flarekit.core.errors import InputError
 from flarekit.core.readings import Unsupported
+from flarekit.profiler.load_report import open_report
 from flarekit.profiler.official import (
     OfficialRecord,
     figures_of,
@@ -19,7 +20,6 @@ from flarekit.profiler.official import (
     record_of,
     write_csv,
 )
-from flarekit.profiler.opening import open_report
 from flarekit.profiler.readings import Sample
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -12,7 +12,6 @@ import pytest
 from flarekit.containers.cgroup_figures import Cgroup, cgroup_of, kernel_peak_mib
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.probes.cgroup import CgroupProbe
-from flarekit.profiler.probes.cuda import CudaProbe
 from flarekit.profiler.probes.host import HostProbe
 from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
 
@@ -173,37 +172,6 @@ def test_the_host_s_percentages_are_flare_s():
         [100 * 1 / 4, 100 * 0.5 / 4, 100 * 2.4 / 4]
     )
     assert second["host_ram_mib"] == 3
-
-
-def test_torch_is_never_imported_or_started_to_be_measured(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert CudaProbe().read() == {}
-    cuda = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: False)
-    assert CudaProbe(library=SimpleNamespace(cuda=cuda)).read() == {}
-
-
-def test_torch_s_own_account_is_read():
-    cuda = SimpleNamespace(
-        is_available=lambda: True,
-        is_initialized=lambda: True,
-        memory_allocated=lambda _: 5 * MIB,
-        memory_reserved=lambda _: 8 * MIB,
-    )
-    readings = CudaProbe(library=SimpleNamespace(cuda=cuda)).read()
-    assert readings == {"cuda_allocated_mib": 5, "cuda_reserved_mib": 8}
-
-
-def test_torch_without_cuda_is_not_supported():
-    torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))
-    assert isinstance(CudaProbe(library=torch).read()["cuda_allocated_mib"], Unsupported)
-
-
-@pytest.mark.gpu
-def test_a_tensor_on_the_gpu_is_seen():
-    import torch
-
-    kept = torch.zeros(1 << 20, device="cuda")
-    assert CudaProbe().read()["cuda_allocated_mib"] >= kept.nbytes / MIB
 
 
 GRANDCHILD = "import time; kept = bytearray(b'x') * (60 << 20); time.sleep(30)"

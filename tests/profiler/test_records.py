@@ -8,11 +8,11 @@ from flarekit.core.errors import InputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.compare import compare
 from flarekit.profiler.folder import ReportFolder, samples_of
-from flarekit.profiler.inside import read_inside
+from flarekit.profiler.load_report import open_report
 from flarekit.profiler.official import record_of
-from flarekit.profiler.opening import open_report
 from flarekit.profiler.records import Tolerances, read_report_json, write_report_json
 from flarekit.profiler.reference import references
+from flarekit.profiler.step_times import read_inside
 from flarekit.profiler.stream import SampleFile
 from tests.profiler.made import made_case, made_report, made_samples
 

@@ -9,11 +9,10 @@ import pytest
 
 from flarekit.core.errors import OutputError
 from flarekit.core.readings import Unsupported
-from flarekit.profiler.call import CallTarget
 from flarekit.profiler.command import CommandTarget
+from flarekit.profiler.monitor import watch
 from flarekit.profiler.sampler import Sampler
 from flarekit.profiler.stream import read_samples
-from flarekit.profiler.watch import watch
 
 STEPS = """
 import json, sys, time
@@ -136,24 +135,6 @@ def test_a_process_with_a_known_memory_curve_is_measured_to_within_one_sample(tm
     assert seen.wall_s <= seen.record.time < seen.wall_s + 0.1
     on_disk = read_samples(tmp_path / "samples.jsonl").samples
     assert [each.t_s for each in on_disk] == pytest.approx([s.t_s for s in seen.samples], abs=1e-4)
-
-
-def test_a_call_in_this_process_is_watched_too(tmp_path):
-    kept = []
-
-    def work():
-        time.sleep(0.25)
-        kept.append(bytearray(b"x") * (100 << 20))
-        time.sleep(0.25)
-
-    target = CallTarget(work)
-    files = {"samples_file": tmp_path / "s.jsonl", "record_file": tmp_path / "r.json", "facts": {}}
-    seen = watch(target, **files)
-    rss = [sample.readings["tree_rss_mib"] for sample in seen.samples]
-    assert rss[-1] - rss[0] == pytest.approx(100, abs=10)
-    assert seen.ending.exit_code == 0
-    with pytest.raises(ValueError, match="watch a command instead"):
-        watch(target, **files, timeout_s=1.0)
 
 
 @pytest.mark.slow

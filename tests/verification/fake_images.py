@@ -10,7 +10,7 @@ from flarekit import conventions
 from flarekit.containers import Outcome
 from flarekit.containers.saved_image import facts_of
 from flarekit.images.verify import _verdicts
-from flarekit.verification.trials import Bench
+from flarekit.verification.trials import ImageUnderTest
 
 FLARE = conventions.facts_of("flare").run_line
 PLATFORM = conventions.facts_of("grandchallenge").run_line
@@ -126,16 +126,18 @@ class FakeSandbox:
         pass
 
 
-def bench_of(checks, program, wanted, folder, **options):
-    """Return a bench for the checks of a convention."""
+def image_under_test(checks, program, wanted, folder, **options):
+    """Return an image for the checks of a convention."""
     sandbox = FakeSandbox(program)
-    return Bench(sandbox, checks.run_line, wanted, checks.write_sample, folder / "work", **options)
+    return ImageUnderTest(
+        sandbox, checks.run_line, wanted, checks.write_sample, folder / "work", **options
+    )
 
 
 def findings(checks, program, wanted, folder, **options):
     """Run all checks; return the findings by the names of their checks."""
-    bench = bench_of(checks, program, wanted, folder, **options)
-    return {each.check.name: each.finding for each in _verdicts(bench, checks.checks)}
+    image = image_under_test(checks, program, wanted, folder, **options)
+    return {each.check.name: each.finding for each in _verdicts(image, checks.checks)}
 
 
 def failed(found):

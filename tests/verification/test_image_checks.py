@@ -7,22 +7,22 @@ from dataclasses import replace
 import pytest
 
 from flarekit.containers import Conditions
-from flarekit.verification import image_checks as image
+from flarekit.verification import image_checks
 from flarekit.verification.remedies import image_fix
-from flarekit.verification.trials import STRICTEST, Wanted
+from flarekit.verification.trials import STRICTEST, TaskFacts
 from tests.containers import small_images
-from tests.verification.fake_images import FLARE, PLATFORM, FakeSandbox, bench_of
+from tests.verification.fake_images import FLARE, PLATFORM, FakeSandbox, image_under_test
 from tests.verification.test_run_checks import FLARE_CHECKS, segment
 
-WANTED = Wanted(values=frozenset({0, 1}))
+WANTED = TaskFacts(values=frozenset({0, 1}))
 
 
 @pytest.fixture
-def bench(tmp_path):
-    """Return a function: facts of the image -> a bench for it."""
+def image(tmp_path):
+    """Return a function: facts of the image -> an image for it."""
 
     def make(archive=None, **facts):
-        made = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
+        made = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
         made.sandbox = FakeSandbox(segment)
         made.sandbox.facts = replace(made.sandbox.facts, **facts)
         made.sandbox.archive = archive
@@ -44,31 +44,31 @@ def bench(tmp_path):
         ("user:root", "fail", "pass"),
     ],
 )
-def test_the_user_is_what_stands_before_the_colon(bench, user, root, not_root):
-    made = bench(user=user)
-    assert image.ROOT.look(made).state == root
-    assert image.NOT_ROOT.look(made).state == not_root
+def test_the_user_is_what_stands_before_the_colon(image, user, root, not_root):
+    made = image(user=user)
+    assert image_checks.ROOT.look(made).state == root
+    assert image_checks.NOT_ROOT.look(made).state == not_root
 
 
 @pytest.mark.parametrize(
     ("system", "architecture", "state"),
     [("linux", "amd64", "pass"), ("linux", "arm64", "fail"), ("windows", "amd64", "fail")],
 )
-def test_an_image_is_for_linux_on_amd64(bench, system, architecture, state):
-    found = image.AMD64.look(bench(system=system, architecture=architecture))
+def test_an_image_is_for_linux_on_amd64(image, system, architecture, state):
+    found = image_checks.AMD64.look(image(system=system, architecture=architecture))
     assert found.state == state
     assert state == "pass" or f"{system}/{architecture}" in found.reason
 
 
 @pytest.mark.parametrize(("size_gb", "state"), [(9.9, "pass"), (10.0, "pass"), (10.1, "warn")])
-def test_above_ten_gigabytes_an_image_is_large(bench, size_gb, state):
-    assert image.SIZE.look(bench(size_bytes=int(size_gb * 1e9))).state == state
+def test_above_ten_gigabytes_an_image_is_large(image, size_gb, state):
+    assert image_checks.SIZE.look(image(size_bytes=int(size_gb * 1e9))).state == state
 
 
-def test_something_has_to_start(bench):
-    assert image.STARTS.look(bench(command=("x",), entrypoint=())).state == "pass"
-    assert image.STARTS.look(bench(command=(), entrypoint=("x",))).state == "pass"
-    assert image.STARTS.look(bench(command=(), entrypoint=())).state == "fail"
+def test_something_has_to_start(image):
+    assert image_checks.STARTS.look(image(command=("x",), entrypoint=())).state == "pass"
+    assert image_checks.STARTS.look(image(command=(), entrypoint=("x",))).state == "pass"
+    assert image_checks.STARTS.look(image(command=(), entrypoint=())).state == "fail"
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_something_has_to_start(bench):
         ((), "warn"),
     ],
 )
-def test_the_engine_s_image_is_called_as_the_evaluator_will(bench, names, state):
-    assert image.FLARE_NAME.look(bench(names=names)).state == state
+def test_the_engine_s_image_is_called_as_the_evaluator_will(image, names, state):
+    assert image_checks.FLARE_NAME.look(image(names=names)).state == state
 
 
-def test_a_tar_holds_one_image(bench, tmp_path):
+def test_a_tar_holds_one_image(image, tmp_path):
     path = tmp_path / "team.tar"
     small_images.save(path, [small_images.layer(small_images.entry("a", b"x"))])
-    assert image.ONE_IMAGE.look(bench(archive=path)).state == "pass"
-    assert image.ONE_IMAGE.look(bench()).state == "pass"
+    assert image_checks.ONE_IMAGE.look(image(archive=path)).state == "pass"
+    assert image_checks.ONE_IMAGE.look(image()).state == "pass"
     small_images.save(path, [], manifest=2)
-    assert "2 images" in image.ONE_IMAGE.look(bench(archive=path)).reason
+    assert "2 images" in image_checks.ONE_IMAGE.look(image(archive=path)).reason
     small_images.save(path, [], manifest=0)
-    assert "0 images" in image.ONE_IMAGE.look(bench(archive=path)).reason
+    assert "0 images" in image_checks.ONE_IMAGE.look(image(archive=path)).reason
 
 
 @pytest.mark.parametrize(

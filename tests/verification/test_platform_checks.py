@@ -13,19 +13,19 @@ from flarekit.containers import SandboxError
 from flarekit.verification.check import ImageChecks
 from flarekit.verification.platform_checks import LINKED, PLATFORM_IMAGE, PLATFORM_RUNS, SHELL
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Wanted
+from flarekit.verification.trials import TaskFacts
 from tests.verification.fake_images import (
     CONFIG,
     PLATFORM,
     Failure,
     FakeSandbox,
-    bench_of,
     failed,
     findings,
+    image_under_test,
     read,
 )
 
-WANTED = Wanted(values=frozenset({0, 1}), time_s=60)
+WANTED = TaskFacts(values=frozenset({0, 1}), time_s=60)
 
 
 def sample(folder, wanted):
@@ -218,10 +218,10 @@ def test_the_list_of_sockets_names_images_and_values(tmp_path):
 
 
 def test_an_image_without_a_shell_is_caught(tmp_path):
-    bench = bench_of(CONVENTION, good, WANTED, tmp_path)
-    assert SHELL.look(bench).state == "pass"
-    bench.sandbox = FakeSandbox(good, shell=False)
-    finding = SHELL.look(bench)
+    image = image_under_test(CONVENTION, good, WANTED, tmp_path)
+    assert SHELL.look(image).state == "pass"
+    image.sandbox = FakeSandbox(good, shell=False)
+    finding = SHELL.look(image)
     assert finding.state == "fail"
     assert finding.reason == "/bin/sh does not start (exit code 127: no such file: /bin/sh)"
 
@@ -233,9 +233,9 @@ def test_a_link_that_the_sandbox_cannot_make_is_not_judged(tmp_path):
                 raise SandboxError("no symbolic link could be put into the image", fix="add ln")
             return super().run(run)
 
-    bench = bench_of(CONVENTION, good, WANTED, tmp_path)
-    bench.sandbox = NoLinks(good)
-    finding = LINKED.look(bench)
+    image = image_under_test(CONVENTION, good, WANTED, tmp_path)
+    image.sandbox = NoLinks(good)
+    finding = LINKED.look(image)
     assert finding.state == "skip"
     assert "no symbolic link" in finding.reason
 
@@ -250,10 +250,10 @@ def test_a_link_that_the_sandbox_cannot_make_is_not_judged(tmp_path):
     ],
 )
 def test_the_image_s_own_facts_are_judged(tmp_path, change, name):
-    bench = bench_of(CONVENTION, good, WANTED, tmp_path)
+    image = image_under_test(CONVENTION, good, WANTED, tmp_path)
     config = {**copy.deepcopy(CONFIG), **change}
-    bench.sandbox = FakeSandbox(good, config)
-    found = {check.name: check.look(bench).state for check in PLATFORM_IMAGE}
+    image.sandbox = FakeSandbox(good, config)
+    found = {check.name: check.look(image).state for check in PLATFORM_IMAGE}
     assert [check for check, state in found.items() if state == "fail"] == [name]
 
 

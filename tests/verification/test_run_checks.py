@@ -18,7 +18,7 @@ from flarekit.verification.image_checks import FACTS, FLARE_NAME
 from flarekit.verification.platform_checks import PLATFORM_RUNS
 from flarekit.verification.remedies import gpu_remedy, known_fault, says_gpu_is_missing
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Wanted
+from flarekit.verification.trials import TaskFacts
 from tests.verification.fake_images import (
     CONFIG,
     FLARE,
@@ -26,13 +26,13 @@ from tests.verification.fake_images import (
     Failure,
     FakeSandbox,
     Inside,
-    bench_of,
     failed,
     findings,
+    image_under_test,
     read,
 )
 
-WANTED = Wanted(values=frozenset({0, 1}), time_s=60)
+WANTED = TaskFacts(values=frozenset({0, 1}), time_s=60)
 
 
 def sample(folder, wanted):
@@ -216,9 +216,9 @@ class NotStarted(FakeSandbox):
 
 
 def test_a_container_that_did_not_start_is_told_in_the_engine_s_words(tmp_path):
-    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
-    bench.sandbox = NotStarted(segment)
-    (ends_well,) = [each.finding for each in _verdicts(bench, [RUNS[0]])]
+    image = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
+    image.sandbox = NotStarted(segment)
+    (ends_well,) = [each.finding for each in _verdicts(image, [RUNS[0]])]
     assert "did not start: Error response from daemon: unable to find user" in ends_well.reason
     assert "root" not in ends_well.reason
     assert "USER" in ends_well.fix
@@ -260,9 +260,9 @@ def test_what_this_user_cannot_read_is_named_and_opened_to_be_judged(tmp_path, m
     monkeypatch.setattr(
         os, "access", lambda path, mode: may(path, mode) and path.stat().st_mode & 0o444 > 0
     )
-    bench = bench_of(FLARE_CHECKS, program, WANTED, tmp_path)
-    bench.sandbox = Opens(program)
-    found = {each.check.name: each.finding for each in _verdicts(bench, RUNS)}
+    image = image_under_test(FLARE_CHECKS, program, WANTED, tmp_path)
+    image.sandbox = Opens(program)
+    found = {each.check.name: each.finding for each in _verdicts(image, RUNS)}
     assert failed(found) == {"readable_output"}
     assert "a.mha (----------, of user" in found["readable_output"].reason
 
@@ -279,8 +279,8 @@ def test_names_that_are_no_utf_8_can_be_printed(tmp_path):
 
 def test_pipes_and_sockets_in_the_output_are_files_that_nobody_asked_for(tmp_path):
     program = lambda inside: leaves(inside, lambda out: os.mkfifo(out / "pipe"))  # noqa: E731
-    bench = bench_of(FLARE_CHECKS, program, WANTED, tmp_path)
-    assert "pipe" in bench.base().files
+    image = image_under_test(FLARE_CHECKS, program, WANTED, tmp_path)
+    assert "pipe" in image.base().files
 
 
 class Stops(FakeSandbox):
@@ -310,17 +310,17 @@ class Stops(FakeSandbox):
     [(0.1, 143, "pass"), (0.1, 0, "skip"), (4.9, 0, "skip"), (5.1, 0, "fail"), (6, 143, "fail")],
 )
 def test_a_run_that_went_to_its_end_says_nothing_of_signals(after_s, exit_code, state, tmp_path):
-    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
-    bench.sandbox = Stops(segment, after_s, exit_code)
+    image = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
+    image.sandbox = Stops(segment, after_s, exit_code)
     stops = [check for check in RUNS if check.name == "stops"]
-    (verdict,) = _verdicts(bench, stops)
+    (verdict,) = _verdicts(image, stops)
     assert verdict.finding.state == state
 
 
 def test_a_run_that_hears_the_signal_only_later_is_judged_by_that(tmp_path):
-    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
-    bench.sandbox = Stops(segment, 0.1, 143, hears_from=0.5)
-    (verdict,) = _verdicts(bench, [check for check in RUNS if check.name == "stops"])
+    image = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
+    image.sandbox = Stops(segment, 0.1, 143, hears_from=0.5)
+    (verdict,) = _verdicts(image, [check for check in RUNS if check.name == "stops"])
     assert verdict.finding.state == "pass"
 
 
@@ -372,7 +372,7 @@ def test_a_label_that_somebody_wrote_by_hand_is_left_aside_with_what_is_wrong(
     assert (task.values, task.settings) == (None, None)
     assert words in task.faults[0]
     wanted = replace(WANTED, label_faults=task.faults)
-    (verdict,) = _verdicts(bench_of(FLARE_CHECKS, segment, wanted, tmp_path), [FACTS])
+    (verdict,) = _verdicts(image_under_test(FLARE_CHECKS, segment, wanted, tmp_path), [FACTS])
     assert verdict.finding.state == "warn"
 
 
@@ -399,14 +399,14 @@ def test_a_config_of_odd_types_is_read():
 
 
 def test_a_tar_that_is_no_tar_gz_is_not_what_the_evaluator_looks_for(tmp_path):
-    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
-    bench.sandbox.facts = replace(bench.sandbox.facts, names=("team:latest",))
+    image = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
+    image.sandbox.facts = replace(image.sandbox.facts, names=("team:latest",))
     for name, state in (("team.tar.gz", "pass"), ("team.tar.xz", "warn"), ("other.tar", "fail")):
-        bench.sandbox.archive = tmp_path / name
-        assert FLARE_NAME.look(bench).state == state
-    bench.sandbox.facts = replace(bench.sandbox.facts, names=())
-    bench.sandbox.archive = tmp_path / "team.tar.gz"
-    assert "named none" in FLARE_NAME.look(bench).reason
+        image.sandbox.archive = tmp_path / name
+        assert FLARE_NAME.look(image).state == state
+    image.sandbox.facts = replace(image.sandbox.facts, names=())
+    image.sandbox.archive = tmp_path / "team.tar.gz"
+    assert "named none" in FLARE_NAME.look(image).reason
 
 
 class Swallows(FakeSandbox):
@@ -424,15 +424,15 @@ class Swallows(FakeSandbox):
 def test_an_entrypoint_that_swallows_the_command_is_named(tmp_path):
     config = {**CONFIG, "config": {"Entrypoint": ["python", "/main.py"], "Cmd": []}}
     (shells,) = [check for check in conventions.checks_of("flare").checks if check.name == "shells"]
-    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
-    bench.sandbox = Swallows(segment, config)
-    found = shells.look(bench)
+    image = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
+    image.sandbox = Swallows(segment, config)
+    found = shells.look(image)
     assert 'ENTRYPOINT ["python", "/main.py"]' in found.reason
     assert 'exec "$@"' in found.fix
-    bench.sandbox.parts = "sh"
-    assert "no predict.sh" in shells.look(bench).reason
-    bench.sandbox.parts = "predict.sh"
-    assert "no sh" in shells.look(bench).reason
+    image.sandbox.parts = "sh"
+    assert "no predict.sh" in shells.look(image).reason
+    image.sandbox.parts = "predict.sh"
+    assert "no sh" in shells.look(image).reason
 
 
 def test_what_would_control_a_terminal_is_shown_as_text(tmp_path):
@@ -487,11 +487,11 @@ def half(out):
     ],
 )
 def test_what_a_stopped_run_leaves_is_judged(leave, words, tmp_path):
-    bench = bench_of(FLARE_CHECKS, segment, WANTED, tmp_path)
-    bench.sandbox = Interrupted(leave)
-    (verdict,) = _verdicts(bench, [check for check in RUNS if check.name == "stops"])
+    image = image_under_test(FLARE_CHECKS, segment, WANTED, tmp_path)
+    image.sandbox = Interrupted(leave)
+    (verdict,) = _verdicts(image, [check for check in RUNS if check.name == "stops"])
     assert verdict.finding.reason == words
-    assert bench.sandbox.asked == [pytest.approx(0.4 * bench.base().outcome.seconds)]
+    assert image.sandbox.asked == [pytest.approx(0.4 * image.base().outcome.seconds)]
 
 
 def test_only_what_works_with_writable_inputs_writes_into_them(tmp_path):

@@ -26,7 +26,7 @@ from flarekit.conventions.autopet.samples import CLICKS, Variation, writer
 from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Bench, Trial, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _NO_CLICKS = "it serves editions that have no clicks"
 
@@ -45,53 +45,55 @@ _ODD_CLICKS: Mapping[str, Variation] = {
 _CLICKS_TOGETHER = Variation(clicks=samples.STRAY_CLICKS + samples.FLOAT_CLICKS + samples.SCRIBBLES)
 
 
-def write_sample(folder: Path, wanted: Wanted) -> None:
+def write_sample(folder: Path, task: TaskFacts) -> None:
     """Write the inputs of the usual run: with clicks, which editions without ignore."""
-    del wanted
+    del task
     samples.write(folder, Variation())
 
 
-def _serves_clicks(bench: Bench) -> bool:
-    return edition_of(bench, clicked=True) >= 4
+def _serves_clicks(image: ImageUnderTest) -> bool:
+    return edition_of(image, clicked=True) >= 4
 
 
-def _output(name: str) -> Callable[[Bench], Finding]:
+def _output(name: str) -> Callable[[ImageUnderTest], Finding]:
     """Return what looks for one kind of fault in the output, with clicks and without."""
 
-    def look(bench: Bench) -> Finding:
-        faults = faults_of(bench, bench.base())[name]
-        if not faults and edition_of(bench, clicked=False) < 4:
-            trial = without_clicks(bench)
+    def look(image: ImageUnderTest) -> Finding:
+        faults = faults_of(image, image.base())[name]
+        if not faults and edition_of(image, clicked=False) < 4:
+            trial = without_clicks(image)
             if trial.failure is None:
-                faults = [f"without {CLICKS}: {fault}" for fault in faults_of(bench, trial)[name]]
+                faults = [f"without {CLICKS}: {fault}" for fault in faults_of(image, trial)[name]]
         return held(faults)
 
     return look
 
 
-def _data_centric(bench: Bench) -> Finding:
-    editions = {edition_of(bench, clicked=clicked) for clicked in (True, False)}
+def _data_centric(image: ImageUnderTest) -> Finding:
+    editions = {edition_of(image, clicked=clicked) for clicked in (True, False)}
     if 3 not in editions:
         return skip("it does not serve edition III")
-    return _output("data_centric")(bench)
+    return _output("data_centric")(image)
 
 
-def _unlike(bench: Bench, name: str, variation: Variation, *, same_mask: bool) -> list[str]:
-    return unlike_usual(bench, bench.kept(name, writer(variation)), same_mask=same_mask)
+def _unlike(
+    image: ImageUnderTest, name: str, variation: Variation, *, same_mask: bool
+) -> list[str]:
+    return unlike_usual(image, image.kept(name, writer(variation)), same_mask=same_mask)
 
 
 def _odd(
     name: str, group: Mapping[str, Variation], together: Variation, *, same_mask: bool
-) -> Callable[[Bench], Finding]:
+) -> Callable[[ImageUnderTest], Finding]:
     """Return what looks at one oddity; all of a group are tried at once, then one by one."""
 
-    def look(bench: Bench) -> Finding:
+    def look(image: ImageUnderTest) -> Finding:
         run = "_and_".join(group)
-        faults = _unlike(bench, run, together, same_mask=same_mask)
+        faults = _unlike(image, run, together, same_mask=same_mask)
         if not faults:
             return PASS
         alone = {
-            each: _unlike(bench, each, variation, same_mask=same_mask)
+            each: _unlike(image, each, variation, same_mask=same_mask)
             for each, variation in group.items()
         }
         if not any(alone.values()):
@@ -101,73 +103,73 @@ def _odd(
     return look
 
 
-def _odd_case(name: str) -> Callable[[Bench], Finding]:
+def _odd_case(name: str) -> Callable[[ImageUnderTest], Finding]:
     return _odd(name, _ODD_CASES, _ODD_TOGETHER, same_mask=True)
 
 
-def _odd_clicks(name: str) -> Callable[[Bench], Finding]:
+def _odd_clicks(name: str) -> Callable[[ImageUnderTest], Finding]:
     return _if_clicked(_odd(name, _ODD_CLICKS, _CLICKS_TOGETHER, same_mask=False))
 
 
-def _if_clicked(look: Callable[[Bench], Finding]) -> Callable[[Bench], Finding]:
+def _if_clicked(look: Callable[[ImageUnderTest], Finding]) -> Callable[[ImageUnderTest], Finding]:
     """Return what looks only at images that are given clicks."""
-    return lambda bench: look(bench) if _serves_clicks(bench) else skip(_NO_CLICKS)
+    return lambda image: look(image) if _serves_clicks(image) else skip(_NO_CLICKS)
 
 
-def _aligned(bench: Bench) -> Finding:
-    return on_lesions(lesions(bench.base()))
+def _aligned(image: ImageUnderTest) -> Finding:
+    return on_lesions(lesions(image.base()))
 
 
-def _other_grid(bench: Bench) -> Finding:
-    return held(_unlike(bench, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
+def _other_grid(image: ImageUnderTest) -> Finding:
+    return held(_unlike(image, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
 
 
-def _no_uptake(bench: Bench) -> Finding:
-    no_list = _serves_clicks(bench) and _no_clicks(bench).failure is not None
+def _no_uptake(image: ImageUnderTest) -> Finding:
+    no_list = _serves_clicks(image) and _no_clicks(image).failure is not None
     clicks = samples.USUAL_CLICKS if no_list else ()
-    trial = bench.kept("no_uptake", writer(Variation(uptake=False, clicks=clicks)))
-    faults = unlike_usual(bench, trial, same_mask=False)
+    trial = image.kept("no_uptake", writer(Variation(uptake=False, clicks=clicks)))
+    faults = unlike_usual(image, trial, same_mask=False)
     found = lesions(trial)
     if not faults and found is not None and found.any():
         faults = [f"{int(found.sum())} voxels of the mask are not 0 where every PET voxel is 0"]
     return held(faults)
 
 
-def _clicks_missing(bench: Bench) -> Finding:
-    trial = without_clicks(bench)
-    if trial.failure is not None or edition_of(bench, clicked=False) >= 4:
-        return held(unlike_usual(bench, trial, same_mask=False))
+def _clicks_missing(image: ImageUnderTest) -> Finding:
+    trial = without_clicks(image)
+    if trial.failure is not None or edition_of(image, clicked=False) >= 4:
+        return held(unlike_usual(image, trial, same_mask=False))
     return PASS
 
 
-def _no_clicks(bench: Bench) -> Trial:
-    return bench.kept("clicks_empty", writer(Variation(clicks=())))
+def _no_clicks(image: ImageUnderTest) -> TrialResult:
+    return image.kept("clicks_empty", writer(Variation(clicks=())))
 
 
-def _clicks_empty(bench: Bench) -> Finding:
-    return held(unlike_usual(bench, _no_clicks(bench), same_mask=False))
+def _clicks_empty(image: ImageUnderTest) -> Finding:
+    return held(unlike_usual(image, _no_clicks(image), same_mask=False))
 
 
-def _clicks_placed(bench: Bench) -> Finding:
-    if _aligned(bench).state == "fail":
+def _clicks_placed(image: ImageUnderTest) -> Finding:
+    if _aligned(image).state == "fail":
         return skip("the whole mask is turned")
-    trial = bench.kept("clicks_placed", writer(Variation(clicks=samples.PLACED_CLICKS)))
+    trial = image.kept("clicks_placed", writer(Variation(clicks=samples.PLACED_CLICKS)))
     if trial.failure is not None:
         return fail(trial.failure)
-    return placed(lesions(_no_clicks(bench)), lesions(trial))
+    return placed(lesions(_no_clicks(image)), lesions(trial))
 
 
-def _given(bench: Bench) -> Finding:
-    given = bench.wanted.given
+def _given(image: ImageUnderTest) -> Finding:
+    given = image.task.given
     if given is None:
         return skip("no --input was given")
     for kind in ("ct", "pet"):
         if not any((given / "images" / kind).glob("*.mha")):
             return fail(f"{given / 'images' / kind} holds no *.mha")
-    trial = bench.trial(given)
+    trial = image.trial(given)
     if trial.failure is not None:
         return fail(trial.failure)
-    return held([fault for faults in faults_of(bench, trial).values() for fault in faults])
+    return held([fault for faults in faults_of(image, trial).values() for fault in faults])
 
 
 CHECKS = (

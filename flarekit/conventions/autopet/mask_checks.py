@@ -14,7 +14,7 @@ from flarekit.conventions.autopet import samples
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.verification.check import Finding, fail, skip
 from flarekit.verification.masks import Mask, geometry_faults, read_mask
-from flarekit.verification.trials import Bench, Trial
+from flarekit.verification.trials import ImageUnderTest, TrialResult
 
 PLAIN, CLICKED = "images/automated-petct-lesion-segmentation", "images/tumor-lesion-segmentation"
 FLAG = "data-centric-model.json"
@@ -24,51 +24,51 @@ _WITH_FLAG, _WITHOUT_CLICKS, _WITH_CLICKS = 3, 3, 4  # editions
 Faults = Mapping[str, list[str]]  # name of the check that is about it -> what is wrong
 
 
-def settings_of(bench: Bench) -> Mapping[str, Any] | None:
+def settings_of(image: ImageUnderTest) -> Mapping[str, Any] | None:
     """Return the convention's settings that the image's label states; None where none does."""
-    return bench.wanted.settings
+    return image.task.settings
 
 
-def without_clicks(bench: Bench) -> Trial:
+def without_clicks(image: ImageUnderTest) -> TrialResult:
     """Return a trial of the usual case without a file of clicks, as I to III have it."""
-    return bench.kept("clicks_missing", samples.writer(samples.Variation(clicks=None)))
+    return image.kept("clicks_missing", samples.writer(samples.Variation(clicks=None)))
 
 
-def edition_of(bench: Bench, *, clicked: bool) -> int:
+def edition_of(image: ImageUnderTest, *, clicked: bool) -> int:
     """Return as which edition a run is judged: 4 stands for V too.
 
     The image's label says it, else the folder that it writes to.
 
     Args:
-        bench: whose usual trial ended well.
+        image: whose usual trial ended well.
         clicked: whether the run has a file of clicks.
     """
-    settings = settings_of(bench)
+    settings = settings_of(image)
     if settings is not None:
         stated = settings.get("edition", "auto")
         if isinstance(stated, int):
             return stated
         return _WITH_CLICKS if clicked else _WITHOUT_CLICKS
-    if _is_plain(bench.base()) or (not clicked and _is_plain(without_clicks(bench))):
+    if _is_plain(image.base()) or (not clicked and _is_plain(without_clicks(image))):
         return _WITHOUT_CLICKS
     return _WITH_CLICKS
 
 
-def _is_plain(trial: Trial) -> bool:
+def _is_plain(trial: TrialResult) -> bool:
     """Tell whether the output is that of an edition without clicks."""
     places = {Path(name).parent.as_posix() for name in trial.files}
     return CLICKED not in places and (PLAIN in places or FLAG in trial.files)
 
 
-def edition_clear(bench: Bench) -> Finding:
+def edition_clear(image: ImageUnderTest) -> Finding:
     """Return as what the image is judged, unless what it does belongs to no edition."""
-    settings = settings_of(bench)
+    settings = settings_of(image)
     if settings is not None and settings.get("task") == 2:
         return skip("task 2 of edition IV has other inputs, which are not generated here")
-    if bench.base().failure is not None:
+    if image.base().failure is not None:
         return skip("the usual run fails")
-    clicked, plain = (edition_of(bench, clicked=clicked) for clicked in (True, False))
-    if settings is None and clicked < _WITH_CLICKS and _reads_clicks(bench):
+    clicked, plain = (edition_of(image, clicked=clicked) for clicked in (True, False))
+    if settings is None and clicked < _WITH_CLICKS and _reads_clicks(image):
         return fail(
             f"{samples.CLICKS} changes its mask, so it serves IV or V, which look in {CLICKED}, "
             f"but it writes to {PLAIN}"
@@ -79,42 +79,42 @@ def edition_clear(bench: Bench) -> Finding:
     return Finding(state="pass", reason=f"judged as {judged}, by {source}")
 
 
-def _reads_clicks(bench: Bench) -> bool:
-    with_clicks, without = lesions(bench.base()), lesions(without_clicks(bench))
+def _reads_clicks(image: ImageUnderTest) -> bool:
+    with_clicks, without = lesions(image.base()), lesions(without_clicks(image))
     if with_clicks is None or without is None or with_clicks.shape != without.shape:
         return False
     return bool((with_clicks != without).any())
 
 
-def faults_of(bench: Bench, trial: Trial) -> Faults:
+def faults_of(image: ImageUnderTest, trial: TrialResult) -> Faults:
     """Return what is wrong with the output of a trial that ended well."""
-    edition = edition_of(bench, clicked=(trial.inputs / samples.CLICKS).is_file())
+    edition = edition_of(image, clicked=(trial.inputs / samples.CLICKS).is_file())
     folder = CLICKED if edition >= _WITH_CLICKS else PLAIN
     return {
-        "one_mask": _name_faults(trial, folder, stated=settings_of(bench) is not None),
+        "one_mask": _name_faults(trial, folder, stated=settings_of(image) is not None),
         "nothing_else": _other_files(trial, folder, flag=edition == _WITH_FLAG),
         "data_centric": _flag_faults(trial.outputs / FLAG) if edition == _WITH_FLAG else [],
-        **_content_faults(bench, trial, folder),
+        **_content_faults(image, trial, folder),
     }
 
 
-def unlike_usual(bench: Bench, trial: Trial, *, same_mask: bool) -> list[str]:
+def unlike_usual(image: ImageUnderTest, trial: TrialResult, *, same_mask: bool) -> list[str]:
     """Return what is wrong with a trial that is not with the usual one too.
 
     Args:
-        bench: whose usual trial ended well.
+        image: whose usual trial ended well.
         trial: of the usual case in another form.
         same_mask: whether the lesions have to be where they are in the usual trial.
     """
     if trial.failure is not None:
         return [trial.failure]
-    usual = faults_of(bench, bench.base())
-    found = faults_of(bench, trial)
+    usual = faults_of(image, image.base())
+    found = faults_of(image, trial)
     words = [fault for name, faults in found.items() if not usual[name] for fault in faults]
-    return words or (_moved(lesions(bench.base()), lesions(trial)) if same_mask else [])
+    return words or (_moved(lesions(image.base()), lesions(trial)) if same_mask else [])
 
 
-def lesions(trial: Trial) -> NDArray[np.bool_] | None:
+def lesions(trial: TrialResult) -> NDArray[np.bool_] | None:
     """Return where a trial's mask is not 0, (Z, Y, X); None where there is no readable mask."""
     for name in _masks_in(trial, CLICKED) or _masks_in(trial, PLAIN) or _masks_in(trial, None):
         try:
@@ -125,21 +125,21 @@ def lesions(trial: Trial) -> NDArray[np.bool_] | None:
     return None
 
 
-def _masks_in(trial: Trial, folder: str | None) -> list[str]:
+def _masks_in(trial: TrialResult, folder: str | None) -> list[str]:
     """Return the .mha files directly in a folder, or anywhere."""
     images = [name for name in trial.files if name.endswith(".mha")]
     return [name for name in images if folder in (None, Path(name).parent.as_posix())]
 
 
-def _files(trial: Trial) -> list[str]:
+def _files(trial: TrialResult) -> list[str]:
     return [name for name in trial.files if not name.endswith("/")]
 
 
-def _cts(trial: Trial) -> list[Path]:
+def _cts(trial: TrialResult) -> list[Path]:
     return sorted((trial.inputs / "images" / "ct").glob("*.mha"))
 
 
-def _name_faults(trial: Trial, folder: str, *, stated: bool) -> list[str]:
+def _name_faults(trial: TrialResult, folder: str, *, stated: bool) -> list[str]:
     written, cts = _masks_in(trial, folder), _cts(trial)
     if not written:
         files = ", ".join(_files(trial)[:5]) or "nothing"
@@ -155,7 +155,7 @@ def _name_faults(trial: Trial, folder: str, *, stated: bool) -> list[str]:
     ]
 
 
-def _other_files(trial: Trial, folder: str, *, flag: bool) -> list[str]:
+def _other_files(trial: TrialResult, folder: str, *, flag: bool) -> list[str]:
     """Return the files that nobody asked for; folders without files do no harm."""
     masks = _masks_in(trial, folder) or [
         name for name in trial.files if name.startswith("images/") or name.endswith(".mha")
@@ -176,7 +176,7 @@ def _flag_faults(path: Path) -> list[str]:
     return []
 
 
-def _content_faults(bench: Bench, trial: Trial, folder: str) -> Faults:
+def _content_faults(image: ImageUnderTest, trial: TrialResult, folder: str) -> Faults:
     faults: dict[str, list[str]] = {"binary": [], "geometry": []}
     for name in _masks_in(trial, folder) or _masks_in(trial, None):
         short = Path(name).name
@@ -185,7 +185,7 @@ def _content_faults(bench: Bench, trial: Trial, folder: str) -> Faults:
         except UnreadableVolumeError as error:
             faults["binary"].append(f"{short} {error.fault}")
             continue
-        words = _voxel_faults(mask, bench.wanted.values)
+        words = _voxel_faults(mask, image.task.values)
         faults["binary"] += [f"{short} {fault}" for fault in words]
         if mask.components == 1:
             faults["geometry"] += [
@@ -206,7 +206,7 @@ def _voxel_faults(mask: Mask, values: frozenset[int]) -> list[str]:
     return faults
 
 
-def _grid_faults(trial: Trial, name: str, mask: Mask) -> list[str]:
+def _grid_faults(trial: TrialResult, name: str, mask: Mask) -> list[str]:
     """Compare a mask with its PET: the one of its name, or the only one."""
     pets = sorted((trial.inputs / "images" / "pet").glob("*.mha"))
     named = [pet for pet in pets if pet.name == name]

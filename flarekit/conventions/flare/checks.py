@@ -25,25 +25,25 @@ from flarekit.verification.image_checks import (
 from flarekit.verification.masks import geometry_faults, read_mask
 from flarekit.verification.run_checks import RUNS, is_sentence
 from flarekit.verification.shell_checks import DEVICES, PLAIN_SHELL, SHELLS
-from flarekit.verification.trials import Bench, Trial, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _ENDING, _MASK_ENDING = "_0000.nii.gz", ".nii.gz"
 _ALIKE, _BETTER = 0.5, 0.1  # agreement with the untouched scan's mask; of a turned one above it
 
 
-def write_sample(folder: Path, wanted: Wanted) -> None:
+def write_sample(folder: Path, task: TaskFacts) -> None:
     """Write the inputs of the usual run."""
-    del wanted
+    del task
     samples.usual(folder)
 
 
-def _wanted(trial: Trial) -> dict[str, Path]:
+def _wanted(trial: TrialResult) -> dict[str, Path]:
     """Return the masks that a trial's inputs ask for, with the scans that they belong to."""
     scans = sorted(trial.inputs.glob(f"*{_ENDING}"))
     return {scan.name.removesuffix(_ENDING) + _MASK_ENDING: scan for scan in scans}
 
 
-def _name_faults(trial: Trial) -> list[str]:
+def _name_faults(trial: TrialResult) -> list[str]:
     wanted = _wanted(trial)
     missing = [f"no {name} for {scan.name}" for name, scan in wanted.items()]
     missing = [
@@ -52,7 +52,7 @@ def _name_faults(trial: Trial) -> list[str]:
     return missing + [f"wrote {name} too" for name in trial.files if name not in wanted]
 
 
-def _stored_faults(trial: Trial) -> Iterator[str]:
+def _stored_faults(trial: TrialResult) -> Iterator[str]:
     """Yield what is wrong with how masks are stored."""
     for name in _wanted(trial):
         path = trial.outputs / name
@@ -68,14 +68,14 @@ def _stored_faults(trial: Trial) -> Iterator[str]:
                 yield f"{name} has a slope or intercept in its header"
 
 
-def _grid_faults(trial: Trial) -> Iterator[str]:
+def _grid_faults(trial: TrialResult) -> Iterator[str]:
     for name, scan in _wanted(trial).items():
         if name in trial.files:
             mask = read_mask(trial.outputs / name)
             yield from (f"{name}: {fault}" for fault in geometry_faults(mask, read_mask(scan)))
 
 
-def _value_faults(trial: Trial, values: frozenset[int]) -> Iterator[str]:
+def _value_faults(trial: TrialResult, values: frozenset[int]) -> Iterator[str]:
     for name in _wanted(trial):
         if name in trial.files:
             found = np.unique(read_mask(trial.outputs / name).voxels_ZYX).tolist()
@@ -84,49 +84,49 @@ def _value_faults(trial: Trial, values: frozenset[int]) -> Iterator[str]:
                 yield f"{name} holds {', '.join(map(str, odd[:5]))}"
 
 
-def _output_tree(bench: Bench) -> Finding:
-    return held(_name_faults(bench.base()))
+def _output_tree(image: ImageUnderTest) -> Finding:
+    return held(_name_faults(image.base()))
 
 
-def _stored(bench: Bench) -> Finding:
-    return held(list(_stored_faults(bench.base())))
+def _stored(image: ImageUnderTest) -> Finding:
+    return held(list(_stored_faults(image.base())))
 
 
-def _geometry(bench: Bench) -> Finding:
-    return held(list(_grid_faults(bench.base())))
+def _geometry(image: ImageUnderTest) -> Finding:
+    return held(list(_grid_faults(image.base())))
 
 
-def _values(bench: Bench) -> Finding:
-    return held(list(_value_faults(bench.base(), bench.wanted.values)))
+def _values(image: ImageUnderTest) -> Finding:
+    return held(list(_value_faults(image.base(), image.task.values)))
 
 
-def _odd_names(bench: Bench) -> Finding:
-    trial = bench.kept("odd_names", samples.odd_names)
+def _odd_names(image: ImageUnderTest) -> Finding:
+    trial = image.kept("odd_names", samples.odd_names)
     faults = [fault for fault in _name_faults(trial) if "too" not in fault]
-    return _of(trial, faults or list(_unlike_each_other(bench, trial)))
+    return _of(trial, faults or list(_unlike_each_other(image, trial)))
 
 
-def _unlike_each_other(bench: Bench, trial: Trial) -> Iterator[str]:
+def _unlike_each_other(image: ImageUnderTest, trial: TrialResult) -> Iterator[str]:
     """Yield which masks of the usual CT under other names are not the usual mask."""
-    (usual,) = (read_mask(bench.base().outputs / name).voxels_ZYX for name in _wanted(bench.base()))
+    (usual,) = (read_mask(image.base().outputs / name).voxels_ZYX for name in _wanted(image.base()))
     for name in _wanted(trial):
         share = agreement(usual, read_mask(trial.outputs / name).voxels_ZYX)
         if share < 1 - _BETTER:
             yield f"{name} agrees in only {share:.2f} of its voxels with the usual CT's mask"
 
 
-def _other_files(bench: Bench) -> Finding:
-    trial = bench.kept("odd_names", samples.odd_names)
+def _other_files(image: ImageUnderTest) -> Finding:
+    trial = image.kept("odd_names", samples.odd_names)
     return _of(trial, [fault for fault in _name_faults(trial) if "too" in fault])
 
 
-def _of(trial: Trial, faults: list[str]) -> Finding:
+def _of(trial: TrialResult, faults: list[str]) -> Finding:
     """Return the faults of a trial; a trial that failed is one too."""
     return held([*faults, *([trial.failure] if trial.failure else [])])
 
 
-def _no_inputs(bench: Bench) -> Finding:
-    trial = bench.trial(bench.inputs("nothing", samples.nothing))
+def _no_inputs(image: ImageUnderTest) -> Finding:
+    trial = image.trial(image.inputs("nothing", samples.nothing))
     faults = [f"wrote {name}" for name in trial.files]
     if trial.outcome.timed_out:
         faults.append("did not end")
@@ -135,23 +135,23 @@ def _no_inputs(bench: Bench) -> Finding:
     return held(faults)
 
 
-def _overwrites(bench: Bench) -> Finding:
+def _overwrites(image: ImageUnderTest) -> Finding:
     """Old masks lie in the output folder: they give way, and do not disturb the run."""
 
     def leave_old(outputs: Path) -> None:
-        for name in _wanted(bench.base()):
+        for name in _wanted(image.base()):
             (outputs / name).write_bytes(b"an old mask")
 
-    base = bench.base()
-    trial = bench.trial(bench.usual_inputs(), prepare=leave_old)
+    base = image.base()
+    trial = image.trial(image.usual_inputs(), prepare=leave_old)
     if not base.files:
         return _of(trial, [])
     faults = list(_stored_faults(trial)) + _name_faults(trial)
-    return _of(trial, faults or unlike_usual(bench, trial))
+    return _of(trial, faults or unlike_usual(image, trial))
 
 
-def _damaged(bench: Bench) -> Finding:
-    trial = bench.trial(bench.inputs("damaged", samples.damaged))
+def _damaged(image: ImageUnderTest) -> Finding:
+    trial = image.trial(image.inputs("damaged", samples.damaged))
     name = samples.DAMAGED + _MASK_ENDING
     if trial.outcome.timed_out:
         return fail("did not end")
@@ -160,16 +160,16 @@ def _damaged(bench: Bench) -> Finding:
     faults = [*_stored_faults(trial)]
     if not faults:
         mask = read_mask(trial.outputs / name)
-        scan = read_mask(bench.usual_inputs() / f"{samples.USUAL}{_ENDING}")
+        scan = read_mask(image.usual_inputs() / f"{samples.USUAL}{_ENDING}")
         faults = geometry_faults(mask, scan)
         faults += ["is not empty"] if mask.voxels_ZYX.any() else []
     return held([f"{name} {fault}" for fault in faults])
 
 
-def _orientations(bench: Bench) -> Finding:
+def _orientations(image: ImageUnderTest) -> Finding:
     masks: dict[str, NDArray[np.generic]] = {}
     for number, axes in enumerate(samples.ORDERS):
-        trial = bench.kept(f"turned_{number}", partial(samples.turned, axes=axes))
+        trial = image.kept(f"turned_{number}", partial(samples.turned, axes=axes))
         faults = _name_faults(trial) or _turned_back(trial, axes, masks)
         if faults or trial.failure is not None:
             return _of(trial, faults)
@@ -187,7 +187,7 @@ def _orientations(bench: Bench) -> Finding:
 
 
 def _turned_back(
-    trial: Trial, axes: samples.Triple, masks: dict[str, NDArray[np.generic]]
+    trial: TrialResult, axes: samples.Triple, masks: dict[str, NDArray[np.generic]]
 ) -> list[str]:
     """Add a trial's masks, axes as in the world; return in which grids are not their scans'."""
     faults = []
@@ -214,16 +214,16 @@ def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple
     return own, ""
 
 
-def _given(bench: Bench) -> Finding:
-    if bench.wanted.given is None:
+def _given(image: ImageUnderTest) -> Finding:
+    if image.task.given is None:
         return skip("no --input was given")
-    given = bench.wanted.given
+    given = image.task.given
     if not any(given.glob(f"*{_ENDING}")):
         return fail(f"{given} holds no *{_ENDING}")
-    trial = bench.trial(given)
+    trial = image.trial(given)
     faults = [*_name_faults(trial), *_stored_faults(trial)]
     if not faults:
-        faults = [*_grid_faults(trial), *_value_faults(trial, bench.wanted.values)]
+        faults = [*_grid_faults(trial), *_value_faults(trial, image.task.values)]
     return _of(trial, faults)
 
 

@@ -23,7 +23,7 @@ from flarekit.verification.masks import Mask, geometry_faults, read_mask
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.platform_inputs import IMAGES
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Bench, Trial, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _UNKNOWN = (
     "what the algorithm declares is not known: build it with flarekit build, or set the label "
@@ -45,19 +45,19 @@ class _Output:
         return self.path.endswith(".json")
 
 
-def write_sample(folder: Path, wanted: Wanted) -> None:
+def write_sample(folder: Path, task: TaskFacts) -> None:
     """Write the inputs of the usual run: those given, where the image says nothing of its own."""
-    if wanted.given is not None and not _declared(wanted):
-        shutil.copytree(wanted.given, folder, dirs_exist_ok=True)
+    if task.given is not None and not _declared(task):
+        shutil.copytree(task.given, folder, dirs_exist_ok=True)
         return
-    stated = (wanted.settings or {}).get("inputs")
+    stated = (task.settings or {}).get("inputs")
     inputs = [str(name) for name in stated] if isinstance(stated, list | tuple) else []
     samples.write_job(folder, inputs or samples.UNKNOWN)
 
 
-def _declared(wanted: Wanted) -> tuple[_Output, ...]:
+def _declared(task: TaskFacts) -> tuple[_Output, ...]:
     """Return the declared outputs; none where they are not known."""
-    stated = (wanted.settings or {}).get("outputs")
+    stated = (task.settings or {}).get("outputs")
     return tuple(
         _Output(
             path=str(each["path"]).strip("/"),
@@ -69,25 +69,25 @@ def _declared(wanted: Wanted) -> tuple[_Output, ...]:
     )
 
 
-def _of(trial: Trial, output: _Output) -> list[str]:
+def _of(trial: TrialResult, output: _Output) -> list[str]:
     """Return the files of an output."""
     if output.is_file:
         return [name for name in trial.files if name == output.path]
     return [name for name in trial.files if str(PurePosixPath(name).parent) == output.path]
 
 
-def _images(trial: Trial, output: _Output) -> list[str]:
+def _images(trial: TrialResult, output: _Output) -> list[str]:
     return [name for name in _of(trial, output) if Path(name).suffix.lower() in IMAGES]
 
 
-def _tree_faults(trial: Trial, outputs: tuple[_Output, ...]) -> list[str]:
+def _tree_faults(trial: TrialResult, outputs: tuple[_Output, ...]) -> list[str]:
     found = {output.path: _of(trial, output) for output in outputs}
     known = {name for names in found.values() for name in names}
     missing = [f"no {path}" for path, names in found.items() if not names]
     return missing + [f"wrote {name} too" for name in trial.files if name not in known]
 
 
-def _count_faults(trial: Trial) -> Iterator[str]:
+def _count_faults(trial: TrialResult) -> Iterator[str]:
     """Yield which folders below `images` hold anything but one image."""
     folders: dict[str, list[str]] = {}
     for name in trial.files:
@@ -102,7 +102,7 @@ def _count_faults(trial: Trial) -> Iterator[str]:
             yield f"{folder} holds {others[0]} besides its image"
 
 
-def _json_faults(trial: Trial, outputs: tuple[_Output, ...]) -> Iterator[str]:
+def _json_faults(trial: TrialResult, outputs: tuple[_Output, ...]) -> Iterator[str]:
     kinds = {output.path: output.kind for output in outputs}
     for name in trial.files:
         if not name.endswith(".json"):
@@ -134,7 +134,7 @@ def _is_of(kind: str, value: Any) -> bool:  # noqa: ANN401 - JSON is anything
 
 
 def _masks(
-    trial: Trial, outputs: tuple[_Output, ...]
+    trial: TrialResult, outputs: tuple[_Output, ...]
 ) -> Iterator[tuple[_Output, str, Mask | UnreadableVolumeError]]:
     """Yield the segmentations that were written."""
     for output in outputs:
@@ -146,7 +146,7 @@ def _masks(
                     yield output, name, error
 
 
-def _type_faults(trial: Trial, outputs: tuple[_Output, ...]) -> Iterator[str]:
+def _type_faults(trial: TrialResult, outputs: tuple[_Output, ...]) -> Iterator[str]:
     for _, name, mask in _masks(trial, outputs):
         if isinstance(mask, UnreadableVolumeError):
             yield f"{name} {mask.fault}"
@@ -157,7 +157,7 @@ def _type_faults(trial: Trial, outputs: tuple[_Output, ...]) -> Iterator[str]:
 
 
 def _value_faults(
-    trial: Trial, outputs: tuple[_Output, ...], values: frozenset[int]
+    trial: TrialResult, outputs: tuple[_Output, ...], values: frozenset[int]
 ) -> Iterator[str]:
     for output, name, mask in _masks(trial, outputs):
         allowed = {0, 1} if output.binary else values
@@ -167,7 +167,7 @@ def _value_faults(
                 yield f"{name} holds {', '.join(f'{value:g}' for value in odd[:5])}"
 
 
-def _grid_faults(trial: Trial, outputs: tuple[_Output, ...]) -> Iterator[str]:
+def _grid_faults(trial: TrialResult, outputs: tuple[_Output, ...]) -> Iterator[str]:
     """Yield which segmentations lie on the grid of no input."""
     paths = sorted(path for path in trial.inputs.rglob("*") if path.suffix.lower() in IMAGES)
     scans = [read_mask(path) for path in paths]
@@ -178,58 +178,58 @@ def _grid_faults(trial: Trial, outputs: tuple[_Output, ...]) -> Iterator[str]:
                 yield f"{name}: {faults[0][0]}"
 
 
-def _output_tree(bench: Bench) -> Finding:
-    trial, outputs = bench.base(), _declared(bench.wanted)
+def _output_tree(image: ImageUnderTest) -> Finding:
+    trial, outputs = image.base(), _declared(image.task)
     if outputs:
         return held(_tree_faults(trial, outputs))
     return skip(_UNKNOWN) if trial.files else fail("wrote nothing")
 
 
-def _one_per_socket(bench: Bench) -> Finding:
-    return held(list(_count_faults(bench.base())))
+def _one_per_socket(image: ImageUnderTest) -> Finding:
+    return held(list(_count_faults(image.base())))
 
 
-def _json(bench: Bench) -> Finding:
-    return held(list(_json_faults(bench.base(), _declared(bench.wanted))))
+def _json(image: ImageUnderTest) -> Finding:
+    return held(list(_json_faults(image.base(), _declared(image.task))))
 
 
-def _stored_type(bench: Bench) -> Finding:
-    outputs = _declared(bench.wanted)
-    return held(list(_type_faults(bench.base(), outputs))) if outputs else skip(_UNKNOWN)
+def _stored_type(image: ImageUnderTest) -> Finding:
+    outputs = _declared(image.task)
+    return held(list(_type_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
-def _values(bench: Bench) -> Finding:
-    outputs = _declared(bench.wanted)
+def _values(image: ImageUnderTest) -> Finding:
+    outputs = _declared(image.task)
     if not outputs:
         return skip(_UNKNOWN)
-    if not _knows_values(bench.wanted, outputs):
+    if not _knows_values(image.task, outputs):
         return skip("which values masks may hold is not known: give --labels")
-    return held(list(_value_faults(bench.base(), outputs, bench.wanted.values)))
+    return held(list(_value_faults(image.base(), outputs, image.task.values)))
 
 
-def _knows_values(wanted: Wanted, outputs: tuple[_Output, ...]) -> bool:
+def _knows_values(task: TaskFacts, outputs: tuple[_Output, ...]) -> bool:
     masks = [output for output in outputs if output.kind == "Segmentation"]
-    return not wanted.values <= {0} or all(output.binary for output in masks)
+    return not task.values <= {0} or all(output.binary for output in masks)
 
 
-def _geometry(bench: Bench) -> Finding:
-    outputs = _declared(bench.wanted)
-    return held(list(_grid_faults(bench.base(), outputs))) if outputs else skip(_UNKNOWN)
+def _geometry(image: ImageUnderTest) -> Finding:
+    outputs = _declared(image.task)
+    return held(list(_grid_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
-def _given(bench: Bench) -> Finding:
-    outputs = _declared(bench.wanted)
-    if bench.wanted.given is None:
+def _given(image: ImageUnderTest) -> Finding:
+    outputs = _declared(image.task)
+    if image.task.given is None:
         return skip("no --input was given")
     if not outputs:
         return PASS  # all runs were of these
-    trial = bench.trial(bench.wanted.given)
+    trial = image.trial(image.task.given)
     if trial.failure is not None:
         return fail(trial.failure)
     faults = [*_tree_faults(trial, outputs), *_count_faults(trial), *_json_faults(trial, outputs)]
     faults += [*_type_faults(trial, outputs), *_grid_faults(trial, outputs)]
-    if _knows_values(bench.wanted, outputs):
-        faults += _value_faults(trial, outputs, bench.wanted.values)
+    if _knows_values(image.task, outputs):
+        faults += _value_faults(trial, outputs, image.task.values)
     return held(faults)
 
 

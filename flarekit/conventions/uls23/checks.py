@@ -28,7 +28,7 @@ from flarekit.conventions.uls23.mask_checks import (
 from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS, loud_failure
-from flarekit.verification.trials import Bench, Trial, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _ALIKE = 0.98  # Dice of two masks of one volume: sums of batches are rounded in another order
 _ORDER = (2, 0, 3, 1)
@@ -38,14 +38,14 @@ _SHARE_OF_TIME = 0.8
 _NOISE_MIB, _GROWTH_MIB = 128.0, 4.0  # per run, per volume; a mask has 8 MiB, a CT 16
 
 
-def write_sample(folder: Path, wanted: Wanted) -> None:
+def write_sample(folder: Path, task: TaskFacts) -> None:
     """Write the inputs of the usual run: a stack of one volume."""
-    del wanted
+    del task
     samples.write_stack(folder, [samples.LIVER])
 
 
-def _four(bench: Bench) -> Trial:
-    return bench.kept("four", _stack(samples.SCENES))
+def _four(image: ImageUnderTest) -> TrialResult:
+    return image.kept("four", _stack(samples.SCENES))
 
 
 def _stack(scenes: Sequence[samples.Scene], **how: Any) -> Callable[[Path], None]:  # noqa: ANN401
@@ -53,40 +53,40 @@ def _stack(scenes: Sequence[samples.Scene], **how: Any) -> Callable[[Path], None
     return lambda folder: samples.write_stack(folder, scenes, **how)
 
 
-def _well(bench: Bench) -> list[Trial]:
+def _well(image: ImageUnderTest) -> list[TrialResult]:
     """Return the runs of one and of four volumes, those that ended well."""
-    return [trial for trial in (bench.base(), _four(bench)) if trial.failure is None]
+    return [trial for trial in (image.base(), _four(image)) if trial.failure is None]
 
 
-def _output_tree(bench: Bench) -> Finding:
-    return held([fault for trial in _well(bench) for fault in tree_faults(trial)])
+def _output_tree(image: ImageUnderTest) -> Finding:
+    return held([fault for trial in _well(image) for fault in tree_faults(trial)])
 
 
-def _stored_type(bench: Bench) -> Finding:
-    return held([fault for trial in _well(bench) for fault in type_faults(trial)])
+def _stored_type(image: ImageUnderTest) -> Finding:
+    return held([fault for trial in _well(image) for fault in type_faults(trial)])
 
 
-def _geometry(bench: Bench) -> Finding:
-    return held([fault for trial in _well(bench) for fault in grid_faults(trial)])
+def _geometry(image: ImageUnderTest) -> Finding:
+    return held([fault for trial in _well(image) for fault in grid_faults(trial)])
 
 
-def _four_volumes(bench: Bench) -> Finding:
-    failure = _four(bench).failure
+def _four_volumes(image: ImageUnderTest) -> Finding:
+    failure = _four(image).failure
     return PASS if failure is None else fail(failure)
 
 
-def _one_component(bench: Bench) -> Finding:
-    return components(read_masks(_four(bench)))
+def _one_component(image: ImageUnderTest) -> Finding:
+    return components(read_masks(_four(image)))
 
 
-def _central(bench: Bench) -> Finding:
-    return held(list(far_faults(read_masks(_four(bench)))))
+def _central(image: ImageUnderTest) -> Finding:
+    return held(list(far_faults(read_masks(_four(image)))))
 
 
-def _padding(bench: Bench) -> Finding:
+def _padding(image: ImageUnderTest) -> Finding:
     faults = []
     for index, (mask, scene) in enumerate(
-        zip(read_masks(_four(bench)), samples.SCENES, strict=True)
+        zip(read_masks(_four(image)), samples.SCENES, strict=True)
     ):
         beyond = np.count_nonzero(mask) - np.count_nonzero(mask[samples.scan_box(scene)])
         if beyond:
@@ -94,12 +94,12 @@ def _padding(bench: Bench) -> Finding:
     return held(faults)
 
 
-def _order(bench: Bench) -> Finding:
+def _order(image: ImageUnderTest) -> Finding:
     """Compare four volumes with the same in another order, and the first with it alone."""
-    few = list(read_masks(_four(bench)))
-    (alone,) = read_masks(bench.base())
+    few = list(read_masks(_four(image)))
+    (alone,) = read_masks(image.base())
     scenes = [samples.SCENES[index] for index in _ORDER]
-    permuted = bench.trial(bench.inputs("permuted", _stack(scenes)))
+    permuted = image.trial(image.inputs("permuted", _stack(scenes)))
     if permuted.failure is not None:
         return fail(f"in the order {_ORDER}: {permuted.failure}")
     faults = [
@@ -112,14 +112,14 @@ def _order(bench: Bench) -> Finding:
     return held(faults)
 
 
-def _types(bench: Bench) -> Finding:
-    (usual,) = read_masks(bench.base())
+def _types(image: ImageUnderTest) -> Finding:
+    (usual,) = read_masks(image.base())
     faults = []
     for dtype, compressed in (("int16", False), ("int32", True), ("float32", False)):
         words = f"{dtype}, {'compressed' if compressed else 'not compressed'}"
         write = _stack([samples.LIVER], dtype=dtype, compressed=compressed)
         try:
-            (mask,) = read_masks(bench.trial(bench.inputs(f"{dtype}_{compressed}", write)))
+            (mask,) = read_masks(image.trial(image.inputs(f"{dtype}_{compressed}", write)))
         except UnjudgedError as error:
             faults.append(f"{words}: {error}")
             continue
@@ -128,51 +128,51 @@ def _types(bench: Bench) -> Finding:
     return held(faults)
 
 
-def _spacings(bench: Bench) -> Finding:
+def _spacings(image: ImageUnderTest) -> Finding:
     faults = []
     for scenes, count in ((samples.SCENES, 3), ((samples.LIVER,), 2)):
         words = f"{count} spacings for {len(scenes)} volumes"
-        inputs = bench.inputs(words.replace(" ", "_"), _stack(scenes, spacings=count))
-        finding = loud_failure(bench.trial(inputs))
+        inputs = image.inputs(words.replace(" ", "_"), _stack(scenes, spacings=count))
+        finding = loud_failure(image.trial(inputs))
         if finding.state != "pass":
             faults.append(f"{words}: {finding.reason}")
     return held(faults)
 
 
-def _each_s(bench: Bench) -> float:
+def _each_s(image: ImageUnderTest) -> float:
     """Return how long a volume takes, as runs of 1 and 4 tell."""
-    more_s = _four(bench).outcome.seconds - bench.base().outcome.seconds
+    more_s = _four(image).outcome.seconds - image.base().outcome.seconds
     return max(more_s / (len(samples.SCENES) - 1), 1e-3)
 
 
-def _many(bench: Bench) -> tuple[int, Trial]:
+def _many(image: ImageUnderTest) -> tuple[int, TrialResult]:
     """Return the run of a hundred volumes, or of as many as there is time for.
 
     Raises:
         UnjudgedError: it has time for hardly more than four, or those fail already.
     """
-    four = _four(bench)
+    four = _four(image)
     if four.failure is not None:
         raise UnjudgedError("four volumes fail already: see four_volumes")
-    left_s = _SHARE_OF_TIME * bench.timeout_s - four.outcome.seconds
-    count = min(_MANY, len(samples.SCENES) + max(0, int(left_s / _each_s(bench))))
+    left_s = _SHARE_OF_TIME * image.timeout_s - four.outcome.seconds
+    count = min(_MANY, len(samples.SCENES) + max(0, int(left_s / _each_s(image))))
     if count < _FEWEST:
-        raise UnjudgedError(_too_long(bench))
+        raise UnjudgedError(_too_long(image))
     scenes = [samples.SCENES[index % len(samples.SCENES)] for index in range(count)]
-    return count, bench.kept("many", _stack(scenes))
+    return count, image.kept("many", _stack(scenes))
 
 
-def _too_long(bench: Bench) -> str:
-    needed_s = _MANY * _each_s(bench) / _SHARE_OF_TIME + bench.base().outcome.seconds
+def _too_long(image: ImageUnderTest) -> str:
+    needed_s = _MANY * _each_s(image) / _SHARE_OF_TIME + image.base().outcome.seconds
     timeout_s = int(np.ceil(needed_s / 60) * 60)
     return f"{_MANY} volumes take too long here; give --timeout {timeout_s}"
 
 
-def _hundred(bench: Bench) -> Finding:
-    count, trial = _many(bench)
+def _hundred(image: ImageUnderTest) -> Finding:
+    count, trial = _many(image)
     if trial.failure is not None:
         return fail(f"{count} volumes: {trial.failure}")
-    four = _four(bench)
+    four = _four(image)
     faults = [*tree_faults(trial), *grid_faults(trial)]
     if not faults or tree_faults(four) or any(grid_faults(four)):  # which other checks tell
         few = list(read_masks(four))
@@ -182,15 +182,15 @@ def _hundred(bench: Bench) -> Finding:
             if (alike := dice(mask, few[index % len(few)])) < _ALIKE
         ]
     if not faults and count < _MANY:
-        return skip(f"{count} volumes go well, but {_too_long(bench)}")
+        return skip(f"{count} volumes go well, but {_too_long(image)}")
     return held(faults)
 
 
-def _memory(bench: Bench) -> Finding:
-    count, trial = _many(bench)
+def _memory(image: ImageUnderTest) -> Finding:
+    count, trial = _many(image)
     if trial.failure is not None:
         return skip(f"{count} volumes fail: see hundred_volumes")
-    few_mib, many_mib = _four(bench).outcome.peak_mib, trial.outcome.peak_mib
+    few_mib, many_mib = _four(image).outcome.peak_mib, trial.outcome.peak_mib
     if few_mib is None or many_mib is None:
         return skip("the memory of its processes is not seen here")
     more, growth_mib = count - len(samples.SCENES), many_mib - few_mib
@@ -202,14 +202,14 @@ def _memory(bench: Bench) -> Finding:
     )
 
 
-def _given(bench: Bench) -> Finding:
-    given = bench.wanted.given
+def _given(image: ImageUnderTest) -> Finding:
+    given = image.task.given
     if given is None:
         return skip("no --input was given")
     images = len(list((given / samples.IMAGES).glob("*.mha")))
     if images != 1 or not (given / samples.SPACINGS).is_file():
         return fail(f"{given}: one {samples.IMAGES}/*.mha and {samples.SPACINGS} are needed")
-    trial = bench.trial(given)
+    trial = image.trial(given)
     if trial.failure is not None:
         return fail(trial.failure)
     faults = [*tree_faults(trial), *type_faults(trial), *grid_faults(trial)]

@@ -18,7 +18,7 @@ from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.metaheader import MetaHeader, read_header
 from flarekit.core.metaimage import SliceReader
 from flarekit.verification.check import Finding, held, skip, warn
-from flarekit.verification.trials import Bench, Trial
+from flarekit.verification.trials import ImageUnderTest, TrialResult
 
 OUTPUT = "images/ct-binary-uls"
 _Mask = NDArray[Any]
@@ -31,13 +31,13 @@ class UnjudgedError(Exception):
     """A run has left nothing that the question could be asked of; another check says why."""
 
 
-def judged(look: Callable[[Bench], Finding]) -> Callable[[Bench], Finding]:
+def judged(look: Callable[[ImageUnderTest], Finding]) -> Callable[[ImageUnderTest], Finding]:
     """Return a look that is skipped where there is nothing to look at."""
 
     @wraps(look)
-    def looked(bench: Bench) -> Finding:
+    def looked(image: ImageUnderTest) -> Finding:
         try:
-            return look(bench)
+            return look(image)
         except UnjudgedError as error:
             return skip(str(error))
 
@@ -66,7 +66,7 @@ class Masks:
                 yield reader.read(index * depth, depth)
 
 
-def read_masks(trial: Trial) -> Masks:
+def read_masks(trial: TrialResult) -> Masks:
     """Return the masks of a trial.
 
     Raises:
@@ -87,12 +87,12 @@ def read_masks(trial: Trial) -> Masks:
     return Masks(path=path, header=header, spacings_mm_ZYX=[(z, y, x) for x, y, z in spacings])
 
 
-def _scan(trial: Trial) -> Path:
+def _scan(trial: TrialResult) -> Path:
     """Return the stack that a trial has read."""
     return next((trial.inputs / IMAGES).glob("*.mha"))
 
 
-def _mask_file(trial: Trial) -> Path | None:
+def _mask_file(trial: TrialResult) -> Path | None:
     """Return the mask; where it has not the right name, the only image that was written."""
     wanted = f"{OUTPUT}/{_scan(trial).name}"
     found = [name for name in trial.files if name.endswith(".mha")]
@@ -101,14 +101,14 @@ def _mask_file(trial: Trial) -> Path | None:
     return trial.outputs / found[0] if len(found) == 1 else None
 
 
-def tree_faults(trial: Trial) -> list[str]:
+def tree_faults(trial: TrialResult) -> list[str]:
     """Return what is missing in the output folder, and what is too much."""
     wanted = f"{OUTPUT}/{_scan(trial).name}"
     missing = [] if wanted in trial.files else [f"no {wanted}"]
     return missing + [f"wrote {name} too" for name in trial.files if name != wanted]
 
 
-def type_faults(trial: Trial) -> Iterator[str]:
+def type_faults(trial: TrialResult) -> Iterator[str]:
     """Yield what is wrong with how masks are stored: damage, type, values."""
     path = _mask_file(trial)
     if path is None:
@@ -135,7 +135,7 @@ def _values(path: Path, header: MetaHeader) -> set[float]:
     return found
 
 
-def grid_faults(trial: Trial) -> Iterator[str]:
+def grid_faults(trial: TrialResult) -> Iterator[str]:
     """Yield in what the masks' grid is not the stack's; shapes are (x, y, z)."""
     path = _mask_file(trial)
     if path is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flarekit.profiler.inside import STAGES, ordered
 from flarekit.profiler.page.axes import Axes, number, ticks, top_of
 from flarekit.profiler.page.markup import Markup, tag
 from flarekit.profiler.records import ProfiledCase
 from flarekit.profiler.reference import ReferenceCase
+from flarekit.profiler.step_times import STAGES, ordered
 
 _WIDTH = 920.0
 _ROW, _BAR = 30.0, 18.0

@@ -18,11 +18,11 @@ from flarekit.postprocess import clicks as click_rule
 from flarekit.postprocess._scan import Scan
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
-from flarekit.verification.trials import Wanted
+from flarekit.verification.trials import TaskFacts
 from tests.conventions.autopet.petct_script import BROKEN, script
-from tests.verification.fake_images import Failure, bench_of
+from tests.verification.fake_images import Failure, image_under_test
 
-WANTED = Wanted(values=frozenset({0, 1}))
+WANTED = TaskFacts(values=frozenset({0, 1}))
 AUTOPET = conventions.checks_of("autopet")
 SHARED = len(PLATFORM_IMAGE) + len(RUNS) + len(PLATFORM_RUNS)
 OWN = AUTOPET.checks[SHARED:]
@@ -66,11 +66,11 @@ def program(**faults):
 
 def look(program, folder, *, labels=None, wanted=WANTED, only=None):
     """Run the convention's own checks, or some; return the findings by name."""
-    bench = bench_of(AUTOPET, program, wanted, folder)
-    bench.sandbox.facts = replace(bench.facts, labels=labels or {})
-    bench.wanted = replace(wanted, settings=stated_task(bench.facts, "autopet").settings)
+    image = image_under_test(AUTOPET, program, wanted, folder)
+    image.sandbox.facts = replace(image.facts, labels=labels or {})
+    image.task = replace(wanted, settings=stated_task(image.facts, "autopet").settings)
     checks = [check for check in OWN if only is None or check.name in only]
-    return {check.name: check.look(bench) for check in checks}
+    return {check.name: check.look(image) for check in checks}
 
 
 def failed(found):

@@ -14,7 +14,7 @@ from flarekit import conventions
 from flarekit.containers import Outcome
 from flarekit.conventions.flare import samples
 from flarekit.images.verify import _verdicts
-from flarekit.verification.trials import Bench, Wanted
+from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.verification.fake_images import Failure, FakeSandbox, failed
 
 ROOT = {
@@ -23,7 +23,7 @@ ROOT = {
     "config": {"Cmd": ["sh", "predict.sh"], "WorkingDir": "/workspace"},
 }
 FLARE = conventions.checks_of("flare")
-WANTED = Wanted(values=frozenset({0, 1}), time_s=15.0)
+WANTED = TaskFacts(values=frozenset({0, 1}), time_s=15.0)
 
 
 class Shells(FakeSandbox):
@@ -62,11 +62,11 @@ def behave(inside, *, change=lambda _image, mask: mask, name=lambda scan: scan):
 
 
 def verdicts(program, folder, *only, **options):
-    bench = Bench(
+    image = ImageUnderTest(
         Shells(program, **options), FLARE.run_line, WANTED, FLARE.write_sample, folder / "work"
     )
     checks = [check for check in FLARE.checks if not only or check.name in only]
-    return {each.check.name: each.finding for each in _verdicts(bench, checks)}
+    return {each.check.name: each.finding for each in _verdicts(image, checks)}
 
 
 def test_a_program_that_behaves_passes_everything(tmp_path):

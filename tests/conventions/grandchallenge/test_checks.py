@@ -11,7 +11,7 @@ from flarekit import conventions
 from flarekit.conventions.grandchallenge import samples
 from flarekit.core.errors import FlarekitError
 from flarekit.core.metaheader import read_header
-from flarekit.verification.trials import Wanted
+from flarekit.verification.trials import TaskFacts
 from tests.verification.fake_images import Failure, failed, findings, read
 
 SHAPE = (15, 31, 41)
@@ -25,8 +25,8 @@ OUTPUTS = [
 ]
 SOCKETS = {"inputs": ["ct-image", "images/pet"], "outputs": OUTPUTS}
 PLATFORM = conventions.checks_of("grandchallenge")
-WANTED = Wanted(values=frozenset({0, 1, 5}), time_s=600, settings=SOCKETS)
-UNKNOWN = Wanted(values=frozenset({0}), time_s=600)
+WANTED = TaskFacts(values=frozenset({0, 1, 5}), time_s=600, settings=SOCKETS)
+UNKNOWN = TaskFacts(values=frozenset({0}), time_s=600)
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,13 @@ from flarekit.conventions.uls23 import mask_checks, samples
 from flarekit.conventions.uls23.mask_checks import Masks, components
 from flarekit.core.central import central_component
 from flarekit.core.errors import FlarekitError
-from flarekit.verification.trials import Wanted
+from flarekit.verification.trials import TaskFacts
 from tests.verification.fake_images import Failure, failed, findings, read
 
 SHAPE = (16, 32, 32)  # the organiser's is a thousand times as many voxels
 FOLDER = f"/input/{samples.IMAGES}"
 ULS23 = conventions.checks_of("uls23")
-WANTED = Wanted(values=frozenset({0, 1}), time_s=600)
+WANTED = TaskFacts(values=frozenset({0, 1}), time_s=600)
 
 
 @pytest.fixture(autouse=True)
