@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from flarekit.segmentation.predictors import find_predictor
 
 _MOST_SHOWN = 5  # sentences on what was left out, in the last lines of a run
 _MOST_NOTES = 4
+_START_TICKS = 19  # fields behind the name in /proc/PID/stat: when it started, in ticks since boot
 
 
 def run_predict(
@@ -33,10 +35,15 @@ def run_predict(
 
 def process_start() -> float:
     """Return when this process started, of `time.monotonic`."""
-    import psutil
+    try:
+        begun = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks = float(begun[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks
+    except (OSError, ValueError, IndexError, AttributeError):  # not on Linux
+        import psutil
 
-    age_s: float = time.time() - psutil.Process().create_time()
-    return time.monotonic() - age_s
+        age_s = time.time() - psutil.Process().create_time()  # to a second
+    return time.monotonic() - max(0.0, age_s)
 
 
 def close_run(record: RunRecord, console: Console) -> int:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 2  # raised when what is converted, or how, changes
+_IMPORTING = threading.Lock()
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -46,6 +48,22 @@ class Compiled:
     made: str
 
 
+def import_openvino() -> None:
+    """Import OpenVINO without its converter of other formats, which takes as long as the rest.
+
+    Whoever imports `openvino.tools.ovc` afterwards gets it.
+    """
+    name = "openvino.tools.ovc"
+    with _IMPORTING:
+        if "openvino" in sys.modules:
+            return
+        cast(dict[str, Any], sys.modules)[name] = None
+        try:
+            import openvino  # noqa: F401 - what follows finds it
+        finally:
+            del sys.modules[name]
+
+
 def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: str) -> Compiled:
     """Return compiled networks, from disk where they are there and whole.
 
@@ -54,6 +72,7 @@ def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: s
     Raises:
         PredictorError: they are nowhere, and PyTorch is not there to make them.
     """
+    import_openvino()
     import openvino
 
     core = openvino.Core()

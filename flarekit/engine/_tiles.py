@@ -145,9 +145,10 @@ def gaussian_weights(tile_ZYX: tuple[int, int, int]) -> NDArray[np.float32]:
     nnU-Net's choice (Isensee et al. 2021, inference), its peak at voxel tile // 2 included; small
     weights are lifted so that every voxel that any tile covers is decided.
     """
-    weights = np.ones((), np.float64)
-    for size in tile_ZYX:
-        distance = np.arange(size) - size // 2
-        weights = weights[..., None] * np.exp(-0.5 * (distance / (size / 8)) ** 2)
-    lifted: NDArray[np.float32] = np.maximum(weights / weights.max(), 1e-12).astype(np.float32)
-    return lifted
+    along_Z, along_Y, along_X = (
+        np.exp(-0.5 * ((np.arange(size) - size // 2) / (size / 8)) ** 2) for size in tile_ZYX
+    )
+    weights = np.empty(tile_ZYX, np.float32)
+    for plane_YX, weight in zip(weights, along_Z, strict=True):  # one that fits into the cache
+        np.maximum((weight * along_Y)[:, None] * along_X, 1e-12, out=plane_YX, casting="same_kind")
+    return weights

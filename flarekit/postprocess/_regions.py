@@ -99,6 +99,8 @@ class Regions:
 
     def _joined(self, kinds: NDArray[np.generic], pairs: _Numbers) -> _Numbers:
         """Number the groups of regions of one kind that these pairs connect."""
+        if not len(pairs):
+            return np.arange(len(kinds))  # the library takes longer to load than most masks
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 

@@ -198,7 +198,7 @@ def make_ready(
     warnings = warnings_of(loaded)
     for warning in warnings:
         _LOG.warning(warning)
-    found = _first_look(volumes, context, deadline, clock)
+    found = _first_look(loaded, context, deadline)
     with clock.stage("plan"):
         limits = _limits(loaded, context, wanted, deadline)
         pace = None if deadline is None and found is None else _pace(loaded, context)
@@ -225,7 +225,7 @@ def make_ready(
 
 
 def _first_look(
-    volumes: Sequence[Volume], context: RunContext, deadline: float | None, clock: Clock
+    loaded: LoadedCase, context: RunContext, deadline: float | None
 ) -> LocatorMap | None:
     """Let the locator look, where there is one that is needed."""
     if not context.has_locator or (context.exact and deadline is None):
@@ -234,8 +234,9 @@ def _first_look(
     if compute.locator is None:
         return None
     began = time.monotonic()
-    with clock.stage("locator"):
-        found = compute.locator.look(volumes, context.memory)
+    with loaded.clock.stage("locator"):
+        like = context.spec, loaded.located
+        found = compute.locator.look(loaded.volumes, context.memory, like)
     compute.speeds.compare("locator", time.monotonic() - began, found.worth_ZYX.size)
     return found
 

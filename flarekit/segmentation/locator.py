@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.spec import PredictorSpec
+from flarekit.core.spec import PredictorSpec, ZScore
 from flarekit.core.volume import Volume
 from flarekit.engine import Engine
 from flarekit.preprocess import Box, Located, Placement, locate, place
@@ -37,14 +37,24 @@ class Locator:
     values: NDArray[np.uint8]
     margin_mm: float
 
-    def look(self, volumes: Sequence[Volume], memory: Memory) -> LocatorMap:
+    def look(
+        self, volumes: Sequence[Volume], memory: Memory, like: tuple[PredictorSpec, Located]
+    ) -> LocatorMap:
         """Run over a whole scan.
+
+        Args:
+            volumes: of the scan.
+            memory: what this process may take.
+            like: the predictor's facts, and what was located with them; the same where the
+                locator's facts say the same.
 
         Raises:
             BudgetError: its grid does not fit into memory.
             DeviceError: the device has no room, or the output is not finite.
         """
-        located = locate(volumes, self.spec)
+        spec, found = like
+        same = _crops(spec) == _crops(self.spec)
+        located = found if same else locate(volumes, self.spec)
         placement = located.placement(self.spec)
         memory.check(resampling_mib(placement), "the locator's grid")
         return self._map(volumes, located, placement)
@@ -56,6 +66,15 @@ class Locator:
         unseen = ~(logits != 0).any(axis=0)
         logits[0, unseen] = 1  # background
         return LocatorMap.of(logits, self.values, placement, self.margin_mm)
+
+
+def _crops(spec: PredictorSpec) -> tuple[object, ...]:
+    """Return the facts that decide what `locate` finds."""
+    channels = [
+        (channel.name, isinstance(channel.intensity, ZScore) and channel.intensity.masked)
+        for channel in spec.channels
+    ]
+    return spec.crop, spec.grid.axes, spec.nnunet, channels
 
 
 def values_of(locator: PredictorSpec, spec: PredictorSpec) -> NDArray[np.uint8]:

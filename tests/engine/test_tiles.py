@@ -74,3 +74,13 @@ def test_fitted_tiles_stand_around_what_is_needed_and_not_around_the_volume():
 
 def test_where_nothing_is_needed_there_are_no_fitted_tiles():
     assert fitted_rows(np.zeros((8, 8, 8), bool), (4, 4, 4), 0.5) == []
+
+
+@given(st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12)))
+def test_weights_are_the_product_of_a_gaussian_along_each_axis(tile):
+    weights = np.ones((), np.float64)
+    for size in tile:
+        distance = np.arange(size) - size // 2
+        weights = weights[..., None] * np.exp(-0.5 * (distance / (size / 8)) ** 2)
+    expected = np.maximum(weights / weights.max(), 1e-12).astype(np.float32)
+    np.testing.assert_array_equal(gaussian_weights(tile), expected)
