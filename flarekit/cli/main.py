@@ -171,6 +171,12 @@ def predict(
     mirroring: Annotated[
         bool, typer.Option(help="With --mode exact: average over the predictor's flips, if any.")
     ] = True,
+    locator: Annotated[
+        bool,
+        typer.Option(
+            help="Look at the whole scan with the predictor's small network first, if it has one."
+        ),
+    ] = True,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same masks in every run on the same GPU.")
     ] = False,
@@ -208,6 +214,7 @@ def predict(
         device=device,
         precision=precision,
         mirroring=mirroring,
+        locator=locator,
         deterministic=deterministic,
         time_budget_s=time_budget,
         gpu_memory_budget_mib=gpu_memory_budget,

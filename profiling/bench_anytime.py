@@ -1,0 +1,217 @@
+"""What a mask is worth, and when it is there, for every budget between the least and the most.
+
+    python profiling/bench_anytime.py abdomen_ct --dataset DATASET [--loaded] [--rounds 3]
+    python profiling/bench_anytime.py att_umamba_petct --dataset PETCT
+    python profiling/bench_anytime.py PREDICTOR --phantoms 1 2 --quick
+
+R is the time of a run without a budget, F that of the shortest run there is (a budget of nothing):
+with a locator it writes the locator's map. Between them, `flarekit predict` runs with budgets of
+F + s (R - F) for s = 1, 1/2, 1/4, 1/8 and 0. Measured from outside is the time from the start of
+the process to its end; the mask is scored against the truth. `without_locator` is the run that
+looks everywhere, as there was before there were locators. One process per run and scan, on the CPU,
+compiled before; the first run, which nothing is known for, is not counted. --loaded does it again
+while two other processes keep two cores busy.
+
+Scans are the cases that the predictor's recipe holds out of DATASET, or phantoms. Results go to
+anytime_PREDICTOR.json: of every scan and budget the mean Dice, how much later than the budget the
+process ended, tiles, what was given up, organs of over 50 ml that were lost, and the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy_cases import Trial, held_out_petct, held_out_scans, unseen_phantoms
+from measured import machine, run, write
+
+from flarekit.core.errors import UsageError
+from flarekit.core.spec import PredictorFolder
+from flarekit.evaluation.masks import read_mask
+from flarekit.segmentation.compiling import compile_predictor
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.training.recipe import read_recipe
+
+HERE = Path(__file__).parent
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)
+QUICK = (1.0, 0.0)
+_NOTHING_S = 0.001  # a budget in which nothing can be done but what is always done
+_LARGE_ML = 50.0
+_COMMAND = "import sys; from flarekit.cli.main import main; sys.exit(main())"
+_BUSY = "while True: pass"
+
+
+def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("predictor", help="name or folder")
+    parser.add_argument("--dataset", type=Path, help="labelled scans, nnU-Net raw layout")
+    parser.add_argument("--cases", nargs="+", help="of the dataset; the held-out ones by default")
+    parser.add_argument("--phantoms", type=int, nargs="+", default=(), help="seeds")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each; medians count")
+    parser.add_argument("--loaded", action="store_true", help="also beside two busy processes")
+    parser.add_argument("--quick", action="store_true", help="the two ends only, on one scan")
+    parser.add_argument("--output", type=Path, default=HERE)
+    return parser.parse_args(line)
+
+
+def trials(arguments: argparse.Namespace, predictor: PredictorFolder, folder: Path) -> list[Trial]:
+    """Lay out each scan by itself.
+
+    Raises:
+        UsageError: neither scans nor phantoms.
+        InputError: a file is not there.
+    """
+    found = [
+        unseen_phantoms(_made(folder / f"phantom_{seed}"), [seed], (0, 0))
+        for seed in arguments.phantoms
+    ]
+    if arguments.dataset is not None:
+        recipe = read_recipe(predictor.folder / "recipe.toml")
+        lay_out = held_out_petct if predictor.spec.convention == "autopet" else held_out_scans
+        case_ids = arguments.cases or recipe.training.held_out
+        found += [lay_out(_made(folder / each), arguments.dataset, [each]) for each in case_ids]
+    if not found:
+        raise UsageError("no scans", fix="name a --dataset or seeds of --phantoms")
+    return found[:1] if arguments.quick else found
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def predicted(
+    predictor: PredictorFolder, trial: Trial, budget_s: float, *more: str
+) -> dict[str, Any]:
+    """Run `flarekit predict` on the one scan of a trial and return what it took and gave."""
+    report = trial.folder / "report"
+    command = [sys.executable, "-c", _COMMAND, "predict", "-p", predictor.folder]
+    command += ["-i", trial.inputs, "-o", trial.outputs, "--report", report, "--no-pictures"]
+    figures = run([*command, "--device", "cpu", "-q", "--time-budget", budget_s, *more])
+    (line,) = (report / "ledger.jsonl").read_text().splitlines()
+    case = json.loads(line)
+    if case["error"] is not None:
+        raise SystemExit(f"{case['case_id']}: {case['error']}")
+    dice, lost = scored(predictor, Path(case["mask"]), trial)
+    return {
+        "taken_s": figures["wall_s"],
+        "peak_rss_mib": figures["peak_rss_mib"],
+        "dice": dice,
+        "lost": lost,
+        "tiles": case["tiles"]["done"],
+        "traded": case["traded"],
+        "curve": [[round(at, 2), round(share, 3)] for at, share in case["curve"]],
+        "case": case["case_id"],
+    }
+
+
+def scored(predictor: PredictorFolder, mask: Path, trial: Trial) -> tuple[float, list[str]]:
+    """Return the mean Dice over the labels that the truth has, and large ones not found at all."""
+    (truth_file,) = trial.truths.iterdir()
+    truth, found = read_mask(truth_file), read_mask(mask)
+    voxel_ml = float(np.prod(truth.geometry.spacing_mm_ZYX)) / 1000
+    dice, lost = [], []
+    for name, value in predictor.spec.labels.items():
+        there, here = truth.values_ZYX == value, found.values_ZYX == value
+        if not there.any():
+            continue
+        score = 2 * int((there & here).sum()) / int(there.sum() + here.sum())
+        dice.append(score)
+        if score < 0.1 and there.sum() * voxel_ml > _LARGE_ML:  # noqa: PLR2004 - as good as none
+            lost.append(name)
+    return round(float(np.mean(dice)), 4) if dice else 1.0, lost
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep some cores busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def measured(
+    predictor: PredictorFolder, trial: Trial, shares: Sequence[float], rounds: int
+) -> dict[str, Any]:
+    """Return F, R and every budget between them for one scan."""
+    predicted(predictor, trial, 0)  # so that speeds are known, as they are from the second run on
+    full = _median([predicted(predictor, trial, 0) for _ in range(rounds)])
+    least = _median([predicted(predictor, trial, _NOTHING_S) for _ in range(rounds)])
+    rows = []
+    for share in shares:
+        budget_s = least["taken_s"] + share * max(0.0, full["taken_s"] - least["taken_s"])
+        runs = [predicted(predictor, trial, round(budget_s, 3)) for _ in range(rounds)]
+        row = _median(runs)
+        late_s = max(each["taken_s"] for each in runs) - budget_s
+        rows.append({"s": share, "budget_s": round(budget_s, 2), "late_s": round(late_s, 2), **row})
+    result = {"full": full, "least": least, "budgets": rows}
+    if predictor.locator is not None:
+        result["without_locator"] = _median(
+            [predicted(predictor, trial, 0, "--no-locator") for _ in range(rounds)]
+        )
+    return result
+
+
+def _median(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run of median time."""
+    middle = statistics.median_low(each["taken_s"] for each in runs)
+    return next(each for each in runs if each["taken_s"] == middle)
+
+
+def summary(scans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for every budget, means over the scans and what was worst."""
+    rows = []
+    for index, share in enumerate(row["s"] for row in scans[0]["budgets"]):
+        each = [scan["budgets"][index] for scan in scans]
+        below = [scan["full"]["dice"] - row["dice"] for scan, row in zip(scans, each, strict=True)]
+        rows.append(
+            {
+                "s": share,
+                "dice": round(statistics.mean(row["dice"] for row in each), 4),
+                "below_full": round(statistics.mean(below), 4),
+                "latest_s": max(row["late_s"] for row in each),
+                "used": round(
+                    statistics.median(row["taken_s"] / row["budget_s"] for row in each), 3
+                ),
+                "lost": sorted({name for row in each for name in row["lost"]}),
+            }
+        )
+    return rows
+
+
+def main(line: Sequence[str] | None = None) -> Path:
+    arguments = parse_arguments(line)
+    predictor = find_predictor(arguments.predictor)
+    if not arguments.quick:
+        compile_predictor(predictor)
+    result: dict[str, Any] = machine() | {"predictor": predictor.spec.name}
+    shares = QUICK if arguments.quick else SHARES
+    with tempfile.TemporaryDirectory() as name:
+        every = trials(arguments, predictor, Path(name))
+        for title, loops in (("idle", 0), ("loaded", 2))[: 2 if arguments.loaded else 1]:
+            with busy(loops):
+                scans = [measured(predictor, trial, shares, arguments.rounds) for trial in every]
+            result[title] = {"summary": summary(scans), "scans": scans}
+            print(title, json.dumps(result[title]["summary"], indent=1))
+    path: Path = arguments.output / f"anytime_{predictor.spec.name}.json"
+    write(path, result)
+    return path
+
+
+if __name__ == "__main__":
+    main()

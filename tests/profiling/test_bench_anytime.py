@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import time
+
+import bench_anytime
+import pytest
+
+from flarekit.cli.main import app
+from flarekit.core.errors import UsageError
+from flarekit.core.spec import read_spec
+
+
+@pytest.fixture
+def located(make_predictor):
+    """A predictor of random weights at 8 mm, whose locator is the same network at 16 mm."""
+    predictor = make_predictor()
+    folder = predictor.folder / "locator"
+    folder.mkdir()
+    text = (predictor.folder / "predictor.toml").read_text()
+    (folder / "predictor.toml").write_text(text.replace("8.0", "16.0"))
+    (folder / "model.safetensors").write_bytes(predictor.weights.read_bytes())
+    facts = f'\n[locator]\nsha256 = "{predictor.spec.weights.sha256}"\n'
+    (predictor.folder / "predictor.toml").write_text(text + facts)
+    return read_spec(predictor.folder)
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    """Processes would spend their time on loading torch."""
+
+    def run(command):
+        began = time.monotonic()
+        assert app(list(map(str, command[3:])), standalone_mode=False) in (0, None)
+        return {"wall_s": time.monotonic() - began, "peak_rss_mib": 0.0}
+
+    monkeypatch.setattr(bench_anytime, "run", run)
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_a_quick_run_measures_both_ends_of_the_time(located, make_dataset, tmp_path):
+    options = ["--dataset", str(make_dataset()), "--quick", "--output", str(tmp_path)]
+    path = bench_anytime.main([str(located.folder), *options])
+    result = json.loads(path.read_text())
+    (scan,) = result["idle"]["scans"]
+    assert scan["least"]["tiles"] == 0
+    assert scan["least"]["traded"]
+    assert scan["full"]["tiles"] > 0
+    assert scan["full"]["traded"] == []
+    assert [row["s"] for row in scan["budgets"]] == [1.0, 0.0]
+    assert scan["without_locator"]["curve"] == []
+    assert {row["s"] for row in result["idle"]["summary"]} == {1.0, 0.0}
+
+
+def test_without_scans_there_is_nothing_to_measure(located_toy, tmp_path):
+    arguments = bench_anytime.parse_arguments([str(located_toy.folder)])
+    with pytest.raises(UsageError, match="no scans"):
+        bench_anytime.trials(arguments, located_toy, tmp_path)
+
+
+def test_other_processes_are_busy_as_long_as_they_should_be():
+    with bench_anytime.busy(1):
+        pass
