@@ -2,7 +2,8 @@
 
     python -m tests.segmentation.stored_masks     # writes all masks anew
 
-The masks were made by the commit before shapes came before voxels, in fp32.
+The masks were made by the commit before shapes came before voxels, in fp32; those of mpu_net_liver
+by a later one that gave the same masks as that, of a smaller scan.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import nibabel
 import numpy as np
 
 from flarekit.core.spec import PredictorFolder
-from flarekit.phantom import save_phantom
+from flarekit.phantom import abdomen_phantom, save_phantom
 from flarekit.segmentation.predictors import find_predictor
 
 HERE = Path(__file__).parent / "stored"
@@ -36,6 +37,10 @@ def scans(predictor: str, folder: Path) -> list[Path]:
     if predictor == "mamba_ahnet_lesion":
         return [write(folder / "voi.nii.gz", nodule())]
     path = folder / "phantom.nii.gz"
+    if predictor == "mpu_net_liver":  # of which few slices are much: it looks at them 1 mm apart
+        middle = abdomen_phantom(1, spacing_mm_ZYX=(5.0, 2.6, 2.6), shape_ZYX=(8, 110, 140))
+        nibabel.save(nibabel.Nifti1Image(middle.hu_ZYX.T, middle.affine), path)
+        return [path]
     save_phantom(1, scan=path, labels=folder / "truth.nii.gz")
     image = nibabel.load(path)
     nibabel.save(image.slicer[::2, ::2, 20:44], path)  # the upper abdomen, two voxels as one

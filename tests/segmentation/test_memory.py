@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import nibabel
 import numpy as np
 import pytest
+from isal import igzip
 
 from flarekit.segmentation.memory import Memory, reading_mib
 
@@ -32,7 +34,9 @@ def write_large(path, shape_ZYX, dtype, slope=None):
     image = nibabel.Nifti1Image(voxels.T, np.diag([-1.0, -1.0, 1.0, 1.0]))
     if slope is not None:
         image.header.set_slope_inter(slope, 0)
-    nibabel.save(image, path)
+    opened = partial(igzip.open, compresslevel=0) if path.suffix == ".gz" else open
+    with opened(path, "wb") as stream:
+        stream.write(image.to_bytes())
 
 
 @pytest.fixture
