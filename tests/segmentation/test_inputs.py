@@ -29,6 +29,14 @@ def inputs(tmp_path):
     return made
 
 
+@pytest.fixture
+def coarse(toy):
+    """The toy predictor at 10 mm, which is quick on a wide scan."""
+    facts = toy.folder / "predictor.toml"
+    facts.write_text(facts.read_text().replace("[2.0, 2.0, 2.0]", "[10.0, 10.0, 10.0]"))
+    return read_spec(toy.folder)
+
+
 def wide_body():
     """A CT of 300 x 300 x 40 mm."""
     voxels = np.full((4, 30, 30), -1000)
@@ -37,13 +45,13 @@ def wide_body():
 
 
 def test_a_ct_that_is_not_in_hu_is_named_in_the_record_and_on_the_console(
-    toy, inputs, tmp_path, write_scan, caplog
+    coarse, inputs, tmp_path, write_scan, caplog
 ):
     ten_mm = np.diag([10.0, 10.0, 10.0, 1.0])
     write_scan(inputs / "hu_0000.nii.gz", wide_body(), ten_mm)
     write_scan(inputs / "shifted_0000.nii.gz", wide_body() + 1024, ten_mm)
     report = Report(tmp_path / "report", pictures=False)
-    record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS, report=report)
+    record = segment_folder(coarse, inputs, tmp_path / "out", OPTIONS, report=report)
     assert not record.failed
     assert record.cases[0].warnings == ()
     (warning,) = record.cases[1].warnings
@@ -101,13 +109,13 @@ def test_a_value_that_no_scan_can_hold_is_refused_with_its_file(z_scored, inputs
         segmenter.segment(voxels, spacing_mm=(1, 1, 1))
 
 
-def test_a_huge_value_does_no_harm_where_values_are_clipped_and_is_told(toy, inputs, tmp_path):
+def test_a_huge_value_does_no_harm_where_values_are_clipped_and_is_told(coarse, inputs, tmp_path):
     voxels = wide_body().astype(np.float32)
     voxels[2, 10, 10] = 3000
     nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([10, 10, 10, 1])), inputs / "a_0000.nii.gz")
     voxels[2, 10, 10] = 1e30
     nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([10, 10, 10, 1])), inputs / "b_0000.nii.gz")
-    record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
+    record = segment_folder(coarse, inputs, tmp_path / "out", OPTIONS)
     assert not record.failed
     masks = [read_nifti(tmp_path / "out" / f"{name}.nii.gz").voxels_ZYX for name in "ab"]
     np.testing.assert_array_equal(*masks)
