@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -456,12 +456,24 @@ def _end_on_sigterm() -> None:
 
 
 def main() -> None:
-    """Run the command line; every expected error becomes one line and an exit code."""
+    """Run the command line of this process."""
+    _end_on_sigterm()
+    run()
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; every expected error becomes one line and an exit code.
+
+    Args:
+        arguments: after the program's name; those of the process where None.
+
+    Raises:
+        SystemExit: when the command is over, with its exit code.
+    """
     from flarekit.core.errors import FlarekitError
 
-    _end_on_sigterm()
     try:
-        app()
+        app(arguments, prog_name="flarekit")
     except FlarekitError as error:
         sys.stderr.write(f"error: {error.message}; {error.fix}\n")
         raise SystemExit(error.exit_code) from None

@@ -6,23 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import flarekit
-
-COMMAND = [str(Path(sys.executable).parent / "flarekit")]
-
-
-def run(*arguments, **environment):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        text=True,
-        capture_output=True,
-        env={**os.environ, "NO_COLOR": "1", **environment},
-        check=False,
-    )
+from tests.command import COMMAND, run, run_process
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def test_help_answers_at_once():
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        help_text = run("--help")
+        help_text = run_process("--help")
         seconds.append(time.perf_counter() - began)
     assert help_text.returncode == 0
     assert "Exit codes" in help_text.stdout
@@ -62,7 +50,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
-    result = run(
+    result = run_process(
         "predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder, "--device", "cpu"
     )
     assert result.returncode == 0, result.stderr
@@ -72,7 +60,7 @@ def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
 
 
 def test_quiet_says_nothing(toy, inputs, tmp_path):
-    result = run("predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder)
+    result = run_process("predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -109,7 +97,7 @@ def test_each_kind_of_error_has_its_exit_code_and_one_line(
 
 def test_an_empty_input_folder_is_exit_code_three(toy, tmp_path):
     (tmp_path / "in").mkdir()
-    result = run("predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-p", toy.folder)
+    result = run_process("predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-p", toy.folder)
     assert result.returncode == 3
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
@@ -140,7 +128,7 @@ def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
 def test_quiet_still_says_what_was_given_up_for_a_budget(toy, inputs, tmp_path, write_scan):
     import numpy as np
 
-    write_scan(inputs / "b_0000.nii.gz", np.zeros((40, 200, 200)))
+    write_scan(inputs / "b_0000.nii.gz", np.zeros((24, 120, 120)))
     command = ["predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder]
     for how in (["--time-budget", "0.01"], []):
         limit = {} if how else {"FLAREKIT_TIME_BUDGET": "0.01"}

@@ -3,9 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +17,12 @@ from flarekit.evaluation.masks import find_pairs
 from flarekit.evaluation.picture import Pictures, check_matplotlib
 from flarekit.evaluation.results import as_dict, write_csv, write_json
 from flarekit.evaluation.scheme import Settings
+from tests.command import run
 
 FLARE = conventions.scheme_of("flare")
 
 AUTOPET = conventions.scheme_of("autopet")
 
-COMMAND = [str(Path(sys.executable).parent / "flarekit"), "evaluate"]
 LIVER = Settings(edition="24", labels={"liver": 1})
 
 
@@ -45,16 +42,6 @@ def folders(tmp_path, write_mask):
     write_mask(tmp_path / "pred" / "extra.nii.gz", box())
     (tmp_path / "pred" / "broken.nii.gz").write_bytes(b"\x1f\x8b nothing")
     return tmp_path
-
-
-def run(*arguments, **environment):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        text=True,
-        capture_output=True,
-        env={**os.environ, "NO_COLOR": "1", **environment},
-        check=False,
-    )
 
 
 def score_folders(folders, **options):
@@ -193,6 +180,7 @@ def test_pictures_without_matplotlib_are_refused(monkeypatch):
 
 def test_the_command_prints_tables_and_its_last_line_names_every_fault(folders):
     result = run(
+        "evaluate",
         *("--pred", folders / "pred", "--truth", folders / "truth", "--labels", "liver=1"),
         *("--json", folders / "o.json", "--csv", folders / "o.csv", "--workers", 2),
     )
@@ -269,7 +257,9 @@ def test_wrong_options_are_refused_with_a_remedy(folders, options, words):
 
 
 def test_a_folder_that_is_not_there_is_exit_code_three(tmp_path):
-    result = run("--pred", tmp_path, "--truth", tmp_path / "nowhere")  # before labels are missed
+    result = run(
+        "evaluate", "--pred", tmp_path, "--truth", tmp_path / "nowhere"
+    )  # before labels are missed
     assert result.returncode == 3
     assert "nowhere: is not a folder" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.profiler.made import COMMAND
+from tests.command import run as run_here
+from tests.command import run_process
 
 HERE = Path(__file__).parent
 
@@ -48,15 +48,8 @@ def stub(stub_folder, tmp_path):
 def flarekit():
     """Return a function that runs `flarekit profile`."""
 
-    def run(*arguments, environment=None, timeout=120):
-        return subprocess.run(
-            [*COMMAND, "profile", *map(str, arguments)],
-            text=True,
-            encoding="utf-8",
-            capture_output=True,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})},
-            check=False,
-            timeout=timeout,
-        )
+    def run(*arguments, environment=None):
+        started = arguments[0] in ("run", "docker")  # what it starts has streams of its own
+        return (run_process if started else run_here)("profile", *arguments, **(environment or {}))
 
     return run

@@ -11,6 +11,7 @@ import pytest
 
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.records import write_report_json
+from tests.command import run
 from tests.profiler.made import COMMAND, made_case, made_report
 
 
@@ -89,8 +90,8 @@ def test_a_command_s_memory_between_two_samples_is_the_kernel_s_own_peak(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "-x", "", "a\nb"])
-def test_a_name_that_is_no_file_name_is_refused(tmp_path, flarekit, name):
-    result = flarekit("run", "--output", tmp_path / "r", f"--name={name}", "--", "true")
+def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
+    result = run("profile", "run", "--output", tmp_path / "r", f"--name={name}", "--", "true")
     assert result.returncode == 2 or not name
     assert "Traceback" not in result.stderr
 
@@ -140,8 +141,8 @@ def test_run_leaves_a_report_and_the_command_s_own_exit_code(tmp_path, flarekit)
     assert again.returncode == 0, again.stderr
 
 
-def test_a_name_that_would_leave_the_folder_is_refused(tmp_path, flarekit):
-    result = flarekit("run", "-o", tmp_path, "--name", "../x", "--", "true")
+def test_a_name_that_would_leave_the_folder_is_refused(tmp_path):
+    result = run("profile", "run", "-o", tmp_path, "--name", "../x", "--", "true")
     assert result.returncode == 2
     assert "'../x' is no file name" in result.stderr
 
@@ -201,12 +202,18 @@ def test_an_interrupted_profile_ends_its_command_and_its_samples_remain(tmp_path
     assert "the profile was interrupted" in checked.stderr
 
 
-def test_docker_of_an_image_or_an_engine_that_is_not_there_is_one_line(
-    tmp_path, flarekit, write_scan
-):
+def test_docker_of_an_image_or_an_engine_that_is_not_there_is_one_line(tmp_path, write_scan):
     write_scan(tmp_path / "a_0000.nii.gz")
-    result = flarekit(
-        "docker", "no/such:image", "-i", tmp_path, "-o", tmp_path / "o", "--report", tmp_path / "r"
+    result = run(
+        "profile",
+        "docker",
+        "no/such:image",
+        "-i",
+        tmp_path,
+        "-o",
+        tmp_path / "o",
+        "--report",
+        tmp_path / "r",
     )
     assert result.returncode in (3, 5)
     assert result.stderr.startswith("error: ")

@@ -77,7 +77,7 @@ def profile(image, tmp_path, write_scan, flarekit):
         for name in names:
             write_scan(tmp_path / "in" / f"{name}_0000.nii.gz", np.zeros((6, 5, 4)))
         folders = ["-i", tmp_path / "in", "-o", tmp_path / "out", "--report", tmp_path / "report"]
-        result = flarekit("docker", image, *folders, *arguments, timeout=300)
+        result = flarekit("docker", image, *folders, *arguments)
         content = json.loads((tmp_path / "report" / "efficiency.json").read_text())
         return result, {case["case_id"]: case for case in content["cases"]}
 
