@@ -13,10 +13,21 @@
 #   --build-arg EXTRAS=dicom       what the convention needs besides, as extras of pyproject.toml
 #   --build-arg TORCH_INDEX=URL    where the torch comes from that compiles the network for CPUs and stays
 #                                  behind; https://download.pytorch.org/whl/cpu is a quarter of PyPI's size
+#   --build-arg CUDA_TORCH=2.7.1   the torch of images for a GPU, from CUDA_INDEX or PyPI; CUDA,
+#                                  CUDA_ARCHITECTURES and CUDA_DRIVER are what it is labelled with, and checked
+#   --build-arg MAMBA=1            mamba-ssm's kernel too, built for MAMBA_ARCHITECTURES in an hour of two cores;
+#                                  needs a torch with CUDA 13, for which there is a compiler on PyPI (see docs)
 #
 # What an image installs is what pyproject.toml names, less the packages and files in docker/*.txt. uv installs it,
 # because pip cannot leave out a package that another one names.
 ARG BASE=python:3.11-slim-bookworm
+ARG PREDICTOR=abdomen_ct
+ARG CONVENTION=
+ARG EXTRAS=
+ARG CUDA_TORCH=2.7.1
+ARG CUDA=12.6
+ARG CUDA_ARCHITECTURES="sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90"
+ARG CUDA_DRIVER=525.60.13
 
 FROM ${BASE} AS python
 # uv looks for packages where the base image tells pip to
@@ -36,24 +47,27 @@ RUN uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dynamic-network-arch
 COPY README.md LICENSE Dockerfile predict.sh ./
 COPY docker docker
 COPY flarekit flarekit
-ARG PREDICTOR=abdomen_ct
+ARG PREDICTOR
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
 RUN uv pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR} \
     && flarekit compile ${PREDICTOR} --beside
 
 FROM python AS packages-cpu
 COPY pyproject.toml ./
-COPY docker docker
-ARG EXTRAS=
+COPY docker/*.packages.txt docker/cpu.files.txt docker/leave_behind.py docker/
+ARG CONVENTION
+ARG EXTRAS
 RUN uv pip install -r pyproject.toml --excludes docker/cpu.packages.txt \
+        $(find docker -name "${CONVENTION}.packages.txt" -printf "--excludes %p") \
         $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
     && python docker/leave_behind.py docker/cpu.files.txt /opt/flarekit/lib/python3.11/site-packages \
     && python -m compileall -q /opt/flarekit/lib
 
 FROM packages-cpu AS install-cpu
 COPY README.md LICENSE Dockerfile predict.sh ./
+COPY docker docker
 COPY flarekit flarekit
-ARG PREDICTOR=abdomen_ct
+ARG PREDICTOR
 COPY weights/${PREDICTOR} weights/${PREDICTOR}
 RUN uv pip install --no-deps . \
     && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit
@@ -61,7 +75,7 @@ COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/
     /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled
 
 FROM ${BASE} AS runtime
-ARG PREDICTOR=abdomen_ct
+ARG PREDICTOR
 ENV PATH=/opt/flarekit/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -69,7 +83,7 @@ ENV PATH=/opt/flarekit/bin:$PATH \
     FLAREKIT_PREDICTOR=${PREDICTOR}
 WORKDIR /workspace
 COPY predict.sh ./
-ARG CONVENTION=
+ARG CONVENTION
 ARG TIME_BUDGET=convention
 ARG GPU_MEMORY_BUDGET=convention
 ENV FLAREKIT_CONVENTION=${CONVENTION} \
@@ -86,9 +100,62 @@ FROM cpu AS gc-cpu
 USER 1000:1000
 CMD ["flarekit", "job"]
 
+# mamba-ssm's kernel, built from its source release where MAMBA is set; an empty folder otherwise
+FROM python AS mamba
+ARG MAMBA=
+ARG MAMBA_SSM=2.3.2.post1
+ARG MAMBA_ARCHITECTURES="sm_80 sm_90"
+ARG CUDA_TORCH
+ARG CUDA_INDEX=
+COPY docker/build_mamba.sh docker/restrict_mamba.py docker/
+RUN mkdir /wheels && if [ -n "${MAMBA}" ]; then sh docker/build_mamba.sh /wheels; fi
+
+# torch with CUDA and its libraries; the driver comes from the NVIDIA runtime
+FROM python AS packages-cuda
+ARG CUDA_TORCH
+ARG CUDA_INDEX=
+ARG CUDA
+ARG CUDA_ARCHITECTURES
+COPY docker/cuda.packages.txt docker/check_cuda.py docker/
+RUN uv pip install ${CUDA_INDEX:+--default-index "$CUDA_INDEX"} --excludes docker/cuda.packages.txt \
+        "torch==${CUDA_TORCH}" numpy \
+    && python docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}"
+COPY pyproject.toml ./
+COPY docker/*.packages.txt docker/cuda.files.txt docker/leave_behind.py docker/
+ARG CONVENTION
+ARG EXTRAS
+RUN uv pip install -r pyproject.toml --excludes docker/cuda.packages.txt "torch==${CUDA_TORCH}" \
+        $(find docker -name "${CONVENTION}.packages.txt" -printf "--excludes %p") \
+        "dynamic-network-architectures<0.4" $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
+    && python docker/leave_behind.py docker/cuda.files.txt /opt/flarekit/lib/python3.11/site-packages \
+    && python -m compileall -q /opt/flarekit/lib
+
+FROM packages-cuda AS install-cuda
+COPY --from=mamba /wheels /wheels
+RUN if [ -n "$(ls /wheels)" ]; then uv pip install --no-deps /wheels/*.whl; fi
+COPY README.md LICENSE Dockerfile predict.sh ./
+COPY docker docker
+COPY flarekit flarekit
+ARG PREDICTOR
+COPY weights/${PREDICTOR} weights/${PREDICTOR}
+ARG CUDA
+ARG CUDA_ARCHITECTURES
+ARG CUDA_DRIVER
+RUN uv pip install --no-deps . \
+    && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit \
+    && cd / && python /source/docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}"
+COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled \
+    /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled
+
 FROM runtime AS cuda
+ARG CUDA
+ARG CUDA_ARCHITECTURES
+ARG CUDA_DRIVER
+LABEL flarekit.cuda.version=${CUDA} \
+    flarekit.cuda.architectures=${CUDA_ARCHITECTURES} \
+    flarekit.cuda.driver=${CUDA_DRIVER}
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=compile /opt/flarekit /opt/flarekit
+COPY --from=install-cuda /opt/flarekit /opt/flarekit
 
 FROM cuda AS gc
 USER 1000:1000

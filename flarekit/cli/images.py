@@ -21,6 +21,14 @@ def build(
     torch_index: Annotated[
         str | None, typer.Option(help="Package index for torch; PyPI by default.")
     ] = None,
+    mamba: Annotated[
+        bool,
+        typer.Option(
+            "--mamba",
+            help="Build the kernel of mamba-ssm in, for GPUs. It takes a while, and the image "
+            "then has CUDA 13, which needs NVIDIA driver 580 or later.",
+        ),
+    ] = False,
     network: Annotated[str, typer.Option(help="Docker network of the build.")] = "host",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
 ) -> None:
@@ -36,6 +44,7 @@ def build(
         device="cuda" if cuda else "cpu",
         base=base,
         torch_index=torch_index,
+        mamba=mamba,
         network=network,
     )
     image = building.build(request, say=console.say)

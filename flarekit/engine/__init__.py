@@ -6,6 +6,7 @@ Each such file defines `create(networks, grid, *, class_count, device, precision
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -49,6 +50,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
 _REGISTRY = Registry(__name__)
 _LOG = logging.getLogger(__name__)
+_NO_GPU_MEANT = ("", "none", "void")  # what NVIDIA's runtime takes for it
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 TileProgress = Callable[[int, int], None]  # tiles done, tiles in all
 
@@ -272,6 +274,8 @@ def choose_engine(device: str) -> str:
     if not has_openvino:
         return "torch"
     if not sees_gpu():
+        if os.environ.get("NVIDIA_VISIBLE_DEVICES", "none") not in _NO_GPU_MEANT:
+            _LOG.warning("no GPU is visible in this container: run it with --gpus")
         return "openvino"
     if not has_torch:
         _LOG.warning("the GPU here stays unused: torch is not installed")

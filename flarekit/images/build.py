@@ -33,6 +33,14 @@ _TARGETS = {
     (True, "cpu"): "gc-cpu",
 }
 _LAST_LINES = 12
+# NVIDIA's compiler is on PyPI for CUDA 13 alone, so that mamba-ssm is built for a torch with it
+_WITH_MAMBA = {
+    "MAMBA": "1",
+    "CUDA_TORCH": "2.11.0",
+    "CUDA": "13.0",
+    "CUDA_ARCHITECTURES": "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120",
+    "CUDA_DRIVER": "580.65.06",
+}
 Device = Literal["cpu", "cuda"]
 
 
@@ -50,7 +58,8 @@ class BuildRequest:
         tag: of the image.
         device: `cpu` leaves torch and CUDA out.
         base: image to start from.
-        torch_index: package index that torch comes from; PyPI where None.
+        torch_index: package index that the torch for this device comes from; PyPI where None.
+        mamba: build mamba-ssm's kernel in, for GPUs; takes long, and a torch with CUDA 13.
         network: of the build; it installs packages.
     """
 
@@ -60,6 +69,7 @@ class BuildRequest:
     device: Device = "cuda"
     base: str = BASE
     torch_index: str | None = None
+    mamba: bool = False
     network: str = "host"
 
     @property
@@ -82,6 +92,8 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
         DockerError: no engine.
         BuildError: Docker's own build failed; its last lines are in the message.
     """
+    if request.mamba and request.device != "cuda":
+        raise UsageError("mamba-ssm's kernel is for GPUs", fix="build with --device cuda")
     if not request.is_valid_tag:
         raise UsageError(
             f"{request.tag!r} is no tag that Docker takes", fix="lower case: TEAM or TEAM:latest"
@@ -150,6 +162,13 @@ def write_context(predictor: PredictorFolder, context: Path) -> None:
     shutil.copytree(predictor.folder, context / "weights" / predictor.folder.name, ignore=leave)
 
 
+def torch_arguments(request: BuildRequest) -> dict[str, str]:
+    """Return where torch comes from, and which one where the Dockerfile's own does not do."""
+    index = {"cpu": "TORCH_INDEX", "cuda": "CUDA_INDEX"}[request.device]
+    arguments = {index: request.torch_index} if request.torch_index else {}
+    return arguments | (_WITH_MAMBA if request.mamba else {})
+
+
 def _docker_build(
     request: BuildRequest,
     name: str,
@@ -170,7 +189,7 @@ def _docker_build(
         "CONVENTION": convention,
         **budget_arguments(convention),
         "EXTRAS": conventions.facts_of(convention).extra,
-        "TORCH_INDEX": request.torch_index or "",
+        **torch_arguments(request),
     }
     line = ["docker", "build", "--network", request.network, "--target", target]
     line += ["--platform", "linux/amd64"] if sys.platform != "linux" else []

@@ -49,7 +49,10 @@ TAGS = {
 }
 
 
-@pytest.fixture(scope="module", params=TAGS)
+CUDA = [pytest.param(name, marks=pytest.mark.slow) for name in ("flare", "gc")]  # gigabytes
+
+
+@pytest.fixture(scope="module", params=[*CUDA, "cpu", "gc-cpu"])
 def image(request) -> str:
     return built(request.param)
 

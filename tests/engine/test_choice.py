@@ -189,6 +189,16 @@ def test_a_gpu_that_stays_unused_is_said(machine, caplog):
     assert "stays unused" in caplog.text
 
 
+@pytest.mark.parametrize(("visible", "said"), [("all", True), ("none", False), (None, False)])
+def test_a_container_for_a_gpu_that_has_none_says_so(machine, caplog, monkeypatch, visible, said):
+    machine("torch", "openvino", gpu=False)
+    monkeypatch.delenv("NVIDIA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", visible)
+    assert choose("auto") == "openvino"
+    assert ("run it with --gpus" in caplog.text) == said
+
+
 def test_cuda_without_torch_is_an_error_and_never_the_cpu(machine):
     machine("openvino", gpu=True)
     with pytest.raises(DeviceError, match="needs torch"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from flarekit import conventions
 
 ROOT = Path(__file__).parents[2]
 LISTS = sorted((ROOT / "docker").glob("*.txt"))
@@ -61,6 +65,30 @@ def test_a_link_goes_without_what_it_leads_to(packages):
     assert (packages / "b" / "tests").is_dir()
 
 
+def test_the_names_for_debuggers_go_from_a_library_that_still_loads(packages):
+    library = find_spec("_ctypes").origin
+    copy = packages / "a" / "_ctypes.so"
+    shutil.copy(library, copy)
+    with copy.open("ab") as file:
+        file.write(b"names" * 1000)  # behind what is loaded
+    before = copy.stat().st_size
+    result = run("symbols: a/*.so\n", packages)
+    assert result.returncode == 0, result.stderr
+    assert before - copy.stat().st_size >= 5000
+    loading = (
+        "import importlib.machinery as m, importlib.util as u;"
+        f"l = m.ExtensionFileLoader('_ctypes', {str(copy)!r});"
+        "u.module_from_spec(u.spec_from_loader('_ctypes', l)).CFuncPtr"
+    )
+    subprocess.run([sys.executable, "-c", loading], check=True)
+
+
+def test_symbols_of_what_is_no_library_are_an_error(packages):
+    result = run("symbols: a/code.py\n", packages)
+    assert result.returncode == 1
+    assert "is no library" in result.stderr
+
+
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
 def test_every_list_says_what_it_is_for(path):
     lines = path.read_text().splitlines()
@@ -68,11 +96,28 @@ def test_every_list_says_what_it_is_for(path):
     assert [line for line in lines if line and not line.startswith("#")]
 
 
-def test_a_package_left_behind_is_one_that_would_be_installed():
+def listed(name):
+    lines = (ROOT / "docker" / name).read_text().splitlines()
+    return {line for line in lines if not line.startswith("#")}
+
+
+@pytest.mark.parametrize("name", ["cpu.packages.txt", "flare.packages.txt"])
+def test_a_package_left_behind_is_one_that_would_be_installed(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {re.match(r"[\w.-]+", each)[0].lower() for each in project["dependencies"]}
-    lines = (ROOT / "docker" / "cpu.packages.txt").read_text().splitlines()
-    assert {line for line in lines if not line.startswith("#")} <= named
+    assert listed(name) <= named
+
+
+def test_lists_of_a_convention_s_packages_are_named_like_it():
+    stems = {path.name.removesuffix(".packages.txt") for path in LISTS if "packages" in path.name}
+    assert stems - {"cpu", "cuda"} <= set(conventions.names())
+
+
+def test_a_list_for_a_gpu_names_no_library_that_pytorch_opens_later():
+    needed = ("cudnn", "nvrtc", "cublas", "cusolver.", "cufft.", "nccl", "cusparse", "nvJitLink")
+    named = [line for line in listed("cuda.files.txt") if ".so" in line and ":" not in line]
+    assert named
+    assert [line for line in named if any(f"lib{name}" in line for name in needed)] == []
 
 
 def test_the_dockerfile_reads_no_file_of_the_project_by_itself():

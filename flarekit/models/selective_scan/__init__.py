@@ -31,7 +31,8 @@ _LOG = logging.getLogger(__name__)
 
 Backend = Literal["auto", "reference", "chunked", "triton", "nvrtc", "mamba_ssm"]
 BACKENDS: tuple[Backend, ...] = ("reference", "chunked", "triton", "nvrtc", "mamba_ssm")
-_PACKAGES = ("triton", "mamba_ssm")  # that backends of the same name need
+# packages that backends of the same name need, and what brings them
+_PACKAGES = {"triton": "triton", "mamba_ssm": '"flarekit[mamba]"'}
 # what `auto` tries, best first
 _ORDER: dict[str, tuple[Backend, ...]] = {"cuda": ("mamba_ssm", "nvrtc", "triton", "chunked")}
 
@@ -52,7 +53,7 @@ def choose_backend(backend: Backend, device: torch.device) -> Backend:
         return _first_that_works(device)[0]
     if backend in _PACKAGES and find_spec(backend) is None:
         raise DeviceError(
-            f"scan backend {backend!r} is not installed", fix=f"pip install {backend}"
+            f"scan backend {backend!r} is not installed", fix=f"pip install {_PACKAGES[backend]}"
         )
     on_cuda_only = backend in ("mamba_ssm", "nvrtc") or (backend == "triton" and not _interpreted())
     if on_cuda_only and device.type != "cuda":

@@ -1,8 +1,14 @@
-"""The CUDA kernel of the package mamba-ssm (Apache-2.0)."""
+"""The CUDA kernel of the package mamba-ssm (Apache-2.0), called without the rest of the package.
+
+The package itself imports language models, Triton and more; its kernel is an extension by itself.
+"""
 
 from __future__ import annotations
 
 import torch
+
+from flarekit.core.errors import DeviceError
+from flarekit.models.selective_scan._gradient import differentiable
 
 
 def scan(
@@ -12,9 +18,34 @@ def scan(
     B_BNL: torch.Tensor,
     C_BNL: torch.Tensor,
 ) -> torch.Tensor:
-    """Return y without the skip term; float64 is computed in float32, as the kernel does."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    """Return y without the skip term; float64 is computed in float32, as the kernel does.
 
-    tensors = [tensor.float().contiguous() for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)]
-    y_BDL: torch.Tensor = selective_scan_fn(*tensors)
-    return y_BDL
+    Raises:
+        DeviceError: the extension does not load.
+    """
+    return differentiable(_forward, u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
+
+
+def _forward(
+    u_BDL: torch.Tensor,
+    delta_BDL: torch.Tensor,
+    A_DN: torch.Tensor,
+    B_BNL: torch.Tensor,
+    C_BNL: torch.Tensor,
+) -> torch.Tensor:
+    try:
+        import selective_scan_cuda
+    except ImportError as error:
+        raise DeviceError(
+            f"the kernel of mamba-ssm does not load: {error}",
+            fix="install a mamba-ssm built for this PyTorch, or let `auto` choose the scan",
+        ) from error
+
+    u, delta, A, B, C = (
+        tensor.float().contiguous() for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
+    )
+    # no skip weights, gate or bias; step sizes are behind softplus; B and C have one group
+    y_BDL: torch.Tensor = selective_scan_cuda.fwd(
+        u, delta, A, B[:, None], C[:, None], None, None, None, False
+    )[0]
+    return y_BDL.to(u_BDL.dtype)

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from flarekit.core.errors import DeviceError
 from flarekit.models import selective_scan as scans
 from flarekit.models.selective_scan import (
     SelectiveScan,
     _chunked,
+    _mamba_ssm,
     _nvrtc,
     _proof,
     _reference,
@@ -36,6 +38,7 @@ def as_on_cuda(monkeypatch):
     yield
     scans._first_that_works.cache_clear()
     forget("mamba_ssm")
+    forget("selective_scan_cuda")
 
 
 def forget(package):
@@ -71,21 +74,54 @@ def test_where_no_kernel_works_the_chunked_scan_is_taken_and_that_is_said(caplog
 @pytest.mark.usefixtures("as_on_cuda")
 def test_a_mamba_ssm_whose_extension_does_not_load_gives_way(monkeypatch, tmp_path, caplog):
     agreeing(monkeypatch, "nvrtc")
-    put_package(
-        monkeypatch,
-        tmp_path,
-        "mamba_ssm",
-        **{"ops/selective_scan_interface": "import selective_scan_cuda"},
-    )
+    put_package(monkeypatch, tmp_path, "mamba_ssm")
     assert choose_backend("auto", CPU) == "nvrtc"
-    assert "mamba_ssm does not work: ModuleNotFoundError: No module named" in caplog.text
+    words = "the kernel of mamba-ssm does not load: No module named 'selective_scan_cuda'"
+    assert f"mamba_ssm does not work: DeviceError: {words}" in caplog.text
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_a_kernel_of_mamba_ssm_built_for_another_pytorch_is_named_where_it_is_asked_for(
+    monkeypatch, tmp_path
+):
+    put_package(monkeypatch, tmp_path, "mamba_ssm")
+    built_for_another = "raise ImportError('undefined symbol: _ZN3c10')"
+    put_package(monkeypatch, tmp_path, "selective_scan_cuda", __init__=built_for_another)
+    with pytest.raises(DeviceError, match=r"undefined symbol: _ZN3c10 \(install a mamba"):
+        _mamba_ssm.scan(*inputs(1, 2, 5, 3)[:5])
+
+
+KERNEL = """
+from flarekit.models.selective_scan import _reference
+
+def fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    assert B.shape == C.shape == (u.shape[0], 1, A.shape[1], u.shape[2])
+    assert all(each.is_contiguous() and str(each.dtype) == "torch.float32" for each in (u, A, B))
+    assert D is z is delta_bias is None and not delta_softplus
+    return [_reference.scan(u, delta, A, B[:, 0], C[:, 0]), None]
+"""
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+def test_mamba_ssm_needs_nothing_but_its_kernel_and_has_gradients(monkeypatch, tmp_path):
+    """The package itself imports language models."""
+    put_package(monkeypatch, tmp_path, "mamba_ssm", __init__="import transformers_of_nowhere")
+    put_package(monkeypatch, tmp_path, "selective_scan_cuda", __init__=KERNEL)
+    assert choose_backend("auto", CPU) == "mamba_ssm"
+    tensors = [tensor.requires_grad_() for tensor in inputs(1, 2, 5, 3)[:5]]
+    y = _mamba_ssm.scan(*tensors)
+    expected = _reference.scan(*tensors)
+    assert relative(y.detach(), expected.detach()) < 1e-6
+    ours, theirs = (torch.autograd.grad(each.sum(), tensors) for each in (y, expected))
+    assert all(relative(a, b) < 1e-6 for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.usefixtures("as_on_cuda")
 def test_a_mamba_ssm_that_computes_something_else_gives_way(monkeypatch, tmp_path):
-    wrong = "def selective_scan_fn(u, *others):\n    return 2 * u\n"
+    wrong = "def fwd(u, *others):\n    return [2 * u]\n"
     agreeing(monkeypatch, "nvrtc")
-    put_package(monkeypatch, tmp_path, "mamba_ssm", **{"ops/selective_scan_interface": wrong})
+    put_package(monkeypatch, tmp_path, "mamba_ssm")
+    put_package(monkeypatch, tmp_path, "selective_scan_cuda", __init__=wrong)
     assert choose_backend("auto", CPU) == "nvrtc"
     assert "off by" in _proof.fault_of("mamba_ssm", CPU)
 
@@ -109,6 +145,25 @@ def test_a_triton_that_raises_gives_way(monkeypatch, caplog):
     assert choose_backend("auto", CPU) == "chunked"
     assert "triton does not work: RuntimeError: Failed to find C compiler." in caplog.text
     assert "Please specify" not in caplog.text
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_a_home_that_cannot_be_written_to_makes_triton_give_way(monkeypatch, caplog):
+    from triton.runtime.cache import get_cache_manager
+
+    from flarekit.models.selective_scan import _triton
+
+    def keeping_its_launcher(*tensors):
+        get_cache_manager("0" * 64).put(b"launcher", "launcher.so")
+        return _reference.scan(*tensors)
+
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TRITON_HOME", NO_HOME)  # it reads HOME when it is imported
+    monkeypatch.setattr(_triton, "scan", keeping_its_launcher)
+    assert choose_backend("auto", CPU) == "chunked"
+    assert "triton does not work: " in caplog.text
+    assert NO_HOME in caplog.text
 
 
 @pytest.mark.usefixtures("as_on_cuda")
@@ -147,10 +202,11 @@ def has_nvrtc():
     return True
 
 
+NO_HOME = "/proc/nowhere"  # nothing can be made there, not even by root
 WITHOUT_A_COMPILER = """
 import torch
 from flarekit.models.selective_scan._nvrtc import compile_scan
-for capability in ((7, 5), (8, 0), (8, 6), (9, 0), (12, 0)):
+for capability in ((7, 5), (8, 0), (8, 6), (9, 0)):
     for dtype in (torch.float32, torch.float64):
         assert compile_scan(capability, dtype, 16)[:4] == b"\\x7fELF", capability
 assert b".target sm_" in compile_scan((99, 0), torch.float32, 16)  # newer than NVRTC
@@ -163,7 +219,7 @@ def test_nvrtc_needs_no_compiler_and_no_home_to_compile_the_kernel():
         [sys.executable, "-c", WITHOUT_A_COMPILER],
         text=True,
         capture_output=True,
-        env={"PATH": "", "HOME": "/nowhere", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={"PATH": "", "HOME": NO_HOME, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )
     assert result.returncode == 0, result.stderr

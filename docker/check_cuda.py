@@ -1,0 +1,42 @@
+"""Fail the build of an image for a GPU whose PyTorch is not what the image's labels say.
+
+    python check_cuda.py CUDA ARCHITECTURES DRIVER
+
+The driver may be left out; it needs flarekit, which knows it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+
+def check(cuda: str, architectures: str, driver: str | None) -> None:
+    """Compare PyTorch with what it should be.
+
+    Raises:
+        SystemExit: it has no CUDA, another version, or kernels for other architectures.
+    """
+    if torch.version.cuda is None:
+        raise SystemExit(
+            f"torch {torch.__version__} is built without CUDA, and this is an image for a GPU: "
+            "name another release (CUDA_TORCH) or the index that has it (CUDA_INDEX)"
+        )
+    flags = torch._C._cuda_getArchFlags().split()  # noqa: SLF001 - get_arch_list() wants a GPU
+    facts = {"CUDA": (cuda, torch.version.cuda)}
+    facts["CUDA_ARCHITECTURES"] = (architectures, " ".join(flags))
+    if driver is not None:
+        from flarekit.engine._cuda_driver import oldest_driver
+
+        facts["CUDA_DRIVER"] = (driver, oldest_driver(torch.version.cuda) or "unknown")
+    wrong = [f'{name}="{true}"' for name, (said, true) in facts.items() if said != true]
+    if wrong:
+        raise SystemExit(
+            f"the labels would say what is not so of torch {torch.__version__}: build with "
+            + " ".join(f"--build-arg {each}" for each in wrong)
+        )
+
+
+if __name__ == "__main__":
+    check(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
