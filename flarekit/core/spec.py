@@ -238,7 +238,7 @@ class Locator(_Facts):
 
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "locator"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 25.0
+    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 15.0
     labels: dict[str, str] = Field(default_factory=dict)
 
 

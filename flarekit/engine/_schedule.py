@@ -13,17 +13,22 @@ class Schedule:
     Attributes:
         waiting: tiles that were not run, best first.
         expected_s: how long one takes before any was run, in seconds; None where that is unknown.
+        starting_s: how much longer the first one takes.
     """
 
-    def __init__(self, tiles: Sequence[Tile], expected_s: float | None = None) -> None:
+    def __init__(
+        self, tiles: Sequence[Tile], expected_s: float | None = None, starting_s: float = 0.0
+    ) -> None:
         """Remember the tiles.
 
         Args:
             tiles: best first, each once.
             expected_s: how long one takes, its flips included.
+            starting_s: how much longer the first one takes.
         """
         self.waiting = list(tiles)
         self.expected_s = expected_s
+        self.starting_s = starting_s
 
     def next_z(self, count: int, lowest_z: int) -> int | None:
         """Return the slice at which the next of the best `count` tiles start, from a slice on."""

@@ -86,6 +86,8 @@ class Slab:
     def logits(self) -> NDArray[np.float32]:
         """Return the mean logits of every voxel, (K, count, Y, X); zeros where no tile was run.
 
+        They may lie where the sums lay: who keeps them longer than the slab, copies them.
+
         Raises:
             DeviceError: they are not finite.
         """

@@ -37,11 +37,16 @@ class NumpySums:
         return classes
 
     def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
-        """Return the mean logits of the first slices, (K, count, Y, X)."""
+        """Return the mean logits of the first slices, (K, count, Y, X), in the place of the sums.
+
+        They are good until `move_on`: a second copy would be as large as all that is summed.
+        """
         part = self.slab_KZYX[:, :count, : size_YX[0], : size_YX[1]]
-        weights = part[-1] + (part[-1] == 0).astype(np.float32)
-        mean: NDArray[np.float32] = part[:-1] / weights
-        return mean
+        weights_ZYX = part[-1]
+        np.putmask(weights_ZYX, weights_ZYX == 0, 1)
+        part[:-1] /= weights_ZYX
+        weights_ZYX[:] = 1  # what is asked for again is the same
+        return part[:-1]
 
     def labels(
         self,

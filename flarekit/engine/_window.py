@@ -59,14 +59,31 @@ class Sweep:
     notes: list[str] = field(default_factory=list)
     ran: list[tuple[Tile, float]] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
+    _ended: float = field(default_factory=time.monotonic)
 
     @property
-    def seconds_per_tile(self) -> float | None:
-        """Mean so far, with what is done with the slabs; None where no tile was run."""
-        return (time.monotonic() - self._began) / self.done if self.done else None
+    def first_s(self) -> float | None:
+        """How long the first tile took, with the memory it had to take; None where none was run."""
+        return self.ran[0][1] - self._began if self.ran else None
+
+    @property
+    def later_s(self) -> float | None:
+        """Mean of the tiles after the first, with what is done with the slabs; None before that."""
+        if len(self.ran) < 2:  # noqa: PLR2004 - one interval
+            return None
+        return (self.ran[-1][1] - self.ran[0][1]) / (len(self.ran) - 1)
+
+    @property
+    def settled_s(self) -> float:
+        """How long the last slabs took, after the last tile; good when all have left."""
+        return self._ended - (self.ran[-1][1] if self.ran else self._began)
 
     def __iter__(self) -> Iterator[Slab]:
         self._began = time.monotonic()
+        yield from self._slabs()
+        self._ended = time.monotonic()
+
+    def _slabs(self) -> Iterator[Slab]:
         if self.schedule is not None:
             return self._best_of(self.schedule)
         upwards = self.engine.grid.order == "upwards"
@@ -105,19 +122,32 @@ class Sweep:
         flips = _flips(self.effort.mirror_axes)
         for place, logits_KZYX in self.engine.tiles(self.image_CZYX, row, places(), flips, run):
             run.sums.add(logits_KZYX, place)
-            self.done += 1
-            self.ran.append(((row.z, *place), time.monotonic()))
+            self._count(row, place)
             self.progress(self.done, self.done + len(schedule.waiting))
+
+    def _count(self, row: TileRow, place: Place) -> None:
+        self.done += 1
+        self.ran.append(((row.z, *place), time.monotonic()))
 
     def _affordable(self, schedule: Schedule) -> int:
         """Return how many of the scheduled tiles there is time for."""
         if self.deadline is None:
             return len(schedule.waiting)
         left_s = self.deadline - time.monotonic()
-        seconds = self.seconds_per_tile or schedule.expected_s
+        seconds = self._tile_s(schedule.expected_s, schedule.starting_s)
         if seconds is None:
             return len(schedule.waiting) if left_s > 0 else 0
+        if not self.ran:
+            left_s -= schedule.starting_s
         return max(0, int(left_s / max(seconds, 1e-9)))
+
+    def _tile_s(self, expected_s: float | None = None, starting_s: float = 0.0) -> float | None:
+        """Return how long the next tile takes; the first one alone is not believed too much."""
+        if self.later_s is not None:
+            return self.later_s
+        if expected_s is None or self.first_s is None:
+            return self.first_s if expected_s is None else expected_s
+        return min(max(expected_s, self.first_s - starting_s), 2 * expected_s)
 
     def _passed(self, first: int, end: int, run: Run) -> Iterator[Slab]:
         """Let slices leave that no later tile covers; beyond the last tile they are blank."""
@@ -193,7 +223,7 @@ class Sweep:
         ((_, logits_KZYX),) = self.engine.tiles(self.image_CZYX, row, [place], flips, run)
         found = bool((logits_KZYX[1:] > logits_KZYX[:1]).any())
         run.sums.add(logits_KZYX, place, row.z)
-        self.done += 1
+        self._count(row, place)
         self.progress(self.done, max(total, self.done))
         return found
 
@@ -224,7 +254,7 @@ class Sweep:
 
     def _kept_in_time(self, rows: list[TileRow], index: int) -> list[TileRow]:
         """Put the rest of the tiles further apart where there is no time for all of them."""
-        seconds = self.seconds_per_tile
+        seconds = self._tile_s()
         if self.deadline is None or self.hurried_at is not None or seconds is None:
             return rows
         left = sum(len(row.places) for row in rows[index:])
@@ -243,7 +273,7 @@ class Sweep:
         ):
             run.sums.add(logits_KZYX, place)
             pending -= 1
-            self.done += 1
+            self._count(row, place)
             self.progress(self.done, total)
         self.dropped += pending
 
@@ -322,7 +352,7 @@ class WindowEngine(ABC, Generic[AnyRun]):
     ) -> NDArray[np.float32]:
         """Return the mean logits of every voxel, (K, Z, Y, X)."""
         slabs = self.sweep(tensor_CZYX, progress=progress)
-        return np.concatenate([slab.logits() for slab in slabs], axis=1)
+        return np.concatenate([slab.logits().copy() for slab in slabs], axis=1)
 
     def count_tiles(
         self,

@@ -6,7 +6,9 @@ takes the few it lies between, and a running argmax keeps one float and one labe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
@@ -17,6 +19,13 @@ from flarekit.preprocess.resample import AxisMap, Orders, Shape, axis_map, one_b
 Paint = Callable[[int, slice, slice, NDArray[np.float32]], None]
 Box = tuple[slice, slice, slice]
 _NOWHERE = slice(0, 0)
+_FEWEST_SIDE_BY_SIDE = 4  # slices that are worth several threads
+_MOST_SIDE_BY_SIDE = 4
+_BLOCK_BYTES = 4 * 2**20  # of logits that a thread interpolates together
+
+
+def _side_by_side() -> int:
+    return min(_MOST_SIDE_BY_SIDE, len(os.sched_getaffinity(0)))
 
 
 class Decider:
@@ -100,17 +109,31 @@ class Decider:
             raise ValueError(f"logits {self._expected_KZYX} expected, {self._came} slices came")
 
     def _paint(self) -> None:
+        complete = []
         while self._painted < len(self._target_ZYX):
             first = int(self._map_Z.first_T[self._painted])
             last = int(self._map_Z.last_T[self._painted])
-            for passed in [z for z in self._slices if z < first]:
-                del self._slices[passed]
             if last >= self._arrived:
-                self._keep_own_copies()
-                return
-            self._paint_slice(self._painted, range(first, last + 1))
+                break
+            complete.append((self._painted, range(first, last + 1)))
             self._painted += 1
-        self._slices.clear()
+        self._paint_slices(complete)
+        needed = self._arrived
+        if self._painted < len(self._target_ZYX):
+            needed = int(self._map_Z.first_T[self._painted])
+        for passed in [z for z in self._slices if z < needed]:
+            del self._slices[passed]
+        self._keep_own_copies()
+
+    def _paint_slices(self, complete: Sequence[tuple[int, range]]) -> None:
+        """Paint slices side by side; each by itself is the same in any order."""
+        if not self._linear or len(complete) < _FEWEST_SIDE_BY_SIDE:
+            for z, needed in complete:
+                self._paint_slice(z, needed)
+            return
+        with ThreadPoolExecutor(_side_by_side()) as painters:
+            for painted in [painters.submit(self._paint_slice, *each) for each in complete]:
+                painted.result()
 
     def _keep_own_copies(self) -> None:
         """Let go of the slab that the last slices are views of."""
@@ -130,9 +153,21 @@ class Decider:
             plane_KYX = plane_KYX + np.float32(weight) * self._slices[each][0][:, from_Y, from_X]
         if self._map_X.source != self._map_X.target:
             plane_KYX = self._map_X.apply(plane_KYX, 2, columns, from_X.start)
-        if self._map_Y.source != self._map_Y.target:
-            plane_KYX = self._map_Y.apply(plane_KYX, 1, rows, from_Y.start)
-        self._take_plane(z, rows, columns, plane_KYX)
+        if self._map_Y.source == self._map_Y.target:
+            self._take_plane(z, rows, columns, plane_KYX)
+            return
+        for block in self._blocks(rows, plane_KYX):
+            logits_KYX = self._map_Y.apply(plane_KYX, 1, block, from_Y.start)
+            self._take_plane(z, block, columns, logits_KYX)
+
+    def _blocks(self, rows: slice, plane_KYX: NDArray[np.float32]) -> Iterator[slice]:
+        """Yield a part of the rows at a time, so that threads take little memory."""
+        together = rows.stop - rows.start
+        if self._linear:
+            row_bytes = plane_KYX.shape[0] * plane_KYX.shape[2] * plane_KYX.itemsize
+            together = max(1, _BLOCK_BYTES // row_bytes)
+        for first in range(rows.start, rows.stop, together):
+            yield slice(first, min(first + together, rows.stop))
 
     def _take_plane(
         self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
@@ -172,7 +207,8 @@ class Painter(Decider):
         target_ZYX: an array of the wanted shape; not touched.
         orders: of the splines between the two grids.
         classes: how many.
-        paint: takes the index of each slice, its rows and columns, and their logits, (K, Y, X).
+        paint: takes the index of a slice, some rows and columns, and their logits, (K, Y, X). They
+            come in any order, and from several threads.
         padding: what surrounds the grid in the logits that come.
     """
 

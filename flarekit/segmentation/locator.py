@@ -17,6 +17,7 @@ from flarekit.preprocess.crop import grown
 from flarekit.segmentation.memory import Memory, resampling_mib
 
 _POSSIBLE = 0.05  # a voxel whose labels are less probable than this, taken together, holds none
+_SLICES_AT_ONCE = 16  # of the map, that are brought to the scan's grid together
 _SURE = 0.02  # what a voxel counts that is sure, beside one that is not
 
 
@@ -62,7 +63,7 @@ class Locator:
     def _map(self, volumes: Sequence[Volume], located: Located, placement: Placement) -> LocatorMap:
         tensor = place(volumes, located, placement, self.spec).tensor_CZYX
         sweep = self.engine.sweep(tensor, needed_ZYX=placement.needed_ZYX)
-        logits = np.concatenate([slab.logits() for slab in sweep], axis=1)
+        logits = np.concatenate([slab.logits().copy() for slab in sweep], axis=1)
         unseen = ~(logits != 0).any(axis=0)
         logits[0, unseen] = 1  # background
         return LocatorMap.of(logits, self.values, placement, self.margin_mm)
@@ -154,8 +155,9 @@ class LocatorMap:
         """
         route = self.placement.route
         filler = route.filler(self.values, stored_ZYX, tuple(reached))
-        for logits_KYX in self.logits_KZYX.swapaxes(0, 1):
-            filler.add(logits_KYX[:, None].astype(np.float32))
+        for first in range(0, self.logits_KZYX.shape[1], _SLICES_AT_ONCE):
+            part = self.logits_KZYX[:, first : first + _SLICES_AT_ONCE]
+            filler.add(part.astype(np.float32))
         filler.finish()
 
 

@@ -28,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 _MARGIN = 1.1  # tiles may take this much longer than they are expected to
 _WIDER_STEPS = (0.75, 1.0)
 _COARSER = (1.25, 1.6, 2.0)
+_AFTER_TILES = ("settle", "fill", "rules", "write")
 _AFTER_TILES_S = 0.15  # what comes after the tiles takes this much longer than it is expected to
 _MORE_TILES = 1.5  # tiles that are kept ready beside those there seems to be time for
 
@@ -168,6 +169,7 @@ def _plan_best_first(
     if limits.deadline is None:
         return plan
     left_s = ready_at(placement, pace.speeds, limits.deadline) - time.monotonic()
+    left_s -= pace.speeds.seconds("start") or 0.0
     tile_s = pace.speeds.seconds("tile")
     if tile_s is None or len(usual) * full.runs * tile_s * _MARGIN <= left_s:
         expected_s = None if tile_s is None else tile_s * full.runs
@@ -221,7 +223,7 @@ def ready_at(placement: Placement, speeds: Speeds, deadline: float) -> float:
 def tiles_deadline(placement: Placement, speeds: Speeds, deadline: float) -> float:
     """Return when the tiles of a case have to be done, given when its mask has to be there."""
     z, y, x = placement.route.stored_shape
-    after = [speeds.seconds(what, z * y * x) or 0.0 for what in ("fill", "rules", "write")]
+    after = [speeds.seconds(what, z * y * x) or 0.0 for what in _AFTER_TILES]
     return deadline - _AFTER_TILES_S * speeds.slowdown - sum(after)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,16 +83,35 @@ class Sweeper:
             needed_ZYX=self.placement.needed_ZYX,
             deadline=None if deadline is None else tiles_deadline(self.placement, speeds, deadline),
             progress=self.progress,
-            schedule=None if plan.tiles is None else Schedule(plan.tiles, plan.expected_s),
+            schedule=self._schedule(),
         )
         self._decide(sweep, labelling, sinks)
         self.compute.engine.release()
-        if sweep.done and sweep.seconds_per_tile is not None:
-            speeds.learn("tile", sweep.seconds_per_tile / plan.effort.runs)
+        self._learn(sweep)
         if plan.tiles is None:
             return Reach(tiles=self._record(sweep), traded=_given_up(sweep))
         dropped = max(0, plan.usual - sweep.done) if sweep.dropped else 0
         return self._reach(sweep.ran, began, dropped=dropped, notes=tuple(sweep.notes))
+
+    def _schedule(self) -> Schedule | None:
+        plan = self.plan
+        if plan.tiles is None:
+            return None
+        starting_s = self.compute.speeds.seconds("start") or 0.0
+        return Schedule(plan.tiles, plan.expected_s, starting_s)
+
+    def _learn(self, sweep: Sweep) -> None:
+        """Remember how long tiles took, and what stands before the first and after the last."""
+        speeds, runs = self.compute.speeds, self.plan.effort.runs
+        if sweep.first_s is None:
+            return
+        usual_s = sweep.later_s
+        if usual_s is not None:
+            speeds.learn("tile", usual_s / runs)
+            speeds.learn("start", max(0.0, sweep.first_s - usual_s))
+        elif not speeds.knows("tile"):
+            speeds.learn("tile", sweep.first_s / runs)
+        speeds.learn("settle", sweep.settled_s, math.prod(self.placement.route.stored_shape))
 
     def _decide(
         self, sweep: Iterable[Slab], labelling: Labelling, sinks: Sequence[LogitsSink]

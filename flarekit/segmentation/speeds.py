@@ -16,9 +16,9 @@ from flarekit.core.files import make_folder, write_atomically
 _LOG = logging.getLogger(__name__)
 _FILE = "speeds.json"
 _MOST = 200  # machines, devices and networks that are remembered
-_LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.8, 3.0
+_LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.3, 3.0
 # seconds per voxel, where nothing is known: an old processor whose cores others use as well
-_USUAL = {"place": 25e-9, "fill": 12e-9, "rules": 12e-9, "write": 6e-9}
+_USUAL = {"place": 15e-9, "settle": 15e-9, "fill": 9e-9, "rules": 6e-9, "write": 3e-9}
 
 
 class Speeds:
@@ -46,11 +46,16 @@ class Speeds:
         """Return how long something is going to take; None where that is not known.
 
         Args:
-            what: `tile`, `place`, `fill`, `rules` or `write`.
+            what: `tile`, `start` (how much longer the first tile takes), `place`, `settle` (what
+                follows the last tile), `fill`, `rules` or `write`.
             amount: tiles, or voxels.
         """
         rate = self._rates.get(what, _USUAL.get(what))
         return None if rate is None else rate * amount * self.slowdown
+
+    def knows(self, what: str) -> bool:
+        """Return whether something was run here before."""
+        return what in self._rates
 
     def learn(self, what: str, seconds: float, amount: float = 1.0) -> None:
         """Remember how long something took; half of what was known stays."""

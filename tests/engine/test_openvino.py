@@ -49,7 +49,7 @@ def silent(done, total):
 
 
 def logits_of(compute, image, **how):
-    return np.concatenate([slab.logits() for slab in compute.sweep(image, **how)], axis=1)
+    return np.concatenate([slab.logits().copy() for slab in compute.sweep(image, **how)], axis=1)
 
 
 @pytest.mark.parametrize("tile", [(4, 8, 8), (16, 32, 32), (1, 8, 8)])

@@ -73,7 +73,7 @@ def test_voxels_that_no_tile_covers_are_background():
     needed = np.zeros((8, 8, 8), bool)
     needed[0, 0, 0] = True
     sweep = Thresholds((4, 4, 4), step=1.0).sweep(image, needed_ZYX=needed)
-    logits = np.concatenate([slab.logits() for slab in sweep], axis=1)
+    logits = np.concatenate([slab.logits().copy() for slab in sweep], axis=1)
     assert logits[1, :4, :4, :4].min() > 0
     assert not logits[:, 4:].any()
     assert (sweep.done, sweep.empty) == (1, 7)
