@@ -16,16 +16,33 @@ from flarekit.conventions.uls23 import stack as _stack
 from flarekit.core.errors import InputError, OutputError, PredictorError
 from flarekit.core.metaheader import geometry_from
 
-SHAPE = (128, 256, 256)
-CENTRE = (64, 128, 128)
+REAL = (128, 256, 256)
+SHAPE = (48, 96, 96)  # the same code on smaller volumes, but where their size is what is tested
+CENTRE = (24, 48, 48)
 STACK, SPACINGS = "images/stacked-3d-ct-lesion-volumes", "stacked-3d-volumetric-spacings.json"
 
 
-def voi(seed, dtype=np.int16):
+@pytest.fixture(autouse=True)
+def _small(request, monkeypatch):
+    if "real_size" not in request.fixturenames:
+        monkeypatch.setattr("flarekit.conventions.uls23.layout.SHAPE_ZYX", SHAPE)
+
+
+@pytest.fixture
+def real_size():
+    """Leave volumes as large as the organisers' are."""
+
+
+def beside(z=0, y=0, x=0):
+    """Return a voxel so far from the centre."""
+    return CENTRE[0] + z, CENTRE[1] + y, CENTRE[2] + x
+
+
+def voi(seed, dtype=np.int16, shape=SHAPE):
     """Return a volume of interest that compresses well and differs from others everywhere."""
-    ramp = np.arange(SHAPE[2]) * (seed % 3 + 1) + 100 * seed
-    plane = (ramp + np.arange(SHAPE[1])[:, None]) % 1000
-    return np.broadcast_to(plane - 500, SHAPE).astype(dtype)
+    ramp = np.arange(shape[2]) * (seed % 3 + 1) + 100 * seed
+    plane = (ramp + np.arange(shape[1])[:, None]) % 1000
+    return np.broadcast_to(plane - 500, shape).astype(dtype)
 
 
 def write_input(folder, vois, spacings=None, compress=True, name="stack-uuid.mha"):
@@ -40,8 +57,8 @@ def write_input(folder, vois, spacings=None, compress=True, name="stack-uuid.mha
     return image
 
 
-def blob(at, size=3):
-    mask = np.zeros(SHAPE, np.uint8)
+def blob(at, size=3, shape=SHAPE):
+    mask = np.zeros(shape, np.uint8)
     mask[tuple(slice(n - size, n + size + 1) for n in at)] = 1
     return mask
 
@@ -88,7 +105,7 @@ def test_a_volume_is_handed_over_with_its_axes_as_stored(tmp_path):
 
 def test_the_masks_are_one_file_with_the_stack_s_header(tmp_path):
     stack = write_input(tmp_path / "in", [voi(k) for k in range(4)])
-    shifted = [blob((64 + k, 128 - k, 128 + 2 * k)) for k in range(4)]
+    shifted = [blob(beside(k, -k, 2 * k)) for k in range(4)]
     written, masks = run(tmp_path / "in", tmp_path / "out", shifted)
     np.testing.assert_array_equal(masks, shifted)
     assert written.GetPixelID() == SimpleITK.sitkUInt8
@@ -106,16 +123,16 @@ def test_one_volume_makes_a_stack(tmp_path):
 
 def test_the_order_in_which_cases_end_does_not_matter(tmp_path):
     write_input(tmp_path / "in", [voi(k) for k in range(3)])
-    label_maps = [blob((60 + k, 128, 128)) for k in range(3)]
+    label_maps = [blob(beside(z=k - 4)) for k in range(3)]
     _, masks = run(tmp_path / "in", tmp_path / "out", label_maps, order=(2, 0, 1))
     np.testing.assert_array_equal(masks, label_maps)
 
 
 def test_each_mask_is_one_component_at_the_centre_and_never_nothing(tmp_path):
     write_input(tmp_path / "in", [voi(k) for k in range(4)])
-    at_centre_and_elsewhere = blob(CENTRE) | blob((64, 128, 200), 20)
-    beside_the_centre = blob((64, 128, 140)) | blob((64, 128, 100), 10)
-    by_a_corner = blob((63, 127, 127), 0) | blob(CENTRE, 0)
+    at_centre_and_elsewhere = blob(CENTRE) | blob(beside(x=32), 12)
+    beside_the_centre = blob(beside(x=12)) | blob(beside(x=-28), 10)
+    by_a_corner = blob(beside(-1, -1, -1), 0) | blob(CENTRE, 0)
     label_maps = [
         at_centre_and_elsewhere,
         beside_the_centre,
@@ -124,7 +141,7 @@ def test_each_mask_is_one_component_at_the_centre_and_never_nothing(tmp_path):
     ]
     _, masks = run(tmp_path / "in", tmp_path / "out", label_maps)
     np.testing.assert_array_equal(masks[0], blob(CENTRE))
-    np.testing.assert_array_equal(masks[1], blob((64, 128, 140)))
+    np.testing.assert_array_equal(masks[1], blob(beside(x=12)))
     assert masks[2][CENTRE] == 1
     assert [ndimage.label(mask)[1] for mask in masks] == [1, 1, 1, 1]
     assert set(np.unique(masks)) == {0, 1}
@@ -133,20 +150,20 @@ def test_each_mask_is_one_component_at_the_centre_and_never_nothing(tmp_path):
 def test_nothing_is_segmented_in_the_padding(tmp_path):
     for lowest in (-1001, -1000):  # below the scan's minimum, or equal to it
         padded = np.full(SHAPE, lowest, np.int16)
-        padded[40:, :200, 10:] = -1000 + np.arange(246) % 8
-        padded[50, 60, 70] = -1000
+        padded[12:, :80, 10:] = -1000 + np.arange(86) % 8
+        padded[20, 30, 40] = -1000
         write_input(tmp_path / "in", [padded])
         everywhere = np.ones(SHAPE, np.uint8)
         _, (mask,) = run(tmp_path / "in", tmp_path / "out", [everywhere])
         inside = np.zeros(SHAPE, bool)
-        inside[40:, :200, 10 if lowest < -1000 else 11 :] = True
+        inside[12:, :80, 10 if lowest < -1000 else 11 :] = True
         np.testing.assert_array_equal(mask, inside)
 
 
 def test_a_volume_of_one_value_is_no_padding(tmp_path):
     write_input(tmp_path / "in", [np.zeros(SHAPE, np.int16)])
-    _, (mask,) = run(tmp_path / "in", tmp_path / "out", [blob((70, 100, 100))])
-    np.testing.assert_array_equal(mask, blob((70, 100, 100)))
+    _, (mask,) = run(tmp_path / "in", tmp_path / "out", [blob(beside(6, -20, -20))])
+    np.testing.assert_array_equal(mask, blob(beside(6, -20, -20)))
 
 
 def test_permuting_the_stack_permutes_the_masks(tmp_path):
@@ -165,7 +182,7 @@ def test_permuting_the_stack_permutes_the_masks(tmp_path):
 def test_two_runs_give_the_same_bytes(tmp_path):
     write_input(tmp_path / "in", [voi(k) for k in range(2)])
     for name in "ab":
-        run(tmp_path / "in", tmp_path / name, [blob(CENTRE), blob((60, 120, 120))])
+        run(tmp_path / "in", tmp_path / name, [blob(CENTRE), blob(beside(-4, -8, -8))])
     first, second = (
         (tmp_path / name / "images/ct-binary-uls/stack-uuid.mha").read_bytes() for name in "ab"
     )
@@ -175,13 +192,13 @@ def test_two_runs_give_the_same_bytes(tmp_path):
 def test_a_failed_volume_gets_a_ball_at_its_centre_and_others_keep_theirs(tmp_path):
     write_input(tmp_path / "in", [voi(k) for k in range(3)])
     path = tmp_path / "in" / STACK / "stack-uuid.mha"
-    path.write_bytes(path.read_bytes()[:-3000])
+    path.write_bytes(path.read_bytes()[:-100])
     convention = conventions.get("uls23")
     cases = convention.find_cases(tmp_path / "in", 1)
     for case in cases[:2]:
         volumes = convention.read_case(case)
         convention.write_mask(case, blob(CENTRE), volumes[0].geometry, tmp_path / "out")
-    with pytest.raises(InputError, match="stack-uuid.mha: (ends before slice 384|its zlib)"):
+    with pytest.raises(InputError, match="stack-uuid.mha: (ends before slice 144|its zlib)"):
         convention.read_case(cases[2])
     mask = convention.write_empty_mask(cases[2], tmp_path / "out")
     masks = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(mask))).reshape(-1, *SHAPE)
@@ -224,8 +241,8 @@ def test_input_that_is_no_stack_is_named(tmp_path):
         convention.find_cases(tmp_path / "none", 1)
     with pytest.raises(InputError, match="no file named"):
         convention.find_cases(tmp_path, 1)
-    write_input(tmp_path, [np.zeros((100, 256, 256), np.int16)])
-    with pytest.raises(InputError, match="is 100 x 256 x 256 voxels, not N x 128"):
+    write_input(tmp_path, [np.zeros((40, 96, 96), np.int16)])
+    with pytest.raises(InputError, match="is 40 x 96 x 96 voxels, not N x 48"):
         convention.find_cases(tmp_path, 1)
     write_input(tmp_path, [voi(0)], name="another.mha")
     with pytest.raises(InputError, match="holds 2 images"):
@@ -270,15 +287,19 @@ def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_size")
 def test_a_hundred_real_sized_volumes_stay_far_below_four_gigabytes(tmp_path):
     import resource
 
-    write_input(tmp_path, [voi(0)] * 100)
+    write_input(tmp_path, [voi(0, shape=REAL)] * 100)
     convention = conventions.get("uls23")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in convention.find_cases(tmp_path, 1):
         convention.write_mask(
-            case, blob(CENTRE), convention.read_case(case)[0].geometry, tmp_path / "out"
+            case,
+            blob((64, 128, 128), shape=REAL),
+            convention.read_case(case)[0].geometry,
+            tmp_path / "out",
         )
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mib < 500
@@ -310,17 +331,18 @@ def test_threads_may_share_a_stack(tmp_path):
     np.testing.assert_array_equal(written.reshape(masks.shape), masks)
 
 
+@pytest.mark.usefixtures("real_size")
 def test_padding_on_both_sides_is_left_out_and_comes_back(tmp_path):
-    voxels = np.full(SHAPE, -1500, np.int16)
+    voxels = np.full(REAL, -1500, np.int16)
     inside = (slice(30, 90), slice(50, 256), slice(60, 190))  # not padded on one side of Y
     shown = (slice(30, 98), slice(0, 256), slice(60, 196))
-    voxels[inside] = voi(1)[inside]
+    voxels[inside] = voi(1, shape=REAL)[inside]
     write_input(tmp_path, [voxels])
     convention = conventions.get("uls23")
     (case,) = convention.find_cases(tmp_path, 1)
     (volume,) = convention.read_case(case)
     np.testing.assert_array_equal(volume.voxels_ZYX, voxels[shown])
-    found = blob((66, 130, 126))
+    found = blob((66, 130, 126), shape=REAL)
     convention.write_mask(case, found[shown], volume.geometry, tmp_path)
     conventions.finish_run(convention, [case], tmp_path)
     (written,) = (tmp_path / "images/ct-binary-uls").iterdir()
