@@ -124,8 +124,8 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a run.
+class ProcessResult:
+    """How a run ended, and what was seen of it.
 
     Attributes:
         exit_code: as a shell gives it (128 + signal).
@@ -140,12 +140,13 @@ class Outcome:
         kernel_peak_mib: most memory of its control group at any moment, page cache included, as
             the kernel keeps it; None where not seen.
         network_tries: packets that found no network; None where there was one, or not seen.
+        started_s: from the call to the start of its first process; None if unknown.
     """
 
     exit_code: int
-    stdout: str
-    stderr: str
-    seconds: float
+    stdout: str = ""
+    stderr: str = ""
+    seconds: float = 0.0
     timed_out: bool = False
     stopped_after_s: float | None = None
     out_of_memory: bool = False
@@ -153,6 +154,7 @@ class Outcome:
     peak_mib: float | None = None
     kernel_peak_mib: float | None = None
     network_tries: int | None = None
+    started_s: float | None = None
 
     @property
     def last_line(self) -> str:
@@ -178,7 +180,7 @@ class Sandbox(Protocol):
         """Return why this sandbox cannot make these conditions; None where it can."""
         ...
 
-    def run(self, run: Run) -> Outcome:
+    def run(self, run: Run) -> ProcessResult:
         """Run the image.
 
         Raises:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import threading
-import time
+import tempfile
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from flarekit.containers import Conditions, Outcome, Run, SandboxError
-from flarekit.containers.cgroup_figures import Cgroup, cgroup_of, kernel_peak_mib
+from flarekit.containers import Conditions, ProcessResult, Run, SandboxError
 from flarekit.containers.docker_command import (
     DockerError,
     as_root,
@@ -26,15 +22,10 @@ from flarekit.containers.docker_command import (
     reason_in,
 )
 from flarekit.containers.docker_images import inspect_image, load_image
-from flarekit.containers.follow import usage_of
-from flarekit.containers.network import NetworkTries
+from flarekit.containers.docker_run import ContainerRun
 from flarekit.containers.saved_image import Archive
-from flarekit.core.readings import Unsupported
 
 _LOG = logging.getLogger(__name__)
-_SAMPLE_S = 0.1
-_PEAK_S = 0.02  # the kernel's own peak is gone with the container, and cheap to read
-_LOST = 125  # docker's own exit code: the container was never started
 
 
 def require_engine() -> None:
@@ -46,18 +37,6 @@ def require_engine() -> None:
     fault = engine_fault()
     if fault is not None:
         raise DockerError(fault, fix="install Docker or start it, and check that you may use it")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ended:
-    """How a container ended."""
-
-    seconds: float
-    timed_out: bool
-    stopped_after_s: float | None
-    peak_mib: float | None
-    kernel_peak_mib: float | None
-    network_tries: int | None
 
 
 class DockerSandbox:
@@ -87,7 +66,7 @@ class DockerSandbox:
         del run
         return None  # noqa: RET501 - the protocol's answer
 
-    def run(self, run: Run) -> Outcome:
+    def run(self, run: Run) -> ProcessResult:
         """Run a container and remove it.
 
         Raises:
@@ -96,40 +75,30 @@ class DockerSandbox:
         """
         image = self._with_links(run.linked) if run.linked else self._image
         name = f"flarekit_verify_{uuid.uuid4().hex[:12]}"
-        line = ["create", "--name", name, *_flags(run.conditions)]
+        line = ["docker", "run", "--name", name, *_flags(run.conditions)]
         if run.conditions.read_only:
             line += ["--tmpfs", "/tmp:exec,mode=1777"]
         for mount in run.mounts:
             line += ["-v", f"{mount.here}:{mount.there}:{'rw' if mount.writable else 'ro'}"]
         if run.entrypoint is not None:
             line += ["--entrypoint", run.entrypoint]
-        created = docker(*line, image, *(run.command or ()))
-        if created.returncode:
-            return _not_started(created.stderr, _LOST)
+        container = ContainerRun(name, [*line, image, *(run.command or ())], observe=True)
         try:
-            started = docker("start", name)
-            if started.returncode:
-                return _not_started(started.stderr, 127)
-            return self._ended(name, run)
+            with tempfile.TemporaryDirectory() as folder:
+                result = container.run(
+                    Path(folder, "stdout"),
+                    Path(folder, "stderr"),
+                    timeout_s=run.timeout_s,
+                    terminate_after_s=run.terminate_after_s,
+                )
+            if result.not_started:
+                return _not_started(result)
+            killed = docker("inspect", "--format", "{{.State.OOMKilled}}", name)
+            out_of_memory = result.out_of_memory or killed.stdout.strip() == "true"
+            tries = None if run.conditions.network else result.network_tries
+            return replace(result, out_of_memory=out_of_memory, network_tries=tries)
         finally:
             docker("rm", "--force", "--volumes", name)
-
-    def _ended(self, name: str, run: Run) -> Outcome:
-        ended = _watch(name, run)
-        state = _state(name)
-        logs = docker("logs", name)
-        return Outcome(
-            exit_code=int(state["ExitCode"]),
-            stdout=logs.stdout,
-            stderr=logs.stderr,
-            seconds=ended.seconds,
-            timed_out=ended.timed_out,
-            stopped_after_s=ended.stopped_after_s,
-            out_of_memory=bool(state["OOMKilled"]),
-            peak_mib=ended.peak_mib,
-            kernel_peak_mib=ended.kernel_peak_mib,
-            network_tries=ended.network_tries,
-        )
 
     def _with_links(self, linked: Mapping[str, str]) -> str:
         """Return an image that is the same but for symbolic links."""
@@ -179,19 +148,16 @@ class DockerSandbox:
                 docker("image", "rm", self._image)
 
 
-def _not_started(said: str, exit_code: int) -> Outcome:
-    """Return the outcome of a container that Docker did not start for a reason in the image.
+def _not_started(result: ProcessResult) -> ProcessResult:
+    """Return the result of a container that Docker did not start for a reason in the image.
 
     Raises:
         SandboxError: the reason is this machine's, or the options'.
     """
-    reason = reason_in(said)
-    fix = machine_fix(reason)
+    fix = machine_fix(result.not_started)
     if fix is not None:
-        raise SandboxError(f"Docker cannot run the image as asked: {reason}", fix=fix)
-    return Outcome(
-        exit_code=exit_code, stdout="", stderr=f"{reason}\n", seconds=0.0, not_started=reason
-    )
+        raise SandboxError(f"Docker cannot run the image as asked: {result.not_started}", fix=fix)
+    return result
 
 
 def _flags(conditions: Conditions) -> list[str]:
@@ -217,60 +183,3 @@ def _flags(conditions: Conditions) -> list[str]:
         if value is not None:
             flags += [option, str(value)]
     return flags
-
-
-def _watch(name: str, run: Run) -> _Ended:
-    """Wait until a container has ended; signal it, and kill it, when it is time."""
-    began = time.monotonic()
-    over = threading.Event()
-
-    def wait() -> None:
-        docker("wait", name)
-        over.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    pid = int(_state(name)["Pid"])
-    group = cgroup_of(pid) if pid else Unsupported(not_supported="it is over")
-    peak: float | None = None
-    kernel_peak: float | None = None
-    signalled: float | None = None
-    timed_out = False
-    sample_s = 0.0
-    with NetworkTries(0 if run.conditions.network else pid) as tries:
-        while not over.wait(_PEAK_S):
-            now = time.monotonic() - began
-            kernel_peak = _higher(kernel_peak, group)
-            if now >= sample_s:
-                sample_s = now + _SAMPLE_S
-                usage = usage_of(pid) if pid else None
-                if usage is not None:
-                    peak = max(peak or 0.0, usage.resident_mib)
-            due = signalled is None and now > (run.terminate_after_s or float("inf"))
-            if due and not docker("kill", "--signal", "TERM", name).returncode:
-                signalled = time.monotonic() - began
-            if now > run.timeout_s:
-                timed_out = True
-                docker("kill", name)
-                over.wait(30)
-        network_tries = tries.count()
-    seconds = time.monotonic() - began
-    return _Ended(
-        seconds=seconds,
-        timed_out=timed_out,
-        stopped_after_s=None if signalled is None else seconds - signalled,
-        peak_mib=peak,
-        kernel_peak_mib=kernel_peak,
-        network_tries=network_tries,
-    )
-
-
-def _higher(peak_mib: float | None, group: Cgroup | Unsupported) -> float | None:
-    """Return the kernel's peak, or the one before where the group is gone or does not tell."""
-    found = kernel_peak_mib(group) if isinstance(group, Cgroup) else group
-    return peak_mib if isinstance(found, Unsupported) else found
-
-
-def _state(name: str) -> dict[str, Any]:
-    found = docker("inspect", "--format", "{{json .State}}", name)
-    state: dict[str, Any] = json.loads(found.stdout) if found.returncode == 0 else {}
-    return {"Pid": 0, "ExitCode": _LOST, "OOMKilled": False, **state}

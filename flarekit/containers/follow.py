@@ -9,9 +9,9 @@ import resource
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flarekit.containers import Run, SandboxError
+from flarekit.containers import ProcessResult, Run, SandboxError
 from flarekit.containers.accounts import Account
 from flarekit.containers.network import NetworkTries
 from flarekit.containers.sandboxed_process import SandboxedProcess
@@ -24,43 +24,26 @@ _EVER = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class WatchedLimits:
     """Limits that are kept by looking: a run that is above one is killed."""
 
     memory_mib: int | None = None
     pids: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class FollowedRun:
-    """How a run went, seen from outside.
-
-    Attributes:
-        killed_for: what it had too much of, as a line for its stderr; empty where nothing.
-    """
-
-    seconds: float
-    timed_out: bool
-    stopped_after_s: float | None
-    peak_mib: float | None
-    network_tries: int | None
-    out_of_memory: bool
-    killed_for: str
-
-
-def follow(child: SandboxedProcess, run: Run, watched: Watched) -> FollowedRun:
+def follow(child: SandboxedProcess, run: Run, watched: WatchedLimits) -> ProcessResult:
     """Let a program run until it has ended; signal it, and kill it, when it is time.
 
     Raises:
-        SandboxError: it does not end when killed.
+        SandboxError: it does not end when killed, or could not be set up.
     """
     with NetworkTries(0 if run.conditions.network else child.pid) as tries:
         return _followed(child, run, watched, tries)
 
 
 def _followed(
-    child: SandboxedProcess, run: Run, watched: Watched, tries: NetworkTries
-) -> FollowedRun:
+    child: SandboxedProcess, run: Run, watched: WatchedLimits, tries: NetworkTries
+) -> ProcessResult:
     peak_mib: float | None = None
     signalled_s: float | None = None
     timed_out = out_of_memory = False
@@ -91,14 +74,16 @@ def _followed(
                 signalled_s, to_signal_s = now_s, _EVER
         pause_s = min(_SAMPLE_S, run.timeout_s - now_s, to_signal_s)
     seconds = time.monotonic() - began
-    return FollowedRun(
+    ended = child.end()
+    return replace(
+        ended,
+        stderr=ended.stderr + killed_for,
         seconds=seconds,
         timed_out=timed_out,
         stopped_after_s=None if signalled_s is None else seconds - signalled_s,
         peak_mib=peak_mib,
         network_tries=tries.count(),
         out_of_memory=out_of_memory,
-        killed_for=killed_for,
     )
 
 

@@ -12,20 +12,20 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from flarekit.containers import ImageFacts, Mount, Outcome, Run, SandboxError, bubblewrap
+from flarekit.containers import ImageFacts, Mount, ProcessResult, Run, SandboxError, bubblewrap
 from flarekit.containers.accounts import Account, find_account
 from flarekit.containers.bubblewrap import Program
 from flarekit.containers.cgroups import make_groups
-from flarekit.containers.docker_command import reason_in
-from flarekit.containers.follow import Watched, follow, limit_processes
+from flarekit.containers.follow import WatchedLimits, follow, limit_processes
 from flarekit.containers.rootfs import floor, open_up, remove, seen_as, staged
+from flarekit.containers.sandboxed_process import NOT_STARTED
 from flarekit.containers.saved_image import Archive, read_archive
 from flarekit.containers.unpack import Entry, inside, unpack
 from flarekit.core.errors import InputError
 
-_NOT_STARTED = 127
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -102,7 +102,7 @@ class ProcessSandbox:
             return None if fault is None else fault.message
         return None
 
-    def run(self, run: Run) -> Outcome:
+    def run(self, run: Run) -> ProcessResult:
         """Run the image once; nothing that it writes stays but in writable mounts.
 
         Raises:
@@ -144,7 +144,7 @@ class ProcessSandbox:
         """Remove the unpacked image."""
         remove(self._place)
 
-    def _run(self, run: Run, account: Account, arguments: tuple[str, ...]) -> Outcome:
+    def _run(self, run: Run, account: Account, arguments: tuple[str, ...]) -> ProcessResult:
         name, conditions = uuid.uuid4().hex[:12], run.conditions
         variables = {"PATH": _PATH, "HOSTNAME": name, "HOME": account.home}
         variables |= self.facts.variables
@@ -190,21 +190,14 @@ class ProcessSandbox:
             child = stack.enter_context(bubblewrap.started(program))
             for group in groups:
                 group.join(child.pid)
-            watched = Watched(memory_mib=memory_mib, pids=limit_processes(child.pid, pids, account))
-            course = follow(child, run, watched)
-            end = child.end()
-            return Outcome(
-                exit_code=end.exit_code if end.ran else _NOT_STARTED,
-                stdout=end.stdout,
-                stderr=end.stderr + course.killed_for,
-                seconds=course.seconds,
-                timed_out=course.timed_out,
-                stopped_after_s=course.stopped_after_s,
-                out_of_memory=course.out_of_memory or any(g.was_out_of_memory() for g in groups),
-                peak_mib=course.peak_mib,
+            watched = WatchedLimits(
+                memory_mib=memory_mib, pids=limit_processes(child.pid, pids, account)
+            )
+            result = follow(child, run, watched)
+            return replace(
+                result,
+                out_of_memory=result.out_of_memory or any(g.was_out_of_memory() for g in groups),
                 kernel_peak_mib=_most(group.peak_mib() for group in groups),
-                not_started="" if end.ran else reason_in(end.stderr),
-                network_tries=course.network_tries,
             )
 
     def _arguments(self, run: Run) -> tuple[str, ...]:
@@ -304,7 +297,5 @@ def _fault() -> SandboxError | None:
     return bubblewrap.fault_of(0)
 
 
-def _not_started(reason: str) -> Outcome:
-    return Outcome(
-        exit_code=_NOT_STARTED, stdout="", stderr=f"{reason}\n", seconds=0.0, not_started=reason
-    )
+def _not_started(reason: str) -> ProcessResult:
+    return ProcessResult(exit_code=NOT_STARTED, stderr=f"{reason}\n", not_started=reason)

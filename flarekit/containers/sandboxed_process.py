@@ -9,28 +9,14 @@ import select
 import signal
 import subprocess
 import threading
-from dataclasses import dataclass
 from typing import IO
 
-from flarekit.containers import SandboxError
+from flarekit.containers import ProcessResult, SandboxError
+from flarekit.containers.docker_command import reason_in
 
 USE_DOCKER = "or verify with a Docker engine"
+NOT_STARTED = 127  # a shell's exit code for what cannot be started
 _KEPT = 2**20  # bytes of each stream, its end
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProgramEnd:
-    """How a program ended.
-
-    Attributes:
-        ran: whether it was started at all; where not, stderr says why.
-        exit_code: as a shell gives it.
-    """
-
-    ran: bool
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 class SandboxedProcess:
@@ -75,7 +61,7 @@ class SandboxedProcess:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
-    def end(self) -> ProgramEnd:
+    def end(self) -> ProcessResult:
         """Return how it ended, once it has.
 
         Raises:
@@ -86,7 +72,11 @@ class SandboxedProcess:
         stdout, stderr = self._out.text(), self._err.text()
         if not ran and "bwrap: execvp" not in stderr and "bwrap: Can't chdir" not in stderr:
             raise not_set_up(stderr)
-        return ProgramEnd(ran=ran, exit_code=code, stdout=stdout, stderr=stderr)
+        if ran:
+            return ProcessResult(exit_code=code, stdout=stdout, stderr=stderr)
+        return ProcessResult(
+            exit_code=NOT_STARTED, stdout=stdout, stderr=stderr, not_started=reason_in(stderr)
+        )
 
     def close(self) -> None:
         """Kill what still runs."""

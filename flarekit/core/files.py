@@ -84,6 +84,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def open_to_all(folder: Path) -> None:
+    """Let every user read and write what is below a folder; links are left alone.
+
+    Raises:
+        OSError: something in it belongs to another user.
+    """
+    for path in (folder, *below(folder)):
+        if not path.is_symlink():
+            path.chmod(0o777 if path.is_dir() else 0o666)
+
+
 def below(folder: Path) -> Iterator[Path]:
     """Yield everything below a folder, as far as it can be opened; links are not followed."""
     for place, folders, files in os.walk(folder):

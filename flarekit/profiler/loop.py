@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flarekit.containers import ProcessResult
 from flarekit.core.errors import InputError
 from flarekit.core.files import make_folder
 from flarekit.profiler import official
@@ -24,7 +25,7 @@ from flarekit.profiler.case_folders import (
 )
 from flarekit.profiler.figures import measure_all
 from flarekit.profiler.folder import ReportFolder, excess_of
-from flarekit.profiler.monitor import Ending, Target, Watched, watch
+from flarekit.profiler.monitor import MonitoredRun, Target, monitor
 from flarekit.profiler.records import ProfiledCase, Report, Tolerances
 from flarekit.profiler.sampler import INTERVAL_S
 from flarekit.profiler.step_times import Inside, read_inside
@@ -71,7 +72,7 @@ def profile_command(
         UsageError: the command cannot be started.
     """
     before = _stamp(inside_file)
-    seen = watch(
+    seen = monitor(
         target,
         samples_file=folder.samples(report.name),
         record_file=folder.record(report.name),
@@ -82,7 +83,7 @@ def profile_command(
     )
     fresh = inside_file is not None and _stamp(inside_file) != before
     inside = _read_inside(inside_file) if fresh else None
-    failures = tuple(_run_failures(seen.ending, options))
+    failures = tuple(_run_failures(seen.result, options))
     case = _case(report.name, report.name, seen, failures, inside, report.tolerances)
     report = replace(report, cases=(*report.cases, case))
     folder.write(report)
@@ -138,7 +139,7 @@ def _profile_scan(
     report: Report,
     options: WatchOptions,
 ) -> ProfiledCase:
-    seen = watch(
+    seen = monitor(
         target,
         samples_file=folder.samples(scan.name),
         record_file=folder.record(scan.name),
@@ -152,7 +153,7 @@ def _profile_scan(
         target.open_up(work.inputs.parent)
     leftovers = leftovers_of(scan, work)
     failures = (
-        *_run_failures(seen.ending, options),
+        *_run_failures(seen.result, options),
         *mask_failures(scan, work),
         *locked,
         *leftover_failures(leftovers),
@@ -166,7 +167,7 @@ def _profile_scan(
 def _case(
     name: str,
     case_id: str,
-    seen: Watched,
+    seen: MonitoredRun,
     failures: tuple[str, ...],
     inside: Inside | None,
     tolerances: Tolerances,
@@ -178,29 +179,29 @@ def _case(
         shape_XYZ=None,
         began=seen.began,
         wall_s=seen.wall_s,
-        exit_code=seen.ending.exit_code,
+        exit_code=None if seen.result.timed_out else seen.result.exit_code,
         failures=failures,
         leftovers=(),
         official=official.figures_of(seen.record),
         measured=measure_all(samples),
         excess=excess_of(samples, seen.record, tolerances),
-        stages={} if inside is None else inside.stages(seen.wall_s, seen.ending.started_s),
+        stages={} if inside is None else inside.stages(seen.wall_s, seen.result.started_s),
         inside=() if inside is None else inside.cases,
         traits={} if inside is None else dict(inside.traits),
         sampler=seen.quality,
     )
 
 
-def _run_failures(ending: Ending, options: WatchOptions) -> list[str]:
-    said = "" if ending.last_line is None else f"; last line: {ending.last_line}"
-    if ending.not_started:
-        return [f"the container did not start: {ending.not_started}"]
-    if ending.exit_code is None:
+def _run_failures(result: ProcessResult, options: WatchOptions) -> list[str]:
+    said = f"; last line: {result.last_line}" if result.last_line else ""
+    if result.not_started:
+        return [f"the container did not start: {result.not_started}"]
+    if result.timed_out:
         return [f"still running after {options.timeout_s:g} s: ended{said}"]
-    if ending.out_of_memory:
-        return [f"killed for memory (exit code {ending.exit_code}): the limit was reached{said}"]
-    if ending.exit_code:
-        return [f"exit code {ending.exit_code}{said}"]
+    if result.out_of_memory:
+        return [f"killed for memory (exit code {result.exit_code}): the limit was reached{said}"]
+    if result.exit_code:
+        return [f"exit code {result.exit_code}{said}"]
     return []
 
 

@@ -9,30 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from flarekit.containers import ProcessResult
 from flarekit.core.files import write_atomically
 from flarekit.profiler import official
 from flarekit.profiler.readings import Probe, Sample
 from flarekit.profiler.sampler import INTERVAL_S, Sampler, SamplerQuality
 from flarekit.profiler.stream import SampleFile
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a run ended.
-
-    Attributes:
-        exit_code: 128 + N where signal N ended it; None where its time was up.
-        last_line: the last thing it said, where that was kept.
-        out_of_memory: the kernel killed it for its memory limit.
-        not_started: why it was never started, with what to do; empty where it was.
-        started_s: from `run` being called to the start of its first process; None if unknown.
-    """
-
-    exit_code: int | None
-    last_line: str | None = None
-    out_of_memory: bool = False
-    not_started: str = ""
-    started_s: float | None = None
 
 
 class Target(Protocol):
@@ -42,7 +24,7 @@ class Target(Protocol):
         """Return what watches it."""
         ...
 
-    def run(self, timeout_s: float | None) -> Ending:
+    def run(self, timeout_s: float | None) -> ProcessResult:
         """Run it to its end, or end it when its time is up."""
         ...
 
@@ -52,7 +34,7 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class MonitoredRun:
     """What was seen of a run.
 
     Attributes:
@@ -64,13 +46,13 @@ class Watched:
 
     began: str
     wall_s: float
-    ending: Ending
+    result: ProcessResult
     samples: Sequence[Sample]
     record: official.OfficialRecord
     quality: SamplerQuality
 
 
-def watch(
+def monitor(
     target: Target,
     *,
     samples_file: Path,
@@ -80,7 +62,7 @@ def watch(
     timeout_s: float | None = None,
     interval_s: float = INTERVAL_S,
     clock: Callable[[], float] = time.monotonic,
-) -> Watched:
+) -> MonitoredRun:
     """Run a target and sample beside it.
 
     FLARE's time goes from before the run until its lists are copied and dumped; its JSON is then
@@ -106,7 +88,7 @@ def watch(
         with sampler:
             start = clock()
             sampler.start_clock()
-            ending = target.run(timeout_s)
+            result = target.run(timeout_s)
             wall_s = clock() - start
             record = official.record_of(sampler.samples, None)
             write_atomically(record_file, record.content())
@@ -120,10 +102,10 @@ def watch(
         write_atomically(record_file, record.content())
     finally:
         stream.close()
-    return Watched(
+    return MonitoredRun(
         began=began,
         wall_s=wall_s,
-        ending=ending,
+        result=result,
         samples=sampler.samples,
         record=record,
         quality=sampler.quality(),

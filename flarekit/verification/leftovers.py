@@ -8,15 +8,6 @@ from pathlib import Path
 
 from flarekit.core.files import below, sha256_of
 
-_ALL = 0o777
-
-
-def open_to_all(folder: Path) -> None:
-    """Let every user of a container read and write what is below a folder."""
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(_ALL if path.is_dir() else 0o666)
-
 
 def open_to_others(path: Path, mode: int) -> bool:
     """Tell whether every user has these rights (of `os.access`) on a path."""

@@ -12,17 +12,16 @@ from flarekit.containers import (
     Conditions,
     ImageFacts,
     Mount,
-    Outcome,
+    ProcessResult,
     RefusedError,
     Run,
     RunLine,
     Sandbox,
 )
-from flarekit.core.files import locked_below
+from flarekit.core.files import locked_below, open_to_all
 from flarekit.verification.leftovers import (
     differences,
     digests,
-    open_to_all,
     open_to_others,
     take_links,
 )
@@ -69,7 +68,7 @@ class TrialResult:
         links: symbolic links that it left, in words; they are removed, and never followed.
     """
 
-    outcome: Outcome
+    outcome: ProcessResult
     inputs: Path
     outputs: Path
     files: tuple[str, ...]

@@ -62,7 +62,7 @@ class Reports:
         self._root = Path(settings.work) / "reports"
         self._begun: dict[str, tuple[Any, Any]] = {}
 
-    def watch(self, predictor: str, inputs_dir: Path, report: str, case: str) -> dict[str, Any]:
+    def monitor(self, predictor: str, inputs_dir: Path, report: str, case: str) -> dict[str, Any]:
         """Segment a folder in a process of its own under watch; return the organisers' figures.
 
         Args:

@@ -123,13 +123,13 @@ def test_verify_quotes_devices_as_profile_does(engine):
     engine.has(NEW, "team:latest")
     run = Run(mounts=(), conditions=Conditions(gpus="device=0,1"))
     DockerSandbox("team:latest").run(run)
-    (created,) = [call for call in engine.calls if call[0] == "create"]
+    (created,) = [call for call in engine.calls if call[0] == "run"]
     assert created[created.index("--gpus") + 1] == '"device=0,1"'
 
 
 def test_output_that_is_no_utf_8_is_read_with_replacements(engine):
     engine.has(NEW, "team:latest")
-    engine.answers("logs", out="\u5206\u5272\n".encode("gbk"), err=b"caf\xe9 \xff\n")
+    engine.answers("run", out="\u5206\u5272\n".encode("gbk"), err=b"caf\xe9 \xff\n")
     outcome = DockerSandbox("team:latest").run(Run(mounts=()))
     assert outcome.exit_code == 0
     assert outcome.last_line.startswith("caf\ufffd")
@@ -140,24 +140,24 @@ def test_line_ends_of_what_docker_says_are_kept(engine):
     assert docker("logs", "x").stdout == "one\r\ntwo\n"
 
 
-@pytest.mark.parametrize("step", ["create", "start"])
-def test_a_container_that_does_not_start_says_why_in_docker_s_words(engine, step):
+@pytest.mark.parametrize("code", [125, 126, 127])
+def test_a_container_that_does_not_start_says_why_in_docker_s_words(engine, code):
     engine.has(NEW, "team:latest")
     engine.answers(
-        step,
-        code=1,
-        err=b"Error response from daemon: unable to find user algorithm\n"
+        "run",
+        code=code,
+        err=b"docker: Error response from daemon: unable to find user algorithm\n"
         b"Error: failed to start containers: x\n",
     )
     outcome = DockerSandbox("team:latest").run(Run(mounts=()))
-    assert outcome.not_started == "Error response from daemon: unable to find user algorithm"
+    assert outcome.not_started == "docker: Error response from daemon: unable to find user algorithm"
     assert outcome.exit_code
 
 
 def test_a_fault_of_this_machine_is_not_the_image_s(engine):
     engine.has(NEW, "team:latest")
     engine.answers(
-        "start", code=1, err=b'Error response from daemon: could not select device driver ""\n'
+        "run", code=125, err=b'docker: Error response from daemon: could not select device driver ""\n'
     )
     with pytest.raises(SandboxError, match="could not select device driver") as caught:
         DockerSandbox("team:latest").run(Run(mounts=()))
@@ -173,7 +173,7 @@ def test_a_name_that_another_image_has_stays_where_it_is_when_a_tar_is_verified(
     assert engine.names == {"team:latest": NEW, "other:1": NEW}
     assert "team:latest is another image here" in caplog.text
     sandbox.run(Run(mounts=()))
-    (created,) = [call for call in engine.calls if call[0] == "create"]
+    (created,) = [call for call in engine.calls if call[0] == "run"]
     assert created[-1] == OLD
     sandbox.close()
     assert ["image", "rm", OLD] in engine.calls

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from flarekit.containers import ProcessResult
 from flarekit.core.errors import InputError, UsageError
 from flarekit.profiler.case_folders import (
     find_scans,
@@ -24,7 +25,6 @@ from flarekit.profiler.command import CommandTarget
 from flarekit.profiler.folder import ReportFolder
 from flarekit.profiler.load_report import open_report
 from flarekit.profiler.loop import WatchOptions, profile_command, profile_scans
-from flarekit.profiler.monitor import Ending
 from tests.profiler.made import made_report
 
 SEGMENT = """
@@ -253,7 +253,7 @@ def test_names_that_are_no_utf_8_are_printed_and_reported(tmp_path, write_scan):
 
 
 def test_a_container_that_never_started_is_told_in_docker_s_first_line(tmp_path):
-    ending = Ending(exit_code=125, last_line="See --help", not_started="no such user")
+    ending = ProcessResult(exit_code=125, stderr="See --help\n", not_started="no such user")
     never = SimpleNamespace(probes=lambda _: [], run=lambda _: ending)
     folder = ReportFolder(tmp_path / "report", "team")
     folder.make()

@@ -10,7 +10,7 @@ import pytest
 from flarekit.core.errors import OutputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.command import CommandTarget
-from flarekit.profiler.monitor import watch
+from flarekit.profiler.monitor import monitor
 from flarekit.profiler.sampler import Sampler
 from flarekit.profiler.stream import read_samples
 
@@ -115,7 +115,7 @@ class Timed(CommandTarget):
 
 def test_a_process_with_a_known_memory_curve_is_measured_to_within_one_sample(tmp_path):
     target = Timed([sys.executable, "-c", STEPS, str(tmp_path / "steps.json")])
-    seen = watch(
+    seen = monitor(
         target,
         samples_file=tmp_path / "samples.jsonl",
         record_file=tmp_path / "record.json",
@@ -142,7 +142,7 @@ def test_sampling_takes_less_than_one_percent_of_a_core(tmp_path):
     target = CommandTarget(
         [sys.executable, "-c", "import time; b = bytearray(1 << 29); time.sleep(15)"]
     )
-    seen = watch(
+    seen = monitor(
         target,
         samples_file=tmp_path / "samples.jsonl",
         record_file=tmp_path / "record.json",

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-Outcome = Literal["same", "refused"]
+ProcessResult = Literal["same", "refused"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Mutation:
     """
 
     name: str
-    outcome: Outcome
+    outcome: ProcessResult
     change: Callable[[Random, Path], list[str]]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import SimpleITK
 
 from flarekit import conventions
-from flarekit.containers import Outcome
+from flarekit.containers import ProcessResult
 from flarekit.containers.saved_image import facts_of
 from flarekit.images.verify import _verdicts
 from flarekit.verification.trials import ImageUnderTest
@@ -98,16 +98,16 @@ class FakeSandbox:
         if run.entrypoint is not None:
             found = run.entrypoint == "/bin/sh" and self.shell
             stderr = "" if found else f"no such file: {run.entrypoint}"
-            return Outcome(exit_code=0 if found else 127, stdout="", stderr=stderr, seconds=0.1)
+            return ProcessResult(exit_code=0 if found else 127, stderr=stderr, seconds=0.1)
         if run.terminate_after_s is not None:
-            return Outcome(exit_code=143, stdout="", stderr="", seconds=0.5, stopped_after_s=0.1)
+            return ProcessResult(exit_code=143, seconds=0.5, stopped_after_s=0.1)
         try:
             self.program(inside)
         except Failure as end:
             code, stderr = end.exit_code, end.stderr
         else:
             code, stderr = 0, ""
-        return Outcome(
+        return ProcessResult(
             exit_code=code,
             stdout="",
             stderr=stderr,

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 
 from flarekit import conventions
-from flarekit.containers import FACTS_LABEL, Outcome
+from flarekit.containers import FACTS_LABEL, ProcessResult
 from flarekit.images.stated_task import stated_task
 from flarekit.images.verify import _verdicts
 from flarekit.verification.check import ImageChecks
@@ -211,7 +211,7 @@ class NotStarted(FakeSandbox):
     def run(self, run):
         if run.conditions.user is None:
             reason = "Error response from daemon: unable to find user algorithm"
-            return Outcome(exit_code=127, stdout="", stderr="", seconds=0, not_started=reason)
+            return ProcessResult(exit_code=127, seconds=0, not_started=reason)
         return super().run(run)
 
 
@@ -296,7 +296,7 @@ class Stops(FakeSandbox):
         hears = run.terminate_after_s >= self.hears_from
         if not hears or not self.exit_code:
             super().run(replace(run, terminate_after_s=None))
-        return Outcome(
+        return ProcessResult(
             exit_code=self.exit_code if hears else 0,
             stdout="",
             stderr="",
@@ -417,8 +417,8 @@ class Swallows(FakeSandbox):
     def run(self, run):
         if run.entrypoint == "/bin/bash" and "command -v sh" in run.command[-1]:
             lines = "\n".join(self.parts.split())
-            return Outcome(exit_code=0, stdout=f"{lines}\n", stderr="", seconds=0.1)
-        return Outcome(exit_code=2, stdout="", stderr="usage: main.py FILE", seconds=0.1)
+            return ProcessResult(exit_code=0, stdout=f"{lines}\n", seconds=0.1)
+        return ProcessResult(exit_code=2, stderr="usage: main.py FILE", seconds=0.1)
 
 
 def test_an_entrypoint_that_swallows_the_command_is_named(tmp_path):

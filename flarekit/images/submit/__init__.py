@@ -17,7 +17,7 @@ from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.images.submit.inputs import CaseFolder, find_cases, read_case
 from flarekit.images.submit.outputs import check_room
 from flarekit.images.submit.platform import API_URL, Algorithm, Platform, connect
-from flarekit.images.submit.wait import Listener, Outcome, Pace, Waiting
+from flarekit.images.submit.wait import JobOutcome, Listener, Pace, Waiting
 
 _MIB = 2**20
 
@@ -45,7 +45,7 @@ class Request:
     pace: Pace = field(default_factory=Pace)
 
 
-def submit(request: Request, listener: Listener) -> list[Outcome]:
+def submit(request: Request, listener: Listener) -> list[JobOutcome]:
     """Run every case of a folder, or fetch a job; return what became of each, in order.
 
     Raises:
@@ -96,7 +96,7 @@ class _Run:
         self._request, self._listener = request, listener
         self._platform, self._algorithm = platform, algorithm
 
-    def wait_for_job(self, pk: str) -> list[Outcome]:
+    def wait_for_job(self, pk: str) -> list[JobOutcome]:
         """Wait for a job that is there already."""
         job = self._platform.job(pk)
         if job.algorithm != self._algorithm.api_url:
@@ -107,13 +107,13 @@ class _Run:
         waiting = self._waiting(pk, pk, self._request.output_dir)
         return self._wait(deque(), [waiting])
 
-    def start_and_wait(self, cases: list[CaseFolder]) -> list[Outcome]:
+    def start_and_wait(self, cases: list[CaseFolder]) -> list[JobOutcome]:
         """Start a job for every case, some at once, and wait for all."""
         outcomes = {each.name: each for each in self._wait(deque(cases), [])}
         return [outcomes[case.name] for case in cases]
 
-    def _wait(self, todo: deque[CaseFolder], waiting: list[Waiting]) -> list[Outcome]:
-        pace, ended = self._request.pace, list[Outcome]()
+    def _wait(self, todo: deque[CaseFolder], waiting: list[Waiting]) -> list[JobOutcome]:
+        pace, ended = self._request.pace, list[JobOutcome]()
         several, pause_s = len(todo) > 1, pace.poll_s
         try:
             while todo or waiting:
@@ -140,12 +140,12 @@ class _Run:
             raise
         return ended
 
-    def _end(self, outcome: Outcome, ended: list[Outcome], *, several: bool) -> None:
+    def _end(self, outcome: JobOutcome, ended: list[JobOutcome], *, several: bool) -> None:
         ended.append(outcome)
         if several and outcome.error is not None:
             self._listener.error(f"{outcome.name}: {outcome.error.message}", outcome.error.fix)
 
-    def _start(self, case: CaseFolder) -> Waiting | Outcome:
+    def _start(self, case: CaseFolder) -> Waiting | JobOutcome:
         output_dir = self._request.output_dir
         folder = output_dir / case.name if case.nested else output_dir
         try:
@@ -155,7 +155,7 @@ class _Run:
             self._listener.say(f"{case.name}: sending {len(inputs)} inputs, {size_mib:.1f} MiB")
             pk = self._platform.start(self._algorithm, inputs)
         except FlarekitError as error:
-            return Outcome(name=case.name, job=None, error=error)
+            return JobOutcome(name=case.name, job=None, error=error)
         self._listener.say(f"{case.name}: job {pk} is started")
         return self._waiting(case.name, pk, folder)
 

@@ -50,7 +50,7 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class JobOutcome:
     """What became of a case.
 
     Attributes:
@@ -97,7 +97,7 @@ class Waiting:
     broken_since: float | None = None
     fetched: dict[str, list[Path]] = field(default_factory=dict)
 
-    def look(self) -> Outcome | None:
+    def look(self) -> JobOutcome | None:
         """Return what became of the job; None while it, or a broken connection, goes on."""
         try:
             job = self.platform.job(self.pk)
@@ -149,7 +149,7 @@ class Waiting:
         if faults:
             raise PlatformError(f"job {self.pk}: {'; '.join(faults)}", fix=f"see {job.url}")
 
-    def _broken(self, error: UnreachableError) -> Outcome | None:
+    def _broken(self, error: UnreachableError) -> JobOutcome | None:
         now = time.monotonic()
         if self.broken_since is None:
             self.broken_since = now
@@ -164,7 +164,7 @@ class Waiting:
             )
         )
 
-    def _late(self) -> Outcome | None:
+    def _late(self) -> JobOutcome | None:
         if time.monotonic() - self.began < self.timeout_s:
             return None
         return self._ended(
@@ -175,11 +175,11 @@ class Waiting:
             )
         )
 
-    def _ended(self, error: FlarekitError | None) -> Outcome:
+    def _ended(self, error: FlarekitError | None) -> JobOutcome:
         files = tuple(path for paths in self.fetched.values() for path in paths)
         if error is None:
             self.listener.say(f"{self.name}: {len(files)} files fetched into {self.folder}")
-        return Outcome(name=self.name, job=self.pk, files=files, error=error)
+        return JobOutcome(name=self.name, job=self.pk, files=files, error=error)
 
 
 def _failure(job: Job) -> JobFailedError:

@@ -11,7 +11,7 @@ import pytest
 from isal import igzip
 
 from flarekit import conventions
-from flarekit.containers import Outcome
+from flarekit.containers import ProcessResult
 from flarekit.conventions.flare import samples
 from flarekit.images.verify import _verdicts
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
@@ -35,9 +35,9 @@ class Shells(FakeSandbox):
 
     def run(self, run):
         if run.command is not None and "predict.sh &&" in run.command[-1]:
-            return Outcome(exit_code=0, stdout="here\n", stderr="", seconds=0.1)
+            return ProcessResult(exit_code=0, stdout="here\n", seconds=0.1)
         if run.command is not None and "-n predict.sh" in run.command[-1]:
-            return Outcome(exit_code=0, stdout="", stderr="", seconds=0.1)
+            return ProcessResult(exit_code=0, seconds=0.1)
         return super().run(run)
 
 
