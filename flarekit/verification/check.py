@@ -64,6 +64,21 @@ class ImageChecks:
     checks: Sequence[Check]
 
 
+def check(fix: str, *, runs: bool = True) -> Callable[[Callable[[ImageUnderTest], Finding]], Check]:
+    """Make a check of the function below: it has the function's name and asserts its first line.
+
+    Args:
+        fix: what to do where it does not hold.
+        runs: whether it looks at runs, which makes no sense where the usual one fails.
+    """
+
+    def make(look: Callable[[ImageUnderTest], Finding]) -> Check:
+        asserts = (look.__doc__ or "").partition("\n")[0].removesuffix(".")
+        return Check(name=look.__name__, asserts=asserts, fix=fix, look=look, runs=runs)
+
+    return make
+
+
 PASS = Finding(state="pass")
 
 

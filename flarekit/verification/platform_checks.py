@@ -8,10 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from flarekit.containers import Mount, SandboxError
-from flarekit.verification.check import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.verification.check import PASS, Check, Finding, check, fail, held, skip, warn
 from flarekit.verification.contents import listed, unlike_usual
 from flarekit.verification.explanations import explained
-from flarekit.verification.image_checks import AMD64, FACTS, NOT_ROOT, ONE_IMAGE, SIZE, STARTS
+from flarekit.verification.image_checks import (
+    amd64,
+    facts_label,
+    not_root,
+    one_image,
+    size,
+    starts_something,
+)
 from flarekit.verification.platform_inputs import IMAGES, INPUTS_JSON, write_inputs_json
 from flarekit.verification.run_checks import loud_failure
 from flarekit.verification.trials import MODEL, ImageUnderTest, TrialResult
@@ -20,7 +27,12 @@ _LINK_TARGET = "/mnt/platform/input"
 _KEPT_BACK_MIB = 1024  # of the memory, before the platform sets RLIMIT_DATA
 
 
-def _shell(image: ImageUnderTest) -> Finding:
+@check(
+    fix="build from an image with a shell (python:3.11-slim, not distroless), and leave it there",
+    runs=False,
+)
+def shell(image: ImageUnderTest) -> Finding:
+    """/bin/sh is in the image, through which the platform starts it."""
     trial = image.trial(image.usual_inputs(), entrypoint="/bin/sh", command=("-c", "true"))
     return PASS if trial.failure is None else fail(f"/bin/sh does not start ({trial.failure})")
 
@@ -40,7 +52,9 @@ def as_usual(image: ImageUnderTest, trial: TrialResult, where: str) -> Finding:
     return held([f"{where} {fault}" for fault in unlike_usual(image, trial)])
 
 
-def _linked(image: ImageUnderTest) -> Finding:
+@check(fix="open paths as they are; compare no resolved path with /input")
+def linked_input(image: ImageUnderTest) -> Finding:
+    """/input may be a symbolic link, which it is on the platform."""
     link = {image.run_line.inputs: _LINK_TARGET}
     try:
         trial = image.trial(image.usual_inputs(), linked=link)
@@ -49,7 +63,9 @@ def _linked(image: ImageUnderTest) -> Finding:
     return as_usual(image, trial, f"with {image.run_line.inputs} as a link to {_LINK_TARGET}")
 
 
-def _empty_tmp(image: ImageUnderTest) -> Finding:
+@check(fix="put nothing into /tmp while building; make folders there when they are needed")
+def empty_tmp(image: ImageUnderTest) -> Finding:
+    """It runs where /tmp is an empty volume."""
     trial = image.trial(
         image.usual_inputs(),
         mounts=(Mount(here=_opened(image, "empty_tmp"), there="/tmp", writable=True),),  # noqa: S108
@@ -64,7 +80,11 @@ def _opened(image: ImageUnderTest, name: str) -> Path:
     return folder
 
 
-def _model_absent(image: ImageUnderTest) -> Finding:
+@check(
+    fix="bring the weights in the image, and look there only where the folder exists", runs=False
+)
+def model_absent(image: ImageUnderTest) -> Finding:
+    """It runs without /opt/ml/model, which is there only where a model was uploaded."""
     usual = image.base()
     if usual.failure is None:
         return PASS
@@ -76,12 +96,16 @@ def _model_absent(image: ImageUnderTest) -> Finding:
     return skip("the usual run fails for another reason")
 
 
-def _model_empty(image: ImageUnderTest) -> Finding:
+@check(fix=f"install nothing into {MODEL}; use the image's own weights where nothing is there")
+def model_empty(image: ImageUnderTest) -> Finding:
+    """It runs where /opt/ml/model is an empty folder."""
     trial = _with_model(image, "model_empty", lambda _: None)
     return as_usual(image, trial, f"with an empty {MODEL}")
 
 
-def _model_filled(image: ImageUnderTest) -> Finding:
+@check(fix="open the files that are needed by their names")
+def model_filled(image: ImageUnderTest) -> Finding:
+    """Files in /opt/ml/model that it does not know do not disturb it."""
     trial = _with_model(image, "model_filled", _unrelated)
     return as_usual(image, trial, f"with a {MODEL} that holds notes.txt and extra/table.csv")
 
@@ -98,8 +122,11 @@ def _unrelated(folder: Path) -> None:
     (folder / "notes.txt").write_text("nothing that an algorithm needs\n")
 
 
-def _inputs_json(image: ImageUnderTest) -> Finding:
-    """Run with the list of sockets where the usual inputs have none, and without it otherwise.
+@check(fix="fall back on the folders below /input/images where the list is missing")
+def inputs_json(image: ImageUnderTest) -> Finding:
+    """It runs with inputs.json, which the platform writes, and without it, as forge may.
+
+    Run with the list of sockets where the usual inputs have none, and without it otherwise.
 
     The platform always writes it: to need it deserves a warning, to be disturbed by it is a fault.
     """
@@ -122,7 +149,9 @@ def _with_list(usual: Path, folder: Path) -> None:
     write_inputs_json(folder)
 
 
-def _data_limit(image: ImageUnderTest) -> Finding:
+@check(fix="reserve no address space that is not used: fewer threads, no large arenas")
+def data_limit(image: ImageUnderTest) -> Finding:
+    """It runs under RLIMIT_DATA of its memory less 1 GB, which is how memory is limited."""
     memory_mib = image.conditions.memory_mib
     if memory_mib is None:
         return skip("the organiser's line has no memory limit")
@@ -133,7 +162,9 @@ def _data_limit(image: ImageUnderTest) -> Finding:
     return as_usual(image, trial, f"under RLIMIT_DATA of {conditions.data_mib} MiB")
 
 
-def _corrupt_input(image: ImageUnderTest) -> Finding:
+@check(fix="let the exception end the process; print one sentence with the file's name to stderr")
+def corrupt_input(image: ImageUnderTest) -> Finding:
+    """Damaged images end it with an exit code other than 0 and a last line that says why."""
     faults = []
     for words, damage in (
         ("images cut off in the middle", lambda content: content[: len(content) // 2]),
@@ -164,90 +195,29 @@ def _images_below(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
 
 
-def _no_input(image: ImageUnderTest) -> Finding:
+@check(fix="count the images that were found, and fail where there are none")
+def no_input(image: ImageUnderTest) -> Finding:
+    """An empty input folder ends it with an exit code other than 0 and a reason as last line."""
     return loud_failure(image.trial(image.inputs("nothing", lambda _: None)))
 
 
-SHELL = Check(
-    name="shell",
-    asserts="/bin/sh is in the image, through which the platform starts it",
-    fix="build from an image with a shell (python:3.11-slim, not distroless), and leave it there",
-    look=_shell,
-    runs=False,
-)
-LINKED = Check(
-    name="linked_input",
-    asserts="/input may be a symbolic link, which it is on the platform",
-    fix="open paths as they are; compare no resolved path with /input",
-    look=_linked,
-)
-EMPTY_TMP = Check(
-    name="empty_tmp",
-    asserts="it runs where /tmp is an empty volume",
-    fix="put nothing into /tmp while building; make folders there when they are needed",
-    look=_empty_tmp,
-)
-MODEL_ABSENT = Check(
-    name="model_absent",
-    asserts=f"it runs without {MODEL}, which is there only where a model was uploaded",
-    fix="bring the weights in the image, and look there only where the folder exists",
-    look=_model_absent,
-    runs=False,
-)
-MODEL_EMPTY = Check(
-    name="model_empty",
-    asserts=f"it runs where {MODEL} is an empty folder",
-    fix=f"install nothing into {MODEL}; use the image's own weights where nothing is there",
-    look=_model_empty,
-)
-MODEL_FILLED = Check(
-    name="model_filled",
-    asserts=f"files in {MODEL} that it does not know do not disturb it",
-    fix="open the files that are needed by their names",
-    look=_model_filled,
-)
-INPUTS_LIST = Check(
-    name="inputs_json",
-    asserts="it runs with inputs.json, which the platform writes, and without it, as forge may",
-    fix="fall back on the folders below /input/images where the list is missing",
-    look=_inputs_json,
-)
-DATA_LIMIT = Check(
-    name="data_limit",
-    asserts="it runs under RLIMIT_DATA of its memory less 1 GB, which is how memory is limited",
-    fix="reserve no address space that is not used: fewer threads, no large arenas",
-    look=_data_limit,
-)
-CORRUPT_INPUT = Check(
-    name="corrupt_input",
-    asserts="damaged images end it with an exit code other than 0 and a last line that says why",
-    fix="let the exception end the process; print one sentence with the file's name to stderr",
-    look=_corrupt_input,
-)
-NO_INPUT = Check(
-    name="no_input",
-    asserts="an empty input folder ends it with an exit code other than 0 and a last line that "
-    "says why",
-    fix="count the images that were found, and fail where there are none",
-    look=_no_input,
-)
 PLATFORM_IMAGE: Sequence[Check] = (
-    ONE_IMAGE,
-    AMD64,
-    SIZE,
-    NOT_ROOT,
-    STARTS,
-    FACTS,
-    SHELL,
-    MODEL_ABSENT,
+    one_image,
+    amd64,
+    size,
+    not_root,
+    starts_something,
+    facts_label,
+    shell,
+    model_absent,
 )
 PLATFORM_RUNS: Sequence[Check] = (  # to stand behind the RUNS of all organisers
-    LINKED,
-    EMPTY_TMP,
-    MODEL_EMPTY,
-    MODEL_FILLED,
-    INPUTS_LIST,
-    DATA_LIMIT,
-    CORRUPT_INPUT,
-    NO_INPUT,
+    linked_input,
+    empty_tmp,
+    model_empty,
+    model_filled,
+    inputs_json,
+    data_limit,
+    corrupt_input,
+    no_input,
 )

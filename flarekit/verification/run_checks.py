@@ -9,7 +9,7 @@ from typing import Any
 
 from flarekit.containers import Conditions
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Check, Finding, fail, held, passed, skip, warn
+from flarekit.verification.check import PASS, Finding, check, fail, held, passed, skip, warn
 from flarekit.verification.contents import again, alike, listed, unlike_usual
 from flarekit.verification.explanations import RELAXED, explained, needs_of
 from flarekit.verification.masks import same_content
@@ -35,14 +35,18 @@ _ROOMY: Mapping[str, Any] = {
 }
 
 
-def _ends_well(image: ImageUnderTest) -> Finding:
+@check(fix="run it by hand with the same options and mend what its last lines say")
+def ends_well(image: ImageUnderTest) -> Finding:
+    """The organiser's run line ends with exit code 0."""
     trial = image.base()
     if trial.failure is None:
         return PASS
     return explained(image, image.conditions, failed=trial)
 
 
-def _without_gpu(image: ImageUnderTest) -> Finding:
+@check(fix="check torch.cuda.is_available() first, and name the missing GPU in the error")
+def without_gpu(image: ImageUnderTest) -> Finding:
+    """Without a GPU it computes on the CPU, or says that it needs one."""
     if image.task.gpus is None:
         return PASS  # every run was one
     trial = image.trial(image.usual_inputs(), conditions=replace(image.conditions, gpus=None))
@@ -54,14 +58,18 @@ def _without_gpu(image: ImageUnderTest) -> Finding:
     return fail(f"{trial.failure}: which does not say that a GPU is missing")
 
 
-def _inputs_unchanged(image: ImageUnderTest) -> Finding:
+@check(fix="put temporary files into /tmp")
+def inputs_unchanged(image: ImageUnderTest) -> Finding:
+    """Nothing is added, changed or removed in the input folder."""
     trial = image.base()
     if not image.run_line.writable_inputs:
         trial = image.trial(image.usual_inputs(), writable_inputs=True)
     return held(trial.touched)
 
 
-def _same_twice(image: ImageUnderTest) -> Finding:
+@check(fix="set seeds, leave out test-time dropout and random sampling")
+def same_twice(image: ImageUnderTest) -> Finding:
+    """Two runs of the same input give the same output."""
     first, second = image.base(), again(image)
     if first.files != second.files:
         return fail(f"first {listed(first.files)}, then {listed(second.files)}", _ASKED_ONLY)
@@ -74,8 +82,14 @@ def _same_twice(image: ImageUnderTest) -> Finding:
     return held([f"{name} differs" for name in differ])
 
 
-def _readable_output(image: ImageUnderTest) -> Finding:
-    """Look at who may read what a run has left, before it was opened up to be judged."""
+@check(
+    fix="umask 022; write files of your own there, no links; tempfile.mkdtemp elsewhere than there"
+)
+def readable_output(image: ImageUnderTest) -> Finding:
+    """Everybody can read what it leaves in the output folder.
+
+    Look at who may read what a run has left, before it was opened up to be judged.
+    """
     trials = [image.base()]
     faults = [f"{words}: a link, which leads nowhere outside" for words in trials[0].links]
     faults += [f"{words} cannot be read by the user who verifies" for words in trials[0].locked]
@@ -110,7 +124,9 @@ def _same_content(image: ImageUnderTest, conditions: Conditions, trial: TrialRes
     return fail(f"{why}, and does not say so: {'; '.join(faults[:3])}", _SILENT_FIX)
 
 
-def _strict(image: ImageUnderTest) -> Finding:
+@check(fix="bring everything in the image; no DataLoader workers; set thread counts")
+def strict_sandbox(image: ImageUnderTest) -> Finding:
+    """It runs offline, without capabilities, with 256 pids, 64 MB of /dev/shm, limited memory."""
     finding = _under(image, image.strictest, _strictest(image))
     if finding.state != "pass":
         return finding
@@ -132,7 +148,9 @@ def _strictest(image: ImageUnderTest) -> TrialResult:
     return image.once("strict", lambda: image.trial(image.usual_inputs(), conditions=conditions))
 
 
-def _offline(image: ImageUnderTest) -> Finding:
+@check(fix="bring weights in the image; switch off downloads, telemetry and update checks")
+def offline(image: ImageUnderTest) -> Finding:
+    """It does not try to reach a network."""
     tries = _strictest(image).outcome.network_tries
     if tries is None:
         return skip("the kernel's counters are not seen from here")
@@ -141,12 +159,16 @@ def _offline(image: ImageUnderTest) -> Finding:
     return PASS
 
 
-def _unprivileged(image: ImageUnderTest) -> Finding:
+@check(fix="set HOME, MPLCONFIGDIR, TORCH_HOME and the like to /tmp; leave file modes readable")
+def unprivileged(image: ImageUnderTest) -> Finding:
+    """It runs as user 1000 with a read-only root, writing only to its output and /tmp."""
     conditions = replace(image.strictest, read_only=True, user="1000:1000")
     return _under(image, conditions, image.trial(image.usual_inputs(), conditions=conditions))
 
 
-def _stops(image: ImageUnderTest) -> Finding:
+@check(fix="start the program with exec, handle SIGTERM; write to a temporary name and rename")
+def stops(image: ImageUnderTest) -> Finding:
+    """SIGTERM ends it within 5 s, with no half-written file."""
     usual = image.base()
     for share in (0.4, 0.7, 0.1):  # of its time; some hear no signal before they are under way
         trial = image.trial(image.usual_inputs(), terminate_after_s=share * usual.outcome.seconds)
@@ -184,7 +206,11 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def _in_time(image: ImageUnderTest) -> Finding:
+@check(
+    fix="see flarekit profile run for where the time goes; --time-limit where this machine is slow"
+)
+def in_time(image: ImageUnderTest) -> Finding:
+    """One case takes no longer than the limit."""
     limit_s = image.task.time_s
     if limit_s is None:
         return skip("no limit is known; give one with --time-limit")
@@ -194,7 +220,9 @@ def _in_time(image: ImageUnderTest) -> Finding:
     return fail(f"{seconds:.1f} s for one case on this machine, limit {limit_s:g} s")
 
 
-def _in_memory(image: ImageUnderTest) -> Finding:
+@check(fix="see flarekit profile docker for when it takes it; --memory where the limit is another")
+def in_memory(image: ImageUnderTest) -> Finding:
+    """One case takes no more memory than the limit."""
     outcome, limit_mib = image.base().outcome, image.conditions.memory_mib
     seen = [
         f"{mib:.0f} MiB {how}"
@@ -230,83 +258,16 @@ def loud_failure(trial: TrialResult) -> Finding:
     return PASS
 
 
-ENDS_WELL = Check(
-    name="ends_well",
-    asserts="the organiser's run line ends with exit code 0",
-    fix="run it by hand with the same options and mend what its last lines say",
-    look=_ends_well,
-)
-WITHOUT_GPU = Check(
-    name="without_gpu",
-    asserts="without a GPU it computes on the CPU, or says that it needs one",
-    fix="check torch.cuda.is_available() first, and name the missing GPU in the error",
-    look=_without_gpu,
-)
-INPUTS_UNCHANGED = Check(
-    name="inputs_unchanged",
-    asserts="nothing is added, changed or removed in the input folder",
-    fix="put temporary files into /tmp",
-    look=_inputs_unchanged,
-)
-SAME_TWICE = Check(
-    name="same_twice",
-    asserts="two runs of the same input give the same output",
-    fix="set seeds, leave out test-time dropout and random sampling",
-    look=_same_twice,
-)
-STRICT = Check(
-    name="strict_sandbox",
-    asserts="it runs without network and capabilities, with 256 pids, 64 MB of shared memory and "
-    "a memory limit",
-    fix="bring everything in the image; no DataLoader workers; set thread counts",
-    look=_strict,
-)
-OFFLINE = Check(
-    name="offline",
-    asserts="it does not try to reach a network",
-    fix="bring weights in the image; switch off downloads, telemetry and update checks",
-    look=_offline,
-)
-UNPRIVILEGED = Check(
-    name="unprivileged",
-    asserts="it runs as user 1000 with a read-only root, writing only to its output and /tmp",
-    fix="set HOME, MPLCONFIGDIR, TORCH_HOME and the like to /tmp; leave file modes readable",
-    look=_unprivileged,
-)
-STOPS = Check(
-    name="stops",
-    asserts=f"SIGTERM ends it within {_STOP_S:.0f} s, with no half-written file",
-    fix="start the program with exec, handle SIGTERM; write to a temporary name and rename",
-    look=_stops,
-)
-READABLE = Check(
-    name="readable_output",
-    asserts="everybody can read what it leaves in the output folder",
-    fix="umask 022; write files of your own there, no links; tempfile.mkdtemp elsewhere than there",
-    look=_readable_output,
-)
-IN_MEMORY = Check(
-    name="in_memory",
-    asserts="one case takes no more memory than the limit",
-    fix="see flarekit profile docker for when it takes it; --memory where the limit is another",
-    look=_in_memory,
-)
-IN_TIME = Check(
-    name="in_time",
-    asserts="one case takes no longer than the limit",
-    fix="see flarekit profile run for where the time goes; --time-limit where this machine is slow",
-    look=_in_time,
-)
 RUNS = (
-    ENDS_WELL,
-    WITHOUT_GPU,
-    INPUTS_UNCHANGED,
-    READABLE,
-    SAME_TWICE,
-    STRICT,
-    OFFLINE,
-    UNPRIVILEGED,
-    STOPS,
-    IN_TIME,
-    IN_MEMORY,
+    ends_well,
+    without_gpu,
+    inputs_unchanged,
+    readable_output,
+    same_twice,
+    strict_sandbox,
+    offline,
+    unprivileged,
+    stops,
+    in_time,
+    in_memory,
 )

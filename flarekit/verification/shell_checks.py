@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from flarekit.verification.check import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.verification.check import PASS, Finding, check, fail, held, skip, warn
 from flarekit.verification.remedies import image_fix
 from flarekit.verification.scripts import (
     PREDICT,
@@ -22,7 +22,11 @@ _PROBE = "test -f predict.sh && sh -c true && echo here"
 _PARTS = "command -v sh >/dev/null && echo sh; test -f predict.sh && echo predict.sh; exit 0"
 
 
-def _shells(image: ImageUnderTest) -> Finding:
+@check(
+    fix="ENTRYPOINT [] , WORKDIR /workspace, COPY predict.sh ./, and bash in the image", runs=False
+)
+def shells(image: ImageUnderTest) -> Finding:
+    """/bin/bash runs as the command, sh is there, WORKDIR holds predict.sh."""
     trial = image.trial(image.usual_inputs(), command=("/bin/bash", "-c", _PROBE))
     if "here" in trial.outcome.stdout and not trial.outcome.exit_code:
         return PASS
@@ -43,7 +47,12 @@ def _shells(image: ImageUnderTest) -> Finding:
     )
 
 
-def _plain_shell(image: ImageUnderTest) -> Finding:
+@check(
+    fix="no bashisms: no [[ ]], arrays or source; or predict.sh runs bash on another script",
+    runs=False,
+)
+def plain_shell(image: ImageUnderTest) -> Finding:
+    """The script predict.sh is plain sh, which is what runs it."""
     scripts = scripts_of(image)
     faults = form_faults(scripts)
     if faults:
@@ -71,7 +80,11 @@ def _shell(test: str, scripts: Mapping[str, str]) -> tuple[str, ...]:
     return ("-c", test) if scripts else ("/bin/bash", "-c", test)
 
 
-def _devices(image: ImageUnderTest) -> Finding:
+@check(
+    fix="remove it from the Dockerfile's ENV, from predict.sh and from what that runs", runs=False
+)
+def devices_left_alone(image: ImageUnderTest) -> Finding:
+    """Neither the image nor its scripts set CUDA_VISIBLE_DEVICES, which the evaluator chooses."""
     faults = [
         f"ENV sets {name}={value}"
         for name, value in image.facts.variables.items()
@@ -79,27 +92,3 @@ def _devices(image: ImageUnderTest) -> Finding:
         or (name == "NVIDIA_VISIBLE_DEVICES" and value not in ("", "all", "void", "none"))
     ]
     return held([*faults, *choices_of_gpus(scripts_of(image))])
-
-
-DEVICES = Check(
-    name="devices_left_alone",
-    asserts="neither the image nor its scripts set CUDA_VISIBLE_DEVICES, which the evaluator "
-    "chooses",
-    fix="remove it from the Dockerfile's ENV, from predict.sh and from what that runs",
-    look=_devices,
-    runs=False,
-)
-SHELLS = Check(
-    name="shells",
-    asserts="/bin/bash runs as the command, sh is there, WORKDIR holds predict.sh",
-    fix="ENTRYPOINT [] , WORKDIR /workspace, COPY predict.sh ./, and bash in the image",
-    look=_shells,
-    runs=False,
-)
-PLAIN_SHELL = Check(
-    name="plain_shell",
-    asserts="predict.sh is plain sh, which is what runs it",
-    fix="no bashisms: no [[ ]], arrays or source; or predict.sh runs bash on another script",
-    look=_plain_shell,
-    runs=False,
-)

@@ -150,14 +150,18 @@ def test_a_container_that_does_not_start_says_why_in_docker_s_words(engine, code
         b"Error: failed to start containers: x\n",
     )
     outcome = DockerSandbox("team:latest").run(Run(mounts=()))
-    assert outcome.not_started == "docker: Error response from daemon: unable to find user algorithm"
+    assert (
+        outcome.not_started == "docker: Error response from daemon: unable to find user algorithm"
+    )
     assert outcome.exit_code
 
 
 def test_a_fault_of_this_machine_is_not_the_image_s(engine):
     engine.has(NEW, "team:latest")
     engine.answers(
-        "run", code=125, err=b'docker: Error response from daemon: could not select device driver ""\n'
+        "run",
+        code=125,
+        err=b'docker: Error response from daemon: could not select device driver ""\n',
     )
     with pytest.raises(SandboxError, match="could not select device driver") as caught:
         DockerSandbox("team:latest").run(Run(mounts=()))

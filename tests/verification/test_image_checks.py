@@ -46,8 +46,8 @@ def image(tmp_path):
 )
 def test_the_user_is_what_stands_before_the_colon(image, user, root, not_root):
     made = image(user=user)
-    assert image_checks.ROOT.look(made).state == root
-    assert image_checks.NOT_ROOT.look(made).state == not_root
+    assert image_checks.root.look(made).state == root
+    assert image_checks.not_root.look(made).state == not_root
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,20 @@ def test_the_user_is_what_stands_before_the_colon(image, user, root, not_root):
     [("linux", "amd64", "pass"), ("linux", "arm64", "fail"), ("windows", "amd64", "fail")],
 )
 def test_an_image_is_for_linux_on_amd64(image, system, architecture, state):
-    found = image_checks.AMD64.look(image(system=system, architecture=architecture))
+    found = image_checks.amd64.look(image(system=system, architecture=architecture))
     assert found.state == state
     assert state == "pass" or f"{system}/{architecture}" in found.reason
 
 
 @pytest.mark.parametrize(("size_gb", "state"), [(9.9, "pass"), (10.0, "pass"), (10.1, "warn")])
 def test_above_ten_gigabytes_an_image_is_large(image, size_gb, state):
-    assert image_checks.SIZE.look(image(size_bytes=int(size_gb * 1e9))).state == state
+    assert image_checks.size.look(image(size_bytes=int(size_gb * 1e9))).state == state
 
 
 def test_something_has_to_start(image):
-    assert image_checks.STARTS.look(image(command=("x",), entrypoint=())).state == "pass"
-    assert image_checks.STARTS.look(image(command=(), entrypoint=("x",))).state == "pass"
-    assert image_checks.STARTS.look(image(command=(), entrypoint=())).state == "fail"
+    assert image_checks.starts_something.look(image(command=("x",), entrypoint=())).state == "pass"
+    assert image_checks.starts_something.look(image(command=(), entrypoint=("x",))).state == "pass"
+    assert image_checks.starts_something.look(image(command=(), entrypoint=())).state == "fail"
 
 
 @pytest.mark.parametrize(
@@ -83,18 +83,18 @@ def test_something_has_to_start(image):
     ],
 )
 def test_the_engine_s_image_is_called_as_the_evaluator_will(image, names, state):
-    assert image_checks.FLARE_NAME.look(image(names=names)).state == state
+    assert image_checks.team_name.look(image(names=names)).state == state
 
 
 def test_a_tar_holds_one_image(image, tmp_path):
     path = tmp_path / "team.tar"
     small_images.save(path, [small_images.layer(small_images.entry("a", b"x"))])
-    assert image_checks.ONE_IMAGE.look(image(archive=path)).state == "pass"
-    assert image_checks.ONE_IMAGE.look(image()).state == "pass"
+    assert image_checks.one_image.look(image(archive=path)).state == "pass"
+    assert image_checks.one_image.look(image()).state == "pass"
     small_images.save(path, [], manifest=2)
-    assert "2 images" in image_checks.ONE_IMAGE.look(image(archive=path)).reason
+    assert "2 images" in image_checks.one_image.look(image(archive=path)).reason
     small_images.save(path, [], manifest=0)
-    assert "0 images" in image_checks.ONE_IMAGE.look(image(archive=path)).reason
+    assert "0 images" in image_checks.one_image.look(image(archive=path)).reason
 
 
 @pytest.mark.parametrize(

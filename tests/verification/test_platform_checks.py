@@ -11,7 +11,7 @@ import SimpleITK
 from flarekit import conventions
 from flarekit.containers import SandboxError
 from flarekit.verification.check import ImageChecks
-from flarekit.verification.platform_checks import LINKED, PLATFORM_IMAGE, PLATFORM_RUNS, SHELL
+from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS, linked_input, shell
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import TaskFacts
 from tests.verification.fake_images import (
@@ -219,9 +219,9 @@ def test_the_list_of_sockets_names_images_and_values(tmp_path):
 
 def test_an_image_without_a_shell_is_caught(tmp_path):
     image = image_under_test(CONVENTION, good, WANTED, tmp_path)
-    assert SHELL.look(image).state == "pass"
+    assert shell.look(image).state == "pass"
     image.sandbox = FakeSandbox(good, shell=False)
-    finding = SHELL.look(image)
+    finding = shell.look(image)
     assert finding.state == "fail"
     assert finding.reason == "/bin/sh does not start (exit code 127: no such file: /bin/sh)"
 
@@ -235,7 +235,7 @@ def test_a_link_that_the_sandbox_cannot_make_is_not_judged(tmp_path):
 
     image = image_under_test(CONVENTION, good, WANTED, tmp_path)
     image.sandbox = NoLinks(good)
-    finding = LINKED.look(image)
+    finding = linked_input.look(image)
     assert finding.state == "skip"
     assert "no symbolic link" in finding.reason
 

@@ -14,7 +14,7 @@ from flarekit.containers import FACTS_LABEL, ProcessResult
 from flarekit.images.stated_task import stated_task
 from flarekit.images.verify import _verdicts
 from flarekit.verification.check import ImageChecks
-from flarekit.verification.image_checks import FACTS, FLARE_NAME
+from flarekit.verification.image_checks import facts_label, team_name
 from flarekit.verification.platform_checks import PLATFORM_RUNS
 from flarekit.verification.remedies import gpu_remedy, known_fault, says_gpu_is_missing
 from flarekit.verification.run_checks import RUNS
@@ -372,7 +372,7 @@ def test_a_label_that_somebody_wrote_by_hand_is_left_aside_with_what_is_wrong(
     assert (task.values, task.settings) == (None, None)
     assert words in task.faults[0]
     wanted = replace(WANTED, label_faults=task.faults)
-    (verdict,) = _verdicts(image_under_test(FLARE_CHECKS, segment, wanted, tmp_path), [FACTS])
+    (verdict,) = _verdicts(image_under_test(FLARE_CHECKS, segment, wanted, tmp_path), [facts_label])
     assert verdict.finding.state == "warn"
 
 
@@ -403,10 +403,10 @@ def test_a_tar_that_is_no_tar_gz_is_not_what_the_evaluator_looks_for(tmp_path):
     image.sandbox.facts = replace(image.sandbox.facts, names=("team:latest",))
     for name, state in (("team.tar.gz", "pass"), ("team.tar.xz", "warn"), ("other.tar", "fail")):
         image.sandbox.archive = tmp_path / name
-        assert FLARE_NAME.look(image).state == state
+        assert team_name.look(image).state == state
     image.sandbox.facts = replace(image.sandbox.facts, names=())
     image.sandbox.archive = tmp_path / "team.tar.gz"
-    assert "named none" in FLARE_NAME.look(image).reason
+    assert "named none" in team_name.look(image).reason
 
 
 class Swallows(FakeSandbox):

@@ -7,6 +7,7 @@ or `auto`), or from the folder that it writes to with and without clicks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 
 from flarekit.conventions.autopet import samples
@@ -23,7 +24,7 @@ from flarekit.conventions.autopet.mask_checks import (
     without_clicks,
 )
 from flarekit.conventions.autopet.samples import CLICKS, Variation, writer
-from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
+from flarekit.verification.check import PASS, Check, Finding, check, fail, held, skip
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -69,7 +70,9 @@ def _output(name: str) -> Callable[[ImageUnderTest], Finding]:
     return look
 
 
-def _data_centric(image: ImageUnderTest) -> Finding:
+@check(fix=f"json.dump(False, file) to /output/{FLAG}; I and II: state the edition in the label")
+def data_centric(image: ImageUnderTest) -> Finding:
+    """data-centric-model.json holds true or false and nothing else (edition III)."""
     editions = {edition_of(image, clicked=clicked) for clicked in (True, False)}
     if 3 not in editions:
         return skip("it does not serve edition III")
@@ -113,18 +116,29 @@ def _odd_clicks(name: str) -> Callable[[ImageUnderTest], Finding]:
 
 def _if_clicked(look: Callable[[ImageUnderTest], Finding]) -> Callable[[ImageUnderTest], Finding]:
     """Return what looks only at images that are given clicks."""
-    return lambda image: look(image) if _serves_clicks(image) else skip(_NO_CLICKS)
+
+    @wraps(look)
+    def looked(image: ImageUnderTest) -> Finding:
+        return look(image) if _serves_clicks(image) else skip(_NO_CLICKS)
+
+    return looked
 
 
-def _aligned(image: ImageUnderTest) -> Finding:
+@check(fix="undo every flip before writing; arrays are (z, y, x) as SimpleITK gives them")
+def aligned(image: ImageUnderTest) -> Finding:
+    """The mask is not a mirror image: it holds hot lesions where they are."""
     return on_lesions(lesions(image.base()))
 
 
-def _other_grid(image: ImageUnderTest) -> Finding:
+@check(fix="SimpleITK.Resample(ct, pet, SimpleITK.Transform(), SimpleITK.sitkLinear, -1024)")
+def ct_other_grid(image: ImageUnderTest) -> Finding:
+    """A CT on another grid is resampled; the mask stays on the PET's."""
     return held(_unlike(image, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
 
 
-def _no_uptake(image: ImageUnderTest) -> Finding:
+@check(fix="guard divisions by maximum or deviation; write zeros where no voxel is above 0")
+def no_uptake(image: ImageUnderTest) -> Finding:
+    """A PET that is 0 everywhere gives an empty mask."""
     no_list = _serves_clicks(image) and _no_clicks(image).failure is not None
     clicks = samples.USUAL_CLICKS if no_list else ()
     trial = image.kept("no_uptake", writer(Variation(uptake=False, clicks=clicks)))
@@ -135,7 +149,9 @@ def _no_uptake(image: ImageUnderTest) -> Finding:
     return held(faults)
 
 
-def _clicks_missing(image: ImageUnderTest) -> Finding:
+@check(fix="take a missing file for an empty list")
+def clicks_missing(image: ImageUnderTest) -> Finding:
+    """It runs without lesion-clicks.json."""
     trial = without_clicks(image)
     if trial.failure is not None or edition_of(image, clicked=False) >= 4:
         return held(unlike_usual(image, trial, same_mask=False))
@@ -146,12 +162,18 @@ def _no_clicks(image: ImageUnderTest) -> TrialResult:
     return image.kept("clicks_empty", writer(Variation(clicks=())))
 
 
-def _clicks_empty(image: ImageUnderTest) -> Finding:
+@check(fix="start from the mask without clicks")
+@_if_clicked
+def clicks_empty(image: ImageUnderTest) -> Finding:
+    """It runs with an empty list of clicks, which is the first step."""
     return held(unlike_usual(image, _no_clicks(image), same_mask=False))
 
 
-def _clicks_placed(image: ImageUnderTest) -> Finding:
-    if _aligned(image).state == "fail":
+@check(fix="mask[z, y, x] for a point (x, y, z); no transform from physical space")
+@_if_clicked
+def clicks_placed(image: ImageUnderTest) -> Finding:
+    """Clicks act where they lie: indices of voxels, x first."""
+    if aligned.look(image).state == "fail":
         return skip("the whole mask is turned")
     trial = image.kept("clicks_placed", writer(Variation(clicks=samples.PLACED_CLICKS)))
     if trial.failure is not None:
@@ -159,7 +181,9 @@ def _clicks_placed(image: ImageUnderTest) -> Finding:
     return placed(lesions(_no_clicks(image)), lesions(trial))
 
 
-def _given(image: ImageUnderTest) -> Finding:
+@check(fix="see the reason")
+def given_inputs(image: ImageUnderTest) -> Finding:
+    """The inputs that were given lead to a mask that is right in all of this."""
     given = image.task.given
     if given is None:
         return skip("no --input was given")
@@ -207,18 +231,8 @@ CHECKS = (
         fix="image.CopyInformation(pet) on the PET as it was read, before any resampling",
         look=_output("geometry"),
     ),
-    Check(
-        name="aligned",
-        asserts="the mask is not a mirror image: it holds hot lesions where they are",
-        fix="undo every flip before writing; arrays are (z, y, x) as SimpleITK gives them",
-        look=_aligned,
-    ),
-    Check(
-        name="data_centric",
-        asserts=f"{FLAG} holds true or false and nothing else (edition III)",
-        fix=f"json.dump(False, file) to /output/{FLAG}; I and II: state the edition in the label",
-        look=_data_centric,
-    ),
+    aligned,
+    data_centric,
     Check(
         name="differing_stems",
         asserts="CT and PET may have different names; the mask has the CT's",
@@ -231,12 +245,7 @@ CHECKS = (
         fix="compare geometries with a tolerance of 0.01 voxel, or resample always",
         look=_odd_case("ct_rounding"),
     ),
-    Check(
-        name="ct_other_grid",
-        asserts="a CT on another grid is resampled; the mask stays on the PET's",
-        fix="SimpleITK.Resample(ct, pet, SimpleITK.Transform(), SimpleITK.sitkLinear, -1024)",
-        look=_other_grid,
-    ),
+    ct_other_grid,
     Check(
         name="stored_otherwise",
         asserts="uncompressed .mha files are read like compressed ones, wide numbers like narrow",
@@ -249,24 +258,9 @@ CHECKS = (
         fix="numpy.nan_to_num right after reading",
         look=_odd_case("nan_in_pet"),
     ),
-    Check(
-        name="no_uptake",
-        asserts="a PET that is 0 everywhere gives an empty mask",
-        fix="guard divisions by maximum or deviation; write zeros where no voxel is above 0",
-        look=_no_uptake,
-    ),
-    Check(
-        name="clicks_missing",
-        asserts=f"it runs without {CLICKS}",
-        fix="take a missing file for an empty list",
-        look=_clicks_missing,
-    ),
-    Check(
-        name="clicks_empty",
-        asserts="it runs with an empty list of clicks, which is the first step",
-        fix="start from the mask without clicks",
-        look=_if_clicked(_clicks_empty),
-    ),
+    no_uptake,
+    clicks_missing,
+    clicks_empty,
     Check(
         name="clicks_outside",
         asserts="clicks outside the volume do not end it",
@@ -285,16 +279,6 @@ CHECKS = (
         fix="loop over all points, however many of each name there are",
         look=_odd_clicks("scribbles"),
     ),
-    Check(
-        name="clicks_placed",
-        asserts="clicks act where they lie: indices of voxels, x first",
-        fix="mask[z, y, x] for a point (x, y, z); no transform from physical space",
-        look=_if_clicked(_clicks_placed),
-    ),
-    Check(
-        name="given_inputs",
-        asserts="the inputs that were given lead to a mask that is right in all of this",
-        fix="see the reason",
-        look=_given,
-    ),
+    clicks_placed,
+    given_inputs,
 )

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from flarekit.conventions.flare import samples
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Check, Finding, fail, held, skip, warn
+from flarekit.verification.check import PASS, Finding, check, fail, held, skip, warn
 from flarekit.verification.contents import agreement, unlike_usual
 from flarekit.verification.image_checks import (
-    AMD64,
-    FACTS,
-    FLARE_NAME,
-    ONE_IMAGE,
-    ROOT,
-    SIZE,
+    amd64,
+    facts_label,
+    one_image,
+    root,
+    size,
+    team_name,
 )
 from flarekit.verification.masks import geometry_faults, read_mask
 from flarekit.verification.run_checks import RUNS, is_sentence
-from flarekit.verification.shell_checks import DEVICES, PLAIN_SHELL, SHELLS
+from flarekit.verification.shell_checks import devices_left_alone, plain_shell, shells
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _ENDING, _MASK_ENDING = "_0000.nii.gz", ".nii.gz"
@@ -84,23 +84,33 @@ def _value_faults(trial: TrialResult, values: frozenset[int]) -> Iterator[str]:
                 yield f"{name} holds {', '.join(map(str, odd[:5]))}"
 
 
-def _output_tree(image: ImageUnderTest) -> Finding:
+@check(fix="name masks by removing the last _0000; put logs and temporary files into /tmp")
+def output_tree(image: ImageUnderTest) -> Finding:
+    """X_0000.nii.gz gives X.nii.gz, and nothing else is written."""
     return held(_name_faults(image.base()))
 
 
-def _stored(image: ImageUnderTest) -> Finding:
+@check(fix="make a new header: set_data_dtype(uint8), set_slope_inter(1, 0)")
+def stored_type(image: ImageUnderTest) -> Finding:
+    """Masks are uint8 with slope 1 and intercept 0."""
     return held(list(_stored_faults(image.base())))
 
 
-def _geometry(image: ImageUnderTest) -> Finding:
+@check(fix="copy affine, qform and sform; write in the stored order of axes")
+def geometry(image: ImageUnderTest) -> Finding:
+    """A mask has its scan's voxels and header geometry."""
     return held(list(_grid_faults(image.base())))
 
 
-def _values(image: ImageUnderTest) -> Finding:
+@check(fix="map the network's classes to the task's values; --labels where the task has others")
+def labels(image: ImageUnderTest) -> Finding:
+    """Masks hold the task's labels only."""
     return held(list(_value_faults(image.base(), image.task.values)))
 
 
-def _odd_names(image: ImageUnderTest) -> Finding:
+@check(fix="loop over all files; remove the last _0000.nii.gz only; quote paths in shell")
+def odd_names(image: ImageUnderTest) -> Finding:
+    """Several inputs, with _0000, dots or spaces in their names, all get their mask."""
     trial = image.kept("odd_names", samples.odd_names)
     faults = [fault for fault in _name_faults(trial) if "too" not in fault]
     return _of(trial, faults or list(_unlike_each_other(image, trial)))
@@ -115,7 +125,9 @@ def _unlike_each_other(image: ImageUnderTest, trial: TrialResult) -> Iterator[st
             yield f"{name} agrees in only {share:.2f} of its voxels with the usual CT's mask"
 
 
-def _other_files(image: ImageUnderTest) -> Finding:
+@check(fix="take *_0000.nii.gz only")
+def other_files(image: ImageUnderTest) -> Finding:
+    """Files that are no inputs are ignored."""
     trial = image.kept("odd_names", samples.odd_names)
     return _of(trial, [fault for fault in _name_faults(trial) if "too" in fault])
 
@@ -125,7 +137,9 @@ def _of(trial: TrialResult, faults: list[str]) -> Finding:
     return held([*faults, *([trial.failure] if trial.failure else [])])
 
 
-def _no_inputs(image: ImageUnderTest) -> Finding:
+@check(fix="say that there is nothing to do")
+def no_inputs(image: ImageUnderTest) -> Finding:
+    """A folder without scans writes nothing, and ends well or with a clear message."""
     trial = image.trial(image.inputs("nothing", samples.nothing))
     faults = [f"wrote {name}" for name in trial.files]
     if trial.outcome.timed_out:
@@ -135,8 +149,12 @@ def _no_inputs(image: ImageUnderTest) -> Finding:
     return held(faults)
 
 
-def _overwrites(image: ImageUnderTest) -> Finding:
-    """Old masks lie in the output folder: they give way, and do not disturb the run."""
+@check(fix="write to a temporary name, then rename over the old one")
+def overwrites(image: ImageUnderTest) -> Finding:
+    """Masks that lie in the output folder already are replaced.
+
+    Old masks lie in the output folder: they give way, and do not disturb the run.
+    """
 
     def leave_old(outputs: Path) -> None:
         for name in _wanted(image.base()):
@@ -150,7 +168,9 @@ def _overwrites(image: ImageUnderTest) -> Finding:
     return _of(trial, faults or unlike_usual(image, trial))
 
 
-def _damaged(image: ImageUnderTest) -> Finding:
+@check(fix="catch errors case by case, and write zeros of the header's shape")
+def damaged_input(image: ImageUnderTest) -> Finding:
+    """A damaged scan gets an empty mask in its header's geometry."""
     trial = image.trial(image.inputs("damaged", samples.damaged))
     name = samples.DAMAGED + _MASK_ENDING
     if trial.outcome.timed_out:
@@ -166,7 +186,9 @@ def _damaged(image: ImageUnderTest) -> Finding:
     return held([f"{name} {fault}" for fault in faults])
 
 
-def _orientations(image: ImageUnderTest) -> Finding:
+@check(fix="undo every transpose and flip before writing")
+def orientations(image: ImageUnderTest) -> Finding:
+    """A scan stored in any of the 48 orientations gets a mask in the same."""
     masks: dict[str, NDArray[np.generic]] = {}
     for number, axes in enumerate(samples.ORDERS):
         trial = image.kept(f"turned_{number}", partial(samples.turned, axes=axes))
@@ -214,7 +236,9 @@ def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple
     return own, ""
 
 
-def _given(image: ImageUnderTest) -> Finding:
+@check(fix="see the reason")
+def given_inputs(image: ImageUnderTest) -> Finding:
+    """The inputs that were given pass the same checks."""
     if image.task.given is None:
         return skip("no --input was given")
     given = image.task.given
@@ -228,80 +252,25 @@ def _given(image: ImageUnderTest) -> Finding:
 
 
 CHECKS = (
-    ONE_IMAGE,
-    AMD64,
-    SIZE,
-    FLARE_NAME,
-    ROOT,
-    FACTS,
-    DEVICES,
-    SHELLS,
-    PLAIN_SHELL,
+    one_image,
+    amd64,
+    size,
+    team_name,
+    root,
+    facts_label,
+    devices_left_alone,
+    shells,
+    plain_shell,
     *RUNS,
-    Check(
-        name="output_tree",
-        asserts="X_0000.nii.gz gives X.nii.gz, and nothing else is written",
-        fix="name masks by removing the last _0000; put logs and temporary files into /tmp",
-        look=_output_tree,
-    ),
-    Check(
-        name="stored_type",
-        asserts="masks are uint8 with slope 1 and intercept 0",
-        fix="make a new header: set_data_dtype(uint8), set_slope_inter(1, 0)",
-        look=_stored,
-    ),
-    Check(
-        name="geometry",
-        asserts="a mask has its scan's voxels and header geometry",
-        fix="copy affine, qform and sform; write in the stored order of axes",
-        look=_geometry,
-    ),
-    Check(
-        name="labels",
-        asserts="masks hold the task's labels only",
-        fix="map the network's classes to the task's values; --labels where the task has others",
-        look=_values,
-    ),
-    Check(
-        name="odd_names",
-        asserts="several inputs, with _0000, dots or spaces in their names, all get their mask",
-        fix="loop over all files; remove the last _0000.nii.gz only; quote paths in shell",
-        look=_odd_names,
-    ),
-    Check(
-        name="other_files",
-        asserts="files that are no inputs are ignored",
-        fix="take *_0000.nii.gz only",
-        look=_other_files,
-    ),
-    Check(
-        name="no_inputs",
-        asserts="a folder without scans writes nothing, and ends well or with a clear message",
-        fix="say that there is nothing to do",
-        look=_no_inputs,
-    ),
-    Check(
-        name="overwrites",
-        asserts="masks that lie in the output folder already are replaced",
-        fix="write to a temporary name, then rename over the old one",
-        look=_overwrites,
-    ),
-    Check(
-        name="damaged_input",
-        asserts="a damaged scan gets an empty mask in its header's geometry",
-        fix="catch errors case by case, and write zeros of the header's shape",
-        look=_damaged,
-    ),
-    Check(
-        name="orientations",
-        asserts="a scan stored in any of the 48 orientations gets a mask in the same",
-        fix="undo every transpose and flip before writing",
-        look=_orientations,
-    ),
-    Check(
-        name="given_inputs",
-        asserts="the inputs that were given pass the same checks",
-        fix="see the reason",
-        look=_given,
-    ),
+    output_tree,
+    stored_type,
+    geometry,
+    labels,
+    odd_names,
+    other_files,
+    no_inputs,
+    overwrites,
+    damaged_input,
+    orientations,
+    given_inputs,
 )

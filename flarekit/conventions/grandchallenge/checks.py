@@ -18,7 +18,7 @@ import numpy as np
 
 from flarekit.conventions.grandchallenge import samples
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
+from flarekit.verification.check import PASS, Finding, check, fail, held, skip
 from flarekit.verification.masks import Mask, geometry_faults, read_mask
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.platform_inputs import IMAGES
@@ -178,27 +178,37 @@ def _grid_faults(trial: TrialResult, outputs: tuple[_Output, ...]) -> Iterator[s
                 yield f"{name}: {faults[0][0]}"
 
 
-def _output_tree(image: ImageUnderTest) -> Finding:
+@check(fix="write to the paths that the sockets state; put logs and temporary files into /tmp")
+def output_tree(image: ImageUnderTest) -> Finding:
+    """Every declared output is written, and nothing else."""
     trial, outputs = image.base(), _declared(image.task)
     if outputs:
         return held(_tree_faults(trial, outputs))
     return skip(_UNKNOWN) if trial.files else fail("wrote nothing")
 
 
-def _one_per_socket(image: ImageUnderTest) -> Finding:
+@check(fix="write one file per socket, and clear what earlier steps have left")
+def one_per_socket(image: ImageUnderTest) -> Finding:
+    """A folder of images holds exactly one .mha or .tif file."""
     return held(list(_count_faults(image.base())))
 
 
-def _json(image: ImageUnderTest) -> Finding:
+@check(fix="json.dump(value, file, allow_nan=False), after converting NumPy's numbers")
+def json_values(image: ImageUnderTest) -> Finding:
+    """JSON files hold values of the declared kind, and no NaN or infinity."""
     return held(list(_json_faults(image.base(), _declared(image.task))))
 
 
-def _stored_type(image: ImageUnderTest) -> Finding:
+@check(fix="convert with astype(uint8), and write a scalar image")
+def stored_type(image: ImageUnderTest) -> Finding:
+    """Segmentations are uint8 or int8 with one channel."""
     outputs = _declared(image.task)
     return held(list(_type_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
-def _values(image: ImageUnderTest) -> Finding:
+@check(fix="map the network's classes to the task's values; --labels where the task has others")
+def labels(image: ImageUnderTest) -> Finding:
+    """Segmentations hold the declared values only."""
     outputs = _declared(image.task)
     if not outputs:
         return skip(_UNKNOWN)
@@ -212,12 +222,16 @@ def _knows_values(task: TaskFacts, outputs: tuple[_Output, ...]) -> bool:
     return not task.values <= {0} or all(output.binary for output in masks)
 
 
-def _geometry(image: ImageUnderTest) -> Finding:
+@check(fix="resample to the input's grid, then CopyInformation from it")
+def geometry(image: ImageUnderTest) -> Finding:
+    """Segmentations have the input's size, spacing, origin and direction."""
     outputs = _declared(image.task)
     return held(list(_grid_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
-def _given(image: ImageUnderTest) -> Finding:
+@check(fix="see the reason")
+def given_inputs(image: ImageUnderTest) -> Finding:
+    """The inputs that were given pass the same checks."""
     outputs = _declared(image.task)
     if image.task.given is None:
         return skip("no --input was given")
@@ -237,46 +251,11 @@ CHECKS = (
     *PLATFORM_IMAGE,
     *RUNS,
     *PLATFORM_RUNS,
-    Check(
-        name="output_tree",
-        asserts="every declared output is written, and nothing else",
-        fix="write to the paths that the sockets state; put logs and temporary files into /tmp",
-        look=_output_tree,
-    ),
-    Check(
-        name="one_per_socket",
-        asserts="a folder of images holds exactly one .mha or .tif file",
-        fix="write one file per socket, and clear what earlier steps have left",
-        look=_one_per_socket,
-    ),
-    Check(
-        name="json_values",
-        asserts="JSON files hold values of the declared kind, and no NaN or infinity",
-        fix="json.dump(value, file, allow_nan=False), after converting NumPy's numbers",
-        look=_json,
-    ),
-    Check(
-        name="stored_type",
-        asserts="segmentations are uint8 or int8 with one channel",
-        fix="convert with astype(uint8), and write a scalar image",
-        look=_stored_type,
-    ),
-    Check(
-        name="labels",
-        asserts="segmentations hold the declared values only",
-        fix="map the network's classes to the task's values; --labels where the task has others",
-        look=_values,
-    ),
-    Check(
-        name="geometry",
-        asserts="segmentations have the input's size, spacing, origin and direction",
-        fix="resample to the input's grid, then CopyInformation from it",
-        look=_geometry,
-    ),
-    Check(
-        name="given_inputs",
-        asserts="the inputs that were given pass the same checks",
-        fix="see the reason",
-        look=_given,
-    ),
+    output_tree,
+    one_per_socket,
+    json_values,
+    stored_type,
+    labels,
+    geometry,
+    given_inputs,
 )

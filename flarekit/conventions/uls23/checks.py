@@ -14,7 +14,6 @@ import numpy as np
 
 from flarekit.conventions.uls23 import samples
 from flarekit.conventions.uls23.mask_checks import (
-    OUTPUT,
     UnjudgedError,
     components,
     dice,
@@ -25,7 +24,7 @@ from flarekit.conventions.uls23.mask_checks import (
     tree_faults,
     type_faults,
 )
-from flarekit.verification.check import PASS, Check, Finding, fail, held, skip
+from flarekit.verification.check import PASS, Finding, check, fail, held, skip
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS, loud_failure
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -58,32 +57,49 @@ def _well(image: ImageUnderTest) -> list[TrialResult]:
     return [trial for trial in (image.base(), _four(image)) if trial.failure is None]
 
 
-def _output_tree(image: ImageUnderTest) -> Finding:
+@check(fix="write all masks into one stack; put logs and temporary files into /tmp")
+def output_tree(image: ImageUnderTest) -> Finding:
+    """images/ct-binary-uls/NAME.mha is written, named as the input, and nothing else."""
     return held([fault for trial in _well(image) for fault in tree_faults(trial)])
 
 
-def _stored_type(image: ImageUnderTest) -> Finding:
+@check(fix="convert with astype(uint8) after mapping the lesion to 1")
+def stored_type(image: ImageUnderTest) -> Finding:
+    """Masks are uint8, 0 and 1."""
     return held([fault for trial in _well(image) for fault in type_faults(trial)])
 
 
-def _geometry(image: ImageUnderTest) -> Finding:
+@check(fix="CopyInformation from the input; stack along Z in the order read")
+def geometry(image: ImageUnderTest) -> Finding:
+    """The masks have the stack's size and header."""
     return held([fault for trial in _well(image) for fault in grid_faults(trial)])
 
 
-def _four_volumes(image: ImageUnderTest) -> Finding:
+@check(fix="split the stack every 128 slices, and take each volume's own spacing")
+def four_volumes(image: ImageUnderTest) -> Finding:
+    """A stack of four volumes with different spacings ends well."""
     failure = _four(image).failure
     return PASS if failure is None else fail(failure)
 
 
-def _one_component(image: ImageUnderTest) -> Finding:
+@check(fix="keep the component at the centre, else the nearest; a small ball where none is")
+@judged
+def one_component(image: ImageUnderTest) -> Finding:
+    """Each volume gets exactly one component: an empty one scores 0, speckle stalls scoring."""
     return components(read_masks(_four(image)))
 
 
-def _central(image: ImageUnderTest) -> Finding:
+@check(fix="choose components by their distance from voxel (64, 128, 128), not by size")
+@judged
+def central(image: ImageUnderTest) -> Finding:
+    """The component lies at the centre, where the lesion is, or next to it."""
     return held(list(far_faults(read_masks(_four(image)))))
 
 
-def _padding(image: ImageUnderTest) -> Finding:
+@check(fix="clear what lies in whole slices, rows and columns of the volume's minimum")
+@judged
+def padding(image: ImageUnderTest) -> Finding:
+    """No mask reaches into the padding beyond the scan."""
     faults = []
     for index, (mask, scene) in enumerate(
         zip(read_masks(_four(image)), samples.SCENES, strict=True)
@@ -94,8 +110,13 @@ def _padding(image: ImageUnderTest) -> Finding:
     return held(faults)
 
 
-def _order(image: ImageUnderTest) -> Finding:
-    """Compare four volumes with the same in another order, and the first with it alone."""
+@check(fix="read, segment and write volume by volume; no statistics over the stack")
+@judged
+def order(image: ImageUnderTest) -> Finding:
+    """Volumes are independent: in another order, or alone, each gets the same mask.
+
+    Compare four volumes with the same in another order, and the first with it alone.
+    """
     few = list(read_masks(_four(image)))
     (alone,) = read_masks(image.base())
     scenes = [samples.SCENES[index] for index in _ORDER]
@@ -112,7 +133,10 @@ def _order(image: ImageUnderTest) -> Finding:
     return held(faults)
 
 
-def _types(image: ImageUnderTest) -> Finding:
+@check(fix="convert voxels to float32 after reading; read with SimpleITK")
+@judged
+def voxel_types(image: ImageUnderTest) -> Finding:
+    """Int16, int32 and float32, compressed or not, give the same mask."""
     (usual,) = read_masks(image.base())
     faults = []
     for dtype, compressed in (("int16", False), ("int32", True), ("float32", False)):
@@ -128,7 +152,9 @@ def _types(image: ImageUnderTest) -> Finding:
     return held(faults)
 
 
-def _spacings(image: ImageUnderTest) -> Finding:
+@check(fix="compare the length of the list with slices / 128")
+def spacing_count(image: ImageUnderTest) -> Finding:
+    """Another number of spacings than volumes ends it with an exit code and a reason."""
     faults = []
     for scenes, count in ((samples.SCENES, 3), ((samples.LIVER,), 2)):
         words = f"{count} spacings for {len(scenes)} volumes"
@@ -168,7 +194,10 @@ def _too_long(image: ImageUnderTest) -> str:
     return f"{_MANY} volumes take too long here; give --timeout {timeout_s}"
 
 
-def _hundred(image: ImageUnderTest) -> Finding:
+@check(fix="write masks as they are ready; keep within the time and the memory")
+@judged
+def hundred_volumes(image: ImageUnderTest) -> Finding:
+    """A stack of 100 volumes gets 100 masks."""
     count, trial = _many(image)
     if trial.failure is not None:
         return fail(f"{count} volumes: {trial.failure}")
@@ -186,7 +215,10 @@ def _hundred(image: ImageUnderTest) -> Finding:
     return held(faults)
 
 
-def _memory(image: ImageUnderTest) -> Finding:
+@check(fix="read volumes when their turn comes, and keep masks compressed")
+@judged
+def flat_memory(image: ImageUnderTest) -> Finding:
+    """Memory does not grow with the number of volumes."""
     count, trial = _many(image)
     if trial.failure is not None:
         return skip(f"{count} volumes fail: see hundred_volumes")
@@ -202,7 +234,10 @@ def _memory(image: ImageUnderTest) -> Finding:
     )
 
 
-def _given(image: ImageUnderTest) -> Finding:
+@check(fix="see the reason")
+@judged
+def given_inputs(image: ImageUnderTest) -> Finding:
+    """The inputs that were given pass the same checks."""
     given = image.task.given
     if given is None:
         return skip("no --input was given")
@@ -220,84 +255,17 @@ CHECKS = (
     *PLATFORM_IMAGE,
     *RUNS,
     *PLATFORM_RUNS,
-    Check(
-        name="output_tree",
-        asserts=f"{OUTPUT}/NAME.mha is written, named as the input, and nothing else",
-        fix="write all masks into one stack; put logs and temporary files into /tmp",
-        look=_output_tree,
-    ),
-    Check(
-        name="stored_type",
-        asserts="masks are uint8, 0 and 1",
-        fix="convert with astype(uint8) after mapping the lesion to 1",
-        look=_stored_type,
-    ),
-    Check(
-        name="geometry",
-        asserts="the masks have the stack's size and header",
-        fix="CopyInformation from the input; stack along Z in the order read",
-        look=_geometry,
-    ),
-    Check(
-        name="four_volumes",
-        asserts="a stack of four volumes with different spacings ends well",
-        fix="split the stack every 128 slices, and take each volume's own spacing",
-        look=_four_volumes,
-    ),
-    Check(
-        name="one_component",
-        asserts="each volume gets exactly one component: an empty one scores 0, speckle stalls "
-        "the evaluator",
-        fix="keep the component at the centre, else the nearest; a small ball where none is",
-        look=judged(_one_component),
-    ),
-    Check(
-        name="central",
-        asserts="the component lies at the centre, where the lesion is, or next to it",
-        fix="choose components by their distance from voxel (64, 128, 128), not by size",
-        look=judged(_central),
-    ),
-    Check(
-        name="padding",
-        asserts="no mask reaches into the padding beyond the scan",
-        fix="clear what lies in whole slices, rows and columns of the volume's minimum",
-        look=judged(_padding),
-    ),
-    Check(
-        name="order",
-        asserts="volumes are independent: in another order, or alone, each gets the same mask",
-        fix="read, segment and write volume by volume; no statistics over the stack",
-        look=judged(_order),
-    ),
-    Check(
-        name="voxel_types",
-        asserts="int16, int32 and float32, compressed or not, give the same mask",
-        fix="convert voxels to float32 after reading; read with SimpleITK",
-        look=judged(_types),
-    ),
-    Check(
-        name="spacing_count",
-        asserts="another number of spacings than volumes ends it with an exit code other than 0 "
-        "and a last line that says why",
-        fix="compare the length of the list with slices / 128",
-        look=_spacings,
-    ),
-    Check(
-        name="hundred_volumes",
-        asserts="a stack of 100 volumes gets 100 masks",
-        fix="write masks as they are ready; keep within the time and the memory",
-        look=judged(_hundred),
-    ),
-    Check(
-        name="flat_memory",
-        asserts="memory does not grow with the number of volumes",
-        fix="read volumes when their turn comes, and keep masks compressed",
-        look=judged(_memory),
-    ),
-    Check(
-        name="given_inputs",
-        asserts="the inputs that were given pass the same checks",
-        fix="see the reason",
-        look=judged(_given),
-    ),
+    output_tree,
+    stored_type,
+    geometry,
+    four_volumes,
+    one_component,
+    central,
+    padding,
+    order,
+    voxel_types,
+    spacing_count,
+    hundred_volumes,
+    flat_memory,
+    given_inputs,
 )
