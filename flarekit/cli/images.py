@@ -89,7 +89,7 @@ def verify(
     request = VerifyRequest(
         image=image,
         convention=convention,
-        given=input_dir,
+        user_inputs=input_dir,
         backend=sandbox,
         only=tuple(only or ()),
         labels=numbers(labels),

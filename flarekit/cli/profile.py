@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flarekit.core.readings import Reading
     from flarekit.profiler.folder import ReportFolder
     from flarekit.profiler.limits import Limits
-    from flarekit.profiler.records import ProfiledCase, Report
+    from flarekit.profiler.records import EfficiencyReport, ProfiledCase
 
 app = typer.Typer(
     help="Measure what the organisers measure; enforce their limits.",
@@ -173,7 +173,7 @@ def check(
     from flarekit.cli.console import Console
     from flarekit.core.errors import UsageError
     from flarekit.profiler.limits import is_broken, judge
-    from flarekit.profiler.load_report import open_report
+    from flarekit.profiler.load_report import load_report
 
     console = Console()
     asked = {"time_s": max_time, "gpu_mib": max_gpu_mib, "ram_mib": max_ram_mib}
@@ -193,7 +193,7 @@ def check(
         ram_mib=given.get("ram_mib", chosen.ram_mib),
         required=required,
     )
-    report, _ = open_report(report_dir)
+    report, _ = load_report(report_dir)
     verdicts = judge(report, limits)
     broken = [verdict for verdict in verdicts if is_broken(verdict, limits)]
     for verdict in verdicts:
@@ -220,9 +220,9 @@ def compare(
 ) -> None:
     """Print both reports' figures case by case, and B over A."""
     from flarekit.profiler.compare import compare as side_by_side
-    from flarekit.profiler.load_report import open_report
+    from flarekit.profiler.load_report import load_report
 
-    result = side_by_side(open_report(first)[0], open_report(second)[0])
+    result = side_by_side(load_report(first)[0], load_report(second)[0])
     rows = [
         [pair.case, pair.figure, _text(pair.first), _text(pair.second), _text(pair.ratio, "x ")]
         for pair in result.pairs
@@ -242,10 +242,10 @@ def report(report_dir: _ReportDir, preset: _Preset = None) -> None:
     """
     from flarekit.cli.console import Console
     from flarekit.profiler.limits import tolerances_of
-    from flarekit.profiler.load_report import open_report
+    from flarekit.profiler.load_report import load_report
 
     tolerances = None if preset is None else tolerances_of(_limits(preset))
-    content, folder = open_report(report_dir, tolerances)
+    content, folder = load_report(report_dir, tolerances)
     folder.write(content)
     _close(content, folder, Console())
 
@@ -273,7 +273,7 @@ def _folder(root: Path, name: str) -> ReportFolder:
     return folder
 
 
-def _close(report: Report, folder: ReportFolder, console: Console) -> None:
+def _close(report: EfficiencyReport, folder: ReportFolder, console: Console) -> None:
     """Draw, and say what it came to."""
     from flarekit.core.readings import Unsupported
     from flarekit.profiler.folder import draw

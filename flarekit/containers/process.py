@@ -20,7 +20,7 @@ from flarekit.containers.accounts import Account, find_account
 from flarekit.containers.bubblewrap import Program
 from flarekit.containers.cgroups import make_groups
 from flarekit.containers.follow import WatchedLimits, follow, limit_processes
-from flarekit.containers.rootfs import floor, open_up, remove, seen_as, staged
+from flarekit.containers.rootfs import open_up, remove, seen_as, staged, writable_root
 from flarekit.containers.sandboxed_process import NOT_STARTED
 from flarekit.containers.saved_image import Archive, read_archive
 from flarekit.containers.unpack import Entry, inside, unpack
@@ -155,7 +155,7 @@ class ProcessSandbox:
             if reason is not None:
                 return _not_started(reason)
             root, layer = stack.enter_context(
-                floor(
+                writable_root(
                     self._root,
                     self._place,
                     read_only=conditions.read_only,

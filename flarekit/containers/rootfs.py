@@ -113,7 +113,7 @@ def _rights(entry: Entry, account: Account) -> int:
 
 
 @contextmanager
-def floor(
+def writable_root(
     root: Path,
     place: Path,
     *,

@@ -33,7 +33,7 @@ class VerifyRequest:
     Attributes:
         image: its name, or the path of a saved tar.
         convention: whose checks; the image's label where None.
-        given: a folder of inputs to run besides the generated ones.
+        user_inputs: a folder of inputs to run besides the generated ones.
         backend: `auto` is Docker where an engine answers, else processes.
         only: names of checks; all where empty.
         labels: values that masks may hold besides 0; the image's own, or the task's, where None.
@@ -45,7 +45,7 @@ class VerifyRequest:
 
     image: str
     convention: str | None = None
-    given: Path | None = None
+    user_inputs: Path | None = None
     backend: Backend = "auto"
     only: tuple[str, ...] = ()
     labels: tuple[int, ...] | None = None
@@ -192,7 +192,7 @@ def _task_facts(request: VerifyRequest, convention: str, facts: ImageFacts) -> T
     return TaskFacts(
         values=frozenset({0, *(values if request.labels is None else request.labels)}),
         time_s=budget.time_s if request.time_s is None else request.time_s or None,
-        given=request.given,
+        user_inputs=request.user_inputs,
         memory_mib=request.memory_mib,
         gpus=request.gpus,
         settings=stated.settings,

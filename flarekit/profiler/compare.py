@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flarekit.core.readings import Reading, Unsupported
-from flarekit.profiler.records import ProfiledCase, Report
+from flarekit.profiler.records import EfficiencyReport, ProfiledCase
 
 FIGURES: dict[str, Callable[[ProfiledCase], Reading]] = {
     "time (s)": lambda case: case.official.time_s,
@@ -46,7 +46,7 @@ class Comparison:
     only_second: tuple[str, ...]
 
 
-def compare(first: Report, second: Report) -> Comparison:
+def compare(first: EfficiencyReport, second: EfficiencyReport) -> Comparison:
     """Compare two reports; a report of one run each is compared whatever the runs are called."""
     ours = {case.name: case for case in first.cases}
     theirs = {case.name: case for case in second.cases}

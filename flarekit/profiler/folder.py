@@ -29,10 +29,10 @@ from flarekit.profiler.figures import (
 )
 from flarekit.profiler.readings import Sample
 from flarekit.profiler.records import (
+    EfficiencyReport,
     Excess,
     Kind,
     ProfiledCase,
-    Report,
     Tolerances,
     write_report_json,
 )
@@ -93,7 +93,7 @@ class ReportFolder:
                     f"{folder}: cannot be emptied: {error.strerror}", fix="name another folder"
                 ) from error
 
-    def write(self, report: Report) -> None:
+    def write(self, report: EfficiencyReport) -> None:
         """Write the JSON and the CSV: after every case, so that a crash costs one at most.
 
         Raises:
@@ -102,7 +102,7 @@ class ReportFolder:
         write_report_json(report, self.json)
         official.write_csv(self.records(report), self.csv)
 
-    def records(self, report: Report) -> dict[str, official.OfficialRecord]:
+    def records(self, report: EfficiencyReport) -> dict[str, official.OfficialRecord]:
         """Read FLARE's files of a report's cases.
 
         Raises:
@@ -137,9 +137,9 @@ def new_report(
     command: tuple[str, ...],
     tolerances: Tolerances,
     environment: dict[str, str],
-) -> Report:
+) -> EfficiencyReport:
     """Return a report without cases."""
-    return Report(
+    return EfficiencyReport(
         name=name,
         kind=kind,
         command=command,
@@ -162,7 +162,7 @@ def samples_of(case: ProfiledCase, folder: ReportFolder) -> list[Sample]:
     return samples_of_record(official.read_record(folder.record(case.name)))
 
 
-def draw(report: Report, folder: ReportFolder) -> None:
+def draw(report: EfficiencyReport, folder: ReportFolder) -> None:
     """Write the page and, where matplotlib is installed, the pictures.
 
     Raises:

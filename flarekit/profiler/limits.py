@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flarekit.core.readings import Reading, Unsupported
-from flarekit.profiler.records import ProfiledCase, Report, Tolerances
+from flarekit.profiler.records import EfficiencyReport, ProfiledCase, Tolerances
 
 State = Literal["kept", "broken", "not measured"]
 
@@ -34,7 +34,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class LimitVerdict:
     """What became of one limit, or of the case itself.
 
     Attributes:
@@ -59,21 +59,21 @@ def tolerances_of(limits: Limits) -> Tolerances:
     )
 
 
-def judge(report: Report, limits: Limits) -> list[Verdict]:
+def judge(report: EfficiencyReport, limits: Limits) -> list[LimitVerdict]:
     """Return the verdicts on every case, in the report's order."""
     return [verdict for case in report.cases for verdict in _verdicts(case, limits)]
 
 
-def is_broken(verdict: Verdict, limits: Limits) -> bool:
+def is_broken(verdict: LimitVerdict, limits: Limits) -> bool:
     """Tell whether a verdict fails the check: broken, or not measured though it had to be."""
     if verdict.state == "not measured":
         return verdict.limit in limits.required
     return verdict.state == "broken"
 
 
-def _verdicts(case: ProfiledCase, limits: Limits) -> Iterator[Verdict]:
+def _verdicts(case: ProfiledCase, limits: Limits) -> Iterator[LimitVerdict]:
     for failure in case.failures:
-        yield Verdict(case=case.name, limit="run", state="broken", text=failure)
+        yield LimitVerdict(case=case.name, limit="run", state="broken", text=failure)
     figures: list[tuple[str, str, Reading, float | None, str]] = [
         ("cap", "time", case.official.time_s, limits.cap_s, "s"),
         ("time", "time", case.official.time_s, limits.time_s, "s"),
@@ -85,14 +85,16 @@ def _verdicts(case: ProfiledCase, limits: Limits) -> Iterator[Verdict]:
             yield _verdict(case.name, limit, what, value, most, unit)
 
 
-def _verdict(case: str, limit: str, what: str, value: Reading, most: float, unit: str) -> Verdict:
+def _verdict(
+    case: str, limit: str, what: str, value: Reading, most: float, unit: str
+) -> LimitVerdict:
     if isinstance(value, Unsupported):
         text = f"{what} not measured: {value.not_supported}"
-        return Verdict(case=case, limit=limit, state="not measured", text=text)
+        return LimitVerdict(case=case, limit=limit, state="not measured", text=text)
     state: State = "broken" if value > most else "kept"
     kind = "hard limit" if limit == "cap" else "limit"
     text = f"{what} {_number(value)} {unit}, {kind} {most:g} {unit}"
-    return Verdict(case=case, limit=limit, state=state, text=text)
+    return LimitVerdict(case=case, limit=limit, state=state, text=text)
 
 
 def _number(value: float) -> str:

@@ -16,11 +16,13 @@ from flarekit.profiler.folder import (
     samples_of,
     samples_of_record,
 )
-from flarekit.profiler.records import ProfiledCase, Report, Tolerances, read_report_json
+from flarekit.profiler.records import EfficiencyReport, ProfiledCase, Tolerances, read_report_json
 from flarekit.profiler.stream import read_samples
 
 
-def open_report(root: Path, tolerances: Tolerances | None = None) -> tuple[Report, ReportFolder]:
+def load_report(
+    root: Path, tolerances: Tolerances | None = None
+) -> tuple[EfficiencyReport, ReportFolder]:
     """Read a report folder, or a folder of FLARE's own JSON files.
 
     Cases whose samples are there but whose end was never recorded (a crash) come back as failed.
@@ -49,7 +51,9 @@ def open_report(root: Path, tolerances: Tolerances | None = None) -> tuple[Repor
     return _of_records(root, records, tolerances or Tolerances())
 
 
-def _judged_by(report: Report, folder: ReportFolder, tolerances: Tolerances) -> Report:
+def _judged_by(
+    report: EfficiencyReport, folder: ReportFolder, tolerances: Tolerances
+) -> EfficiencyReport:
     cases = [
         replace(
             case,
@@ -64,7 +68,7 @@ def _judged_by(report: Report, folder: ReportFolder, tolerances: Tolerances) -> 
     return replace(report, tolerances=tolerances, cases=tuple(cases))
 
 
-def _with_interrupted(report: Report, folder: ReportFolder) -> Report:
+def _with_interrupted(report: EfficiencyReport, folder: ReportFolder) -> EfficiencyReport:
     known = {case.name for case in report.cases}
     lost = [
         path for path in sorted((folder.root / "samples").glob("*.jsonl")) if path.stem not in known
@@ -97,7 +101,7 @@ def _interrupted(path: Path, folder: ReportFolder, tolerances: Tolerances) -> Pr
 
 def _of_records(
     root: Path, paths: list[Path], tolerances: Tolerances
-) -> tuple[Report, ReportFolder]:
+) -> tuple[EfficiencyReport, ReportFolder]:
     """Return a report of files that FLARE's script wrote."""
     folder = _Foreign(root, root.resolve().name)
     cases = []
@@ -134,5 +138,5 @@ class _Foreign(ReportFolder):
     def record(self, case: str) -> Path:
         return self.root / f"{case}.json"
 
-    def write(self, report: Report) -> None:
+    def write(self, report: EfficiencyReport) -> None:
         official.write_csv(self.records(report), self.csv)

@@ -26,7 +26,7 @@ from flarekit.profiler.case_folders import (
 from flarekit.profiler.figures import measure_all
 from flarekit.profiler.folder import ReportFolder, excess_of
 from flarekit.profiler.monitor import MonitoredRun, Target, monitor
-from flarekit.profiler.records import ProfiledCase, Report, Tolerances
+from flarekit.profiler.records import EfficiencyReport, ProfiledCase, Tolerances
 from flarekit.profiler.sampler import INTERVAL_S
 from flarekit.profiler.step_times import Inside, read_inside
 
@@ -54,10 +54,10 @@ MakeTarget = Callable[[WorkFolders, Path], Target]
 def profile_command(
     target: Target,
     folder: ReportFolder,
-    report: Report,
+    report: EfficiencyReport,
     options: WatchOptions,
     inside_file: Path | None = None,
-) -> Report:
+) -> EfficiencyReport:
     """Watch one command and add it to a report.
 
     Args:
@@ -95,10 +95,10 @@ def profile_scans(
     make_target: MakeTarget,
     output_dir: Path,
     folder: ReportFolder,
-    report: Report,
+    report: EfficiencyReport,
     options: WatchOptions,
     on_case: Callable[[ProfiledCase], None],
-) -> Report:
+) -> EfficiencyReport:
     """Run the organisers' loop: every scan alone, in folders of its own.
 
     Args:
@@ -136,7 +136,7 @@ def _profile_scan(
     work: WorkFolders,
     target: Target,
     folder: ReportFolder,
-    report: Report,
+    report: EfficiencyReport,
     options: WatchOptions,
 ) -> ProfiledCase:
     seen = monitor(

@@ -179,7 +179,7 @@ class ProfiledCase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class EfficiencyReport:
     """A whole profile.
 
     Attributes:
@@ -211,7 +211,7 @@ class Report:
         return tuple(case for case in self.cases if case.failures)
 
 
-def write_report_json(report: Report, path: Path) -> None:
+def write_report_json(report: EfficiencyReport, path: Path) -> None:
     """Write everything.
 
     Raises:
@@ -219,11 +219,11 @@ def write_report_json(report: Report, path: Path) -> None:
     """
     from pydantic import TypeAdapter
 
-    content: dict[str, Any] = TypeAdapter(Report).dump_python(report, mode="json")
+    content: dict[str, Any] = TypeAdapter(EfficiencyReport).dump_python(report, mode="json")
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def read_report_json(path: Path) -> Report:
+def read_report_json(path: Path) -> EfficiencyReport:
     """Read everything back.
 
     Raises:
@@ -245,7 +245,7 @@ def read_report_json(path: Path) -> Report:
             fix="name a folder that flarekit profile has made",
         )
     try:
-        return TypeAdapter(Report).validate_python(content)
+        return TypeAdapter(EfficiencyReport).validate_python(content)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:3]

@@ -102,7 +102,7 @@ def warn(reason: str, fix: str = "") -> Finding:
     return Finding(state="warn", reason=printable(reason), fix=fix)
 
 
-def held(faults: Sequence[str], most: int = 3) -> Finding:
+def verdict_of(faults: Sequence[str], most: int = 3) -> Finding:
     """Return `pass` where there are no faults, else `fail` with the first of them."""
     if not faults:
         return PASS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flarekit.containers import FACTS_LABEL
 from flarekit.containers.saved_image import ENDINGS, read_archive
-from flarekit.verification.check import PASS, Finding, check, fail, held, warn
+from flarekit.verification.check import PASS, Finding, check, fail, verdict_of, warn
 from flarekit.verification.trials import ImageUnderTest
 
 _LARGE_GB = 10.0
@@ -94,12 +94,12 @@ def team_name(image: ImageUnderTest) -> Finding:
         faults = flare_name_faults(stem_of(archive), names)
         if not faults and not archive.name.endswith(".tar.gz"):
             return warn(f"{archive.name} is not a .tar.gz, which the evaluator looks for")
-        return held(faults)
+        return verdict_of(faults)
     teams = [name.rpartition("/")[2].partition(":")[0] for name in names]
     faults = [fault for team in teams[:1] for fault in flare_name_faults(team, (f"{team}:latest",))]
     if not faults and not any(name.endswith(":latest") for name in names):
         return warn(f"the image is named {', '.join(names)}; flarekit save names it TEAM:latest")
-    return held(faults)
+    return verdict_of(faults)
 
 
 def stem_of(path: Path) -> str:

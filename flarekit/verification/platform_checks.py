@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flarekit.containers import Mount, SandboxError
-from flarekit.verification.check import PASS, Check, Finding, check, fail, held, skip, warn
+from flarekit.verification.check import PASS, Check, Finding, check, fail, skip, verdict_of, warn
 from flarekit.verification.contents import listed, unlike_usual
 from flarekit.verification.explanations import explained
 from flarekit.verification.image_checks import (
@@ -49,7 +49,7 @@ def as_usual(image: ImageUnderTest, trial: TrialResult, where: str) -> Finding:
         return fail(f"{where}: {trial.failure}")
     if trial.files != image.base().files:
         return fail(f"{where} it writes {listed(trial.files)}")
-    return held([f"{where} {fault}" for fault in unlike_usual(image, trial)])
+    return verdict_of([f"{where} {fault}" for fault in unlike_usual(image, trial)])
 
 
 @check(fix="open paths as they are; compare no resolved path with /input")
@@ -179,7 +179,7 @@ def corrupt_input(image: ImageUnderTest) -> Finding:
         finding = loud_failure(image.trial(inputs))
         if finding.state != "pass":
             faults.append(f"{words}: {finding.reason}")
-    return held(faults)
+    return verdict_of(faults)
 
 
 def _damaged(usual: Path, damage: Callable[[bytes], bytes]) -> Callable[[Path], None]:

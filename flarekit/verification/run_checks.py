@@ -9,7 +9,7 @@ from typing import Any
 
 from flarekit.containers import Conditions
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Finding, check, fail, held, passed, skip, warn
+from flarekit.verification.check import PASS, Finding, check, fail, passed, skip, verdict_of, warn
 from flarekit.verification.contents import again, alike, listed, unlike_usual
 from flarekit.verification.explanations import RELAXED, explained, needs_of
 from flarekit.verification.masks import same_content
@@ -52,7 +52,7 @@ def without_gpu(image: ImageUnderTest) -> Finding:
     trial = image.trial(image.usual_inputs(), conditions=replace(image.conditions, gpus=None))
     if trial.failure is None:
         faults = unlike_usual(image, trial, noise=_GPU_NOISE)
-        return held([f"ends well, but {fault}" for fault in faults])
+        return verdict_of([f"ends well, but {fault}" for fault in faults])
     if says_gpu_is_missing(trial.outcome.last_line):
         return PASS
     return fail(f"{trial.failure}: which does not say that a GPU is missing")
@@ -64,7 +64,7 @@ def inputs_unchanged(image: ImageUnderTest) -> Finding:
     trial = image.base()
     if not image.run_line.writable_inputs:
         trial = image.trial(image.usual_inputs(), writable_inputs=True)
-    return held(trial.touched)
+    return verdict_of(trial.touched)
 
 
 @check(fix="set seeds, leave out test-time dropout and random sampling")
@@ -79,7 +79,7 @@ def same_twice(image: ImageUnderTest) -> Finding:
         for name, pair in zip(first.files, pairs, strict=True)
         if not name.endswith("/") and not alike(*pair)
     ]
-    return held([f"{name} differs" for name in differ])
+    return verdict_of([f"{name} differs" for name in differ])
 
 
 @check(
@@ -94,7 +94,7 @@ def readable_output(image: ImageUnderTest) -> Finding:
     faults = [f"{words}: a link, which leads nowhere outside" for words in trials[0].links]
     faults += [f"{words} cannot be read by the user who verifies" for words in trials[0].locked]
     if faults:
-        return held(faults)
+        return verdict_of(faults)
     if trials[0].private:
         names = ", ".join(trials[0].private[:3])
         return warn(f"only its owner can read {names}")
@@ -189,7 +189,7 @@ def stops(image: ImageUnderTest) -> Finding:
     faults = [f"left {name} behind" for name in odd] + [f"left half of {name}" for name in torn]
     if not faults and outcome.exit_code == 0 and trial.files != wanted:
         faults = ["said that all went well (exit code 0) though it was cut short"]
-    return held(faults)
+    return verdict_of(faults)
 
 
 def _went_to_its_end(image: ImageUnderTest, trial: TrialResult) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from flarekit.verification.check import PASS, Finding, check, fail, held, skip, warn
+from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of, warn
 from flarekit.verification.remedies import image_fix
 from flarekit.verification.scripts import (
     PREDICT,
@@ -56,7 +56,7 @@ def plain_shell(image: ImageUnderTest) -> Finding:
     scripts = scripts_of(image)
     faults = form_faults(scripts)
     if faults:
-        return held(faults)
+        return verdict_of(faults)
     test = "if command -v dash >/dev/null; then dash -n predict.sh; else sh -n predict.sh; fi"
     trial = image.trial(
         image.usual_inputs(),
@@ -69,11 +69,11 @@ def plain_shell(image: ImageUnderTest) -> Finding:
         return fail(trial.outcome.last_line)
     faults = said_by_sh(image.base().outcome.stderr)
     if faults:
-        return held(faults)
+        return verdict_of(faults)
     faults = bashisms(scripts)
     if faults and takes_more_than_sh(image):
         return warn(f"sh in this image takes what a plain one does not: {'; '.join(faults[:3])}")
-    return held(faults)
+    return verdict_of(faults)
 
 
 def _shell(test: str, scripts: Mapping[str, str]) -> tuple[str, ...]:
@@ -91,4 +91,4 @@ def devices_left_alone(image: ImageUnderTest) -> Finding:
         if name == "CUDA_VISIBLE_DEVICES"
         or (name == "NVIDIA_VISIBLE_DEVICES" and value not in ("", "all", "void", "none"))
     ]
-    return held([*faults, *choices_of_gpus(scripts_of(image))])
+    return verdict_of([*faults, *choices_of_gpus(scripts_of(image))])

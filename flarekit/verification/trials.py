@@ -37,7 +37,7 @@ class TaskFacts:
     Attributes:
         values: that a mask may hold, background included.
         time_s: most seconds for one case; None for no limit.
-        given: a folder of inputs to run besides the generated ones; None for none.
+        user_inputs: a folder of inputs to run besides the generated ones; None for none.
         memory_mib: most memory of a run; the organiser's where None.
         gpus: of Docker's `--gpus`, for all runs.
         settings: of the convention, as the image's label states them; None where it does not.
@@ -46,7 +46,7 @@ class TaskFacts:
 
     values: frozenset[int]
     time_s: float | None = None
-    given: Path | None = None
+    user_inputs: Path | None = None
     memory_mib: int | None = None
     gpus: str | None = None
     settings: Mapping[str, Any] | None = None

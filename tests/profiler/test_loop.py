@@ -23,7 +23,7 @@ from flarekit.profiler.case_folders import (
 )
 from flarekit.profiler.command import CommandTarget
 from flarekit.profiler.folder import ReportFolder
-from flarekit.profiler.load_report import open_report
+from flarekit.profiler.load_report import load_report
 from flarekit.profiler.loop import WatchOptions, profile_command, profile_scans
 from tests.profiler.made import made_report
 
@@ -143,7 +143,7 @@ def test_every_broken_rule_is_named_and_the_other_cases_go_on(loop, tmp_path):
     assert failures["removed"] == ("inputs/removed_0000.nii.gz was removed",)
     assert failures["shape"] == ("the mask is (4, 5, 7) voxels, the scan (4, 5, 6)",)
     assert failures["signal"][0] == "exit code 137"
-    found, _ = open_report(tmp_path / "report")
+    found, _ = load_report(tmp_path / "report")
     assert found == report
 
 

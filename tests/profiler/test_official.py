@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flarekit.core.errors import InputError
 from flarekit.core.readings import Unsupported
-from flarekit.profiler.load_report import open_report
+from flarekit.profiler.load_report import load_report
 from flarekit.profiler.official import (
     OfficialRecord,
     figures_of,
@@ -44,7 +44,7 @@ def test_a_folder_of_recorded_files_is_a_report_and_stays_one_for_flare(tmp_path
     (root / "team_Efficiency.csv").unlink()
     before = sorted(root.glob("*.json"))
     for _ in range(2):  # the second time its own files are there too
-        report, folder = open_report(root)
+        report, folder = load_report(root)
         folder.write(report)
     expected = (RECORDED / "team_Efficiency.csv").read_bytes()
     assert (root / "team_Efficiency.csv").read_bytes() == expected

@@ -8,7 +8,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.compare import compare
 from flarekit.profiler.folder import ReportFolder, samples_of
-from flarekit.profiler.load_report import open_report
+from flarekit.profiler.load_report import load_report
 from flarekit.profiler.official import record_of
 from flarekit.profiler.records import Tolerances, read_report_json, write_report_json
 from flarekit.profiler.reference import references
@@ -87,7 +87,7 @@ def test_a_crash_loses_the_running_case_s_end_only(tmp_path):
     for sample in made_samples([100.0, 200.0, 300.0]):
         stream.write(sample)
     stream.close()
-    found, _ = open_report(tmp_path)
+    found, _ = load_report(tmp_path)
     assert found.cases[0] == report.cases[0]
     lost = found.cases[1]
     assert (lost.name, lost.case_id, lost.slices) == ("b_0000", "b", 7)
@@ -97,7 +97,7 @@ def test_a_crash_loses_the_running_case_s_end_only(tmp_path):
 
 def test_other_tolerances_change_what_exceeds_them(tmp_path):
     on_disk(tmp_path, made_case())
-    found, _ = open_report(tmp_path, Tolerances(time_s=5, gpu_mib=2048))
+    found, _ = load_report(tmp_path, Tolerances(time_s=5, gpu_mib=2048))
     excess = found.cases[0].excess
     assert excess.gpu_max_mib == 5000 - 2048
     assert excess.gpu_area_mib_s == pytest.approx((5000 - 2048) * 0.1)
@@ -113,9 +113,9 @@ def test_a_new_profile_in_the_folder_leaves_nothing_of_the_old_one(tmp_path):
 
 def test_a_folder_that_is_no_report_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no efficiency\.json"):
-        open_report(tmp_path)
+        load_report(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        open_report(tmp_path / "none")
+        load_report(tmp_path / "none")
 
 
 def test_samples_are_read_for_drawing(tmp_path):

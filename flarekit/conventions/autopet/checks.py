@@ -24,7 +24,7 @@ from flarekit.conventions.autopet.mask_checks import (
     without_clicks,
 )
 from flarekit.conventions.autopet.samples import CLICKS, Variation, writer
-from flarekit.verification.check import PASS, Check, Finding, check, fail, held, skip
+from flarekit.verification.check import PASS, Check, Finding, check, fail, skip, verdict_of
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -65,7 +65,7 @@ def _output(name: str) -> Callable[[ImageUnderTest], Finding]:
             trial = without_clicks(image)
             if trial.failure is None:
                 faults = [f"without {CLICKS}: {fault}" for fault in faults_of(image, trial)[name]]
-        return held(faults)
+        return verdict_of(faults)
 
     return look
 
@@ -101,7 +101,7 @@ def _odd(
         }
         if not any(alone.values()):
             return fail(f"{', '.join(group)} pass alone, but not together: {faults[0]}")
-        return held(alone[name])
+        return verdict_of(alone[name])
 
     return look
 
@@ -133,7 +133,7 @@ def aligned(image: ImageUnderTest) -> Finding:
 @check(fix="SimpleITK.Resample(ct, pet, SimpleITK.Transform(), SimpleITK.sitkLinear, -1024)")
 def ct_other_grid(image: ImageUnderTest) -> Finding:
     """A CT on another grid is resampled; the mask stays on the PET's."""
-    return held(_unlike(image, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
+    return verdict_of(_unlike(image, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
 
 
 @check(fix="guard divisions by maximum or deviation; write zeros where no voxel is above 0")
@@ -146,7 +146,7 @@ def no_uptake(image: ImageUnderTest) -> Finding:
     found = lesions(trial)
     if not faults and found is not None and found.any():
         faults = [f"{int(found.sum())} voxels of the mask are not 0 where every PET voxel is 0"]
-    return held(faults)
+    return verdict_of(faults)
 
 
 @check(fix="take a missing file for an empty list")
@@ -154,7 +154,7 @@ def clicks_missing(image: ImageUnderTest) -> Finding:
     """It runs without lesion-clicks.json."""
     trial = without_clicks(image)
     if trial.failure is not None or edition_of(image, clicked=False) >= 4:
-        return held(unlike_usual(image, trial, same_mask=False))
+        return verdict_of(unlike_usual(image, trial, same_mask=False))
     return PASS
 
 
@@ -166,7 +166,7 @@ def _no_clicks(image: ImageUnderTest) -> TrialResult:
 @_if_clicked
 def clicks_empty(image: ImageUnderTest) -> Finding:
     """It runs with an empty list of clicks, which is the first step."""
-    return held(unlike_usual(image, _no_clicks(image), same_mask=False))
+    return verdict_of(unlike_usual(image, _no_clicks(image), same_mask=False))
 
 
 @check(fix="mask[z, y, x] for a point (x, y, z); no transform from physical space")
@@ -184,7 +184,7 @@ def clicks_placed(image: ImageUnderTest) -> Finding:
 @check(fix="see the reason")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given lead to a mask that is right in all of this."""
-    given = image.task.given
+    given = image.task.user_inputs
     if given is None:
         return skip("no --input was given")
     for kind in ("ct", "pet"):
@@ -193,7 +193,7 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     trial = image.trial(given)
     if trial.failure is not None:
         return fail(trial.failure)
-    return held([fault for faults in faults_of(image, trial).values() for fault in faults])
+    return verdict_of([fault for faults in faults_of(image, trial).values() for fault in faults])
 
 
 CHECKS = (

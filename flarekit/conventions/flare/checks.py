@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flarekit.conventions.flare import samples
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Finding, check, fail, held, skip, warn
+from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of, warn
 from flarekit.verification.contents import agreement, unlike_usual
 from flarekit.verification.image_checks import (
     amd64,
@@ -87,25 +87,25 @@ def _value_faults(trial: TrialResult, values: frozenset[int]) -> Iterator[str]:
 @check(fix="name masks by removing the last _0000; put logs and temporary files into /tmp")
 def output_tree(image: ImageUnderTest) -> Finding:
     """X_0000.nii.gz gives X.nii.gz, and nothing else is written."""
-    return held(_name_faults(image.base()))
+    return verdict_of(_name_faults(image.base()))
 
 
 @check(fix="make a new header: set_data_dtype(uint8), set_slope_inter(1, 0)")
 def stored_type(image: ImageUnderTest) -> Finding:
     """Masks are uint8 with slope 1 and intercept 0."""
-    return held(list(_stored_faults(image.base())))
+    return verdict_of(list(_stored_faults(image.base())))
 
 
 @check(fix="copy affine, qform and sform; write in the stored order of axes")
 def geometry(image: ImageUnderTest) -> Finding:
     """A mask has its scan's voxels and header geometry."""
-    return held(list(_grid_faults(image.base())))
+    return verdict_of(list(_grid_faults(image.base())))
 
 
 @check(fix="map the network's classes to the task's values; --labels where the task has others")
 def labels(image: ImageUnderTest) -> Finding:
     """Masks hold the task's labels only."""
-    return held(list(_value_faults(image.base(), image.task.values)))
+    return verdict_of(list(_value_faults(image.base(), image.task.values)))
 
 
 @check(fix="loop over all files; remove the last _0000.nii.gz only; quote paths in shell")
@@ -134,7 +134,7 @@ def other_files(image: ImageUnderTest) -> Finding:
 
 def _of(trial: TrialResult, faults: list[str]) -> Finding:
     """Return the faults of a trial; a trial that failed is one too."""
-    return held([*faults, *([trial.failure] if trial.failure else [])])
+    return verdict_of([*faults, *([trial.failure] if trial.failure else [])])
 
 
 @check(fix="say that there is nothing to do")
@@ -146,7 +146,7 @@ def no_inputs(image: ImageUnderTest) -> Finding:
         faults.append("did not end")
     elif trial.outcome.exit_code and not is_sentence(trial.outcome.last_line):
         faults.append(f"ends with {trial.outcome.last_line[:120]!r}, which says nothing")
-    return held(faults)
+    return verdict_of(faults)
 
 
 @check(fix="write to a temporary name, then rename over the old one")
@@ -183,7 +183,7 @@ def damaged_input(image: ImageUnderTest) -> Finding:
         scan = read_mask(image.usual_inputs() / f"{samples.USUAL}{_ENDING}")
         faults = geometry_faults(mask, scan)
         faults += ["is not empty"] if mask.voxels_ZYX.any() else []
-    return held([f"{name} {fault}" for fault in faults])
+    return verdict_of([f"{name} {fault}" for fault in faults])
 
 
 @check(fix="undo every transpose and flip before writing")
@@ -201,7 +201,7 @@ def orientations(image: ImageUnderTest) -> Finding:
     found = {name: _aligned(mask, reference) for name, mask in masks.items()}
     wrong = [f"stored as {name}: {words}" for name, (_, words) in found.items() if words]
     if wrong:
-        return held(wrong)
+        return verdict_of(wrong)
     share, least = min((share, name) for name, (share, _) in found.items())
     if share < _ALIKE:
         return warn(f"stored as {least} the mask agrees in only {share:.2f} of its voxels")
@@ -239,9 +239,9 @@ def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple
 @check(fix="see the reason")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
-    if image.task.given is None:
+    if image.task.user_inputs is None:
         return skip("no --input was given")
-    given = image.task.given
+    given = image.task.user_inputs
     if not any(given.glob(f"*{_ENDING}")):
         return fail(f"{given} holds no *{_ENDING}")
     trial = image.trial(given)

@@ -18,7 +18,7 @@ import numpy as np
 
 from flarekit.conventions.grandchallenge import samples
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Finding, check, fail, held, skip
+from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of
 from flarekit.verification.masks import Mask, geometry_faults, read_mask
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.platform_inputs import IMAGES
@@ -47,8 +47,8 @@ class _Output:
 
 def write_sample(folder: Path, task: TaskFacts) -> None:
     """Write the inputs of the usual run: those given, where the image says nothing of its own."""
-    if task.given is not None and not _declared(task):
-        shutil.copytree(task.given, folder, dirs_exist_ok=True)
+    if task.user_inputs is not None and not _declared(task):
+        shutil.copytree(task.user_inputs, folder, dirs_exist_ok=True)
         return
     stated = (task.settings or {}).get("inputs")
     inputs = [str(name) for name in stated] if isinstance(stated, list | tuple) else []
@@ -183,27 +183,27 @@ def output_tree(image: ImageUnderTest) -> Finding:
     """Every declared output is written, and nothing else."""
     trial, outputs = image.base(), _declared(image.task)
     if outputs:
-        return held(_tree_faults(trial, outputs))
+        return verdict_of(_tree_faults(trial, outputs))
     return skip(_UNKNOWN) if trial.files else fail("wrote nothing")
 
 
 @check(fix="write one file per socket, and clear what earlier steps have left")
 def one_per_socket(image: ImageUnderTest) -> Finding:
     """A folder of images holds exactly one .mha or .tif file."""
-    return held(list(_count_faults(image.base())))
+    return verdict_of(list(_count_faults(image.base())))
 
 
 @check(fix="json.dump(value, file, allow_nan=False), after converting NumPy's numbers")
 def json_values(image: ImageUnderTest) -> Finding:
     """JSON files hold values of the declared kind, and no NaN or infinity."""
-    return held(list(_json_faults(image.base(), _declared(image.task))))
+    return verdict_of(list(_json_faults(image.base(), _declared(image.task))))
 
 
 @check(fix="convert with astype(uint8), and write a scalar image")
 def stored_type(image: ImageUnderTest) -> Finding:
     """Segmentations are uint8 or int8 with one channel."""
     outputs = _declared(image.task)
-    return held(list(_type_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
+    return verdict_of(list(_type_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
 @check(fix="map the network's classes to the task's values; --labels where the task has others")
@@ -214,7 +214,7 @@ def labels(image: ImageUnderTest) -> Finding:
         return skip(_UNKNOWN)
     if not _knows_values(image.task, outputs):
         return skip("which values masks may hold is not known: give --labels")
-    return held(list(_value_faults(image.base(), outputs, image.task.values)))
+    return verdict_of(list(_value_faults(image.base(), outputs, image.task.values)))
 
 
 def _knows_values(task: TaskFacts, outputs: tuple[_Output, ...]) -> bool:
@@ -226,25 +226,25 @@ def _knows_values(task: TaskFacts, outputs: tuple[_Output, ...]) -> bool:
 def geometry(image: ImageUnderTest) -> Finding:
     """Segmentations have the input's size, spacing, origin and direction."""
     outputs = _declared(image.task)
-    return held(list(_grid_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
+    return verdict_of(list(_grid_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
 @check(fix="see the reason")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     outputs = _declared(image.task)
-    if image.task.given is None:
+    if image.task.user_inputs is None:
         return skip("no --input was given")
     if not outputs:
         return PASS  # all runs were of these
-    trial = image.trial(image.task.given)
+    trial = image.trial(image.task.user_inputs)
     if trial.failure is not None:
         return fail(trial.failure)
     faults = [*_tree_faults(trial, outputs), *_count_faults(trial), *_json_faults(trial, outputs)]
     faults += [*_type_faults(trial, outputs), *_grid_faults(trial, outputs)]
     if _knows_values(image.task, outputs):
         faults += _value_faults(trial, outputs, image.task.values)
-    return held(faults)
+    return verdict_of(faults)
 
 
 CHECKS = (

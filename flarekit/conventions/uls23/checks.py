@@ -24,7 +24,7 @@ from flarekit.conventions.uls23.mask_checks import (
     tree_faults,
     type_faults,
 )
-from flarekit.verification.check import PASS, Finding, check, fail, held, skip
+from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS, loud_failure
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -60,19 +60,19 @@ def _well(image: ImageUnderTest) -> list[TrialResult]:
 @check(fix="write all masks into one stack; put logs and temporary files into /tmp")
 def output_tree(image: ImageUnderTest) -> Finding:
     """images/ct-binary-uls/NAME.mha is written, named as the input, and nothing else."""
-    return held([fault for trial in _well(image) for fault in tree_faults(trial)])
+    return verdict_of([fault for trial in _well(image) for fault in tree_faults(trial)])
 
 
 @check(fix="convert with astype(uint8) after mapping the lesion to 1")
 def stored_type(image: ImageUnderTest) -> Finding:
     """Masks are uint8, 0 and 1."""
-    return held([fault for trial in _well(image) for fault in type_faults(trial)])
+    return verdict_of([fault for trial in _well(image) for fault in type_faults(trial)])
 
 
 @check(fix="CopyInformation from the input; stack along Z in the order read")
 def geometry(image: ImageUnderTest) -> Finding:
     """The masks have the stack's size and header."""
-    return held([fault for trial in _well(image) for fault in grid_faults(trial)])
+    return verdict_of([fault for trial in _well(image) for fault in grid_faults(trial)])
 
 
 @check(fix="split the stack every 128 slices, and take each volume's own spacing")
@@ -93,7 +93,7 @@ def one_component(image: ImageUnderTest) -> Finding:
 @judged
 def central(image: ImageUnderTest) -> Finding:
     """The component lies at the centre, where the lesion is, or next to it."""
-    return held(list(far_faults(read_masks(_four(image)))))
+    return verdict_of(list(far_faults(read_masks(_four(image)))))
 
 
 @check(fix="clear what lies in whole slices, rows and columns of the volume's minimum")
@@ -107,7 +107,7 @@ def padding(image: ImageUnderTest) -> Finding:
         beyond = np.count_nonzero(mask) - np.count_nonzero(mask[samples.scan_box(scene)])
         if beyond:
             faults.append(f"volume {index} has {beyond} mask voxels in its padding")
-    return held(faults)
+    return verdict_of(faults)
 
 
 @check(fix="read, segment and write volume by volume; no statistics over the stack")
@@ -130,7 +130,7 @@ def order(image: ImageUnderTest) -> Finding:
     ]
     if (alike := dice(alone, few[0])) < _ALIKE:
         faults.append(f"volume 0 alone gets another mask (Dice {alike:.2f})")
-    return held(faults)
+    return verdict_of(faults)
 
 
 @check(fix="convert voxels to float32 after reading; read with SimpleITK")
@@ -149,7 +149,7 @@ def voxel_types(image: ImageUnderTest) -> Finding:
             continue
         if (alike := dice(mask, usual)) < _ALIKE:
             faults.append(f"{words}: another mask (Dice {alike:.2f})")
-    return held(faults)
+    return verdict_of(faults)
 
 
 @check(fix="compare the length of the list with slices / 128")
@@ -162,7 +162,7 @@ def spacing_count(image: ImageUnderTest) -> Finding:
         finding = loud_failure(image.trial(inputs))
         if finding.state != "pass":
             faults.append(f"{words}: {finding.reason}")
-    return held(faults)
+    return verdict_of(faults)
 
 
 def _each_s(image: ImageUnderTest) -> float:
@@ -212,7 +212,7 @@ def hundred_volumes(image: ImageUnderTest) -> Finding:
         ]
     if not faults and count < _MANY:
         return skip(f"{count} volumes go well, but {_too_long(image)}")
-    return held(faults)
+    return verdict_of(faults)
 
 
 @check(fix="read volumes when their turn comes, and keep masks compressed")
@@ -238,7 +238,7 @@ def flat_memory(image: ImageUnderTest) -> Finding:
 @judged
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
-    given = image.task.given
+    given = image.task.user_inputs
     if given is None:
         return skip("no --input was given")
     images = len(list((given / samples.IMAGES).glob("*.mha")))
@@ -248,7 +248,7 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     if trial.failure is not None:
         return fail(trial.failure)
     faults = [*tree_faults(trial), *type_faults(trial), *grid_faults(trial)]
-    return held(faults) if faults else components(read_masks(trial))
+    return verdict_of(faults) if faults else components(read_masks(trial))
 
 
 CHECKS = (

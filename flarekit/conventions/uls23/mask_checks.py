@@ -17,7 +17,7 @@ from flarekit.conventions.uls23.samples import IMAGES, SPACINGS
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.metaheader import MetaHeader, read_header
 from flarekit.core.metaimage import SliceReader
-from flarekit.verification.check import Finding, held, skip, warn
+from flarekit.verification.check import Finding, skip, verdict_of, warn
 from flarekit.verification.trials import ImageUnderTest, TrialResult
 
 OUTPUT = "images/ct-binary-uls"
@@ -166,7 +166,7 @@ def components(masks: Masks) -> Finding:
             faults.append(f"volume {index} has {count or 'no'} components")
         elif by_faces != 1:
             loose.append(f"volume {index} has {by_faces} parts that touch by edges or corners only")
-    return warn("; ".join(loose)) if loose and not faults else held(faults)
+    return warn("; ".join(loose)) if loose and not faults else verdict_of(faults)
 
 
 def far_faults(masks: Masks) -> Iterator[str]:

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from flarekit.core.readings import Reading, Unsupported
-from flarekit.profiler.limits import Limits, Verdict, judge
+from flarekit.profiler.limits import Limits, LimitVerdict, judge
 from flarekit.profiler.page.axes import number
 from flarekit.profiler.page.charts import stage_bars, time_against_slices
 from flarekit.profiler.page.markup import Markup, join, tag
 from flarekit.profiler.page.panels import panels
 from flarekit.profiler.readings import Sample
-from flarekit.profiler.records import ProfiledCase, Report
+from flarekit.profiler.records import EfficiencyReport, ProfiledCase
 from flarekit.profiler.reference import References, references
 
 _NO_FIGURE = "not supported"
 
 
-def page(report: Report, samples: Mapping[str, Sequence[Sample]]) -> str:
+def page(report: EfficiencyReport, samples: Mapping[str, Sequence[Sample]]) -> str:
     """Return the whole page; nothing in it points outside.
 
     Args:
@@ -60,7 +60,7 @@ def _section(title: str, *content: Markup | list[Markup] | None) -> Markup:
     return tag("section", tag("h2", title), *content)
 
 
-def _head(report: Report, verdicts: Sequence[Verdict]) -> Markup:
+def _head(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
     bad = {verdict.case for verdict in verdicts if verdict.state == "broken"}
     total = len(report.cases)
     machine = ", ".join(
@@ -108,7 +108,7 @@ def _gpu(case: ProfiledCase) -> Reading:
     return case.official.max_gpu_mib
 
 
-def _verdict_table(report: Report, verdicts: Sequence[Verdict]) -> Markup:
+def _verdict_table(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
     most = report.tolerances
     counted = (
         "GPU area above, by sample (MiB s)"
@@ -135,7 +135,9 @@ def _verdict_table(report: Report, verdicts: Sequence[Verdict]) -> Markup:
     return tag("div", tag("table", tag("thead", header), tag("tbody", rows)), class_="scroll")
 
 
-def _verdict_row(case: ProfiledCase, report: Report, verdicts: Sequence[Verdict]) -> Markup:
+def _verdict_row(
+    case: ProfiledCase, report: EfficiencyReport, verdicts: Sequence[LimitVerdict]
+) -> Markup:
     official, excess = case.official, case.excess
     by_sample = report.tolerances.counting == "sample"
     above = excess.gpu_area_mib_s if by_sample else excess.gpu_max_mib
@@ -164,7 +166,7 @@ def _verdict_row(case: ProfiledCase, report: Report, verdicts: Sequence[Verdict]
     return tag("tr", cells, tag("td", _verdict(own), class_="verdict"))
 
 
-def _verdict(verdicts: Sequence[Verdict]) -> list[Markup]:
+def _verdict(verdicts: Sequence[LimitVerdict]) -> list[Markup]:
     broken = [verdict for verdict in verdicts if verdict.state == "broken"]
     unknown = [verdict for verdict in verdicts if verdict.state == "not measured"]
     lines = [tag("div", f"✗ {verdict.text}", class_="broken") for verdict in broken]
@@ -179,7 +181,9 @@ def _cell(reading: Reading, *, over: bool = False) -> Markup:
     return tag("td", number(reading), class_="over" if over else None)
 
 
-def _case(case: ProfiledCase, samples: Mapping[str, Sequence[Sample]], report: Report) -> Markup:
+def _case(
+    case: ProfiledCase, samples: Mapping[str, Sequence[Sample]], report: EfficiencyReport
+) -> Markup:
     size = "" if case.shape_XYZ is None else " · " + " x ".join(map(str, case.shape_XYZ))
     return tag(
         "article",
@@ -190,7 +194,7 @@ def _case(case: ProfiledCase, samples: Mapping[str, Sequence[Sample]], report: R
     )
 
 
-def _stages(report: Report) -> Markup | None:
+def _stages(report: EfficiencyReport) -> Markup | None:
     told = [case for case in report.cases if case.stages]
     if not told:
         return None
@@ -203,7 +207,7 @@ def _stages(report: Report) -> Markup | None:
     return _section("Stages", lines, stage_bars(told))
 
 
-def _slices(report: Report, known: References) -> Markup | None:
+def _slices(report: EfficiencyReport, known: References) -> Markup | None:
     sized = [case for case in report.cases if case.slices is not None]
     if not sized:
         return None
@@ -254,7 +258,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     return tag("div", tag("table", header, tag("tbody", body), class_="words"), class_="scroll")
 
 
-def _explained(report: Report) -> list[Markup]:
+def _explained(report: EfficiencyReport) -> list[Markup]:
     lines = [
         "Official: the time runs from before the start until FLARE's lists are copied and dumped; "
         "areas are the sum of the samples times 0.1 s, whenever they were taken; GPU memory is "

@@ -178,7 +178,7 @@ def test_a_fault_of_two_oddities_together_is_caught(tmp_path):
 def test_given_inputs_are_judged_alike(tmp_path):
     given = tmp_path / "given"
     samples.write(given, Variation(finer_ct=True, clicks=None))
-    wanted = replace(WANTED, given=given)
+    wanted = replace(WANTED, user_inputs=given)
     good = look(program(), tmp_path / "good", wanted=wanted, only={"given_inputs"})
     assert good["given_inputs"].state == "pass"
     for fault, words in (

@@ -198,7 +198,7 @@ def given_job(folder, sockets):
 
 def test_inputs_that_are_given_are_run_too(tmp_path):
     given = given_job(tmp_path / "given", ["ct-image", "images/pet"])
-    wanted = replace(WANTED, given=given)
+    wanted = replace(WANTED, user_inputs=given)
     assert findings(PLATFORM, Image(), wanted, tmp_path / "a")["given_inputs"].state == "pass"
     found = findings(PLATFORM, Image("other values"), wanted, tmp_path / "b")
     assert failed(found) == {"labels", "given_inputs"}
@@ -210,7 +210,7 @@ def test_inputs_that_are_given_are_run_too(tmp_path):
 
 def test_what_an_unknown_algorithm_gets_is_what_was_given(tmp_path):
     given = given_job(tmp_path / "given", ["mr-image"])
-    wanted = replace(UNKNOWN, given=given)
+    wanted = replace(UNKNOWN, user_inputs=given)
 
     def wants_mr(inside):
         image = read(inside.image_of("/input/images/mr-image"))

@@ -229,7 +229,7 @@ def test_inputs_that_are_given_are_run_too(tmp_path):
     samples.write_stack(given, samples.SCENES[:2], dtype="float32")
     stack = next((given / samples.IMAGES).iterdir())
     stack.rename(stack.with_name("own.mha"))
-    wanted = replace(WANTED, given=given)
+    wanted = replace(WANTED, user_inputs=given)
     assert findings(ULS23, Image(), wanted, tmp_path / "a")["given_inputs"].state == "pass"
     found = findings(ULS23, Image("speckle"), wanted, tmp_path / "b")
     assert found["given_inputs"].reason == ("volume 0 has 3 components; volume 1 has 2 components")
