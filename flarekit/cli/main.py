@@ -137,7 +137,9 @@ def _flarekit(
 
 @app.command(epilog=EXIT_CODES)
 def predict(
-    input_dir: Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")],
+    input_dir: Annotated[
+        Path, typer.Option("--input", "-i", help="Folder with the scans, or a zip or tar of it.")
+    ],
     output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
     predictor: Annotated[
         str,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions._grid import onto
+from flarekit.core.archives import Unpacked
 from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError, UsageError
 from flarekit.core.registry import Registry, near_miss
@@ -37,6 +38,7 @@ __all__ = [
     "facts_of",
     "finish_run",
     "get",
+    "give_up",
     "left_out_of",
     "names",
     "onto",
@@ -72,11 +74,25 @@ class Cases(list[Case]):
 
     Attributes:
         left_out: one sentence per file or series: which, what is wrong, what to do.
+        unpacked: temporary files that some of them lie in, for `give_up`.
     """
 
-    def __init__(self, cases: Iterable[Case] = (), *, left_out: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        cases: Iterable[Case] = (),
+        *,
+        left_out: Iterable[str] = (),
+        unpacked: Unpacked | None = None,
+    ) -> None:
         super().__init__(cases)
         self.left_out = tuple(left_out)
+        self.unpacked = unpacked
+
+
+def give_up(cases: Sequence[Case]) -> None:
+    """Remove temporary files that cases lie in; none of the cases can be read afterwards."""
+    if isinstance(cases, Cases) and cases.unpacked is not None:
+        cases.unpacked.close()
 
 
 def left_out_of(cases: Sequence[Case]) -> tuple[str, ...]:
@@ -89,6 +105,8 @@ class Convention(Protocol):
 
     def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
         """Return the cases in a folder, sorted by name; as `Cases` where anything is left out.
+
+        Who calls it calls `give_up` once the cases are done with.
 
         Raises:
             InputError: no such folder, or no case in it; the message says what was looked for.

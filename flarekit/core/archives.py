@@ -112,13 +112,56 @@ def unpack_archive(
     return tuple(sorted(folder / each.relative_to(scratch) for each in files))
 
 
+class Unpacked:
+    """What archives hold, in a temporary folder of its own; a context manager.
+
+    All archives together may hold what the limits allow. Each is unpacked into a folder of its own
+    name, so that the paths of its files name it.
+    """
+
+    def __init__(self, limits: UnpackLimits | None = None) -> None:
+        self._limits = limits or UnpackLimits()
+        self._root: Path | None = None
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, path: Path) -> Path:
+        """Unpack an archive and return the folder with its files.
+
+        Raises:
+            InputError: see `unpack_archive`.
+            OutputError: there is no space for it.
+        """
+        if self._root is None:
+            self._root = Path(tempfile.mkdtemp(prefix="flarekit-unpacked-"))
+        self._count += 1
+        folder = self._root / str(self._count) / path.name
+        files = unpack_archive(path, folder, self._limits)
+        self._limits = UnpackLimits(
+            most_bytes=self._limits.most_bytes - sum(file.stat().st_size for file in files),
+            most_files=self._limits.most_files - len(files),
+        )
+        return folder
+
+    def close(self) -> None:
+        """Remove all of it."""
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._root = None
+
+
 def _os_error(path: Path, folder: Path, error: OSError) -> InputError | OutputError:
     """Tell a damaged or missing archive from a folder that cannot be written."""
     if error.errno is None or (error.filename is not None and Path(error.filename) == path):
         return InputError(f"{path}: cannot be read: {error.strerror or error}", fix=_AGAIN)
     return OutputError(
         f"{folder}: {path} cannot be unpacked there: {error.strerror}",
-        fix="name a folder with space that can be written",
+        fix="name a folder with space that can be written; temporary ones are where TMPDIR says",
     )
 
 

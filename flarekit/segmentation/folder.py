@@ -35,6 +35,7 @@ from flarekit.segmentation.case import (
 )
 from flarekit.segmentation.context import RunContext, Wanted
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
+from flarekit.segmentation.inputs import cases_in
 from flarekit.segmentation.memory import (
     drawing_mib,
     file_mib,
@@ -95,7 +96,7 @@ def segment_folder(
 
     Args:
         predictor: from `find_predictor`.
-        input_dir: the convention's input folder; only read.
+        input_dir: the convention's input folder, or a zip or tar of it; only read.
         output_dir: made where it is missing; gets the masks and nothing else.
         options: how to run.
         progress: who wants to know.
@@ -139,7 +140,7 @@ def run_folder(
 
     Args:
         segmenter: brings mode, device and budgets.
-        input_dir: the convention's input folder; only read.
+        input_dir: the convention's input folder, or a zip or tar of it; only read.
         output_dir: made where it is missing.
         options: whose convention, what failed cases leave, and when the first one began.
         progress: who wants to know.
@@ -151,60 +152,61 @@ def run_folder(
     began = time.monotonic() if options.began is None else options.began
     seconds = {} if options.began is None else {"import": time.monotonic() - began}
     convention = _convention(name, spec)
-    cases = convention.find_cases(input_dir, len(spec.channels))
-    keep_apart(input_dir, output_dir, [case.mask for case in cases])
-    if report is not None:
-        pictures = [f"{case.case_id}.png" for case in cases]
-        keep_apart(input_dir, report.folder, map(Path, ["run.json", "ledger.jsonl", *pictures]))
-    make_folder(output_dir)
-    if report is not None:
-        report.begin()
-    segmenters = [segmenter, *others][: len(cases)]
-    shared = _Shared(progress=progress or Silent(), report=report, total=len(cases))
-    runs = [
-        _Run(
-            cases=cases[first :: len(segmenters)],
-            convention=convention,
-            context=each.context(),
-            output_dir=output_dir,
-            on_error=options.on_error,
-            budget_s=segmenter.budget.time_s,
-            shared=shared,
-            numbers=range(first, len(cases), len(segmenters)),
+    with cases_in(convention, input_dir, len(spec.channels)) as cases:
+        keep_apart(input_dir, output_dir, [case.mask for case in cases])
+        if report is not None:
+            pictures = [f"{case.case_id}.png" for case in cases]
+            keep_apart(input_dir, report.folder, map(Path, ["run.json", "ledger.jsonl", *pictures]))
+        make_folder(output_dir)
+        if report is not None:
+            report.begin()
+        segmenters = [segmenter, *others][: len(cases)]
+        shared = _Shared(progress=progress or Silent(), report=report, total=len(cases))
+        runs = [
+            _Run(
+                cases=cases[first :: len(segmenters)],
+                convention=convention,
+                context=each.context(),
+                output_dir=output_dir,
+                on_error=options.on_error,
+                budget_s=segmenter.budget.time_s,
+                shared=shared,
+                numbers=range(first, len(cases), len(segmenters)),
+            )
+            for first, each in enumerate(segmenters)
+        ]
+        works = [
+            partial(_records_of, run, each, began)
+            for run, each in zip(runs, segmenters, strict=True)
+        ]
+        by_id = {
+            record.case_id: record
+            for records in side_by_side(works, shared.stopped.set)
+            for record in records
+        }
+        over = [case for case in cases if case.case_id in by_id]
+        records = [by_id[case.case_id] for case in over]
+        conventions.finish_run(convention, over, output_dir)
+        facts = facts_of_all([each.facts for each in segmenters])
+        record = RunRecord(
+            predictor=spec.name,
+            convention=name,
+            mode=segmenter.options.mode,
+            engine=facts.engine,
+            device=facts.device,
+            device_name=facts.device_name,
+            precision=facts.precision,
+            scan=facts.scan,
+            budget=segmenter.budget,
+            seconds=seconds | segmenter.seconds,
+            wall_s=time.monotonic() - began,
+            cases=tuple(records),
+            not_run=tuple(case.case_id for case in cases if case.case_id not in by_id),
+            left_out=conventions.left_out_of(cases),
         )
-        for first, each in enumerate(segmenters)
-    ]
-    works = [
-        partial(_records_of, run, each, began) for run, each in zip(runs, segmenters, strict=True)
-    ]
-    by_id = {
-        record.case_id: record
-        for records in side_by_side(works, shared.stopped.set)
-        for record in records
-    }
-    over = [case for case in cases if case.case_id in by_id]
-    records = [by_id[case.case_id] for case in over]
-    conventions.finish_run(convention, over, output_dir)
-    facts = facts_of_all([each.facts for each in segmenters])
-    record = RunRecord(
-        predictor=spec.name,
-        convention=name,
-        mode=segmenter.options.mode,
-        engine=facts.engine,
-        device=facts.device,
-        device_name=facts.device_name,
-        precision=facts.precision,
-        scan=facts.scan,
-        budget=segmenter.budget,
-        seconds=seconds | segmenter.seconds,
-        wall_s=time.monotonic() - began,
-        cases=tuple(records),
-        not_run=tuple(case.case_id for case in cases if case.case_id not in by_id),
-        left_out=conventions.left_out_of(cases),
-    )
-    if report is not None:
-        report.close(record)
-    return record
+        if report is not None:
+            report.close(record)
+        return record
 
 
 def _convention(name: str, spec: PredictorSpec) -> Convention:

@@ -36,7 +36,8 @@ def predict(
     """Segment every scan of a folder, as `flarekit predict` does.
 
     Args:
-        inputs: folder with the scans, as the convention lays them out; only read.
+        inputs: folder with the scans, as the convention lays them out, or a zip or tar of it; only
+            read.
         outputs: folder for the masks; made where it is missing.
         predictor: a name, a predictor folder, or a segmenter that is loaded; the latter brings how
             to run with it, and the options from `mode` to `gpu_memory_budget_mib` must stay as

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -188,3 +191,55 @@ def test_two_cases_of_one_name_are_told_apart(toy, inputs, tmp_path):
     assert not record.failed, [case.error for case in record.failed]
     assert len({case.mask for case in record.cases}) == 2
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("form", ["zip", "gztar"])
+def test_an_archive_of_the_folder_gives_the_masks_of_the_folder(
+    toy, inputs, tmp_path, write_scan, monkeypatch, form
+):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    write_scan(inputs / "a_0000.nii.gz")
+    segment_folder(toy, inputs, tmp_path / "plain", OPTIONS)
+    packed = shutil.make_archive(tmp_path / "scans", form, tmp_path, "inputs")
+    record = segment_folder(toy, Path(packed), tmp_path / "out", OPTIONS)
+    assert not record.failed
+    masks = [(tmp_path / name / "a.nii.gz").read_bytes() for name in ("plain", "out")]
+    assert masks[0] == masks[1]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_an_archive_in_a_folder_without_scans_is_named_with_what_to_do(
+    toy, inputs, tmp_path, write_scan
+):
+    (tmp_path / "x").mkdir()
+    write_scan(tmp_path / "x" / "a_0000.nii.gz")
+    shutil.make_archive(inputs / "scans", "zip", tmp_path / "x")
+    with pytest.raises(InputError, match="there are archives: scans.zip .name the archive itself"):
+        segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
+    bad = inputs / "cut.tar.gz"
+    bad.write_bytes((inputs / "scans.zip").read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"cut.tar.gz"):
+        segment_folder(toy, bad, tmp_path / "out", OPTIONS)
+    write_scan(inputs / "b_0000.nii.gz")
+    assert not segment_folder(toy, inputs, tmp_path / "out", OPTIONS).failed
+
+
+def test_a_zip_of_dicom_beside_others_is_segmented_and_removed_again(
+    toy, inputs, tmp_path, monkeypatch
+):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for k in range(6):
+        image = slice_of(ct_voxels()[k], (0, 0, 4 * k), "1.2.3", k)
+        image.save_as(inputs / f"IM{k}.dcm", enforce_file_format=True)
+    packed = tmp_path / "patients"
+    packed.mkdir()
+    shutil.make_archive(packed / "one", "zip", inputs)
+    options = Options(device="cpu", precision="fp32", convention="dicom")
+    for given in (packed, packed / "one.zip"):
+        record = segment_folder(toy, given, tmp_path / "out", options)
+        assert not record.failed, record.failed[0].error
+        assert record.left_out == ()
+        assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".dcm"]
+        assert not list((tmp_path / "temporary").iterdir())

@@ -1,6 +1,7 @@
 """DICOM: a folder with series in, one segmentation object (SEG) per case out.
 
-The folder may hold one series, a study or many, in any tree; what is no CT, MR or PET image is left
+The folder may hold one series, a study or many, in any tree, and zips or tars of such, which are
+unpacked into a temporary folder until the run is over; what is no CT, MR or PET image is left
 alone. A predictor with one channel gets every CT; one with two gets the PET/CT of every study, the
 PET as SUV by body weight and the CT on the PET's grid. Masks are named after the series whose
 voxels they have; a series that holds several volumes has a mask for each, numbered. Files of
@@ -30,6 +31,7 @@ from flarekit.conventions._settings import Settings, checked
 from flarekit.conventions.dicom.seg import segmentation_object
 from flarekit.conventions.dicom.series import Found, Series, find_series, read_series
 from flarekit.conventions.dicom.suv import suv_factors
+from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts
@@ -101,7 +103,17 @@ class Dicom:
                 f"dicom: the modalities of {channel_count} channels are not clear",
                 fix='set modalities = ["CT", ...] for the convention, one per channel',
             )
-        found = find_series(input_dir)
+        unpacked = Unpacked()
+        try:
+            return self._found(input_dir, modalities, unpacked)
+        except BaseException:
+            unpacked.close()
+            raise
+
+    def _found(
+        self, input_dir: Path, modalities: Sequence[str], unpacked: Unpacked
+    ) -> Sequence[Case]:
+        found = find_series(input_dir, unpacked)
         cases, unpaired = _cases(found.series, modalities)
         faults = [text for kind, text in found.faults if kind in ("", *modalities)] + unpaired
         alone = ", ".join(f"{count} {what}" for what, count in sorted(found.alone.items()))
@@ -111,7 +123,7 @@ class Dicom:
             _LOG.info("%s: left alone: %s", input_dir, alone)
         for fault in faults:
             _LOG.warning("left out: %s", fault)
-        return Cases(cases, left_out=faults)
+        return Cases(cases, left_out=faults, unpacked=unpacked)
 
     def read_case(self, case: Case) -> list[Volume]:
         """Read all series of a case; PET as SUV, everything on the grid of the mask.

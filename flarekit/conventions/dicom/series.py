@@ -27,8 +27,9 @@ from flarekit.conventions.dicom.groups import (
     without_copies,
 )
 from flarekit.conventions.dicom.pixels import voxels_of
-from flarekit.conventions.dicom.slices import LeftAlone, Slice, Unusable, slice_in
-from flarekit.core.errors import InputError
+from flarekit.conventions.dicom.slices import Archive, LeftAlone, Slice, Unusable, slice_in
+from flarekit.core.archives import Unpacked
+from flarekit.core.errors import InputError, OutputError
 from flarekit.core.names import safe_name
 from flarekit.core.volume import Geometry, Volume
 
@@ -91,10 +92,15 @@ class Found(LeftOut):
     series: list[Series] = field(default_factory=list)
 
 
-def find_series(input_dir: Path) -> Found:
-    """Return the volumes below a folder and everything that is left out."""
+def find_series(input_dir: Path, unpacked: Unpacked) -> Found:
+    """Return the volumes below a folder, archives in it unpacked, and everything that is left out.
+
+    Args:
+        input_dir: which is only read.
+        unpacked: gets what archives hold, and has to last as long as the volumes are read.
+    """
     found = Found()
-    slices = without_copies(_slices_below(input_dir, found), found)
+    slices = without_copies(_slices_below(input_dir, found, unpacked), found)
     names: Counter[str] = Counter()
     for text, members in by_series(slices, found):
         volumes = list(_volumes(members, found))
@@ -126,7 +132,8 @@ def _volumes(slices: Sequence[Slice], found: Found) -> Iterator[Series]:
                 found.faults.append((members[0].modality, _with_count(error, members)))
 
 
-def _slices_below(input_dir: Path, found: Found) -> Iterator[Slice]:
+def _slices_below(input_dir: Path, found: Found, unpacked: Unpacked | None) -> Iterator[Slice]:
+    archives = []
     for path in sorted(input_dir.rglob("*")):
         try:
             if not path.is_file():
@@ -137,10 +144,27 @@ def _slices_below(input_dir: Path, found: Found) -> Iterator[Slice]:
         else:
             if isinstance(what, Unusable):
                 found.faults.append((what.modality, what.fault))
+            elif isinstance(what, Archive):
+                archives.append(path)
             elif isinstance(what, LeftAlone):
                 found.alone[what.what or "files that are not DICOM"] += 1
             else:
                 yield what
+    if unpacked is None:
+        found.alone["archives within an archive"] += len(archives)
+        return
+    for path in archives:
+        yield from _slices_in(path, found, unpacked)
+
+
+def _slices_in(archive: Path, found: Found, unpacked: Unpacked) -> Iterator[Slice]:
+    _LOG.info("%s: is unpacked", archive)
+    try:
+        folder = unpacked.add(archive)
+    except (InputError, OutputError) as error:
+        found.faults.append(("", str(error)))
+    else:
+        yield from _slices_below(folder, found, None)
 
 
 def _series(slices: Sequence[Slice]) -> Series:

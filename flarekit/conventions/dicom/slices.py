@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flarekit.conventions.dicom.elements import Element, ElementError, Elements, read_elements
 from flarekit.conventions.dicom.file import DicomFile
+from flarekit.core.archives import is_archive
 from flarekit.core.errors import UnreadableVolumeError
 
 MODALITY_OF_CLASS = {
@@ -36,7 +37,8 @@ _MULTI_FRAME = {
 }
 _MOST_PIXELS = 1 << 24  # of one slice
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
+_OTHER_PACKED = (".7z", ".rar", ".gz", ".bz2", ".xz")
 _UNIT = 0.01  # what direction cosines may be off
 _AGAIN = "copy or export the file again"
 WANTED: tuple[Element, ...] = (
@@ -146,6 +148,13 @@ class Slice:
     encapsulated: bool
 
 
+@dataclass(frozen=True, kw_only=False)
+class Archive:
+    """A zip or a tar, which may hold slices."""
+
+    path: Path
+
+
 @dataclass(frozen=True)
 class LeftAlone:
     """A file that is none of what is looked for.
@@ -170,13 +179,13 @@ class Unusable:
     modality: str = ""
 
 
-def slice_in(path: Path) -> Slice | LeftAlone | Unusable:
+def slice_in(path: Path) -> Slice | LeftAlone | Unusable | Archive:
     """Read what a file says, its pixels left out."""
     try:
         found = _read(path)
     except UnreadableVolumeError as error:
         return Unusable(str(error))
-    if isinstance(found, LeftAlone):
+    if isinstance(found, LeftAlone | Archive):
         return found
     elements, file = found
     try:
@@ -185,7 +194,7 @@ def slice_in(path: Path) -> Slice | LeftAlone | Unusable:
         return Unusable(str(error), _modality_of(elements))
 
 
-def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone:
+def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone | Archive:
     if path.stat().st_size == 0:
         if path.suffix.lower() not in _SUFFIXES:
             return LeftAlone()
@@ -194,7 +203,10 @@ def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone:
     if read is None:
         if path.suffix.lower() in _SUFFIXES:
             raise UnreadableVolumeError(path, "is not a DICOM file", fix=_AGAIN)
-        packed = path.suffix.lower() in _ARCHIVES
+        name = path.name.lower()
+        if name.endswith(_PACKED) or is_archive(path):
+            return Archive(path)
+        packed = name.endswith(_OTHER_PACKED) and not name.endswith(".nii.gz")
         return LeftAlone("archives, which have to be unpacked first" if packed else "")
     return read
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -14,6 +17,7 @@ from pydicom.uid import generate_uid
 
 from flarekit import conventions
 from flarekit.conventions import left_out_of
+from flarekit.core.archives import Unpacked, UnpackLimits
 from flarekit.core.errors import InputError
 from tests.conventions.dicom.dicom_files import (
     ct_voxels,
@@ -470,10 +474,78 @@ def test_what_is_no_image_of_a_volume_is_left_alone_and_counted(tmp_path, caplog
         assert words in caplog.text
 
 
-def test_a_folder_of_archives_is_told_to_unpack_them(tmp_path):
-    (tmp_path / "study.zip").write_bytes(b"PK\x03\x04 and more")
+def test_archives_that_nothing_here_unpacks_are_told(tmp_path):
+    (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07 and more")
     with pytest.raises(InputError, match="1 archives, which have to be unpacked first"):
         find(tmp_path)
+
+
+def pack(folder, path, form="zip"):
+    """Pack what a folder holds, and remove the folder."""
+    made = shutil.make_archive(str(folder), form, folder)
+    shutil.rmtree(folder)
+    Path(made).rename(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.zip", "zip"), ("a.tar", "tar"), ("a.tgz", "gztar"), ("a.xz", "xztar"), ("a", "zip")],
+)
+def test_series_in_an_archive_are_those_of_its_folder(tmp_path, monkeypatch, name, form):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    write(tmp_path / "in" / "x", stack())
+    (plain,) = find(tmp_path / "in")
+    wanted = voxels_of(plain)
+    pack(tmp_path / "in" / "x", tmp_path / "in" / name, form)
+    before = (tmp_path / "in" / name).read_bytes()
+    cases = find(tmp_path / "in")
+    (case,) = cases
+    np.testing.assert_array_equal(voxels_of(case), wanted)
+    assert case.case_id == plain.case_id
+    assert case.channels[0].name == name
+    assert left_out_of(cases) == ()
+    conventions.give_up(cases)
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
+    assert [each.name for each in (tmp_path / "in").iterdir()] == [name]
+    assert (tmp_path / "in" / name).read_bytes() == before
+
+
+def test_a_bad_archive_is_left_out_and_named_and_nothing_of_it_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    write(tmp_path / "in" / "x", stack())
+    write(tmp_path / "in" / "y", stack())
+    pack(tmp_path / "in" / "y", tmp_path / "in" / "cut.zip")
+    whole = (tmp_path / "in" / "cut.zip").read_bytes()
+    (tmp_path / "in" / "cut.zip").write_bytes(whole[:-90])
+    with zipfile.ZipFile(tmp_path / "in" / "evil.zip", "w") as archive:
+        archive.writestr("../../outside.dcm", "gotcha")
+    cases = find(tmp_path / "in")
+    assert len(cases) == 1
+    evil, cut = sorted(left_out_of(cases), key=lambda text: "cut.zip" in text)
+    assert f"{tmp_path / 'in' / 'cut.zip'}: " in cut
+    assert f"{tmp_path / 'in' / 'evil.zip'}: " in evil
+    conventions.give_up(cases)
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
+    shutil.rmtree(tmp_path / "in" / "x")
+    with pytest.raises(InputError, match=r"cut.zip"):
+        find(tmp_path / "in")
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_archive_within_an_archive_is_left_alone_and_all_together_are_bounded(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write(tmp_path / "in" / "x" / "y", stack())
+    pack(tmp_path / "in" / "x" / "y", tmp_path / "in" / "x" / "inner.zip")
+    write(tmp_path / "in" / "x", stack())
+    pack(tmp_path / "in" / "x", tmp_path / "in" / "outer.zip")
+    cases = find(tmp_path / "in")
+    assert len(cases) == 1
+    assert "1 archives within an archive" in caplog.text
+    conventions.give_up(cases)
+    with Unpacked(UnpackLimits(most_files=12)) as unpacked:
+        assert len(list(unpacked.add(tmp_path / "in" / "outer.zip").iterdir())) == 7
+        with pytest.raises(InputError, match="outer.zip: holds more than 5 files"):
+            unpacked.add(tmp_path / "in" / "outer.zip")
 
 
 def test_too_few_slices_and_files_that_only_look_like_dicom_are_named(tmp_path):
