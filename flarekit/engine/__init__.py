@@ -239,18 +239,21 @@ def create(
         name = choose_engine(device)
     if name not in names():
         raise UsageError(f"no engine {name!r}", fix=near_miss(name, ("auto", *names())))
-    if find_spec(name) is None:
-        raise UsageError(f"the engine {name!r} is not installed", fix=f"pip install {name}")
-    module = _REGISTRY.load(name)
-    engine: Engine = module.create(
-        networks,
-        grid,
-        class_count=class_count,
-        device=device,
-        precision=precision,
-        memory_mib=memory_mib,
-        deterministic=deterministic,
-    )
+    try:
+        engine: Engine = _REGISTRY.load(name).create(
+            networks,
+            grid,
+            class_count=class_count,
+            device=device,
+            precision=precision,
+            memory_mib=memory_mib,
+            deterministic=deterministic,
+        )
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the engine {name!r} needs {error.name}, which is not installed",
+            fix=f"pip install {error.name}",
+        ) from error
     return engine
 
 

@@ -1,0 +1,201 @@
+"""A convention, a rule, an engine and an architecture are added in one place each.
+
+Each test puts files into a folder of its own and lets the package look there too, which is what
+adding them to the package does; nothing else is told of them.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from flarekit import conventions, engine, models, postprocess
+from flarekit.core.nifti import read_nifti
+from flarekit.core.spec import read_spec
+from flarekit.evaluation.scheme import Settings
+from flarekit.images.build import budget_arguments
+from flarekit.segmentation.folder import Options, segment_folder
+
+LAYOUT = '''
+"""Scans of the made-up challenge: `scan_X.nii.gz` in, `X/mask.nii.gz` out."""
+
+from pathlib import Path
+
+from flarekit.conventions import Case
+from flarekit.core.files import make_folder
+from flarekit.core.nifti import read_nifti, write_label_map
+
+
+def find_cases(input_dir, channel_count):
+    scans = sorted(input_dir.glob("scan_*.nii.gz"))
+    names = [scan.name.removeprefix("scan_").removesuffix(".nii.gz") for scan in scans]
+    return [
+        Case(case_id=name, channels=(scan,), mask=Path(name, "mask.nii.gz"))
+        for name, scan in zip(names, scans, strict=True)
+    ]
+
+
+def read_case(case):
+    return [read_nifti(path) for path in case.channels]
+
+
+def write_mask(case, label_map_ZYX, geometry, output_dir):
+    path = output_dir / case.mask
+    make_folder(path.parent)
+    write_label_map(path, label_map_ZYX, geometry)
+    return path
+
+
+def write_empty_mask(case, output_dir):
+    raise NotImplementedError
+'''
+FACTS = """
+title = "The made-up challenge"
+mask_values = [0, 7]
+
+[run]
+inputs = "/data/in"
+outputs = "/data/out"
+
+[budget]
+time_s = 33.0
+
+[limits.madeup26]
+time_s = 33.0
+gpu_mib = 1000.0
+ram_mib = 2000.0
+source = "made up"
+"""
+CHECKS = '''
+from flarekit.verification.check import PASS, check
+
+
+def write_sample(folder, task):
+    (folder / "scan_a.nii.gz").touch()
+
+
+@check(fix="smile")
+def smiles(image):
+    """It smiles."""
+    return PASS
+
+
+CHECKS = (smiles,)
+'''
+SCORING = """
+from flarekit.evaluation.scheme import Row, means_of
+
+EDITIONS = ("26",)
+
+
+def default_labels(edition):
+    return {"organ": 1}
+
+
+def check(settings):
+    pass
+
+
+def score(case_id, truth, predicted, settings):
+    same = float((truth.values_ZYX == predicted.values_ZYX).mean())
+    return [Row(row_id=case_id, scores={"organ": {"same": same}})]
+
+
+def summarise(rows, settings):
+    return means_of(rows, max)
+"""
+RULE = '''
+"""Every component becomes background."""
+
+TAKES_VALUE = False
+FILLS = False
+
+
+def apply(regions, labels, value, voxel_ml):
+    regions.values[:] = 0
+'''
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """Return a function: a package and files -> they belong to the package from then on."""
+
+    def add(package, files):
+        folder = tmp_path / "more" / package.__name__
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+
+    return add
+
+
+@pytest.fixture
+def madeup(add):
+    """Add the convention `madeup`."""
+    files = {"layout": LAYOUT, "checks": CHECKS, "scoring": SCORING, "__init__": ""}
+    content = {f"madeup/{name}.py": text for name, text in files.items()}
+    add(conventions, {**content, "madeup/facts.toml": FACTS})
+
+
+@pytest.mark.usefixtures("madeup")
+def test_a_convention_is_one_folder(toy, tmp_path, write_scan):
+    (tmp_path / "in").mkdir()
+    scan = write_scan(tmp_path / "in" / "scan_a.nii.gz")
+    options = Options(convention="madeup", device="cpu", precision="fp32")
+    report = segment_folder(toy, tmp_path / "in", tmp_path / "out", options)
+    assert [case.error for case in report.cases] == [None]
+    mask = read_nifti(tmp_path / "out" / "a" / "mask.nii.gz")
+    assert mask.geometry.shape_ZYX == read_nifti(scan).geometry.shape_ZYX
+
+
+@pytest.mark.usefixtures("madeup")
+def test_what_its_organiser_states_is_asked_for_by_name():
+    assert "madeup" in conventions.names()
+    assert budget_arguments("madeup")["TIME_BUDGET"] == "33"
+    assert conventions.presets()["madeup26"].gpu_mib == 1000
+    checks = conventions.checks_of("madeup")
+    assert checks.run_line.inputs == "/data/in"
+    assert [(check.name, check.asserts) for check in checks.checks] == [("smiles", "It smiles")]
+
+
+@pytest.mark.usefixtures("madeup")
+def test_its_scores_are_asked_for_by_name_too():
+    scheme = conventions.scheme_of("madeup").load()
+    mask = SimpleNamespace(values_ZYX=np.ones((2, 3, 4), np.uint8))
+    settings = Settings(edition="26", labels={"organ": 1})
+    (row,) = scheme.score("a", mask, mask, settings)
+    assert row.scores["organ"]["same"] == 1
+
+
+def test_a_rule_is_one_file(add, toy):
+    add(postprocess, {"nothing_left.py": RULE})
+    text = (toy.folder / "predictor.toml").read_text()
+    changed = text.replace('name = "largest_component"', 'name = "nothing_left"')
+    (toy.folder / "predictor.toml").write_text(changed)
+    rules = read_spec(toy.folder).spec.rules
+    postprocess.check_rules(rules)
+    label_map = np.ones((3, 4, 5), np.uint8)
+    assert not postprocess.apply_rules(label_map, rules, {"organ": 1}, voxel_ml=1.0).any()
+
+
+def test_an_engine_is_one_file(add):
+    add(engine, {"abacus.py": "def create(networks, grid, **options):\n    return options\n"})
+    assert "abacus" in engine.names()
+    made = engine.create("abacus", None, None, class_count=3, device="cpu")
+    assert made["class_count"] == 3
+
+
+def test_an_engine_whose_library_is_missing_says_so(add):
+    add(engine, {"slide_rule.py": "import a_library_that_is_not_there\n"})
+    with pytest.raises(engine.UsageError, match="needs a_library_that_is_not_there"):
+        engine.create("slide_rule", None, None, class_count=3)
+
+
+def test_an_architecture_is_one_file(add):
+    text = "from torch import nn\n\n\ndef create(width):\n    return nn.Conv3d(1, width, 1)\n"
+    add(models, {"one_layer.py": text})
+    assert models.create("one_layer", width=5).out_channels == 5
