@@ -42,6 +42,7 @@ __all__ = [
     "left_out_of",
     "names",
     "onto",
+    "outputs_of",
     "points_of",
     "presets",
     "scheme_of",
@@ -166,6 +167,15 @@ class Pointed(Protocol):
 
 
 @runtime_checkable
+class Describing(Protocol):
+    """A convention that writes more for a case than its mask."""
+
+    def further_outputs(self, case: Case) -> Sequence[Path]:
+        """Return what else is written for a case, relative to the output folder."""
+        ...
+
+
+@runtime_checkable
 class Finishing(Protocol):
     """A convention that has to know when all cases of a run are done."""
 
@@ -190,6 +200,12 @@ class Sharing(Protocol):
 def share_of(convention: Convention, case: Case) -> float:
     """Return which part of its files a case is, in (0, 1]: mostly all of them."""
     return convention.share_of(case) if isinstance(convention, Sharing) else 1.0
+
+
+def outputs_of(convention: Convention, cases: Sequence[Case]) -> list[Path]:
+    """Return every file that is written for some cases, relative to the output folder."""
+    further = convention.further_outputs if isinstance(convention, Describing) else lambda _: ()
+    return [path for case in cases for path in (case.mask, *further(case))]
 
 
 def points_of(convention: Convention, case: Case, volumes: Sequence[Volume]) -> Points:

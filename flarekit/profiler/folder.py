@@ -79,9 +79,15 @@ class ReportFolder:
         """Make the folders; what an earlier profile left in them goes.
 
         Raises:
-            OutputError: they cannot be made or emptied.
+            OutputError: they cannot be made or emptied, or hold what no profile left.
         """
         own = {self.name: "*.json", "samples": "*.jsonl", "logs": "*.txt", "curves": "*.png"}
+        foreign = [path for name in own for path in sorted((self.root / name).glob(own[name]))]
+        if foreign and not self.json.exists():
+            raise OutputError(
+                f"{foreign[0]}: would be removed, and no profile seems to have left it",
+                fix="name another folder for the report, or move that file",
+            )
         for name, pattern in own.items():
             folder = self.root / name
             make_folder(folder)

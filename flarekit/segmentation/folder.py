@@ -153,7 +153,7 @@ def run_folder(
     seconds = {} if options.began is None else {"import": time.monotonic() - began}
     convention = _convention(name, spec)
     with cases_in(convention, input_dir, len(spec.channels)) as cases:
-        keep_apart(input_dir, output_dir, [case.mask for case in cases])
+        keep_apart(input_dir, output_dir, conventions.outputs_of(convention, cases))
         if report is not None:
             pictures = [f"{case.case_id}.png" for case in cases]
             keep_apart(input_dir, report.folder, map(Path, ["run.json", "ledger.jsonl", *pictures]))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flarekit.core.errors import InputError
+from flarekit.core.errors import InputError, OutputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.compare import compare
 from flarekit.profiler.folder import ReportFolder, samples_of
@@ -165,3 +165,16 @@ def test_references_are_the_paper_s_and_marked_as_other_hardware():
     assert (known.cases[0].shape_XYZ, known.cases[0].time_s) == ((512, 512, 55), 39.59)
     assert known.cases[-1].gpu_area_mib_s == 762258
     assert len(known.anchors) == 10
+
+
+def test_files_that_no_profile_left_are_never_removed(tmp_path):
+    note = tmp_path / "logs" / "my notes.txt"
+    note.parent.mkdir()
+    note.write_text("precious")
+    folder = ReportFolder(tmp_path, "team")
+    with pytest.raises(OutputError, match="my notes.txt: would be removed"):
+        folder.make()
+    assert note.read_text() == "precious"
+    folder.json.write_text("{}")  # a profile's own folder is emptied
+    folder.make()
+    assert not note.exists()

@@ -48,6 +48,7 @@ from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 _CLICKS = "lesion-clicks.json"
+_FLAG = "data-centric-model.json"
 _PLAIN, _CLICKED = "automated-petct-lesion-segmentation", "tumor-lesion-segmentation"
 _ORDER = ("CT", "PET", TUMOR, BACKGROUND)
 Channel = Literal["CT", "PET", "tumor", "background", "baseline-CT", "baseline-lesions"]
@@ -225,6 +226,11 @@ class AutoPet:
             return case.points(volumes[0])
         return _points(_petct(case), volumes[0])[0]
 
+    def further_outputs(self, case: Case) -> Sequence[Path]:
+        """Return autoPET III's JSON, where its edition is served."""
+        flagged = isinstance(case, PetCt) and case.data_centric is not None
+        return (Path(_FLAG),) if flagged else ()
+
     def write_mask(
         self,
         case: Case,
@@ -305,4 +311,4 @@ def _points(case: PetCt, pet: Volume) -> tuple[Points, tuple[str, ...]]:
 
 def _write_flag(case: PetCt, output_dir: Path) -> None:
     if case.data_centric is not None:
-        write_json(output_dir / "data-centric-model.json", case.data_centric)
+        write_json(output_dir / _FLAG, case.data_centric)

@@ -187,6 +187,10 @@ class GrandChallenge:
             *(onto(each, first.geometry, outside=float(each.voxels_ZYX.min())) for each in others),
         ]
 
+    def further_outputs(self, case: Case) -> Sequence[Path]:
+        """Return every output of the algorithm."""
+        return [self._place(output, case) for output in self.outputs]
+
     def write_mask(
         self,
         case: Case,
@@ -222,12 +226,17 @@ class GrandChallenge:
         voxel_ml = float(abs(np.linalg.det(geometry.affine[:3, :3]))) / 1000.0
         for output in self.outputs:
             chosen = np.isin(label_map_ZYX, output.values)
-            path = output_dir / output.path
+            path = output_dir / self._place(output, case)
             if output.kind == "Segmentation":
                 mask = chosen.astype(np.uint8) if output.binary else label_map_ZYX * chosen
-                write_mask(path / f"{case.channels[0].stem}.mha", mask, geometry)
+                write_mask(path, mask, geometry)
             else:
                 write_json(path, _number(output, chosen, voxel_ml))
+
+    def _place(self, output: Output, case: Case) -> Path:
+        """Return where an output goes, relative to the output folder."""
+        is_image = output.kind == "Segmentation"
+        return Path(output.path, f"{case.channels[0].stem}.mha") if is_image else Path(output.path)
 
 
 def _number(output: Output, chosen: NDArray[np.bool_], voxel_ml: float) -> float:

@@ -87,6 +87,11 @@ def test_the_data_centric_file_is_a_bare_boolean(tmp_path, answer):
     make_input(tmp_path / "in")
     run(tmp_path / "in", tmp_path / "out", settings={"edition": 3, "data_centric": answer})
     assert json.loads((tmp_path / "out/data-centric-model.json").read_text()) is answer
+    settings = {"edition": 3, "data_centric": answer}
+    convention = conventions.get("autopet", settings)
+    known = conventions.outputs_of(convention, convention.find_cases(tmp_path / "in", 2))
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(tmp_path / "out" / path for path in known) == sorted(written)
 
 
 def test_a_mask_is_zeros_and_ones_on_exactly_the_pet_s_geometry(tmp_path):

@@ -199,3 +199,20 @@ def test_a_socket_s_path_stays_in_the_input_folder(tmp_path, place):
     outputs = {"outputs": [{"path": "images/organs", "kind": "Segmentation"}]}
     with pytest.raises(InputError, match=r"inputs.json, socket 'ct-image': the path"):
         conventions.get("grandchallenge", outputs, labels={"organ": 1}).find_cases(tmp_path, 1)
+
+
+def test_every_file_that_is_written_is_known_before(tmp_path):
+    write(tmp_path / "in/images/ct-image/uuid.mha")
+    outputs = [
+        MASK,
+        {"path": "images/lesions", "kind": "Segmentation", "labels": ["lesion"]},
+        {"path": "volume.json", "kind": "Float", "labels": ["lesion"]},
+        {"path": "found.json", "kind": "Boolean", "labels": ["lesion"]},
+    ]
+    settings = {"outputs": outputs}
+    convention = conventions.get("grandchallenge", settings, labels=LABELS)
+    cases = convention.find_cases(tmp_path / "in", 1)
+    run(tmp_path / "in", tmp_path / "out", settings)
+    known = {str(path) for path in conventions.outputs_of(convention, cases)}
+    assert sorted(known) == tree(tmp_path / "out")
+    assert len(known) == 4
