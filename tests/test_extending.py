@@ -55,6 +55,10 @@ FACTS = """
 title = "The made-up challenge"
 mask_values = [0, 7]
 
+[tree]
+input = "scan_X.nii.gz"
+output = "X/mask.nii.gz"
+
 [run]
 inputs = "/data/in"
 outputs = "/data/out"

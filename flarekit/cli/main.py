@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import flarekit
-from flarekit.cli import images, profile, train
+from flarekit.cli import conventions, images, profile, train
 
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed or files were left out
 (each is named); 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
@@ -44,7 +44,7 @@ weights_app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
-for command in images.COMMANDS:
+for command in (*images.COMMANDS, conventions.conventions):
     app.command()(command)
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]

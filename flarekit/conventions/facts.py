@@ -48,8 +48,14 @@ class _LimitsTable(_Table):
     source: str
 
 
+class _TreeTable(_Table):
+    input: str
+    output: str
+
+
 class _Facts(_Table):
     title: str
+    tree: _TreeTable
     runs_as: Literal["root", "user"] = "root"
     extra: str = ""
     mask_values: tuple[int, ...] = ()
@@ -63,6 +69,8 @@ class ConventionFacts:
 
     Attributes:
         title: who wants what, in a line.
+        input_tree: the files of an input folder, as people read them.
+        output_tree: the files of an output folder, likewise.
         runs_as: whether its images run as `root`, by a script, or as a `user` of the platform.
         extra: of this package, that its images need besides; empty for none.
         mask_values: that masks may hold where nothing says more.
@@ -74,6 +82,7 @@ class ConventionFacts:
     def __init__(self, content: Mapping[str, Any]) -> None:
         stated = _Facts.model_validate(content)
         self.title, self.runs_as, self.extra = stated.title, stated.runs_as, stated.extra
+        self.input_tree, self.output_tree = stated.tree.input, stated.tree.output
         self.mask_values = stated.mask_values
         self.budget = Budget(**stated.budget.model_dump())
         self.run_line = None if stated.run is None else _run_line(stated.run)

@@ -6,11 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from flarekit import conventions
+from flarekit.cli.conventions import conventions as show
 from flarekit.conventions.facts import ConventionFacts, preset_of
 from flarekit.core.errors import UsageError
 from flarekit.profiler.limits import tolerances_of
+from flarekit.verification.trials import TaskFacts
 
 PRESETS = conventions.presets()
+NOBODY = {"title": "Nobody", "tree": {"input": "a", "output": "b"}}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -43,4 +46,32 @@ def test_every_convention_says_who_wants_what(name):
 
 def test_a_fact_that_nobody_reads_is_refused():
     with pytest.raises(ValidationError, match="colour"):
-        ConventionFacts({"title": "Somebody", "colour": "red"})
+        ConventionFacts({**NOBODY, "colour": "red"})
+
+
+@pytest.mark.parametrize("name", conventions.verifiable())
+def test_the_tree_that_people_read_is_the_one_that_is_read_and_written(name, tmp_path):
+    facts, checks = conventions.facts_of(name), conventions.checks_of(name)
+    checks.write_sample(tmp_path, TaskFacts(values=frozenset({0, 1})))
+    outputs = [{"path": "images/organs", "kind": "Segmentation"}]
+    settings = {"outputs": outputs} if name == "grandchallenge" else {}
+    convention = conventions.get(name, settings, labels={"lesion": 1})
+    channels = 2 if name == "autopet" else 1
+    cases = convention.find_cases(tmp_path, channels)
+    for case in cases:
+        for place in [path.relative_to(tmp_path) for path in case.channels] + [case.mask]:
+            tree = facts.output_tree if place == case.mask else facts.input_tree
+            folder = place.parent.as_posix()
+            if name == "grandchallenge":
+                folder = "images/SLUG"
+            assert (f"{folder}/" if place.parent.parts else place.suffixes[-1]) in tree
+
+
+def test_a_convention_is_explained_on_the_command_line(capsys):
+    show("autopet")
+    said = capsys.readouterr().out
+    assert "images/tumor-lesion-segmentation/" in said
+    assert "autopet3" in said
+    show(None)
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()[:-2]] == list(conventions.names())

@@ -1,1 +1,1 @@
-"""autoPET (II to IV) on grand-challenge.org: a CT and a PET in, one mask of the lesions out."""
+"""autoPET (I to V) on grand-challenge.org: a CT and a PET in, one mask of the lesions out."""

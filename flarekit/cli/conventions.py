@@ -1,0 +1,38 @@
+"""`flarekit conventions`: what organisers put in and expect out, as a tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def conventions(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them, in full.")
+    ] = None,
+) -> None:
+    """Show the conventions, or the input and output folders of one."""
+    from flarekit import conventions as known
+
+    if name is None:
+        for each in known.names():
+            typer.echo(f"{each:15} {known.facts_of(each).title}")
+        typer.echo("\nflarekit conventions NAME shows its input and output folders.")
+        return
+    facts = known.facts_of(name)
+    typer.echo(f"{facts.title}\n\nInput:\n")
+    typer.echo(_indented(facts.input_tree))
+    typer.echo("Output:\n")
+    typer.echo(_indented(facts.output_tree))
+    if facts.run_line is not None:
+        line = facts.run_line
+        typer.echo(f"In the container the folders are {line.inputs} and {line.outputs}.")
+    if facts.budget.time_s is not None:
+        typer.echo(f"Its images keep to {facts.budget.time_s:g} s a case.")
+    if facts.limits:
+        typer.echo(f"Presets of flarekit profile: {', '.join(facts.limits)}.")
+
+
+def _indented(tree: str) -> str:
+    return "".join(f"  {line}\n" for line in tree.splitlines())
