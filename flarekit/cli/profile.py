@@ -93,7 +93,7 @@ def docker(
     """Run the organisers' loop: one case at a time, alone in the inputs folder."""
     from flarekit.cli.console import Console
     from flarekit.core.apart import keep_apart
-    from flarekit.profiler.case_folders import WorkFolders, find_scans
+    from flarekit.profiler.case_folders import CaseFolders, find_scans
     from flarekit.profiler.container import (
         PREDICT,
         PREDICT_WITH_STAGES,
@@ -132,7 +132,7 @@ def docker(
     report = new_report(name, "docker", tuple(line), tolerances_of(_limits(preset)), facts)
     folder.write(report)
 
-    def make(work: WorkFolders, log: Path) -> ContainerTarget:
+    def make(work: CaseFolders, log: Path) -> ContainerTarget:
         return ContainerTarget(options, work.volumes(stages=stages), log)
 
     def on_case(case: ProfiledCase) -> None:

@@ -36,18 +36,18 @@ class Scan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkFolders:
+class CaseFolders:
     """What a run sees of one case; made anew for each.
 
     Attributes:
         inputs: holds a copy of the scan and nothing else.
         outputs: empty, anyone may write.
-        inside: for stage times; empty.
+        record: for the record of a run, with its step times; empty.
     """
 
     inputs: Path
     outputs: Path
-    inside: Path
+    record: Path
 
     def volumes(self, *, stages: bool) -> dict[Path, str]:
         """Return the organisers' mounts: folder here -> folder in the container.
@@ -56,7 +56,7 @@ class WorkFolders:
             stages: with a folder for stage times, which is ours.
         """
         theirs = {self.inputs: "/workspace/inputs", self.outputs: "/workspace/outputs"}
-        mounts = theirs | {self.inside: "/workspace/inside"} if stages else theirs
+        mounts = theirs | {self.record: "/workspace/inside"} if stages else theirs
         return {here.resolve(): there for here, there in mounts.items()}
 
 
@@ -87,7 +87,7 @@ def _scan(path: Path) -> Scan:
     return Scan(path=path, name=name, case_id=case_id, shape_XYZ=shape)
 
 
-def prepare(scan: Scan, root: Path) -> WorkFolders:
+def prepare(scan: Scan, root: Path) -> CaseFolders:
     """Make the folders of a case with a copy of its scan; what a crash left there goes.
 
     Raises:
@@ -99,35 +99,35 @@ def prepare(scan: Scan, root: Path) -> WorkFolders:
             f"{root}: an earlier profile's container left files that cannot be removed",
             fix="remove the folder as root, or name another report folder",
         )
-    work = WorkFolders(inputs=root / "inputs", outputs=root / "outputs", inside=root / "inside")
-    for path in (work.inputs, work.outputs, work.inside):
+    folders = CaseFolders(inputs=root / "inputs", outputs=root / "outputs", record=root / "inside")
+    for path in (folders.inputs, folders.outputs, folders.record):
         make_folder(path)
-    for path in (work.outputs, work.inside):
+    for path in (folders.outputs, folders.record):
         path.chmod(0o777)  # the container may run as anyone
-    shutil.copy2(scan.path, work.inputs)
-    return work
+    shutil.copy2(scan.path, folders.inputs)
+    return folders
 
 
-def locked_failures(work: WorkFolders) -> list[str]:
+def locked_failures(folders: CaseFolders) -> list[str]:
     """Return what the run has left that this user cannot read; to be asked before it is opened."""
     return [
         f"{folder.name}/{words} cannot be read by the user who measures"
-        for folder in (work.inputs, work.outputs)
+        for folder in (folders.inputs, folders.outputs)
         for words in locked_below(folder).values()
     ]
 
 
-def leftovers_of(scan: Scan, work: WorkFolders) -> tuple[str, ...]:
+def leftovers_of(scan: Scan, folders: CaseFolders) -> tuple[str, ...]:
     """Return what is there besides the scan, as it was, and its mask."""
-    own = (work.inputs / scan.path.name, work.outputs / _mask_name(scan))
+    own = (folders.inputs / scan.path.name, folders.outputs / _mask_name(scan))
     found = [
         path
-        for folder in (work.inputs, work.outputs)
+        for folder in (folders.inputs, folders.outputs)
         for path in below(folder)
         if path not in own and (path.is_symlink() or not path.is_dir() or _shows_nothing(path))
     ]
-    found.sort(key=lambda path: (path.is_dir(), path.relative_to(work.inputs.parent)))
-    return tuple(printable(str(path.relative_to(work.inputs.parent))) for path in found)
+    found.sort(key=lambda path: (path.is_dir(), path.relative_to(folders.inputs.parent)))
+    return tuple(printable(str(path.relative_to(folders.inputs.parent))) for path in found)
 
 
 def _shows_nothing(folder: Path) -> bool:
@@ -154,10 +154,10 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def mask_failures(scan: Scan, work: WorkFolders) -> list[str]:
+def mask_failures(scan: Scan, folders: CaseFolders) -> list[str]:
     """Return what is wrong about the mask, and about the scan, which must be as it was."""
     failures = []
-    copy, mask = work.inputs / scan.path.name, work.outputs / _mask_name(scan)
+    copy, mask = folders.inputs / scan.path.name, folders.outputs / _mask_name(scan)
     there, name = printable(f"inputs/{copy.name}"), printable(f"outputs/{mask.name}")
     change = _change(copy, scan.path)
     if change:
@@ -189,13 +189,13 @@ def _mask_name(scan: Scan) -> str:
     return f"{scan.path.name.removesuffix(_SUFFIX).removesuffix(_CHANNEL)}{_SUFFIX}"
 
 
-def keep_mask(scan: Scan, work: WorkFolders, output_dir: Path) -> None:
+def keep_mask(scan: Scan, folders: CaseFolders, output_dir: Path) -> None:
     """Copy the mask to where all of them go.
 
     Raises:
         OutputError: it cannot be copied.
     """
-    mask = work.outputs / _mask_name(scan)
+    mask = folders.outputs / _mask_name(scan)
     try:
         if mask.is_file() and not mask.is_symlink():
             write_atomically(output_dir / mask.name, mask.read_bytes())
@@ -203,9 +203,9 @@ def keep_mask(scan: Scan, work: WorkFolders, output_dir: Path) -> None:
         _LOG.warning("%s: cannot be read, and is not kept", printable(str(mask)))
 
 
-def remove(work: WorkFolders) -> bool:
+def remove(folders: CaseFolders) -> bool:
     """Remove the folders of a case; False where that is not allowed."""
-    root = work.inputs.parent
+    root = folders.inputs.parent
     shutil.rmtree(root, ignore_errors=True)
     if root.exists():
         return False
@@ -214,8 +214,8 @@ def remove(work: WorkFolders) -> bool:
     return True
 
 
-def warn_of_remains(work: WorkFolders) -> None:
+def warn_of_remains(folders: CaseFolders) -> None:
     """Say so where the folders of a case are still there."""
-    root = work.inputs.parent
+    root = folders.inputs.parent
     if root.exists():
         _LOG.warning("%s cannot be removed: the container left files of another user", root)

@@ -12,8 +12,8 @@ from flarekit.core.errors import InputError
 from flarekit.core.files import make_folder
 from flarekit.profiler import official
 from flarekit.profiler.case_folders import (
+    CaseFolders,
     Scan,
-    WorkFolders,
     keep_mask,
     leftover_failures,
     leftovers_of,
@@ -28,7 +28,7 @@ from flarekit.profiler.folder import ReportFolder, excess_of
 from flarekit.profiler.monitor import MonitoredRun, Target, monitor
 from flarekit.profiler.records import EfficiencyReport, ProfiledCase, Tolerances
 from flarekit.profiler.sampler import INTERVAL_S
-from flarekit.profiler.step_times import Inside, read_inside
+from flarekit.profiler.step_times import StepTimes, read_step_times
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class WatchOptions:
     interval_s: float = INTERVAL_S
 
 
-MakeTarget = Callable[[WorkFolders, Path], Target]
+MakeTarget = Callable[[CaseFolders, Path], Target]
 
 
 def profile_command(
@@ -56,7 +56,7 @@ def profile_command(
     folder: ReportFolder,
     report: EfficiencyReport,
     options: WatchOptions,
-    inside_file: Path | None = None,
+    record_of_run: Path | None = None,
 ) -> EfficiencyReport:
     """Watch one command and add it to a report.
 
@@ -65,13 +65,13 @@ def profile_command(
         folder: of the report.
         report: gets one more case, called as the report.
         options: how to watch.
-        inside_file: where `flarekit predict --report` writes; read if it is new.
+        record_of_run: where `flarekit predict --report` writes; read if it is new.
 
     Raises:
         OutputError: the report could not be written.
         UsageError: the command cannot be started.
     """
-    before = _stamp(inside_file)
+    before = _stamp(record_of_run)
     seen = monitor(
         target,
         samples_file=folder.samples(report.name),
@@ -81,10 +81,10 @@ def profile_command(
         timeout_s=options.timeout_s,
         interval_s=options.interval_s,
     )
-    fresh = inside_file is not None and _stamp(inside_file) != before
-    inside = _read_inside(inside_file) if fresh else None
+    fresh = record_of_run is not None and _stamp(record_of_run) != before
+    times = _read_step_times(record_of_run) if fresh else None
     failures = tuple(_run_failures(seen.result, options))
-    case = _case(report.name, report.name, seen, failures, inside, report.tolerances)
+    case = _case(report.name, report.name, seen, failures, times, report.tolerances)
     report = replace(report, cases=(*report.cases, case))
     folder.write(report)
     return report
@@ -115,16 +115,16 @@ def profile_scans(
     """
     make_folder(output_dir)
     for scan in scans:
-        work = prepare(scan, folder.root / "work" / scan.name)
+        folders = prepare(scan, folder.root / "work" / scan.name)
         target = None
         try:
-            target = make_target(work, folder.log(scan.name))
-            case = _profile_scan(scan, work, target, folder, report, options)
-            keep_mask(scan, work, output_dir)
+            target = make_target(folders, folder.log(scan.name))
+            case = _profile_scan(scan, folders, target, folder, report, options)
+            keep_mask(scan, folders, output_dir)
         finally:
-            if not remove(work) and target is not None and target.open_up(work.inputs.parent):
-                remove(work)
-            warn_of_remains(work)
+            if not remove(folders) and target is not None and target.open_up(folders.inputs.parent):
+                remove(folders)
+            warn_of_remains(folders)
         report = replace(report, cases=(*report.cases, case))
         folder.write(report)
         on_case(case)
@@ -133,7 +133,7 @@ def profile_scans(
 
 def _profile_scan(
     scan: Scan,
-    work: WorkFolders,
+    folders: CaseFolders,
     target: Target,
     folder: ReportFolder,
     report: EfficiencyReport,
@@ -148,19 +148,19 @@ def _profile_scan(
         timeout_s=options.timeout_s,
         interval_s=options.interval_s,
     )
-    locked = locked_failures(work)
+    locked = locked_failures(folders)
     if locked:
-        target.open_up(work.inputs.parent)
-    leftovers = leftovers_of(scan, work)
+        target.open_up(folders.inputs.parent)
+    leftovers = leftovers_of(scan, folders)
     failures = (
         *_run_failures(seen.result, options),
-        *mask_failures(scan, work),
+        *mask_failures(scan, folders),
         *locked,
         *leftover_failures(leftovers),
     )
-    inside_file = work.inside / "run.json"
-    inside = _read_inside(inside_file) if inside_file.is_file() else None
-    case = _case(scan.name, scan.case_id, seen, failures, inside, report.tolerances)
+    record_of_run = folders.record / "run.json"
+    times = _read_step_times(record_of_run) if record_of_run.is_file() else None
+    case = _case(scan.name, scan.case_id, seen, failures, times, report.tolerances)
     return replace(case, shape_XYZ=scan.shape_XYZ, leftovers=leftovers)
 
 
@@ -169,7 +169,7 @@ def _case(
     case_id: str,
     seen: MonitoredRun,
     failures: tuple[str, ...],
-    inside: Inside | None,
+    times: StepTimes | None,
     tolerances: Tolerances,
 ) -> ProfiledCase:
     samples = list(seen.samples)
@@ -185,9 +185,9 @@ def _case(
         official=official.figures_of(seen.record),
         measured=measure_all(samples),
         excess=excess_of(samples, seen.record, tolerances),
-        stages={} if inside is None else inside.stages(seen.wall_s, seen.result.started_s),
-        inside=() if inside is None else inside.cases,
-        traits={} if inside is None else dict(inside.traits),
+        stages={} if times is None else times.stages(seen.wall_s, seen.result.started_s),
+        inside=() if times is None else times.cases,
+        traits={} if times is None else dict(times.traits),
         sampler=seen.quality,
     )
 
@@ -212,11 +212,11 @@ def _stamp(path: Path | None) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_ino
 
 
-def _read_inside(path: Path | None) -> Inside | None:
+def _read_step_times(path: Path | None) -> StepTimes | None:
     if path is None:
         return None
     try:
-        return read_inside(path)
+        return read_step_times(path)
     except InputError as error:
         _LOG.warning("%s", error)
         return None

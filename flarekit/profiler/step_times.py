@@ -30,7 +30,7 @@ LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inside:
+class StepTimes:
     """A run as it saw itself.
 
     Attributes:
@@ -72,7 +72,7 @@ def ordered(stages: Mapping[str, float]) -> list[str]:
     return known + [name for name in stages if name not in STAGES]
 
 
-def read_inside(path: Path) -> Inside:
+def read_step_times(path: Path) -> StepTimes:
     """Read the `run.json` of a run, and the ledger beside it.
 
     Raises:
@@ -81,7 +81,7 @@ def read_inside(path: Path) -> Inside:
     try:
         content = json.loads(path.read_bytes())
         lines = path.with_name(LEDGER).read_text(encoding="utf-8").splitlines()
-        return Inside(
+        return StepTimes(
             seconds=_stages(content["seconds"]),
             wall_s=float(content["wall_s"]),
             cases=tuple(_case(case) for case in map(json.loads, lines)),

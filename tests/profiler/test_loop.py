@@ -86,8 +86,15 @@ def loop(tmp_path, write_scan):
         seen = []
         report = profile_scans(
             find_scans(inputs),
-            lambda work, log: CommandTarget(
-                [sys.executable, script, work.inputs, work.outputs, work.inside], log
+            lambda folders, log: CommandTarget(
+                [
+                    sys.executable,
+                    script,
+                    folders.inputs,
+                    folders.outputs,
+                    folders.record,
+                ],
+                log,
             ),
             tmp_path / "masks",
             folder,
@@ -185,40 +192,40 @@ def leftover(tmp_path, write_scan, make):
     scans.mkdir()
     write_scan(scans / "a_0000.nii.gz", np.zeros((6, 5, 4)))
     [scan] = find_scans(scans)
-    work = prepare(scan, tmp_path / "work")
-    (work.outputs / "a.nii.gz").write_bytes(scan.path.read_bytes())
-    make(work)
-    return scan, work
+    folders = prepare(scan, tmp_path / "work")
+    (folders.outputs / "a.nii.gz").write_bytes(scan.path.read_bytes())
+    make(folders)
+    return scan, folders
 
 
 def test_links_and_pipes_are_leftovers_and_a_link_is_no_mask(tmp_path, write_scan):
     (tmp_path / "secret").write_bytes(b"not to be copied")
 
-    def make(work):
-        (work.outputs / "b").symlink_to(tmp_path / "secret")
-        os.mkfifo(work.outputs / "pipe")
-        (work.outputs / "a.nii.gz").unlink()
-        (work.outputs / "a.nii.gz").symlink_to(tmp_path / "secret")
+    def make(folders):
+        (folders.outputs / "b").symlink_to(tmp_path / "secret")
+        os.mkfifo(folders.outputs / "pipe")
+        (folders.outputs / "a.nii.gz").unlink()
+        (folders.outputs / "a.nii.gz").symlink_to(tmp_path / "secret")
 
-    scan, work = leftover(tmp_path, write_scan, make)
-    assert leftovers_of(scan, work) == ("outputs/b", "outputs/pipe")
-    (failure,) = mask_failures(scan, work)
+    scan, folders = leftover(tmp_path, write_scan, make)
+    assert leftovers_of(scan, folders) == ("outputs/b", "outputs/pipe")
+    (failure,) = mask_failures(scan, folders)
     assert "a.nii.gz is a symbolic link to" in failure
-    keep_mask(scan, work, tmp_path)
+    keep_mask(scan, folders, tmp_path)
     assert not (tmp_path / "a.nii.gz").exists()
 
 
 def test_what_this_user_cannot_read_is_named_and_takes_no_case_along(
     tmp_path, write_scan, monkeypatch
 ):
-    def make(work):
-        (work.outputs / "tmpabc").mkdir(mode=0o700)
-        (work.outputs / "a.nii.gz").chmod(0o600)
+    def make(folders):
+        (folders.outputs / "tmpabc").mkdir(mode=0o700)
+        (folders.outputs / "a.nii.gz").chmod(0o600)
 
-    scan, work = leftover(tmp_path, write_scan, make)
-    private = {work.outputs / "tmpabc", work.outputs / "a.nii.gz"}
+    scan, folders = leftover(tmp_path, write_scan, make)
+    private = {folders.outputs / "tmpabc", folders.outputs / "a.nii.gz"}
     monkeypatch.setattr(os, "access", lambda path, _: path not in private)
-    assert [words.partition(" (")[0] for words in locked_failures(work)] == [
+    assert [words.partition(" (")[0] for words in locked_failures(folders)] == [
         "outputs/a.nii.gz",
         "outputs/tmpabc/",
     ]
@@ -230,26 +237,26 @@ def test_what_this_user_cannot_read_is_named_and_takes_no_case_along(
         return real(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    keep_mask(scan, work, tmp_path)
+    keep_mask(scan, folders, tmp_path)
     assert not (tmp_path / "a.nii.gz").exists()
 
 
 def test_names_that_are_no_utf_8_are_printed_and_reported(tmp_path, write_scan):
-    def make(work):
-        (work.outputs / os.fsdecode(b"\xb7\xd6")).write_text("x")
+    def make(folders):
+        (folders.outputs / os.fsdecode(b"\xb7\xd6")).write_text("x")
 
-    scan, work = leftover(tmp_path, write_scan, make)
-    (left,) = leftovers_of(scan, work)
+    scan, folders = leftover(tmp_path, write_scan, make)
+    (left,) = leftovers_of(scan, folders)
     assert left == r"outputs/\xb7\xd6"
     odd = tmp_path / "odd"
     odd.mkdir()
     write_scan(odd / os.fsdecode(b"\xb7\xd6_0000.nii.gz"), np.zeros((6, 5, 4)))
     [scan] = find_scans(odd)
     assert (scan.name, scan.case_id) == (r"\xb7\xd6_0000", r"\xb7\xd6")
-    work = prepare(scan, tmp_path / "odd_work")
-    (work.outputs / os.fsdecode(b"\xb7\xd6.nii.gz")).write_bytes(scan.path.read_bytes())
-    assert mask_failures(scan, work) == []
-    assert leftovers_of(scan, work) == ()
+    folders = prepare(scan, tmp_path / "odd_work")
+    (folders.outputs / os.fsdecode(b"\xb7\xd6.nii.gz")).write_bytes(scan.path.read_bytes())
+    assert mask_failures(scan, folders) == []
+    assert leftovers_of(scan, folders) == ()
 
 
 def test_a_container_that_never_started_is_told_in_docker_s_first_line(tmp_path):

@@ -12,7 +12,7 @@ from flarekit.profiler.load_report import load_report
 from flarekit.profiler.official import record_of
 from flarekit.profiler.records import Tolerances, read_report_json, write_report_json
 from flarekit.profiler.reference import references
-from flarekit.profiler.step_times import read_inside
+from flarekit.profiler.step_times import read_step_times
 from flarekit.profiler.stream import SampleFile
 from tests.profiler.made import made_case, made_report, made_samples
 
@@ -138,7 +138,7 @@ def test_stages_from_inside_are_seen_from_outside(tmp_path):
     path.write_text(json.dumps({**INSIDE, "cases": 2}))
     lines = [json.dumps(case) + "\n" for case in INSIDE["cases"]]
     path.with_name("ledger.jsonl").write_text("".join(lines))
-    inside = read_inside(path)
+    inside = read_step_times(path)
     assert inside.stages(wall_s=6.0, started_s=0.75) == {
         "start": 0.75,
         "load": 2.0,
@@ -156,7 +156,7 @@ def test_stages_from_inside_are_seen_from_outside(tmp_path):
 def test_a_record_without_stages_is_refused(tmp_path):
     (tmp_path / "e.json").write_text("{}")
     with pytest.raises(InputError, match="no stage times"):
-        read_inside(tmp_path / "e.json")
+        read_step_times(tmp_path / "e.json")
 
 
 def test_references_are_the_paper_s_and_marked_as_other_hardware():
