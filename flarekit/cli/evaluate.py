@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import typer
 
 from flarekit import conventions
 from flarekit.cli.console import Console
+from flarekit.cli.requests import Scoring
 from flarekit.cli.scores import tables
 from flarekit.core.apart import keep_below, keep_files
 from flarekit.core.dataset_json import NAME as DATASET_JSON
@@ -27,43 +26,7 @@ from flarekit.evaluation.scheme import NamedScheme, Settings
 from flarekit.evaluation.tolerances import TOLERANCES_MM
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The command's options.
-
-    Attributes:
-        predicted: folder of masks.
-        truth: folder of masks of the same names.
-        convention: a name that `conventions.scheme_of` knows; told by the labels where None.
-        edition: of the convention's rules; None for the newest.
-        labels: `liver=1,spleen=3`; None for those of the predictor, of a `dataset.json` beside the
-            truth, or else of the convention.
-        predictor: whose labels to score.
-        ignore: names or values, separated by commas, that the truth does not hold.
-        tolerances: `name=mm` each.
-        json: file to write.
-        csv: file to write.
-        workers: processes; None for one per core.
-        pictures: folder to fill.
-        scans: folder of the scans behind the pictures.
-    """
-
-    predicted: Path
-    truth: Path
-    convention: str | None = None
-    edition: str | None = None
-    labels: str | None = None
-    predictor: str | None = None
-    ignore: str | None = None
-    tolerances: tuple[str, ...] = ()
-    json: Path | None = None
-    csv: Path | None = None
-    workers: int | None = None
-    pictures: Path | None = None
-    scans: Path | None = None
-
-
-def run_evaluate(request: Request, console: Console) -> int:
+def run_evaluate(request: Scoring, console: Console) -> int:
     """Score a folder, print the tables, write the files, and return the exit code."""
     pairs, surplus = find_pairs(request.predicted, request.truth)
     scheme, settings = _settings(request, console)
@@ -102,7 +65,7 @@ def run_evaluate(request: Request, console: Console) -> int:
     return _close(evaluation, console)
 
 
-def _keep_inputs(request: Request, case_ids: Sequence[str]) -> None:
+def _keep_inputs(request: Scoring, case_ids: Sequence[str]) -> None:
     """Refuse to write scores or pictures over anything that is read.
 
     The folder of the predictions is the user's own output: older scores in it may be replaced,
@@ -126,7 +89,7 @@ def _keep_inputs(request: Request, case_ids: Sequence[str]) -> None:
         keep_below(find_predictor(request.predictor).folder, written, what="the predictor's folder")
 
 
-def _settings(request: Request, console: Console) -> tuple[NamedScheme, Settings]:
+def _settings(request: Scoring, console: Console) -> tuple[NamedScheme, Settings]:
     """Return whose scores, and of what: labels are never assumed, they come from somewhere."""
     if request.labels is not None and request.predictor is not None:
         raise UsageError("--labels and --predictor both name labels", fix="give one of them")
@@ -144,7 +107,7 @@ def _settings(request: Request, console: Console) -> tuple[NamedScheme, Settings
         labels, source = scheme.default_labels(edition), f"the convention {name}"
     if request.convention is None or source.endswith(DATASET_JSON):
         console.say(f"scores of {name}; labels of {source}: {', '.join(labels)}")
-    tolerances_mm = dict(_parse_tolerance(entry) for entry in request.tolerances)
+    tolerances_mm = dict(_parse_tolerance(entry) for entry in request.tolerances or ())
     kept = _without(labels, request.ignore)
     strange = [label for label in tolerances_mm if label not in kept]
     if strange:
@@ -158,7 +121,7 @@ def _settings(request: Request, console: Console) -> tuple[NamedScheme, Settings
     )
 
 
-def _stated_labels(request: Request) -> tuple[dict[str, int] | None, str, str | None]:
+def _stated_labels(request: Scoring) -> tuple[dict[str, int] | None, str, str | None]:
     """Return the labels that an option or a file beside the truth states, and where they are from.
 
     The third is whose scores go with them, where that is known.
@@ -193,9 +156,9 @@ def _stated_labels(request: Request) -> tuple[dict[str, int] | None, str, str | 
     return None, "", None
 
 
-def _fitting(labels: dict[str, int] | None, request: Request) -> str:
+def _fitting(labels: dict[str, int] | None, request: Scoring) -> str:
     """Return whose scores the labels get where none were asked for: FLARE's if it knows them."""
-    tolerances = {entry.partition("=")[0].strip() for entry in request.tolerances}
+    tolerances = {entry.partition("=")[0].strip() for entry in request.tolerances or ()}
     known = set(labels or ()) <= {*TOLERANCES_MM, *tolerances}
     return "flare" if known else "papers"
 

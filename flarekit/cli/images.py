@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from flarekit.cli.options import (
+    AsJson,
+    Gpus,
+    ImageConvention,
+    Quiet,
+    Verbose,
+    memory_mib,
+    numbers,
+    spread,
+)
 
-def build(
-    predictor: Annotated[str, typer.Option("--predictor", "-p", help="A name or a folder.")],
-    tag: Annotated[str, typer.Option("--tag", "-t", help="Of the image: TEAM or TEAM:latest.")],
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What image is built; see `flarekit.images.build.BuildRequest`."""
+
+    predictor: Annotated[
+        str, typer.Option("--predictor", "-p", help="Name or folder of the image's predictor.")
+    ]
+    tag: Annotated[str, typer.Option("--tag", "-t", help="Name of the image: TEAM or TEAM:latest.")]
     convention: Annotated[
-        str | None, typer.Option("--convention", "-c", help="The predictor's by default.")
-    ] = None,
-    cuda: Annotated[
-        bool, typer.Option("--cuda/--cpu", help="With torch for a GPU, or lean without both.")
-    ] = True,
-    base: Annotated[str, typer.Option(help="Image to start from.")] = "python:3.11-slim-bookworm",
+        str | None, typer.Option("--convention", "-c", help="The predictor's own by default.")
+    ] = None
+    base: Annotated[str, typer.Option(help="Image to start from.")] = "python:3.11-slim-bookworm"
     torch_index: Annotated[
         str | None, typer.Option(help="Package index for torch; PyPI by default.")
-    ] = None,
+    ] = None
     mamba: Annotated[
         bool,
         typer.Option(
@@ -28,85 +42,91 @@ def build(
             help="Build the kernel of mamba-ssm in, for GPUs. It takes a while, and the image "
             "then has CUDA 13, which needs NVIDIA driver 580 or later.",
         ),
-    ] = False,
-    network: Annotated[str, typer.Option(help="Docker network of the build.")] = "host",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    ] = False
+    network: Annotated[str, typer.Option(help="Docker network of the build.")] = "host"
+
+
+@spread
+def build(
+    wanted: Build,
+    cuda: Annotated[
+        bool, typer.Option("--cuda/--cpu", help="With torch for a GPU, or lean without both.")
+    ] = True,
+    quiet: Quiet = False,
 ) -> None:
     """Build an image of one predictor for one organiser."""
     from flarekit.cli.console import Console
     from flarekit.images import build as building
 
     console = Console(quiet=quiet)
-    request = building.BuildRequest(
-        predictor=predictor,
-        convention=convention,
-        tag=tag,
-        device="cuda" if cuda else "cpu",
-        base=base,
-        torch_index=torch_index,
-        mamba=mamba,
-        network=network,
-    )
+    request = building.BuildRequest(**vars(wanted), device="cuda" if cuda else "cpu")
     image = building.build(request, say=console.say)
-    console.say(f"{tag}: {image.size_bytes / 1e6:.0f} MB; next: flarekit verify {tag}")
+    console.say(
+        f"{wanted.tag}: {image.size_bytes / 1e6:.0f} MB; next: flarekit verify {wanted.tag}"
+    )
 
 
-def verify(
-    image: Annotated[str, typer.Argument(help="An image, or the tar it was saved to.")],
-    convention: Annotated[
-        str | None, typer.Option("--convention", "-c", help="The image's label by default.")
-    ] = None,
-    input_dir: Annotated[
-        Path | None, typer.Option("--input", "-i", help="Cases of yours to run besides.")
-    ] = None,
-    sandbox: Annotated[
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What image is verified, and how; see `flarekit.images.verify.VerifyRequest`."""
+
+    image: Annotated[str, typer.Argument(help="An image, or the tar it was saved to.")]
+    convention: ImageConvention = None
+    user_inputs: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help="Folder with cases of yours, to run besides."),
+    ] = None
+    backend: Annotated[
         Literal["auto", "docker", "process"],
-        typer.Option(help="auto: Docker where an engine answers, else processes."),
-    ] = "auto",
+        typer.Option("--sandbox", help="auto: Docker where an engine answers, else processes."),
+    ] = "auto"
+    labels: Annotated[
+        Any,
+        typer.Option(
+            parser=numbers,
+            metavar="<str>",
+            help="Values that masks may hold: 1,2,5; the task's by default.",
+        ),
+    ] = None
+    time_s: Annotated[
+        float | None, typer.Option("--time-limit", help="Seconds for a case; 0 for none.")
+    ] = None
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Seconds after which a run is killed.")
+    ] = 600.0
+    memory_mib: Annotated[
+        Any,
+        typer.Option(
+            "--memory",
+            parser=memory_mib,
+            metavar="<str>",
+            help="Limit of a run, as of docker run: 8g; what the organiser allows by default.",
+        ),
+    ] = None
+    gpus: Gpus = None
+
+
+@spread
+def verify(
+    verification: Verification,
     only: Annotated[
         list[str] | None, typer.Option(help="Name of a check; may be repeated.")
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Values that masks may hold: 1,2,5; the task's by default.")
-    ] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(help="Seconds for a case; 0 for none.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a run is killed.")] = 600.0,
-    memory: Annotated[
-        str | None, typer.Option(help="Limit of a run, as of docker run: 8g; the organiser's here.")
-    ] = None,
-    gpus: Annotated[
-        str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run an image as the organisers do, and say what they would stumble over."""
     from flarekit.cli.console import Console
-    from flarekit.cli.verdicts import memory_mib, numbers, run_verify
+    from flarekit.cli.verdicts import run_verify
     from flarekit.images.verify import VerifyRequest
 
-    request = VerifyRequest(
-        image=image,
-        convention=convention,
-        user_inputs=input_dir,
-        backend=sandbox,
-        only=tuple(only or ()),
-        labels=numbers(labels),
-        time_s=time_limit,
-        timeout_s=timeout,
-        memory_mib=memory_mib(memory),
-        gpus=gpus,
-    )
+    request = VerifyRequest(**vars(verification), only=tuple(only or ()))
     raise typer.Exit(run_verify(request, Console(), as_json=as_json))
 
 
 def save(
-    image: Annotated[str, typer.Argument(help="Its name.")],
+    image: Annotated[str, typer.Argument(help="Name of the image.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="TEAM.tar.gz")],
-    convention: Annotated[
-        str | None, typer.Option("--convention", "-c", help="The image's label by default.")
-    ] = None,
+    convention: ImageConvention = None,
 ) -> None:
     """Save an image to the file that is handed in, named as the organiser wants it."""
     from flarekit.cli.console import Console
@@ -120,28 +140,36 @@ def save(
     console.say(f"{saved.path}: {saved.size_bytes / 1e6:.0f} MB, sha256 {saved.sha256}")
 
 
-def submit(
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What is run on the platform; see `flarekit.images.submit.Request`."""
+
     algorithm: Annotated[
         str, typer.Argument(help="The last part of the address of the algorithm's page.")
-    ],
-    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the outputs.")],
+    ]
+    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the outputs.")]
     input_dir: Annotated[
         Path | None,
         typer.Option(
             "--input", "-i", help="A case, laid out as /input is, or a folder of such cases."
         ),
-    ] = None,
+    ] = None
     job: Annotated[
         str | None, typer.Option(help="Instead of --input: wait for this job, and fetch it.")
-    ] = None,
+    ] = None
+    url: Annotated[str, typer.Option(help="Address of the platform's API.")] = (
+        "https://grand-challenge.org/api/v1/"
+    )
+
+
+@spread
+def submit(
+    submission: Submission,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Minutes that a job may take; it goes on after that.")
     ] = 120.0,
-    url: Annotated[
-        str, typer.Option(help="Of the platform's API.")
-    ] = "https://grand-challenge.org/api/v1/",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run cases on an algorithm of grand-challenge.org: start jobs, wait, fetch the outputs.
 
@@ -152,14 +180,7 @@ def submit(
     from flarekit.cli.submit import run_submit
     from flarekit.images.submit import Request
 
-    request = Request(
-        algorithm=algorithm,
-        output_dir=output_dir,
-        input_dir=input_dir,
-        job=job,
-        url=url,
-        timeout_s=60 * timeout,
-    )
+    request = Request(**vars(submission), timeout_s=60 * timeout)
     raise typer.Exit(run_submit(request, Console(verbose=verbose, quiet=quiet)))
 
 

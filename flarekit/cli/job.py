@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
-from pathlib import Path
 
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run, given_up
+from flarekit.cli.requests import JobFolders
 from flarekit.core.errors import FlarekitError
 from flarekit.core.records import RunRecord
 from flarekit.segmentation.folder import Options, segment_folder
@@ -16,16 +15,7 @@ from flarekit.segmentation.job import predictor_of_job
 _MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "bad_alloc")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Folders:
-    """Where the platform puts things."""
-
-    inputs: Path
-    outputs: Path
-    model: Path
-
-
-def run_job(own: str, folders: Folders, options: Options, console: Console) -> int:
+def run_job(own: str, folders: JobFolders, options: Options, console: Console) -> int:
     """Run one job; whatever happens, the last line on stderr says what, and what to do."""
     try:
         with console:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from flarekit.cli.options import Gpus, InputDir, OutputDir, spread
 
 if TYPE_CHECKING:
     from flarekit.cli.console import Console
@@ -20,7 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_ReportDir = Annotated[Path, typer.Argument(metavar="REPORT_DIR", help="Of flarekit profile.")]
+_ReportDir = Annotated[
+    Path, typer.Argument(metavar="REPORT_DIR", help="Folder that flarekit profile has made.")
+]
 _Preset = Annotated[
     str | None,
     typer.Option(help="Limits of flare22, flare23, flare24, flare26, autopet3 or uls23."),
@@ -36,7 +41,9 @@ def run(
         list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with arguments.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
-    name: Annotated[str | None, typer.Option(help="Of the run; the program's by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; the program's by default.")
+    ] = None,
     preset: _Preset = None,
     gpu: _Gpu = "0",
     timeout: _Timeout = None,
@@ -65,18 +72,25 @@ def run(
     raise typer.Exit(124 if code is None else code)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunLine:
+    """What is on the run line; see `flarekit.profiler.container.ContainerOptions`."""
+
+    gpus: Gpus = None
+    memory: Annotated[str | None, typer.Option(help="As of docker run, for example 28g.")] = None
+    shm_size: Annotated[str | None, typer.Option(help="As of docker run, for example 28g.")] = None
+    network: Annotated[str | None, typer.Option(help="As of docker run, for example none.")] = None
+
+
 @app.command()
+@spread
 def docker(
     image: Annotated[str, typer.Argument(help="Name with tag, as docker image ls says.")],
-    input_dir: Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")],
-    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+    input_dir: InputDir,
+    output_dir: OutputDir,
     report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")],
-    gpus: Annotated[
-        str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
-    ] = None,
-    memory: Annotated[str | None, typer.Option(help="Of docker run, for example 28g.")] = None,
-    shm_size: Annotated[str | None, typer.Option(help="Of docker run, for example 28g.")] = None,
-    network: Annotated[str | None, typer.Option(help="Of docker run, for example none.")] = None,
+    *,
+    run_line: RunLine,
     timeout: _Timeout = 600.0,
     stages: Annotated[
         bool,
@@ -110,14 +124,8 @@ def docker(
     scans = find_scans(input_dir)
     keep_apart(input_dir, output_dir, [Path(f"{scan.case_id}.nii.gz") for scan in scans])
     keep_apart(input_dir, report_dir, [])
-    options = ContainerOptions(
-        image=image,
-        gpus=gpus,
-        memory=memory,
-        shm_size=shm_size,
-        network=network,
-        script=PREDICT_WITH_STAGES if stages else PREDICT,
-    )
+    script = PREDICT_WITH_STAGES if stages else PREDICT
+    options = ContainerOptions(image=image, script=script, **vars(run_line))
     watched = gpu if gpu is not None else options.watched_gpu
     facts = environment(watched, check_engine(image))
     name = options.team
@@ -216,9 +224,10 @@ def check(
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A report's folder.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another report's folder.")],
 ) -> None:
     """Print both reports' figures case by case, and B over A."""
+    from flarekit.cli.columns import aligned
     from flarekit.profiler.compare import compare as side_by_side
     from flarekit.profiler.load_report import load_report
 
@@ -227,7 +236,8 @@ def compare(
         [pair.case, pair.figure, _text(pair.first), _text(pair.second), _text(pair.ratio, "x ")]
         for pair in result.pairs
     ]
-    for line in _aligned(["case", "figure", str(first), str(second), "B / A"], rows):
+    header = ["case", "figure", str(first), str(second), "B / A"]
+    for line in aligned(header, rows, names=2):
         typer.echo(line)
     for folder, names in ((first, result.only_first), (second, result.only_second)):
         if names:
@@ -303,14 +313,3 @@ def _text(reading: Reading, before: str = "", unit: str = "") -> str:
     if not isinstance(reading, float | int):
         return "not measured"
     return f"{before}{reading:.2f}{unit}" if reading < 1000 else f"{before}{reading:.0f}{unit}"
-
-
-def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, *rows)
-    ]

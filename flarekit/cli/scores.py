@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from flarekit.cli.columns import aligned
 from flarekit.evaluation.evaluate import Evaluation
 from flarekit.evaluation.scheme import Mean
 
@@ -34,12 +35,12 @@ def tables(evaluation: Evaluation) -> list[str]:
         for name, value in evaluation.summary.overall.items()
     ]
     return [
-        *_aligned(["case", *figures], by_row),
+        *aligned(["case", *figures], by_row),
         "",
-        *_aligned(["mean of label", *figures], by_label),
+        *aligned(["mean of label", *figures], by_label),
         *_costs(evaluation),
         "",
-        *_aligned(["overall", "", ""], overall),
+        *aligned(["overall", "", ""], overall),
     ]
 
 
@@ -96,14 +97,3 @@ def _mean_over_labels(values: Sequence[float | None]) -> str:
 
 def _text(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, *rows)
-    ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, spread
 
 if TYPE_CHECKING:
     from flarekit.cli.console import Console
@@ -17,7 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or a UUID; never falls back.")]
 _Architecture = Annotated[
     str,
     typer.Option("--architecture", "-a", help="One of the networks, trained as its paper does."),
@@ -27,7 +29,28 @@ _Configuration = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompactRun:
+    """How a compact run is made; see `flarekit.training.compact.RunOptions`."""
+
+    minutes: Annotated[
+        float, typer.Option(help="Training time in all, runs that were killed counted in.")
+    ] = 75
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Predictor folder, of the same network, whose weights to begin with."),
+    ] = None
+    device: OneDevice = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        typer.Option(
+            help="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on a CPU."
+        ),
+    ] = "auto"
+
+
 @app.command()
+@spread
 def compact(
     recipe_path: Annotated[
         Path, typer.Argument(metavar="RECIPE", help="A recipe, such as a predictor's recipe.toml.")
@@ -43,9 +66,8 @@ def compact(
         Path,
         typer.Argument(help="Folder that gets the checkpoint, the curve and a copy of the recipe."),
     ],
-    minutes: Annotated[
-        float, typer.Option(help="Training time in all, runs that were killed counted in.")
-    ] = 75,
+    *,
+    options: CompactRun,
     material: Annotated[
         list[Path] | None,
         typer.Option(help="Folder that the recipe's synthesis works on; may be given again."),
@@ -53,10 +75,6 @@ def compact(
     negatives: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of CTs that show none of the labels; may be given again."),
-    ] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(help="Predictor folder, of the same network, whose weights to begin with."),
     ] = None,
     cases: Annotated[
         Path | None,
@@ -68,13 +86,6 @@ def compact(
     processes: Annotated[
         int, typer.Option(help="Processes that prepare the cases before training begins.")
     ] = 2,
-    device: _Device = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(
-            help="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on a CPU."
-        ),
-    ] = "auto",
 ) -> None:
     """Train on a small machine for a set time; call it again after a kill to go on.
 
@@ -87,7 +98,7 @@ def compact(
     from flarekit.training.recipe import read_recipe
     from flarekit.training.sources import make_all, training_pools
 
-    console = Console()
+    console, start = Console(), options.start
     recipe = read_recipe(recipe_path)
     for folder in (dataset, *(material or ()), *(negatives or ()), *((start,) if start else ())):
         keep_apart(folder, run_dir, [], what="a folder that the training reads")
@@ -98,8 +109,8 @@ def compact(
         )
     pools = training_pools(recipe, dataset, material or (), negatives or ())
     make_all(pools, cases or run_dir / "cases", processes)
-    options = RunOptions(minutes=minutes, start=start, device=device, precision=precision)
-    train(recipe, pools, run_dir, options, progress=_Progress(console, minutes))
+    progress = _Progress(console, options.minutes)
+    train(recipe, pools, run_dir, RunOptions(**vars(options)), progress=progress)
     console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")
 
 
@@ -124,7 +135,7 @@ class _Progress:
 @app.command()
 def plan(
     dataset: Annotated[Path, typer.Argument(help="nnU-Net raw layout, named DatasetNNN_Name.")],
-    work_dir: Annotated[Path, typer.Argument(help="Gets nnU-Net's folders.")],
+    work_dir: Annotated[Path, typer.Argument(help="Folder that gets nnU-Net's folders.")],
     architecture: _Architecture,
     configuration: _Configuration = None,
     gpu_memory: Annotated[
@@ -137,7 +148,7 @@ def plan(
     width: Annotated[
         float | None, typer.Option(help="Of attention_unet, mpu_net and mamba_ahnet; 1 is full.")
     ] = None,
-    processes: Annotated[int, typer.Option(help="For preprocessing.")] = 2,
+    processes: Annotated[int, typer.Option(help="Processes that preprocess the cases.")] = 2,
 ) -> None:
     """Let nnU-Net plan and preprocess a dataset, for one of our networks."""
     from flarekit.training.nnunet.planning import PlanOptions
@@ -154,41 +165,56 @@ def plan(
     typer.echo(f"{path}: planned; next: flarekit train run {work_dir} -a {architecture}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoldRun:
+    """How nnU-Net trains a fold; see `flarekit.training.nnunet.running.TrainOptions`."""
+
+    configuration: _Configuration = None
+    fold: Annotated[str, typer.Option(help="0 to 4, or all.")] = "0"
+    device: OneDevice = "auto"
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs to train; the paper's number by default.")
+    ] = None
+    iterations: Annotated[int | None, typer.Option(help="Steps per epoch.")] = None
+
+
 @app.command()
+@spread
 def run(
-    work_dir: Annotated[Path, typer.Argument(help="Of flarekit train plan.")],
+    work_dir: Annotated[Path, typer.Argument(help="Folder that flarekit train plan has filled.")],
     architecture: _Architecture,
-    configuration: _Configuration = None,
-    fold: Annotated[str, typer.Option(help="0 to 4, or all.")] = "0",
-    device: _Device = "auto",
-    epochs: Annotated[int | None, typer.Option(help="The paper's by default.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Steps per epoch.")] = None,
+    *,
+    options: FoldRun,
 ) -> None:
     """Train a fold with nnU-Net; call it again after a kill to go on."""
     from flarekit.training.nnunet.running import TrainOptions
     from flarekit.training.nnunet.running import run as train_fold
 
-    options = TrainOptions(
-        configuration=configuration, fold=fold, device=device, epochs=epochs, iterations=iterations
-    )
-    result = train_fold(work_dir, architecture, options)
+    result = train_fold(work_dir, architecture, TrainOptions(**vars(options)))
     typer.echo(f"{result}: trained; next: flarekit train export {result} weights/NAME")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """How an nnU-Net result is exported; see `flarekit.importing.ImportOptions`."""
+
+    convention: Annotated[
+        str, typer.Option(help="Of an nnU-Net result: the predictor's default convention.")
+    ] = "flare"
+    folds: Folds = None
+    checkpoint: Checkpoint = CHECKPOINT
+
+
 @app.command()
+@spread
 def export(
     source: Annotated[Path, typer.Argument(help="Folder of a run, or an nnU-Net result folder.")],
     folder: Annotated[Path, typer.Argument(help="The predictor folder to make.")],
     recipe: Annotated[
         Path | None, typer.Option(help="Of a compact run; by default the copy in its folder.")
     ] = None,
-    convention: Annotated[str, typer.Option(help="Of an nnU-Net result.")] = "flare",
-    folds: Annotated[
-        str | None, typer.Option(help="Of an nnU-Net result, for example 0,1,2; all by default.")
-    ] = None,
-    checkpoint: Annotated[
-        str, typer.Option(help="Of an nnU-Net result: file name inside a fold.")
-    ] = "checkpoint_final.pth",
+    *,
+    options: Export,
 ) -> None:
     """Make a predictor folder of what was trained."""
     from flarekit.training.export import export_predictor, is_run
@@ -198,14 +224,7 @@ def export(
     else:
         from flarekit.importing import ImportOptions
 
-        chosen = tuple(folds.split(",")) if folds is not None else None
-        _export_result(
-            source,
-            folder,
-            ImportOptions(
-                name=folder.name, convention=convention, folds=chosen, checkpoint=checkpoint
-            ),
-        )
+        _export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
     typer.echo(f"{folder}: made; complete {folder / 'CARD.md'}")
 
 

@@ -1,68 +1,81 @@
-"""`flarekit weights`: import checkpoints, verify what is there."""
+"""`flarekit weights`: import checkpoints, verify and pack what is there."""
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from flarekit.cli.console import Console
-from flarekit.core.apart import keep_apart
-from flarekit.core.errors import FlarekitError, OutputError, UsageError
-from flarekit.core.files import write_atomically
-from flarekit.core.names import safe_name
-from flarekit.importing import ImportOptions, import_predictor
-from flarekit.segmentation.predictors import (
-    FOLDERS_VARIABLE,
-    build_networks,
-    find_predictor,
-    predictor_folders,
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, spread
+
+app = typer.Typer(
+    help="Import checkpoints; verify what is there.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-def import_weights(
-    source: Path, parent: Path | None, options: ImportOptions, console: Console, *, force: bool
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """How a checkpoint is imported; see `flarekit.importing.ImportOptions`."""
+
+    name: Annotated[str, typer.Option(help="Name of the predictor, and of its folder.")]
+    convention: Annotated[str, typer.Option(help="The predictor's default.")] = "flare"
+    folds: Folds = None
+    checkpoint: Checkpoint = CHECKPOINT
+
+
+@app.command("import")
+@spread
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="nnU-Net v2 result folder, or FLARE23's, FLARE21's or MPU-Net's checkpoint."
+        ),
+    ],
+    *,
+    wanted: Import,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of predictors; FLAREKIT_WEIGHTS' first, or weights/."),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace a predictor of that name.")] = False,
 ) -> None:
-    """Import a checkpoint, then load the predictor once to see that it is whole."""
-    if parent is None:
-        added = os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0]
-        parent = Path(added) if added else Path("weights")
+    """Make a predictor folder from a checkpoint; nothing in it is executed."""
+    from flarekit.cli.console import Console
+    from flarekit.core.errors import OutputError, UsageError
+    from flarekit.core.names import safe_name
+    from flarekit.importing import ImportOptions, import_predictor
+    from flarekit.segmentation.predictors import FOLDERS_VARIABLE, build_networks, find_predictor
+
+    console, options = Console(), ImportOptions(**vars(wanted))
+    if output is None:
+        output = Path(os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0] or "weights")
     if safe_name(options.name) != options.name:
         raise UsageError(
             f"--name {options.name!r} is no name of a folder",
             fix=f"letters, digits, ., _ and -: {safe_name(options.name)}",
         )
-    folder = parent / options.name
+    folder = output / options.name
     if (folder / "predictor.toml").exists() and not force:
         raise OutputError(f"{folder}: holds a predictor already", fix="add --force to replace it")
     import_predictor(source, folder, options)
-    networks = build_networks(find_predictor(str(folder)))
+    networks = build_networks(find_predictor(str(folder)))  # it is whole if it can be loaded
     count = sum(parameter.numel() for parameter in networks[0].parameters())
     console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
     console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
 
 
-def pack_weights(name: str, path: Path, console: Console) -> None:
-    """Write a predictor folder, what was compiled beside it included, as one file."""
-    predictor = find_predictor(name)
-    keep_apart(predictor.folder, path.parent, [Path(path.name)], what="the predictor's folder")
-    for each in (predictor, predictor.locator):
-        if each is not None:
-            build_networks(each)
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
-        for file in sorted(predictor.folder.rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
-                tar.add(file, arcname=file.relative_to(predictor.folder))
-    write_atomically(path, stream.getvalue())
-    console.say(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {predictor.spec.name}")
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Predictors; all by default.")] = None,
+) -> None:
+    """Hash and load predictors: the exit code tells whether all are whole."""
+    from flarekit.core.errors import FlarekitError
+    from flarekit.segmentation.predictors import build_networks, find_predictor, predictor_folders
 
-
-def verify_weights(names: list[str]) -> int:
-    """Hash and load predictors, all at hand where none is named; return the exit code."""
     wrong = 0
     for name in names or [str(folder) for folder in predictor_folders()]:
         try:
@@ -75,4 +88,32 @@ def verify_weights(names: list[str]) -> int:
             typer.echo(f"{name}: {error}", err=True)
         else:
             typer.echo(f"{predictor.spec.name}: whole ({len(predictor.all_members)} file(s))")
-    return wrong
+    raise typer.Exit(wrong)
+
+
+@app.command()
+def pack(
+    name: Annotated[str, typer.Argument(metavar="predictor", help="A name or a predictor folder.")],
+    path: Annotated[Path, typer.Option("--output", "-o", help="model.tar.gz")],
+) -> None:
+    """Pack a predictor for the platform, which unpacks it to /opt/ml/model."""
+    import io
+    import tarfile
+
+    from flarekit.cli.console import Console
+    from flarekit.core.apart import keep_apart
+    from flarekit.core.files import write_atomically
+    from flarekit.segmentation.predictors import build_networks, find_predictor
+
+    predictor = find_predictor(name)
+    keep_apart(predictor.folder, path.parent, [Path(path.name)], what="the predictor's folder")
+    for each in (predictor, predictor.locator):
+        if each is not None:
+            build_networks(each)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
+        for file in sorted(predictor.folder.rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                tar.add(file, arcname=file.relative_to(predictor.folder))
+    write_atomically(path, stream.getvalue())
+    Console().say(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {predictor.spec.name}")

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK
 
 from flarekit.cli.console import Console
-from flarekit.cli.job import Folders, run_job
+from flarekit.cli.job import run_job
+from flarekit.cli.requests import JobFolders
 from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError
 from flarekit.core.records import CaseRecord, RunRecord
@@ -29,7 +30,9 @@ kind = "Segmentation"
 def folders(tmp_path):
     (tmp_path / "input" / "images" / "ct").mkdir(parents=True)
     (tmp_path / "output").mkdir()
-    return Folders(inputs=tmp_path / "input", outputs=tmp_path / "output", model=tmp_path / "model")
+    return JobFolders(
+        inputs=tmp_path / "input", outputs=tmp_path / "output", model=tmp_path / "model"
+    )
 
 
 @pytest.fixture

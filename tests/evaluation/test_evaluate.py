@@ -9,7 +9,8 @@ import pytest
 
 from flarekit import conventions
 from flarekit.cli.console import Console
-from flarekit.cli.evaluate import Request, run_evaluate
+from flarekit.cli.evaluate import run_evaluate
+from flarekit.cli.requests import Scoring
 from flarekit.core.errors import UsageError
 from flarekit.evaluation import evaluate as module
 from flarekit.evaluation.evaluate import evaluate
@@ -201,7 +202,7 @@ def test_the_command_prints_tables_and_its_last_line_names_every_fault(folders):
 
 
 def score_as_asked(folder, **options):
-    request = Request(
+    request = Scoring(
         **{
             "predicted": folder / "pred",
             "truth": folder / "truth",

@@ -10,7 +10,8 @@ import pytest
 
 from flarekit import conventions
 from flarekit.cli.console import Console
-from flarekit.cli.evaluate import Request, run_evaluate
+from flarekit.cli.evaluate import run_evaluate
+from flarekit.cli.requests import Scoring
 from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.evaluation.evaluate import evaluate
 from flarekit.evaluation.masks import find_pairs, read_mask
@@ -51,7 +52,7 @@ def ask(tmp_path, capsys):
     """Return a function that scores the folders as a person would ask, and what came of it."""
 
     def run(**options):
-        request = Request(
+        request = Scoring(
             predicted=tmp_path / "p",
             truth=options.pop("truth", tmp_path / "t"),
             workers=1,

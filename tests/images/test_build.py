@@ -5,7 +5,9 @@ from __future__ import annotations
 import tarfile
 
 import pytest
+from typer.testing import CliRunner
 
+from flarekit.cli.main import app
 from flarekit.containers.docker_command import DockerError
 from flarekit.core.errors import PredictorError, UsageError
 from flarekit.images.build import (
@@ -124,9 +126,7 @@ def test_without_an_engine_the_error_says_so(toy, tmp_path):
 
 
 def test_a_packed_predictor_is_what_the_platform_unpacks(toy, tmp_path):
-    from flarekit.cli.console import Console
-    from flarekit.cli.weights import pack_weights
-
-    pack_weights(str(toy.folder), tmp_path / "model.tar.gz", Console(quiet=True))
+    arguments = ["weights", "pack", str(toy.folder), "-o", str(tmp_path / "model.tar.gz")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
     with tarfile.open(tmp_path / "model.tar.gz") as tar:
         assert sorted(tar.getnames()) == ["model.safetensors", "predictor.toml"]

@@ -7,10 +7,10 @@ import tarfile
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import flarekit
-from flarekit.cli.console import Console
-from flarekit.cli.weights import pack_weights, verify_weights
+from flarekit.cli.main import app
 from flarekit.core.errors import PredictorError
 from flarekit.core.files import sha256_of
 from flarekit.core.spec import read_spec
@@ -31,6 +31,10 @@ def edit(file, old, new):
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
+
+
+def weights_command(*arguments):
+    return CliRunner().invoke(app, ["weights", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -62,13 +66,14 @@ def test_exact_without_a_limit_does_not_ask_it(folder):
         assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
 
 
-def test_weights_that_are_missing_or_wrong_are_told(folder, capsys):
+def test_weights_that_are_missing_or_wrong_are_told(folder):
     weights = folder / "locator" / "model.safetensors"
-    assert verify_weights([str(folder)]) == 0
-    assert "whole (2 file(s))" in capsys.readouterr().out
+    verified = weights_command("verify", folder)
+    assert verified.exit_code == 0
+    assert "whole (2 file(s))" in verified.stdout
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert hash_state(find_predictor(str(folder))) == "wrong"
-    assert verify_weights([str(folder)]) != 0
+    assert weights_command("verify", folder).exit_code != 0
     weights.unlink()
     assert hash_state(find_predictor(str(folder))) == "missing"
     with pytest.raises(PredictorError, match="locator"):
@@ -137,7 +142,7 @@ def test_a_first_pass_and_a_locator_are_one_too_many(folder):
 
 def test_it_is_packed_and_found_again_where_a_platform_unpacks_it(folder, tmp_path):
     archive = tmp_path / "model.tar.gz"
-    pack_weights(str(folder), archive, Console())
+    assert weights_command("pack", folder, "-o", archive).exit_code == 0
     model = tmp_path / "model"
     with tarfile.open(archive) as tar:
         tar.extractall(model, filter="data")

@@ -1,0 +1,220 @@
+"""Options that several commands share, and how a command takes its options as one dataclass.
+
+Nothing heavy is imported here, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from flarekit.core.errors import UsageError
+
+_LEAST_MIB = 6  # of Docker
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses: each field becomes an option, in the dataclass's place.
+
+    A field's `Annotated` type says what the option is, as a parameter's would, and its name is that
+    of the request's field. So `Request(**vars(options))` makes the request of a command's options.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if is_dataclass(hint)
+    }
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name in groups:
+            parameters += _parameters_of(groups[parameter.name])
+        else:
+            kind, hint = inspect.Parameter.KEYWORD_ONLY, hints[parameter.name]
+            parameters.append(parameter.replace(kind=kind, annotation=hint))
+
+    @wraps(command)
+    def with_fields(**values: Any) -> None:  # noqa: ANN401 - whatever the options are
+        for name, group in groups.items():
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+        command(**values)
+
+    with_fields.__dict__["__signature__"] = inspect.Signature(parameters)
+    with_fields.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_fields
+
+
+def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=hints[each.name],
+        )
+        for each in fields(group)
+    ]
+
+
+def memory_mib(text: str) -> int:
+    """Return MiB of an amount of memory as docker run takes it: `28g`, `2048m`, bytes.
+
+    Raises:
+        UsageError: it is no such amount.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)b?", text.strip().lower())
+    shift = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+    mib = 0 if match is None else int(float(match[1]) * 2 ** shift[match[2]] / 2**20)
+    if mib < _LEAST_MIB:
+        raise UsageError(
+            f"--memory {text!r} is no amount of memory",
+            fix=f"write 28g, or 2048m; {_LEAST_MIB}m at least",
+        )
+    return mib
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the values of a list like `1,2,5`.
+
+    Raises:
+        UsageError: it is no such list.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{text!r} are no label values", fix="give them like 1,2,5") from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the entries of a list like `0,1,2`, as they are."""
+    return tuple(text.split(","))
+
+
+def _limit(word: str) -> Callable[[str], float | str | None]:
+    """Return what reads a limit: a number, 0 for none, or a word for what is tolerated."""
+
+    def limit(text: str) -> float | str | None:
+        if text in ("", word):
+            return text or None
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < math.inf:
+            raise typer.BadParameter(f"{text!r} is neither a number from 0 on nor {word!r}")
+        return value
+
+    return limit
+
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+InputDir = Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")]
+OutputDir = Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")]
+Predictor = Annotated[
+    str,
+    typer.Option(
+        "--predictor",
+        "-p",
+        envvar="FLAREKIT_PREDICTOR",
+        help="A name (see `flarekit predictors`) or a predictor folder.",
+    ),
+]
+Convention = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FLAREKIT_CONVENTION",
+        help="Input and output layout; the predictor's own by default.",
+    ),
+]
+ImageConvention = Annotated[
+    str | None,
+    typer.Option(
+        "--convention", "-c", help="Whose conventions; what the image's label says by default."
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:N or a UUID; several (cuda:0,cuda:1) share the cases. "
+        "Never falls back."
+    ),
+]
+OneDevice = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:N or a UUID; never falls back.")
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(
+        help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32; none that the network "
+        "overflows in."
+    ),
+]
+Gpus = Annotated[
+    str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
+]
+Folds = Annotated[  # a parser gives the type, which typer cannot tell from an annotation
+    Any,
+    typer.Option(
+        parser=names,
+        metavar="<str>",
+        help="Of an nnU-Net result, for example 0,1,2; all that are there by default.",
+    ),
+]
+Checkpoint = Annotated[str, typer.Option(help="Of an nnU-Net result: file name inside a fold.")]
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """What computes."""
+
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """What a case may cost."""
+
+    time_budget_s: Annotated[
+        Any,
+        typer.Option(
+            "--time-budget",
+            envvar="FLAREKIT_TIME_BUDGET",
+            parser=_limit("convention"),
+            metavar="SECONDS|convention",
+            help="Seconds that a case may take; detail is given up for it, which the last line "
+            "tells. convention: what the organiser tolerates. No limit by default, and with 0.",
+        ),
+    ] = None
+    gpu_memory_budget_mib: Annotated[
+        Any,
+        typer.Option(
+            "--gpu-memory-budget",
+            envvar="FLAREKIT_GPU_MEMORY_BUDGET",
+            parser=_limit("convention"),
+            metavar="MIB|convention",
+            help="MiB that may be in use on the GPU. convention: what the organiser tolerates. "
+            "No limit by default, and with 0.",
+        ),
+    ] = None
+    ram_budget_mib: Annotated[
+        Any,
+        typer.Option(
+            "--ram-budget",
+            envvar="FLAREKIT_RAM_BUDGET",
+            parser=_limit("container"),
+            metavar="MIB|container",
+            help="MiB of memory that the run may have resident; what does not fit is refused. "
+            "container: the limit of the container around it. No limit by default, and with 0.",
+        ),
+    ] = None

@@ -1,0 +1,113 @@
+"""What the commands of `flarekit` itself take: predict, job and evaluate.
+
+Each field is an option, under the name that the request it goes into has for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flarekit.cli.options import Convention, Device, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How scans are segmented; see `flarekit.segmentation.folder.Options`."""
+
+    convention: Convention = None
+    mode: Annotated[
+        Literal["fast", "exact"],
+        typer.Option(help="fast, or exact: nnU-Net's arithmetic, every tile and flip."),
+    ] = "fast"
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"],
+        typer.Option(
+            envvar="FLAREKIT_ENGINE",
+            help="auto: OpenVINO on a CPU where it is installed, else torch.",
+        ),
+    ] = "auto"
+    device: Device = "auto"
+    precision: Precision = "auto"
+    mirroring: Annotated[
+        bool, typer.Option(help="With --mode exact: average over the predictor's flips, if any.")
+    ] = True
+    locator: Annotated[
+        bool,
+        typer.Option(
+            help="Look at the whole scan with the predictor's small network first, if it has one."
+        ),
+    ] = True
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same masks in every run on the same GPU.")
+    ] = False
+    on_error: Annotated[
+        Literal["mask", "skip", "stop"],
+        typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
+    ] = "mask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFolders:
+    """Where the platform puts things."""
+
+    inputs: Annotated[
+        Path, typer.Option("--input", help="Folder where the platform mounts the inputs.")
+    ] = Path("/input")
+    outputs: Annotated[
+        Path, typer.Option("--output", help="Folder where the platform looks for the outputs.")
+    ] = Path("/output")
+    model: Annotated[
+        Path, typer.Option(help="An uploaded predictor goes before the image's own.")
+    ] = Path("/opt/ml/model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What is scored, by whose rules, and where the scores go."""
+
+    predicted: Annotated[Path, typer.Option("--pred", help="Folder with the masks to score.")]
+    truth: Annotated[Path, typer.Option(help="Folder with the true masks, of the same names.")]
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose scores: flare, autopet, uls23, or papers (every figure); by default flare "
+            "where it knows the labels, else papers."
+        ),
+    ] = None
+    edition: Annotated[
+        str | None,
+        typer.Option(help="Whose year's rules: flare 21-24, autopet 1-5; the newest by default."),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="liver=1,spleen=3; by default those of a dataset.json beside the truth, or else "
+            "of the convention, which has to be named."
+        ),
+    ] = None
+    predictor: Annotated[
+        str | None, typer.Option("--predictor", "-p", help="Score this predictor's labels.")
+    ] = None
+    ignore: Annotated[
+        str | None, typer.Option(help="Labels that the truth does not hold: names or values.")
+    ] = None
+    tolerances: Annotated[
+        list[str] | None,
+        typer.Option("--tolerance", help="NAME=MM, of a label's surface; may be repeated."),
+    ] = None
+    json: Annotated[Path | None, typer.Option(help="File for rows, means and faults.")] = None
+    csv: Annotated[Path | None, typer.Option(help="File for rows and means.")] = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cases at once; one per core by default.")
+    ] = None
+    pictures: Annotated[Path | None, typer.Option(help="Folder for a picture of every case.")] = (
+        None
+    )
+    scans: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder with the scans, to stand behind the pictures."),
+    ] = None
