@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
 from flarekit.synthesis import ORGANS, wholebody_petct
-from flarekit.training.recipe import SynthesisFacts
 from flarekit.training.sources import material_files
+from flarekit.training.tables import SynthesisFacts
 
 LOOKED_AT = ("brain", "heart", "bladder")
 _NEAR_MM = 7.0  # uptake spills this far over an organ's border

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from flarekit.core.spec import Window
+from flarekit.core.channels import Window
 from flarekit.segmentation.predictors import build_networks, find_predictor
 
 SPLINES = "resample_data_or_seg_to_shape"

@@ -8,20 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from flarekit.containers import Conditions, RunLine
 from flarekit.core.budget import Budget
 from flarekit.core.errors import UsageError
 from flarekit.core.registry import near_miss
+from flarekit.core.tables import Table
 from flarekit.profiler.limits import Limits
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _RunTable(_Table):
+class _RunTable(Table):
     inputs: str
     outputs: str
     command: tuple[str, ...] | None = None
@@ -34,12 +29,12 @@ class _RunTable(_Table):
     memory_mib: int | None = None
 
 
-class _BudgetTable(_Table):
+class _BudgetTable(Table):
     time_s: float | None = None
     gpu_memory_mib: float | None = None
 
 
-class _LimitsTable(_Table):
+class _LimitsTable(Table):
     time_s: float | None = None
     cap_s: float | None = None
     gpu_mib: float | None = None
@@ -48,12 +43,12 @@ class _LimitsTable(_Table):
     source: str
 
 
-class _TreeTable(_Table):
+class _TreeTable(Table):
     input: str
     output: str
 
 
-class _Facts(_Table):
+class _Facts(Table):
     title: str
     tree: _TreeTable
     runs_as: Literal["root", "user"] = "root"

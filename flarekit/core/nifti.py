@@ -6,10 +6,9 @@ uint8 mask. Bytes are looked at before names are believed.
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,11 @@ from numpy.typing import NDArray
 from flarekit.core.content import AGAIN, GZIP, GZIP_MAGIC, beginning_of, compressed, content_of
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
-from flarekit.core.volume import Geometry, Volume, largest_shift_mm
-
-_Header: TypeAlias = Any  # nibabel's Nifti1Header or Nifti2Header, which carry no types
+from flarekit.core.nifti_affine import MUTE, Header, affine_of
+from flarekit.core.volume import Geometry, Volume
 
 AIR_HU = -1024.0
 _HEADER_BYTES = 540  # of NIfTI-2, the longer one
-_DISAGREEMENT_MM = 0.1
-_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units: metres and micrometres
 # first bytes of things that are often saved under a NIfTI name
 _IMPOSTORS = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the scan", "run `git lfs pull`"),
@@ -37,8 +33,6 @@ _IMPOSTORS = (
     (0, b"pk\x03\x04", "is a ZIP archive", "unpack it"),
     (0, GZIP_MAGIC, "is gzip-compressed twice", "decompress it once (gunzip)"),
 )
-# nibabel reports what it repairs in a header through a logger; the volume's warnings say it instead
-_MUTE = logging.Logger("nifti header", level=logging.CRITICAL)
 
 
 def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
@@ -58,7 +52,7 @@ def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
     shape_XYZ = _three_dimensions(path, _stored_shape(path, header))
     _, start, needed = _layout(path, header, shape_XYZ)
     content = content_of(path, at_most=start + needed)
-    affine, notes = _affine(path, header, shape_XYZ)
+    affine, notes = affine_of(path, header, shape_XYZ)
     voxels_ZYX = _voxels(path, content, header, shape_XYZ)
     if voxels_ZYX.dtype.kind == "f":
         notes += _made_finite(voxels_ZYX, air)
@@ -79,7 +73,7 @@ def read_geometry(path: Path) -> Geometry:
     header = _header(path, beginning_of(path, _HEADER_BYTES))
     x, y, z = (*_stored_shape(path, header), 1, 1)[:3]
     try:
-        affine, _ = _affine(path, header, (x, y, z))
+        affine, _ = affine_of(path, header, (x, y, z))
     except UnreadableVolumeError:
         affine = np.eye(4)
         header = header.copy()
@@ -112,11 +106,6 @@ def write_label_map(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geom
         write_atomically(path, compressed(label_map_ZYX, GZIP, first=header))
     else:
         write_atomically(path, header + np.ascontiguousarray(label_map_ZYX).tobytes())
-
-
-def mm_per_unit(header: _Header) -> float:
-    """Return how many mm the unit of a header's lengths has; 1 where it names none."""
-    return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def blank_geometry() -> Geometry:
@@ -156,7 +145,7 @@ def _mask_header(geometry: Geometry) -> bytes:
     return content.ljust(int(header.single_vox_offset), b"\0")
 
 
-def _header(path: Path, content: bytes | bytearray) -> _Header:
+def _header(path: Path, content: bytes | bytearray) -> Header:
     """Return the header as it stands in the file, nothing repaired."""
     import nibabel
 
@@ -170,14 +159,14 @@ def _header(path: Path, content: bytes | bytearray) -> _Header:
         if size in sizes:
             if len(content) < size:
                 raise UnreadableVolumeError(path, "ends within its header", fix=AGAIN)
-            header: _Header = header_class(  # type: ignore[no-untyped-call]
+            header: Header = header_class(  # type: ignore[no-untyped-call]
                 bytes(content[:size]), sizes[size], check=False
             )
             return header
     raise UnreadableVolumeError(path, "is not a NIfTI file", fix="convert it to NIfTI")
 
 
-def _stored_shape(path: Path, header: _Header) -> tuple[int, ...]:
+def _stored_shape(path: Path, header: Header) -> tuple[int, ...]:
     count = int(header["dim"][0])
     shape = tuple(int(n) for n in header["dim"][1 : count + 1])
     if not shape or len(shape) != count or any(n <= 0 for n in shape):
@@ -204,7 +193,7 @@ def _three_dimensions(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int
 
 
 def _voxels(
-    path: Path, content: bytearray, header: _Header, shape_XYZ: tuple[int, int, int]
+    path: Path, content: bytearray, header: Header, shape_XYZ: tuple[int, int, int]
 ) -> NDArray[Any]:
     """Return the scaled voxels, (Z, Y, X) in memory order, in place where nothing scales them."""
     if header["magic"].item() == header.pair_magic:
@@ -231,14 +220,14 @@ def _voxels(
 
 
 def _layout(
-    path: Path, header: _Header, shape_XYZ: tuple[int, int, int]
+    path: Path, header: Header, shape_XYZ: tuple[int, int, int]
 ) -> tuple[np.dtype[Any], int, int]:
     """Return the voxels' type, the byte where they start, and how many bytes they are."""
     from nibabel.spatialimages import HeaderDataError
 
     try:
         checked = header.copy()
-        checked.check_fix(logger=_MUTE)
+        checked.check_fix(logger=MUTE)
         dtype = header.get_data_dtype()
         start = int(header.get_data_offset()) or int(header.single_vox_offset)
     except (HeaderDataError, ValueError, OverflowError) as error:
@@ -255,7 +244,7 @@ def _layout(
     return dtype, start, math.prod(shape_XYZ) * dtype.itemsize
 
 
-def _scale(path: Path, header: _Header) -> tuple[float | None, float | None]:
+def _scale(path: Path, header: Header) -> tuple[float | None, float | None]:
     from nibabel.spatialimages import HeaderDataError
 
     try:
@@ -279,71 +268,3 @@ def _made_finite(voxels_ZYX: NDArray[np.float32], air: float) -> list[str]:
             slice_YX[wrong] = air
             odd += int(wrong.sum())
     return [f"{odd} voxels are not finite and count as air"] if odd else []
-
-
-@np.errstate(all="ignore")  # what is not finite is found afterwards
-def _affine(
-    path: Path, header: _Header, shape_XYZ: tuple[int, int, int]
-) -> tuple[NDArray[np.float64], list[str]]:
-    """Return the affine nibabel decides on, in mm, and what was odd about it."""
-    from nibabel.spatialimages import HeaderDataError
-
-    repaired = header.copy()
-    repaired.check_fix(logger=_MUTE, error_level=100)
-    try:
-        affine = np.array(repaired.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise UnreadableVolumeError(
-            path, f"its qform is damaged ({error})", fix="repair the header's sform or qform"
-        ) from error
-    if _is_singular(affine):
-        raise UnreadableVolumeError(
-            path,
-            "its affine is singular or not finite",
-            fix="repair the header's sform or qform",
-        )
-    notes = _repairs(header, repaired) + _disagreement(repaired, shape_XYZ)
-    mm = mm_per_unit(header)
-    if mm != 1.0:
-        notes.append(f"its lengths are in units of {mm:g} mm and are converted")
-        affine[:3] *= mm
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    if float(np.abs(directions.T @ directions - np.eye(3)).max()) > 1e-3:
-        notes.append("its axes are not orthogonal; the nearest rotation is used to orient it")
-    return affine, notes
-
-
-def _is_singular(affine: NDArray[np.float64]) -> bool:
-    if not np.isfinite(affine).all():
-        return True
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool((lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3)
-
-
-def _repairs(header: _Header, repaired: _Header) -> list[str]:
-    """Return what nibabel had to change in the header before it used it."""
-    notes = []
-    for field, where in (("pixdim", slice(1, 4)), ("sform_code", ()), ("qform_code", ())):
-        stated, used = header[field][where].tolist(), repaired[field][where].tolist()
-        if not np.array_equal(stated, used, equal_nan=True):
-            notes.append(f"its {field} is not valid: {stated} is taken as {used}")
-    return notes
-
-
-def _disagreement(header: _Header, shape_XYZ: tuple[int, int, int]) -> list[str]:
-    from nibabel.spatialimages import HeaderDataError
-
-    sform, qform_code = header.get_sform(coded=True)[0], int(header["qform_code"])
-    if sform is None and qform_code == 0:
-        return ["has neither sform nor qform: its array order is taken as it is"]
-    if sform is None or qform_code == 0:
-        return []
-    try:
-        gap_mm = largest_shift_mm(sform, header.get_qform(), shape_XYZ[::-1])
-    except (HeaderDataError, ValueError) as error:
-        return [f"its qform is damaged ({error}); the sform is used"]
-    if not math.isfinite(gap_mm):
-        return ["its qform is damaged (not finite); the sform is used"]
-    if gap_mm <= _DISAGREEMENT_MM:
-        return []
-    return [f"sform and qform disagree (by up to {gap_mm:.3g} mm); the sform is used"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.core.spec import UPTAKE_NAMES
 from flarekit.core.volume import Geometry, Volume
 
 LARGEST_FIELD_MM = 5000.0  # of any scanner, along any axis: more is refused

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from flarekit.core.channels import BodyCrop, Channel, NonzeroCrop, Number, Window
 from flarekit.core.errors import PredictorError
 from flarekit.core.files import write_atomically
+from flarekit.core.grid import Count, Fast, Grid, Nnunet
+from flarekit.core.tables import Table, checked, read_toml
 
-Number = Annotated[float, Field(strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
-UPTAKE_NAMES = ("PET", "PT", "SUV")  # of channels that hold standardised uptake values
-Count = Annotated[int, Field(ge=1, strict=True)]
-Spacing = Positive | Literal["scan", "fit"]
 Mode = Literal["exact", "fast"]
 HalfPrecision = Literal["fp16", "bf16"]
 _BODY_HU = -300.0  # skin and fat, not air
@@ -26,192 +23,14 @@ _BODY_MARGIN_MM = 10.0
 _HIGHEST_VALUE = 255
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Architecture(_Facts):
+class Architecture(Table):
     """A name in `flarekit.models` and the arguments its `create` takes."""
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-class Window(_Facts):
-    """CT intensities: clip to [low_hu, high_hu], then (x - mean) / std."""
-
-    kind: Literal["window"] = "window"
-    low_hu: Number
-    high_hu: Number
-    mean: Number
-    std: Positive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Window:
-        if self.low_hu >= self.high_hu:
-            raise ValueError("low_hu must be below high_hu")
-        return self
-
-
-class ZScore(_Facts):
-    """Intensities of any unit: (x - mean) / std over the volume itself.
-
-    Attributes:
-        masked: only over what `NonzeroCrop` finds (holes filled); the rest becomes 0.
-    """
-
-    kind: Literal["z_score"]
-    masked: bool = False
-
-
-class Rescale(_Facts):
-    """Intensities of any unit: the volume's minimum becomes 0, its maximum 1."""
-
-    kind: Literal["rescale"]
-
-
-class Scale(_Facts):
-    """Intensities divided by a number; 1 leaves them as they are."""
-
-    kind: Literal["scale"]
-    divisor: Positive
-
-
-class SliceZScore(_Facts):
-    """Every slice by itself, after resampling: clip to two percentiles, then z-score."""
-
-    kind: Literal["slice_z_score"]
-    low_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
-    high_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SliceZScore:
-        if self.low_percentile >= self.high_percentile:
-            raise ValueError("low_percentile must be below high_percentile")
-        return self
-
-
-Intensity = Window | ZScore | Rescale | Scale | SliceZScore
-
-
-class Channel(_Facts):
-    """One input channel: its name and how its intensities are normalised."""
-
-    name: str
-    intensity: Annotated[Intensity, Field(discriminator="kind")]
-
-    @property
-    def is_uptake(self) -> bool:
-        """Whether it holds standardised uptake values, by its name."""
-        return self.name.upper() in UPTAKE_NAMES
-
-
-class BodyCrop(_Facts):
-    """Crop to the box of the largest thing that is brighter than a threshold.
-
-    Attributes:
-        threshold: one number, of the first channel; or one per channel: then a voxel counts that
-            is brighter in any of them, so that a CT that shows a part of the body does not cut the
-            rest of its PET away.
-        margin_mm: what is added on every side.
-    """
-
-    threshold: Number | Annotated[tuple[Number, ...], Field(min_length=1)]
-    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """One per channel that is looked at, from the first on."""
-        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
-
-
-class NonzeroCrop(_Facts):
-    """Crop to the box of all voxels that are not zero in some channel (nnU-Net)."""
-
-    kind: Literal["nonzero"]
-
-
-class Grid(_Facts):
-    """The network's voxel grid and how the window slides over it.
-
-    Attributes:
-        spacing_mm_ZYX: voxel spacing of the network's input, oriented axes (stored ones with
-            `Nnunet`); `scan` keeps the scan's, `fit` makes one tile cover the whole axis.
-        axes: where the network's axes (Z, Y, X) point to: superior, posterior, left by default.
-        tile_ZYX: voxels per tile; Z = 1 means that the network is 2D and sees axial slices.
-        step: distance between tiles as a fraction of the tile, in (0, 1].
-        weighting: how much the voxels of a tile count where tiles overlap.
-        sums: precision in which logits of overlapping tiles are added up; nnU-Net's is fp16.
-        decide: where the argmax is taken: on the `network`'s grid (fastest), or on the `scan`'s,
-            from linearly resampled logits (smoother outlines).
-        mirror_axes: axes (0 is Z) over whose flips, and their combinations, predictions are
-            averaged; none is fastest.
-        order: tiles go `upwards` in Z, all of them; or from the `centre` outwards, to the
-            neighbours of a tile only where it found something (volumes around one lesion).
-        image_order: of the splines that bring intensities to this grid; 1 is linear, and fastest.
-    """
-
-    spacing_mm_ZYX: tuple[Spacing, Spacing, Spacing]
-    axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] = "SPL"
-    tile_ZYX: tuple[Count, Count, Count]
-    step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
-    weighting: Literal["gaussian", "uniform"] = "gaussian"
-    sums: Literal["fp32", "fp16"] = "fp32"
-    decide: Literal["network", "scan"] = "network"
-    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
-    order: Literal["upwards", "centre"] = "upwards"
-    image_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
-
-    @model_validator(mode="after")
-    def _three_axes(self) -> Grid:
-        if len({"RLAPSI".index(letter) // 2 for letter in self.axes}) != 3:
-            raise ValueError(f"axes {self.axes!r} do not name three different axes")
-        return self
-
-
-class Nnunet(_Facts):
-    """nnU-Net's own arithmetic around the network, as its plans state it.
-
-    Axes are the stored ones, transposed. Images and logits are resampled with splines of an order;
-    where the spacing is anisotropic (or `separate_z` says so) the coarsest axis by itself.
-
-    Attributes:
-        transpose: nnU-Net's `transpose_forward`.
-        image_order: spline order in plane; `image_order_z` along a separate axis.
-        logits_order: likewise for the logits, which are resampled before the argmax.
-        separate_z: always or never; nnU-Net's own choice where None.
-        region_values: for networks that give overlapping regions instead of exclusive classes:
-            the mask value that each region paints, later ones over earlier ones.
-    """
-
-    transpose: tuple[int, int, int] = (0, 1, 2)
-    image_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 3
-    image_order_z: Annotated[int, Field(ge=0, le=5, strict=True)] = 0
-    logits_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
-    logits_order_z: Annotated[int, Field(ge=0, le=5, strict=True)] = 0
-    separate_z: bool | None = None
-    region_values: tuple[Annotated[int, Field(ge=1, le=255, strict=True)], ...] = ()
-
-    @model_validator(mode="after")
-    def _permutes(self) -> Nnunet:
-        if sorted(self.transpose) != [0, 1, 2]:
-            raise ValueError("transpose must hold 0, 1 and 2 once each")
-        return self
-
-
-class Fast(_Facts):
-    """How the mode `fast` differs from the facts as they stand; see `PredictorSpec.for_mode`.
-
-    Attributes:
-        step: distance between tiles as a fraction of the tile.
-        decide: where the argmax is taken, on the `network`'s grid or on the `scan`'s.
-    """
-
-    step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.75
-    decide: Literal["network", "scan"] = "scan"
-
-
-class Coarse(_Facts):
+class Coarse(Table):
     """A first pass by another predictor: the network then looks only where that found something.
 
     Attributes:
@@ -223,7 +42,7 @@ class Coarse(_Facts):
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 20.0
 
 
-class Locator(_Facts):
+class Locator(Table):
     """A small network that sees the whole scan at a coarse spacing and says where labels lie.
 
     It is a predictor folder of its own, inside that of the predictor which names it.
@@ -242,7 +61,7 @@ class Locator(_Facts):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
-class Rule(_Facts):
+class Rule(Table):
     """A post-processing rule: its name in `flarekit.postprocess`, labels (by name) and value."""
 
     name: str
@@ -250,7 +69,7 @@ class Rule(_Facts):
     value: Number | None = None
 
 
-class Weights(_Facts):
+class Weights(Table):
     """The weights file beside the facts."""
 
     file: Annotated[str, Field(pattern=r"^[^/\\]+$")] = "model.safetensors"
@@ -258,7 +77,7 @@ class Weights(_Facts):
     parameters: Count
 
 
-class PredictorSpec(_Facts):
+class PredictorSpec(Table):
     """Everything about a predictor but the weights themselves.
 
     Attributes:
@@ -443,14 +262,7 @@ def parse_spec(content: Mapping[str, Any], *, source: str) -> PredictorSpec:
     Raises:
         PredictorError: naming the fields that are missing, unknown or out of range, three at most.
     """
-    try:
-        return PredictorSpec.model_validate(content)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'the whole'}: {fault['msg']}"
-            for fault in error.errors()[:3]
-        ]
-        raise PredictorError(f"{source}: {'; '.join(faults)}", fix="correct that") from error
+    return checked(PredictorSpec, content, source=source)
 
 
 def read_spec(folder: Path) -> PredictorFolder:
@@ -460,14 +272,7 @@ def read_spec(folder: Path) -> PredictorFolder:
         PredictorError: no such file, not TOML, or facts that do not hold together.
     """
     path = folder / "predictor.toml"
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PredictorError(
-            f"{path}: cannot be read: {error.strerror}", fix="name a folder with a predictor.toml"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PredictorError(f"{path}: is not TOML: {error}", fix="correct that line") from error
+    _, content = read_toml(path, fix="name a folder with a predictor.toml")
     spec = parse_spec(content, source=str(path))
     return PredictorFolder(folder=folder, spec=spec, locator=_locator_of(folder, spec))
 

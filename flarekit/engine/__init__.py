@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
+from flarekit.core.grid import Grid
 from flarekit.core.registry import Registry, near_miss
-from flarekit.core.spec import Grid, HalfPrecision
+from flarekit.core.spec import HalfPrecision
 from flarekit.engine._restoration import Restoration
 from flarekit.engine._schedule import Schedule, Tile
 from flarekit.engine._slab import Slab

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import Effort, EngineFacts, TileProgress
 from flarekit.engine._schedule import Schedule, Tile
 from flarekit.engine._slab import Array, Place, Run, Slab, Sums

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError
-from flarekit.core.spec import Grid, HalfPrecision
+from flarekit.core.grid import Grid
+from flarekit.core.spec import HalfPrecision
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import EngineFacts, Networks, Precision
 from flarekit.engine._slab import Place, Run
 from flarekit.engine._tiles import TileRow, window_weights

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
-from flarekit.core.nifti import mm_per_unit, read_nifti
+from flarekit.core.nifti import read_nifti
+from flarekit.core.nifti_affine import mm_per_unit
 from flarekit.core.volume import Geometry, Volume
 
 _NIFTI = (".nii.gz", ".nii")

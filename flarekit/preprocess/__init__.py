@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.channels import BodyCrop, Channel, Scale, SliceZScore, Window, ZScore
 from flarekit.core.errors import InputError
-from flarekit.core.spec import BodyCrop, Channel, PredictorSpec, Scale, SliceZScore, Window, ZScore
+from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm, orientation_of
 from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import Box

@@ -14,7 +14,8 @@ from contextlib import nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.preprocess.resample import AxisMap, Orders, Shape, axis_map, one_blas_thread
+from flarekit.preprocess.axis_maps import AxisMap, axis_map, one_blas_thread
+from flarekit.preprocess.resample import Orders, Shape
 
 Paint = Callable[[int, slice, slice, NDArray[np.float32]], None]
 Box = tuple[slice, slice, slice]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.spec import Intensity, Rescale, Scale, SliceZScore, Window, ZScore
+from flarekit.core.channels import Intensity, Rescale, Scale, SliceZScore, Window, ZScore
 
 Voxels = NDArray[np.float32] | NDArray[np.integer[Any]]
 

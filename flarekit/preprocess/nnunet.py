@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.spec import Nnunet
+from flarekit.core.grid import Nnunet
 from flarekit.preprocess.resample import Orders, Shape, resample
 
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis is resampled by itself

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.volume import Orientation
+from flarekit.preprocess.axis_maps import axis_map, matrix_of
 from flarekit.preprocess.decide import Box, Decider, Filler, Paint, Painter, reached
 from flarekit.preprocess.resample import (
     Orders,
     Shape,
-    axis_map,
-    matrix_of,
     nearest_index,
     resample,
     resample_few,

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Points
+from flarekit.core.channels import Channel, Window
 from flarekit.core.plausible import check_range, with_doubts
 from flarekit.core.records import TileRecord
-from flarekit.core.spec import Channel, PredictorSpec, Rule, Window
+from flarekit.core.spec import PredictorSpec, Rule
 from flarekit.core.volume import Geometry, Volume
 from flarekit.postprocess import Scan, apply_rules, memory_bytes, split_rules
 from flarekit.preprocess import Located, Placement, locate, middle_tile, place

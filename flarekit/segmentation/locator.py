@@ -9,7 +9,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.spec import PredictorSpec, ZScore
+from flarekit.core.channels import ZScore
+from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.engine import Engine
 from flarekit.preprocess import Box, Located, Placement, locate, place

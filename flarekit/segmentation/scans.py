@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import onto
+from flarekit.core.channels import Channel, Window
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.metaimage import read_metaimage, usable
-from flarekit.core.nifti import AIR_HU, mm_per_unit, read_nifti
-from flarekit.core.spec import Channel, PredictorSpec, Window
+from flarekit.core.nifti import AIR_HU, read_nifti
+from flarekit.core.nifti_affine import mm_per_unit
+from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.segmentation.memory import Memory, reading_mib
 

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from flarekit.core.spec import Channel, Window
+from flarekit.core.channels import Channel, Window
 from flarekit.training.cases import Spacing
 from flarekit.training.losses import MAYBE
-from flarekit.training.recipe import AugmentationFacts
+from flarekit.training.tables import AugmentationFacts
 
 _BENDS = 4  # control points of the displacements, per axis
 _LOOP_MM = 30.0  # between the middles of bowel loops

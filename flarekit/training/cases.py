@@ -13,9 +13,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.channels import Window
 from flarekit.core.errors import InputError
 from flarekit.core.nifti import read_nifti
-from flarekit.core.spec import PredictorSpec, Window
+from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume, orientation_of
 from flarekit.preprocess import Prepared, prepare
 from flarekit.training.losses import MAYBE

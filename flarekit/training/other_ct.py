@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.spec import Channel, Window
+from flarekit.core.channels import Channel, Window
 from flarekit.training.cases import TrainingCase
-from flarekit.training.recipe import OtherCtFacts, Recipe
+from flarekit.training.recipe import Recipe
+from flarekit.training.tables import OtherCtFacts
 
 _AIR_HU = -1000.0
 _OUTLINE_SUV = (0.08, 0.25)  # the body begins at a value in between

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from flarekit.core.spec import Window
+from flarekit.core.channels import Window
 from flarekit.training.augment import normal, smooth
 from flarekit.training.losses import MAYBE
-from flarekit.training.recipe import OrganFacts
+from flarekit.training.tables import OrganFacts
 
 _REACH = 2.5  # of a change of shape, in half sizes of the changed organ
 _MOST_SHIFT = 0.35  # of the room that a moved organ has: neighbours are squeezed, never folded

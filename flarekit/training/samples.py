@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flarekit.core.spec import Rescale
+from flarekit.core.channels import Rescale
 from flarekit.training.augment import (
     change_intensities,
     ct_window,
@@ -21,7 +21,8 @@ from flarekit.training.augment import (
 from flarekit.training.cases import Spacing, TrainingCase
 from flarekit.training.losses import Target
 from flarekit.training.pathology import change_organs, reshape_organ
-from flarekit.training.recipe import OrganFacts, Recipe
+from flarekit.training.recipe import Recipe
+from flarekit.training.tables import OrganFacts
 from flarekit.training.views import View, draw_view
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.training.cases import TrainingCase
-from flarekit.training.recipe import ViewFacts
+from flarekit.training.tables import ViewFacts
 
 _UNEVEN = 0.08  # standard deviation of the logarithm of a window's height by its width
 

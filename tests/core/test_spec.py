@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from flarekit.core.channels import Window
 from flarekit.core.errors import PredictorError
-from flarekit.core.spec import PredictorSpec, Window, parse_spec, read_spec, write_spec
+from flarekit.core.spec import PredictorSpec, parse_spec, read_spec, write_spec
 
 FACTS: dict[str, Any] = {
     "name": "n",

@@ -10,7 +10,7 @@ import torch
 
 from flarekit import engine
 from flarekit.core.errors import DeviceError, UsageError
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import _torch_device
 from flarekit.engine._cuda_driver import installed_driver
 from flarekit.engine._torch_device import choose_device, opening_fault

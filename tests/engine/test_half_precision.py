@@ -11,8 +11,9 @@ from torch import nn
 
 from flarekit import models
 from flarekit.core.errors import DeviceError
+from flarekit.core.grid import Grid
 from flarekit.core.nifti import read_nifti
-from flarekit.core.spec import Grid, read_spec
+from flarekit.core.spec import read_spec
 from flarekit.engine import Networks
 from flarekit.engine import torch as torch_engine
 from flarekit.engine._torch_device import choose_precision, wider_precision

@@ -13,7 +13,7 @@ from torch import nn
 
 from flarekit import engine
 from flarekit.core.errors import DeviceError, PredictorError
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import Effort, Networks
 from flarekit.models import without_auxiliary
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from flarekit import engine
 from flarekit.core.errors import DeviceError, PredictorError, UsageError
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import Networks
 from flarekit.engine._tiles import gaussian_weights, tile_starts
 from flarekit.engine._torch_sums import TorchSums

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flarekit.core.errors import DeviceError
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import _torch_memory, _torch_sums
 from flarekit.engine._torch_memory import NoRoom, attempt, cap_memory, is_out_of_memory, used_mib
 from flarekit.engine._torch_sums import TorchSums

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import Restoration, _torch_restore
 from flarekit.engine._torch_memory import NoRoom, attempt
 from flarekit.engine._torch_restore import TorchRestorer
 from flarekit.engine.torch import TorchEngine
+from flarekit.preprocess.axis_maps import axis_map, matrix_of
 from flarekit.preprocess.decide import Decider
-from flarekit.preprocess.resample import axis_map, matrix_of
 from tests.engine.test_torch import NearestClass
 
 CPU = torch.device("cpu")

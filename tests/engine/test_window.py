@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 from flarekit.engine import Effort, EngineFacts, Schedule
 from flarekit.engine._slab import Run
 from flarekit.engine._sums import NumpySums

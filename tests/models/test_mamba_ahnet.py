@@ -10,7 +10,7 @@ from torch import nn
 
 from flarekit import models
 from flarekit.core.errors import PredictorError
-from flarekit.models.mamba_ahnet import AttentionGate, StateSpace, VMLayer
+from flarekit.models._ahnet_blocks import AttentionGate, StateSpace, VMLayer
 
 FLAGS = ("attention", "residual", "mamba", "reconstruction")
 ROWS = {

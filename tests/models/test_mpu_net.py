@@ -5,7 +5,7 @@ import torch
 
 from flarekit import models
 from flarekit.core.errors import PredictorError, WeightsMismatchError
-from flarekit.models import mpu_net
+from flarekit.models import _mpu_blocks, mpu_net
 from tests.models.golden import read_golden
 
 PARTS = ["position_embedding", "multi_head", "multi_scale"]
@@ -19,7 +19,7 @@ def small(**arguments):
         if isinstance(module, torch.nn.BatchNorm3d):
             module.running_mean.normal_(std=0.3)
             module.running_var.uniform_(0.5, 2)
-        if isinstance(module, mpu_net.PositionAttention):
+        if isinstance(module, _mpu_blocks.PositionAttention):
             torch.nn.init.constant_(module.gamma, 0.7)
     return network.eval().requires_grad_(False)
 
@@ -62,7 +62,7 @@ def test_queries_in_small_lots_give_what_all_at_once_give(monkeypatch, multi_hea
     torch.nn.init.constant_(attention.gamma, 0.7)
     features = torch.randn(2, 32, 2, 3, 4)
     whole = attention(features)
-    monkeypatch.setattr(mpu_net, "QUERIES_AT_ONCE", 5)
+    monkeypatch.setattr(_mpu_blocks, "QUERIES_AT_ONCE", 5)
     torch.testing.assert_close(attention(features), whole)
 
 

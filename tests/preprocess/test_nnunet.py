@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from flarekit.core.spec import Nnunet, parse_spec
+from flarekit.core.grid import Nnunet
+from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
 from flarekit.preprocess.nnunet import resample_spline, separate_axis

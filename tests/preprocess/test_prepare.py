@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from flarekit.core.channels import Rescale, Scale, SliceZScore, Window, ZScore
 from flarekit.core.errors import InputError
-from flarekit.core.spec import Rescale, Scale, SliceZScore, Window, ZScore, parse_spec
+from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import locate, prepare
 from flarekit.preprocess.crop import filled_mask, find_body, nonzero_box, nonzero_mask

@@ -6,8 +6,9 @@ from accuracy_bodies import largest_false_ml, unseen_maps, volumes_ml, worst_of
 
 from flarekit.core.errors import InputError
 from flarekit.synthesis import ORGANS
-from flarekit.training.recipe import SynthesisFacts, read_recipe
+from flarekit.training.recipe import read_recipe
 from flarekit.training.sources import synthetic_cases
+from flarekit.training.tables import SynthesisFacts
 
 FACTS = SynthesisFacts(kind="wholebody_petct", seeds=(0, 3), share=0.5)
 SPACING = (5.0, 10.0, 10.0)  # half a millilitre a voxel

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from flarekit.core.channels import Window
 from flarekit.core.errors import PredictorError
-from flarekit.core.spec import Window
 from flarekit.training.augment import place, sample
 from flarekit.training.losses import MAYBE
 from flarekit.training.pathology import change_organs, reshape_organ
-from flarekit.training.recipe import AugmentationFacts, OrganFacts
 from flarekit.training.samples import draw_sample
+from flarekit.training.tables import AugmentationFacts, OrganFacts
 from tests.training.conftest import make_case
 
 WINDOW = Window(kind="window", low_hu=-125, high_hu=275, mean=50, std=80)

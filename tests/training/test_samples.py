@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from flarekit.core.spec import Channel, Window
+from flarekit.core.channels import Channel, Window
 from flarekit.training.augment import change_intensities, fill_bowel, mirror, place, sample
 from flarekit.training.cases import on_grid, volume_of
 from flarekit.training.losses import MAYBE
-from flarekit.training.recipe import AugmentationFacts
 from flarekit.training.samples import Pool, Sampler, _voxels_to_see, draw_sample
+from flarekit.training.tables import AugmentationFacts
 from tests.training.conftest import make_case
 
 STILL = AugmentationFacts(rotation_deg_ZYX=(0, 0, 0), scale=0, intensity=0)

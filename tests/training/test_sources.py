@@ -10,8 +10,8 @@ from flarekit.core.errors import InputError
 from flarekit.training.cases import case_ids, matches, validation_cases
 from flarekit.training.losses import MAYBE
 from flarekit.training.other_ct import outline, with_other_ct
-from flarekit.training.recipe import OtherCtFacts
 from flarekit.training.sources import training_pools
+from flarekit.training.tables import OtherCtFacts
 from tests.training.test_cases import write_dataset
 
 AIR, BODY_MM = -1000, 8.0

@@ -12,8 +12,8 @@ from flarekit import conventions
 from flarekit.core.errors import PredictorError
 from flarekit.preprocess import prepare
 from flarekit.training.cases import on_grid, volume_of
-from flarekit.training.recipe import ViewFacts
 from flarekit.training.samples import draw_sample
+from flarekit.training.tables import ViewFacts
 from flarekit.training.views import draw_view
 from tests.training.conftest import make_case
 

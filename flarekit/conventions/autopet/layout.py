@@ -31,6 +31,7 @@ from pydantic import Field
 
 from flarekit.conventions import Case, Points
 from flarekit.conventions._grid import onto
+from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import (
     AIR_HU,
     geometry_of_first_readable,
@@ -38,12 +39,12 @@ from flarekit.conventions._platform_images import (
     write_json,
     write_mask,
 )
-from flarekit.conventions._settings import Settings, checked, lesion_value
 from flarekit.conventions.autopet.clicks import BACKGROUND, TUMOR, heat_map, none_set, read_clicks
 from flarekit.conventions.autopet.follow_up import FollowUp, find_follow_ups, is_follow_up
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
 from flarekit.core.plausible import with_doubts
+from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ _ORDER = ("CT", "PET", TUMOR, BACKGROUND)
 Channel = Literal["CT", "PET", "tumor", "background", "baseline-CT", "baseline-lesions"]
 
 
-class _Settings(Settings):
+class _Settings(Table):
     edition: Literal["auto", 1, 2, 3, 4, 5] = "auto"
     task: Literal[1, 2] = 1
     data_centric: bool = False
@@ -99,7 +100,7 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> AutoPet:
     Raises:
         PredictorError: unknown settings, or no label that is the lesion.
     """
-    parsed = checked(_Settings, settings, "autopet")
+    parsed = checked(_Settings, settings, source="settings of the convention 'autopet'")
     if parsed.task == 2 and parsed.edition not in ("auto", 4):
         raise PredictorError("autopet: only edition 4 has a task 2", fix="set edition = 4")
     return AutoPet(settings=parsed, lesion=lesion_value(labels, parsed.lesion))

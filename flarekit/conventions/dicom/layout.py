@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Cases
 from flarekit.conventions._grid import onto
-from flarekit.conventions._settings import Settings, checked
 from flarekit.conventions.dicom.seg import segmentation_object
 from flarekit.conventions.dicom.series import Found, Series, find_series, read_series
 from flarekit.conventions.dicom.suv import suv_factors
@@ -35,6 +34,7 @@ from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts
+from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _OUTSIDE = {"CT": -1024.0, "MR": 0.0, "PT": 0.0}
 _USUAL = {1: ("CT",), 2: ("CT", "PT")}
 
 
-class _Settings(Settings):
+class _Settings(Table):
     modalities: tuple[Literal["CT", "MR", "PT"], ...] | None = None
 
 
@@ -65,7 +65,7 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Dicom:
     Raises:
         PredictorError: unknown settings, or a modality twice.
     """
-    parsed = checked(_Settings, settings, "dicom")
+    parsed = checked(_Settings, settings, source="settings of the convention 'dicom'")
     if parsed.modalities is not None and len(set(parsed.modalities)) < len(parsed.modalities):
         raise PredictorError("dicom: two channels have one modality", fix="state each once")
     return Dicom(modalities=parsed.modalities, labels=dict(labels))

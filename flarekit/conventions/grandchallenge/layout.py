@@ -39,10 +39,10 @@ from flarekit.conventions._platform_images import (
     write_json,
     write_mask,
 )
-from flarekit.conventions._settings import Settings, checked
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.names import UnsafePathError, path_within
 from flarekit.core.plausible import with_doubts
+from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
 _SUFFIXES = (".mha", ".tif", ".tiff")
@@ -60,7 +60,7 @@ def _relative(path: str) -> str:
 _Path = Annotated[str, AfterValidator(_relative)]
 
 
-class _Output(Settings):
+class _Output(Table):
     path: _Path
     kind: Literal["Segmentation", "Float", "Integer", "Boolean"]
     labels: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -68,7 +68,7 @@ class _Output(Settings):
     value: bool | int | float | None = None
 
 
-class _Settings(Settings):
+class _Settings(Table):
     inputs: tuple[_Path, ...] | None = None
     air: float = Field(default=AIR_HU, allow_inf_nan=False)
     outputs: tuple[_Output, ...] = ()
@@ -99,7 +99,7 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> GrandChall
     Raises:
         PredictorError: unknown settings or labels, or outputs that get in each other's way.
     """
-    parsed = checked(_Settings, settings, "grandchallenge")
+    parsed = checked(_Settings, settings, source="settings of the convention 'grandchallenge'")
     paths = [output.path.rstrip("/") for output in parsed.outputs]
     if len(set(paths)) != len(paths):
         raise PredictorError("grandchallenge: two outputs have one path", fix="rename one")

@@ -24,14 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case
+from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import only_image, read_json
-from flarekit.conventions._settings import Settings, checked, lesion_value
 from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.conventions.uls23.stack import MaskStack, StackReader
 from flarekit.core.central import central_component
 from flarekit.core.errors import InputError, OutputError, PredictorError
 from flarekit.core.metaheader import read_header
 from flarekit.core.metaimage import usable
+from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
 _IMAGES = Path("images", "stacked-3d-ct-lesion-volumes")
@@ -42,7 +43,7 @@ _AIR_HU = -1024.0
 _Spacing = tuple[float, float, float]
 
 
-class _Settings(Settings):
+class _Settings(Table):
     lesion: str | None = None
 
 
@@ -82,7 +83,7 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Uls23:
     Raises:
         PredictorError: unknown settings, or no label that is the lesion.
     """
-    parsed = checked(_Settings, settings, "uls23")
+    parsed = checked(_Settings, settings, source="settings of the convention 'uls23'")
     return Uls23(lesion=lesion_value(labels, parsed.lesion))
 
 

@@ -1,42 +1,12 @@
-"""What a predictor may say about its convention, and which of its labels is the lesion."""
+"""Which of a predictor's labels is the lesion, for organisers who want one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flarekit.core.errors import PredictorError
 
 _LESION_NAMES = ("lesion", "lesions", "tumor", "tumour", "tumors", "tumours")
-
-
-class Settings(BaseModel):
-    """Settings of one convention; unknown ones are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-_S = TypeVar("_S", bound=Settings)
-
-
-def checked(kind: type[_S], settings: Mapping[str, Any], convention: str) -> _S:
-    """Check and type the settings of a convention.
-
-    Raises:
-        PredictorError: naming what is unknown or wrong, three faults at most.
-    """
-    try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'the whole'}: {fault['msg']}"
-            for fault in error.errors()[:3]
-        ]
-        raise PredictorError(
-            f"settings of the convention {convention!r}: {'; '.join(faults)}", fix="correct that"
-        ) from error
 
 
 def lesion_value(labels: Mapping[str, int], chosen: str | None) -> int:

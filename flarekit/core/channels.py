@@ -1,0 +1,107 @@
+"""What a network's input channels hold, how they are normalised, and where a scan is cropped."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from flarekit.core.tables import Table
+
+Number = Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+UPTAKE_NAMES = ("PET", "PT", "SUV")  # of channels that hold standardised uptake values
+
+
+class Window(Table):
+    """CT intensities: clip to [low_hu, high_hu], then (x - mean) / std."""
+
+    kind: Literal["window"] = "window"
+    low_hu: Number
+    high_hu: Number
+    mean: Number
+    std: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        if self.low_hu >= self.high_hu:
+            raise ValueError("low_hu must be below high_hu")
+        return self
+
+
+class ZScore(Table):
+    """Intensities of any unit: (x - mean) / std over the volume itself.
+
+    Attributes:
+        masked: only over what `NonzeroCrop` finds (holes filled); the rest becomes 0.
+    """
+
+    kind: Literal["z_score"]
+    masked: bool = False
+
+
+class Rescale(Table):
+    """Intensities of any unit: the volume's minimum becomes 0, its maximum 1."""
+
+    kind: Literal["rescale"]
+
+
+class Scale(Table):
+    """Intensities divided by a number; 1 leaves them as they are."""
+
+    kind: Literal["scale"]
+    divisor: Positive
+
+
+class SliceZScore(Table):
+    """Every slice by itself, after resampling: clip to two percentiles, then z-score."""
+
+    kind: Literal["slice_z_score"]
+    low_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
+    high_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SliceZScore:
+        if self.low_percentile >= self.high_percentile:
+            raise ValueError("low_percentile must be below high_percentile")
+        return self
+
+
+Intensity = Window | ZScore | Rescale | Scale | SliceZScore
+
+
+class Channel(Table):
+    """One input channel: its name and how its intensities are normalised."""
+
+    name: str
+    intensity: Annotated[Intensity, Field(discriminator="kind")]
+
+    @property
+    def is_uptake(self) -> bool:
+        """Whether it holds standardised uptake values, by its name."""
+        return self.name.upper() in UPTAKE_NAMES
+
+
+class BodyCrop(Table):
+    """Crop to the box of the largest thing that is brighter than a threshold.
+
+    Attributes:
+        threshold: one number, of the first channel; or one per channel: then a voxel counts that
+            is brighter in any of them, so that a CT that shows a part of the body does not cut the
+            rest of its PET away.
+        margin_mm: what is added on every side.
+    """
+
+    threshold: Number | Annotated[tuple[Number, ...], Field(min_length=1)]
+    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 5.0
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """One per channel that is looked at, from the first on."""
+        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
+
+
+class NonzeroCrop(Table):
+    """Crop to the box of all voxels that are not zero in some channel (nnU-Net)."""
+
+    kind: Literal["nonzero"]
