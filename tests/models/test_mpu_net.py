@@ -5,7 +5,7 @@ import torch
 
 from flarekit import models
 from flarekit.core.errors import PredictorError, WeightsMismatchError
-from flarekit.models import _mpu_blocks, mpu_net
+from flarekit.models import _mpu_blocks
 from tests.models.golden import read_golden
 
 PARTS = ["position_embedding", "multi_head", "multi_scale"]
@@ -58,7 +58,7 @@ def test_classes_sum_to_one_in_every_map(arguments):
 @pytest.mark.parametrize("multi_head", [False, True])
 def test_queries_in_small_lots_give_what_all_at_once_give(monkeypatch, multi_head):
     torch.manual_seed(0)
-    attention = mpu_net.PositionAttention(32, paper_parts=["multi_head"] if multi_head else [])
+    attention = _mpu_blocks.PositionAttention(32, paper_parts=["multi_head"] if multi_head else [])
     torch.nn.init.constant_(attention.gamma, 0.7)
     features = torch.randn(2, 32, 2, 3, 4)
     whole = attention(features)
@@ -68,7 +68,7 @@ def test_queries_in_small_lots_give_what_all_at_once_give(monkeypatch, multi_hea
 
 def test_position_attention_is_the_softmax_of_unscaled_products():
     torch.manual_seed(0)
-    attention = mpu_net.PositionAttention(16, paper_parts=()).double()
+    attention = _mpu_blocks.PositionAttention(16, paper_parts=()).double()
     torch.nn.init.constant_(attention.gamma, 0.7)
     features = torch.randn(2, 16, 2, 3, 4).double()
     parts = (attention.query_conv, attention.key_conv, attention.value_conv)
