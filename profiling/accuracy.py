@@ -6,6 +6,7 @@
     python profiling/accuracy.py abdomen_ct --split phantoms
     python profiling/accuracy.py att_umamba_petct --split wholebody --material ORGAN_MAPS
     python profiling/accuracy.py mamba_ahnet_lesion --split lesions --dataset PETCT --material VOIS
+    python profiling/accuracy.py abdomen_ct --split phantoms --quick --output FOLDER
     python profiling/accuracy.py --table
 
 scans: the cases of DATASET (nnU-Net raw layout) that the predictor's recipe.toml holds out.
@@ -17,7 +18,7 @@ maps that training did not use. lesions: volumes of interest around real CT lesi
 Cases run through the segmentation in the predictor's own convention, without a time budget; labels
 that the recipe calls unlabelled are left out on scans. Results go to accuracy_PREDICTOR_SPLIT.json
 beside this file (with _exact behind it for that profile), the worst case to pictures/; --table
-writes all results into accuracy.md.
+writes all results into accuracy.md. --quick takes one case of a split.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from accuracy_pictures import Files, draw_around_worst, draw_worst
 from accuracy_scores import score, worst_case
 from accuracy_table import MORE_SPLITS, SPLITS, result_path, write_table
 from accuracy_vois import lesion_vois
+from measured import parsed, parser_of
 
 from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder, write_atomically
@@ -45,14 +48,11 @@ from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.recipe import Recipe, read_recipe
 
-HERE = Path(__file__).parent
 PHANTOMS, BODIES = list(range(1, 9)), 8
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = parser_of(__doc__)
     parser.add_argument("predictor", nargs="?")
     parser.add_argument(
         "--split",
@@ -65,12 +65,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, nargs="+", default=PHANTOMS, help="seeds")
     parser.add_argument("--bodies", type=int, default=BODIES, help="how many")
     parser.add_argument("--predictor-folder", type=Path, help="where it lies, if not in weights/")
-    parser.add_argument("--output", type=Path, default=HERE)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--profile", choices=["fast", "exact"], default="fast")
     parser.add_argument("--table", action="store_true", help="write accuracy.md and nothing else")
-    return parser.parse_args()
+    told = parsed(parser, line)
+    if told.quick:
+        told.phantoms, told.bodies = told.phantoms[:1], 1
+    return told
 
 
 def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Namespace) -> Trial:
@@ -81,6 +83,7 @@ def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Nam
         InputError: the data are not there.
     """
     facts, convention = recipe.training, recipe.spec.convention
+    held_out = facts.held_out[:1] if arguments.quick else facts.held_out
     dataset, material = arguments.dataset, arguments.material
     if split not in (*SPLITS.get(convention, ()), *MORE_SPLITS.get(convention, ())):
         raise UsageError(
@@ -88,7 +91,7 @@ def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Nam
             fix=f"take {' or '.join(SPLITS.get(convention, ('a convention of accuracy_table',)))}",
         )
     if split == "lesions":
-        return lesion_vois(folder, dataset=dataset, held_out=facts.held_out, vois=material)
+        return lesion_vois(folder, dataset=dataset, held_out=held_out, vois=material)
     if split == "phantoms":
         return unseen_phantoms(folder, arguments.phantoms, facts.phantom_seeds)
     if split == "wholebody":
@@ -98,9 +101,9 @@ def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Nam
     if dataset is None:
         raise UsageError("scans needs the labelled cases", fix="name them with --dataset")
     if split == "altered":
-        return altered_scans(folder, dataset, facts.held_out, recipe)
+        return altered_scans(folder, dataset, held_out, recipe)
     lay_out = held_out_petct if convention == "autopet" else held_out_scans
-    return lay_out(folder, dataset, facts.held_out)
+    return lay_out(folder, dataset, held_out)
 
 
 def measure(arguments: argparse.Namespace) -> Path:
@@ -175,8 +178,8 @@ def command_of(arguments: argparse.Namespace) -> str:
     return line
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(line: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(line)
     try:
         if arguments.table:
             print(write_table(arguments.output))

@@ -8,7 +8,7 @@ is a CT; in place of a missing one, or where --hu is given, the CT is that value
 of the PET. Cases go through the segmentation in autoPET's layout. Printed are the Dice, and every
 false component (18 neighbours, touching no lesion) of 1 ml or more: its volume, how far below the
 top of the scan its middle lies, and its highest uptake. Say for every figure whether the predictor
-was trained on the case.
+was trained on the case. --quick takes every fourth voxel.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cc3d
@@ -31,7 +32,7 @@ from flarekit.training.other_ct import outline
 _AIR_HU, _OUTLINE_SUV, _LEAST_ML = -1000, 0.15, 1.0
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -40,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--case", required=True)
     parser.add_argument("--hu", type=float, help="of a flat CT; 20 where there is no other")
     parser.add_argument("--device", default="auto")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="every fourth voxel of the scan")
+    return parser.parse_args(line)
 
 
 def ct_of(pets: Path, case: str, suv: Array, spacing_mm: Spacing, hu: float | None) -> Array:
@@ -79,6 +81,9 @@ def measure(arguments: argparse.Namespace) -> list[str]:
     label = pets / f"{case}_label.nii.gz"
     truth = np.asarray(oriented(label)[0]) > 0 if label.is_file() else np.zeros(suv.shape, bool)
     hu = ct_of(pets, case, suv, spacing_mm, arguments.hu)
+    if arguments.quick:
+        suv, truth, hu = (each[::4, ::4, ::4] for each in (suv, truth, hu))
+        spacing_mm = (4 * spacing_mm[0], 4 * spacing_mm[1], 4 * spacing_mm[2])
     with tempfile.TemporaryDirectory() as scratch:
         trial = Trial(folder=Path(scratch))
         for modality, voxels in (("ct", hu), ("pet", suv.astype(np.float32))):
@@ -91,9 +96,9 @@ def measure(arguments: argparse.Namespace) -> list[str]:
     return [f"{case}: Dice {dice:.3f}", *describe(mask, truth, suv, spacing_mm)]
 
 
-def main() -> int:
+def main(line: Sequence[str] | None = None) -> int:
     try:
-        print("\n".join(measure(parse_arguments())))
+        print("\n".join(measure(parse_arguments(line))))
     except FlarekitError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -8,6 +8,7 @@ Lesions are laid out as ULS23 hands them out, 128 x 256 x 256 voxels around a cl
 the middle of the lesion (--click middle) or anywhere in it (--click anywhere). They run through the
 segmentation in the predictor's own convention. What is printed is the Dice of each dataset: mean,
 median, 5th percentile, worst case. Choices are made on these cases; held-out ones are for the end.
+--quick takes one case.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from flarekit.training.sources import dataset_folders
 _AT_ONCE = 64  # volumes of interest per stack: 1 GiB
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -48,7 +49,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="take one case of so many")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="a JSON file with the Dice of every case")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="one case")
+    return parser.parse_args(line)
 
 
 def cases_of(recipe: Recipe, data: Path, split: str, every: int) -> Iterator[tuple[Path, str]]:
@@ -96,12 +98,13 @@ def dice_by_case(
     return found
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(line: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(line)
     try:
         predictor = find_predictor(arguments.predictor)
         recipe = read_recipe(arguments.recipe or predictor.folder / "recipe.toml")
         cases = list(cases_of(recipe, arguments.data, arguments.split, arguments.every))
+        cases = cases[:1] if arguments.quick else cases
         if not cases:
             raise InputError(f"{arguments.data}: no {arguments.split} case", fix="see the recipe")
         found = dice_by_case(predictor, cases, arguments.click, arguments.device)

@@ -9,23 +9,21 @@ flarekit predicts once more in bf16. The result goes to agree_nnunet.json beside
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import nnunet_folder
 import numpy as np
+from measured import parsed, parser_of, write
 
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-
-HERE = Path(__file__).parent
 
 
 def compare(ours: Path, theirs: Path, labels: dict[str, int]) -> dict[str, Any]:
@@ -48,32 +46,39 @@ def compare(ours: Path, theirs: Path, labels: dict[str, int]) -> dict[str, Any]:
     return cases
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def first_of(scans: Path, folder: Path) -> Path:
+    """Return a folder with the first scan alone."""
+    folder.mkdir()
+    scan = min(scans.glob("*_0000.nii.gz"))
+    (folder / scan.name).symlink_to(scan.resolve())
+    return folder
+
+
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--predictor", default="abdomen_ct")
     parser.add_argument("scans", type=Path)
     parser.add_argument("--nnunet", required=True)
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
     flags = ["-f", "0", "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1"]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        nnunet_folder.main("abdomen_ct", scratch / "result")
+        nnunet_folder.main(arguments.predictor, scratch / "result")
         import_predictor(scratch / "result", scratch / "imported", ImportOptions(name="imported"))
-        folders = ["-i", arguments.scans, "-o", scratch / "theirs", "-m", scratch / "result"]
+        scans = first_of(arguments.scans, scratch / "first") if arguments.quick else arguments.scans
+        folders = ["-i", scans, "-o", scratch / "theirs", "-m", scratch / "result"]
         subprocess.run([arguments.nnunet, *folders, *flags], check=True, stdout=subprocess.DEVNULL)
         predictor = find_predictor(str(scratch / "imported"))
         for precision in ("fp32", "bf16"):
             options = Options(mode="exact", device="cpu", precision=precision, mirroring=False)
-            segment_folder(predictor, arguments.scans, scratch / precision, options)
+            segment_folder(predictor, scans, scratch / precision, options)
         labels = dict(predictor.spec.labels)
         result = {
-            "sha256": find_predictor("abdomen_ct").spec.weights.sha256,
+            "sha256": find_predictor(arguments.predictor).spec.weights.sha256,
             "flarekit_fp32_against_nnunetv2": compare(scratch / "fp32", scratch / "theirs", labels),
             "flarekit_bf16_against_fp32": compare(scratch / "bf16", scratch / "fp32", labels),
         }
-    path = HERE / "agree_nnunet.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write(arguments.output / "agree_nnunet.json", result)
     for title in ("flarekit_fp32_against_nnunetv2", "flarekit_bf16_against_fp32"):
         for case, values in result[title].items():
             least = min(values["dice"].values())

@@ -1,6 +1,6 @@
 """Time keeping the largest component of 13 labels: one shared pass against a pass per label.
 
-    python profiling/bench_components.py [--rounds 5]
+    python profiling/bench_components.py [--rounds 5] [--quick --output FOLDER]
 
 A phantom's label map, enlarged to 512 x 512 x 100, as it is and with one voxel in a thousand given
 a random label. Alternating rounds; ratios are medians over rounds of a contender's time by
@@ -10,26 +10,24 @@ components.json beside this file.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import cc3d
 import numpy as np
+from measured import parsed, parser_of, write
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from flarekit.core.spec import Rule
+from flarekit.engine._cpu import cpu_name
 from flarekit.phantom import abdomen_phantom
 from flarekit.postprocess import apply_rules
 
-SHAPE_ZYX = (200, 512, 512)
+SHAPE_ZYX, QUICK_ZYX = (200, 512, 512), (40, 64, 64)
 SPECKLE = {"clean": 0.0, "speckled": 1e-3}  # share of voxels
 VOXEL_ML = 0.7 * 0.7 * 2.5 / 1000
 LABELS = {f"organ {value}": value for value in range(1, 14)}
@@ -38,9 +36,9 @@ FILL = Rule(name="fill_holes", labels=tuple(LABELS))
 LabelMap = NDArray[np.uint8]
 
 
-def enlarged(speckle: float) -> LabelMap:
+def enlarged(speckle: float, shape_ZYX: tuple[int, int, int]) -> LabelMap:
     small = abdomen_phantom(1).labels_ZYX
-    index = [np.arange(n) * size // n for n, size in zip(SHAPE_ZYX, small.shape, strict=True)]
+    index = [np.arange(n) * size // n for n, size in zip(shape_ZYX, small.shape, strict=True)]
     label_map = small[np.ix_(*index)]
     generator = np.random.default_rng(0)
     where = generator.integers(0, label_map.size, int(label_map.size * speckle))
@@ -100,30 +98,22 @@ def measure(label_map: LabelMap, rounds: int) -> dict[str, object]:
     return {"removed_voxels": int((kept != label_map).sum()), "ratios": ratios, "seconds": times}
 
 
-def cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    told = parsed(parser, line)
+    shape_ZYX, rounds = (QUICK_ZYX, 1) if told.quick else (SHAPE_ZYX, told.rounds)
     result = {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "versions": {name: version(name) for name in ("connected-components-3d", "numpy", "scipy")},
-        "shape_ZYX": SHAPE_ZYX,
+        "shape_ZYX": shape_ZYX,
         "labels": len(LABELS),
-        "maps": {name: measure(enlarged(share), rounds) for name, share in SPECKLE.items()},
+        "maps": {
+            name: measure(enlarged(share, shape_ZYX), rounds) for name, share in SPECKLE.items()
+        },
     }
-    path = Path(__file__).parent / "components.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(path.name)
+    write(told.output / "components.json", result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the Python API costs, beside bare Python and beside `flarekit predict`, in one run.
 
     python profiling/bench_front_door.py [--scans 5] [--rounds 3] [--many 50]
+    python profiling/bench_front_door.py --quick --output FOLDER
 
 The import: `python -c "import flarekit"` beside `python -c pass`, in turns. A second scan: the
 times of the same scan on one segmenter. Scans through the API: load, segment and save beside
@@ -10,27 +11,28 @@ after many. Results go to front_door_cpu.json beside this file.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from measured import parsed, parser_of, write
+
 from flarekit.phantom import save_phantom
 
-HERE = Path(__file__).parent
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 SCANS = """
 import json, sys, time
 from pathlib import Path
 import flarekit
-inputs, outputs = map(Path, sys.argv[1:3])
+inputs, outputs = map(Path, sys.argv[2:4])
 began = time.perf_counter()
-with flarekit.load("abdomen_ct", device="cpu") as segmenter:
+with flarekit.load(sys.argv[1], device="cpu") as segmenter:
     loaded = time.perf_counter()
     seconds = []
     for scan in sorted(inputs.iterdir()):
@@ -42,8 +44,8 @@ print(json.dumps({"load_s": loaded - began, "scan_s": seconds}))
 AGAIN = """
 import json, sys
 import flarekit
-with flarekit.load("abdomen_ct", device="cpu") as segmenter:
-    print(json.dumps([segmenter.segment(sys.argv[1]).seconds for _ in range(6)]))
+with flarekit.load(sys.argv[1], device="cpu") as segmenter:
+    print(json.dumps([segmenter.segment(sys.argv[2]).seconds for _ in range(6)]))
 """
 MANY = """
 import json, sys
@@ -51,8 +53,8 @@ import numpy as np
 import psutil
 import flarekit
 rng, resident = np.random.default_rng(0), []
-with flarekit.load("mpu_net_liver", device="cpu") as segmenter:
-    for number in range(int(sys.argv[1])):
+with flarekit.load(sys.argv[1], device="cpu") as segmenter:
+    for number in range(int(sys.argv[2])):
         scan = rng.integers(-200, 200, (40, 160 + number % 5, 160), np.int16)
         segmenter.segment(scan, spacing_mm=(3, 2, 2), probabilities=True)
         resident.append(psutil.Process().memory_info().rss / 2**20)
@@ -85,15 +87,16 @@ def importing(rounds: int) -> dict[str, Any]:
     }
 
 
-def beside_the_folder(inputs: Path, scratch: Path, rounds: int) -> dict[str, Any]:
+def beside_the_folder(predictor: str, inputs: Path, scratch: Path, rounds: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for number in range(rounds):
         api, folder = (scratch / f"{name}{number}" for name in ("api", "folder"))
         api.mkdir()
         began = time.perf_counter()
-        told = answer(SCANS, inputs, api)
+        told = answer(SCANS, predictor, inputs, api)
         api_s = time.perf_counter() - began
-        line = [FLAREKIT, "predict", "-q", "-i", inputs, "-o", folder, "--device", "cpu"]
+        line = [FLAREKIT, "predict", "-q", "-p", predictor, "-i", inputs, "-o", folder]
+        line += ["--device", "cpu"]
         folder_s = seconds_of([*map(str, line)])
         same = all(path.read_bytes() == (folder / path.name).read_bytes() for path in api.iterdir())
         rows.append({"api_s": api_s, "folder_s": folder_s, "same_masks": same, **told})
@@ -101,15 +104,16 @@ def beside_the_folder(inputs: Path, scratch: Path, rounds: int) -> dict[str, Any
     return {"rounds": rows, "api_over_folder": round(statistics.median(ratios), 3)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--predictor", default="abdomen_ct")
+    parser.add_argument("--of-memory", default="mpu_net_liver", help="predictor of the memory")
     parser.add_argument("--scans", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--many", type=int, default=50)
-    parser.add_argument("--output", type=Path, default=HERE / "front_door_cpu.json")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
+    if arguments.quick:
+        arguments.scans, arguments.rounds, arguments.many = 1, 1, 2
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         inputs = scratch / "inputs"
@@ -118,20 +122,20 @@ def main() -> None:
             name = f"phantom_{seed}_0000.nii.gz"
             save_phantom(seed, scan=inputs / name, labels=scratch / "truth.nii.gz")
         scan = inputs / "phantom_1_0000.nii.gz"
-        again = answer(AGAIN, scan)  # compiles the network where that was never done
-        again = answer(AGAIN, scan)
-        resident = answer(MANY, arguments.many)
+        answer(AGAIN, arguments.predictor, scan)  # compiles the network where that was never done
+        again = answer(AGAIN, arguments.predictor, scan)
+        resident = answer(MANY, arguments.of_memory, arguments.many)
         result = {
-            "import": importing(15),
+            "import": importing(1 if arguments.quick else 15),
             "same_scan_again_s": [round(s, 3) for s in again],
-            "scans": beside_the_folder(inputs, scratch, arguments.rounds),
+            "scans": beside_the_folder(arguments.predictor, inputs, scratch, arguments.rounds),
             "resident_mib": {
-                "after_2": round(resident[1], 1),
-                "after_10": round(resident[9], 1),
-                f"after_{len(resident)}": round(resident[-1], 1),
+                f"after_{count}": round(resident[count - 1], 1)
+                for count in (2, 10, len(resident))
+                if count <= len(resident)
             },
         }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.output / "front_door_cpu.json", result)
     print(json.dumps(result, indent=1))
 
 

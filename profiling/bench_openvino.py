@@ -1,6 +1,6 @@
 """Time networks and the selective scan in PyTorch and in OpenVINO on the CPU, side by side.
 
-    python profiling/bench_openvino.py [NETWORK ...] [--rounds 5]
+    python profiling/bench_openvino.py [NETWORK ...] [--rounds 5] [--quick --output FOLDER]
 
 Networks are those of half_precision.py with fresh weights, a tile of 48x128x128 voxels or 4 slices
 of 256x256. Alternating rounds; the result goes to openvino_cpu.json beside this file. Peak memory
@@ -9,13 +9,12 @@ is that of a process of its own that reads the converted network, compiles it an
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import openvino
 import torch
 from bench_scan import CHANNELS, STATES, TOKENS, inputs
 from half_precision import FLAT, NETWORKS
+from measured import parsed, parser_of, write
 from openvino import opset15 as ops
 
 from flarekit import models
@@ -33,6 +33,7 @@ from flarekit.engine._openvino_scan import ScanShape, selective_scan
 from flarekit.models.selective_scan import selective_scan as torch_scan
 
 TILE_3D, TILE_2D = (1, 1, 48, 128, 128), (4, 1, 256, 256)
+QUICK_3D, QUICK_2D = (1, 1, 16, 32, 32), (4, 1, 64, 64)
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 PEAK = """
 import re, sys
@@ -71,9 +72,9 @@ def compiled_scan(tensors: list[torch.Tensor], tokens: int) -> openvino.Compiled
     return openvino.Core().compile_model(openvino.Model([y], parameters), "CPU", settings)
 
 
-def bench_scans(rounds: int) -> list[dict[str, Any]]:
+def bench_scans(lengths: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     rows = []
-    for tokens in TOKENS:
+    for tokens in lengths:
         tensors = inputs(tokens, "cpu")
         compiled = compiled_scan(tensors, tokens)
         arrays = [tensors[index].numpy() for index in (0, 1, 3, 4)]
@@ -88,10 +89,10 @@ def bench_scans(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def bench_network(name: str, rounds: int) -> dict[str, Any]:
+def bench_network(name: str, tile: tuple[int, ...], rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     network = models.create(name, **NETWORKS[name]).eval().requires_grad_(False)
-    image = torch.randn(TILE_2D if name in FLAT else TILE_3D)
+    image = torch.randn(tile)
     layout = torch.channels_last if name in FLAT else torch.channels_last_3d
     began = time.perf_counter()
     model = to_openvino(network, tuple(image.shape))
@@ -134,28 +135,30 @@ def bench_network(name: str, rounds: int) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("networks", nargs="*", help="all, or nnunet where --quick")
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    path = Path(__file__).parent / "openvino_cpu.json"
+    arguments = parsed(parser, line)
+    networks, rounds, lengths = arguments.networks or list(NETWORKS), arguments.rounds, TOKENS
+    flat, volume = TILE_2D, TILE_3D
+    if arguments.quick:
+        networks, rounds, lengths = arguments.networks or ["nnunet"], 1, TOKENS[:1]
+        flat, volume = QUICK_2D, QUICK_3D
+    path = arguments.output / "openvino_cpu.json"
     rows = json.loads(path.read_text())["networks"] if path.exists() else {}
     with torch.inference_mode():
-        scans = bench_scans(arguments.rounds)
+        scans = bench_scans(lengths, rounds)
     with torch.no_grad():
-        for name in arguments.networks:
-            rows[name] = bench_network(name, arguments.rounds)
+        for name in networks:
+            rows[name] = bench_network(name, flat if name in FLAT else volume, rounds)
             print(name, rows[name], flush=True)
             result = {
                 "processor": cpu_name(), "threads": torch.get_num_threads(),
                 "torch": torch.__version__, "openvino": openvino.get_version(),
                 "scan": scans, "networks": rows,
             }  # fmt: skip
-            path.write_text(json.dumps(result, indent=2) + "\n")
-    print(path)
+            write(path, result)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,25 @@ scan's name) go to peers_cpu.json. The artefact that `flarekit compile` makes is
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import nnunet_folder
 import numpy as np
-from measured import machine, run, write
+from measured import HERE, machine, parsed, parser_of, run, write
 
 from flarekit.evaluation.dice import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.predictors import find_predictor
 
-HERE = Path(__file__).parent
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 OURS = {
     "exact_fp32": ["--mode", "exact", "--no-mirroring", "--precision", "fp32"],
@@ -72,16 +71,15 @@ def medians(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**summary, "wall_s_of_rounds": [row["wall_s"] for row in rows], **last}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("scans", type=Path)
     parser.add_argument("--nnunet", required=True, help="interpreter with nnunetv2")
     parser.add_argument("--predictor", default="abdomen_ct")
     parser.add_argument("--truth", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
+    rounds = 1 if arguments.quick else arguments.rounds
     version = subprocess.run(
         [
             arguments.nnunet,
@@ -101,13 +99,14 @@ def main() -> None:
         for precision in ("fp32", "bf16"):
             compile_predictor(predictor, precision)  # type: ignore[arg-type]
         labels = dict(predictor.spec.labels)
-        for scan in sorted(arguments.scans.glob("*_0000.nii.gz")):
+        scans = sorted(arguments.scans.glob("*_0000.nii.gz"))
+        for scan in scans[:1] if arguments.quick else scans:
             case_id = scan.name.removesuffix("_0000.nii.gz")
             alone = scratch / case_id
             alone.mkdir()
             (alone / scan.name).symlink_to(scan.resolve())
             rows: dict[str, list[dict[str, Any]]] = {"nnunetv2": [], **{key: [] for key in OURS}}
-            for _ in range(arguments.rounds):
+            for _ in range(rounds):
                 masks = scratch / "masks_nnunetv2"
                 rows["nnunetv2"].append(
                     run_theirs(arguments.nnunet, scratch / "result", alone, masks)
@@ -132,7 +131,7 @@ def main() -> None:
             result["cases"][case_id] = {"shape": nibabel.load(scan).shape, **summary}
             brief = {k: (v["wall_s"], v.get("times_faster")) for k, v in summary.items()}
             print(case_id, json.dumps(brief))
-    write(HERE / "peers_cpu.json", result)
+    write(arguments.output / "peers_cpu.json", result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much of the processor the network gets: its FLOP/s against the largest product's.
 
-    python profiling/bench_roofline.py [abdomen_ct ...] [--rounds 15]
+    python profiling/bench_roofline.py [abdomen_ct ...] [--rounds 15] [--quick --output FOLDER]
 
 The peak is the best of square bf16 (and fp32) products in PyTorch and in OpenVINO, measured in the
 same run, tile and product in turns. FLOP of a tile are counted by torch.utils.flop_counter
@@ -9,18 +9,16 @@ same run, tile and product in turns. FLOP of a tile are counted by torch.utils.f
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import openvino
 import torch
-from measured import machine, write
+from measured import machine, parsed, parser_of, write
 from openvino import opset13 as ops
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,8 +27,7 @@ from flarekit.engine import Precision
 from flarekit.engine.openvino import input_shape
 from flarekit.segmentation.predictors import build_networks, find_predictor
 
-HERE = Path(__file__).parent
-SIZES = (2048, 4096)
+SIZES, QUICK_SIZES = (2048, 4096), (128,)
 HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
 
 
@@ -70,29 +67,25 @@ def tile_flop(name: str) -> float:
 def tile_work(name: str, precision: Precision) -> Callable[[], object]:
     segmenter = flarekit.load(name, engine="openvino", precision=precision)
     spec, compute = segmenter.spec, segmenter.start().engine
-    depth = max(spec.grid.tile_ZYX[0], compute.slices_at_once)  # type: ignore[attr-defined]
-    if spec.grid.tile_ZYX[0] > 1:
-        depth = spec.grid.tile_ZYX[0]
-    image = np.random.default_rng(0).normal(
-        size=(len(spec.channels), depth, *spec.grid.tile_ZYX[1:])
-    )
-    tile = image.astype(np.float32)
+    shape = input_shape(spec.grid, len(spec.channels))  # batch and channels first; 2D: slices first
+    depth = shape[2] if len(shape) == 5 else shape[0]
+    rng = np.random.default_rng(0)
+    tile = rng.normal(size=(shape[1], depth, *shape[-2:])).astype(np.float32)
     return lambda: [slab.z for slab in compute.sweep(tile)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("predictors", nargs="*", default=["abdomen_ct"])
     parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
+    sizes, rounds = (QUICK_SIZES, 1) if arguments.quick else (SIZES, arguments.rounds)
     result: dict[str, Any] = machine()
     for precision in HINTS:
         work: dict[str, Callable[[], object]] = {
             f"{maker.__name__} {size}": maker(size, precision)
             for maker in (product_in_openvino, product_in_torch)
-            for size in SIZES
+            for size in sizes
         }
         work |= {name: tile_work(name, precision) for name in arguments.predictors}
         flop = {key: 2.0 * int(key.split()[-1]) ** 3 for key in work if " " in key}
@@ -100,7 +93,7 @@ def main() -> None:
         for each in work.values():
             each()  # warm
         seconds: dict[str, list[float]] = {key: [] for key in work}
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for key, each in work.items():
                 seconds[key].append(seconds_of(each))
         gflops = {key: flop[key] / statistics.median(seconds[key]) / 1e9 for key in work}
@@ -118,7 +111,7 @@ def main() -> None:
                 for name in arguments.predictors
             },
         }
-    write(HERE / "roofline_cpu.json", result)
+    write(arguments.output / "roofline_cpu.json", result)
     print(json.dumps(result, indent=2))
 
 

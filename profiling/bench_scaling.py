@@ -8,49 +8,48 @@ is run without a time budget, and then with FLARE's 15 s. Results go to scaling_
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-from measured import machine, run, write
+from measured import machine, parsed, parser_of, run, write
 from scipy.ndimage import zoom
 
 from flarekit.phantom import abdomen_phantom
 from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.predictors import find_predictor
 
-HERE = Path(__file__).parent
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 SLICES = (55, 100, 150, 215, 334, 448, 499, 554, 1000)
+PLANE, QUICK_PLANE = 512, 64  # voxels along X and Y
 SPACING_MM = (0.8, 0.8, 1.0)
 
 
-def long_phantom(slices: int) -> np.ndarray:
-    """Return (512, 512, slices) int16."""
+def long_phantom(slices: int, width: int) -> np.ndarray:
+    """Return (width, width, slices) int16."""
     phantom = abdomen_phantom(1)
     own_mm = np.abs(np.diag(phantom.affine))[:3]
     hu = phantom.hu_ZYX.T
-    plane = 512 * np.array(SPACING_MM[:2]) / (np.array(hu.shape[:2]) * own_mm[:2])
-    fine = zoom(hu, (512 / hu.shape[0], 512 / hu.shape[1], own_mm[2] / SPACING_MM[2]), order=1)
+    plane = width * np.array(SPACING_MM[:2]) / (np.array(hu.shape[:2]) * own_mm[:2])
+    fine = zoom(hu, (width / hu.shape[0], width / hu.shape[1], own_mm[2] / SPACING_MM[2]), order=1)
     print(f"phantom {hu.shape} at {own_mm} mm, stretched by {plane.round(2)}", file=sys.stderr)
     there_and_back = np.concatenate([fine, fine[..., ::-1]], axis=2)
     times = -(-slices // there_and_back.shape[2])
     return np.concatenate([there_and_back] * times, axis=2)[..., :slices].astype(np.int16)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--predictor", default="abdomen_ct")
     parser.add_argument("--slices", type=int, nargs="+", default=SLICES)
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
+    width, lengths = (QUICK_PLANE, (20,)) if arguments.quick else (PLANE, arguments.slices)
     predictor = find_predictor(arguments.predictor)
     if arguments.device == "cpu":
         compile_predictor(predictor)
@@ -59,9 +58,10 @@ def main() -> None:
         scratch = Path(name)
         inputs, masks, report = (scratch / each for each in ("inputs", "masks", "report"))
         inputs.mkdir()
-        for slices in arguments.slices:
+        for slices in lengths:
             scan = inputs / "scan_0000.nii.gz"
-            nibabel.save(nibabel.Nifti1Image(long_phantom(slices), np.diag([*SPACING_MM, 1])), scan)
+            image = nibabel.Nifti1Image(long_phantom(slices, width), np.diag([*SPACING_MM, 1]))
+            nibabel.save(image, scan)
             row: dict[str, Any] = {"slices": slices}
             for title, budget in (("unlimited", 0), ("within_15_s", 15)):
                 command = [FLAREKIT, "predict", "-i", inputs, "-o", masks, "-q"]
@@ -82,7 +82,7 @@ def main() -> None:
             print(json.dumps(row))
     spec = predictor.spec
     result = machine() | {"predictor": spec.name, "classes": len(spec.class_values), "rows": rows}
-    write(HERE / f"scaling_{arguments.device}.json", result)
+    write(arguments.output / f"scaling_{arguments.device}.json", result)
 
 
 if __name__ == "__main__":

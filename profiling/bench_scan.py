@@ -1,20 +1,19 @@
 """Time the selective scan's backends side by side, and its memory against the number of tokens.
 
-    python profiling/bench_scan.py [--device cuda]
+    python profiling/bench_scan.py [--device cuda] [--quick --output FOLDER]
 
 Alternating rounds; the result goes to scan_DEVICE.json beside this file.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
+from measured import parsed, parser_of, write
 
 from flarekit.core.errors import DeviceError
 from flarekit.models.selective_scan import BACKENDS, choose_backend, selective_scan
@@ -42,12 +41,12 @@ def seconds(tensors: list[torch.Tensor], backend: str, device: str) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
+    told = parsed(parser, line)
+    device = told.device
+    lengths, rounds = (TOKENS[:1], 1) if told.quick else (TOKENS, ROUNDS)
     usable = []
     for backend in BACKENDS:
         try:
@@ -56,11 +55,11 @@ def main() -> None:
             print(f"{backend}: left out: {error.message}")
     rows = []
     with torch.inference_mode():
-        for tokens in TOKENS:
+        for tokens in lengths:
             tensors = inputs(tokens, device)
             names = [name for name in usable if name != "reference" or tokens <= SLOW]
             times: dict[str, list[float]] = {name: [] for name in names}
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for name in names:
                     times[name].append(seconds(tensors, name, device))
             rows.append({"tokens": tokens, "seconds": times})
@@ -70,9 +69,7 @@ def main() -> None:
         "machine": platform.machine(), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "channels": CHANNELS, "states": STATES, "rows": rows,
     }  # fmt: skip
-    path = Path(__file__).parent / f"scan_{device.split(':')[0]}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(path)
+    write(told.output / f"scan_{device.split(':')[0]}.json", result)
 
 
 if __name__ == "__main__":

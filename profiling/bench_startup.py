@@ -8,20 +8,18 @@ since the process (or `docker run`) was started, go to startup_cpu.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
-from measured import machine, write
+from measured import machine, parsed, parser_of, write
 
 from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.predictors import find_predictor
 
-HERE = Path(__file__).parent
 CODE = """
 import json, time
 times = {"python": time.time()}
@@ -51,27 +49,26 @@ def measure(command: list[str], rounds: int) -> dict[str, object]:
     return {"engine": engine, "rounds": rounds, "seconds_until": medians}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--predictor", default="abdomen_ct")
     parser.add_argument("--image")
     parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
+    rounds = 1 if arguments.quick else arguments.rounds
     compile_predictor(find_predictor(arguments.predictor))
     code = CODE.replace("NAME", repr(arguments.predictor))
-    result = machine() | {"bare": measure([sys.executable, "-c", code], arguments.rounds)}
+    result = machine() | {"bare": measure([sys.executable, "-c", code], rounds)}
     if arguments.image:
         flags = ["--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp"]
         command = ["docker", "run", *flags, arguments.image, "python", "-c", code]
         inspect = ["docker", "image", "inspect", "--format", "{{.Size}}", arguments.image]
         size = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
-        result["container"] = measure(command, arguments.rounds) | {
+        result["container"] = measure(command, rounds) | {
             "image": arguments.image,
             "image_mb": round(int(size) / 1e6, 1),
         }
-    write(HERE / "startup_cpu.json", result)
+    write(arguments.output / "startup_cpu.json", result)
     print(json.dumps(result, indent=2))
 
 

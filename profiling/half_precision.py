@@ -1,6 +1,7 @@
 """How many voxels keep their class when a trained network runs in half precision.
 
     python profiling/half_precision.py [NETWORK ...] [--seconds 60] [--device cpu]
+    python profiling/half_precision.py --quick --output FOLDER
 
 Each architecture, at a small width, is trained for a while on phantoms (liver, spleen, kidneys)
 and predicts a phantom it never saw, in float32 and in bf16 (fp16 on CUDA). The result goes to
@@ -9,14 +10,14 @@ half_precision_DEVICE.json beside this file; rows of networks that are not named
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from measured import parsed, parser_of, write
 from torch.nn import functional
 
 from flarekit import models
@@ -91,20 +92,22 @@ def train(name: str, cases: Cases, seconds: float, device: str) -> torch.nn.Modu
     return network.eval()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("networks", nargs="*", help="all, or nnunet where --quick")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    arguments = parsed(parser, line)
+    networks, seeds = arguments.networks or list(NETWORKS), TRAINED_ON
+    if arguments.quick:
+        networks, seeds = arguments.networks or ["nnunet"], TRAINED_ON[:1]
+        arguments.seconds = 1.0
     half = torch.bfloat16 if arguments.device == "cpu" else torch.float16
-    cases = [load(seed) for seed in TRAINED_ON]
+    cases = [load(seed) for seed in seeds]
     image, truth = load(UNSEEN)
-    path = Path(__file__).parent / f"half_precision_{arguments.device.split(':')[0]}.json"
+    path = arguments.output / f"half_precision_{arguments.device.split(':')[0]}.json"
     rows = json.loads(path.read_text())["networks"] if path.exists() else {}
-    for name in arguments.networks:
+    for name in networks:
         network = train(name, cases, arguments.seconds, arguments.device)
         x = image[:, None] if name in FLAT else image[None, None]
         with torch.inference_mode():
@@ -124,7 +127,7 @@ def main() -> None:
         }
         print(name, rows[name], flush=True)
     result = {"half": str(half), "networks": rows}
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write(path, result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,7 +16,26 @@ import psutil
 
 from flarekit.engine._cpu import cpu_capability, cpu_name
 
+HERE = Path(__file__).parent
 _EVERY_S = 0.02
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all scripts have."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, once: does it all run?")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder for the result")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, line: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a line; a quick run's figures mean nothing, and never replace those that do."""
+    told = parser.parse_args(line)
+    if told.quick and told.output == HERE:
+        parser.error("--quick measures nothing: name a folder for its result with --output")
+    return told
 
 
 def run(command: Sequence[object], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -80,6 +100,7 @@ def machine() -> dict[str, Any]:
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
-    """Write results as data beside the script."""
+    """Write results as data, and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(path)

@@ -3,11 +3,13 @@
     python profiling/pathology_pictures.py DATASET docs/pictures/pathology.png
 
 DATASET is in nnU-Net's raw layout; its first case that shows spleen and liver is drawn.
+--quick draws one change.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,24 +43,28 @@ _ROWS = {
 }
 
 
-def main() -> None:
+def main(line: Sequence[str] | None = None) -> None:
     """Draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("picture", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--recipe", type=Path, default=_RECIPE, help="whose labels they have")
+    parser.add_argument("--quick", action="store_true", help="one change only")
+    arguments = parser.parse_args(line)
+    rows = list(_ROWS.items())[: 1 if arguments.quick else None]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    recipe = read_recipe(_RECIPE)
+    recipe = read_recipe(arguments.recipe)
     recipe = replace(recipe, training=recipe.training.model_copy(update={"augmentation": _STILL}))
     cases = real_cases(arguments.dataset, recipe)
     names = recipe.class_names
     shown = {names.index("liver"), names.index("spleen"), names.index("left_kidney")}
     case = next(case for case in cases if shown <= case.centres.keys())
-    figure = Figure(figsize=(12, 2.6 * len(_ROWS)), layout="constrained")
+    figure = Figure(figsize=(12, 2.6 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    for row, (title, facts) in zip(figure.subplots(len(_ROWS), 4), _ROWS.items(), strict=True):
+    grid = figure.subplots(len(rows), 4, squeeze=False)
+    for row, (title, facts) in zip(grid, rows, strict=True):
         _draw(row[0], case, recipe, OrganFacts(), 0)
         row[0].set_title(f"as scanned; right: {title}", fontsize=8, loc="left")
         for axes, seed in zip(row[1:], _SEEDS, strict=True):

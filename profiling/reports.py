@@ -5,18 +5,19 @@
 Every predictor that reads FLARE's layout (all of them by default) runs over FOLDER's *_0000.nii.gz,
 or over phantoms, one case and one process at a time, as the organisers do; with --image in a
 container of that image, else on the bare machine. The reports go to reports/PREDICTOR/ beside this
-file, or reports/PREDICTOR_container/.
+file, or reports/PREDICTOR_container/. --quick takes one phantom.
 """
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from measured import parsed, parser_of
 
 from flarekit.core.spec import PredictorFolder
 from flarekit.phantom import save_phantom
@@ -28,7 +29,6 @@ from flarekit.profiler.loop import WatchOptions, profile_scans
 from flarekit.profiler.records import ProfiledCase, Tolerances
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
 
-HERE = Path(__file__).parent
 PROGRAM = str(Path(sys.executable).parent / "flarekit")
 
 
@@ -38,9 +38,11 @@ def predict_line(predictor: PredictorFolder, work: WorkFolders) -> list[str]:
     return [PROGRAM, "predict", "--predictor", str(predictor.folder), *folders]
 
 
-def report_on_machine(predictor: PredictorFolder, scans: Path, masks: Path, gpu: str) -> bool:
+def report_on_machine(
+    predictor: PredictorFolder, scans: Path, masks: Path, gpu: str, output: Path
+) -> bool:
     name = predictor.spec.name
-    folder = ReportFolder(HERE / "reports" / name, name)
+    folder = ReportFolder(output / "reports" / name, name)
     folder.make()
     line = ("flarekit", "predict", "--predictor", name)
     report = new_report(name, "command", line, Tolerances(), environment(gpu))
@@ -58,8 +60,8 @@ def report_on_machine(predictor: PredictorFolder, scans: Path, masks: Path, gpu:
     return not report.failed
 
 
-def report_in_container(image: str, name: str, scans: Path, masks: Path) -> bool:
-    folder = HERE / "reports" / f"{name}_container"
+def report_in_container(image: str, name: str, scans: Path, masks: Path, output: Path) -> bool:
+    folder = output / "reports" / f"{name}_container"
     line = [PROGRAM, "profile", "docker", image, "--stages", "--input", str(scans)]
     done = subprocess.run([*line, "--output", str(masks), "--report", str(folder)], check=False)
     return done.returncode == 0
@@ -84,26 +86,25 @@ def phantoms(seeds: list[int]) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+def main(line: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("predictors", nargs="*")
     parser.add_argument("--scans", type=Path)
     parser.add_argument("--phantoms", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--image")
     parser.add_argument("--gpu", default="0")
-    arguments = parser.parse_args()
-    whole = True
-    with phantoms([] if arguments.scans else arguments.phantoms) as made:
+    arguments = parsed(parser, line)
+    seeds = arguments.phantoms[:1] if arguments.quick else arguments.phantoms
+    whole, output = True, arguments.output
+    with phantoms([] if arguments.scans else seeds) as made:
         scans = arguments.scans or made
         for predictor in predictors_of(arguments.predictors):
             with tempfile.TemporaryDirectory() as masks:
                 if arguments.image is not None:
                     name = predictor.spec.name
-                    whole &= report_in_container(arguments.image, name, scans, Path(masks))
+                    whole &= report_in_container(arguments.image, name, scans, Path(masks), output)
                 else:
-                    whole &= report_on_machine(predictor, scans, Path(masks), arguments.gpu)
+                    whole &= report_on_machine(predictor, scans, Path(masks), arguments.gpu, output)
     raise SystemExit(0 if whole else 1)
 
 

@@ -6,7 +6,8 @@
 
 `run` lays out DATA's abdominal CTs, PET/CT crops and lesions as their organisers do, lets every
 predictor that fits segment them, in both modes and without a budget, and notes the SHA-256 of each
-mask's voxels. It goes on where it was interrupted. `compare` lists what differs.
+mask's voxels. It goes on where it was interrupted; with --quick it takes one CT and one
+predictor. `compare` lists what differs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ PREDICTORS = {
 MODES = ("fast", "exact")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -48,19 +50,22 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--checkout", type=Path, required=True)
     run.add_argument("--data", type=Path, required=True)
     run.add_argument("--output", type=Path, required=True)
+    run.add_argument("--quick", action="store_true", help="one CT, one predictor, one mode")
     compare = commands.add_parser("compare")
     compare.add_argument("results", type=Path, nargs=2)
     compare.add_argument("--output", type=Path, required=True)
-    return parser.parse_args()
+    return parser.parse_args(line)
 
 
-def lay_out(convention: str, data: Path, folder: Path) -> Trial:
+def lay_out(convention: str, data: Path, folder: Path, *, quick: bool = False) -> Trial:
     ct, petct = data / "Dataset001_Abdomen", data / "Dataset002_PETCT"
     if convention == "autopet":
         return held_out_petct(folder, petct, case_ids(petct))
     if convention == "uls23":
         some = case_ids(petct)[::6]
         return lesion_vois(folder, dataset=petct, held_out=some, vois=data / "lesion_vois")
+    if quick:
+        return held_out_scans(folder, ct, case_ids(ct)[:1])
     trial = held_out_scans(folder, ct, case_ids(ct))
     for scan in (data / "cases").glob("*_0000.nii.gz"):
         (trial.inputs / scan.name).symlink_to(scan)
@@ -74,13 +79,16 @@ def case_ids(dataset: Path) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> None:
     done = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
-    for convention, predictors in PREDICTORS.items():
+    wanted = {"flare": PREDICTORS["flare"][:1]} if arguments.quick else PREDICTORS
+    for convention, predictors in wanted.items():
         for name in predictors:
-            for mode in MODES:
+            for mode in MODES[:1] if arguments.quick else MODES:
                 if f"{name} {mode}" in done:
                     continue
                 with tempfile.TemporaryDirectory() as scratch:
-                    trial = lay_out(convention, arguments.data, Path(scratch))
+                    trial = lay_out(
+                        convention, arguments.data, Path(scratch), quick=arguments.quick
+                    )
                     segment(arguments.checkout, name, mode, trial)
                     done[f"{name} {mode}"] = hashes(trial.outputs)
                 arguments.output.write_text(json.dumps(done, indent=1) + "\n")
@@ -123,8 +131,8 @@ def compare(arguments: argparse.Namespace) -> None:
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(line: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(line)
     {"run": run, "compare": compare}[arguments.command](arguments)
 
 

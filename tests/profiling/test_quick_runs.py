@@ -1,0 +1,223 @@
+"""Every script of `profiling/` runs with --quick: all of it, small and once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import accuracy
+import accuracy_real_body
+import accuracy_validation
+import agree_nnunet
+import bench_components
+import bench_front_door
+import bench_openvino
+import bench_peers
+import bench_roofline
+import bench_scaling
+import bench_scan
+import bench_startup
+import half_precision
+import nnunet_folder
+import numpy as np
+import pathology_pictures
+import pytest
+import reports
+import same_masks
+
+from flarekit.segmentation.predictors import predictor_folders
+
+PROFILING = Path(__file__).parents[2] / "profiling"
+# no measurements: what they do, they do in a second
+ALWAYS_QUICK = {"card.py", "nnunet_folder.py", "peer_nnunet.py"}
+# stands in for an environment with nnunetv2: says its version, and marks nothing in any scan
+PEER = """#!{python}
+import json, sys
+from pathlib import Path
+import nibabel, numpy as np
+line = sys.argv[1:]
+if line[0] == "-c":
+    print("2.8.1")
+else:
+    scans, masks = (
+        (line[line.index("-i") + 1], line[line.index("-o") + 1]) if "-i" in line else line[2:4]
+    )
+    Path(masks).mkdir(exist_ok=True)
+    for scan in Path(scans).iterdir():
+        image = nibabel.load(scan)
+        mask = nibabel.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine)
+        nibabel.save(mask, Path(masks) / scan.name.replace("_0000", ""))
+    print(json.dumps({{"import": 0.0}}))
+"""
+
+
+@pytest.fixture
+def peer(tmp_path):
+    path = tmp_path / "peer"
+    path.write_text(PEER.format(python=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs a script in this process, and returns what it wrote."""
+
+    def run(script, *arguments):
+        output = tmp_path / "results"
+        script.main([*map(str, arguments), "--quick", "--output", str(output)])
+        (path,) = output.glob("*.json")
+        return json.loads(path.read_text())
+
+    return run
+
+
+def test_every_script_has_a_quick_run():
+    scripts = {path for path in PROFILING.glob("*.py") if "__main__" in path.read_text()}
+    slow = {path.name for path in scripts if "--quick" not in path.read_text()}
+    assert slow == ALWAYS_QUICK
+
+
+def test_a_quick_run_never_replaces_what_was_measured(capsys):
+    with pytest.raises(SystemExit):
+        bench_scan.main(["--quick"])
+    assert "--output" in capsys.readouterr().err
+
+
+def test_tiles_are_timed_beside_products(run, make_predictor):
+    result = run(bench_roofline, make_predictor().folder)
+    (tile,) = result["fp32"]["tiles"].values()
+    assert tile["gflop"] > 0
+    assert tile["of_peak"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", predictor_folders(), ids=lambda folder: folder.name)
+def test_tiles_of_every_predictor_are_timed(run, folder):
+    result = run(bench_roofline, folder)
+    for precision in ("bf16", "fp32"):
+        assert result[precision]["tiles"][str(folder)]["gflops"] > 0
+
+
+def test_components(run):
+    assert set(run(bench_components)["maps"]) == {"clean", "speckled"}
+
+
+def test_scans_by_every_backend(run):
+    (row,) = run(bench_scan)["rows"]
+    assert "reference" in row["seconds"]
+
+
+@pytest.mark.slow
+def test_the_front_door(run, make_predictor):
+    folder = make_predictor().folder
+    result = run(bench_front_door, "--predictor", folder, "--of-memory", folder)
+    assert all(row["same_masks"] for row in result["scans"]["rounds"])
+
+
+@pytest.mark.slow
+def test_networks_in_openvino(run):
+    row = run(bench_openvino)["networks"]["nnunet"]
+    assert row["classes_equal_fp32"] > 0.99
+
+
+@pytest.mark.slow
+def test_peers(run, peer, make_predictor, make_dataset):
+    scans, folder = make_dataset() / "imagesTr", make_predictor().folder
+    result = run(bench_peers, scans, "--nnunet", peer, "--predictor", folder)
+    (case,) = result["cases"].values()
+    assert set(case) == {"shape", "nnunetv2", *bench_peers.OURS}
+
+
+@pytest.mark.slow
+def test_agreement_with_nnunet(run, peer, make_predictor, make_dataset):
+    scans, folder = make_dataset() / "imagesTr", make_predictor().folder
+    result = run(agree_nnunet, scans, "--nnunet", peer, "--predictor", folder)
+    assert len(result["flarekit_fp32_against_nnunetv2"]) == 1
+
+
+def test_a_predictor_becomes_an_nnunet_result(make_predictor, tmp_path):
+    nnunet_folder.main(str(make_predictor().folder), tmp_path / "result")
+    plans = json.loads((tmp_path / "result" / "plans.json").read_text())
+    assert plans["configurations"]["3d_fullres"]["patch_size"] == [16, 16, 16]
+
+
+@pytest.mark.slow
+def test_scaling(run, make_predictor):
+    (row,) = run(bench_scaling, "--predictor", make_predictor().folder)["rows"]
+    assert row["unlimited"]["tiles"] > 0
+
+
+@pytest.mark.slow
+def test_the_start(run, make_predictor):
+    result = run(bench_startup, "--predictor", make_predictor().folder)
+    until = result["bare"]["seconds_until"]
+    assert until["python"] < until["first tile"]
+
+
+@pytest.mark.slow
+def test_half_precision(run):
+    assert run(half_precision)["networks"]["nnunet"]["voxels_equal"] > 0.9
+
+
+@pytest.mark.slow
+def test_accuracy(run, make_predictor):
+    folder = make_predictor().folder
+    line = ["tiny", "--predictor-folder", folder, "--split", "phantoms", "--device", "cpu"]
+    result = run(accuracy, *line)
+    assert len(result["cases"]) == 1
+
+
+@pytest.mark.slow
+def test_one_body(make_predictor, write_scan, tmp_path, capsys):
+    suv = np.zeros((48, 64, 64), np.float32)
+    suv[8:40, 16:48, 16:48] = 1
+    write_scan(tmp_path / "x_suv.nii.gz", suv)
+    folder = make_predictor("autopet", {"lesion": 1}, channels=2).folder
+    line = [str(folder), "--pets", str(tmp_path), "--case", "x", "--device", "cpu", "--quick"]
+    assert accuracy_real_body.main(line) == 0
+    assert "x: Dice" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_one_validation_case(make_predictor, make_dataset, capsys):
+    folder = make_predictor("uls23", {"lesion": 1}).folder
+    line = [str(folder), "--data", str(make_dataset()), "--split", "held_out", "--quick"]
+    assert accuracy_validation.main([*line, "--device", "cpu"]) == 0
+    assert ": 1 cases, mean" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_same_masks_of_two_checkouts(make_predictor, make_dataset, tmp_path):
+    checkout = tmp_path / "checkout"
+    (checkout / "weights").mkdir(parents=True)
+    (checkout / "flarekit").symlink_to(PROFILING.parent / "flarekit")
+    shutil.copytree(make_predictor().folder, checkout / "weights" / "abdomen_ct")
+    make_dataset().rename(tmp_path / "Dataset001_Abdomen")
+    results = [tmp_path / "old.json", tmp_path / "new.json"]
+    for path in results:
+        line = ["--checkout", checkout, "--data", tmp_path, "--output", path, "--quick"]
+        same_masks.main(["run", *map(str, line)])
+    compared = tmp_path / "same.json"
+    same_masks.main(["compare", *map(str, results), "--output", str(compared)])
+    run = json.loads(compared.read_text())["abdomen_ct fast"]
+    assert (run["masks"], run["different"]) == (1, [])
+
+
+@pytest.mark.slow
+def test_a_report(make_predictor, tmp_path):
+    folder = make_predictor().folder
+    with pytest.raises(SystemExit) as end:
+        reports.main([str(folder), "--quick", "--output", str(tmp_path / "results")])
+    assert end.value.code == 0
+    assert (tmp_path / "results" / "reports" / "tiny" / "efficiency.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_picture_of_a_change(shared, tmp_path):
+    picture = tmp_path / "pathology.png"
+    pathology_pictures.main([str(shared / "data" / "Dataset001_Abdomen"), str(picture), "--quick"])
+    assert picture.stat().st_size > 10_000
