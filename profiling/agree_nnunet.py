@@ -5,6 +5,7 @@
 SCANS holds *_0000.nii.gz. The predictor (abdomen_ct) is written as an nnU-Net result folder and
 imported from there, and both predict on the CPU in float32 with step 0.5 and no mirroring; then
 flarekit predicts once more in bf16. The result goes to agree_nnunet.json beside this file.
+--quick takes the first scan.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from importlib.metadata import version
 
 import cc3d
 import numpy as np
-from measured import parsed, parser_of, write
+from measured import QUICK_MM, parsed, parser_of, write
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -36,8 +36,7 @@ FILL = Rule(name="fill_holes", labels=tuple(LABELS))
 LabelMap = NDArray[np.uint8]
 
 
-def enlarged(speckle: float, shape_ZYX: tuple[int, int, int]) -> LabelMap:
-    small = abdomen_phantom(1).labels_ZYX
+def enlarged(small: LabelMap, speckle: float, shape_ZYX: tuple[int, int, int]) -> LabelMap:
     index = [np.arange(n) * size // n for n, size in zip(shape_ZYX, small.shape, strict=True)]
     label_map = small[np.ix_(*index)]
     generator = np.random.default_rng(0)
@@ -103,6 +102,7 @@ def main(line: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     told = parsed(parser, line)
     shape_ZYX, rounds = (QUICK_ZYX, 1) if told.quick else (SHAPE_ZYX, told.rounds)
+    small = abdomen_phantom(1, spacing_mm_ZYX=QUICK_MM if told.quick else None).labels_ZYX
     result = {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -110,7 +110,8 @@ def main(line: Sequence[str] | None = None) -> None:
         "shape_ZYX": shape_ZYX,
         "labels": len(LABELS),
         "maps": {
-            name: measure(enlarged(share, shape_ZYX), rounds) for name, share in SPECKLE.items()
+            name: measure(enlarged(small, share, shape_ZYX), rounds)
+            for name, share in SPECKLE.items()
         },
     }
     write(told.output / "components.json", result)

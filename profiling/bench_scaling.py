@@ -3,7 +3,8 @@
     python profiling/bench_scaling.py [--predictor abdomen_ct] [--slices 55 100 ...] [--device cpu]
 
 The scans are phantoms, 0.8 x 0.8 x 1 mm, mirrored end to end in Z until they are long enough. Each
-is run without a time budget, and then with FLARE's 15 s. Results go to scaling_DEVICE.json.
+is run without a time budget, and then with FLARE's 15 s. Results go to scaling_DEVICE.json; --quick makes
+one small scan.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from measured import machine, parsed, parser_of, run, write
+from measured import QUICK_MM, machine, parsed, parser_of, run, write
 from scipy.ndimage import zoom
 
 from flarekit.phantom import abdomen_phantom
@@ -26,13 +27,14 @@ from flarekit.segmentation.predictors import find_predictor
 
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 SLICES = (55, 100, 150, 215, 334, 448, 499, 554, 1000)
+Spacing = tuple[float, float, float]
 PLANE, QUICK_PLANE = 512, 64  # voxels along X and Y
 SPACING_MM = (0.8, 0.8, 1.0)
 
 
-def long_phantom(slices: int, width: int) -> np.ndarray:
+def long_phantom(slices: int, width: int, spacing_mm: Spacing | None) -> np.ndarray:
     """Return (width, width, slices) int16."""
-    phantom = abdomen_phantom(1)
+    phantom = abdomen_phantom(1, spacing_mm_ZYX=spacing_mm)
     own_mm = np.abs(np.diag(phantom.affine))[:3]
     hu = phantom.hu_ZYX.T
     plane = width * np.array(SPACING_MM[:2]) / (np.array(hu.shape[:2]) * own_mm[:2])
@@ -60,8 +62,8 @@ def main(line: Sequence[str] | None = None) -> None:
         inputs.mkdir()
         for slices in lengths:
             scan = inputs / "scan_0000.nii.gz"
-            image = nibabel.Nifti1Image(long_phantom(slices, width), np.diag([*SPACING_MM, 1]))
-            nibabel.save(image, scan)
+            hu = long_phantom(slices, width, QUICK_MM if arguments.quick else None)
+            nibabel.save(nibabel.Nifti1Image(hu, np.diag([*SPACING_MM, 1])), scan)
             row: dict[str, Any] = {"slices": slices}
             for title, budget in (("unlimited", 0), ("within_15_s", 15)):
                 command = [FLAREKIT, "predict", "-i", inputs, "-o", masks, "-q"]

@@ -1,6 +1,7 @@
 """From the start of the process to the first tile: bare, and in a container.
 
     python profiling/bench_startup.py [--predictor abdomen_ct] [--image flarekit:cpu] [--rounds 7]
+    python profiling/bench_startup.py --quick --output FOLDER
 
 The predictor is compiled before (`flarekit compile`), as it is in the image. Medians, in seconds
 since the process (or `docker run`) was started, go to startup_cpu.json.

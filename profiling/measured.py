@@ -17,6 +17,7 @@ import psutil
 from flarekit.engine._cpu import cpu_capability, cpu_name
 
 HERE = Path(__file__).parent
+QUICK_MM = (8.0, 8.0, 8.0)  # voxels of a phantom in a quick run
 _EVERY_S = 0.02
 
 

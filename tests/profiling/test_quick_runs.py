@@ -94,7 +94,7 @@ def test_tiles_are_timed_beside_products(run, make_predictor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", predictor_folders(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", sorted(predictor_folders()), ids=lambda folder: folder.name)
 def test_tiles_of_every_predictor_are_timed(run, folder):
     result = run(bench_roofline, folder)
     for precision in ("bf16", "fp32"):
