@@ -6,8 +6,8 @@ SCANS holds *_0000.nii.gz. The predictor (abdomen_ct, or --predictor) is written
 result folder and imported from there, so that `exact` has nnU-Net's tiling and arithmetic. Every
 round runs nnunetv2, exact in fp32, exact in bf16 and fast, each on each scan in a process of its
 own. Medians, ratios and Dice between the masks (and against LABELS, where there are any of the
-scan's name) go to peers_cpu.json. The artefact that `flarekit compile` makes is made before. --quick takes the
-first scan, once.
+scan's name) go to peers_cpu.json. The artefact that `flarekit compile` makes is made before.
+--quick takes the first scan, once.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python profiling/bench_scaling.py [--predictor abdomen_ct] [--slices 55 100 ...] [--device cpu]
 
 The scans are phantoms, 0.8 x 0.8 x 1 mm, mirrored end to end in Z until they are long enough. Each
-is run without a time budget, and then with FLARE's 15 s. Results go to scaling_DEVICE.json; --quick makes
-one small scan.
+is run without a time budget, and then with FLARE's 15 s. Results go to scaling_DEVICE.json;
+--quick makes one small scan.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from flarekit import engine
-from flarekit.core.spec import Grid
+from flarekit.core.grid import Grid
 folder = Path({str(tmp_path)!r})
 networks = engine.Networks(build=None, channels=2, identity="toy", folders=(folder,))
 grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))
