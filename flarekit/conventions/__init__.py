@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from flarekit.conventions._grid import onto
 from flarekit.core.archives import Unpacked
 from flarekit.core.budget import Budget
-from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.registry import Registry, near_miss
 from flarekit.core.volume import Geometry, Volume
 
@@ -37,6 +37,7 @@ __all__ = [
     "checks_of",
     "facts_of",
     "finish_run",
+    "fitting",
     "get",
     "give_up",
     "left_out_of",
@@ -261,6 +262,24 @@ def get(
     if settings:
         raise PredictorError(f"the convention {name!r} has no settings", fix="remove them")
     return cast(Convention, module)
+
+
+def fitting(input_dir: Path, channel_count: int) -> list[str]:
+    """Return the conventions that find cases in a folder, without any settings.
+
+    Args:
+        input_dir: whose layout is not known.
+        channel_count: of the predictor.
+    """
+    found = []
+    for name in names() if input_dir.is_dir() else ():
+        try:
+            cases = get(name).find_cases(input_dir, channel_count)
+        except FlarekitError:
+            continue
+        give_up(cases)
+        found.append(name)
+    return found
 
 
 def facts_of(name: str) -> ConventionFacts:

@@ -24,7 +24,8 @@ def cases_in(convention: Convention, inputs: Path, channel_count: int) -> Iterat
         channel_count: of the predictor.
 
     Raises:
-        InputError: no cases; archives in the folder are named where there are any.
+        InputError: no cases; archives in the folder are named where there are any, and the
+            convention whose layout the folder has.
     """
     with Unpacked() as unpacked:
         folder = inputs
@@ -33,7 +34,7 @@ def cases_in(convention: Convention, inputs: Path, channel_count: int) -> Iterat
         try:
             cases = convention.find_cases(folder, channel_count)
         except InputError as error:
-            raise _with_archives(error, folder) from error
+            raise _with_archives(_with_fitting(error, folder, channel_count), folder) from error
         try:
             yield cases
         finally:
@@ -44,6 +45,16 @@ def _only_folder(folder: Path) -> Path:
     """Return the folder that archives are often made of, where it is all that one holds."""
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _with_fitting(error: InputError, folder: Path, channel_count: int) -> InputError:
+    fitting = conventions.fitting(folder, channel_count)
+    if not fitting:
+        return error
+    return InputError(
+        f"{error.message}; the folder is laid out as {' or '.join(fitting)} wants it",
+        fix=f"add --convention {fitting[0]}, or else {error.fix}",
+    )
 
 
 def _with_archives(error: InputError, folder: Path) -> InputError:
