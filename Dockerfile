@@ -11,6 +11,7 @@
 #   --build-arg TIME_BUDGET=15     seconds that a case may take, 0 for no limit; the convention's tolerance by default
 #   --build-arg GPU_MEMORY_BUDGET=4096   MiB on the GPU, likewise; memory: the container's limit
 #   --build-arg EXTRAS=dicom       what the convention needs besides, as extras of pyproject.toml
+#   --build-arg LEAVE=flare        what the convention does not need: docker/flare.packages.txt
 #   --build-arg TORCH_INDEX=URL    where the torch comes from that compiles the network for CPUs and stays
 #                                  behind; https://download.pytorch.org/whl/cpu is a quarter of PyPI's size
 #   --build-arg CUDA_TORCH=2.7.1   the torch of images for a GPU, from CUDA_INDEX or PyPI; CUDA,
@@ -21,9 +22,13 @@
 # What an image installs is what pyproject.toml names, less the packages and files in docker/*.txt. uv installs it,
 # because pip cannot leave out a package that another one names.
 ARG BASE=python:3.11-slim-bookworm
+ARG SITE=/opt/flarekit/lib/python3.11/site-packages
 ARG PREDICTOR=abdomen_ct
 ARG CONVENTION=
 ARG EXTRAS=
+ARG LEAVE=
+ARG TIME_BUDGET=convention
+ARG GPU_MEMORY_BUDGET=convention
 ARG CUDA_TORCH=2.7.1
 ARG CUDA=12.6
 ARG CUDA_ARCHITECTURES="sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90"
@@ -37,64 +42,63 @@ ENV PATH=/opt/flarekit/bin:/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/flarekit \
 RUN python -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==0.13.*" && uv venv /opt/flarekit
 WORKDIR /source
 
+# flarekit by itself, without weights: what every image has
+FROM python AS own
+ARG SITE
+COPY pyproject.toml README.md LICENSE Dockerfile predict.sh ./
+COPY docker docker
+COPY flarekit flarekit
+RUN mkdir weights /own && uv pip install --no-deps . && python -m compileall -q ${SITE}/flarekit \
+    && cd / && cp -a --parents opt/flarekit/bin/flarekit ${SITE#/}/flarekit* /own
+
 # the network, compiled for CPUs: with torch, which goes no further
 FROM python AS compile
+ARG SITE
 ARG CPU_TORCH=2.13.0
 ARG TORCH_INDEX=
 RUN uv pip install ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} "torch==${CPU_TORCH}"
 COPY pyproject.toml ./
 RUN uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dynamic-network-architectures<0.4"
-COPY README.md LICENSE Dockerfile predict.sh ./
-COPY docker docker
-COPY flarekit flarekit
+COPY --from=own /own /
 ARG PREDICTOR
-COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN uv pip install --no-deps . && cd / && flarekit weights verify ${PREDICTOR} \
-    && flarekit compile ${PREDICTOR} --beside
+COPY weights/${PREDICTOR} ${SITE}/flarekit/weights/${PREDICTOR}
+RUN flarekit weights verify ${PREDICTOR} && flarekit compile ${PREDICTOR} --beside
 
 FROM python AS packages-cpu
+ARG SITE
 COPY pyproject.toml ./
 COPY docker/*.packages.txt docker/cpu.files.txt docker/leave_behind.py docker/
-ARG CONVENTION
 ARG EXTRAS
-RUN uv pip install -r pyproject.toml --excludes docker/cpu.packages.txt \
-        $(find docker -name "${CONVENTION}.packages.txt" -printf "--excludes %p") \
-        $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
-    && python docker/leave_behind.py docker/cpu.files.txt /opt/flarekit/lib/python3.11/site-packages \
+ARG LEAVE
+RUN uv pip install -r pyproject.toml $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
+        $(for list in cpu ${LEAVE}; do echo "--excludes docker/$list.packages.txt"; done) \
+    && python docker/leave_behind.py docker/cpu.files.txt ${SITE} \
     && python -m compileall -q /opt/flarekit/lib
 
-FROM packages-cpu AS install-cpu
-COPY README.md LICENSE Dockerfile predict.sh ./
-COPY docker docker
-COPY flarekit flarekit
-ARG PREDICTOR
-COPY weights/${PREDICTOR} weights/${PREDICTOR}
-RUN uv pip install --no-deps . \
-    && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit
-COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled \
-    /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled
-
 FROM ${BASE} AS runtime
-ARG PREDICTOR
 ENV PATH=/opt/flarekit/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp \
-    FLAREKIT_PREDICTOR=${PREDICTOR}
+    HOME=/tmp
 WORKDIR /workspace
 COPY predict.sh ./
-ARG CONVENTION
-ARG TIME_BUDGET=convention
-ARG GPU_MEMORY_BUDGET=convention
-ENV FLAREKIT_CONVENTION=${CONVENTION} \
-    FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
-    FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
-    FLAREKIT_RAM_BUDGET=container
 ENTRYPOINT []
 CMD ["sh", "predict.sh"]
 
 FROM runtime AS cpu
-COPY --from=install-cpu /opt/flarekit /opt/flarekit
+COPY --from=packages-cpu /opt/flarekit /opt/flarekit
+COPY --from=own /own /
+ARG SITE
+ARG PREDICTOR
+COPY --from=compile ${SITE}/flarekit/weights/${PREDICTOR} ${SITE}/flarekit/weights/${PREDICTOR}
+ARG CONVENTION
+ARG TIME_BUDGET
+ARG GPU_MEMORY_BUDGET
+ENV FLAREKIT_PREDICTOR=${PREDICTOR} \
+    FLAREKIT_CONVENTION=${CONVENTION} \
+    FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
+    FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
+    FLAREKIT_RAM_BUDGET=container
 
 FROM cpu AS gc-cpu
 USER 1000:1000
@@ -112,50 +116,49 @@ RUN mkdir /wheels && if [ -n "${MAMBA}" ]; then sh docker/build_mamba.sh /wheels
 
 # torch with CUDA and its libraries; the driver comes from the NVIDIA runtime
 FROM python AS packages-cuda
+ARG SITE
 ARG CUDA_TORCH
 ARG CUDA_INDEX=
 ARG CUDA
 ARG CUDA_ARCHITECTURES
-COPY docker/cuda.packages.txt docker/check_cuda.py docker/
+ARG CUDA_DRIVER
+COPY docker/cuda.packages.txt docker/check_cuda.py flarekit/engine/_cuda_driver.py docker/
 RUN uv pip install ${CUDA_INDEX:+--default-index "$CUDA_INDEX"} --excludes docker/cuda.packages.txt \
         "torch==${CUDA_TORCH}" numpy \
-    && python docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}"
+    && python docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}"
+COPY --from=mamba /wheels /wheels
 COPY pyproject.toml ./
 COPY docker/*.packages.txt docker/cuda.files.txt docker/leave_behind.py docker/
-ARG CONVENTION
 ARG EXTRAS
-RUN uv pip install -r pyproject.toml --excludes docker/cuda.packages.txt "torch==${CUDA_TORCH}" \
-        $(find docker -name "${CONVENTION}.packages.txt" -printf "--excludes %p") \
-        "dynamic-network-architectures<0.4" $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
-    && python docker/leave_behind.py docker/cuda.files.txt /opt/flarekit/lib/python3.11/site-packages \
+ARG LEAVE
+RUN uv pip install -r pyproject.toml "torch==${CUDA_TORCH}" "dynamic-network-architectures<0.4" \
+        $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
+        $(for list in cuda ${LEAVE}; do echo "--excludes docker/$list.packages.txt"; done) \
+    && if [ -n "$(ls /wheels)" ]; then uv pip install --no-deps /wheels/*.whl; fi \
+    && python docker/leave_behind.py docker/cuda.files.txt ${SITE} \
     && python -m compileall -q /opt/flarekit/lib
 
-FROM packages-cuda AS install-cuda
-COPY --from=mamba /wheels /wheels
-RUN if [ -n "$(ls /wheels)" ]; then uv pip install --no-deps /wheels/*.whl; fi
-COPY README.md LICENSE Dockerfile predict.sh ./
-COPY docker docker
-COPY flarekit flarekit
-ARG PREDICTOR
-COPY weights/${PREDICTOR} weights/${PREDICTOR}
-ARG CUDA
-ARG CUDA_ARCHITECTURES
-ARG CUDA_DRIVER
-RUN uv pip install --no-deps . \
-    && python -m compileall -q /opt/flarekit/lib/python3.11/site-packages/flarekit \
-    && cd / && python /source/docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}"
-COPY --from=compile /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled \
-    /opt/flarekit/lib/python3.11/site-packages/flarekit/weights/${PREDICTOR}/compiled
-
 FROM runtime AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=packages-cuda /opt/flarekit /opt/flarekit
+COPY --from=own /own /
 ARG CUDA
 ARG CUDA_ARCHITECTURES
 ARG CUDA_DRIVER
 LABEL flarekit.cuda.version=${CUDA} \
     flarekit.cuda.architectures=${CUDA_ARCHITECTURES} \
     flarekit.cuda.driver=${CUDA_DRIVER}
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=install-cuda /opt/flarekit /opt/flarekit
+ARG SITE
+ARG PREDICTOR
+COPY --from=compile ${SITE}/flarekit/weights/${PREDICTOR} ${SITE}/flarekit/weights/${PREDICTOR}
+ARG CONVENTION
+ARG TIME_BUDGET
+ARG GPU_MEMORY_BUDGET
+ENV FLAREKIT_PREDICTOR=${PREDICTOR} \
+    FLAREKIT_CONVENTION=${CONVENTION} \
+    FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
+    FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
+    FLAREKIT_RAM_BUDGET=container
 
 FROM cuda AS gc
 USER 1000:1000

@@ -2,7 +2,7 @@
 
     python check_cuda.py CUDA ARCHITECTURES DRIVER
 
-The driver may be left out; it needs flarekit, which knows it.
+flarekit/engine/_cuda_driver.py lies beside it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 
 import torch
+from _cuda_driver import oldest_driver
 
 
-def check(cuda: str, architectures: str, driver: str | None) -> None:
+def check(cuda: str, architectures: str, driver: str) -> None:
     """Compare PyTorch with what it should be.
 
     Raises:
@@ -24,12 +25,11 @@ def check(cuda: str, architectures: str, driver: str | None) -> None:
             "name another release (CUDA_TORCH) or the index that has it (CUDA_INDEX)"
         )
     flags = torch._C._cuda_getArchFlags().split()  # noqa: SLF001 - get_arch_list() wants a GPU
-    facts = {"CUDA": (cuda, torch.version.cuda)}
-    facts["CUDA_ARCHITECTURES"] = (architectures, " ".join(flags))
-    if driver is not None:
-        from flarekit.engine._cuda_driver import oldest_driver
-
-        facts["CUDA_DRIVER"] = (driver, oldest_driver(torch.version.cuda) or "unknown")
+    facts = {
+        "CUDA": (cuda, torch.version.cuda),
+        "CUDA_ARCHITECTURES": (architectures, " ".join(flags)),
+        "CUDA_DRIVER": (driver, oldest_driver(torch.version.cuda) or "unknown"),
+    }
     wrong = [f'{name}="{true}"' for name, (said, true) in facts.items() if said != true]
     if wrong:
         raise SystemExit(
@@ -39,4 +39,4 @@ def check(cuda: str, architectures: str, driver: str | None) -> None:
 
 
 if __name__ == "__main__":
-    check(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+    check(*sys.argv[1:4])

@@ -189,6 +189,7 @@ def _docker_build(
         "CONVENTION": convention,
         **budget_arguments(convention),
         "EXTRAS": conventions.facts_of(convention).extra,
+        "LEAVE": convention if (context / "docker" / f"{convention}.packages.txt").exists() else "",
         **torch_arguments(request),
     }
     line = ["docker", "build", "--network", request.network, "--target", target]

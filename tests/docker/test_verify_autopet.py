@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 
 import pytest
 
@@ -15,10 +14,11 @@ from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.conventions.autopet.petct_script import BROKEN, script
+from tests.docker.built_images import built, docker
 
 pytestmark = pytest.mark.docker
 
-BASE = "flarekit-gc:cpu"  # Python, NumPy and SimpleITK; test_container.py builds it
+BASE = "gc-cpu"  # has Python, NumPy, SimpleITK and cc3d
 SHARED = {check.name for check in (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS)}
 AUTOPET = conventions.checks_of("autopet")
 OWN = [check for check in AUTOPET.checks if check.name not in SHARED]
@@ -26,19 +26,10 @@ FIRST = {min(names): fault for fault, (_, names, _) in reversed(BROKEN.items())}
 III = {"mask": "clicks = []", "image": "folder = 'automated-petct-lesion-segmentation'"}
 
 
-def docker(*arguments):
-    return subprocess.run(
-        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False
-    )
-
-
 @pytest.fixture
 def make_image(tmp_path):
     """Return a function that builds an image of the algorithm with faults in it."""
-    if shutil.which("docker") is None or docker("info").returncode:
-        pytest.skip("no Docker engine")
-    if docker("image", "inspect", BASE).returncode:
-        pytest.skip(f"{BASE} is not built; run test_container.py first")
+    base = built(BASE)
     tags = []
 
     def make(name, faults, *, label=None) -> str:
@@ -46,7 +37,7 @@ def make_image(tmp_path):
         context.mkdir()
         (context / "run.py").write_text(script(**faults))
         (context / "run.py").chmod(0o644)
-        lines = [f"FROM {BASE}", "ENTRYPOINT []", "COPY run.py /opt/run.py"]
+        lines = [f"FROM {base}", "ENTRYPOINT []", "COPY run.py /opt/run.py"]
         lines += ['CMD ["python", "/opt/run.py"]']
         lines += [f"LABEL flarekit.facts='{json.dumps(label)}'"] if label else []
         (context / "Dockerfile").write_text("\n".join(lines) + "\n")

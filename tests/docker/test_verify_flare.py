@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import textwrap
 
 import pytest
 
 from flarekit.images.save import SaveRequest, save
 from flarekit.images.verify import VerifyRequest, verify
+from tests.docker.built_images import built, docker
 
 pytestmark = pytest.mark.docker
 
-BASE = "flarekit:cpu"  # has Python, NumPy and nibabel; test_container.py builds it from this tree
+BASE = "cpu"  # has Python, NumPy and nibabel
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -43,19 +42,10 @@ for scan in sorted(INPUTS.glob("*_0000.nii.gz")):
 GOOD = {"script": SCRIPT, "shell": "set -eu\nexec python /opt/run.py\n", "dockerfile": ""}
 
 
-def docker(*arguments, **options):
-    return subprocess.run(
-        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False, **options
-    )
-
-
 @pytest.fixture
 def make_image(tmp_path):
     """Return a function that builds an image from what is broken in it."""
-    if shutil.which("docker") is None or docker("info").returncode:
-        pytest.skip("no Docker engine")
-    if docker("image", "inspect", BASE).returncode:
-        pytest.skip(f"{BASE} is not built; run test_container.py first")
+    base = built(BASE)
     tags = []
 
     def make(tag, **broken) -> str:
@@ -68,7 +58,7 @@ def make_image(tmp_path):
         (tmp_path / "run.py").write_text(script)
         (tmp_path / "predict.sh").write_text(parts["shell"])
         (tmp_path / "Dockerfile").write_text(
-            f"FROM {BASE}\nCOPY run.py /opt/run.py\nCOPY predict.sh ./\n{parts['dockerfile']}\n"
+            f"FROM {base}\nCOPY run.py /opt/run.py\nCOPY predict.sh ./\n{parts['dockerfile']}\n"
         )
         built = docker("build", "--network", "none", "-t", tag, tmp_path)
         assert built.returncode == 0, built.stdout + built.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 
 import pytest
@@ -14,10 +12,11 @@ from flarekit.images.verify import VerifyRequest, _verdicts, verify
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
+from tests.docker.built_images import built, docker
 
 pytestmark = pytest.mark.docker
 
-BASE = "flarekit-gc:cpu"  # Python, NumPy, SimpleITK and cc3d; test_container.py builds it
+BASE = "gc-cpu"  # has Python, NumPy, SimpleITK and cc3d
 START = """
 import json, mmap, os, shutil, signal, socket, sys, threading, time, zlib
 from pathlib import Path
@@ -168,24 +167,10 @@ class Fault:
     only: frozenset[str] | None = None
 
 
-def docker(*arguments, **options):
-    return subprocess.run(
-        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False, **options
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine():
-    if shutil.which("docker") is None or docker("info").returncode:
-        pytest.skip("no Docker engine")
-    if docker("image", "inspect", BASE).returncode:
-        pytest.skip(f"{BASE} is not built; run test_container.py first")
-
-
 @pytest.fixture
 def make_image(tmp_path):
     """Return a function that builds an image from a script."""
-    tags = []
+    base, tags = built(BASE), []
 
     def make(tag, script, changes=(), dockerfile="") -> str:
         for place, lines in changes:
@@ -194,7 +179,7 @@ def make_image(tmp_path):
         (tmp_path / "run.py").write_text(script)
         (tmp_path / "run.py").chmod(0o644)
         (tmp_path / "Dockerfile").write_text(
-            f"FROM {BASE}\nENTRYPOINT []\nCOPY run.py /opt/run.py\n"
+            f"FROM {base}\nENTRYPOINT []\nCOPY run.py /opt/run.py\n"
             f'CMD ["python", "/opt/run.py"]\n{dockerfile}\n'
         )
         built = docker("build", "--network", "none", "-t", f"fkv-platform-{tag}", tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,17 +41,17 @@ def python(script, *arguments, path=None):
 @pytest.mark.parametrize(
     ("cuda", "architectures", "asked", "words"),
     [
-        ("12.6", "sm_80 sm_90", ("12.6", "sm_80 sm_90"), None),
         ("12.6", "sm_80 sm_90", ("12.6", "sm_80 sm_90", "525.60.13"), None),
-        (None, "", ("12.6", "sm_90"), "torch 2.0 is built without CUDA"),
-        ("13.0", "sm_90", ("12.6", "sm_90"), '--build-arg CUDA="13.0"'),
-        ("12.6", "sm_90", ("12.6", "sm_75"), '--build-arg CUDA_ARCHITECTURES="sm_90"'),
+        (None, "", ("12.6", "sm_90", "525.60.13"), "torch 2.0 is built without CUDA"),
+        ("13.0", "sm_90", ("12.6", "sm_90", "525.60.13"), '--build-arg CUDA="13.0"'),
+        ("12.6", "sm_90", ("12.6", "sm_75", "525.60.13"), '--build-arg CUDA_ARCHITECTURES="sm_90"'),
         ("13.0", "sm_90", ("13.0", "sm_90", "525.60.13"), 'CUDA_DRIVER="580.65.06"'),
     ],
 )
 def test_a_build_fails_where_torch_is_not_what_the_labels_say(
     tmp_path, cuda, architectures, asked, words
 ):
+    shutil.copy(ROOT / "flarekit" / "engine" / "_cuda_driver.py", tmp_path)
     (tmp_path / "torch.py").write_text(TORCH.format(cuda=cuda, architectures=architectures))
     result = python("check_cuda.py", *asked, path=tmp_path)
     assert result.returncode == (0 if words is None else 1), result.stderr
@@ -66,8 +67,7 @@ def test_images_are_labelled_with_cuda_architectures_and_driver():
     assert {"sm_75", "sm_80", "sm_86", "sm_90"} <= set(argument("CUDA_ARCHITECTURES").split())
     for name in ("version", "architectures", "driver"):
         assert f"flarekit.cuda.{name}=" in DOCKERFILE
-    assert DOCKERFILE.count("python docker/check_cuda.py") == 1
-    assert DOCKERFILE.count("/source/docker/check_cuda.py") == 1
+    assert "python docker/check_cuda.py" in DOCKERFILE
 
 
 def test_an_image_with_mamba_ssm_has_a_torch_that_pypi_has_a_compiler_for(toy):
