@@ -21,7 +21,7 @@ from measured import parsed, parser_of
 
 from flarekit.core.spec import PredictorFolder
 from flarekit.phantom import save_phantom
-from flarekit.profiler.case_folders import WorkFolders, find_scans
+from flarekit.profiler.case_folders import CaseFolders, find_scans
 from flarekit.profiler.command import CommandTarget
 from flarekit.profiler.environment import environment
 from flarekit.profiler.folder import ReportFolder, draw, new_report
@@ -32,9 +32,9 @@ from flarekit.segmentation.predictors import find_predictor, predictor_folders
 PROGRAM = str(Path(sys.executable).parent / "flarekit")
 
 
-def predict_line(predictor: PredictorFolder, work: WorkFolders) -> list[str]:
-    inputs, outputs, inside = map(str, (work.inputs, work.outputs, work.inside))
-    folders = ["--input", inputs, "--output", outputs, "--report", inside]
+def predict_line(predictor: PredictorFolder, work: CaseFolders) -> list[str]:
+    inputs, outputs, record = map(str, (work.inputs, work.outputs, work.record))
+    folders = ["--input", inputs, "--output", outputs, "--report", record]
     return [PROGRAM, "predict", "--predictor", str(predictor.folder), *folders]
 
 
@@ -47,7 +47,7 @@ def report_on_machine(
     line = ("flarekit", "predict", "--predictor", name)
     report = new_report(name, "command", line, Tolerances(), environment(gpu))
 
-    def make(work: WorkFolders, log: Path) -> CommandTarget:
+    def make(work: CaseFolders, log: Path) -> CommandTarget:
         return CommandTarget(predict_line(predictor, work), log)
 
     def say(case: ProfiledCase) -> None:

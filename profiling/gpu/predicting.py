@@ -86,13 +86,13 @@ def predict_here(
 
 def read_record(report: Path) -> dict[str, Any]:
     """Return what a run told of itself and its cases; nothing where it told nothing."""
-    from flarekit.profiler.step_times import read_inside
+    from flarekit.profiler.step_times import read_step_times
 
     path = report / RECORD
     if not path.is_file():
         return {}
     content: dict[str, Any] = json.loads(path.read_text())
-    return content | {"cases": [asdict(case) for case in read_inside(path).cases]}
+    return content | {"cases": [asdict(case) for case in read_step_times(path).cases]}
 
 
 def masks_of(folder: Path) -> dict[str, Any]:
