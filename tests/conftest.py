@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,10 +143,35 @@ def located_toy(toy: PredictorFolder) -> PredictorFolder:
     return read_spec(toy.folder)
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory) -> Path:
+    """Return a folder that all processes of one test run share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(common) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that has something made once for all processes, and says where it is."""
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        path = common / name
+        with (common / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make(common / f"{name}.part")
+                (common / f"{name}.part").rename(path)
+        return path
+
+    return made
+
+
 @pytest.fixture(autouse=True)
-def _torch_by_default(request, monkeypatch, tmp_path_factory):
+def _torch_by_default(request, monkeypatch, common):
     """Keep compiled networks out of the user's cache; toy networks are not worth compiling."""
-    monkeypatch.setenv("FLAREKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("FLAREKIT_CACHE", str(common / "cache"))
     if request.node.get_closest_marker("docker") is None:
         monkeypatch.setenv("FLAREKIT_ENGINE", "torch")
         monkeypatch.setattr("flarekit.engine.choose_engine", lambda _device: "torch")

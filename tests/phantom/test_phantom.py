@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,9 +43,32 @@ PLAUSIBLE_HU = {
 }
 
 
-@cache
-def coarse(seed: int) -> Phantom:
-    return abdomen_phantom(seed, spacing_mm_ZYX=SPACING_MM)
+Coarse = Callable[[int], Phantom]
+
+
+def save(path: Path, phantom: Phantom) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, hu=phantom.hu_ZYX, labels=phantom.labels_ZYX, affine=phantom.affine)
+
+
+@pytest.fixture
+def coarse(made_once: Callable[..., Path]) -> Coarse:
+    """Return a function: a seed -> its phantom, drawn once for all processes."""
+
+    def drawn(seed: int) -> Phantom:
+        path = made_once(
+            f"phantom_{seed}.npz",
+            lambda target: save(target, abdomen_phantom(seed, spacing_mm_ZYX=SPACING_MM)),
+        )
+        with np.load(path) as stored:
+            return Phantom(
+                hu_ZYX=stored["hu"],
+                labels_ZYX=stored["labels"],
+                spacing_mm_ZYX=SPACING_MM,
+                affine=stored["affine"],
+            )
+
+    return drawn
 
 
 def volume_ml(phantom: Phantom, label: int) -> float:
@@ -74,14 +98,14 @@ def test_different_seeds_give_different_patients() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_organ_is_there_except_perhaps_the_gallbladder(seed: int) -> None:
+def test_every_organ_is_there_except_perhaps_the_gallbladder(seed: int, coarse: Coarse) -> None:
     missing = set(range(1, 14)) - set(np.unique(coarse(seed).labels_ZYX).tolist())
     assert missing <= {GALLBLADDER}
     assert coarse(seed).labels_ZYX.max() == LEFT_KIDNEY
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_organ_volumes_are_plausible(seed: int) -> None:
+def test_organ_volumes_are_plausible(seed: int, coarse: Coarse) -> None:
     for label, (low, high) in PLAUSIBLE_ML.items():
         millilitres = volume_ml(coarse(seed), label)
         assert low <= millilitres <= high or (label == GALLBLADDER and millilitres == 0), (
@@ -91,7 +115,7 @@ def test_organ_volumes_are_plausible(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_organ_is_one_component(seed: int) -> None:
+def test_every_organ_is_one_component(seed: int, coarse: Coarse) -> None:
     labels = coarse(seed).labels_ZYX
     for label in np.unique(labels)[1:]:
         _, count = ndimage.label(labels == label, np.ones((3, 3, 3)))
@@ -99,7 +123,7 @@ def test_every_organ_is_one_component(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_organs_lie_on_their_own_side(seed: int) -> None:
+def test_organs_lie_on_their_own_side(seed: int, coarse: Coarse) -> None:
     phantom = coarse(seed)
     at = {
         label: centroid_mm(phantom, label)
@@ -126,7 +150,7 @@ def test_organs_lie_on_their_own_side(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_hounsfield_units_are_plausible(seed: int) -> None:
+def test_hounsfield_units_are_plausible(seed: int, coarse: Coarse) -> None:
     phantom = coarse(seed)
     for label, (low, high) in PLAUSIBLE_HU.items():
         inside = ndimage.binary_erosion(phantom.labels_ZYX == label)
@@ -153,7 +177,7 @@ def test_the_spacing_is_chosen_to_show_the_whole_abdomen_in_a_given_shape() -> N
     assert np.all(extent_mm <= (301, 301, 401))
 
 
-def test_the_affine_points_left_posterior_superior() -> None:
+def test_the_affine_points_left_posterior_superior(coarse: Coarse) -> None:
     phantom = coarse(0)
     step_z, step_y, step_x = phantom.spacing_mm_ZYX
     np.testing.assert_allclose(phantom.affine[:3, :3], np.diag([-step_x, -step_y, step_z]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -29,15 +30,14 @@ OWN = AUTOPET.checks[SHARED:]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cases_written_once(tmp_path_factory):
+def _cases_written_once(made_once):
     """Write each generated case once for all tests."""
-    written, write = {}, samples.write
+    write = samples.write
 
     def copied(folder, variation):
-        if variation not in written:
-            written[variation] = tmp_path_factory.mktemp("case")
-            write(written[variation], variation)
-        shutil.copytree(written[variation], folder, dirs_exist_ok=True)
+        name = hashlib.sha256(repr(variation).encode()).hexdigest()
+        case = made_once(name, lambda path: write(path, variation))
+        shutil.copytree(case, folder, dirs_exist_ok=True)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "write", copied)
