@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -205,9 +206,10 @@ def test_cuda_without_torch_is_an_error_and_never_the_cpu(machine):
         choose("cuda")
 
 
-def test_an_engine_that_is_not_installed_is_named(machine):
-    machine(gpu=False)
+def test_an_engine_whose_package_is_not_installed_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "flarekit.engine.torch")
+    monkeypatch.setitem(sys.modules, "torch", None)
     grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 4, 4))
     networks = engine.Networks(build=list, channels=1, identity="toy")
-    with pytest.raises(UsageError, match="'torch' is not installed"):
+    with pytest.raises(UsageError, match=r"'torch' needs torch, which is not installed \(pip inst"):
         engine.create("torch", networks, grid, class_count=2)
