@@ -82,7 +82,7 @@ def mask_of(predictor: str, mode: str) -> Path:
 
 def weights_of(predictor: PredictorFolder) -> str:
     """Return what tells a predictor's weights from any other's."""
-    return " ".join(weights.sha256 for weights in predictor.members.values())
+    return " ".join(weights.sha256 for weights in predictor.all_members.values())
 
 
 def main() -> None:

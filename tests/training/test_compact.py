@@ -185,6 +185,19 @@ def test_an_exported_run_is_a_whole_predictor(recipe, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_a_predictor_that_is_exported_again_keeps_its_locator(recipe, tmp_path):
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.05, **CPU), clock=Clock())
+    folder = tmp_path / "tiny"
+    export_predictor(tmp_path / "run", folder)
+    export_predictor(tmp_path / "run", folder / "locator")
+    sha256 = read_spec(folder / "locator").spec.weights.sha256
+    facts = folder / "predictor.toml"
+    facts.write_text(facts.read_text() + f'\n[locator]\nsha256 = "{sha256}"\nmargin_mm = 7.0\n')
+    export_predictor(tmp_path / "run", folder)
+    assert read_spec(folder).spec.locator.margin_mm == 7.0
+    assert read_spec(folder).locator is not None
+
+
 TOPOLOGY = """
 input_channels = 1
 n_stages = 2
