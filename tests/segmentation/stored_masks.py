@@ -3,7 +3,8 @@
     python -m tests.segmentation.stored_masks     # writes all masks anew
 
 The masks were made by the commit before shapes came before voxels, in fp32; those of mpu_net_liver
-by a later one that gave the same masks as that, of a smaller scan.
+by a later one that gave the same masks as that, of a smaller scan. Where a predictor got a locator,
+its masks of `fast` were made anew with it: tiles stand elsewhere since then.
 """
 
 from __future__ import annotations
