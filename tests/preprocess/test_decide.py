@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flarekit.preprocess.axis_maps import axis_map, matrix_of
 from flarekit.preprocess.decide import Decider
-from flarekit.preprocess.resample import axis_map, matrix_of
 
 VALUES = np.array([0, 4, 2], np.uint8)
 

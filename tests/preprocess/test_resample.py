@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flarekit.preprocess.resample import (
-    LinearMap,
-    axis_map,
-    matrix_of,
-    resample,
-    resampled_shape,
-)
+from flarekit.preprocess.axis_maps import LinearMap, axis_map, matrix_of
+from flarekit.preprocess.resample import resample, resampled_shape
 
 COUNTS = [(5, 9), (9, 5), (6, 6), (1, 4), (4, 1), (40, 70), (70, 31)]
 
