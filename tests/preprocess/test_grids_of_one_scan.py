@@ -128,3 +128,27 @@ def test_a_much_coarser_grid_gets_the_same_voxels_as_ever(monkeypatch):
     monkeypatch.setattr("flarekit.preprocess._FEW", 0.0)
     usual = place([volume], located, located.placement(spec), spec).tensor_CZYX
     np.testing.assert_array_equal(quick, usual)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_the_stored_box_of_a_tile_holds_the_voxels_that_look_at_it_and_no_others(data):
+    affine = data.draw(st.sampled_from(AFFINES))
+    nnunet = {"transpose": data.draw(st.sampled_from([[0, 1, 2], [2, 0, 1]]))}
+    spec = spec_of((2.0, 1.5, 3.0), (16, 16, 16), nnunet=nnunet, crop={"kind": "nonzero"})
+    volume = volume_of((24, 18, 12), affine)
+    volume.voxels_ZYX[:3] = volume.voxels_ZYX[:, 16:] = 0  # so that the crop begins elsewhere
+    route = locate([volume], spec).placement(spec).route
+    assert max(max(pair) for pair in route.padding) > 0
+    corner = [data.draw(st.integers(0, n - 1)) for n in route.padded_shape]
+    size = [data.draw(st.integers(1, 6)) for _ in corner]
+    tile = tuple(slice(a, a + n) for a, n in zip(corner, size, strict=True))
+    looking = [
+        (weights[:, max(0, side.start - low) : max(0, side.stop - low)] != 0).any(axis=1)
+        for weights, side, (low, _) in zip(route.logits_weights(), tile, route.padding, strict=True)
+    ]
+    expected = np.zeros((24, 18, 12), bool)
+    route.target_of(expected)[:] = looking[0][:, None, None] & looking[1][:, None] & looking[2]
+    found = np.zeros_like(expected)
+    found[route.stored_box(tile)] = True
+    np.testing.assert_array_equal(found, expected)
