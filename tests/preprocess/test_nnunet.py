@@ -12,7 +12,7 @@ from flarekit.core.grid import Nnunet
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
-from flarekit.preprocess.nnunet import resample_spline, separate_axis
+from flarekit.preprocess.nnunet import padding_to, resample_spline, separate_axis, spline_orders
 
 
 def spec_of(spacing, tile=(4, 4, 4), **nnunet):
@@ -46,10 +46,23 @@ def volume_of(voxels_ZYX, spacing_mm_ZYX):
         ((5.0, 0.8, 0.8), (3.0, 1.5, 1.5), 0),
         ((1.0, 1.0, 1.0), (1.0, 4.0, 1.0), 1),
         ((0.2, 1.2, 1.2), (1.0, 1.0, 1.0), None),  # two coarsest axes
+        ((3.0, 1.0, 1.0), (1.0, 3.0, 1.0), None),  # nnU-Net's limit itself
+        ((3.1, 1.0, 1.0), (1.0, 3.0, 1.0), 0),
     ],
 )
 def test_the_coarsest_axis_goes_by_itself_where_the_spacing_is_anisotropic(spacing, target, axis):
     assert separate_axis(Nnunet(), spacing, target) == axis
+
+
+def test_one_axis_may_have_an_order_of_its_own():
+    assert spline_orders(3, 0, 1) == (1, 3, 3)
+    assert spline_orders(3, 2, 0) == (3, 3, 0)
+    assert spline_orders(1, None, 0) == (1, 1, 1)
+
+
+def test_a_volume_is_padded_to_a_tile_as_even_as_can_be():
+    assert padding_to((3, 4, 9), (8, 8, 8)) == ((2, 3), (2, 2), (0, 0))
+    assert padding_to((7, 8, 1), (8, 8, 2)) == ((0, 1), (0, 0), (0, 1))
 
 
 def test_separate_z_can_be_forced_and_forbidden():
