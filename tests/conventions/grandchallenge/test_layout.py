@@ -136,6 +136,8 @@ def test_a_tiff_is_read_and_its_mask_is_mha(tmp_path):
     write(tmp_path / "in/images/ct/x.tif", voxels)
     path, volumes = run(tmp_path / "in", tmp_path / "out", {"outputs": [MASK]})
     np.testing.assert_array_equal(volumes[0].voxels_ZYX, voxels)
+    x_mm, y_mm, z_mm = SimpleITK.ReadImage(str(tmp_path / "in/images/ct/x.tif")).GetSpacing()
+    np.testing.assert_array_equal(volumes[0].geometry.affine, np.diag([-x_mm, -y_mm, z_mm, 1]))
     assert path.name == "x.mha"
     assert SimpleITK.ReadImage(str(path)).GetSize() == SHAPE[::-1]
 
@@ -184,7 +186,17 @@ def test_a_socket_holds_exactly_one_image(tmp_path):
         convention.find_cases(tmp_path, 1)
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"socket": {"slug": 1}}]', "[3]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        '{"a": 1}',
+        '[{"socket": {"slug": 1}}]',
+        "[3]",
+        '[{"socket": {"slug": "ct"}}]',
+        '[{"socket": {"slug": 3, "relative_path": "x"}}]',
+    ],
+)
 def test_a_damaged_inputs_json_is_an_error(tmp_path, content):
     write(tmp_path / "images/ct/a.mha")
     (tmp_path / "inputs.json").write_text(content)
@@ -216,3 +228,13 @@ def test_every_file_that_is_written_is_known_before(tmp_path):
     known = {str(path) for path in conventions.outputs_of(convention, cases)}
     assert sorted(known) == tree(tmp_path / "out")
     assert len(known) == 4
+
+
+def test_an_input_that_is_not_there_is_told_beside_those_that_are(tmp_path):
+    write(tmp_path / "images/ct/a.mha")
+    convention = conventions.get("grandchallenge", {"inputs": ["pet"], "outputs": [MASK]})
+    with pytest.raises(InputError, match=r"no input 'pet' \(no inputs.json\)"):
+        convention.find_cases(tmp_path, 1)
+    list_sockets(tmp_path, ("ct", "images/ct"), ("age", "age.json"))
+    with pytest.raises(InputError, match=r"no input 'pet' \(ct, age\)"):
+        convention.find_cases(tmp_path, 1)
