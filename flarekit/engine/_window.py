@@ -112,8 +112,7 @@ class Sweep:
         def places() -> Iterator[Place]:
             nonlocal started
             while True:  # an engine may ask for the next tile before it hands on the last one
-                count = self._affordable(schedule) - (started - self.done)
-                place = schedule.take(max(0, count), row.z)
+                place = schedule.take(self._affordable(schedule, started - self.done), row.z)
                 if place is None:
                     return
                 started += 1
@@ -129,17 +128,25 @@ class Sweep:
         self.done += 1
         self.ran.append(((row.z, *place), time.monotonic()))
 
-    def _affordable(self, schedule: Schedule) -> int:
-        """Return how many of the scheduled tiles there is time for."""
+    def _affordable(self, schedule: Schedule, running: int = 0) -> int:
+        """Return how many of the waiting tiles there is time for.
+
+        Args:
+            schedule: holds them.
+            running: tiles that were begun and are not done yet.
+        """
+        everything = len(schedule.waiting)
         if self.deadline is None:
-            return len(schedule.waiting)
+            return everything
         left_s = self.deadline - time.monotonic()
         seconds = self._tile_s(schedule.expected_s, schedule.starting_s)
         if seconds is None:
-            return len(schedule.waiting) if left_s > 0 else 0
+            return everything if left_s > 0 else 0
         if not self.ran:
             left_s -= schedule.starting_s
-        return max(0, int(left_s / max(seconds, 1e-9)))
+        if (everything + running) * seconds <= left_s + schedule.spare_s:
+            return everything
+        return max(0, int(left_s / max(seconds, 1e-9)) - running)
 
     def _tile_s(self, expected_s: float | None = None, starting_s: float = 0.0) -> float | None:
         """Return how long the next tile takes; the first one alone is not believed too much."""

@@ -9,6 +9,7 @@ further apart and the grid gets coarser until there is time for all.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,11 +26,11 @@ from flarekit.segmentation.priorities import Priorities
 from flarekit.segmentation.speeds import Speeds
 
 _LOG = logging.getLogger(__name__)
-_MARGIN = 1.1  # tiles may take this much longer than they are expected to
+_MARGIN = 1.1  # what is to come may take this much longer than it is expected to
 _WIDER_STEPS = (0.75, 1.0)
 _COARSER = (1.25, 1.6, 2.0)
 _AFTER_TILES = ("settle", "fill", "rules", "write")
-_AFTER_TILES_S = 0.15  # what comes after the tiles takes this much longer than it is expected to
+_AFTER_TILES_S = 0.15  # for the process to end
 _MORE_TILES = 1.5  # tiles that are kept ready beside those there seems to be time for
 
 
@@ -170,15 +171,15 @@ def _plan_best_first(
         return plan
     left_s = ready_at(placement, pace.speeds, limits.deadline) - time.monotonic()
     left_s -= pace.speeds.seconds("start") or 0.0
-    tile_s = pace.speeds.seconds("tile")
-    if tile_s is None or len(usual) * full.runs * tile_s * _MARGIN <= left_s:
+    tile_s, spare_s = pace.speeds.seconds("tile"), filling_s(placement, pace.speeds)
+    if tile_s is None or len(usual) * full.runs * tile_s <= left_s + spare_s:
         expected_s = None if tile_s is None else tile_s * full.runs
         return replace(plan, tiles=tuple(priorities.ordered(usual)), expected_s=expected_s)
     effort, traded = full, []
     if full.mirror_axes:
         effort, traded = replace(full, mirror_axes=()), ["no mirroring"]
     plan = replace(plan, effort=effort, expected_s=tile_s, traded=tuple(traded))
-    if len(fitted) * tile_s * _MARGIN <= left_s:
+    if len(fitted) * tile_s <= left_s:
         return replace(plan, tiles=tuple(priorities.ordered(fitted)))
     count = max(0, int(left_s / tile_s))
     wanted = min(len(fitted), int(count * _MORE_TILES) + 2) if count else 0
@@ -222,9 +223,14 @@ def ready_at(placement: Placement, speeds: Speeds, deadline: float) -> float:
 
 def tiles_deadline(placement: Placement, speeds: Speeds, deadline: float) -> float:
     """Return when the tiles of a case have to be done, given when its mask has to be there."""
-    z, y, x = placement.route.stored_shape
-    after = [speeds.seconds(what, z * y * x) or 0.0 for what in _AFTER_TILES]
-    return deadline - _AFTER_TILES_S * speeds.slowdown - sum(after)
+    voxels = math.prod(placement.route.stored_shape)
+    after = [speeds.seconds(what, voxels) or 0.0 for what in _AFTER_TILES]
+    return deadline - _AFTER_TILES_S * speeds.slowdown - _MARGIN * sum(after)
+
+
+def filling_s(placement: Placement, speeds: Speeds) -> float:
+    """Return the part of that in which the locator's labels are painted."""
+    return _MARGIN * (speeds.seconds("fill", math.prod(placement.route.stored_shape)) or 0.0)
 
 
 def fits_whole(located: Located, spec: PredictorSpec, pace: Pace | None, limits: Limits) -> bool:

@@ -17,7 +17,7 @@ from flarekit.engine._window import Sweep
 from flarekit.preprocess import Box, Placement
 from flarekit.segmentation.context import Clock, Compute
 from flarekit.segmentation.labelling import Labelling, LogitsSink
-from flarekit.segmentation.plan import Plan, tiles_deadline
+from flarekit.segmentation.plan import Plan, filling_s, tiles_deadline
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,8 +97,13 @@ class Sweeper:
         plan = self.plan
         if plan.tiles is None:
             return None
-        starting_s = self.compute.speeds.seconds("start") or 0.0
-        return Schedule(plan.tiles, plan.expected_s, starting_s)
+        speeds = self.compute.speeds
+        return Schedule(
+            plan.tiles,
+            plan.expected_s,
+            starting_s=speeds.seconds("start") or 0.0,
+            spare_s=filling_s(self.placement, speeds) if len(plan.tiles) == plan.usual else 0.0,
+        )
 
     def _learn(self, sweep: Sweep) -> None:
         """Remember how long tiles took, and what stands before the first and after the last."""

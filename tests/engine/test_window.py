@@ -228,3 +228,15 @@ def test_rows_are_what_a_sweep_runs():
     sweep = engine.sweep(image)
     classes_of(sweep)
     assert engine.seen == places_of(engine.rows((9, 7, 5), 0.5))
+
+
+@pytest.mark.parametrize(("spare_s", "done"), [(0.0, 1), (1.0, 3)])
+def test_a_sweep_that_leaves_nothing_out_may_end_later(spare_s, done):
+    engine = Thresholds((4, 4, 4), seconds=0.1)
+    tiles = [(0, 0, 0), (4, 0, 0), (8, 0, 0)]
+    schedule = Schedule(tiles, expected_s=0.1, spare_s=spare_s)
+    sweep = engine.sweep(
+        np.ones((1, 12, 4, 4), np.float32), schedule=schedule, deadline=time.monotonic() + 0.15
+    )
+    classes_of(sweep)
+    assert sweep.done == done
