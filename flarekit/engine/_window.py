@@ -68,10 +68,27 @@ class Sweep:
 
     @property
     def later_s(self) -> float | None:
-        """Mean of the tiles after the first, with what is done with the slabs; None before that."""
-        if len(self.ran) < 2:  # noqa: PLR2004 - one interval
+        """Mean of the tiles after the first, with what is done with the slabs; None before that.
+
+        The second is left out where there are more: an engine that begins with the next tile before
+        it hands on the last one gives the first two together.
+        """
+        first = self._first_counted
+        if len(self.ran) < first + 2:
             return None
-        return (self.ran[-1][1] - self.ran[0][1]) / (len(self.ran) - 1)
+        return (self.ran[-1][1] - self.ran[first][1]) / (len(self.ran) - 1 - first)
+
+    @property
+    def starting_s(self) -> float | None:
+        """How much longer the first tiles took than later ones; None where that is not known."""
+        first, later_s = self._first_counted, self.later_s
+        if later_s is None:
+            return None
+        return max(0.0, self.ran[first][1] - self._began - (first + 1) * later_s)
+
+    @property
+    def _first_counted(self) -> int:
+        return 1 if len(self.ran) > 2 else 0  # noqa: PLR2004 - an interval after the second
 
     @property
     def settled_s(self) -> float:

@@ -26,7 +26,7 @@ from flarekit.segmentation.priorities import Priorities
 from flarekit.segmentation.speeds import Speeds
 
 _LOG = logging.getLogger(__name__)
-_MARGIN = 1.1  # what is to come may take this much longer than it is expected to
+_MARGIN = 1.05  # what is to come may take this much longer than it is expected to
 _WIDER_STEPS = (0.75, 1.0)
 _COARSER = (1.25, 1.6, 2.0)
 _AFTER_TILES = ("settle", "fill", "rules", "write")

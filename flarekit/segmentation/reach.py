@@ -110,10 +110,9 @@ class Sweeper:
         speeds, runs = self.compute.speeds, self.plan.effort.runs
         if sweep.first_s is None:
             return
-        usual_s = sweep.later_s
-        if usual_s is not None:
-            speeds.learn("tile", usual_s / runs)
-            speeds.learn("start", max(0.0, sweep.first_s - usual_s))
+        if sweep.later_s is not None and sweep.starting_s is not None:
+            speeds.learn("tile", sweep.later_s / runs)
+            speeds.learn("start", sweep.starting_s)
         elif not speeds.knows("tile"):
             speeds.learn("tile", sweep.first_s / runs)
         speeds.learn("settle", sweep.settled_s, math.prod(self.placement.route.stored_shape))
