@@ -24,7 +24,7 @@ from flarekit.conventions.autopet.mask_checks import (
     without_clicks,
 )
 from flarekit.conventions.autopet.samples import CLICKS, Variation, writer
-from flarekit.verification.check import PASS, Check, Finding, check, fail, skip, verdict_of
+from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -56,18 +56,14 @@ def _serves_clicks(image: ImageUnderTest) -> bool:
     return edition_of(image, clicked=True) >= 4
 
 
-def _output(name: str) -> Callable[[ImageUnderTest], Finding]:
-    """Return what looks for one kind of fault in the output, with clicks and without."""
-
-    def look(image: ImageUnderTest) -> Finding:
-        faults = faults_of(image, image.base())[name]
-        if not faults and edition_of(image, clicked=False) < 4:
-            trial = without_clicks(image)
-            if trial.failure is None:
-                faults = [f"without {CLICKS}: {fault}" for fault in faults_of(image, trial)[name]]
-        return verdict_of(faults)
-
-    return look
+def _output(image: ImageUnderTest, name: str) -> Finding:
+    """Look for one kind of fault in the output, with clicks and without."""
+    faults = faults_of(image, image.base())[name]
+    if not faults and edition_of(image, clicked=False) < 4:
+        trial = without_clicks(image)
+        if trial.failure is None:
+            faults = [f"without {CLICKS}: {fault}" for fault in faults_of(image, trial)[name]]
+    return verdict_of(faults)
 
 
 @check(fix=f"json.dump(False, file) to /output/{FLAG}; I and II: state the edition in the label")
@@ -76,7 +72,7 @@ def data_centric(image: ImageUnderTest) -> Finding:
     editions = {edition_of(image, clicked=clicked) for clicked in (True, False)}
     if 3 not in editions:
         return skip("it does not serve edition III")
-    return _output("data_centric")(image)
+    return _output(image, "data_centric")
 
 
 def _unlike(
@@ -85,33 +81,33 @@ def _unlike(
     return unlike_usual(image, image.kept(name, writer(variation)), same_mask=same_mask)
 
 
+def _odd_case(image: ImageUnderTest, name: str) -> Finding:
+    return _odd(image, name, _ODD_CASES, _ODD_TOGETHER, same_mask=True)
+
+
+def _odd_clicks(image: ImageUnderTest, name: str) -> Finding:
+    return _odd(image, name, _ODD_CLICKS, _CLICKS_TOGETHER, same_mask=False)
+
+
 def _odd(
-    name: str, group: Mapping[str, Variation], together: Variation, *, same_mask: bool
-) -> Callable[[ImageUnderTest], Finding]:
-    """Return what looks at one oddity; all of a group are tried at once, then one by one."""
-
-    def look(image: ImageUnderTest) -> Finding:
-        run = "_and_".join(group)
-        faults = _unlike(image, run, together, same_mask=same_mask)
-        if not faults:
-            return PASS
-        alone = {
-            each: _unlike(image, each, variation, same_mask=same_mask)
-            for each, variation in group.items()
-        }
-        if not any(alone.values()):
-            return fail(f"{', '.join(group)} pass alone, but not together: {faults[0]}")
-        return verdict_of(alone[name])
-
-    return look
-
-
-def _odd_case(name: str) -> Callable[[ImageUnderTest], Finding]:
-    return _odd(name, _ODD_CASES, _ODD_TOGETHER, same_mask=True)
-
-
-def _odd_clicks(name: str) -> Callable[[ImageUnderTest], Finding]:
-    return _if_clicked(_odd(name, _ODD_CLICKS, _CLICKS_TOGETHER, same_mask=False))
+    image: ImageUnderTest,
+    name: str,
+    group: Mapping[str, Variation],
+    together: Variation,
+    *,
+    same_mask: bool,
+) -> Finding:
+    """Look at one oddity; all of a group are tried at once, then one by one."""
+    faults = _unlike(image, "_and_".join(group), together, same_mask=same_mask)
+    if not faults:
+        return PASS
+    alone = {
+        each: _unlike(image, each, variation, same_mask=same_mask)
+        for each, variation in group.items()
+    }
+    if not any(alone.values()):
+        return fail(f"{', '.join(group)} pass alone, but not together: {faults[0]}")
+    return verdict_of(alone[name])
 
 
 def _if_clicked(look: Callable[[ImageUnderTest], Finding]) -> Callable[[ImageUnderTest], Finding]:
@@ -196,89 +192,103 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     return verdict_of([fault for faults in faults_of(image, trial).values() for fault in faults])
 
 
+@check(fix='say it in the image: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'', runs=False)
+def edition(image: ImageUnderTest) -> Finding:
+    """What it writes, with clicks and without, belongs to one edition or to both kinds."""
+    return edition_clear(image)
+
+
+@check(fix=f"write to {PLAIN} (I to III) or {CLICKED} (IV, V), under the CT's name")
+def one_mask(image: ImageUnderTest) -> Finding:
+    """The edition's folder gets exactly one .mha, named after the CT."""
+    return _output(image, "one_mask")
+
+
+@check(fix="put logs and temporary files into /tmp")
+def nothing_else(image: ImageUnderTest) -> Finding:
+    """No other files are written."""
+    return _output(image, "nothing_else")
+
+
+@check(fix="cast before writing: mask.astype(numpy.uint8), with 1 for every lesion")
+def binary(image: ImageUnderTest) -> Finding:
+    """The mask is uint8 and holds 0 and 1 only."""
+    return _output(image, "binary")
+
+
+@check(fix="image.CopyInformation(pet) on the PET as it was read, before any resampling")
+def geometry(image: ImageUnderTest) -> Finding:
+    """The mask has the PET's voxels, spacing, origin and directions."""
+    return _output(image, "geometry")
+
+
+@check(fix="take the only file of each folder, and name the mask after the CT")
+def differing_stems(image: ImageUnderTest) -> Finding:
+    """CT and PET may have different names; the mask has the CT's."""
+    return _odd_case(image, "differing_stems")
+
+
+@check(fix="compare geometries with a tolerance of 0.01 voxel, or resample always")
+def ct_rounding(image: ImageUnderTest) -> Finding:
+    """A CT that lies 0.00001 mm beside the PET's grid is accepted."""
+    return _odd_case(image, "ct_rounding")
+
+
+@check(fix="read with SimpleITK, then cast to float32")
+def stored_otherwise(image: ImageUnderTest) -> Finding:
+    """Uncompressed .mha files are read like compressed ones, wide numbers like narrow."""
+    return _odd_case(image, "stored_otherwise")
+
+
+@check(fix="numpy.nan_to_num right after reading")
+def nan_in_pet(image: ImageUnderTest) -> Finding:
+    """NaN in the air around the patient changes nothing in the patient."""
+    return _odd_case(image, "nan_in_pet")
+
+
+@check(fix="leave out points below 0 or beyond the last voxel")
+@_if_clicked
+def clicks_outside(image: ImageUnderTest) -> Finding:
+    """Clicks outside the volume do not end it."""
+    return _odd_clicks(image, "clicks_outside")
+
+
+@check(fix="round to the nearest voxel")
+@_if_clicked
+def clicks_floats(image: ImageUnderTest) -> Finding:
+    """Clicks between voxels do not end it."""
+    return _odd_clicks(image, "clicks_floats")
+
+
+@check(fix="loop over all points, however many of each name there are")
+@_if_clicked
+def scribbles(image: ImageUnderTest) -> Finding:
+    """Rows of points (edition V) are read like clicks."""
+    return _odd_clicks(image, "scribbles")
+
+
 CHECKS = (
     *PLATFORM_IMAGE,
     *RUNS,
     *PLATFORM_RUNS,
-    Check(
-        name="edition",
-        asserts="what it writes, with clicks and without, belongs to one edition or to both kinds",
-        fix='say it in the image: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'',
-        look=edition_clear,
-        runs=False,
-    ),
-    Check(
-        name="one_mask",
-        asserts="the edition's folder gets exactly one .mha, named after the CT",
-        fix=f"write to {PLAIN} (I to III) or {CLICKED} (IV, V), under the CT's name",
-        look=_output("one_mask"),
-    ),
-    Check(
-        name="nothing_else",
-        asserts="no other files are written",
-        fix="put logs and temporary files into /tmp",
-        look=_output("nothing_else"),
-    ),
-    Check(
-        name="binary",
-        asserts="the mask is uint8 and holds 0 and 1 only",
-        fix="cast before writing: mask.astype(numpy.uint8), with 1 for every lesion",
-        look=_output("binary"),
-    ),
-    Check(
-        name="geometry",
-        asserts="the mask has the PET's voxels, spacing, origin and directions",
-        fix="image.CopyInformation(pet) on the PET as it was read, before any resampling",
-        look=_output("geometry"),
-    ),
+    edition,
+    one_mask,
+    nothing_else,
+    binary,
+    geometry,
     aligned,
     data_centric,
-    Check(
-        name="differing_stems",
-        asserts="CT and PET may have different names; the mask has the CT's",
-        fix="take the only file of each folder, and name the mask after the CT",
-        look=_odd_case("differing_stems"),
-    ),
-    Check(
-        name="ct_rounding",
-        asserts="a CT that lies 0.00001 mm beside the PET's grid is accepted",
-        fix="compare geometries with a tolerance of 0.01 voxel, or resample always",
-        look=_odd_case("ct_rounding"),
-    ),
+    differing_stems,
+    ct_rounding,
     ct_other_grid,
-    Check(
-        name="stored_otherwise",
-        asserts="uncompressed .mha files are read like compressed ones, wide numbers like narrow",
-        fix="read with SimpleITK, then cast to float32",
-        look=_odd_case("stored_otherwise"),
-    ),
-    Check(
-        name="nan_in_pet",
-        asserts="NaN in the air around the patient changes nothing in the patient",
-        fix="numpy.nan_to_num right after reading",
-        look=_odd_case("nan_in_pet"),
-    ),
+    stored_otherwise,
+    nan_in_pet,
     no_uptake,
     clicks_missing,
     clicks_empty,
-    Check(
-        name="clicks_outside",
-        asserts="clicks outside the volume do not end it",
-        fix="leave out points below 0 or beyond the last voxel",
-        look=_odd_clicks("clicks_outside"),
-    ),
-    Check(
-        name="clicks_floats",
-        asserts="clicks between voxels do not end it",
-        fix="round to the nearest voxel",
-        look=_odd_clicks("clicks_floats"),
-    ),
-    Check(
-        name="scribbles",
-        asserts="rows of points (edition V) are read like clicks",
-        fix="loop over all points, however many of each name there are",
-        look=_odd_clicks("scribbles"),
-    ),
+    clicks_outside,
+    clicks_floats,
+    scribbles,
     clicks_placed,
     given_inputs,
 )
