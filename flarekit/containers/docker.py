@@ -23,6 +23,7 @@ from flarekit.containers.docker_command import (
 )
 from flarekit.containers.docker_images import inspect_image, load_image
 from flarekit.containers.docker_run import ContainerRun
+from flarekit.containers.sandboxed_process import NOT_STARTED
 from flarekit.containers.saved_image import Archive
 
 _LOG = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ def _not_started(result: ProcessResult) -> ProcessResult:
     fix = machine_fix(result.not_started)
     if fix is not None:
         raise SandboxError(f"Docker cannot run the image as asked: {result.not_started}", fix=fix)
-    return result
+    return replace(result, exit_code=NOT_STARTED)
 
 
 def _flags(conditions: Conditions) -> list[str]:
