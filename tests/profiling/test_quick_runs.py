@@ -111,7 +111,8 @@ def test_scans_by_every_backend(run):
 
 
 @pytest.mark.slow
-def test_the_front_door(run, make_predictor):
+def test_the_front_door(run, make_predictor, monkeypatch):
+    monkeypatch.delenv("FLAREKIT_ENGINE")  # which the API does not look at
     folder = make_predictor().folder
     result = run(bench_front_door, "--predictor", folder, "--of-memory", folder)
     assert all(row["same_masks"] for row in result["scans"]["rounds"])
@@ -125,7 +126,8 @@ def test_networks_in_openvino(run):
 
 @pytest.mark.slow
 def test_peers(run, peer, make_predictor, make_dataset):
-    scans, folder = make_dataset() / "imagesTr", make_predictor().folder
+    scans = make_dataset() / "imagesTr"
+    folder = make_predictor(labels={"liver": 1, "spleen": 2}).folder
     result = run(bench_peers, scans, "--nnunet", peer, "--predictor", folder)
     (case,) = result["cases"].values()
     assert set(case) == {"shape", "nnunetv2", *bench_peers.OURS}
@@ -133,7 +135,8 @@ def test_peers(run, peer, make_predictor, make_dataset):
 
 @pytest.mark.slow
 def test_agreement_with_nnunet(run, peer, make_predictor, make_dataset):
-    scans, folder = make_dataset() / "imagesTr", make_predictor().folder
+    scans = make_dataset() / "imagesTr"
+    folder = make_predictor(labels={"liver": 1, "spleen": 2}).folder
     result = run(agree_nnunet, scans, "--nnunet", peer, "--predictor", folder)
     assert len(result["flarekit_fp32_against_nnunetv2"]) == 1
 
