@@ -59,7 +59,8 @@ def tile_flop(name: str) -> float:
     total = 0
     for network in build_networks(predictor):
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            network.eval()(torch.zeros(input_shape(grid, channels)))
+            # the counter follows gradients of what modules take, also where none are computed
+            network.eval().requires_grad_(False)(torch.zeros(input_shape(grid, channels)))
         total += counter.get_total_flops()
     return float(total)
 
