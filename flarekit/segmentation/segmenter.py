@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _LOG = logging.getLogger(__name__)
+_PLENTY_MIB = 4096.0  # where less is left, what an engine takes has to be known before the plan
 
 
 class Segmenter:
@@ -266,7 +267,7 @@ class Segmenter:
     def _started(self) -> Compute:
         locator = self._locator()  # first: it is the first to be run
         compute = self._engine_of(self._source, self.spec)
-        if compute.facts.device != "cpu":
+        if compute.facts.device != "cpu" or self._memory.usable_mib() < _PLENTY_MIB:
             compute.warm_up(len(self.spec.channels))  # takes its memory beside the first reading
         coarse = None
         if self.spec.coarse is not None:

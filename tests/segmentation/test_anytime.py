@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from flarekit.core.budget import Budget
+from flarekit.engine.torch import TorchEngine
 from flarekit.segmentation.folder import Options, run_folder
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
@@ -180,3 +181,15 @@ def test_probabilities_come_with_a_locator_too(scan, truth):
     assert ((result.probabilities[1] > 0.5) == truth).mean() > 0.999
     none = segmented(segmenter_of(budget_s=0.001), scan, probabilities=True)
     assert none.probabilities.shape == result.probabilities.shape
+
+
+@pytest.mark.parametrize(("ram_mib", "warmed"), [(None, 0), (1e6, 0), (2000.0, 1)])
+def test_an_engine_takes_its_memory_before_the_plan_only_where_memory_is_short(
+    ram_mib, warmed, monkeypatch
+):
+    seen = []
+    warm_up = TorchEngine.warm_up
+    monkeypatch.setattr(TorchEngine, "warm_up", lambda *a: seen.append(1) or warm_up(*a))
+    monkeypatch.setattr("flarekit.segmentation.memory.resident_mib", lambda: 500.0)
+    segmenter_of(ram_budget_mib=ram_mib).start()
+    assert len(seen) == warmed
