@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 _SYMBOLS = "symbols:"
+_LOAD = 1  # the kind of segment that is mapped into memory
 
 
 def read_list(path: Path) -> list[str]:
@@ -43,23 +44,38 @@ def leave_behind(patterns: list[str], folder: Path) -> int:
 
 
 def _drop_symbols(path: Path) -> int:
-    """Cut off what lies behind the segments of an ELF library: the loader reads nothing else."""
-    with path.open("r+b") as file:
-        header = bytearray(file.read(64))
-        if header[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
-            raise SystemExit(f"{path}: is no library whose symbols could be dropped")
-        (table,) = struct.unpack_from("<Q", header, 0x20)
-        size, count = struct.unpack_from("<HH", header, 0x36)
-        file.seek(table)
-        segments = [file.read(size) for _ in range(count)]
-        ends = [sum(struct.unpack_from("<Q16x8xQ", each, 8)) for each in segments]
-        struct.pack_into("<Q", header, 0x28, 0)  # no sections
-        struct.pack_into("<HH", header, 0x3C, 0, 0)
-        file.seek(0)
-        file.write(header)
-        before = path.stat().st_size
-        file.truncate(max(*ends, table + size * count))
-    return before - path.stat().st_size
+    """Cut out of an ELF library what is not loaded: names for debuggers, and sections.
+
+    Tools that edit libraries append what they add behind the names; that moves up, by whole pages.
+    """
+    content = bytearray(path.read_bytes())
+    if content[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+        raise SystemExit(f"{path}: is no library whose symbols could be dropped")
+    struct.pack_into("<Q", content, 0x28, 0)  # no sections
+    struct.pack_into("<HH", content, 0x3C, 0, 0)
+    (table,) = struct.unpack_from("<Q", content, 0x20)
+    size, count = struct.unpack_from("<HH", content, 0x36)
+    headers = [table + size * index for index in range(count)]
+    loaded = sorted(
+        (*struct.unpack_from("<8xQ16xQ", content, each), each)
+        for each in headers
+        if struct.unpack_from("<I", content, each) == (_LOAD,)
+    )
+    moves, end, shift = list[tuple[int, int, int]](), 0, 0
+    for start, length, header in loaded:
+        page = max(4096, *struct.unpack_from("<48xQ", content, header))
+        shift += max(0, start - end) // page * page
+        moves.append((start, length, shift))
+        end = max(end, start + length)
+    for header in headers:
+        (start,) = struct.unpack_from("<8xQ", content, header)
+        by = max(shift for first, _, shift in moves if first <= start)
+        struct.pack_into("<Q", content, header + 8, start - by)
+    kept = bytearray(end - shift)
+    for start, length, by in moves:
+        kept[start - by : start - by + length] = content[start : start + length]
+    path.write_bytes(kept)
+    return len(content) - len(kept)
 
 
 def _remove(path: Path) -> int:
