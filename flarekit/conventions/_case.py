@@ -1,0 +1,188 @@
+"""What a convention is: how it finds and reads cases and writes masks; what some add to that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.archives import Unpacked
+from flarekit.core.volume import Geometry, Volume
+
+Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One thing to segment.
+
+    Attributes:
+        case_id: the organiser's name for it.
+        channels: one file per channel of the predictor, in its order; a file may be missing.
+        mask: where the mask goes, relative to the output folder.
+    """
+
+    case_id: str
+    channels: tuple[Path, ...]
+    mask: Path
+
+
+class Cases(list[Case]):
+    """Cases, and what of the folder is in none of them though it looks as if it should be.
+
+    Attributes:
+        left_out: one sentence per file or series: which, what is wrong, what to do.
+        unpacked: temporary files that some of them lie in, for `give_up`.
+    """
+
+    def __init__(
+        self,
+        cases: Iterable[Case] = (),
+        *,
+        left_out: Iterable[str] = (),
+        unpacked: Unpacked | None = None,
+    ) -> None:
+        super().__init__(cases)
+        self.left_out = tuple(left_out)
+        self.unpacked = unpacked
+
+
+def give_up(cases: Sequence[Case]) -> None:
+    """Remove temporary files that cases lie in; none of the cases can be read afterwards."""
+    if isinstance(cases, Cases) and cases.unpacked is not None:
+        cases.unpacked.close()
+
+
+def left_out_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    """Return what a convention left out when it found these cases."""
+    return cases.left_out if isinstance(cases, Cases) else ()
+
+
+class Convention(Protocol):
+    """What every convention module defines."""
+
+    def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
+        """Return the cases in a folder, sorted by name; as `Cases` where anything is left out.
+
+        Who calls it calls `give_up` once the cases are done with.
+
+        Raises:
+            InputError: no such folder, or no case in it; the message says what was looked for.
+        """
+        ...
+
+    def read_case(self, case: Case) -> list[Volume]:
+        """Read all channels of a case.
+
+        Raises:
+            InputError: a channel is missing or unreadable.
+        """
+        ...
+
+    def write_mask(
+        self,
+        case: Case,
+        label_map_ZYX: NDArray[np.uint8],
+        geometry: Geometry,
+        output_dir: Path,
+    ) -> Path:
+        """Write the mask of a case and return its path.
+
+        Args:
+            case: which.
+            label_map_ZYX: uint8 on the grid of the case's first volume.
+            geometry: that volume's.
+            output_dir: folder of the masks.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        ...
+
+    def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
+        """Write an all-background mask for a case that failed, and return its path.
+
+        In the scan's geometry where that can still be read, else of a single voxel.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        ...
+
+
+@runtime_checkable
+class Pointed(Protocol):
+    """A convention whose cases may come with points that somebody set."""
+
+    def read_points(self, case: Case, volumes: Sequence[Volume]) -> Points:
+        """Return the points of a case, as indices into its first volume.
+
+        Raises:
+            InputError: the file with the points is not readable.
+        """
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A convention that writes more for a case than its mask."""
+
+    def further_outputs(self, case: Case) -> Sequence[Path]:
+        """Return what else is written for a case, relative to the output folder."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A convention that has to know when all cases of a run are done."""
+
+    def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
+        """Complete what the masks of the cases are parts of.
+
+        Raises:
+            OutputError: it could not be completed or written.
+        """
+        ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A convention whose cases may be parts of one file."""
+
+    def share_of(self, case: Case) -> float:
+        """Return which part of its files a case is, in (0, 1]."""
+        ...
+
+
+def share_of(convention: Convention, case: Case) -> float:
+    """Return which part of its files a case is, in (0, 1]: mostly all of them."""
+    return convention.share_of(case) if isinstance(convention, Sharing) else 1.0
+
+
+def outputs_of(convention: Convention, cases: Sequence[Case]) -> list[Path]:
+    """Return every file that is written for some cases, relative to the output folder."""
+    further = convention.further_outputs if isinstance(convention, Describing) else lambda _: ()
+    return [path for case in cases for path in (case.mask, *further(case))]
+
+
+def points_of(convention: Convention, case: Case, volumes: Sequence[Volume]) -> Points:
+    """Return the points of a case; none where the convention knows of none.
+
+    Raises:
+        InputError: the file with the points is not readable.
+    """
+    return convention.read_points(case, volumes) if isinstance(convention, Pointed) else {}
+
+
+def finish_run(convention: Convention, cases: Sequence[Case], output_dir: Path) -> None:
+    """Let a convention complete its output once all cases have run; most need nothing.
+
+    Raises:
+        OutputError: the output could not be completed or written.
+    """
+    if isinstance(convention, Finishing):
+        convention.finish_run(cases, output_dir)
