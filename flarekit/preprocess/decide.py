@@ -297,24 +297,3 @@ def _union(ranges: list[slice]) -> slice:
     if not filled:
         return _NOWHERE
     return slice(min(each.start for each in filled), max(each.stop for each in filled))
-
-
-def argmax_resampled(
-    logits_KZYX: NDArray[np.float32], shape_ZYX: Shape, class_values: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Resample logits trilinearly and decide.
-
-    Args:
-        logits_KZYX: float32 on the network's grid.
-        shape_ZYX: voxel counts wanted; the extent stays.
-        class_values: mask value of each class.
-
-    Returns:
-        uint8 label map of `shape_ZYX`.
-    """
-    _, z, y, x = logits_KZYX.shape
-    label_map = np.zeros(shape_ZYX, np.uint8)
-    decider = Decider((z, y, x), label_map, (1, 1, 1), class_values)
-    decider.add(logits_KZYX)
-    decider.finish()
-    return label_map

@@ -6,10 +6,9 @@ Isensee et al., Nature Methods 18 (2021), online methods; where they are silent,
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flarekit.core.grid import Nnunet
-from flarekit.preprocess.resample import Orders, Shape, resample
+from flarekit.preprocess.resample import Orders, Shape
 
 _ANISOTROPIC = 3.0  # from this ratio on, the coarsest axis is resampled by itself
 
@@ -41,25 +40,3 @@ def padding_to(shape_ZYX: Shape, tile_ZYX: Shape) -> tuple[tuple[int, int], ...]
     """Return the zeros that make a volume as large as a tile, as even as can be on both sides."""
     missing = [max(0, tile - n) for tile, n in zip(tile_ZYX, shape_ZYX, strict=True)]
     return tuple((n // 2, n - n // 2) for n in missing)
-
-
-def resample_spline(
-    voxels_ZYX: NDArray[np.float32],
-    shape_ZYX: Shape,
-    *,
-    order: int,
-    axis: int | None,
-    axis_order: int,
-) -> NDArray[np.float32]:
-    """Resample with splines, outer voxel edges kept; in plane, values stay in the input's range.
-
-    Args:
-        voxels_ZYX: float32.
-        shape_ZYX: voxel counts wanted.
-        order: of the splines.
-        axis: 0 where that is resampled by itself after the others; None for all at once.
-        axis_order: of the splines along that axis.
-    """
-    z, y, x = voxels_ZYX.shape
-    orders = spline_orders(order, axis, axis_order)
-    return resample(lambda part: voxels_ZYX[part], (z, y, x), shape_ZYX, orders, apart=axis)

@@ -101,17 +101,6 @@ class Placement:
         """Return the view of an array on the stored grid that `painter` paints."""
         return self.route.target_of(stored_ZYX)
 
-    def restore_logits(self, logits_KZYX: NDArray[np.float32], class_values: Labels) -> Labels:
-        """Return the label map on the stored grid that logits on the network's grid decide.
-
-        Raises:
-            ValueError: another grid, or another number of classes.
-        """
-        decider, label_map = self.decider(class_values)
-        decider.add(logits_KZYX)
-        decider.finish()
-        return label_map
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared(Placement):

@@ -138,14 +138,6 @@ def resample_few(
     return resampled
 
 
-def resample_linear(voxels_ZYX: NDArray[np.float32], shape_ZYX: Shape) -> NDArray[np.float32]:
-    """Resample intensities trilinearly; see `resample`."""
-    if voxels_ZYX.shape == shape_ZYX:
-        return voxels_ZYX
-    z, y, x = voxels_ZYX.shape
-    return resample(lambda part: voxels_ZYX[part], (z, y, x), shape_ZYX, (1, 1, 1))
-
-
 def resample_nearest(label_map_ZYX: NDArray[np.uint8], shape_ZYX: Shape) -> NDArray[np.uint8]:
     """Resample labels: each target voxel takes the source voxel that its centre lies in."""
     if label_map_ZYX.shape == shape_ZYX:

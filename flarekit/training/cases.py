@@ -107,14 +107,6 @@ def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
     )
 
 
-def validation_cases(dataset: Path, recipe: Recipe) -> LazyCases:
-    """Return the validation cases of an nnU-Net raw dataset folder, as they are; maybe none."""
-    found = case_ids(dataset, only=recipe.training.validation)
-    return LazyCases(
-        [_RealCase(dataset / "labelsTr" / f"{case_id}.nii.gz", recipe) for case_id in found]
-    )
-
-
 def case_ids(
     dataset: Path, *, only: Sequence[str] = ("*",), without: Sequence[str] = ()
 ) -> list[str]:

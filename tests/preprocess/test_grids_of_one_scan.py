@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import locate, place
-from flarekit.preprocess.resample import resample_few, resample_linear
+from flarekit.preprocess.resample import resample_few
+from tests.preprocess.whole import resample_linear
 
 
 def spec_of(spacing, tile=(4, 4, 4), **more):

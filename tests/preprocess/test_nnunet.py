@@ -12,7 +12,8 @@ from flarekit.core.grid import Nnunet
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import prepare
-from flarekit.preprocess.nnunet import padding_to, resample_spline, separate_axis, spline_orders
+from flarekit.preprocess.nnunet import padding_to, separate_axis, spline_orders
+from tests.preprocess.whole import resample_spline, restore_logits
 
 
 def spec_of(spacing, tile=(4, 4, 4), **nnunet):
@@ -108,7 +109,7 @@ def test_logits_come_back_where_the_labels_were(transpose, shape, spacing):
     assert on_grid.shape == prepared.tensor_CZYX.shape[1:]
     assert min(on_grid.shape) >= 4
     logits = np.stack([(on_grid == k).astype(np.float32) for k in range(3)])
-    restored = prepared.restore_logits(logits, np.array([0, 1, 2], np.uint8))
+    restored = restore_logits(prepared, logits, np.array([0, 1, 2], np.uint8))
     np.testing.assert_array_equal(restored, truth)
     np.testing.assert_array_equal(prepared.restore(on_grid), truth)
 
@@ -129,7 +130,7 @@ def test_regions_paint_where_their_logits_are_positive_later_ones_over_earlier_o
     prepared = prepare([volume_of(voxels, (1.0, 1.0, 1.0))], spec)
     logits = np.full((2, 4, 4, 4), -1.0, np.float32)
     logits[0, :3], logits[1, 2:] = 1, 1
-    painted = prepared.restore_logits(logits, np.array(spec.class_values, np.uint8))
+    painted = restore_logits(prepared, logits, np.array(spec.class_values, np.uint8))
     assert painted[:, 0, 0].tolist() == [2, 2, 1, 1]
 
 
@@ -139,7 +140,7 @@ def test_labels_and_logits_of_another_grid_are_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match=r"uint8 \(4, 6, 6\) expected"):
         prepared.restore(np.zeros((3, 6, 6), np.uint8))
     with pytest.raises(ValueError, match=r"logits \(3, 4, 6, 6\) expected"):
-        prepared.restore_logits(np.zeros((3, 3, 6, 6), np.float32), np.array([0, 1, 2], np.uint8))
+        restore_logits(prepared, np.zeros((3, 3, 6, 6), np.float32), np.array([0, 1, 2], np.uint8))
 
 
 @settings(deadline=None, max_examples=30)

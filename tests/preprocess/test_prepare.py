@@ -16,13 +16,12 @@ from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import locate, prepare
 from flarekit.preprocess.crop import filled_mask, find_body, nonzero_box, nonzero_mask
-from flarekit.preprocess.decide import argmax_resampled
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.resample import (
-    resample_linear,
     resample_nearest,
     resampled_shape,
 )
+from tests.preprocess.whole import argmax_resampled, resample_linear, restore_logits
 
 WINDOW = {"kind": "window", "low_hu": -200, "high_hu": 300, "mean": 50, "std": 100}
 
@@ -307,7 +306,7 @@ def test_deciding_on_the_scan_s_grid_brings_labels_to_their_place():
     prepared = prepare([volume_of(labels, affine)], spec)
     on_grid = prepared.grid_labels(labels)
     logits = np.stack([(on_grid == k).astype(np.float32) for k in (0, 1)])
-    back = prepared.restore_logits(logits, np.array([0, 1], np.uint8))
+    back = restore_logits(prepared, logits, np.array([0, 1], np.uint8))
     assert back.shape == labels.shape
     assert 2 * (back & labels).sum() / (back.sum() + labels.sum()) > 0.93
 
@@ -430,12 +429,9 @@ def test_labels_and_logits_of_another_grid_are_a_mistake_of_the_caller(decide):
         prepared.restore(np.zeros((8, 6, 8), np.int64))
     with pytest.raises(ValueError, match=r"uint8 \(4, 6, 8\) expected"):
         prepared.grid_labels(np.zeros((8, 6, 8), np.uint8))
-    if prepared.restore_logits is not None:
-        for wrong in ((3, 8, 6, 8), (2, 4, 6, 8)):
-            with pytest.raises(ValueError, match=r"logits \(2, 8, 6, 8\) expected"):
-                prepared.restore_logits(np.zeros(wrong, np.float32), values)
-    else:
-        assert decide == "network"
+    for wrong in ((3, 8, 6, 8), (2, 4, 6, 8)):
+        with pytest.raises(ValueError, match=r"logits \(2, 8, 6, 8\) expected"):
+            restore_logits(prepared, np.zeros(wrong, np.float32), values)
 
 
 def test_channels_that_drift_apart_at_the_far_end_are_refused():
