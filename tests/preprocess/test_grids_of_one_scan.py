@@ -121,8 +121,16 @@ def test_few_voxels_give_what_all_of_them_give(shape, target):
     np.testing.assert_array_equal(few, resample_linear(floats(voxels), target))
 
 
-def test_a_much_coarser_grid_gets_the_same_voxels_as_ever(monkeypatch):
-    spec = spec_of((4.0, 4.0, 4.0))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        spec_of((4.0, 4.0, 4.0)),
+        spec_of((4.0, 4.0, 4.0)).for_mode("exact"),
+        spec_of((16.0, 4.0, 4.0), nnunet={"image_order": 1, "image_order_z": 0}),
+    ],
+    ids=["linear", "splines", "an axis by itself"],
+)
+def test_a_much_coarser_grid_gets_the_same_voxels_as_ever(monkeypatch, spec):
     volume = volume_of((30, 26, 22), AFFINES[1])
     located = locate([volume], spec)
     quick = place([volume], located, located.placement(spec), spec).tensor_CZYX
