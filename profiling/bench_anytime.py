@@ -1,6 +1,7 @@
 """What a mask is worth, and when it is there, for every budget between the least and the most.
 
     python profiling/bench_anytime.py abdomen_ct --dataset DATASET [--loaded] [--rounds 3]
+    python profiling/bench_anytime.py abdomen_ct --dataset DATASET --precision fp32
     python profiling/bench_anytime.py att_umamba_petct --dataset PETCT
     python profiling/bench_anytime.py PREDICTOR --phantoms 1 2 --quick
 
@@ -13,8 +14,9 @@ compiled before; the first run, which nothing is known for, is not counted. --lo
 while two other processes keep two cores busy.
 
 Scans are the cases that the predictor's recipe holds out of DATASET, or phantoms. Results go to
-anytime_PREDICTOR.json: of every scan and budget the mean Dice, how much later than the budget the
-process ended, tiles, what was given up, organs of over 50 ml that were lost, and the curve.
+anytime_PREDICTOR.json (with _PRECISION, where that is named): of every scan and budget the mean
+Dice, how much later than the budget the process ended, tiles, what was given up, organs of over
+50 ml that were lost, and the curve.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, nargs="+", default=(), help="seeds")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each; medians count")
     parser.add_argument("--loaded", action="store_true", help="also beside two busy processes")
+    parser.add_argument("--precision", default="auto", help="fp32: a processor without bf16")
     parser.add_argument("--quick", action="store_true", help="the two ends only, on one scan")
     parser.add_argument("--output", type=Path, default=HERE)
     return parser.parse_args(line)
@@ -146,23 +149,26 @@ def busy(count: int) -> Iterator[None]:
 
 
 def measured(
-    predictor: PredictorFolder, trial: Trial, shares: Sequence[float], rounds: int
+    predictor: PredictorFolder, trial: Trial, shares: Sequence[float], how: argparse.Namespace
 ) -> dict[str, Any]:
     """Return F, R and every budget between them for one scan."""
-    predicted(predictor, trial, 0)  # so that speeds are known, as they are from the second run on
-    full = _median([predicted(predictor, trial, 0) for _ in range(rounds)])
-    least = _median([predicted(predictor, trial, _NOTHING_S) for _ in range(rounds)])
+    rounds, precision = how.rounds, ("--precision", how.precision)
+    predicted(
+        predictor, trial, 0, *precision
+    )  # so that speeds are known, as they are from the second run on
+    full = _median([predicted(predictor, trial, 0, *precision) for _ in range(rounds)])
+    least = _median([predicted(predictor, trial, _NOTHING_S, *precision) for _ in range(rounds)])
     rows = []
     for share in shares:
         budget_s = least["taken_s"] + share * max(0.0, full["taken_s"] - least["taken_s"])
-        runs = [predicted(predictor, trial, round(budget_s, 3)) for _ in range(rounds)]
+        runs = [predicted(predictor, trial, round(budget_s, 3), *precision) for _ in range(rounds)]
         row = _median(runs)
         late_s = max(each["taken_s"] for each in runs) - budget_s
         rows.append({"s": share, "budget_s": round(budget_s, 2), "late_s": round(late_s, 2), **row})
     result = {"full": full, "least": least, "budgets": rows}
     if predictor.locator is not None:
         result["without_locator"] = _median(
-            [predicted(predictor, trial, 0, "--no-locator") for _ in range(rounds)]
+            [predicted(predictor, trial, 0, "--no-locator", *precision) for _ in range(rounds)]
         )
     return result
 
@@ -198,17 +204,19 @@ def main(line: Sequence[str] | None = None) -> Path:
     arguments = parse_arguments(line)
     predictor = find_predictor(arguments.predictor)
     if not arguments.quick:
-        compile_predictor(predictor)
-    result: dict[str, Any] = machine() | {"predictor": predictor.spec.name}
+        compile_predictor(predictor, arguments.precision)
+    facts = {"predictor": predictor.spec.name, "precision": arguments.precision}
+    result: dict[str, Any] = machine() | facts
     shares = QUICK if arguments.quick else SHARES
     with tempfile.TemporaryDirectory() as name:
         every = trials(arguments, predictor, Path(name))
         for title, loops in (("idle", 0), ("loaded", 2))[: 2 if arguments.loaded else 1]:
             with busy(loops):
-                scans = [measured(predictor, trial, shares, arguments.rounds) for trial in every]
+                scans = [measured(predictor, trial, shares, arguments) for trial in every]
             result[title] = {"summary": summary(scans), "scans": scans}
             print(title, json.dumps(result[title]["summary"], indent=1))
-    path: Path = arguments.output / f"anytime_{predictor.spec.name}.json"
+    suffix = "" if arguments.precision == "auto" else f"_{arguments.precision}"
+    path: Path = arguments.output / f"anytime_{predictor.spec.name}{suffix}.json"
     write(path, result)
     return path
 
