@@ -11,7 +11,7 @@
 #   --build-arg TIME_BUDGET=15     seconds that a case may take, 0 for no limit; the convention's tolerance by default
 #   --build-arg GPU_MEMORY_BUDGET=4096   MiB on the GPU, likewise; memory: the container's limit
 #   --build-arg EXTRAS=dicom       what the convention needs besides, as extras of pyproject.toml
-#   --build-arg LEAVE=flare        what the convention does not need: docker/flare.packages.txt
+#   --build-arg LEAVE=flare        what the convention does not need: flarekit/images/docker/flare.packages.txt
 #   --build-arg TORCH_INDEX=URL    where the torch comes from that compiles the network for CPUs and stays
 #                                  behind; https://download.pytorch.org/whl/cpu is a quarter of PyPI's size
 #   --build-arg CUDA_TORCH=2.7.1   the torch of images for a GPU, from CUDA_INDEX or PyPI; CUDA,
@@ -19,7 +19,7 @@
 #   --build-arg MAMBA=1            mamba-ssm's kernel too, built for MAMBA_ARCHITECTURES in an hour of two cores;
 #                                  needs a torch with CUDA 13, for which there is a compiler on PyPI (see docs)
 #
-# What an image installs is what pyproject.toml names, less the packages and files in docker/*.txt. uv installs it,
+# What an image installs is what pyproject.toml names, less the packages and files in flarekit/images/docker/*.txt. uv installs it,
 # because pip cannot leave out a package that another one names.
 ARG BASE=python:3.11-slim-bookworm
 ARG SITE=/opt/flarekit/lib/python3.11/site-packages
@@ -46,7 +46,6 @@ WORKDIR /source
 FROM python AS own
 ARG SITE
 COPY pyproject.toml README.md LICENSE Dockerfile predict.sh ./
-COPY docker docker
 COPY flarekit flarekit
 RUN mkdir weights /own && uv pip install --no-deps . && python -m compileall -q ${SITE}/flarekit \
     && cd / && cp -a --parents opt/flarekit/bin/flarekit ${SITE#/}/flarekit* /own
@@ -67,7 +66,7 @@ RUN flarekit weights verify ${PREDICTOR} && flarekit compile ${PREDICTOR} --besi
 FROM python AS packages-cpu
 ARG SITE
 COPY pyproject.toml ./
-COPY docker/*.packages.txt docker/cpu.files.txt docker/leave_behind.py docker/
+COPY flarekit/images/docker/*.packages.txt flarekit/images/docker/cpu.files.txt flarekit/images/docker/leave_behind.py docker/
 ARG EXTRAS
 ARG LEAVE
 RUN uv pip install -r pyproject.toml $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
@@ -111,7 +110,7 @@ ARG MAMBA_SSM=2.3.2.post1
 ARG MAMBA_ARCHITECTURES="sm_80 sm_90"
 ARG CUDA_TORCH
 ARG CUDA_INDEX=
-COPY docker/build_mamba.sh docker/restrict_mamba.py docker/
+COPY flarekit/images/docker/build_mamba.sh flarekit/images/docker/restrict_mamba.py docker/
 RUN mkdir /wheels && if [ -n "${MAMBA}" ]; then sh docker/build_mamba.sh /wheels; fi
 
 # torch with CUDA and its libraries; the driver comes from the NVIDIA runtime
@@ -122,13 +121,13 @@ ARG CUDA_INDEX=
 ARG CUDA
 ARG CUDA_ARCHITECTURES
 ARG CUDA_DRIVER
-COPY docker/cuda.packages.txt docker/check_cuda.py flarekit/engine/_cuda_driver.py docker/
+COPY flarekit/images/docker/cuda.packages.txt flarekit/images/docker/check_cuda.py flarekit/engine/_cuda_driver.py docker/
 RUN uv pip install ${CUDA_INDEX:+--default-index "$CUDA_INDEX"} --excludes docker/cuda.packages.txt \
         "torch==${CUDA_TORCH}" numpy \
     && python docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}"
 COPY --from=mamba /wheels /wheels
 COPY pyproject.toml ./
-COPY docker/*.packages.txt docker/cuda.files.txt docker/leave_behind.py docker/
+COPY flarekit/images/docker/*.packages.txt flarekit/images/docker/cuda.files.txt flarekit/images/docker/leave_behind.py docker/
 ARG EXTRAS
 ARG LEAVE
 RUN uv pip install -r pyproject.toml "torch==${CUDA_TORCH}" "dynamic-network-architectures<0.4" \

@@ -25,6 +25,7 @@ from flarekit.segmentation.predictors import find_predictor, hash_state
 
 BASE = "python:3.11-slim-bookworm"
 PREDICTOR_LABEL = "flarekit.predictor"
+_LISTS = Path(__file__).parent / "docker"  # of what images leave behind
 _CONTEXT = ("Dockerfile", "predict.sh", "pyproject.toml", "README.md", "LICENSE")
 _TARGETS = {
     (False, "cuda"): "flare",
@@ -155,7 +156,6 @@ def write_context(predictor: PredictorFolder, context: Path) -> None:
         raise UsageError("the Dockerfile is not beside the package", fix="install flarekit again")
     for name in _CONTEXT:
         shutil.copy(source / name, context / name)
-    shutil.copytree(source / "docker", context / "docker")
     leave = shutil.ignore_patterns("__pycache__", "weights", "context")
     shutil.copytree(package, context / "flarekit", ignore=leave)
     leave = shutil.ignore_patterns("compiled", ".*")
@@ -189,7 +189,7 @@ def _docker_build(
         "CONVENTION": convention,
         **budget_arguments(convention),
         "EXTRAS": conventions.facts_of(convention).extra,
-        "LEAVE": convention if (context / "docker" / f"{convention}.packages.txt").exists() else "",
+        "LEAVE": convention if (_LISTS / f"{convention}.packages.txt").is_file() else "",
         **torch_arguments(request),
     }
     line = ["docker", "build", "--network", request.network, "--target", target]

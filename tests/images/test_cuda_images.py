@@ -16,6 +16,7 @@ from flarekit.images import build as building
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SCRIPTS = ROOT / "flarekit" / "images" / "docker"
 TORCH = """
 class version:
     cuda = {cuda!r}
@@ -32,7 +33,7 @@ def python(script, *arguments, path=None):
     """Run one of the build's scripts, with a folder of modules in front of those installed."""
     program = f"import sys; sys.path.insert(0, {str(path)!r}); " if path else "import sys; "
     program += f"import runpy; sys.argv = {[script, *map(str, arguments)]!r}; "
-    program += f"runpy.run_path({str(ROOT / 'docker' / script)!r}, run_name='__main__')"
+    program += f"runpy.run_path({str(SCRIPTS / script)!r}, run_name='__main__')"
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )

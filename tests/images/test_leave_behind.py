@@ -15,14 +15,15 @@ import pytest
 from flarekit import conventions
 
 ROOT = Path(__file__).parents[2]
-LISTS = sorted((ROOT / "docker").glob("*.txt"))
+DOCKER = ROOT / "flarekit" / "images" / "docker"
+LISTS = sorted(DOCKER.glob("*.txt"))
 
 
 def run(patterns, folder):
     listed = folder.parent / "list.txt"
     listed.write_text(patterns)
     return subprocess.run(
-        [sys.executable, ROOT / "docker" / "leave_behind.py", listed, folder],
+        [sys.executable, DOCKER / "leave_behind.py", listed, folder],
         capture_output=True,
         text=True,
         check=False,
@@ -97,7 +98,7 @@ def test_every_list_says_what_it_is_for(path):
 
 
 def listed(name):
-    lines = (ROOT / "docker" / name).read_text().splitlines()
+    lines = (DOCKER / name).read_text().splitlines()
     return {line for line in lines if not line.startswith("#")}
 
 

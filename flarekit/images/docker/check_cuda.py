@@ -24,10 +24,10 @@ def check(cuda: str, architectures: str, driver: str) -> None:
             f"torch {torch.__version__} is built without CUDA, and this is an image for a GPU: "
             "name another release (CUDA_TORCH) or the index that has it (CUDA_INDEX)"
         )
-    flags = torch._C._cuda_getArchFlags().split()  # noqa: SLF001 - get_arch_list() wants a GPU
+    compiled = torch._C._cuda_getArchFlags() or ""  # noqa: SLF001 - get_arch_list() wants a GPU
     facts = {
         "CUDA": (cuda, torch.version.cuda),
-        "CUDA_ARCHITECTURES": (architectures, " ".join(flags)),
+        "CUDA_ARCHITECTURES": (architectures, " ".join(compiled.split())),
         "CUDA_DRIVER": (driver, oldest_driver(torch.version.cuda) or "unknown"),
     }
     wrong = [f'{name}="{true}"' for name, (said, true) in facts.items() if said != true]
