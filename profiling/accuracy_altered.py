@@ -13,12 +13,13 @@ from accuracy_cases import Trial
 
 from flarekit.core.errors import InputError
 from flarekit.training.augment import ct_window, place, sample
-from flarekit.training.cases import TrainingCase, real_cases
+from flarekit.training.cases import real_cases
 from flarekit.training.losses import MAYBE
 from flarekit.training.pathology import change_organs, reshape_organ
 from flarekit.training.recipe import Recipe
 from flarekit.training.samples import OnDevice
 from flarekit.training.tables import AugmentationFacts, OrganFacts
+from flarekit.training.training_case import TrainingCase
 
 _STILL = AugmentationFacts(rotation_deg_ZYX=(0, 0, 0), scale=0, intensity=0)
 _SOLID = ("liver", "spleen", "right_kidney", "left_kidney")

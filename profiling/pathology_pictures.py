@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from flarekit.training.augment import ct_window, place, sample
-from flarekit.training.cases import TrainingCase, real_cases
+from flarekit.training.cases import real_cases
 from flarekit.training.pathology import change_organs, reshape_organ
 from flarekit.training.recipe import Recipe, read_recipe
 from flarekit.training.samples import OnDevice
 from flarekit.training.tables import AugmentationFacts, OrganFacts
+from flarekit.training.training_case import TrainingCase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from flarekit.containers.saved_image import Archive, decompressed
-from flarekit.core.archives import UnpackLimits
+from flarekit.core.archive_members import UnpackLimits
 from flarekit.core.errors import InputError, OutputError
 
 _CHUNK = 2**20

@@ -6,18 +6,16 @@ Nothing lands outside the folder, no link is ever made, and no more is unpacked 
 from __future__ import annotations
 
 import shutil
-import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import Self
 
+from flarekit.core.archive_members import Member, UnpackLimits, members_of
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.names import path_within
@@ -35,31 +33,6 @@ _BYTES_AROUND = 4096  # of a tar per member, at most: its header and what fills 
 _MOST_LINK_BYTES = 4096
 _AGAIN = "download or pack the archive again"
 _MAGIC = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bz2"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnpackLimits:
-    """What an archive may hold.
-
-    Attributes:
-        most_bytes: of all files together, and of the archive itself once it is decompressed.
-        most_files: files, folders and links.
-    """
-
-    most_bytes: int = 32 << 30
-    most_files: int = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    """One entry of an archive: a file, a folder, or a link to a file of the archive."""
-
-    name: str
-    size: int
-    is_folder: bool = False
-    is_file: bool = False
-    link: str | None = None
-    open: Callable[[], IO[bytes] | None]
 
 
 def is_archive(path: Path) -> bool:
@@ -97,7 +70,7 @@ def unpack_archive(
     make_folder(folder.parent)
     scratch = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
     try:
-        with _members(path, limits) as members:
+        with members_of(path, limits) as members:
             files = _Unpacking(path, scratch, limits).run(members)
         scratch.chmod(0o755)
         scratch.replace(folder)
@@ -175,7 +148,7 @@ class _Unpacking:
         self._bytes = 0
         self._count = 0
 
-    def run(self, members: Iterator[_Member]) -> set[Path]:
+    def run(self, members: Iterator[Member]) -> set[Path]:
         """Write everything and return the files."""
         for member in members:
             self._count += 1
@@ -196,7 +169,7 @@ class _Unpacking:
             self._copy(target, link)
         return self._files
 
-    def _write(self, target: Path, member: _Member) -> None:
+    def _write(self, target: Path, member: Member) -> None:
         self._expect(member.size)
         content = member.open()
         if content is None:
@@ -236,122 +209,3 @@ class _Unpacking:
 
     def _refused(self, fault: str) -> InputError:
         return InputError(f"{self._archive}: {fault}", fix="do not trust it, or " + _AGAIN)
-
-
-@contextmanager
-def _members(path: Path, limits: UnpackLimits) -> Iterator[Iterator[_Member]]:
-    with path.open("rb") as raw:
-        start = raw.read(8)
-        raw.seek(0)
-        if start[:2] == b"PK":
-            with zipfile.ZipFile(raw) as archive:
-                yield _zip_members(archive)
-            return
-        kind = next((name for magic, name in _MAGIC if start.startswith(magic)), "")
-        with _decompressed(raw, kind) as stream:
-            bounded = _Bounded(path, stream, limits)
-            source = cast(IO[bytes], bounded)  # of which tarfile only reads
-            with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK, tarinfo=_Header) as tar:
-                yield _tar_members(tar)
-            while bounded.read(_CHUNK):  # checksums stand at the end
-                pass
-
-
-@contextmanager
-def _decompressed(raw: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
-    if kind == "gz":
-        from isal import igzip
-
-        with igzip.open(raw, "rb") as stream:
-            yield stream
-    elif kind == "xz":
-        import lzma
-
-        with lzma.open(raw, "rb") as stream:
-            yield stream
-    elif kind == "bz2":
-        import bz2
-
-        with bz2.open(raw, "rb") as stream:
-            yield stream
-    else:
-        yield raw
-
-
-class _Bounded:
-    """A stream that gives no more than was allowed, altogether and at once."""
-
-    def __init__(self, path: Path, stream: IO[bytes], limits: UnpackLimits) -> None:
-        self._path, self._stream = path, stream
-        self._left = limits.most_bytes + limits.most_files * _BYTES_AROUND + _LONGEST_HEADER
-
-    def read(self, size: int) -> bytes:
-        """Return so many bytes, or fewer at the end."""
-        piece = self._stream.read(size)
-        self._left -= len(piece)
-        if self._left < 0:
-            raise InputError(f"{self._path}: unpacks to more than was allowed", fix=_AGAIN)
-        return piece
-
-
-class _Header(tarfile.TarInfo):
-    """A member's header; damaged ones end the unpacking, where tarfile would end the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Parse one header of 512 bytes."""
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if not any(buf):  # the archive's proper end
-                raise
-            raise tarfile.ReadError(f"a header is wrong: {error}") from error
-        if header.size < 0 or (header.type in _HEADERS and header.size > _LONGEST_HEADER):
-            raise tarfile.ReadError(f"a header states a size of {header.size} bytes")
-        return header
-
-
-def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
-    for entry in tar:
-        link = entry.linkname if entry.islnk() else None
-        if entry.issym():
-            link = _beside(entry.name, entry.linkname)
-        yield _Member(
-            name=entry.name,
-            size=0 if link is not None else entry.size,
-            is_folder=entry.isdir(),
-            is_file=entry.isreg(),
-            link=link,
-            open=lambda entry=entry: tar.extractfile(entry),  # type: ignore[misc]
-        )
-
-
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
-    for entry in archive.infolist():
-        mode = entry.external_attr >> 16
-        link = None
-        if stat.S_ISLNK(mode):
-            with archive.open(entry) as stream:
-                text = stream.read(_MOST_LINK_BYTES).decode("utf-8", "replace")
-            link = _beside(entry.filename, text)
-        yield _Member(
-            name=entry.filename,
-            size=0 if link is not None else entry.file_size,
-            is_folder=entry.is_dir(),
-            is_file=stat.S_IFMT(mode) in (0, stat.S_IFREG),
-            link=link,
-            open=lambda entry=entry: archive.open(entry),  # type: ignore[misc]
-        )
-
-
-def _beside(name: str, link: str) -> str:
-    """Return a symbolic link's target as the archive's own path; unchanged where it leads out."""
-    if link.startswith("/"):
-        return link
-    parts = name.replace("\\", "/").split("/")[:-1]
-    for part in link.replace("\\", "/").split("/"):
-        if part == ".." and parts and parts[-1] != "..":
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)

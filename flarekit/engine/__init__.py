@@ -28,7 +28,7 @@ from flarekit.engine._tiles import TileRow
 if TYPE_CHECKING:
     from torch import nn
 
-    from flarekit.engine._window import Sweep
+    from flarekit.engine._sweep import Sweep
 
 __all__ = [
     "PRECISIONS",

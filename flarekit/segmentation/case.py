@@ -9,45 +9,26 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions import Points
-from flarekit.core.channels import Channel, Window
-from flarekit.core.plausible import check_range, with_doubts
 from flarekit.core.records import TileRecord
-from flarekit.core.spec import PredictorSpec, Rule
 from flarekit.core.volume import Geometry, Volume
-from flarekit.postprocess import Scan, apply_rules, memory_bytes, split_rules
-from flarekit.preprocess import Located, Placement, locate, middle_tile, place
+from flarekit.postprocess import Scan, apply_rules, split_rules
+from flarekit.preprocess import Placement, locate, middle_tile, place
 from flarekit.segmentation.context import Clock, CoarsePass, Compute, RunContext, Wanted
 from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
+from flarekit.segmentation.loaded import LoadedCase, warnings_of
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory, resampling_mib
 from flarekit.segmentation.plan import Limits, Pace, Plan, fits_whole, plan_case
 from flarekit.segmentation.reach import Reach, Sweeper
+from flarekit.segmentation.scan_rules import apply_scan_rules, check_rules_fit, scan_of
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedCase:
-    """A case that is read; nothing of it is resampled.
-
-    Attributes:
-        volumes: one per channel, on one grid.
-        located: where in them there is something to look at.
-        points: what somebody marked.
-        clock: of the case.
-    """
-
-    volumes: Sequence[Volume]
-    located: Located
-    points: Points
-    clock: Clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,52 +95,6 @@ class Segmented:
     curve: tuple[tuple[float, float], ...] = ()
 
 
-def load_case(
-    read: Callable[[], Sequence[Volume]],
-    spec: PredictorSpec,
-    points_of: Callable[[Sequence[Volume]], Points] = lambda _: {},
-) -> LoadedCase:
-    """Read a case and find what there is to look at.
-
-    Args:
-        read: gives its volumes.
-        spec: the facts that are run.
-        points_of: gives what somebody marked in them.
-
-    Raises:
-        InputError: a channel is missing or unreadable, of a size that cannot be, or the channels
-            do not fit together.
-    """
-    clock = Clock()
-    with clock.stage("read"):
-        known = spec.channels
-        volumes = [
-            _checked(volume, known[k] if k < len(known) else None)
-            for k, volume in enumerate(read())
-        ]
-        points = points_of(volumes) if split_rules(spec.rules)[1] else {}
-    with clock.stage("prepare"):
-        located = locate(volumes, spec)
-    return LoadedCase(volumes=volumes, located=located, points=points, clock=clock)
-
-
-def _checked(volume: Volume, channel: Channel | None) -> Volume:
-    """Return a volume with what is doubtful about its numbers; refuse those that cannot be.
-
-    A channel that is clipped to a window takes no harm from a few huge values.
-    """
-    doubted = with_doubts(volume, "" if channel is None else channel.name)
-    if channel is not None and not isinstance(channel.intensity, Window):
-        check_range(volume)
-    return doubted
-
-
-def warnings_of(loaded: LoadedCase) -> tuple[str, ...]:
-    """Return what is odd about the files of a case, each with its file."""
-    notes = [f"{volume.path}: {note}" for volume in loaded.volumes for note in volume.warnings]
-    return (*notes, *loaded.located.notes)
-
-
 def is_simple(
     loaded: LoadedCase, context: RunContext, wanted: Wanted, deadline: float | None
 ) -> bool:
@@ -218,7 +153,7 @@ def make_ready(
         plan=plan,
         found=found if deadline is not None else None,
         geometry=volumes[0].geometry,
-        scan=_scan(loaded, spec) if needs_scan else None,
+        scan=scan_of(loaded, spec) if needs_scan else None,
         shown=volumes[0] if wanted.picture else None,
         warnings=warnings,
         clock=clock,
@@ -299,7 +234,7 @@ def compute_case(
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):
-            _check_rules(stored, split_rules(spec.rules)[1], context.memory)
+            check_rules_fit(stored, split_rules(spec.rules)[1], context.memory)
             voxel_ml = ready.placement.stored_voxel_ml
             label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=ready.scan)
     compute.speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map.size)
@@ -346,31 +281,10 @@ def _ruled(
 
     def rules(label_map_ZYX: NDArray[np.uint8], voxel_ml: float) -> NDArray[np.uint8]:
         with clock.stage("rules"):
-            _check_rules(label_map_ZYX, anywhere, context.memory)
+            check_rules_fit(label_map_ZYX, anywhere, context.memory)
             return apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
 
     return labelling.finish(rules, clock.stage, fill)
-
-
-def apply_scan_rules(
-    label_map_ZYX: NDArray[np.uint8], spec: PredictorSpec, *, voxel_ml: float, scan: Scan | None
-) -> NDArray[np.uint8]:
-    """Apply the rules that have to run on the scan's own grid, and those behind them.
-
-    Args:
-        label_map_ZYX: what the rules before them left, on the stored grid.
-        spec: the facts that are run.
-        voxel_ml: volume of one of its voxels.
-        scan: what rules look at.
-    """
-    return apply_rules(
-        label_map_ZYX,
-        split_rules(spec.rules)[1],
-        spec.rule_labels,
-        voxel_ml=voxel_ml,
-        scan=scan,
-        internal=spec.internal_values,
-    )
 
 
 def restrict_to_coarse(
@@ -410,21 +324,4 @@ def _limits(
         ahead=ahead,
         keeps_logits=wanted.to_refine,
         freed_mib=sum(volume.voxels_ZYX.nbytes for volume in freed) / 2**20,
-    )
-
-
-def _check_rules(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule], memory: Memory) -> None:
-    if memory.budget_mib is not None:
-        needed_mib = memory_bytes(label_map_ZYX, rules) / 2**20
-        memory.check(needed_mib, "post-processing the labels")
-
-
-def _scan(loaded: LoadedCase, spec: PredictorSpec) -> Scan:
-    """Return what rules on the scan's grid look at."""
-    names = (channel.name for channel in spec.channels)
-    volumes = loaded.volumes
-    return Scan(
-        spacing_mm_ZYX=volumes[0].geometry.spacing_mm_ZYX,
-        channels={name: each.voxels_ZYX for name, each in zip(names, volumes, strict=True)},
-        points=loaded.points,
     )

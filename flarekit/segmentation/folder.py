@@ -7,14 +7,12 @@ up for it; the engine starts while the first one is.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
@@ -23,27 +21,19 @@ from flarekit.core.errors import FlarekitError, OutputError, named
 from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.segmentation.case import (
-    LoadedCase,
-    ReadyCase,
-    Segmented,
-    compute_case,
-    is_simple,
-    load_case,
-    make_ready,
-    warnings_of,
-)
+from flarekit.segmentation.case import ReadyCase, compute_case, is_simple, make_ready
 from flarekit.segmentation.context import RunContext, Wanted
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.inputs import cases_in
+from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
 from flarekit.segmentation.memory import (
-    drawing_mib,
     file_mib,
     reading_mib,
     still_to_come_mib,
     writing_mib,
 )
 from flarekit.segmentation.options import OnError, Options
+from flarekit.segmentation.progress import Progress, SharedProgress, Silent
 from flarekit.segmentation.report import Report
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
@@ -53,35 +43,6 @@ __all__ = ["Options", "Progress", "Report", "Silent", "run_folder", "segment_fol
 _LOG = logging.getLogger(__name__)
 _UNPACKED = 8  # bytes in memory per byte of a compressed scan, at most
 _AHEAD_MIB = 1024.0  # the next case is read beside this one where that takes no more
-
-
-class Progress(Protocol):
-    """Who wants to know how far the run is."""
-
-    def start_case(self, case_id: str, index: int, total: int) -> None:
-        """Case `index` (from 0) of `total` begins."""
-        ...
-
-    def tiles(self, done: int, total: int) -> None:
-        """So many tiles of this case are done."""
-        ...
-
-    def end_case(self, record: CaseRecord) -> None:
-        """The case is over, one way or the other."""
-        ...
-
-
-class Silent:
-    """Nobody wants to know."""
-
-    def start_case(self, case_id: str, index: int, total: int) -> None:
-        """Do nothing."""
-
-    def tiles(self, done: int, total: int) -> None:
-        """Do nothing."""
-
-    def end_case(self, record: CaseRecord) -> None:
-        """Do nothing."""
 
 
 def segment_folder(
@@ -161,7 +122,7 @@ def run_folder(
         if report is not None:
             report.begin()
         segmenters = [segmenter, *others][: len(cases)]
-        shared = _Shared(progress=progress or Silent(), report=report, total=len(cases))
+        shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
         runs = [
             _Run(
                 cases=cases[first :: len(segmenters)],
@@ -225,36 +186,6 @@ def _records_of(run: _Run, segmenter: Segmenter, began: float) -> list[CaseRecor
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shared:
-    """What the runs of several devices have in common; it is told by one of them at a time."""
-
-    progress: Progress
-    report: Report | None
-    total: int
-    stopped: threading.Event = field(default_factory=threading.Event)
-    _turn: threading.Lock = field(default_factory=threading.Lock)
-
-    def start_case(self, case: Case, number: int) -> None:
-        with self._turn:
-            self.progress.start_case(case.case_id, number, self.total)
-
-    def tiles(self, done: int, total: int) -> None:
-        with self._turn:
-            self.progress.tiles(done, total)
-
-    def end_case(self, record: CaseRecord) -> None:
-        with self._turn:
-            if self.report is not None:
-                self.report.add(record)
-            self.progress.end_case(record)
-
-    def draw(self, case: Case, done: Segmented, spec: PredictorSpec) -> None:
-        with self._turn:
-            if self.report is not None and done.shown is not None:
-                self.report.draw(case.case_id, done.shown, done.label_map_ZYX, spec.labels)
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Run:
     """The cases of a folder that one device segments.
 
@@ -269,7 +200,7 @@ class _Run:
     output_dir: Path
     on_error: OnError
     budget_s: float | None
-    shared: _Shared
+    shared: SharedProgress
     numbers: Sequence[int]
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -370,18 +301,13 @@ class _Run:
             warnings=done.warnings,
             curve=tuple((at - began, share) for at, share in done.curve),
         )
-        needed_mib = drawing_mib(done.label_map_ZYX.size)
-        if self.context.memory.usable_mib() >= needed_mib:
-            self.shared.draw(case, done, self.context.spec)
-        elif self.wanted.picture:
-            _LOG.warning("no picture of %s: it takes %.0f MiB", case.case_id, needed_mib)
+        self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())
         return record
 
     def _ready(self, ahead: _Ahead, index: int, deadline: float | None) -> ReadyCase:
-        found = ahead.take(index)
-        if isinstance(found, ReadyCase):
-            return found
-        return make_ready(found, self.context, self.wanted, deadline)
+        case = ahead.take(index)
+        is_ready = isinstance(case, ReadyCase)
+        return case if is_ready else make_ready(case, self.context, self.wanted, deadline)
 
 
 class _Ahead:

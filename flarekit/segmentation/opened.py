@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import UsageError
 from flarekit.core.spec import PredictorSpec
-from flarekit.segmentation.case import Segmented, apply_scan_rules
+from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.labelling import Probabilities
 from flarekit.segmentation.result import Result
+from flarekit.segmentation.scan_rules import apply_scan_rules
 from flarekit.segmentation.scans import ScanInput
 
 Clicks = Mapping[str, Sequence[Sequence[int]]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.records import TileRecord
 from flarekit.engine import Schedule, Slab, Tile, TileProgress
-from flarekit.engine._window import Sweep
+from flarekit.engine._sweep import Sweep
 from flarekit.preprocess import Box, Placement
 from flarekit.segmentation.context import Clock, Compute
 from flarekit.segmentation.labelling import Labelling, LogitsSink

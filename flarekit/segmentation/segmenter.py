@@ -14,8 +14,9 @@ from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError, named
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts
-from flarekit.segmentation.case import Segmented, compute_case, load_case, make_ready
+from flarekit.segmentation.case import Segmented, compute_case, make_ready
 from flarekit.segmentation.context import CoarsePass, Compute, RunContext, Wanted
+from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.opened import OpenScan

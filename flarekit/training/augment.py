@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from flarekit.core.channels import Channel, Window
-from flarekit.training.cases import Spacing
 from flarekit.training.losses import MAYBE
 from flarekit.training.tables import AugmentationFacts
+from flarekit.training.training_case import Spacing
 
 _BENDS = 4  # control points of the displacements, per axis
 _LOOP_MM = 30.0  # between the middles of bowel loops

@@ -19,37 +19,16 @@ from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume, orientation_of
 from flarekit.preprocess import Prepared, prepare
+from flarekit.training.kept import make_kept, read_kept
 from flarekit.training.losses import MAYBE
+from flarekit.training.other_ct import with_other_ct
 from flarekit.training.recipe import Recipe
+from flarekit.training.training_case import Spacing, TrainingCase
 
 _LOG = logging.getLogger(__name__)
 _SAY_EVERY = 20  # cases
 _MOST_CENTRES = 2000  # voxels remembered per class
 _LEAST_PART = 20  # voxels of a connected part of hard negatives
-Spacing = tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingCase:
-    """One case on the network's grid, or its scan's (`TrainingFacts.case_grid`).
-
-    Attributes:
-        image_CZYX: float16, normalised.
-        classes_ZYX: uint8 class indices, MAYBE where the labels cannot tell.
-        possible_K: bool, the classes that MAYBE stands for.
-        centres: index in `Recipe.organ_names` -> (n, 3) int32 voxel indices of that class or
-            neighbour, thinned.
-        hard_negatives: (n, 3) int32 voxel indices of each connected part, see `HardNegativeFacts`.
-        spacing_mm_ZYX: of the grid.
-    """
-
-    case_id: str
-    image_CZYX: NDArray[np.float16]
-    classes_ZYX: NDArray[np.uint8]
-    possible_K: NDArray[np.bool_]
-    centres: dict[int, NDArray[np.int32]]
-    hard_negatives: Sequence[NDArray[np.int32]] = ()
-    spacing_mm_ZYX: Spacing
 
 
 class LazyCases(Sequence[TrainingCase]):
@@ -74,8 +53,6 @@ class LazyCases(Sequence[TrainingCase]):
             folder: keeps the cases; a case whose maker has changed since is made anew.
             processes: how many make cases at the same time; 1 is this one.
         """
-        from flarekit.training.kept import make_kept, read_kept
-
         for index, path in enumerate(make_kept(self.makers, folder, processes)):
             self._made[index] = read_kept(path)
             if (index + 1) % _SAY_EVERY == 0 or index + 1 == len(self):
@@ -161,8 +138,6 @@ class _RealCase:
         )
         if not self.copy:
             return case
-        from flarekit.training.other_ct import with_other_ct
-
         seed = [17, self.copy, crc32(self.case_id.encode())]
         return with_other_ct(case, self.recipe, np.random.default_rng(seed))
 

@@ -20,8 +20,8 @@ from safetensors.numpy import save
 
 from flarekit.core.errors import InputError
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.training.cases import TrainingCase
 from flarekit.training.recipe import Recipe
+from flarekit.training.training_case import TrainingCase
 
 Maker = Callable[[], TrainingCase]
 _ELSEWHERE = ("recipe", "path", "label_path")  # of a maker's facts, those that are told otherwise

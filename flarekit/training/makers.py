@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.volume import orientation_of
-from flarekit.training.cases import (
-    Spacing,
-    TrainingCase,
-    on_grid,
-    volume_of,
-)
+from flarekit.training.cases import on_grid, volume_of
 from flarekit.training.other_ct import with_other_ct
 from flarekit.training.recipe import Recipe
 from flarekit.training.tables import NegativeFacts
+from flarekit.training.training_case import Spacing, TrainingCase
 
 _AROUND_ORGANS_MM = 150.0
 SUV_ENDING = "_suv.nii.gz"

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.channels import Channel, Window
-from flarekit.training.cases import TrainingCase
 from flarekit.training.recipe import Recipe
 from flarekit.training.tables import OtherCtFacts
+from flarekit.training.training_case import TrainingCase
 
 _AIR_HU = -1000.0
 _OUTLINE_SUV = (0.08, 0.25)  # the body begins at a value in between

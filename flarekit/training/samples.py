@@ -18,11 +18,11 @@ from flarekit.training.augment import (
     place,
     sample,
 )
-from flarekit.training.cases import Spacing, TrainingCase
 from flarekit.training.losses import Target
 from flarekit.training.pathology import change_organs, reshape_organ
 from flarekit.training.recipe import Recipe
 from flarekit.training.tables import OrganFacts
+from flarekit.training.training_case import Spacing, TrainingCase
 from flarekit.training.views import View, draw_view
 
 

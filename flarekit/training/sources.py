@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flarekit.core.errors import InputError
-from flarekit.training.cases import (
-    LazyCases,
-    matches,
-    phantom_cases,
-    real_cases,
-)
+from flarekit.training.cases import LazyCases, matches, phantom_cases, real_cases
 from flarekit.training.makers import (
     SUV_ENDING,
     LesionCase,

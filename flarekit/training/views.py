@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.training.cases import TrainingCase
 from flarekit.training.tables import ViewFacts
+from flarekit.training.training_case import TrainingCase
 
 _UNEVEN = 0.08  # standard deviation of the logarithm of a window's height by its width
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flarekit.containers import unpack as module
 from flarekit.containers.saved_image import read_archive
 from flarekit.containers.unpack import inside, unpack
-from flarekit.core.archives import UnpackLimits
+from flarekit.core.archive_members import UnpackLimits
 from flarekit.core.errors import InputError, OutputError
 from tests.containers.small_images import (
     CONFIG,

@@ -10,7 +10,8 @@ import zipfile
 
 import pytest
 
-from flarekit.core.archives import UnpackLimits, is_archive, unpack_archive
+from flarekit.core.archive_members import UnpackLimits
+from flarekit.core.archives import is_archive, unpack_archive
 from flarekit.core.errors import InputError, OutputError
 
 NOISE = random.Random(0).randbytes(9000)  # the same in every process: test ids are made of it

@@ -18,7 +18,8 @@ import SimpleITK
 from pydicom.config import disable_value_validation
 
 import flarekit
-from flarekit.core.archives import UnpackLimits, unpack_archive
+from flarekit.core.archive_members import UnpackLimits
+from flarekit.core.archives import unpack_archive
 from flarekit.core.errors import FlarekitError
 from flarekit.core.nifti import read_nifti
 from tests.sweep.dicom import DICOM, write_dicom

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flarekit.training.cases import TrainingCase
 from flarekit.training.recipe import read_recipe
+from flarekit.training.training_case import TrainingCase
 
 RECIPE = """
 [predictor]

@@ -17,7 +17,8 @@ from pydicom.uid import generate_uid
 
 from flarekit import conventions
 from flarekit.conventions import left_out_of
-from flarekit.core.archives import Unpacked, UnpackLimits
+from flarekit.core.archive_members import UnpackLimits
+from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError
 from tests.conventions.dicom.dicom_files import (
     ct_voxels,

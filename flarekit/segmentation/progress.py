@@ -1,0 +1,85 @@
+"""How far a run is, for whoever wants to know, told by one device at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flarekit.conventions import Case
+from flarekit.core.records import CaseRecord
+from flarekit.core.spec import PredictorSpec
+from flarekit.segmentation.case import Segmented
+from flarekit.segmentation.memory import drawing_mib
+from flarekit.segmentation.report import Report
+
+_LOG = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Who wants to know how far the run is."""
+
+    def start_case(self, case_id: str, index: int, total: int) -> None:
+        """Case `index` (from 0) of `total` begins."""
+        ...
+
+    def tiles(self, done: int, total: int) -> None:
+        """So many tiles of this case are done."""
+        ...
+
+    def end_case(self, record: CaseRecord) -> None:
+        """The case is over, one way or the other."""
+        ...
+
+
+class Silent:
+    """Nobody wants to know."""
+
+    def start_case(self, case_id: str, index: int, total: int) -> None:
+        """Do nothing."""
+
+    def tiles(self, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def end_case(self, record: CaseRecord) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedProgress:
+    """What the runs of several devices have in common; it is told by one of them at a time."""
+
+    progress: Progress
+    report: Report | None
+    total: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def start_case(self, case: Case, number: int) -> None:
+        """Tell that a case begins."""
+        with self._turn:
+            self.progress.start_case(case.case_id, number, self.total)
+
+    def tiles(self, done: int, total: int) -> None:
+        """Tell how many of its tiles are done."""
+        with self._turn:
+            self.progress.tiles(done, total)
+
+    def end_case(self, record: CaseRecord) -> None:
+        """Keep the record of a case that is over, and tell of it."""
+        with self._turn:
+            if self.report is not None:
+                self.report.add(record)
+            self.progress.end_case(record)
+
+    def draw(self, case: Case, done: Segmented, spec: PredictorSpec, usable_mib: float) -> None:
+        """Draw a case into the report, where there is one and memory for it."""
+        if self.report is None or done.shown is None:
+            return
+        needed_mib = drawing_mib(done.label_map_ZYX.size)
+        if usable_mib < needed_mib:
+            _LOG.warning("no picture of %s: it takes %.0f MiB", case.case_id, needed_mib)
+            return
+        with self._turn:
+            self.report.draw(case.case_id, done.shown, done.label_map_ZYX, spec.labels)
