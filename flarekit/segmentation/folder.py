@@ -206,9 +206,7 @@ class _Run:
 
     @property
     def wanted(self) -> Wanted:
-        report = self.shared.report
-        pictures = report is not None and report.draws
-        return Wanted(picture=pictures, progress=self.shared.tiles)
+        return Wanted(picture=self.shared.draws, progress=self.shared.tiles)
 
     def load(self, case: Case) -> LoadedCase:
         """Read a case."""
@@ -306,8 +304,9 @@ class _Run:
 
     def _ready(self, ahead: _Ahead, index: int, deadline: float | None) -> ReadyCase:
         case = ahead.take(index)
-        is_ready = isinstance(case, ReadyCase)
-        return case if is_ready else make_ready(case, self.context, self.wanted, deadline)
+        if not isinstance(case, ReadyCase):
+            case = make_ready(case, self.context, self.wanted, deadline)
+        return case
 
 
 class _Ahead:

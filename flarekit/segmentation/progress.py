@@ -56,6 +56,11 @@ class SharedProgress:
     stopped: threading.Event = field(default_factory=threading.Event)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def draws(self) -> bool:
+        """Whether a picture of every case is wanted."""
+        return self.report is not None and self.report.draws
+
     def start_case(self, case: Case, number: int) -> None:
         """Tell that a case begins."""
         with self._turn:

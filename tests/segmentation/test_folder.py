@@ -20,7 +20,7 @@ from flarekit.core.errors import (
     WeightsHashError,
 )
 from flarekit.core.spec import Coarse
-from flarekit.segmentation import case, folder
+from flarekit.segmentation import case, folder, loaded
 from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
 from flarekit.segmentation.options import effective_budget
 from flarekit.segmentation.predictors import find_predictor
@@ -185,8 +185,8 @@ def test_a_bug_in_one_case_does_not_take_the_others_along(
             raise KeyError("a bug")
         return genuine(volumes, spec)
 
-    genuine = case.locate
-    monkeypatch.setattr(case, "locate", locate)
+    genuine = loaded.locate
+    monkeypatch.setattr(loaded, "locate", locate)
     write_scan(inputs / "a_0000.nii.gz")
     write_scan(inputs / "b_0000.nii.gz")
     record = segment_folder(toy, inputs, tmp_path / "out", EXACT)
