@@ -9,6 +9,7 @@ import pytest
 
 from flarekit import conventions
 from flarekit.containers.docker import DockerSandbox
+from flarekit.images.stated_task import stated_task
 from flarekit.images.verify import VerifyRequest, verify
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
@@ -55,7 +56,8 @@ def make_image(tmp_path):
 def look(image, scratch):
     """Run the convention's own checks, which need no saved tar."""
     sandbox = DockerSandbox(image)
-    wanted = TaskFacts(values=frozenset({0, 1}))
+    stated = stated_task(sandbox.facts, "autopet")
+    wanted = TaskFacts(values=frozenset({0, 1}), settings=stated.settings)
     image = ImageUnderTest(
         sandbox, AUTOPET.run_line, wanted, AUTOPET.write_sample, scratch / "work"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -11,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.docker
 
-IMAGE = "flarekit-profiler-test:latest"
+IMAGE = f"flarekit-profiler-test:{os.getpid()}"  # tests of several processes share the engine
 DOCKERFILE = """
 FROM python:3.11-slim-bookworm
 WORKDIR /workspace
