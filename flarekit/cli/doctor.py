@@ -20,7 +20,6 @@ _FACTS: dict[str, Any] = {
     "labels": {"anything": 1},
 }
 _EXTRAS = {
-    "openvino": "cpu",
     "surface_distance": "evaluation",
     "matplotlib": "picture",
     "highdicom": "dicom",

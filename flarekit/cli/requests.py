@@ -24,7 +24,7 @@ class Prediction:
         typer.Option(help="fast, or exact: nnU-Net's arithmetic, every tile and flip."),
     ] = "fast"
     engine: Annotated[
-        Literal["auto", "openvino", "torch"],
+        str,
         typer.Option(
             envvar="FLAREKIT_ENGINE",
             help="auto: OpenVINO on a CPU where it is installed, else torch.",

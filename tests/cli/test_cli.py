@@ -84,6 +84,7 @@ def test_a_failed_case_gives_exit_code_one_and_a_last_line_that_names_it(toy, in
         (["--precision", "fp8"], 2, "fp8"),
         (["--convention", "flair"], 2, "did you mean 'flare'"),
         (["--on-error", "panic"], 2, "panic"),
+        (["--engine", "abacus"], 2, "no engine 'abacus'; known: auto, openvino, torch"),
     ],
 )
 def test_each_kind_of_error_has_its_exit_code_and_one_line(
