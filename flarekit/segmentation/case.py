@@ -19,7 +19,7 @@ from flarekit.core.records import TileRecord
 from flarekit.core.volume import Geometry, Volume
 from flarekit.postprocess import Scan, apply_rules, split_rules
 from flarekit.preprocess import Placement, locate, middle_tile, place
-from flarekit.segmentation.context import Clock, CoarsePass, Compute, RunContext, Wanted
+from flarekit.segmentation.context import CaseExtras, Clock, CoarsePass, Compute, RunContext
 from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
 from flarekit.segmentation.loaded import LoadedCase, warnings_of
 from flarekit.segmentation.locator import LocatorMap
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadyCase:
+class PlacedCase:
     """A case on the network's grid.
 
     Attributes:
@@ -96,7 +96,7 @@ class Segmented:
 
 
 def is_simple(
-    loaded: LoadedCase, context: RunContext, wanted: Wanted, deadline: float | None
+    loaded: LoadedCase, context: RunContext, wanted: CaseExtras, deadline: float | None
 ) -> bool:
     """Return whether the case can be made ready ahead of its turn: nothing has to be given up.
 
@@ -116,9 +116,9 @@ def is_simple(
     return fits_whole(loaded.located, context.spec, _pace(loaded, context), limits)
 
 
-def make_ready(
-    loaded: LoadedCase, context: RunContext, wanted: Wanted, deadline: float | None
-) -> ReadyCase:
+def place_case(
+    loaded: LoadedCase, context: RunContext, wanted: CaseExtras, deadline: float | None
+) -> PlacedCase:
     """Decide how much the case gets and bring it onto the network's grid, once.
 
     Args:
@@ -147,7 +147,7 @@ def make_ready(
     if plan.tiles != () or wanted.to_refine or wanted.probabilities:
         tensor = _placed(loaded, placement, context, clock)
     needs_scan = wanted.to_refine or split_rules(spec.rules)[1]
-    return ReadyCase(
+    return PlacedCase(
         placement=placement,
         tensor_CZYX=tensor,
         plan=plan,
@@ -201,12 +201,12 @@ def _pace(loaded: LoadedCase, context: RunContext) -> Pace:
 
 
 def compute_case(
-    ready: ReadyCase, context: RunContext, wanted: Wanted, deadline: float | None
+    placed: PlacedCase, context: RunContext, wanted: CaseExtras, deadline: float | None
 ) -> Segmented:
     """Run the window over a case that is ready, decide its labels and apply the rules.
 
     Args:
-        ready: the case.
+        placed: the case.
         context: what it goes through.
         wanted: beside its labels.
         deadline: of `time.monotonic`, for its mask; None where there is no limit.
@@ -215,57 +215,57 @@ def compute_case(
         DeviceError: the device has no room, or the network's output is not finite.
         BudgetError: the rules do not fit into memory.
     """
-    spec, clock = context.spec, ready.clock
+    spec, clock = context.spec, placed.clock
     compute = context.compute()
-    labelling = Labelling.of(ready.placement, spec)
-    probable = Probabilities(ready.placement, spec) if wanted.probabilities else None
-    kept = KeptLogits(ready.placement, spec) if wanted.to_refine else None
+    labelling = Labelling.of(placed.placement, spec)
+    probable = Probabilities(placed.placement, spec) if wanted.probabilities else None
+    kept = KeptLogits(placed.placement, spec) if wanted.to_refine else None
     sinks = [sink for sink in (probable, kept) if sink is not None]
     sweeper = Sweeper(
-        plan=ready.plan,
-        placement=ready.placement,
+        plan=placed.plan,
+        placement=placed.placement,
         compute=compute,
         clock=clock,
         deadline=deadline,
         progress=wanted.progress,
     )
-    reach = sweeper.run(ready.tensor_CZYX, labelling, sinks)
-    stored = _ruled(labelling, context, clock, _filling(ready, reach, compute))
+    reach = sweeper.run(placed.tensor_CZYX, labelling, sinks)
+    stored = _ruled(labelling, context, clock, _filling(placed, reach, compute))
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):
             check_rules_fit(stored, split_rules(spec.rules)[1], context.memory)
-            voxel_ml = ready.placement.stored_voxel_ml
-            label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=ready.scan)
+            voxel_ml = placed.placement.stored_voxel_ml
+            label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=placed.scan)
     compute.speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map.size)
     compute.speeds.save()
     return Segmented(
         label_map_ZYX=label_map,
-        geometry=ready.geometry,
-        voxel_ml=ready.placement.stored_voxel_ml,
+        geometry=placed.geometry,
+        voxel_ml=placed.placement.stored_voxel_ml,
         tiles=reach.tiles,
-        traded=(*ready.plan.traded, *reach.traded),
-        warnings=ready.warnings,
+        traded=(*placed.plan.traded, *reach.traded),
+        warnings=placed.warnings,
         clock=clock,
-        placement=ready.plan.placement,
+        placement=placed.plan.placement,
         probabilities=None if probable is None else probable.finish(),
         logits_KZYX=None if kept is None else kept.logits_KZYX,
         before_scan_rules=stored if wanted.to_refine else None,
-        scan=ready.scan if wanted.to_refine else None,
-        shown=ready.shown,
+        scan=placed.scan if wanted.to_refine else None,
+        shown=placed.shown,
         curve=reach.curve,
     )
 
 
-def _filling(ready: ReadyCase, reach: Reach, compute: Compute) -> Fill | None:
+def _filling(placed: PlacedCase, reach: Reach, compute: Compute) -> Fill | None:
     """Return what paints the locator's labels where the network did not come."""
-    found, boxes = ready.found, reach.boxes
+    found, boxes = placed.found, reach.boxes
     if found is None or boxes is None:
         return None
 
     def fill(stored_ZYX: NDArray[np.uint8]) -> None:
         began = time.monotonic()
-        with ready.clock.stage("restore"):
+        with placed.clock.stage("restore"):
             found.fill(stored_ZYX, boxes)
         compute.speeds.learn("fill", time.monotonic() - began, stored_ZYX.size)
 
@@ -311,7 +311,7 @@ def restrict_to_coarse(
 def _limits(
     loaded: LoadedCase,
     context: RunContext,
-    wanted: Wanted,
+    wanted: CaseExtras,
     deadline: float | None,
     *,
     ahead: bool = False,

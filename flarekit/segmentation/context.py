@@ -77,7 +77,7 @@ class RunContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class CaseExtras:
     """What is wanted of a case beside its labels.
 
     Attributes:

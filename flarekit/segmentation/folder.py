@@ -21,8 +21,8 @@ from flarekit.core.errors import FlarekitError, OutputError, named
 from flarekit.core.files import make_folder
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.segmentation.case import ReadyCase, compute_case, is_simple, make_ready
-from flarekit.segmentation.context import RunContext, Wanted
+from flarekit.segmentation.case import PlacedCase, compute_case, is_simple, place_case
+from flarekit.segmentation.context import CaseExtras, RunContext
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.inputs import cases_in
 from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
@@ -205,8 +205,8 @@ class _Run:
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def wanted(self) -> Wanted:
-        return Wanted(picture=self.shared.draws, progress=self.shared.tiles)
+    def wanted(self) -> CaseExtras:
+        return CaseExtras(picture=self.shared.draws, progress=self.shared.tiles)
 
     def load(self, case: Case) -> LoadedCase:
         """Read a case."""
@@ -277,7 +277,7 @@ class _Run:
 
     def _segmented(self, case: Case, ahead: _Ahead, index: int, began: float) -> CaseRecord:
         deadline = self.deadline(index, began)
-        ready = self._ready(ahead, index, deadline)
+        ready = self._placed_case(ahead, index, deadline)
         ahead.begin(index + 1, ready)
         done = compute_case(ready, self.context, self.wanted, deadline)
         del ready  # its tensor is not needed to write the mask
@@ -302,10 +302,10 @@ class _Run:
         self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())
         return record
 
-    def _ready(self, ahead: _Ahead, index: int, deadline: float | None) -> ReadyCase:
+    def _placed_case(self, ahead: _Ahead, index: int, deadline: float | None) -> PlacedCase:
         case = ahead.take(index)
-        if not isinstance(case, ReadyCase):
-            case = make_ready(case, self.context, self.wanted, deadline)
+        if not isinstance(case, PlacedCase):
+            case = place_case(case, self.context, self.wanted, deadline)
         return case
 
 
@@ -314,16 +314,16 @@ class _Ahead:
 
     def __init__(self, run: _Run, workers: ThreadPoolExecutor, began: float) -> None:
         self._run, self._workers = run, workers
-        self._begun: dict[int, Future[LoadedCase | ReadyCase]] = {}
+        self._begun: dict[int, Future[LoadedCase | PlacedCase]] = {}
         if self._is_small(run.cases[0]):
             self._begun[0] = workers.submit(self._at_once, 0, began)
 
-    def take(self, index: int) -> LoadedCase | ReadyCase:
+    def take(self, index: int) -> LoadedCase | PlacedCase:
         """Return a case, read at least."""
         future = self._begun.pop(index, None)
         return self._run.load(self._run.cases[index]) if future is None else future.result()
 
-    def begin(self, index: int, computing: ReadyCase) -> None:
+    def begin(self, index: int, computing: PlacedCase) -> None:
         """Begin with a case beside the one that computes, where there is one and memory for both.
 
         Args:
@@ -335,12 +335,12 @@ class _Ahead:
         if index < len(self._run.cases) and self._is_small(self._run.cases[index]):
             self._begun[index] = self._workers.submit(self._at_once, index, None)
 
-    def _at_once(self, index: int, began: float | None) -> LoadedCase | ReadyCase:
+    def _at_once(self, index: int, began: float | None) -> LoadedCase | PlacedCase:
         run = self._run
         loaded = run.load(run.cases[index])
         deadline = run.deadline(index, time.monotonic() if began is None else began)
         if is_simple(loaded, run.context, run.wanted, deadline):
-            return make_ready(loaded, run.context, run.wanted, deadline)
+            return place_case(loaded, run.context, run.wanted, deadline)
         return loaded
 
     def _is_small(self, case: Case) -> bool:

@@ -14,8 +14,8 @@ from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError, named
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts
-from flarekit.segmentation.case import Segmented, compute_case, make_ready
-from flarekit.segmentation.context import CoarsePass, Compute, RunContext, Wanted
+from flarekit.segmentation.case import Segmented, compute_case, place_case
+from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext
 from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
 from flarekit.segmentation.memory import Memory
@@ -192,7 +192,7 @@ class Segmenter:
         0.0
         """
         source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
-        done, seconds = self._segmented(source, Wanted(probabilities=probabilities))
+        done, seconds = self._segmented(source, CaseExtras(probabilities=probabilities))
         return Result.of(done, source, self.spec, seconds)
 
     def open(
@@ -220,7 +220,7 @@ class Segmenter:
         True
         """
         source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
-        done, seconds = self._segmented(source, Wanted(to_refine=True))
+        done, seconds = self._segmented(source, CaseExtras(to_refine=True))
         return OpenScan(done, source, self.spec, seconds)
 
     def context(self) -> RunContext:
@@ -241,7 +241,7 @@ class Segmenter:
         is_limited = self.budget.time_s is not None
         return self.spec.grid.order == "upwards" and (self.options.mode == "fast" or is_limited)
 
-    def _segmented(self, source: ScanInput, wanted: Wanted) -> tuple[Segmented, float]:
+    def _segmented(self, source: ScanInput, wanted: CaseExtras) -> tuple[Segmented, float]:
         with self._turn():
             began = time.monotonic()
             self.start()
@@ -250,7 +250,7 @@ class Segmenter:
             context = self.context()
             try:
                 source.check_memory(self._memory)
-                ready = make_ready(load_case(source.read, self.spec), context, wanted, deadline)
+                ready = place_case(load_case(source.read, self.spec), context, wanted, deadline)
                 done = compute_case(ready, context, wanted, deadline)
             except FlarekitError as error:
                 error.message = named(error.message, source.files)
