@@ -89,7 +89,7 @@ def archive(tmp_path_factory):
         tmp_path_factory.mktemp("image") / "small.tar",
         [programs, own],
         config=IMAGE,
-        names=("flarekit-small:test",),
+        names=(f"flarekit-small:{os.getpid()}",),  # processes share an engine
     )
 
 
