@@ -76,7 +76,7 @@ class DockerSandbox:
         """
         image = self._with_links(run.linked) if run.linked else self._image
         name = f"flarekit_verify_{uuid.uuid4().hex[:12]}"
-        line = ["docker", "run", "--name", name, *_flags(run.conditions)]
+        line = ["docker", "run", "--pull", "never", "--name", name, *_flags(run.conditions)]
         if run.conditions.read_only:
             line += ["--tmpfs", "/tmp:exec,mode=1777"]
         for mount in run.mounts:

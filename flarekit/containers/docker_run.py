@@ -51,6 +51,7 @@ class ContainerRun:
         self._peak_mib: float | None = None
         self._network_tries: int | None = None
         self._over = threading.Event()
+        self._observer: threading.Thread | None = None
 
     def run(
         self,
@@ -92,6 +93,8 @@ class ContainerRun:
             events.terminate()
             events.wait()
             listener.join()
+            if self._observer is not None:
+                self._observer.join()  # tries to reach a network are counted once more at the end
         ended = self._ended_at or time.time()
         is_docker_s = code in _NOT_STARTED and self._started_at is None
         said = end_of(stderr)
@@ -136,7 +139,8 @@ class ContainerRun:
         if isinstance(self.cgroup, Cgroup):
             threading.Thread(target=self._follow_peak, args=(self.cgroup,), daemon=True).start()
         if self._observe and pid is not None:
-            threading.Thread(target=self._follow_usage, args=(pid,), daemon=True).start()
+            self._observer = threading.Thread(target=self._follow_usage, args=(pid,), daemon=True)
+            self._observer.start()
         if terminate_after_s is not None:
             arguments = (terminate_after_s,)
             threading.Thread(target=self._terminate, args=arguments, daemon=True).start()

@@ -97,18 +97,21 @@ def get(
     return cast(Convention, module)
 
 
-def fitting(input_dir: Path, channel_count: int) -> list[str]:
-    """Return the conventions that find cases in a folder, without any settings.
+def fitting(input_dir: Path, channel_count: int, *, but: str) -> list[str]:
+    """Return the other conventions that find cases in a folder, without any settings.
 
     Args:
         input_dir: whose layout is not known.
         channel_count: of the predictor.
+        but: the one that has found nothing.
     """
     found = []
     for name in names() if input_dir.is_dir() else ():
+        if name == but:
+            continue
         try:
             cases = get(name).find_cases(input_dir, channel_count)
-        except FlarekitError:
+        except (FlarekitError, OSError):
             continue
         give_up(cases)
         found.append(name)

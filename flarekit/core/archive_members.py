@@ -24,7 +24,7 @@ _HEADERS = (
 )
 _BYTES_AROUND = 4096  # of a tar per member, at most: its header and what fills its last block
 _MOST_LINK_BYTES = 4096
-_AGAIN = "download or pack the archive again"
+AGAIN = "download or pack the archive again"
 _MAGIC = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bz2"))
 
 
@@ -111,7 +111,7 @@ class _Bounded:
         piece = self._stream.read(size)
         self._left -= len(piece)
         if self._left < 0:
-            raise InputError(f"{self._path}: unpacks to more than was allowed", fix=_AGAIN)
+            raise InputError(f"{self._path}: unpacks to more than was allowed", fix=AGAIN)
         return piece
 
 

@@ -15,24 +15,12 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import Self
 
-from flarekit.core.archive_members import Member, UnpackLimits, members_of
+from flarekit.core.archive_members import AGAIN, Member, UnpackLimits, members_of
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.names import path_within
 
 _CHUNK = 1 << 20
-_LONGEST_HEADER = 1 << 20  # bytes of a name or another header that stands before a member
-_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-_BYTES_AROUND = 4096  # of a tar per member, at most: its header and what fills its last block
-_MOST_LINK_BYTES = 4096
-_AGAIN = "download or pack the archive again"
-_MAGIC = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bz2"))
 
 
 def is_archive(path: Path) -> bool:
@@ -75,9 +63,9 @@ def unpack_archive(
         scratch.chmod(0o755)
         scratch.replace(folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
-        raise InputError(f"{path}: is damaged: {error or 'it ends early'}", fix=_AGAIN) from error
+        raise InputError(f"{path}: is damaged: {error or 'it ends early'}", fix=AGAIN) from error
     except (RuntimeError, NotImplementedError, ValueError) as error:  # encrypted; unknown method
-        raise InputError(f"{path}: cannot be unpacked: {error}", fix=_AGAIN) from error
+        raise InputError(f"{path}: cannot be unpacked: {error}", fix=AGAIN) from error
     except OSError as error:
         raise _os_error(path, folder, error) from error
     finally:
@@ -131,7 +119,7 @@ class Unpacked:
 def _os_error(path: Path, folder: Path, error: OSError) -> InputError | OutputError:
     """Tell a damaged or missing archive from a folder that cannot be written."""
     if error.errno is None or (error.filename is not None and Path(error.filename) == path):
-        return InputError(f"{path}: cannot be read: {error.strerror or error}", fix=_AGAIN)
+        return InputError(f"{path}: cannot be read: {error.strerror or error}", fix=AGAIN)
     return OutputError(
         f"{folder}: {path} cannot be unpacked there: {error.strerror}",
         fix="name a folder with space that can be written; temporary ones are where TMPDIR says",
@@ -208,4 +196,4 @@ class _Unpacking:
             raise self._refused(f"unpacks to more than {self._limits.most_bytes} bytes")
 
     def _refused(self, fault: str) -> InputError:
-        return InputError(f"{self._archive}: {fault}", fix="do not trust it, or " + _AGAIN)
+        return InputError(f"{self._archive}: {fault}", fix="do not trust it, or " + AGAIN)

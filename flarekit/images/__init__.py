@@ -1,1 +1,1 @@
-"""TODO."""
+"""Images of predictors for organisers: built, verified, saved as files, run on the platform."""

@@ -113,7 +113,7 @@ def run_folder(
     began = time.monotonic() if options.began is None else options.began
     seconds = {} if options.began is None else {"import": time.monotonic() - began}
     convention = _convention(name, spec)
-    with cases_in(convention, input_dir, len(spec.channels)) as cases:
+    with cases_in(name, convention, input_dir, len(spec.channels)) as cases:
         keep_apart(input_dir, output_dir, conventions.outputs_of(convention, cases))
         if report is not None:
             pictures = [f"{case.case_id}.png" for case in cases]

@@ -15,11 +15,14 @@ _MOST_NAMED = 3
 
 
 @contextmanager
-def cases_in(convention: Convention, inputs: Path, channel_count: int) -> Iterator[Sequence[Case]]:
+def cases_in(
+    name: str, convention: Convention, inputs: Path, channel_count: int
+) -> Iterator[Sequence[Case]]:
     """Give the cases of a folder, or of a zip or tar of one, which is unpacked meanwhile.
 
     Args:
-        convention: whose layout it has.
+        name: of the convention.
+        convention: whose layout the folder has.
         inputs: which is only read.
         channel_count: of the predictor.
 
@@ -34,7 +37,9 @@ def cases_in(convention: Convention, inputs: Path, channel_count: int) -> Iterat
         try:
             cases = convention.find_cases(folder, channel_count)
         except InputError as error:
-            raise _with_archives(_with_fitting(error, folder, channel_count), folder) from error
+            raise _with_archives(
+                _with_fitting(error, name, folder, channel_count), folder
+            ) from error
         try:
             yield cases
         finally:
@@ -47,8 +52,8 @@ def _only_folder(folder: Path) -> Path:
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
-def _with_fitting(error: InputError, folder: Path, channel_count: int) -> InputError:
-    fitting = conventions.fitting(folder, channel_count)
+def _with_fitting(error: InputError, name: str, folder: Path, channel_count: int) -> InputError:
+    fitting = conventions.fitting(folder, channel_count, but=name)
     if not fitting:
         return error
     return InputError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
 from flarekit.containers import Conditions, Run, SandboxError
@@ -133,6 +136,37 @@ def test_output_that_is_no_utf_8_is_read_with_replacements(engine):
     outcome = DockerSandbox("team:latest").run(Run(mounts=()))
     assert outcome.exit_code == 0
     assert outcome.last_line.startswith("caf\ufffd")
+
+
+def test_what_a_run_tried_last_is_counted_too(engine, monkeypatch):
+    class Slow:
+        def __init__(self, pid):
+            assert pid == os.getpid()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def count(self):
+            time.sleep(0.3)
+            return 3
+
+    engine.has(NEW, "team:latest")
+    engine.answers("inspect", out=f"{os.getpid()}\n".encode())
+    engine.answers(
+        "events", out=b'{"Action":"start","timeNano":1}\n{"Action":"die","timeNano":2}\n'
+    )
+    monkeypatch.setattr("flarekit.containers.docker_run.NetworkTries", Slow)
+    assert DockerSandbox("team:latest").run(Run(mounts=())).network_tries == 3
+
+
+def test_no_image_is_fetched_in_place_of_the_one_that_is_verified(engine):
+    engine.has(NEW, "team:latest")
+    DockerSandbox("team:latest").run(Run(mounts=()))
+    (line,) = [call for call in engine.calls if call[0] == "run"]
+    assert line[line.index("--pull") + 1] == "never"
 
 
 def test_line_ends_of_what_docker_says_are_kept(engine):

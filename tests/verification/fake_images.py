@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import SimpleITK
 
 from flarekit import conventions
@@ -19,6 +20,15 @@ CONFIG = {
     "os": "linux",
     "config": {"User": "1000:1000", "Cmd": ["python", "/main.py"]},
 }
+
+
+def sample(folder, _task):
+    """Write the inputs of a made-up convention: an image and a note."""
+    (folder / "images" / "ct").mkdir(parents=True)
+    voxels = np.random.default_rng(0).integers(-100, 100, (6, 8, 9)).astype(np.int16)
+    image = SimpleITK.GetImageFromArray(voxels)
+    SimpleITK.WriteImage(image, str(folder / "images" / "ct" / "a.mha"), useCompression=True)
+    (folder / "note.json").write_text("[1]")
 
 
 class Failure(Exception):  # noqa: N818 - an end, not a fault of the fake

@@ -23,18 +23,10 @@ from tests.verification.fake_images import (
     findings,
     image_under_test,
     read,
+    sample,
 )
 
 WANTED = TaskFacts(values=frozenset({0, 1}), time_s=60)
-
-
-def sample(folder, wanted):
-    del wanted
-    (folder / "images" / "ct").mkdir(parents=True)
-    voxels = np.random.default_rng(0).integers(-100, 100, (6, 8, 9)).astype(np.int16)
-    image = SimpleITK.GetImageFromArray(voxels)
-    SimpleITK.WriteImage(image, str(folder / "images" / "ct" / "a.mha"), useCompression=True)
-    (folder / "note.json").write_text("[1]")
 
 
 def listed(folder, wanted):
