@@ -15,7 +15,7 @@ from flarekit import conventions, engine, models, postprocess
 from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import read_spec
 from flarekit.evaluation.scheme import Settings
-from flarekit.images.build import budget_arguments
+from flarekit.images.build import budget_arguments, task_facts
 from flarekit.segmentation.folder import Options, segment_folder
 
 LAYOUT = '''
@@ -54,6 +54,7 @@ def write_empty_mask(case, output_dir):
 FACTS = """
 title = "The made-up challenge"
 mask_values = [0, 7]
+one_label = true
 
 [tree]
 input = "scan_X.nii.gz"
@@ -157,10 +158,11 @@ def test_a_convention_is_one_folder(toy, tmp_path, write_scan):
 
 
 @pytest.mark.usefixtures("madeup")
-def test_what_its_organiser_states_is_asked_for_by_name():
+def test_what_its_organiser_states_is_asked_for_by_name(toy):
     assert "madeup" in conventions.names()
     assert budget_arguments("madeup")["TIME_BUDGET"] == "33"
     assert conventions.presets()["madeup26"].gpu_mib == 1000
+    assert task_facts(toy.spec, "madeup")["values"] == [7]
     checks = conventions.checks_of("madeup")
     assert checks.run_line.inputs == "/data/in"
     assert [(check.name, check.asserts) for check in checks.checks] == [("smiles", "It smiles")]

@@ -28,7 +28,10 @@ _ReportDir = Annotated[
 ]
 _Preset = Annotated[
     str | None,
-    typer.Option(help="Limits of flare22, flare23, flare24, flare26, autopet3 or uls23."),
+    typer.Option(
+        help="Limits of an edition of a challenge, for example flare23; "
+        "`flarekit conventions NAME` lists those of a convention."
+    ),
 ]
 _Gpu = Annotated[str, typer.Option(help="Index or UUID of the GPU to watch, as nvidia-smi says.")]
 _OTHERS_MIB = 1.0

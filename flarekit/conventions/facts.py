@@ -54,6 +54,7 @@ class _Facts(Table):
     runs_as: Literal["root", "user"] = "root"
     extra: str = ""
     mask_values: tuple[int, ...] = ()
+    one_label: bool = False
     run: _RunTable | None = None
     budget: _BudgetTable = _BudgetTable()
     limits: dict[str, _LimitsTable] = {}
@@ -69,6 +70,7 @@ class ConventionFacts:
         runs_as: whether its images run as `root`, by a script, or as a `user` of the platform.
         extra: of this package, that its images need besides; empty for none.
         mask_values: that masks may hold where nothing says more.
+        one_label: whether masks hold these values whatever a predictor's own labels are.
         run_line: how the organiser runs an image; None where there is no such organiser.
         budget: what is tolerated per case.
         limits: preset's name -> what a report is checked against.
@@ -78,7 +80,7 @@ class ConventionFacts:
         stated = _Facts.model_validate(content)
         self.title, self.runs_as, self.extra = stated.title, stated.runs_as, stated.extra
         self.input_tree, self.output_tree = stated.tree.input, stated.tree.output
-        self.mask_values = stated.mask_values
+        self.mask_values, self.one_label = stated.mask_values, stated.one_label
         self.budget = Budget(**stated.budget.model_dump())
         self.run_line = None if stated.run is None else _run_line(stated.run)
         self.limits = {

@@ -132,7 +132,9 @@ def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
             fix='in predictor.toml set convention = "grandchallenge" and add '
             "[[convention_settings.outputs]] with path and kind",
         )
-    values = [1] if convention in ("autopet", "uls23") else sorted(spec.labels.values())
+    organiser = conventions.facts_of(convention)
+    own = organiser.mask_values if organiser.one_label else spec.labels.values()
+    values = sorted(value for value in own if value)
     return {"values": values, "channels": len(spec.channels), "settings": settings}
 
 
