@@ -123,12 +123,13 @@ def test_the_examples_of_public_names_work_as_written(what):
 
 
 @pytest.mark.usefixtures("example_files")
-def test_the_readme_s_example_works_as_typed(capsys):
-    readme = Path(__file__).parents[1] / "README.md"
-    code = readme.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - what a reader types in
+@pytest.mark.parametrize(("page", "said"), [("README.md", ""), ("docs/python.md", "()\n")])
+def test_the_first_example_of_a_page_works_as_typed(page, said, capsys):
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    code = text.split("```python\n", 1)[1].split("```", 1)[0]
+    exec(compile(code, page, "exec"), {})  # noqa: S102 - what a reader types in
     assert nibabel.load("mask.nii.gz").shape == nibabel.load("scan.nii.gz").shape
-    assert capsys.readouterr().out.endswith("()\n")
+    assert capsys.readouterr().out.endswith(said)
 
 
 def errors_of_the_package():

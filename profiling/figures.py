@@ -1,0 +1,190 @@
+"""The tables of figures in README.md and docs/, written from the results beside this script.
+
+    python profiling/figures.py            # writes every table anew
+    python profiling/figures.py --check    # fails, and names the pages that differ from the results
+
+A table stands between `<!-- figures: NAME -->` and `<!-- end of figures -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from accuracy_table import read_results
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
+NETWORKS = {
+    "nnunet": "nnU-Net's 3D U-Net",
+    "mamba_clinix": "MambaClinix",
+    "attention_unet": "FLARE23 VGG13 attention U-Net",
+    "mpu_net": "MPU-Net",
+    "att_umamba": "Att-UMamba",
+    "mamba_ahnet": "Mamba-AHNet",
+}
+UNSEEN = {"flare": "scans", "autopet": "scans", "uls23": "lesions"}
+Lines = Sequence[str]
+
+
+def result_of(name: str) -> dict[str, Any]:
+    """Return a result that lies beside this script."""
+    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def predictors() -> Lines:
+    """Tabulate the shipped predictors with Dice on scans that none of them was trained on."""
+    measured = read_results(HERE)
+    rows = []
+    for path in sorted((ROOT / "weights").glob("*/predictor.toml")):
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+        name = facts["name"]
+        result = measured[name][UNSEEN[facts["convention"]]]
+        means = [sum(scores.values()) / len(scores) for scores in result["cases"].values()]
+        rows.append([
+            f"[`{name}`](weights/{name}/CARD.md)",
+            NETWORKS[facts["architecture"]["name"]],
+            facts["title"].split(",")[0],
+            f"`{facts['convention']}`",
+            f"{result['mean']:.3f}",
+            f"{min(means):.3f}",
+            str(len(means)),
+        ])  # fmt: skip
+    header = ["predictor", "network", "finds", "convention", "mean Dice", "worst case", "cases"]
+    return markdown(header, rows)
+
+
+def peers() -> Lines:
+    """Tabulate nnU-Net and flarekit on the same network, weights and scan: the largest measured."""
+    measured = result_of("peers_cpu")
+    case = max(measured["cases"].values(), key=lambda each: prod(each["shape"]))
+    ways = {
+        "nnunetv2": f"nnunetv2 {measured['nnunetv2']}, no mirroring",
+        "exact_fp32": "flarekit `--mode exact`, fp32",
+        "exact_bf16": "flarekit `--mode exact`, bf16",
+        "fast": "flarekit `--mode fast`, bf16",
+    }
+    rows = []
+    for way, title in ways.items():
+        run = case[way]
+        equal = run.get("voxels_equal")
+        rows.append([
+            title,
+            f"{run['wall_s']:.1f} s",
+            f"{run.get('times_faster', 1.0):.1f} x",
+            f"{run['peak_rss_mib'] / 1024:.2f} GB",
+            "" if equal is None else f"{equal:.3%}",
+        ])  # fmt: skip
+    size = " x ".join(str(length) for length in case["shape"])
+    return markdown([size, "time", "faster", "peak memory", "voxels as nnunetv2's"], rows)
+
+
+def scaling() -> Lines:
+    """Tabulate time and memory of `abdomen_ct` by the number of slices."""
+    rows = [
+        [
+            f"512 x 512 x {row['slices']}",
+            f"{row['unlimited']['wall_s']:.1f} s",
+            f"{row['unlimited']['peak_rss_mib'] / 1024:.1f} GB",
+        ]
+        for row in result_of("scaling_cpu")["rows"]
+    ]
+    return markdown(["scan", "time", "peak memory"], rows)
+
+
+def anytime() -> Lines:
+    """Tabulate what is left of Dice within budgets between the shortest and the full run."""
+    measured = {
+        "fp32": result_of("anytime_abdomen_ct_fp32")["idle"],
+        "bf16": result_of("anytime_abdomen_ct")["idle"],
+    }
+    names = {1.0: "R", 0.5: "F + (R - F) / 2", 0.25: "F + (R - F) / 4", 0.0: "F"}
+    summaries = {
+        precision: {row["s"]: row for row in idle["summary"]}
+        for precision, idle in measured.items()
+    }
+    shares = [share for share in names if all(share in rows for rows in summaries.values())]
+    header = ["budget", "none", *(names[share] for share in shares)]
+    rows = []
+    for precision, idle in measured.items():
+        full = sum(scan["full"]["dice"] for scan in idle["scans"]) / len(idle["scans"])
+        dice = [f"{summaries[precision][share]['dice']:.3f}" for share in shares]
+        rows.append([f"mean Dice in {precision}", f"{full:.3f}", *dice])
+    for precision, rows_of in summaries.items():
+        late = [f"{max(rows_of[share]['latest_s'], 0.0):.2f} s" for share in shares]
+        rows.append([f"ended after the budget at most, {precision}", "-", *late])
+    return markdown(header, rows)
+
+
+def gpu() -> Lines:
+    """Tabulate what FLARE's script counts of every predictor on a GPU."""
+    cases = result_of("gpu_h200")["steps"]["cases"]["cases"]
+    sizes = [55, 554]
+    found = {
+        (case["predictor"], case["size"]): f"{case['time_s']:.1f} s, "
+        f"{case['max_gpu_mib']:.0f} MiB, {case['gpu_area_mib_s']:.0f}"
+        for case in cases
+        if case.get("exit_code") == 0 and "time_s" in case
+    }
+    rows = [
+        [f"`{name}`", *(found.get((name, size), "-") for size in sizes)]
+        for name in dict.fromkeys(name for name, _ in found)
+    ]
+    header = [f"512 x 512 x {size}, or its kind" for size in sizes]
+    return markdown(["predictor", *header], rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
+    """Return a table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return [lines[0], "|" + "---|" * len(header), *lines[1:]]
+
+
+TABLES: Mapping[str, Callable[[], Lines]] = {
+    "predictors": predictors,
+    "peers": peers,
+    "scaling": scaling,
+    "anytime": anytime,
+    "gpu": gpu,
+}
+
+
+def renewed(text: str) -> str:
+    """Return a page with every table of figures written anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return match[1] + "\n".join(TABLES[match[2]]()) + "\n" + match[4]
+
+    return BLOCK.sub(table, text)
+
+
+def pages() -> list[Path]:
+    """Return the pages that may hold tables of figures."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main(line: Sequence[str] | None = None) -> int:
+    """Write the tables, or say which differ from the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
+    check = parser.parse_args(line).check
+    stale = [
+        page for page in pages() if renewed(page.read_text("utf-8")) != page.read_text("utf-8")
+    ]
+    for page in stale:
+        sys.stdout.write(f"{page.relative_to(ROOT)}: differs from the results in profiling/\n")
+        if not check:
+            page.write_text(renewed(page.read_text("utf-8")), encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import figures
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def test_the_tables_of_readme_and_docs_are_what_was_measured(capsys):
+    assert figures.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_table_that_was_changed_by_hand_is_noticed():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    changed = re.sub(r"0\.\d{3} \|", "0.999 |", page, count=1)
+    assert changed != page
+    assert figures.renewed(changed) == page
+
+
+def test_every_table_of_figures_has_a_place():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {match[2] for match in figures.BLOCK.finditer(text)} == set(figures.TABLES)
+
+
+def test_the_readme_has_at_most_600_words():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def test_the_contents_page_lists_every_page():
+    contents = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in PAGES[1:]:
+        assert page.name == "README.md" or f"({page.name})" in contents, page.name
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_a_page_is_no_longer_than_a_screen_and_a_half(page):
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 90
