@@ -20,7 +20,7 @@ from flarekit.core.errors import (
     WeightsHashError,
 )
 from flarekit.core.spec import Coarse
-from flarekit.segmentation import case, folder, loaded
+from flarekit.segmentation import case, case_loop, loaded
 from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
 from flarekit.segmentation.options import effective_budget
 from flarekit.segmentation.predictors import find_predictor
@@ -367,13 +367,13 @@ def test_a_small_next_case_is_read_ahead_and_a_large_one_is_not(
     for name in "abc":
         write_scan(inputs / f"{name}_0000.nii.gz")
     reading, ended = [], []
-    genuine = folder.load_case
+    genuine = case_loop.load_case
 
     def noted(*how):
         reading.append(threading.current_thread() is not threading.main_thread())
         return genuine(*how)
 
-    monkeypatch.setattr(folder, "load_case", noted)
+    monkeypatch.setattr(case_loop, "load_case", noted)
 
     class Watching(Silent):
         def end_case(self, record):
@@ -383,7 +383,7 @@ def test_a_small_next_case_is_read_ahead_and_a_large_one_is_not(
     assert reading == [True, True, True]
     reading.clear()
     ended.clear()
-    monkeypatch.setattr(folder, "_AHEAD_MIB", 0.0)
+    monkeypatch.setattr(case_loop, "_AHEAD_MIB", 0.0)
     assert not segment_folder(toy, inputs, tmp_path / "two", EXACT, Watching()).failed
     assert reading == [False, False, False]
     assert ended == [("a", 1), ("b", 2), ("c", 3)]

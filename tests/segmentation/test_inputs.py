@@ -16,7 +16,7 @@ from flarekit.cli.predict import close_run
 from flarekit.core.errors import BudgetError, DeviceError, InputError, UsageError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import read_spec
-from flarekit.segmentation import folder
+from flarekit.segmentation import case_loop
 from flarekit.segmentation.folder import Options, Report, segment_folder
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
@@ -72,7 +72,7 @@ def test_a_case_that_fails_later_keeps_what_was_suspect_about_it(
     def fail(*_args):
         raise BudgetError("too large", fix="crop it")
 
-    monkeypatch.setattr(folder, "compute_case", fail)
+    monkeypatch.setattr(case_loop, "compute_case", fail)
     record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
     (case,) = record.failed
     assert case.error == f"{inputs / 'wide_0000.nii.gz'}: too large"
@@ -131,7 +131,7 @@ def test_whatever_a_case_fails_of_its_file_is_named(toy, inputs, tmp_path, write
     def fail(*_args):
         raise DeviceError("the network's output is not finite", fix="use --precision fp32")
 
-    monkeypatch.setattr(folder, "compute_case", fail)
+    monkeypatch.setattr(case_loop, "compute_case", fail)
     monkeypatch.setattr("flarekit.segmentation.segmenter.compute_case", fail)
     (case,) = segment_folder(toy, inputs, tmp_path / "out", OPTIONS).failed
     assert case.error == f"{path}: the network's output is not finite"
