@@ -115,7 +115,7 @@ def compact(
 
 
 class _Progress:
-    """One line every half minute."""
+    """Prints one line about the training every half minute."""
 
     def __init__(self, console: Console, minutes: float) -> None:
         self._console = console

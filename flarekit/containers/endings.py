@@ -56,7 +56,7 @@ def wait_or_end(
 
 
 def end_tree(pid: int) -> None:
-    """End a process and all below it: politely, then not."""
+    """End a process and its descendants: by SIGTERM first, then by SIGKILL."""
     try:
         root = psutil.Process(pid)
         everyone = [root, *root.children(recursive=True)]
@@ -76,7 +76,7 @@ def end_tree(pid: int) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Tell whether it still runs: one that is over but not waited for does not."""
+    """Tell whether a process is still running. A zombie (ended, not yet waited for) is not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -46,7 +46,7 @@ class SandboxedProcess:
             raise not_set_up(self._err.text()) from error
 
     def go(self) -> None:
-        """Let the program run."""
+        """Start the program, which has been waiting."""
         with contextlib.suppress(BrokenPipeError):  # it failed before: see `end`
             os.write(self._gate, b"!")
 
@@ -79,7 +79,7 @@ class SandboxedProcess:
         )
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill the program, if it is still running."""
         self.signal(signal.SIGKILL)
         self._process.wait()
         os.close(self._handle)

@@ -139,7 +139,7 @@ class _Tree:
         self._made: set[Path] = set()
 
     def add(self, layer: tarfile.TarFile) -> None:
-        """Put one layer on top."""
+        """Unpack one more layer over those unpacked so far."""
         self._made.clear()
         for member in layer:
             self._expect(member)
@@ -158,7 +158,7 @@ class _Tree:
                 self._put(layer, member, parent / base if base else self._root)
 
     def _expect(self, member: tarfile.TarInfo) -> None:
-        """Count a member, of which no more bytes are written than its header says."""
+        """Count a member and its size, and refuse an image beyond the limits."""
         self._count += 1
         self._bytes += max(0, member.size)
         if self._count > self._limits.most_files or self._bytes > self._limits.most_bytes:

@@ -18,7 +18,7 @@ Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One thing to segment.
+    """One case to segment.
 
     Attributes:
         case_id: the organiser's name for it.

@@ -110,7 +110,7 @@ class Unpacked:
         return folder
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Remove the temporary folder and everything in it."""
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
@@ -173,7 +173,7 @@ class _Unpacking:
         self._files.add(target)
 
     def _copy(self, target: Path, link: str) -> None:
-        """Stand in for a link: nothing that could be followed is ever made."""
+        """Copy what a link of the archive points to, so that no link is ever made."""
         original = path_within(self._root, link, source=self._archive)
         if original not in self._files:
             raise self._refused(f"holds a link to {link!r}, which is no file of it")

@@ -1,4 +1,4 @@
-"""What a run may cost."""
+"""Budgets: the time and memory that a case may take."""
 
 from __future__ import annotations
 

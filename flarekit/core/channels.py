@@ -97,7 +97,7 @@ class BodyCrop(Table):
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """One per channel that is looked at, from the first on."""
+        """Return the crop's thresholds, one for each channel that is looked at."""
         return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
 
 

@@ -34,7 +34,7 @@ class FlarekitError(Exception):
         return f"{self.message} ({self.fix})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let workers raise it across processes, whatever its constructor takes."""
+        """Make the error picklable, whatever its constructor takes: worker processes raise it."""
         return _revived, (type(self), self.args, self.__dict__)
 
 

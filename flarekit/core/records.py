@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def failed(self) -> tuple[CaseRecord, ...]:
-        """The cases that failed."""
+        """Return the cases that failed."""
         return tuple(case for case in self.cases if case.error is not None)
 
     @property

@@ -222,7 +222,7 @@ class PredictorFolder:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Return the predictor's name."""
         return self.spec.name
 
     @property
@@ -242,7 +242,7 @@ class PredictorFolder:
 
     @property
     def weights(self) -> Path:
-        """The (first) weights file."""
+        """Return the path of the weights file; of an ensemble, the first."""
         return self.folder / self.spec.weights.file
 
     @property

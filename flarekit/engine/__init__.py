@@ -128,7 +128,7 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> EngineFacts:
-        """What computes."""
+        """Facts about the engine for the record: its name, device and precision."""
         ...
 
     def sweep(

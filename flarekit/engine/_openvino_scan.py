@@ -42,7 +42,7 @@ class ScanShape:
 
     @property
     def chunk_tokens(self) -> int:
-        """Tokens of a chunk."""
+        """Return the number of tokens in a chunk."""
         together = _STATES_AT_ONCE // (self.batch * self.channels * self.states)
         return -(-self.tokens // max(1, min(math.isqrt(self.tokens), together)))
 

@@ -54,7 +54,7 @@ class NumpySums:
         size_YX: Place,  # noqa: ARG002
         restoration: Callable[[], Restoration],  # noqa: ARG002
     ) -> NDArray[np.uint8] | None:
-        """Return None: they are on the host."""
+        """Return None, because the sums are on the host and labels are decided there."""
         return None
 
     def finite(self, count: int) -> bool:

@@ -134,7 +134,7 @@ class TorchSums:
         self.slab_KZYX[:, keep:] = 0
 
     def to(self, device: torch.device) -> None:
-        """Move to another device."""
+        """Move the sums to another device."""
         self.slab_KZYX = self.slab_KZYX.to(device)
         self.weights_ZYX = self.weights_ZYX.to(device)
 

@@ -25,12 +25,12 @@ class Confusion:
 
     @property
     def truth(self) -> int:
-        """Voxels of the truth."""
+        """Return the number of voxels in the truth."""
         return self.true_positive + self.false_negative
 
     @property
     def predicted(self) -> int:
-        """Voxels of the prediction."""
+        """Return the number of voxels in the prediction."""
         return self.true_positive + self.false_positive
 
     @property

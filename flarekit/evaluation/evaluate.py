@@ -25,7 +25,7 @@ _DISAGREEMENT_MM = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """What became of one case.
+    """The scores of one case, or why it has none.
 
     Attributes:
         state: `missing` or `unreadable` predictions are scored as the organiser counts them;

@@ -45,7 +45,7 @@ class Mask:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of a voxel."""
+        """Return the volume of one voxel in ml."""
         return float(np.prod(self.spacing_mm_XYZ)) / 1000
 
 

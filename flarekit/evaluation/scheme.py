@@ -58,7 +58,7 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What all rows come to.
+    """The means over all rows, per label and overall.
 
     Attributes:
         labels: label name -> figure's name -> mean over the rows where it is defined.

@@ -94,7 +94,7 @@ class Scene:
 
 
 def with_depth(solid: Solid, depth_mm: F32) -> Solid:
-    """The same box with another shape in it."""
+    """Return a solid of another shape in the same box."""
     return Solid(box=solid.box, depth_mm=depth_mm)
 
 

@@ -98,7 +98,7 @@ class Regions:
         return enclosed
 
     def _joined(self, kinds: NDArray[np.generic], pairs: _Numbers) -> _Numbers:
-        """Number the groups of regions of one kind that these pairs connect."""
+        """Number connected groups of regions; touching regions of one kind are connected."""
         if not len(pairs):
             return np.arange(len(kinds))  # the library takes longer to load than most masks
         from scipy.sparse import coo_array

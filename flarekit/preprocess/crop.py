@@ -113,7 +113,7 @@ def _filled(mask_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def grown(mask_ZYX: NDArray[np.bool_], axis: int, steps: int) -> NDArray[np.bool_]:
-    """Let a mask grow along one axis, so many voxels both ways."""
+    """Dilate a mask along one axis, by a number of voxels in both directions."""
     ahead = (slice(None),) * axis
     larger = mask_ZYX.copy()
     for step in range(1, min(steps, mask_ZYX.shape[axis] - 1) + 1):

@@ -76,7 +76,7 @@ class Decider:
 
     @property
     def has_begun(self) -> bool:
-        """Whether any slice has come."""
+        """Tell whether any slice has been added."""
         return self._came > 0
 
     def add(self, logits_KZYX: NDArray[np.float32]) -> None:
@@ -137,7 +137,7 @@ class Decider:
                 painted.result()
 
     def _keep_own_copies(self) -> None:
-        """Let go of the slab that the last slices are views of."""
+        """Copy the last slices, so that the slab they are views of can be freed."""
         self._slices = {
             z: (logits if logits.base is None else logits.copy(), box)
             for z, (logits, box) in self._slices.items()

@@ -53,13 +53,13 @@ class Route:
 
     @property
     def cropped_shape(self) -> Shape:
-        """Of the crop at the scan's spacing."""
+        """Return the crop's shape (Z, Y, X) at the scan's spacing."""
         z, y, x = (side.stop - side.start for side in self.box)
         return z, y, x
 
     @property
     def padded_shape(self) -> Shape:
-        """Of the network's grid."""
+        """Return the shape (Z, Y, X) on the network's grid, padding included."""
         z, y, x = (
             low + n + high for (low, high), n in zip(self.padding, self.grid_shape, strict=True)
         )

@@ -35,7 +35,7 @@ class Probe(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what `read` opened."""
+        """Close what `read` opened."""
         ...
 
 

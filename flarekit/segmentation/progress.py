@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nobody wants to know."""
+    """Progress that is not shown anywhere."""
 
     def start_case(self, case_id: str, index: int, total: int) -> None:
         """Do nothing."""

@@ -128,12 +128,12 @@ class ImageUnderTest:
 
     @property
     def conditions(self) -> Conditions:
-        """Those of the organiser's line, with the GPUs and the memory that were asked for."""
+        """Return the conditions of the organiser's command, with the GPUs and memory asked for."""
         return self._asked(self.run_line.conditions)
 
     @property
     def strictest(self) -> Conditions:
-        """Those of all organisers together."""
+        """Return the strictest conditions: those of all organisers together."""
         return self._asked(STRICTEST)
 
     def _asked(self, conditions: Conditions) -> Conditions:

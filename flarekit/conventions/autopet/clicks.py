@@ -82,7 +82,7 @@ def none_set(clicks: Points, name: str) -> NDArray[np.int64]:
 def heat_map(
     places_ZYX: NDArray[np.int64], shape_ZYX: tuple[int, int, int], sigma_voxels: float
 ) -> NDArray[np.float32]:
-    """Draw clicks.
+    """Draw clicks as a heat map.
 
     Equals `scipy.ndimage.gaussian_filter` of a volume that is 1 in every clicked voxel, which
     reflects at the volume's faces; only the surroundings of the clicks are computed.

@@ -24,7 +24,7 @@ _SUMMED = ("found", "spurious", "missed")
 
 
 def default_labels(edition: str) -> dict[str, int]:  # noqa: ARG001 - the same for all
-    """Return the one label."""
+    """Return the only label that is scored."""
     return {"lesion": 1}
 
 

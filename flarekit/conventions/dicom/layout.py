@@ -173,7 +173,7 @@ class Dicom:
         return min(1.0, own / whole) if own and whole else 1.0
 
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
-        """Refuse: see the module.
+        """Refuse to write an empty mask; the module's docstring says why.
 
         Raises:
             OutputError: always.

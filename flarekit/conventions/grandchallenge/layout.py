@@ -76,7 +76,7 @@ class _Settings(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """One thing to write.
+    """One output that the algorithm writes.
 
     Attributes:
         path: of a folder for a mask, of a file for a number.

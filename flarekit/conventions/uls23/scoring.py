@@ -56,7 +56,7 @@ class _Layout:
 
 
 def default_labels(edition: str) -> dict[str, int]:  # noqa: ARG001 - there is one edition
-    """Return the one label."""
+    """Return the only label that is scored."""
     return {"lesion": 1}
 
 

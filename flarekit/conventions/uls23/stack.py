@@ -26,7 +26,7 @@ class StackReader:
     """The volumes of a file; threads may share it. The file opens with the first of them."""
 
     def __init__(self, path: Path, header: MetaHeader, *, depth: int) -> None:
-        """Remember the file.
+        """Take the path of the stack; nothing is read yet.
 
         Args:
             path: of the file.
@@ -60,7 +60,7 @@ class MaskStack:
     """
 
     def __init__(self, geometry: Geometry, *, count: int) -> None:
-        """Expect so many masks.
+        """Take the number of masks that the stack will hold.
 
         Args:
             geometry: of the whole stack, from a .mha file.
