@@ -98,3 +98,5 @@ class Console:
             return
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in record.seconds.items())
         self.say(f"{record.case_id}: {record.wall_s:.1f} s ({stages})")
+        volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in record.volumes_ml.items())
+        self.say(f"{record.case_id}: {volumes}")

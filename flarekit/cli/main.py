@@ -89,8 +89,8 @@ def predict(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the run's record (run.json, ledger.jsonl with a line per case) and a "
-            "picture of every case."
+            help="Folder for the run's record (run.json, ledger.jsonl with a line per case), what "
+            "every label measures (statistics.csv) and a picture of every case."
         ),
     ] = None,
     pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True,

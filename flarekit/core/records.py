@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,52 @@ class TileRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelStatistics:
+    """What a mask and its scan tell of one label.
+
+    Attributes:
+        label: its name.
+        value: in the mask.
+        voxels: that have it; 0 where nothing was found, and then what lies below is empty.
+        volume_ml: of these voxels.
+        intensities: channel name -> mean and standard deviation (of the voxels, divided by their
+            number) of the scan under the label, in the scan's unit: HU of a CT, SUV of a PET.
+        components: how many parts there are, connected by faces, edges or corners.
+        first_voxel_xyz: the least index along each axis of the scan's file (column, row, slice).
+        last_voxel_xyz: the greatest one, which still belongs to the label.
+        centroid_mm_ras: mean place of the voxels in the scan's physical space, in mm, with axes to
+            the patient's right, anterior and superior (NIfTI's); DICOM and ITK have the first two
+            with the other sign.
+        touches_edge: whether it reaches the first or last voxel of the scan along any axis.
+    """
+
+    label: str
+    value: int
+    voxels: int = 0
+    volume_ml: float = 0.0
+    intensities: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    components: int = 0
+    first_voxel_xyz: tuple[int, int, int] | None = None
+    last_voxel_xyz: tuple[int, int, int] | None = None
+    centroid_mm_ras: tuple[float, float, float] | None = None
+    touches_edge: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaseRecord:
     """What happened to one case.
 
     Attributes:
         mask: the file written; None where there is none.
         seconds: stage -> wall time; stages of two cases may overlap.
-        wall_s: from the case's beginning (the run's, for the first) to its mask.
+        wall_s: from the case's beginning (the run's, for the first) to its mask and statistics.
         tiles: what the window did; None where it never came to that.
         traded: what the case did without to keep a budget, in words.
         warnings: what was odd about its files and how it was taken.
         curve: at which second of the case which share of the label that a locator expected was the
             network's; empty where there is no locator.
+        volumes_ml: label name -> volume, in ml; 0 where nothing was found. Of a failed case empty.
+        statistics: of every label, where there is a report; in `statistics.csv`, not in the ledger.
         error: why it failed; None where it did not. A failed case may still have an empty mask.
         fix: what to do about the error.
     """
@@ -53,12 +88,15 @@ class CaseRecord:
     traded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     curve: tuple[tuple[float, float], ...] = ()
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    statistics: tuple[LabelStatistics, ...] = ()
     error: str | None = None
     fix: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: the line of the case in `ledger.jsonl`."""
-        content = asdict(self)
+        content = asdict(replace(self, statistics=()))
+        del content["statistics"]
         return content | {"mask": None if self.mask is None else str(self.mask)}
 
 
@@ -105,8 +143,11 @@ class RunRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: what holds for the whole run, cases counted and named."""
-        return asdict(self) | {
+        return asdict(replace(self, cases=())) | {
             "cases": len(self.cases),
             "failed": [case.case_id for case in self.failed],
+            "volumes_ml": {
+                case.case_id: case.volumes_ml for case in self.cases if case.error is None
+            },
             "traded": {case.case_id: list(case.traded) for case in self.traded},
         }

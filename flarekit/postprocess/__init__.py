@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from flarekit.core.errors import PredictorError
 from flarekit.core.registry import Registry, near_miss
 from flarekit.core.spec import Rule
+from flarekit.core.volume import foreground_box
 from flarekit.postprocess._scan import Scan
 
 __all__ = ["Scan", "apply_rules", "check_rules", "memory_bytes", "names", "split_rules"]
@@ -128,7 +129,7 @@ def memory_bytes(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule]) -> int
         label_map_ZYX: uint8, what they will be applied to.
         rules: that will be.
     """
-    from flarekit.postprocess._regions import foreground_box, regions_bytes
+    from flarekit.postprocess._regions import regions_bytes
 
     modules = [_module(rule) for rule in rules]
     copies = 2 * label_map_ZYX.size
@@ -167,7 +168,7 @@ def _on_regions(
     labels: Mapping[str, int],
     voxel_ml: float,
 ) -> NDArray[np.uint8]:
-    from flarekit.postprocess._regions import Regions, foreground_box
+    from flarekit.postprocess._regions import Regions
 
     box = foreground_box(label_map_ZYX)
     if box is None:

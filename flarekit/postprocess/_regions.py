@@ -19,16 +19,6 @@ _INNER = (slice(1, -1),) * 3
 _WITH_BACKGROUND, _WITHOUT_BACKGROUND = (9, 420), (6, 70)
 
 
-def foreground_box(label_map_ZYX: NDArray[np.uint8]) -> tuple[slice, slice, slice] | None:
-    """Return the box of everything labelled, None where nothing is."""
-    if not label_map_ZYX.any():
-        return None
-    top_YX = label_map_ZYX.max(axis=0)
-    profiles = label_map_ZYX.max(axis=(1, 2)), top_YX.max(axis=1), top_YX.max(axis=0)
-    z, y, x = (np.flatnonzero(profile) for profile in profiles)
-    return slice(z[0], z[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
-
-
 def regions_bytes(label_map_ZYX: NDArray[np.uint8], *, background: bool) -> int:
     """Return what finding regions allocates at most: by voxel, and by run of equal voxels."""
     runs = sum(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.postprocess._regions import foreground_box
+from flarekit.core.volume import foreground_box
 from flarekit.postprocess._scan import Scan
 
 TAKES_VALUE = True

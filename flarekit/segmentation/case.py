@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class PlacedCase:
         found: by the locator, for what the network does not reach; None where it reaches all.
         geometry: of the scan as stored.
         scan: the scan as stored, where something after the network looks at it.
-        shown: the first channel, where a picture is wanted.
+        kept: channel name -> volume, of those that pictures or statistics need.
         warnings: what was odd about the files, and how it was taken.
         clock: of the case.
     """
@@ -53,7 +53,7 @@ class PlacedCase:
     found: LocatorMap | None
     geometry: Geometry
     scan: Scan | None
-    shown: Volume | None
+    kept: Mapping[str, Volume]
     warnings: tuple[str, ...]
     clock: Clock
 
@@ -75,7 +75,7 @@ class Segmented:
         logits_KZYX: float32 on the network's grid; None where not wanted.
         before_scan_rules: label map that rules on the scan begin with; None where not wanted.
         scan: what those rules look at; likewise.
-        shown: the first channel, where a picture is wanted.
+        kept: channel name -> volume, of those that pictures or statistics need.
         curve: when, of `time.monotonic`, which share of the expected label was the network's.
     """
 
@@ -91,7 +91,7 @@ class Segmented:
     logits_KZYX: NDArray[np.float32] | None = None
     before_scan_rules: NDArray[np.uint8] | None = None
     scan: Scan | None = None
-    shown: Volume | None = None
+    kept: Mapping[str, Volume] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
 
 
@@ -104,8 +104,9 @@ def is_simple(
         loaded: the case.
         context: what it goes through.
         wanted: beside its labels.
-        deadline: of `time.monotonic`, for its mask; None where there is no limit.
+        deadline: of `time.monotonic`, for all of that; None where there is no limit.
     """
+    deadline = context.for_mask(deadline, loaded.volumes[0].geometry, wanted)
     if context.spec.coarse is not None:
         return False  # its first pass would compute beside the case before
     limits = _limits(loaded, context, wanted, deadline, ahead=True)
@@ -125,12 +126,13 @@ def place_case(
         loaded: from `load_case`; give it up, so that its voxels go.
         context: what the case goes through.
         wanted: beside its labels.
-        deadline: of `time.monotonic`, for its mask; None where there is no limit.
+        deadline: of `time.monotonic`, for all of that; None where there is no limit.
 
     Raises:
         BudgetError: it does not fit into memory.
     """
     clock, volumes, spec = loaded.clock, loaded.volumes, context.spec
+    deadline = context.for_mask(deadline, volumes[0].geometry, wanted)
     warnings = warnings_of(loaded)
     for warning in warnings:
         _LOG.warning(warning)
@@ -154,7 +156,7 @@ def place_case(
         found=found if deadline is not None else None,
         geometry=volumes[0].geometry,
         scan=scan_of(loaded, spec) if needs_scan else None,
-        shown=volumes[0] if wanted.picture else None,
+        kept=wanted.kept(volumes, spec),
         warnings=warnings,
         clock=clock,
     )
@@ -209,7 +211,7 @@ def compute_case(
         placed: the case.
         context: what it goes through.
         wanted: beside its labels.
-        deadline: of `time.monotonic`, for its mask; None where there is no limit.
+        deadline: of `time.monotonic`, for all of that; None where there is no limit.
 
     Raises:
         DeviceError: the device has no room, or the network's output is not finite.
@@ -217,6 +219,7 @@ def compute_case(
     """
     spec, clock = context.spec, placed.clock
     compute = context.compute()
+    deadline = context.for_mask(deadline, placed.geometry, wanted)
     labelling = Labelling.of(placed.placement, spec)
     probable = Probabilities(placed.placement, spec) if wanted.probabilities else None
     kept = KeptLogits(placed.placement, spec) if wanted.to_refine else None
@@ -252,7 +255,7 @@ def compute_case(
         logits_KZYX=None if kept is None else kept.logits_KZYX,
         before_scan_rules=stored if wanted.to_refine else None,
         scan=placed.scan if wanted.to_refine else None,
-        shown=placed.shown,
+        kept=placed.kept,
         curve=reach.curve,
     )
 
@@ -317,7 +320,8 @@ def _limits(
     ahead: bool = False,
 ) -> Limits:
     kept = wanted.to_refine or bool(split_rules(context.spec.rules)[1])
-    freed = loaded.volumes[1:] if wanted.picture and not kept else () if kept else loaded.volumes
+    staying = loaded.volumes if kept else wanted.kept(loaded.volumes, context.spec).values()
+    freed = [volume for volume in loaded.volumes if not any(volume is each for each in staying)]
     return Limits(
         deadline=deadline,
         memory=context.memory,

@@ -20,6 +20,7 @@ from flarekit.core.records import CaseRecord
 from flarekit.segmentation.case import PlacedCase, compute_case, is_simple, place_case
 from flarekit.segmentation.context import CaseExtras, RunContext
 from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
+from flarekit.segmentation.measuring import measure
 from flarekit.segmentation.memory import (
     file_mib,
     reading_mib,
@@ -57,7 +58,9 @@ class CaseLoop:
     @property
     def wanted(self) -> CaseExtras:
         """What each case has to give beside its labels."""
-        return CaseExtras(picture=self.shared.draws, progress=self.shared.tiles)
+        return CaseExtras(
+            picture=self.shared.draws, statistics=self.shared.measures, progress=self.shared.tiles
+        )
 
     def load(self, case: Case) -> LoadedCase:
         """Read a case."""
@@ -153,6 +156,7 @@ class CaseLoop:
             )
         speeds = self.context.compute().speeds
         speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
+        measured = measure(done, self.context, self.wanted)
         speeds.save()
         record = CaseRecord(
             case_id=case.case_id,
@@ -161,7 +165,9 @@ class CaseLoop:
             wall_s=time.monotonic() - began,
             tiles=done.tiles,
             traded=done.traded,
-            warnings=done.warnings,
+            warnings=(*done.warnings, *measured.notes),
+            volumes_ml=measured.volumes_ml,
+            statistics=measured.statistics,
             curve=tuple((at - began, share) for at, share in done.curve),
         )
         self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flarekit.core.spec import PredictorSpec
+from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import Engine, TileProgress
 from flarekit.segmentation.locator import Locator
 from flarekit.segmentation.memory import Memory
@@ -75,6 +77,18 @@ class RunContext:
     exact: bool = False
     has_locator: bool = False
 
+    def for_mask(
+        self, deadline: float | None, geometry: Geometry, wanted: CaseExtras
+    ) -> float | None:
+        """Return when the mask has to be there, if its labels are measured by the deadline."""
+        if deadline is None:
+            return None
+        what, voxels = (
+            "statistics" if wanted.statistics else "volumes",
+            math.prod(geometry.shape_ZYX),
+        )
+        return deadline - (self.compute().speeds.seconds(what, voxels) or 0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseExtras:
@@ -84,10 +98,21 @@ class CaseExtras:
         probabilities: of every class, on the scan's grid.
         to_refine: what rules on the scan need, to run them again.
         picture: the first channel, to stand behind the labels.
+        statistics: the channels that labels are measured in: the first, and those of PET.
         progress: called after every tile.
     """
 
     probabilities: bool = False
     to_refine: bool = False
     picture: bool = False
+    statistics: bool = False
     progress: TileProgress = lambda _done, _total: None
+
+    def kept(self, volumes: Sequence[Volume], spec: PredictorSpec) -> dict[str, Volume]:
+        """Return the channels that are looked at once there are labels, by name."""
+        if not (self.statistics or self.picture):
+            return {}
+        first, *others = zip(spec.channels, volumes, strict=False)
+        uptakes = [(channel, volume) for channel, volume in others if channel.is_uptake]
+        kept = [first, *uptakes] if self.statistics else [first]
+        return {channel.name: volume for channel, volume in kept}

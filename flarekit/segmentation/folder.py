@@ -98,7 +98,7 @@ def run_folder(
         keep_apart(input_dir, output_dir, conventions.outputs_of(convention, cases))
         if report is not None:
             pictures = [f"{case.case_id}.png" for case in cases]
-            keep_apart(input_dir, report.folder, map(Path, ["run.json", "ledger.jsonl", *pictures]))
+            keep_apart(input_dir, report.folder, map(Path, [*Report.FILES, *pictures]))
         make_folder(output_dir)
         if report is not None:
             report.begin()

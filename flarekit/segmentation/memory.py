@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flarekit.core.errors import BudgetError
 from flarekit.core.metaheader import read_header
 from flarekit.core.nifti import read_geometry
 from flarekit.core.spec import PredictorSpec
+from flarekit.core.volume import foreground_box
 from flarekit.preprocess import Placement
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +31,7 @@ _GROWING = 1.13  # a buffer that grows by appending is up to an eighth longer th
 _UNKNOWN_FILES = 8  # bytes in memory per byte of a file whose header is not understood
 _RULES_PER_VOXEL = 12  # mostly; what they take is known once there are labels
 _WRITE_PER_VOXEL = 2
+_MEASURE_PER_VOXEL = 16
 _DRAWING_MIB = 150.0
 
 
@@ -178,6 +183,13 @@ def still_to_come_mib(placement: Placement, spec: PredictorSpec) -> float:
 def writing_mib(voxels: int) -> float:
     """Return what writing a mask of so many voxels takes."""
     return _WRITE_PER_VOXEL * voxels / _MIB
+
+
+def measuring_mib(label_map_ZYX: NDArray[np.uint8]) -> float:
+    """Return what statistics of the labels take at most: by voxel of the foreground's box."""
+    box = foreground_box(label_map_ZYX)
+    voxels = 0 if box is None else math.prod(part.stop - part.start for part in box)
+    return _MEASURE_PER_VOXEL * int(voxels) / _MIB
 
 
 def drawing_mib(voxels: int) -> float:

@@ -56,7 +56,8 @@ def predict(
         gpu_memory_budget_mib: MiB that may be in use on the GPU.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
-        report: folder for `run.json`, `ledger.jsonl` and a picture of every case; none where None.
+        report: folder for `run.json`, `ledger.jsonl`, `statistics.csv` with a line per case and
+            label, and a picture of every case; none where None.
         pictures: whether the report has pictures.
 
     Returns:

@@ -61,6 +61,11 @@ class SharedProgress:
         """Whether a picture of every case is wanted."""
         return self.report is not None and self.report.draws
 
+    @property
+    def measures(self) -> bool:
+        """Whether statistics of every label are wanted."""
+        return self.report is not None
+
     def start_case(self, case: Case, number: int) -> None:
         """Tell that a case begins."""
         with self._turn:
@@ -80,11 +85,12 @@ class SharedProgress:
 
     def draw(self, case: Case, done: Segmented, spec: PredictorSpec, usable_mib: float) -> None:
         """Draw a case into the report, where there is one and memory for it."""
-        if self.report is None or done.shown is None:
+        if self.report is None or not self.draws:
             return
         needed_mib = drawing_mib(done.label_map_ZYX.size)
         if usable_mib < needed_mib:
             _LOG.warning("no picture of %s: it takes %.0f MiB", case.case_id, needed_mib)
             return
         with self._turn:
-            self.report.draw(case.case_id, done.shown, done.label_map_ZYX, spec.labels)
+            shown = next(iter(done.kept.values()))
+            self.report.draw(case.case_id, shown, done.label_map_ZYX, spec.labels)

@@ -1,4 +1,4 @@
-"""What a run leaves in writing beside its masks: the ledger, and a picture of every case."""
+"""What a run leaves in writing beside its masks: ledger, statistics, a picture of every case."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from flarekit.core.errors import OutputError
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.volume import Volume
-from flarekit.report.ledger import Ledger
+from flarekit.report.ledger import LEDGER, RUN, Ledger
 from flarekit.report.picture import write_picture
+from flarekit.report.statistics import STATISTICS, add_statistics, begin_statistics
 
 _LOG = logging.getLogger(__name__)
 
 
 class Report:
-    """The record of a run and its pictures, in a folder. No picture that fails ends a run."""
+    """The record of a run, its statistics and pictures, in a folder.
+
+    No picture that fails ends a run.
+    """
+
+    FILES = (RUN, LEDGER, STATISTICS)
 
     def __init__(self, folder: Path, *, pictures: bool = True) -> None:
         """Remember the folder.
@@ -36,12 +42,13 @@ class Report:
             _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
 
     def begin(self) -> None:
-        """Make the folder and an empty ledger.
+        """Make the folder, an empty ledger and a table of statistics without lines.
 
         Raises:
             OutputError: they cannot be made.
         """
         self._ledger = Ledger(self.folder)
+        begin_statistics(self.folder)
 
     def add(self, record: CaseRecord) -> None:
         """Add a case that is over; what cannot be written is said, and the run goes on."""
@@ -49,8 +56,9 @@ class Report:
             return
         try:
             self._ledger.add(record)
+            add_statistics(self.folder, record.case_id, record.statistics)
         except OSError as error:
-            _LOG.warning("%s: %s is not in the ledger: %s", self.folder, record.case_id, error)
+            _LOG.warning("%s: %s is not in the record: %s", self.folder, record.case_id, error)
 
     def draw(
         self,

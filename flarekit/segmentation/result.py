@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 
 from flarekit.core import metaheader, metaimage, nifti
 from flarekit.core.errors import OutputError, UsageError
+from flarekit.core.records import LabelStatistics
 from flarekit.core.spec import PredictorSpec
-from flarekit.core.volume import Geometry
+from flarekit.core.volume import Geometry, Volume
+from flarekit.report.statistics import label_statistics, label_volumes
 from flarekit.segmentation.case import Segmented
+from flarekit.segmentation.context import CaseExtras
 from flarekit.segmentation.scans import Axes, ScanInput
 
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -53,6 +58,7 @@ class Result:
     affine: NDArray[np.float64]
     _geometry: Geometry = field(repr=False)
     _files: tuple[Path, ...] = field(repr=False, default=())
+    _statistics: Callable[[], tuple[LabelStatistics, ...]] = field(repr=False)
 
     @classmethod
     def of(cls, done: Segmented, source: ScanInput, spec: PredictorSpec, seconds: float) -> Result:
@@ -64,7 +70,7 @@ class Result:
         return cls(
             labels=done.label_map_ZYX.T if turned else done.label_map_ZYX,
             label_names={value: name for name, value in spec.labels.items()},
-            volumes_ml=volumes_ml(done.label_map_ZYX, spec.labels, done.voxel_ml),
+            volumes_ml=label_volumes(done.label_map_ZYX, spec.labels, done.voxel_ml),
             probabilities=probabilities,
             seconds=seconds,
             stage_seconds=dict(done.clock.seconds),
@@ -74,7 +80,26 @@ class Result:
             affine=done.geometry.affine,
             _geometry=done.geometry,
             _files=source.files,
+            _statistics=_measured(done, source, spec),
         )
+
+    @cached_property
+    def statistics(self) -> tuple[LabelStatistics, ...]:
+        """What labels and scan tell of every label: volume, intensity, parts, place.
+
+        Where they were not asked for when the scan was segmented, they are measured when they are
+        first looked at, and the scan is read once more for that.
+
+        Raises:
+            InputError: it cannot be read any more.
+
+        >>> import flarekit
+        >>> segmenter = flarekit.load("mpu_net_liver")
+        >>> (liver,) = segmenter.segment("scan.nii.gz", statistics=True).statistics
+        >>> liver.label, liver.volume_ml, liver.components
+        ('liver', 0.0, 0)
+        """
+        return self._statistics()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the labels as a mask: uint8, with the scan's own header where the formats agree.
@@ -166,11 +191,17 @@ class Result:
         return metaheader.geometry_from(self._geometry.shape_ZYX, self.affine)
 
 
-def volumes_ml(
-    label_map_ZYX: NDArray[np.uint8], labels: dict[str, int], voxel_ml: float
-) -> dict[str, float]:
-    """Return the volume of every label, in ml; slice by slice, for a count takes eight bytes."""
-    counts = np.zeros(256, np.int64)
-    for slice_YX in label_map_ZYX:
-        counts += np.bincount(slice_YX.ravel(), minlength=256)
-    return {name: float(counts[value] * voxel_ml) for name, value in labels.items()}
+def _measured(
+    done: Segmented, source: ScanInput, spec: PredictorSpec
+) -> Callable[[], tuple[LabelStatistics, ...]]:
+    """Return what gives the statistics: known where the scan is in hand, else it is read again."""
+    label_map, geometry, labels = done.label_map_ZYX, done.geometry, spec.labels
+
+    def measure(volumes: Mapping[str, Volume]) -> tuple[LabelStatistics, ...]:
+        channels = {name: volume.voxels_ZYX for name, volume in volumes.items()}
+        return label_statistics(label_map, geometry, labels, channels)
+
+    if done.kept:
+        found = measure(done.kept)
+        return lambda: found
+    return lambda: measure(CaseExtras(statistics=True).kept(source.read(), spec))

@@ -158,6 +158,7 @@ class Segmenter:
         spacing_mm: ArrayLike | None = None,
         affine: ArrayLike | None = None,
         probabilities: bool = False,
+        statistics: bool = False,
     ) -> Result:
         """Segment one scan.
 
@@ -170,6 +171,7 @@ class Segmenter:
             affine: (4, 4), of an array: from its index (x, y, z, 1) to mm, RAS+; then `spacing_mm`
                 is not needed.
             probabilities: compute those of every class, too.
+            statistics: measure every label while the scan is in memory, for `Result.statistics`.
 
         Returns:
             Labels in the scan's own order: (x, y, z) for paths and nibabel images, (z, y, x) for
@@ -192,7 +194,9 @@ class Segmenter:
         0.0
         """
         source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
-        done, seconds = self._segmented(source, CaseExtras(probabilities=probabilities))
+        done, seconds = self._segmented(
+            source, CaseExtras(probabilities=probabilities, statistics=statistics)
+        )
         return Result.of(done, source, self.spec, seconds)
 
     def open(

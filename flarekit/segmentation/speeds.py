@@ -18,7 +18,15 @@ _FILE = "speeds.json"
 _MOST = 200  # machines, devices and networks that are remembered
 _LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.3, 3.0
 # seconds per voxel, where nothing is known: an old processor whose cores others use as well
-_USUAL = {"place": 15e-9, "settle": 15e-9, "fill": 9e-9, "rules": 6e-9, "write": 3e-9}
+_USUAL = {
+    "place": 15e-9,
+    "settle": 15e-9,
+    "fill": 9e-9,
+    "rules": 6e-9,
+    "write": 3e-9,
+    "statistics": 12e-9,
+    "volumes": 1e-9,
+}
 
 
 class Speeds:
@@ -47,7 +55,7 @@ class Speeds:
 
         Args:
             what: `tile`, `start` (how much longer the first tile takes), `place`, `settle` (what
-                follows the last tile), `fill`, `rules` or `write`.
+                follows the last tile), `fill`, `rules`, `write`, `statistics` or `volumes`.
             amount: tiles, or voxels.
         """
         rate = self._rates.get(what, _USUAL.get(what))

@@ -90,6 +90,7 @@ def test_times_of_every_stage_and_what_computed_are_recorded(toy, inputs, tmp_pa
         "restore",
         "rules",
         "write",
+        "statistics",
     ]
     assert record.seconds["load"] > 0
 

@@ -444,6 +444,7 @@ def test_a_folder_runs_with_a_segmenter_that_is_loaded(loaded, scan, tmp_path):
         "a.png",
         "ledger.jsonl",
         "run.json",
+        "statistics.csv",
     ]
     with pytest.raises(UsageError, match="its own mode, device and budgets"):
         flarekit.predict(tmp_path / "in", tmp_path / "out", loaded, mode="exact")

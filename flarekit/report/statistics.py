@@ -1,0 +1,184 @@
+"""What a mask and its scan tell of every label: volume, intensity, parts, place.
+
+`statistics.csv` has a line per case and label. Components are connected by faces, edges or corners.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core.channels import UPTAKE_NAMES
+from flarekit.core.errors import OutputError
+from flarekit.core.records import LabelStatistics
+from flarekit.core.volume import Geometry, foreground_box
+
+STATISTICS = "statistics.csv"
+HEADER = (
+    "case,label,value,volume_ml,channel,mean,sd,suv_mean,suv_sd,components,"
+    "x_min,y_min,z_min,x_max,y_max,z_max,x_mm_ras,y_mm_ras,z_mm_ras,touches_edge\n"
+)
+_VALUES = 256  # that a mask may have
+_Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def label_volumes(
+    label_map_ZYX: NDArray[np.uint8], labels: Mapping[str, int], voxel_ml: float
+) -> dict[str, float]:
+    """Return the volume of every label, in ml; 0 where nothing was found."""
+    counts = np.zeros(_VALUES, np.int64)
+    for slice_YX in label_map_ZYX:  # a count takes eight bytes per voxel
+        counts += np.bincount(slice_YX[slice_YX != 0], minlength=_VALUES)
+    return {name: float(counts[value] * voxel_ml) for name, value in labels.items()}
+
+
+def label_statistics(
+    label_map_ZYX: NDArray[np.uint8],
+    geometry: Geometry,
+    labels: Mapping[str, int],
+    channels: Mapping[str, NDArray[np.generic]],
+) -> tuple[LabelStatistics, ...]:
+    """Measure every label of a mask, those too of which nothing was found.
+
+    Args:
+        label_map_ZYX: uint8, as the scan is stored.
+        geometry: of the scan.
+        labels: label name -> value.
+        channels: channel name -> (Z, Y, X) intensities on the same grid.
+
+    Returns:
+        One per label, in the order of `labels`.
+    """
+    box = foreground_box(label_map_ZYX)
+    if box is None:
+        return tuple(_nothing(name, value, channels) for name, value in labels.items())
+    import cc3d
+
+    inside = np.ascontiguousarray(label_map_ZYX[box])
+    shapes = cc3d.statistics(inside)
+    counts = shapes["voxel_counts"]
+    components = _component_counts(inside)
+    moments = {name: _mean_and_sd(inside, voxels_ZYX[box]) for name, voxels_ZYX in channels.items()}
+    corner_ZYX = np.array([part.start for part in box])
+    voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
+    found = []
+    for name, value in labels.items():
+        if value >= len(counts) or not counts[value]:
+            found.append(_nothing(name, value, channels))
+            continue
+        extent = shapes["bounding_boxes"][value]
+        first = corner_ZYX + [part.start for part in extent]
+        last = corner_ZYX + [part.stop - 1 for part in extent]
+        centre_XYZ = (shapes["centroids"][value] + corner_ZYX)[::-1]
+        place = geometry.affine @ (*centre_XYZ, 1.0)
+        ends = np.array(label_map_ZYX.shape) - 1
+        found.append(
+            LabelStatistics(
+                label=name,
+                value=value,
+                voxels=int(counts[value]),
+                volume_ml=float(counts[value] * voxel_ml),
+                intensities={
+                    channel: (float(means[value]), float(sds[value]))
+                    for channel, (means, sds) in moments.items()
+                },
+                components=int(components[value]),
+                first_voxel_xyz=(int(first[2]), int(first[1]), int(first[0])),
+                last_voxel_xyz=(int(last[2]), int(last[1]), int(last[0])),
+                centroid_mm_ras=(float(place[0]), float(place[1]), float(place[2])),
+                touches_edge=bool((first == 0).any() or (last == ends).any()),
+            )
+        )
+    return tuple(found)
+
+
+def _nothing(name: str, value: int, channels: Iterable[str]) -> LabelStatistics:
+    return LabelStatistics(label=name, value=value, intensities=dict.fromkeys(channels))
+
+
+def _component_counts(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how many 26-connected components each value has."""
+    import cc3d
+
+    numbered, count = cc3d.connected_components(label_map_ZYX, connectivity=26, return_N=True)
+    values = np.zeros(int(count) + 1, np.uint8)
+    values[numbered.ravel()] = label_map_ZYX.ravel()
+    return np.bincount(values[1:], minlength=_VALUES)
+
+
+def _mean_and_sd(label_map_ZYX: NDArray[np.uint8], voxels_ZYX: NDArray[np.generic]) -> _Moments:
+    """Return mean and standard deviation of the intensities under each value, in one pass.
+
+    Both are taken from sums about one voxel of the foreground, lest large offsets cancel.
+    """
+    offset = float(voxels_ZYX[np.unravel_index(label_map_ZYX.argmax(), label_map_ZYX.shape)])
+    count, total, squares = (np.zeros(_VALUES) for _ in range(3))
+    for labels_YX, slice_YX in zip(label_map_ZYX, voxels_ZYX, strict=True):
+        labelled = labels_YX != 0
+        values = labels_YX[labelled]
+        above = slice_YX[labelled].astype(np.float64) - offset
+        count += np.bincount(values, minlength=_VALUES)
+        total += np.bincount(values, above, _VALUES)
+        squares += np.bincount(values, above * above, _VALUES)
+    mean = total / np.maximum(count, 1)
+    variance = squares / np.maximum(count, 1) - mean**2
+    return mean + offset, np.sqrt(np.maximum(variance, 0))
+
+
+def begin_statistics(folder: Path) -> None:
+    """Begin a table without cases; what another run left there is replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = folder / STATISTICS
+    try:
+        path.write_text(HEADER, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            fix="name a report folder that is writable and has space",
+        ) from error
+
+
+def add_statistics(folder: Path, case_id: str, statistics: Iterable[LabelStatistics]) -> None:
+    """Add the lines of a case.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    with (folder / STATISTICS).open("a", encoding="utf-8") as stream:
+        stream.write(_lines(_row(case_id, each) for each in statistics))
+
+
+def _row(case_id: str, each: LabelStatistics) -> list[str]:
+    channel, measured = next(iter(each.intensities.items()), ("", None))
+    uptakes = (each.intensities[name] for name in each.intensities if name.upper() in UPTAKE_NAMES)
+    places = (each.first_voxel_xyz, each.last_voxel_xyz, each.centroid_mm_ras)
+    return [
+        case_id,
+        each.label,
+        str(each.value),
+        f"{each.volume_ml:.6g}",
+        channel,
+        *_numbers(measured, 2),
+        *_numbers(next(uptakes, None), 2),
+        str(each.components),
+        *(text for place in places for text in _numbers(place, 3)),
+        "yes" if each.touches_edge else "no",
+    ]
+
+
+def _numbers(values: tuple[float, ...] | None, count: int) -> list[str]:
+    return [""] * count if values is None else [f"{value:.7g}" for value in values]
+
+
+def _lines(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
