@@ -170,8 +170,9 @@ def made_once(common) -> Callable[[str, Callable[[Path], object]], Path]:
 
 @pytest.fixture(autouse=True)
 def _torch_by_default(request, monkeypatch, common):
-    """Keep compiled networks out of the user's cache; toy networks are not worth compiling."""
+    """Keep compiled networks and ledgers out of the user's; toy networks need no compiling."""
     monkeypatch.setenv("FLAREKIT_CACHE", str(common / "cache"))
+    monkeypatch.setenv("FLAREKIT_STATE", str(common / "state"))
     if request.node.get_closest_marker("docker") is None:
         monkeypatch.setenv("FLAREKIT_ENGINE", "torch")
         monkeypatch.setattr("flarekit.engine.choose_engine", lambda _device: "torch")

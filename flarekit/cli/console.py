@@ -22,6 +22,8 @@ class Console:
 
     def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
         self._quiet = quiet
+        self._total: int | None = None
+        self._before, self._ended = 0, 0
         self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._bars = self._progress_bars() if self._rich.is_terminal and not quiet else None
         self._start_logging(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
@@ -73,8 +75,16 @@ class Console:
         """Print an error and what to do about it, in one line."""
         self._rich.print(f"error: {message}" + (f"; {fix}" if fix else ""), markup=False)
 
+    def position(self) -> str:
+        """Return how many cases are done, those of earlier runs included."""
+        if self._total is None:
+            return "no case has begun"
+        return f"{self._before + self._ended} of {self._total} done"
+
     def start_case(self, case_id: str, index: int, total: int) -> None:
         """Show that a case begins."""
+        if self._total is None:
+            self._total, self._before = total, index
         if self._bars is None:
             self.say(f"[{index + 1}/{total}] {case_id}")
             return
@@ -90,6 +100,7 @@ class Console:
 
     def end_case(self, record: CaseRecord) -> None:
         """Say what became of a case."""
+        self._ended += 1
         if self._bars is not None:
             self._bars.advance(self._case_bar)
         if record.error is not None:

@@ -5,15 +5,10 @@ Heavy imports stand inside the commands, so that `--help` is instant.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import typer
@@ -33,13 +28,12 @@ from flarekit.cli.options import (
     Verbose,
     spread,
 )
-from flarekit.cli.requests import JobFolders, Prediction, Scoring
+from flarekit.cli.requests import JobFolders, Prediction, Recording, Scoring
+from flarekit.cli.terminating import end_on_sigterm
 
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed or files were left out
 (each is named); 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
 trusted; 5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
-
-_GRACE_S = 2.5  # from SIGTERM to the end, whatever is being computed
 
 app = typer.Typer(
     name="flarekit",
@@ -86,30 +80,24 @@ def predict(
     profile: Annotated[
         Literal["fast", "exact"] | None, typer.Option(hidden=True, help="The old name of --mode.")
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the run's record (run.json, ledger.jsonl with a line per case), what "
-            "every label measures (statistics.csv) and a picture of every case."
-        ),
-    ] = None,
-    pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True,
+    recording: Recording,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Segment every scan of a folder."""
     from flarekit.cli.console import Console
     from flarekit.cli.predict import process_start, run_predict
-    from flarekit.segmentation.folder import Options, Report
+    from flarekit.segmentation.folder import Options
+    from flarekit.segmentation.shards import Shard
 
-    options = Options(**vars(prediction), **vars(budgets), began=process_start())
+    shard = None if recording.shard is None else Shard.of(recording.shard)
+    options = Options(**vars(prediction), **vars(budgets), began=process_start(), shard=shard)
     if profile is not None:
         note = "note: --profile is called --mode now; the old name goes with the next release"
         typer.echo(note, err=True)
         options = replace(options, mode=profile)
     console = Console(verbose=verbose, quiet=quiet)
-    wanted = None if report is None else Report(report, pictures=pictures)
-    raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, wanted, console))
+    raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, recording, console))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -187,34 +175,9 @@ def demo(
     raise typer.Exit(run_demo(output_dir, seed, options, Console()))
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the handler's form
-    raise SystemExit(128 + signum)
-
-
-def _end_on_sigterm() -> None:
-    """End in order on SIGTERM, and in any case soon: a network may be deep in one long call.
-
-    Python's handlers wait for the main thread; the byte that a signal writes does not. No half
-    a file is left, since files get their names when they are whole.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-
-    def end() -> None:
-        while os.read(reading, 1) != bytes([signal.SIGTERM]):
-            pass
-        time.sleep(_GRACE_S)
-        sys.stderr.write("error: terminated; nothing half-written is left\n")
-        os._exit(128 + signal.SIGTERM)
-
-    threading.Thread(target=end, daemon=True).start()
-
-
 def main() -> None:
     """Run the command line of this process."""
-    _end_on_sigterm()
+    end_on_sigterm()
     run()
 
 

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flarekit.cli.console import Console
+from flarekit.cli.requests import Recording
+from flarekit.cli.terminating import telling
 from flarekit.core.records import RunRecord
-from flarekit.segmentation.folder import Options, Report, segment_folder
+from flarekit.segmentation.folder import Options, Report, Resuming, segment_folder
 from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.state import state_report
 
 _MOST_SHOWN = 5  # sentences on what was left out, in the last lines of a run
 _MOST_NOTES = 4
@@ -23,12 +26,22 @@ def run_predict(
     input_dir: Path,
     output_dir: Path,
     options: Options,
-    report: Report | None,
+    recording: Recording,
     console: Console,
 ) -> int:
     """Segment a folder, say what happened, and return the exit code."""
     predictor = find_predictor(name)
-    with console:
+    how = Resuming(resume=recording.resume, retry_failed=recording.retry_failed)
+    if recording.report is not None:
+        report: Report | None = Report(recording.report, pictures=recording.pictures, resuming=how)
+    else:
+        report = state_report(input_dir, output_dir, how)
+
+    def position() -> str:
+        advice = "run again with --resume" if report else "nothing half-written is left"
+        return f"{console.position()}; {advice}"
+
+    with telling(position), console:
         record = segment_folder(predictor, input_dir, output_dir, options, console, report)
     return close_run(record, console)
 
@@ -52,19 +65,27 @@ def close_run(record: RunRecord, console: Console) -> int:
     It names every failed case, and what was given up to keep a budget, even where all else is
     quiet.
     """
-    total = len(record.cases) + len(record.not_run)
+    before = len(record.done_before) + len(record.failed_before)
+    total = len(record.cases) + len(record.not_run) + before
     if record.left_out:
         console.error(
             f"{len(record.left_out)} of the inputs left out: {_shortened(record.left_out)}", None
         )
+    if record.failed_before:
+        console.error(
+            f"{len(record.failed_before)} of {total} cases failed in an earlier run: "
+            f"{', '.join(record.failed_before)}",
+            "run them again with --retry-failed",
+        )
     without = given_up(record)
+    earlier = f" ({len(record.done_before)} in an earlier run)" if record.done_before else ""
     if not record.failed:
-        line = f"{total} of {total} cases segmented"
+        line = f"{total - len(record.failed_before)} of {total} cases segmented{earlier}"
         if without:
             console.insist(f"{line}{without}")
         else:
             console.say(line)
-        return 1 if record.left_out else 0
+        return 1 if record.left_out or record.failed_before else 0
     names = ", ".join(case.case_id for case in record.failed)
     left_out = f"; not run: {', '.join(record.not_run)}" if record.not_run else ""
     reason = record.failed[0].error if len(record.failed) == 1 else "see above"

@@ -51,6 +51,40 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What a run leaves in writing, and how it goes on from what earlier ones left."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the run's record (run.json, ledger.jsonl with a line per case), what "
+            "every label measures (statistics.csv) and a picture of every case."
+        ),
+    ] = None
+    pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Skip the cases that an earlier run has done, by its ledger: the same input, "
+            "predictor and settings, and a mask that is whole.",
+        ),
+    ] = False
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Like --resume, and run the failed cases again."),
+    ] = False
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N/COUNT",
+            help="Run one of several shares of the cases, 3/8 say; each of the others is run by "
+            "another process with the same folders.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobFolders:
     """Where the platform puts things."""
 

@@ -7,8 +7,8 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +25,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         OutputError: the folder cannot be written, or the disk is full; nothing is left behind.
     """
     # not made from the target's name, which may be as long as the file system allows
-    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp")
+    # and not of this process alone: machines that share a folder have the same process ids
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         if not _write_unnamed(path.parent, temporary, content):
             temporary.write_bytes(content)

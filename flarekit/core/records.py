@@ -76,6 +76,8 @@ class CaseRecord:
             network's; empty where there is no locator.
         volumes_ml: label name -> volume, in ml; 0 where nothing was found. Of a failed case empty.
         statistics: of every label, where there is a report; in `statistics.csv`, not in the ledger.
+        input_sha256: of all that the case is made of; None where there is no ledger.
+        mask_sha256: of the mask's file; None where there is none, or no ledger.
         error: why it failed; None where it did not. A failed case may still have an empty mask.
         fix: what to do about the error.
     """
@@ -90,6 +92,8 @@ class CaseRecord:
     curve: tuple[tuple[float, float], ...] = ()
     volumes_ml: dict[str, float] = field(default_factory=dict)
     statistics: tuple[LabelStatistics, ...] = ()
+    input_sha256: str | None = None
+    mask_sha256: str | None = None
     error: str | None = None
     fix: str | None = None
 
@@ -112,6 +116,8 @@ class RunRecord:
         wall_s: of the whole run.
         cases: in the order they ran.
         not_run: ids of the cases left out because a failure stopped the run.
+        done_before: ids of the cases that an earlier run segmented, and that were skipped.
+        failed_before: ids of those that failed in an earlier run, and were skipped as well.
         left_out: files and series that are in no case though they look as if they should be, and
             why, a sentence each.
     """
@@ -128,6 +134,8 @@ class RunRecord:
     wall_s: float
     cases: tuple[CaseRecord, ...]
     not_run: tuple[str, ...] = ()
+    done_before: tuple[str, ...] = ()
+    failed_before: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     scan: str | None = None
 

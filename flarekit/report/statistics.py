@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.channels import UPTAKE_NAMES
-from flarekit.core.errors import OutputError
+from flarekit.core.files import write_atomically
 from flarekit.core.records import LabelStatistics
 from flarekit.core.volume import Geometry, foreground_box
 
@@ -23,6 +23,7 @@ HEADER = (
     "case,label,value,volume_ml,channel,mean,sd,suv_mean,suv_sd,components,"
     "x_min,y_min,z_min,x_max,y_max,z_max,x_mm_ras,y_mm_ras,z_mm_ras,touches_edge\n"
 )
+_COLUMNS = HEADER.strip().split(",")
 _VALUES = 256  # that a mask may have
 _Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -130,30 +131,47 @@ def _mean_and_sd(label_map_ZYX: NDArray[np.uint8], voxels_ZYX: NDArray[np.generi
     return mean + offset, np.sqrt(np.maximum(variance, 0))
 
 
-def begin_statistics(folder: Path) -> None:
-    """Begin a table without cases; what another run left there is replaced.
+class StatisticsTable:
+    """The table of one run, which grows with every case."""
 
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = folder / STATISTICS
-    try:
-        path.write_text(HEADER, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            fix="name a report folder that is writable and has space",
-        ) from error
+    def __init__(self, path: Path, *, keep: bool = False) -> None:
+        """Begin a table without cases; what another run left there is replaced.
 
+        Args:
+            path: of the file; its folder exists.
+            keep: the lines of an earlier run, where it has the same columns.
 
-def add_statistics(folder: Path, case_id: str, statistics: Iterable[LabelStatistics]) -> None:
-    """Add the lines of a case.
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._path = path
+        write_atomically(path, _lines([_COLUMNS, *(self._rows() if keep else [])]).encode())
 
-    Raises:
-        OSError: they cannot be written.
-    """
-    with (folder / STATISTICS).open("a", encoding="utf-8") as stream:
-        stream.write(_lines(_row(case_id, each) for each in statistics))
+    def _rows(self) -> list[list[str]]:
+        """Return the lines that are whole."""
+        if not self._path.is_file():
+            return []
+        with self._path.open(encoding="utf-8", newline="") as stream:
+            head, *rows = [*csv.reader(stream)] or [[]]
+        return [row for row in rows if len(row) == len(_COLUMNS)] if head == _COLUMNS else []
+
+    def drop(self, case_ids: Container[str]) -> None:
+        """Take out the lines of some cases.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        kept = [row for row in self._rows() if row[0] not in case_ids]
+        write_atomically(self._path, _lines([_COLUMNS, *kept]).encode())
+
+    def add(self, case_id: str, statistics: Iterable[LabelStatistics]) -> None:
+        """Add the lines of a case.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(_lines(_row(case_id, each) for each in statistics))
 
 
 def _row(case_id: str, each: LabelStatistics) -> list[str]:

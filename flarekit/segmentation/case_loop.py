@@ -10,15 +10,18 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.errors import FlarekitError, OutputError, named
+from flarekit.core.files import sha256_of
 from flarekit.core.records import CaseRecord
 from flarekit.segmentation.case import PlacedCase, compute_case, is_simple, place_case
 from flarekit.segmentation.context import CaseExtras, RunContext
+from flarekit.segmentation.fingerprint import input_sha256
 from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
 from flarekit.segmentation.measuring import measure
 from flarekit.segmentation.memory import (
@@ -43,6 +46,7 @@ class CaseLoop:
     Attributes:
         numbers: of its cases among all.
         noted: case -> what was odd about its files, from when they were read.
+        digests: case -> SHA-256 of its inputs, where there is a ledger.
     """
 
     cases: Sequence[Case]
@@ -54,6 +58,7 @@ class CaseLoop:
     shared: SharedProgress
     numbers: Sequence[int]
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def wanted(self) -> CaseExtras:
@@ -64,6 +69,8 @@ class CaseLoop:
 
     def load(self, case: Case) -> LoadedCase:
         """Read a case."""
+        if self.shared.report is not None:
+            self.digests[case.case_id] = input_sha256(case)
         self.context.memory.check(self.reading_mib(case), f"reading {case.channels[0]}")
         loaded = load_case(
             lambda: self.convention.read_case(case),
@@ -104,12 +111,23 @@ class CaseLoop:
                 break
             self.shared.start_case(case, self.numbers[index])
             began = began if index == 0 else time.monotonic()
-            record = self._guarded(case, ahead, index, began)
+            record = self._with_digests(self._guarded(case, ahead, index, began))
             records.append(record)
             self.shared.end_case(record)
             if record.error is not None and self.on_error == "stop":
                 self.shared.stopped.set()
         return records
+
+    def _with_digests(self, record: CaseRecord) -> CaseRecord:
+        """Add what tells the files of a case from others, where there is a ledger."""
+        if self.shared.report is None:
+            return record
+        mask, digest = record.mask, None
+        with suppress(OSError):
+            digest = None if mask is None else sha256_of(mask)
+        return replace(
+            record, input_sha256=self.digests.pop(record.case_id, None), mask_sha256=digest
+        )
 
     def deadline(self, index: int, began: float) -> float | None:
         """Return when a case's mask has to be there; compiling a network is not counted."""

@@ -32,11 +32,11 @@ def side_by_side(works: Sequence[Callable[[], T]], stop: Callable[[], None]) -> 
     """Do several things at the same time and return what they give, in order.
 
     Args:
-        works: one per device; a single one is done in this thread.
+        works: one per device; a single one is done in this thread, and there may be none.
         stop: called where one raises, so that the others end soon; then it is raised.
     """
-    if len(works) == 1:
-        return [works[0]()]
+    if len(works) <= 1:
+        return [work() for work in works]
 
     def guarded(work: Callable[[], T]) -> T:
         try:

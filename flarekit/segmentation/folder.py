@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flarekit import conventions
 from flarekit.conventions import Convention
@@ -14,16 +16,20 @@ from flarekit.core.apart import keep_apart
 from flarekit.core.files import make_folder
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.report.ledger import Line
 from flarekit.segmentation.case_loop import CaseLoop
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
+from flarekit.segmentation.fingerprint import settings_of
 from flarekit.segmentation.inputs import cases_in
 from flarekit.segmentation.options import Options
 from flarekit.segmentation.progress import Progress, SharedProgress, Silent
-from flarekit.segmentation.report import Report
+from flarekit.segmentation.report import Report, Resuming
+from flarekit.segmentation.resume import Sorted, sort_out
 from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.shards import cases_of
 from flarekit.segmentation.source import Source
 
-__all__ = ["Options", "Progress", "Report", "Silent", "run_folder", "segment_folder"]
+__all__ = ["Options", "Progress", "Report", "Resuming", "Silent", "run_folder", "segment_folder"]
 
 
 def segment_folder(
@@ -94,58 +100,100 @@ def run_folder(
     began = time.monotonic() if options.began is None else options.began
     seconds = {} if options.began is None else {"import": time.monotonic() - began}
     convention = _convention(name, spec)
-    with cases_in(name, convention, input_dir, len(spec.channels)) as cases:
+    with cases_in(name, convention, input_dir, len(spec.channels)) as found:
+        cases = found if options.shard is None else cases_of(options.shard, found, convention)
         keep_apart(input_dir, output_dir, conventions.outputs_of(convention, cases))
         if report is not None:
-            pictures = [f"{case.case_id}.png" for case in cases]
-            keep_apart(input_dir, report.folder, map(Path, [*Report.FILES, *pictures]))
+            report.check_place(input_dir, output_dir, [case.case_id for case in cases])
         make_folder(output_dir)
-        if report is not None:
-            report.begin()
-        segmenters = [segmenter, *others][: len(cases)]
-        shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
-        runs = [
+        with _begun(report, segmenter, options, name) as (stamp, lines):
+            resumed = Sorted(to_run=list(cases))
+            if report is not None and report.resuming.wanted:
+                retry = report.resuming.retry_failed
+                resumed = sort_out(cases, lines, stamp, convention, output_dir, retry_failed=retry)
+                resumed.say()
+                report.forget(case.case_id for case in resumed.to_run)
+            segmenters = [segmenter, *others][: len(resumed.to_run)]
+            shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
+            loops = _loops(segmenters, resumed, convention, output_dir, options, shared)
+            by_id = {
+                record.case_id: record
+                for records in side_by_side(
+                    [partial(loop.run, each, began) for loop, each in loops], shared.stopped.set
+                )
+                for record in records
+            }
+            over = [case for case in resumed.to_run if case.case_id in by_id]
+            conventions.finish_run(convention, over, output_dir)
+            facts = facts_of_all([each.facts for each in segmenters])
+            record = RunRecord(
+                predictor=spec.name,
+                convention=name,
+                mode=segmenter.options.mode,
+                engine=facts.engine,
+                device=facts.device,
+                device_name=facts.device_name,
+                precision=facts.precision,
+                scan=facts.scan,
+                budget=segmenter.budget,
+                seconds=seconds | segmenter.seconds,
+                wall_s=time.monotonic() - began,
+                cases=tuple(by_id[case.case_id] for case in over),
+                not_run=tuple(case.case_id for case in resumed.to_run if case.case_id not in by_id),
+                done_before=tuple(resumed.done),
+                failed_before=tuple(resumed.failed),
+                left_out=conventions.left_out_of(found),
+            )
+            if report is not None:
+                report.close(record)
+            return record
+
+
+@contextmanager
+def _begun(
+    report: Report | None, segmenter: Segmenter, options: Options, convention: str
+) -> Iterator[tuple[dict[str, Any], dict[str, Line]]]:
+    """Begin a report, where one is wanted; give what its ledger says of every case, and said."""
+    if report is None:
+        yield {}, {}
+        return
+    stamp = {
+        "predictor_sha256": segmenter.predictor_sha256,
+        "settings": settings_of(segmenter.options, convention),
+    }
+    try:
+        yield stamp, report.begin(stamp, "" if options.shard is None else options.shard.name)
+    finally:
+        report.end()
+
+
+def _loops(
+    segmenters: Sequence[Segmenter],
+    resumed: Sorted,
+    convention: Convention,
+    output_dir: Path,
+    options: Options,
+    shared: SharedProgress,
+) -> list[tuple[CaseLoop, Segmenter]]:
+    """Deal the cases out among the devices."""
+    cases, count = resumed.to_run, len(segmenters)
+    before = shared.total - len(cases)
+    return [
+        (
             CaseLoop(
-                cases=cases[first :: len(segmenters)],
+                cases=cases[first::count],
                 convention=convention,
                 context=each.context(),
                 output_dir=output_dir,
                 on_error=options.on_error,
-                budget_s=segmenter.budget.time_s,
+                budget_s=each.budget.time_s,
                 shared=shared,
-                numbers=range(first, len(cases), len(segmenters)),
-            )
-            for first, each in enumerate(segmenters)
-        ]
-        works = [partial(run.run, each, began) for run, each in zip(runs, segmenters, strict=True)]
-        by_id = {
-            record.case_id: record
-            for records in side_by_side(works, shared.stopped.set)
-            for record in records
-        }
-        over = [case for case in cases if case.case_id in by_id]
-        records = [by_id[case.case_id] for case in over]
-        conventions.finish_run(convention, over, output_dir)
-        facts = facts_of_all([each.facts for each in segmenters])
-        record = RunRecord(
-            predictor=spec.name,
-            convention=name,
-            mode=segmenter.options.mode,
-            engine=facts.engine,
-            device=facts.device,
-            device_name=facts.device_name,
-            precision=facts.precision,
-            scan=facts.scan,
-            budget=segmenter.budget,
-            seconds=seconds | segmenter.seconds,
-            wall_s=time.monotonic() - began,
-            cases=tuple(records),
-            not_run=tuple(case.case_id for case in cases if case.case_id not in by_id),
-            left_out=conventions.left_out_of(cases),
+                numbers=range(before + first, shared.total, count),
+            ),
+            each,
         )
-        if report is not None:
-            report.close(record)
-        return record
+        for first, each in enumerate(segmenters)
+    ]
 
 
 def _convention(name: str, spec: PredictorSpec) -> Convention:

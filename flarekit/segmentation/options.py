@@ -9,6 +9,7 @@ from flarekit import conventions
 from flarekit.core.budget import Budget, container_memory_mib
 from flarekit.core.spec import Mode, PredictorSpec
 from flarekit.engine import Precision
+from flarekit.segmentation.shards import Shard
 
 OnError = Literal["mask", "skip", "stop"]
 Limit = float | Literal["convention"] | None
@@ -39,6 +40,7 @@ class Options:
         locator: use the predictor's locator, if it has one.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
+        shard: which share of a folder's cases is run; all of them where None.
     """
 
     convention: str | None = None
@@ -54,6 +56,7 @@ class Options:
     began: float | None = None
     locator: bool = True
     on_error: OnError = "mask"
+    shard: Shard | None = None
 
 
 def facts_to_run(spec: PredictorSpec, options: Options) -> PredictorSpec:

@@ -8,10 +8,12 @@ from flarekit.core.errors import UsageError
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import Mode, PredictorFolder
 from flarekit.engine import Precision
-from flarekit.segmentation.folder import Report, run_folder, segment_folder
+from flarekit.segmentation.folder import Report, Resuming, run_folder, segment_folder
 from flarekit.segmentation.options import Limit, MemoryLimit, OnError, Options
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.shards import Shard
+from flarekit.segmentation.state import state_report
 
 
 def predict(
@@ -32,6 +34,9 @@ def predict(
     on_error: OnError = "mask",
     report: str | Path | None = None,
     pictures: bool = True,
+    resume: bool = False,
+    retry_failed: bool = False,
+    shard: str | None = None,
 ) -> RunRecord:
     """Segment every scan of a folder, as `flarekit predict` does.
 
@@ -59,6 +64,11 @@ def predict(
         report: folder for `run.json`, `ledger.jsonl`, `statistics.csv` with a line per case and
             label, and a picture of every case; none where None.
         pictures: whether the report has pictures.
+        resume: skip the cases that an earlier run has done, by the ledger in the report folder or,
+            where there is none, in the state folder that `flarekit predict` keeps for these two
+            folders: the same input, predictor and settings, and a mask that is whole.
+        retry_failed: likewise, and run the cases again that failed.
+        shard: which share of the cases is run, `3/8` say; all of them where None.
 
     Returns:
         What happened to every case. A case that failed does not raise: see `RunRecord.failed`.
@@ -87,11 +97,17 @@ def predict(
         ram_budget_mib=ram_budget_mib,
         gpu_memory_budget_mib=gpu_memory_budget_mib,
         on_error=on_error,
+        shard=None if shard is None else Shard.of(shard),
     )
     folders = Path(inputs), Path(outputs)
-    wanted = None if report is None else Report(Path(report), pictures=pictures)
+    how = Resuming(resume=resume, retry_failed=retry_failed)
+    wanted = None
+    if report is not None:
+        wanted = Report(Path(report), pictures=pictures, resuming=how)
+    elif how.wanted:
+        wanted = state_report(*folders, how)
     if isinstance(predictor, Segmenter):
-        if options != Options(convention=convention, on_error=on_error):
+        if options != Options(convention=convention, on_error=on_error, shard=options.shard):
             raise UsageError(
                 "a segmenter was loaded with its own mode, device and budgets",
                 fix="give them to flarekit.load, not beside a segmenter",

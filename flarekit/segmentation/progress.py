@@ -64,7 +64,7 @@ class SharedProgress:
     @property
     def measures(self) -> bool:
         """Whether statistics of every label are wanted."""
-        return self.report is not None
+        return self.report is not None and self.report.measures
 
     def start_case(self, case: Case, number: int) -> None:
         """Tell that a case begins."""

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import OutputError
+from flarekit.core.apart import keep_apart
+from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.volume import Volume
-from flarekit.report.ledger import LEDGER, RUN, Ledger
+from flarekit.report.ledger import LEDGER, RUN, Ledger, Line, ledgers_in, part_of, read_ledgers
 from flarekit.report.picture import write_picture
-from flarekit.report.statistics import STATISTICS, add_statistics, begin_statistics
+from flarekit.report.statistics import STATISTICS, StatisticsTable
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resuming:
+    """How a run goes on from what earlier ones left.
+
+    Attributes:
+        resume: skip the cases that are done.
+        retry_failed: likewise, and run the cases again that failed.
+    """
+
+    resume: bool = False
+    retry_failed: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether earlier runs count."""
+        return self.resume or self.retry_failed
 
 
 class Report:
@@ -28,35 +49,90 @@ class Report:
 
     FILES = (RUN, LEDGER, STATISTICS)
 
-    def __init__(self, folder: Path, *, pictures: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pictures: bool = True,
+        only_ledger: bool = False,
+        resuming: Resuming | None = None,
+    ) -> None:
         """Remember the folder.
 
         Args:
             folder: made where it is missing.
             pictures: draw every case that has a mask.
+            only_ledger: leave nothing but the ledger and the run's record.
+            resuming: how to go on where earlier runs ended, by the ledgers in the folder.
         """
         self.folder = folder
+        self.resuming = resuming or Resuming()
         self._ledger: Ledger | None = None
+        self._table: StatisticsTable | None = None
+        self.measures = not only_ledger
+        pictures = pictures and not only_ledger
         self.draws = pictures and find_spec("matplotlib") is not None
         if pictures and not self.draws:
             _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
 
-    def begin(self) -> None:
-        """Make the folder, an empty ledger and a table of statistics without lines.
+    def check_place(self, input_dir: Path, output_dir: Path, case_ids: Iterable[str]) -> None:
+        """Refuse a folder where a report would replace inputs, or would be taken for masks.
+
+        Args:
+            input_dir: which is only read.
+            output_dir: of the masks: an organiser may take every file in it for one.
+            case_ids: of the cases that will be drawn.
 
         Raises:
-            OutputError: they cannot be made.
+            UsageError: naming the folder, or the file that would be replaced.
         """
-        self._ledger = Ledger(self.folder)
-        begin_statistics(self.folder)
+        own, outputs = self.folder.resolve(), output_dir.resolve()
+        if own.is_relative_to(outputs):
+            raise UsageError(
+                f"{self.folder}: lies in the output folder ({output_dir}), which holds masks and "
+                "nothing else",
+                fix="name a folder for the report that is not in the output folder",
+            )
+        pictures = [self._picture(case_id) for case_id in case_ids]
+        keep_apart(input_dir, self.folder, [*map(Path, self.FILES), *pictures])
+
+    def begin(self, stamp: Mapping[str, Any], part: str = "") -> dict[str, Line]:
+        """Make folder, ledger and table, and return what ledgers of earlier runs say.
+
+        Args:
+            stamp: what is the same for every case: the predictor's SHA-256, and the settings.
+            part: which part of a cohort the run is, for the names of its files; empty for all.
+
+        Returns:
+            Case id -> its last line; nothing where the run does not resume.
+
+        Raises:
+            OutputError: they cannot be made or read.
+            UsageError: another run is writing to the ledger.
+        """
+        keep = self.resuming.wanted
+        self._ledger = Ledger(self.folder, part=part, keep=keep, stamp=stamp)
+        if self.measures:
+            self._table = StatisticsTable(part_of(self.folder / STATISTICS, part), keep=keep)
+        return read_ledgers(ledgers_in(self.folder)) if keep else {}
+
+    def forget(self, case_ids: Iterable[str]) -> None:
+        """Take cases that are run again out of the statistics of earlier runs.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        if self._table is not None and self.resuming.wanted:
+            self._table.drop(set(case_ids))
 
     def add(self, record: CaseRecord) -> None:
         """Add a case that is over; what cannot be written is said, and the run goes on."""
         if self._ledger is None:
             return
         try:
-            self._ledger.add(record)
-            add_statistics(self.folder, record.case_id, record.statistics)
+            if self._table is not None:
+                self._table.add(record.case_id, record.statistics)
+            self._ledger.add(record)  # last: what is in it counts as done
         except OSError as error:
             _LOG.warning("%s: %s is not in the record: %s", self.folder, record.case_id, error)
 
@@ -75,12 +151,21 @@ class Report:
             label_map_ZYX: uint8, on its grid.
             labels: label name -> value.
         """
-        path = self.folder / f"{case_id.replace('/', '_')}.png"
+        path = self.folder / self._picture(case_id)
         try:
             write_picture(path, volume, label_map_ZYX, labels)
         except Exception as error:  # noqa: BLE001 - a picture is never worth a run
             _LOG.warning("no picture of %s: %s: %s", case_id, type(error).__name__, error)
             _LOG.debug("picture of %s", case_id, exc_info=True)
+
+    @staticmethod
+    def _picture(case_id: str) -> Path:
+        return Path(f"{case_id.replace('/', '_')}.png")
+
+    def end(self) -> None:
+        """Let other runs write to the ledger."""
+        if self._ledger is not None:
+            self._ledger.end()
 
     def close(self, record: RunRecord) -> None:
         """Write what holds for the whole run.

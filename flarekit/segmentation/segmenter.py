@@ -87,6 +87,11 @@ class Segmenter:
         return self.start().engine.facts
 
     @property
+    def predictor_sha256(self) -> str | None:
+        """What tells the networks and their facts from all others; None of a module in memory."""
+        return self._source.sha256
+
+    @property
     def label_names(self) -> dict[int, str]:
         """Value in the labels -> its name.
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flarekit import postprocess
 from flarekit.core.spec import PredictorFolder, PredictorSpec, parse_spec
 from flarekit.engine import Networks
-from flarekit.segmentation.predictors import networks_of
+from flarekit.segmentation.fingerprint import predictor_sha256
+from flarekit.segmentation.predictors import find_predictor, networks_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,11 +26,23 @@ class Source:
         spec: the facts as they stand.
         networks: gives what an engine needs; the weights are checked then.
         locator: the source of its locator; None where it has none.
+        is_stored: whether they are files, that are the same another time.
     """
 
     spec: PredictorSpec
     networks: Callable[[], Networks]
     locator: Source | None = None
+    is_stored: bool = True
+
+    @property
+    def sha256(self) -> str | None:
+        """What tells its networks and facts from all others; None where they are not stored."""
+        if not self.is_stored:
+            return None
+        specs = [self.spec, *([self.locator.spec] if self.locator else [])]
+        if self.spec.coarse is not None:
+            specs.append(find_predictor(self.spec.coarse.predictor).spec)
+        return predictor_sha256(*specs)
 
     @classmethod
     def of_folder(cls, predictor: PredictorFolder) -> Source:
@@ -56,7 +69,7 @@ class Source:
             identity=f"module {id(module)}",
             half_precisions=spec.half_precisions,
         )
-        return cls(spec=spec, networks=lambda: networks)
+        return cls(spec=spec, networks=lambda: networks, is_stored=False)
 
 
 def _facts_of_module(module: nn.Module, facts: Mapping[str, Any]) -> PredictorSpec:

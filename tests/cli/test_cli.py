@@ -238,7 +238,7 @@ def test_weights_verify_tells_which_predictor_is_not_whole(toy):
 
 def test_sigterm_ends_a_run_that_is_deep_in_one_long_call():
     script = (
-        "import hashlib; from flarekit.cli.main import _end_on_sigterm; _end_on_sigterm(); "
+        "import hashlib; from flarekit.cli.terminating import end_on_sigterm; end_on_sigterm(); "
         "print('ready', flush=True); hashlib.pbkdf2_hmac('sha256', b'a', b'b', 1_000_000_000)"
     )
     with subprocess.Popen(

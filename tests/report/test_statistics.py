@@ -13,8 +13,7 @@ from flarekit.core.volume import Geometry
 from flarekit.phantom import abdomen_phantom
 from flarekit.report.statistics import (
     HEADER,
-    add_statistics,
-    begin_statistics,
+    StatisticsTable,
     label_statistics,
     label_volumes,
 )
@@ -126,11 +125,11 @@ def test_volumes_are_those_of_the_statistics(case):
 
 def test_the_table_has_a_line_per_case_and_label_in_columns_that_do_not_change(case, tmp_path):
     label_map, channels = case
-    begin_statistics(tmp_path)
+    table = StatisticsTable(tmp_path / "statistics.csv")
     both = label_statistics(label_map, geometry_of((9, 20, 30)), LABELS, channels)
     one = label_statistics(label_map, geometry_of((9, 20, 30)), LABELS, {"CT": channels["CT"]})
-    add_statistics(tmp_path, 'a, "b"', both)
-    add_statistics(tmp_path, "c", one)
+    table.add('a, "b"', both)
+    table.add("c", one)
     with (tmp_path / "statistics.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["case"], row["label"]) for row in rows] == [
@@ -156,3 +155,21 @@ def test_thirteen_labels_of_a_large_scan_take_less_than_a_third_of_a_second():
         taken.append(time.process_time() - began)
     assert label_map.shape == (100, 512, 512)
     assert min(taken) < 0.3
+
+
+def test_a_table_that_is_kept_loses_torn_lines_and_those_of_cases_that_run_again(case, tmp_path):
+    label_map, _ = case
+    path = tmp_path / "statistics.csv"
+    found = label_statistics(label_map, geometry_of((9, 20, 30)), LABELS, {})
+    table = StatisticsTable(path)
+    table.add("a", found)
+    table.add("b", found)
+    whole = path.read_text()
+    path.write_text(whole + "c,organ,1,0.")
+    again = StatisticsTable(path, keep=True)
+    assert path.read_text() == whole
+    again.drop({"a"})
+    assert {line.split(",")[0] for line in path.read_text().splitlines()[1:]} == {"b"}
+    path.write_text("case,label\na,organ\n")
+    assert StatisticsTable(path, keep=True) is not None
+    assert path.read_text() == HEADER
