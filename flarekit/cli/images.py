@@ -125,15 +125,27 @@ def verify(
 
 def save(
     image: Annotated[str, typer.Argument(help="Name of the image.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="TEAM.tar.gz")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="TEAM.tar.gz, or TEAM.def for Apptainer.")
+    ],
     convention: ImageConvention = None,
+    save_format: Annotated[
+        Literal["docker", "apptainer-def"],
+        typer.Option(
+            "--format",
+            help="docker: the file that is handed in. apptainer-def: a definition for Apptainer, "
+            "and TEAM.tar.gz beside it, for clusters without Docker.",
+        ),
+    ] = "docker",
 ) -> None:
     """Save an image to the file that is handed in, named as the organiser wants it."""
     from flarekit.cli.console import Console
     from flarekit.images import save as saving
 
     console = Console()
-    request = saving.SaveRequest(image=image, path=output, convention=convention)
+    request = saving.SaveRequest(
+        image=image, path=output, convention=convention, format=save_format
+    )
     saved = saving.save(request, say=console.say)
     for warning in saved.warnings:
         console.say(f"warning: {warning}")

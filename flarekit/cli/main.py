@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import flarekit
-from flarekit.cli import conventions, doctor, images, profile, train, weights
+from flarekit.cli import cohort, conventions, doctor, images, profile, train, weights
 from flarekit.cli.options import (
     AsJson,
     Budgets,
@@ -49,6 +49,7 @@ app = typer.Typer(
 app.add_typer(weights.app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
+app.add_typer(cohort.app, name="cohort")
 for command in (*images.COMMANDS, conventions.conventions, doctor.doctor):
     app.command()(command)
 

@@ -1,4 +1,4 @@
-"""`flarekit save`: an image as the file that an organiser takes."""
+"""`flarekit save`: an image as the file that an organiser, or a cluster, takes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from flarekit.containers import CONVENTION_LABEL
+from flarekit.containers import CONVENTION_LABEL, ImageFacts
 from flarekit.containers.docker import require_engine
 from flarekit.containers.docker_command import DockerError, docker, reason_in
 from flarekit.containers.docker_images import image_id, inspect_image
 from flarekit.core.errors import OutputError, UsageError
-from flarekit.core.files import sha256_of
+from flarekit.core.files import sha256_of, write_atomically
+from flarekit.images.apptainer import definition
 from flarekit.verification.image_checks import flare_name_faults, stem_of
 
-_ENDING = ".tar.gz"
+_ENDING, _DEFINITION = ".tar.gz", ".def"
 _LARGE_GB = 10.0
 _BLOCK = 2**22
+
+
+SaveFormat = Literal["docker", "apptainer-def"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +33,16 @@ class SaveRequest:
 
     Attributes:
         image: its name.
-        path: of the file, `.tar.gz`.
+        path: of the file, `.tar.gz`; of an Apptainer definition `.def`.
         convention: whose naming rules; the image's label where None.
+        format: `docker` is the file that organisers take. `apptainer-def` is a definition for
+            Apptainer and, beside it, the saved image that it is built from.
     """
 
     image: str
     path: Path
     convention: str | None = None
+    format: SaveFormat = "docker"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +66,15 @@ def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -
         DockerError: no engine, or it could not save.
         OutputError: the file could not be written.
     """
-    if not request.path.name.endswith(_ENDING):
-        raise UsageError(f"{request.path}: is not a {_ENDING}", fix=f"name it TEAM{_ENDING}")
+    ending = _ENDING if request.format == "docker" else _DEFINITION
+    if not request.path.name.endswith(ending):
+        raise UsageError(f"{request.path}: is not a {ending}", fix=f"name it TEAM{ending}")
     if not request.path.parent.is_dir():
         raise OutputError(f"{request.path.parent}: is not a folder", fix="make it first")
     require_engine()
     facts = inspect_image(request.image)
+    if request.format == "apptainer-def":
+        return _save_definition(request, facts)
     convention = request.convention or facts.labels.get(CONVENTION_LABEL, "flare")
     name = request.image
     warnings: list[str] = []
@@ -88,6 +99,19 @@ def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -
         size_bytes=size,
         sha256=sha256_of(request.path),
         warnings=tuple(warnings),
+    )
+
+
+def _save_definition(request: SaveRequest, facts: ImageFacts) -> Saved:
+    """Save the image, and beside it the definition that Apptainer builds from it."""
+    archive = request.path.with_name(request.path.name.removesuffix(_DEFINITION) + _ENDING)
+    _write(request.image, archive)
+    write_atomically(request.path, definition(request.image, facts, archive.name).encode())
+    return Saved(
+        path=request.path,
+        size_bytes=archive.stat().st_size,
+        sha256=sha256_of(archive),
+        warnings=(f"copy {archive.name} along with it: Apptainer builds from that file",),
     )
 
 

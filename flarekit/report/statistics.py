@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.channels import UPTAKE_NAMES
+from flarekit.core.errors import OutputError
 from flarekit.core.files import write_atomically
 from flarekit.core.records import LabelStatistics
 from flarekit.core.volume import Geometry, foreground_box
@@ -145,15 +146,7 @@ class StatisticsTable:
             OutputError: it cannot be written.
         """
         self._path = path
-        write_atomically(path, _lines([_COLUMNS, *(self._rows() if keep else [])]).encode())
-
-    def _rows(self) -> list[list[str]]:
-        """Return the lines that are whole."""
-        if not self._path.is_file():
-            return []
-        with self._path.open(encoding="utf-8", newline="") as stream:
-            head, *rows = [*csv.reader(stream)] or [[]]
-        return [row for row in rows if len(row) == len(_COLUMNS)] if head == _COLUMNS else []
+        write_rows(path, read_rows(path) if keep else [])
 
     def drop(self, case_ids: Container[str]) -> None:
         """Take out the lines of some cases.
@@ -161,8 +154,7 @@ class StatisticsTable:
         Raises:
             OutputError: it cannot be written.
         """
-        kept = [row for row in self._rows() if row[0] not in case_ids]
-        write_atomically(self._path, _lines([_COLUMNS, *kept]).encode())
+        write_rows(self._path, [row for row in read_rows(self._path) if row[0] not in case_ids])
 
     def add(self, case_id: str, statistics: Iterable[LabelStatistics]) -> None:
         """Add the lines of a case.
@@ -172,6 +164,33 @@ class StatisticsTable:
         """
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(_lines(_row(case_id, each) for each in statistics))
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Return the lines of a table that are whole, case ids first; none where it is no such table.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="", errors="replace") as stream:
+            head, *rows = [*csv.reader(stream)] or [[]]
+    except (OSError, csv.Error) as error:
+        raise OutputError(
+            f"{path}: cannot be read: {error}", fix="move it away; it is written anew"
+        ) from error
+    return [row for row in rows if len(row) == len(_COLUMNS)] if head == _COLUMNS else []
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write a table of lines that are there, all at once.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomically(path, _lines([_COLUMNS, *rows]).encode())
 
 
 def _row(case_id: str, each: LabelStatistics) -> list[str]:
