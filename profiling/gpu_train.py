@@ -405,7 +405,7 @@ def _save(recipe: Any, network: Any, path: Path) -> None:  # noqa: ANN401
     import torch
 
     from flarekit import models
-    from flarekit.training.export import as_predicted
+    from flarekit.training.networks import as_predicted
 
     temporary = path.with_name(f".{path.name}")
     models.save_weights(as_predicted(network, recipe), temporary, dtype=torch.float16)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from flarekit.core.records import CaseRecord
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    text = TextColumn("{task.description}")
+    return text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
 
 
 class Console:
@@ -29,13 +43,7 @@ class Console:
         self._start_logging(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
     def _progress_bars(self) -> Progress:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        bars = Progress(*columns, console=self._rich, transient=True)
+        bars = Progress(*_columns(), console=self._rich, transient=True)
         self._case_bar = bars.add_task("cases", total=None)
         self._tile_bar = bars.add_task("tiles", total=None, visible=False)
         return bars
@@ -61,6 +69,23 @@ class Console:
     def __exit__(self, *exception: object) -> None:
         if self._bars is not None:
             self._bars.stop()
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar while something is counted; nothing where nobody looks.
+
+        Args:
+            what: is counted, in the plural.
+
+        Yields:
+            What takes how many are done, of how many.
+        """
+        if self._quiet or not self._rich.is_terminal:
+            yield lambda _done, _total: None
+            return
+        with Progress(*_columns(), console=self._rich, transient=True) as bars:
+            task = bars.add_task(what, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
 
     def say(self, line: str) -> None:
         """Print one line, unless quiet."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, spread
-
-if TYPE_CHECKING:
-    from flarekit.cli.console import Console
-    from flarekit.importing import ImportOptions
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, memory_mib, spread
 
 app = typer.Typer(
     help="Train a network and make a predictor folder of it.",
@@ -49,11 +45,68 @@ class CompactRun:
     ] = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class First:
+    """What a first recipe should be; see `flarekit.training.first_recipe.Wanted`."""
+
+    name: Annotated[
+        str | None, typer.Option(help="Name of the predictor; the dataset's by default.")
+    ] = None
+    convention: Annotated[
+        str, typer.Option("--convention", "-c", help="The predictor's default convention.")
+    ] = "flare"
+    device: OneDevice = "auto"
+    memory_mib: Annotated[
+        Any,
+        typer.Option(
+            "--memory",
+            parser=memory_mib,
+            metavar="<str>",
+            help="What a training step may take: 6g; half of what is free here by default.",
+        ),
+    ] = None
+
+
+@app.command()
+@spread
+def init(
+    dataset: Annotated[
+        Path, typer.Argument(help="Labelled scans: imagesTr, labelsTr, and dataset.json for names.")
+    ],
+    *,
+    wanted: First,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path(
+        "recipe.toml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace a recipe of that name.")] = False,
+) -> None:
+    """Write a first recipe that fits your labelled scans and this machine.
+
+    Example: flarekit train init Dataset001_Liver -o recipe.toml
+    """
+    from flarekit.cli.console import Console
+    from flarekit.core.errors import UsageError
+    from flarekit.core.files import write_atomically
+    from flarekit.training.first_recipe import Wanted, first_recipe
+
+    console = Console()
+    if output.exists() and not force:
+        raise UsageError(f"{output}: is there already", fix="add --force to replace it")
+    with console.bar("label maps") as progress:
+        made = first_recipe(dataset, Wanted(**vars(wanted)), progress)
+    write_atomically(output, made.text.encode())
+    for note in made.notes:
+        console.say(f"note: {note}")
+    console.say(
+        f"{output}: written; next: flarekit train compact {output} {dataset} RUN_DIR --minutes 60"
+    )
+
+
 @app.command()
 @spread
 def compact(
     recipe_path: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as a predictor's recipe.toml.")
+        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as flarekit train init writes.")
     ],
     dataset: Annotated[
         Path,
@@ -89,47 +142,28 @@ def compact(
 ) -> None:
     """Train on a small machine for a set time; call it again after a kill to go on.
 
-    The time begins when all cases are prepared.
+    Recipe and data are compared before anything is prepared. The time begins when all cases are
+    prepared, and does not count validation.
+
+    Example: flarekit train compact recipe.toml Dataset001_Liver run --minutes 60
     """
     from flarekit.cli.console import Console
+    from flarekit.cli.training import Sources, run_compact
     from flarekit.core.apart import keep_apart
     from flarekit.core.errors import UsageError
-    from flarekit.training.compact import RunOptions, train
-    from flarekit.training.recipe import read_recipe
-    from flarekit.training.sources import make_all, training_pools
+    from flarekit.training.compact import RunOptions
 
-    console, start = Console(), options.start
-    recipe = read_recipe(recipe_path)
-    for folder in (dataset, *(material or ()), *(negatives or ()), *((start,) if start else ())):
+    start, others = options.start, (*(material or ()), *(negatives or ()))
+    for folder in (dataset, *others, *((start,) if start else ())):
         keep_apart(folder, run_dir, [], what="a folder that the training reads")
     if (run_dir / "predictor.toml").exists():
         raise UsageError(
             f"{run_dir}: is a predictor folder, whose recipe would be replaced",
             fix="name a folder of the run's own",
         )
-    pools = training_pools(recipe, dataset, material or (), negatives or ())
-    make_all(pools, cases or run_dir / "cases", processes)
-    progress = _Progress(console, options.minutes)
-    train(recipe, pools, run_dir, RunOptions(**vars(options)), progress=progress)
-    console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")
-
-
-class _Progress:
-    """Prints one line about the training every half minute."""
-
-    def __init__(self, console: Console, minutes: float) -> None:
-        self._console = console
-        self._minutes = minutes
-        self._said = -1.0
-        self._mean: float | None = None
-
-    def __call__(self, step: int, minutes: float, loss: float) -> None:
-        self._mean = loss if self._mean is None else 0.95 * self._mean + 0.05 * loss
-        if minutes - self._said >= 0.5:
-            self._said = minutes
-            self._console.say(
-                f"step {step}, {minutes:.1f} of {self._minutes:g} min, loss {self._mean:.3f}"
-            )
+    sources = Sources(recipe_path, dataset, tuple(material or ()), tuple(negatives or ()))
+    kept = cases or run_dir / "cases"
+    run_compact(sources, run_dir, kept, processes, RunOptions(**vars(options)), Console())
 
 
 @app.command()
@@ -216,51 +250,17 @@ def export(
     *,
     options: Export,
 ) -> None:
-    """Make a predictor folder of what was trained."""
+    """Make a predictor folder of what was trained, with a card of the run's own figures.
+
+    Example: flarekit train export run weights/liver
+    """
     from flarekit.training.export import export_predictor, is_run
 
     if recipe is not None or is_run(source):
         export_predictor(source, folder, recipe)
     else:
+        from flarekit.cli.training import export_result
         from flarekit.importing import ImportOptions
 
-        _export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
-    typer.echo(f"{folder}: made; complete {folder / 'CARD.md'}")
-
-
-def _export_result(result: Path, folder: Path, options: ImportOptions) -> None:
-    """Make a predictor of an nnU-Net result folder, whichever of our networks it holds."""
-    from flarekit.core.json_files import read_json
-    from flarekit.importing import import_predictor
-    from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
-    from flarekit.importing.nnunet import fold_files
-    from flarekit.training.nnunet.result import is_ours, read_result
-
-    plans = read_json(result / "plans.json") if result.is_dir() else {}
-    if not is_ours(plans, result):  # nnU-Net's own networks, and those told by their tensors
-        import_predictor(result, folder, options)
-        return
-    from flarekit.importing.plans import read_configuration
-    from flarekit.importing.writing import write_predictor
-
-    dataset, paths = read_json(result / "dataset.json"), fold_files(result, options)
-    contents = [load_checkpoint(path) for path in paths]
-    weights = [
-        state_dict_of(content, path, field="network_weights")
-        for content, path in zip(contents, paths, strict=True)
-    ]
-    ours = read_result(result, plans, dataset, contents, weights)
-    configuration = read_configuration(ours.plans, ours.configuration, source=ours.source)
-    facts = {
-        "name": options.name,
-        "title": f"{ours.plans['dataset_name']}, {ours.architecture}",
-        "convention": options.convention,
-        "architecture": {"name": ours.architecture, "arguments": ours.arguments},
-        "channels": configuration.channels(list(ours.channel_names.values())),
-        "crop": {"kind": "nonzero"},
-        "grid": configuration.grid(ours.mirror_axes),
-        "nnunet": configuration.arithmetic(),
-        "labels": ours.labels,
-        "provenance": {"imported_from": result.name, "trainer": ours.trainer},
-    }
-    write_predictor(folder, facts, ours.networks, source=result)
+        export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
+    typer.echo(f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder}")

@@ -27,6 +27,7 @@ class _Stated(BaseModel):
     )
     labels: dict[str, Value | str | tuple[Value, ...]] = Field(min_length=1)
     regions_class_order: tuple[Value, ...] = ()
+    licence: Any = Field(None, validation_alias=AliasChoices("licence", "license"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,16 @@ class Dataset:
         labels: name -> value in masks, background and what is ignored left out; of regions, the
             value that each paints.
         region_values: those of regions, in order; none where there are none.
+        ignored: names of what is neither a label nor background.
+        licence: of the data; empty where the file does not say.
     """
 
     source: Path
     channels: Mapping[str, str] | None
     labels: dict[str, int]
     region_values: tuple[int, ...]
+    ignored: tuple[str, ...] = ()
+    licence: str = ""
 
     def channel_names(self) -> list[str]:
         """Return the names of the channels in order.
@@ -68,26 +73,41 @@ class Dataset:
         return known
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, *, gaps: bool = False) -> Dataset:
     """Read a `dataset.json`.
+
+    Args:
+        path: the file.
+        gaps: labels may have any values; nnU-Net wants them numbered 1, 2, ...
 
     Raises:
         InputError: it is missing, no JSON, or a field in it is of another type.
         PredictorError: labels are numbered with gaps, or regions have no values.
     """
     stated = typed(_Stated, read_json(path), source=path)
-    labels, regions = _labels(stated, path)
+    turned = _turned(stated.labels, path)
+    labels, regions = _labels(stated, turned, path, gaps=gaps)
     return Dataset(
-        source=path, channels=stated.channels, labels=labels, region_values=tuple(regions)
+        source=path,
+        channels=stated.channels,
+        labels=labels,
+        region_values=tuple(regions),
+        ignored=tuple(name for name in turned if name.lower() == _IGNORE),
+        licence=stated.licence.strip() if isinstance(stated.licence, str) else "",
     )
 
 
-def _labels(dataset: _Stated, source: Path) -> tuple[dict[str, int], list[int]]:
+def _labels(
+    dataset: _Stated,
+    turned: Mapping[str, int | tuple[int, ...]],
+    source: Path,
+    *,
+    gaps: bool,
+) -> tuple[dict[str, int], list[int]]:
     """Return label name -> mask value, and the values that regions paint (none without regions)."""
-    stated = _turned(dataset.labels, source)
     named = {
         name: value
-        for name, value in stated.items()
+        for name, value in turned.items()
         if value not in (0, (0,)) and name.lower() != _IGNORE
     }
     if not named:
@@ -97,11 +117,7 @@ def _labels(dataset: _Stated, source: Path) -> tuple[dict[str, int], list[int]]:
         labels = {
             name: value[0] if isinstance(value, tuple) else value for name, value in named.items()
         }
-        if sorted(labels.values()) != list(range(1, len(labels) + 1)):
-            raise PredictorError(
-                f"{source}: labels are not numbered 1 to {len(labels)}",
-                fix="number them without gaps, as nnU-Net asks",
-            )
+        _check_values(labels, source, gaps=gaps)
         return labels, []
     order = list(dataset.regions_class_order)
     if len(order) != len(named) or len(set(order)) != len(order) or 0 in order:
@@ -110,6 +126,19 @@ def _labels(dataset: _Stated, source: Path) -> tuple[dict[str, int], list[int]]:
             fix="give it as nnU-Net asks",
         )
     return dict(zip(named, order, strict=True)), order
+
+
+def _check_values(labels: Mapping[str, int], source: Path, *, gaps: bool) -> None:
+    if gaps and len(set(labels.values())) == len(labels):
+        return
+    if sorted(labels.values()) != list(range(1, len(labels) + 1)):
+        fault = (
+            "two labels share one value" if gaps else f"labels are not numbered 1 to {len(labels)}"
+        )
+        fix = (
+            "give each a value of its own" if gaps else "number them without gaps, as nnU-Net asks"
+        )
+        raise PredictorError(f"{source}: {fault}", fix=fix)
 
 
 def _turned(

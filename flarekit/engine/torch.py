@@ -44,7 +44,7 @@ from flarekit.engine._torch_networks import DeviceNetworks
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine._window import WindowEngine
 
-__all__ = ["TorchEngine", "choose_device", "choose_precision", "create"]
+__all__ = ["TorchEngine", "choose_device", "choose_precision", "create", "device_name"]
 
 _LOG = logging.getLogger(__name__)
 # a batch on a CUDA device has so many voxels, and takes so much memory, at most; a CPU gains

@@ -23,6 +23,8 @@ from flarekit.training.kept import make_kept, read_kept
 from flarekit.training.losses import MAYBE
 from flarekit.training.other_ct import with_other_ct
 from flarekit.training.recipe import Recipe
+from flarekit.training.survey import label_values
+from flarekit.training.tables import TrainingFacts
 from flarekit.training.training_case import Spacing, TrainingCase
 
 _LOG = logging.getLogger(__name__)
@@ -46,30 +48,38 @@ class LazyCases(Sequence[TrainingCase]):
             self._made[index] = self.makers[index]()
         return self._made[index]
 
-    def make_all(self, folder: Path, processes: int) -> None:
+    def make_all(
+        self, folder: Path, processes: int, made: Callable[[], None] = lambda: None
+    ) -> None:
         """Make every case in processes of their own, or read it from a folder of an earlier run.
 
         Args:
             folder: keeps the cases; a case whose maker has changed since is made anew.
             processes: how many make cases at the same time; 1 is this one.
+            made: called for each case that is there.
         """
         for index, path in enumerate(make_kept(self.makers, folder, processes)):
             self._made[index] = read_kept(path)
             if (index + 1) % _SAY_EVERY == 0 or index + 1 == len(self):
                 _LOG.info("%d of %d cases are prepared", index + 1, len(self))
+            made()
 
 
-def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
+def real_cases(dataset: Path, recipe: Recipe, *, only: Sequence[str] | None = None) -> LazyCases:
     """Return the cases of an nnU-Net raw dataset folder that are trained on.
 
     Label values in the files are the predictor's mask values; others are background.
 
+    Args:
+        dataset: the folder.
+        recipe: what is held out.
+        only: patterns of other cases, which are taken instead; there may be none.
+
     Raises:
-        InputError: no such cases, or a file of one is missing.
+        InputError: no cases to train on, or a file of one is missing.
     """
-    not_trained_on = (*recipe.training.held_out, *recipe.training.validation)
-    found = case_ids(dataset, without=not_trained_on)
-    if not found:
+    found = [each for each in case_ids(dataset) if taken(each, recipe.training, only)]
+    if not found and only is None:
         raise InputError(
             f"{dataset}: holds no labelled cases to train on",
             fix="name a folder in nnU-Net's raw layout (imagesTr, labelsTr)",
@@ -82,6 +92,13 @@ def real_cases(dataset: Path, recipe: Recipe) -> LazyCases:
             for copy in range(1 if other_ct is None else other_ct.copies)
         ]
     )
+
+
+def taken(case_id: str, facts: TrainingFacts, only: Sequence[str] | None) -> bool:
+    """Return whether a case is trained on, or, where patterns are given, whether it matches one."""
+    if only is not None:
+        return matches(case_id, only) and not matches(case_id, facts.held_out)
+    return not matches(case_id, (*facts.held_out, *facts.validation))
 
 
 def case_ids(
@@ -127,7 +144,7 @@ class _RealCase:
 
     def __call__(self) -> TrainingCase:
         volumes = [read_nifti(path) for path in self.image_paths]
-        labels = read_nifti(self.label_path).voxels_ZYX.astype(np.uint8)
+        labels = label_values(read_nifti(self.label_path).voxels_ZYX, self.label_path)
         if labels.shape != volumes[0].geometry.shape_ZYX:
             raise InputError(
                 f"{self.label_path}: lies on another grid than {volumes[0].path}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import time
@@ -15,22 +14,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from flarekit import models
-from flarekit.core.errors import FlarekitError, InputError
+from flarekit.core.errors import FlarekitError
 from flarekit.core.files import make_folder, write_atomically
-from flarekit.core.spec import HalfPrecision, read_spec
+from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision
-from flarekit.engine.torch import choose_device, choose_precision
+from flarekit.engine.torch import choose_device, choose_precision, device_name
 from flarekit.training.curve import Curve
 from flarekit.training.recipe import Recipe
+from flarekit.training.run_record import CHECKPOINT, RECIPE
 from flarekit.training.samples import Batch, Pool, Sampler
+from flarekit.training.state import TrainingState, begun_state, save_state, try_network
+from flarekit.training.validation import Validation
 
 _LOG = logging.getLogger(__name__)
 Show = Callable[[nn.Module, dict[str, Any]], None]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AMPERE = 8  # first generation of GPUs that computes in bf16
 _MOST_FAILURES = 20  # steps in a row without a finite loss
-CHECKPOINT, RECIPE = "checkpoint.pt", "recipe.toml"
+_VALIDATIONS = 10  # in a training, and at its end
+_LEAST_BETWEEN = 10.0  # times what a validation takes, so that it costs a tenth at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,26 +64,13 @@ class RunOptions:
     ahead: int | None = None
 
 
-@dataclass
-class _State:
-    """What a checkpoint holds."""
-
-    network: nn.Module
-    average: nn.Module
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    step: int = 0
-    seconds: float = 0.0
-    failures: int = 0
-    start: str = ""  # SHA-256 of the weights that it began with
-
-
 def train(
     recipe: Recipe,
     pools: Sequence[Pool],
     run_dir: Path,
     options: RunOptions,
     *,
+    validation: Validation | None = None,
     progress: Callable[[int, float, float], None] = lambda *_: None,
     show: Show = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
@@ -89,36 +78,50 @@ def train(
     """Train until the time is used up, going on from the last checkpoint in a folder.
 
     The learning rate follows the time, not the steps. The returned weights are a running average of
-    the trained ones.
+    the trained ones. Validation does not count as training time, and takes a tenth of it at most,
+    beside the one at the end.
 
     Args:
         recipe: architecture and training facts.
         pools: the cases.
         run_dir: gets `checkpoint.pt`, `recipe.toml`, `curve.csv` and `curve.png`.
         options: time, device, precision.
+        validation: measures the averaged network now and then, and at the end.
         progress: called after every step with the step, the minutes used and the loss.
         show: called now and then with the averaged network and the steps and minutes so far.
         clock: seconds.
 
     Raises:
-        InputError: the checkpoint is damaged, or another recipe's.
-        PredictorError: weights to start with that are missing, or do not fit the recipe.
+        InputError: the checkpoint is damaged, or another recipe's, or the recipe has changed.
+        PredictorError: weights to start with that are missing, or do not fit the recipe; a network
+            that does not take its samples, or gives other classes than the recipe has.
         DeviceError: the device or the precision is not available.
         FlarekitError: the loss stays infinite.
         OutputError: the folder cannot be written.
     """
     device = choose_device(options.device)
     half = recipe.spec.half_precisions
-    dtype = _DTYPES[_training_precision(options.precision, device, half)]
+    precision = _training_precision(options.precision, device, half)
+    dtype = _DTYPES[precision]
     make_folder(run_dir)
     for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
         left.unlink(missing_ok=True)
-    state = _begun(recipe, run_dir, options.start, device, dtype)
+    state = begun_state(recipe, run_dir, options.start, device, dtype)
+    try_network(state, recipe, device)
     write_atomically(run_dir / RECIPE, recipe.text.encode())
     curve = Curve.resumed(run_dir, state.step)
+    state.note_device(f"{device_name(device)} in {precision}")
     _LOG.info("%s in %s from step %d", device, dtype, state.step)
-    saved = drawn = shown = state.seconds
+    saved = drawn = shown = measured = state.seconds
     began = clock() - state.seconds
+
+    def measure(by: Validation) -> float:
+        """Measure the averaged network; return the seconds that were not training."""
+        paused = clock()
+        curve.record(state.step, state.seconds, _rate(state))
+        curve.validate(by.measure(state.average, state.effort, device, precision).mean)
+        return clock() - paused
+
     ahead = options.ahead if options.ahead is not None else 3 * (device.type == "cuda")
     with _Batches(Sampler(recipe, pools, device), ahead) as batches:
         while (done := (clock() - began) / (60 * options.minutes)) < 1:
@@ -129,16 +132,23 @@ def train(
             if state.step % options.record_every == 0:
                 curve.record(state.step, state.seconds, _rate(state))
             if state.seconds - saved > options.checkpoint_every_s:
-                _save(state, run_dir / CHECKPOINT)
+                save_state(state, run_dir / CHECKPOINT)
                 saved = state.seconds
             if state.seconds - drawn > options.draw_every_s:
                 curve.draw()
                 drawn = state.seconds
             if state.seconds - shown > options.show_every_s:
-                show(state.average, _effort(state))
+                show(state.average, state.effort)
                 shown = state.seconds
+            if validation is not None and state.seconds - measured > max(
+                60 * options.minutes / _VALIDATIONS, _LEAST_BETWEEN * validation.took_s
+            ):
+                began += measure(validation)
+                measured = state.seconds
     curve.record(state.step, state.seconds, _rate(state))
-    _save(state, run_dir / CHECKPOINT)
+    save_state(state, run_dir / CHECKPOINT)
+    if validation is not None and validation.last_step != state.step:
+        measure(validation)
     curve.draw()
     return state.average
 
@@ -151,24 +161,6 @@ def _training_precision(
     if request == "auto" and cuda and "bf16" in half_precisions:
         return "bf16"
     return choose_precision(request, device, half_precisions)
-
-
-def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the averaged network of a checkpoint, and its steps, minutes and what it began with.
-
-    Raises:
-        InputError: no checkpoint there, or it is damaged, or another recipe's.
-    """
-    if not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
-    state = _start(recipe, torch.device("cpu"), torch.float32)
-    _resume(state, checkpoint)
-    return state.average, _effort(state)
-
-
-def _effort(state: _State) -> dict[str, Any]:
-    effort = {"steps": state.step, "minutes": round(state.seconds / 60, 1)}
-    return effort | ({"start_sha256": state.start} if state.start else {})
 
 
 class _Batches:
@@ -195,66 +187,12 @@ class _Batches:
         return self._sampler.batch(step) if future is None else future.result()
 
 
-def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> _State:
-    torch.manual_seed(0)
-    architecture = recipe.spec.architecture
-    arguments = {**architecture.arguments, **_only_in_training(recipe)}
-    network = models.create(architecture.name, **arguments).to(device).train()
-    average = models.create(architecture.name, **arguments).to(device)
-    average.load_state_dict(network.state_dict())
-    return _State(
-        network=network,
-        average=average.requires_grad_(False),
-        optimiser=recipe.regime.optimiser.build(
-            network.parameters(), recipe.training.learning_rate
-        ),
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-    )
-
-
-def _begun(
-    recipe: Recipe, run_dir: Path, start: Path | None, device: torch.device, dtype: torch.dtype
-) -> _State:
-    """Return the state that a folder's checkpoint holds, or that of a new run."""
-    state = _start(recipe, device, dtype)
-    checkpoint = run_dir / CHECKPOINT
-    if checkpoint.exists():
-        if start is not None:
-            _LOG.info("%s goes on; %s was for its beginning", run_dir, start)
-        _resume(state, checkpoint)
-    elif start is not None:
-        _begin_with(state, recipe, start)
-    return state
-
-
-def _begin_with(state: _State, recipe: Recipe, folder: Path) -> None:
-    """Take the weights of a predictor; what it has no tensors for stays random."""
-    predictor = read_spec(folder)
-    network = models.create(recipe.spec.architecture.name, **recipe.spec.architecture.arguments)
-    models.load_weights(network, predictor.weights)
-    tensors = models.own_tensors(network)
-    with torch.no_grad():
-        for module in (state.network, state.average):
-            for name, tensor in models.own_tensors(module).items():
-                if name in tensors:
-                    tensor.copy_(tensors[name])
-    state.start = predictor.spec.weights.sha256
-    _LOG.info("starts with the weights of %s", folder)
-
-
-def _only_in_training(recipe: Recipe) -> dict[str, Any]:
-    """Return arguments of the outputs that the loss looks at and prediction does not need."""
-    if recipe.spec.architecture.name == "mamba_ahnet":  # one output in the paper, and the image
-        return {"reconstruction": recipe.regime.objective.reconstruction > 0}
-    return {"deep_supervision": True}
-
-
-def _rate(state: _State) -> float:
+def _rate(state: TrainingState) -> float:
     return float(state.optimiser.param_groups[0]["lr"])
 
 
 def _step(
-    state: _State, recipe: Recipe, batch: Batch, progress: float, dtype: torch.dtype
+    state: TrainingState, recipe: Recipe, batch: Batch, progress: float, dtype: torch.dtype
 ) -> float:
     regime, facts = recipe.regime, recipe.training
     peak = facts.learning_rate or regime.optimiser.learning_rate
@@ -286,7 +224,7 @@ def _step(
     return value
 
 
-def _count_failure(state: _State) -> None:
+def _count_failure(state: TrainingState) -> None:
     state.failures += 1
     _LOG.warning("step %d: the loss is not finite; the step is left out", state.step)
     if state.failures > _MOST_FAILURES:
@@ -297,41 +235,10 @@ def _count_failure(state: _State) -> None:
 
 
 @torch.no_grad()
-def _average(state: _State, most: float) -> None:
+def _average(state: TrainingState, most: float) -> None:
     keep = min(most, 1 - 10 / (state.step + 10))
     means: list[torch.Tensor] = list(state.average.parameters())
     values: list[torch.Tensor] = list(state.network.parameters())
     torch._foreach_lerp_(means, values, 1 - keep)  # noqa: SLF001 - one launch for all of them
     for kept, statistic in zip(state.average.buffers(), state.network.buffers(), strict=True):
         kept.copy_(statistic)  # running statistics are averages already
-
-
-def _save(state: _State, path: Path) -> None:
-    content: dict[str, Any] = {
-        "network": state.network.state_dict(),
-        "average": state.average.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
-        "scaler": state.scaler.state_dict(),
-        "step": state.step,
-        "seconds": state.seconds,
-        "start": state.start,
-    }
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_atomically(path, stream.getvalue())
-
-
-def _resume(state: _State, path: Path) -> None:
-    fix = "give the recipe of that run, or train in another folder"
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        state.network.load_state_dict(content["network"])
-        state.average.load_state_dict(content["average"])
-        state.optimiser.load_state_dict(content["optimiser"])
-    except (RuntimeError, ValueError, KeyError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: is not this recipe's checkpoint: {reason}", fix=fix) from error
-    if content.get("scaler") and state.scaler.is_enabled():
-        state.scaler.load_state_dict(content["scaler"])
-    state.step, state.seconds = content["step"], content["seconds"]
-    state.start = content.get("start", "")

@@ -6,18 +6,29 @@ import csv
 import io
 import logging
 import math
+from dataclasses import astuple, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from flarekit.core.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
-_COLUMNS = ("step", "minutes", "loss", "learning_rate")
-Row = tuple[int, float, float, float]
+_COLUMNS = ("step", "minutes", "loss", "learning_rate", "validation_dice")
+
+
+@dataclass
+class Row:
+    """A point of the curve; the Dice is there where it was measured."""
+
+    step: int
+    minutes: float
+    loss: float
+    rate: float
+    dice: float | None = None
 
 
 class Curve:
-    """Mean losses between two points, written as `curve.csv` and drawn as `curve.png`."""
+    """Mean losses between two points and validation Dice: `curve.csv`, drawn as `curve.png`."""
 
     def __init__(self, run_dir: Path, rows: list[Row]) -> None:
         self._csv, self._png = run_dir / "curve.csv", run_dir / "curve.png"
@@ -33,8 +44,11 @@ class Curve:
         if path.exists():
             for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
                 if int(row["step"]) <= step:
-                    minutes, loss, rate = (float(row[name]) for name in _COLUMNS[1:])
-                    rows.append((int(row["step"]), minutes, loss, rate))
+                    minutes, loss, rate = (float(row[name]) for name in _COLUMNS[1:4])
+                    dice = row.get(_COLUMNS[4])
+                    rows.append(
+                        Row(int(row["step"]), minutes, loss, rate, float(dice) if dice else None)
+                    )
         return cls(run_dir, rows)
 
     def add(self, loss: float) -> None:
@@ -48,13 +62,22 @@ class Curve:
             return
         mean = sum(self._losses) / len(self._losses)
         self._losses.clear()
-        self._rows.append((step, round(seconds / 60, 3), round(mean, 5), rate))
+        self._rows.append(Row(step, round(seconds / 60, 3), round(mean, 5), rate))
+        self._write()
+        _LOG.debug("step %d, %.1f min, loss %.3f", step, seconds / 60, mean)
+
+    def validate(self, dice: float) -> None:
+        """Write the mean validation Dice beside the last point."""
+        if self._rows and math.isfinite(dice):
+            self._rows[-1].dice = round(dice, 4)
+            self._write()
+
+    def _write(self) -> None:
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(self._rows)
+        writer.writerows(astuple(row) for row in self._rows)
         write_atomically(self._csv, stream.getvalue().encode())
-        _LOG.debug("step %d, %.1f min, loss %.3f", step, seconds / 60, mean)
 
     def draw(self) -> None:
         """Draw the picture; without matplotlib say once that there is none."""
@@ -66,16 +89,22 @@ class Curve:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        minutes = [row[1] for row in self._rows]
-        figure = Figure(figsize=(7, 4), layout="constrained")
+        measured = [(row.minutes, row.dice) for row in self._rows if row.dice is not None]
+        minutes = [row.minutes for row in self._rows]
+        figure = Figure(figsize=(7, 6 if measured else 4), layout="constrained")
         FigureCanvasAgg(figure)
-        losses = figure.add_subplot()
-        losses.plot(minutes, [row[2] for row in self._rows], color="0.75", linewidth=1)
-        losses.plot(minutes, _smoothed([row[2] for row in self._rows]), color="C0")
+        losses = figure.add_subplot(2 if measured else 1, 1, 1)
+        losses.plot(minutes, [row.loss for row in self._rows], color="0.75", linewidth=1)
+        losses.plot(minutes, _smoothed([row.loss for row in self._rows]), color="C0")
         losses.set(xlabel="minutes", ylabel="loss")
         rates = losses.twinx()
-        rates.plot(minutes, [row[3] for row in self._rows], color="C1", linewidth=1)
+        rates.plot(minutes, [row.rate for row in self._rows], color="C1", linewidth=1)
         rates.set_ylabel("learning rate", color="C1")
+        if measured:
+            dice = figure.add_subplot(2, 1, 2, sharex=losses)
+            dice.plot(*zip(*measured, strict=True), "C2o-")
+            dice.set(xlabel="minutes", ylabel="validation Dice", ylim=(0, 1))
+            dice.grid(color="0.9")
         stream = io.BytesIO()
         figure.savefig(stream, dpi=100)
         write_atomically(self._png, stream.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from flarekit.training.tables import OrganFacts, TrainingFacts
 
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
 _HIGHEST = 255  # value in a label map
+# of the predictor's facts, those that the training depends on
+_TRAINED_BY = ("architecture", "channels", "crop", "labels", "auxiliary")
+_GRID = ("spacing_mm_ZYX", "axes", "tile_ZYX")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,24 @@ class Recipe:
         return repr(told)
 
     @property
+    def trained_by(self) -> dict[str, Any]:
+        """Everything that the training depends on, by the names of its fields."""
+        spec = self.spec.model_dump(mode="json")
+        told = {name: spec[name] for name in _TRAINED_BY}
+        told["grid"] = {name: spec["grid"][name] for name in _GRID}
+        predictor = _fields(told, "predictor")
+        return predictor | _fields(self.training.model_dump(mode="json"), "training")
+
+    def changes_from(self, other: Recipe) -> list[str]:
+        """Return what differs from another recipe of what the training depends on, in words."""
+        then, now = other.trained_by, self.trained_by
+        return [
+            f"{name} was {then.get(name)} and is {now.get(name)}"
+            for name in sorted(then | now)
+            if then.get(name) != now.get(name)
+        ]
+
+    @property
     def flat(self) -> bool:
         """Whether the network is 2D."""
         return self.spec.grid.tile_ZYX[0] == 1
@@ -109,6 +131,20 @@ def read_recipe(path: Path) -> Recipe:
         PredictorError: its facts do not hold together.
     """
     text, content = read_toml(path, fix="name a recipe.toml", error=InputError)
+    return recipe_of(text, content, path)
+
+
+def recipe_of(text: str, content: Mapping[str, Any], path: Path) -> Recipe:
+    """Check and type the content of a `recipe.toml`.
+
+    Args:
+        text: the file.
+        content: what is in it.
+        path: where it stands, for messages.
+
+    Raises:
+        PredictorError: its facts do not hold together.
+    """
     missing = [name for name in ("predictor", "training", "provenance") if name not in content]
     if missing:
         raise PredictorError(
@@ -128,8 +164,17 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
+def _fields(table: Mapping[str, Any], inside: str) -> dict[str, Any]:
+    """Return every value of nested tables by its full name."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        full = f"{inside}.{name}"
+        found |= _fields(value, full) if isinstance(value, Mapping) else {full: value}
+    return found
+
+
 def _check(recipe: Recipe, path: Path) -> None:
-    fault = _class_fault(recipe) or _sample_fault(recipe)
+    fault = _class_fault(recipe) or _network_fault(recipe) or _sample_fault(recipe)
     if fault:
         raise PredictorError(f"{path}: {fault}", fix="correct that")
 
@@ -150,6 +195,20 @@ def _class_fault(recipe: Recipe) -> str:
         return "training.synthesis makes cases with one label, the predictor has several"
     if facts.synthesis is not None and facts.synthesis.kind == "wholebody_petct":
         return _organ_fault(spec.auxiliary)
+    return ""
+
+
+def _network_fault(recipe: Recipe) -> str:
+    """Compare what the network is told of classes and channels with what there is."""
+    spec = recipe.spec
+    arguments, names = spec.architecture.arguments, recipe.class_names
+    for field, expected, what in (
+        ("num_classes", len(names), f"the classes are {', '.join(names)}"),
+        ("input_channels", len(spec.channels), f"there are {len(spec.channels)} channels"),
+    ):
+        if arguments.get(field, expected) != expected:
+            place = "predictor.architecture.arguments"
+            return f"{place}.{field} is {arguments[field]}, and {what}: write {expected}"
     return ""
 
 

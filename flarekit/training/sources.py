@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from flarekit.core.errors import InputError
-from flarekit.training.cases import LazyCases, matches, phantom_cases, real_cases
+from flarekit.training.cases import LazyCases, phantom_cases, real_cases, taken
 from flarekit.training.makers import (
     SUV_ENDING,
     LesionCase,
@@ -18,8 +20,10 @@ from flarekit.training.makers import (
 from flarekit.training.recipe import Recipe
 from flarekit.training.samples import Pool
 from flarekit.training.tables import DatasetFacts, NegativeFacts, SynthesisFacts
+from flarekit.training.training_case import TrainingCase
 
 _LOG = logging.getLogger(__name__)
+_NOTHING = 1e-6  # a share that is left by rounding
 
 
 def training_pools(
@@ -44,40 +48,78 @@ def training_pools(
     """
     facts = recipe.training
     pools = [Pool(cases=phantom_cases(recipe), share=facts.phantom_share)]
-    synthetic = 0.0
     if facts.synthesis is not None:
-        synthetic = facts.synthesis.share
         cases = synthetic_cases(recipe, facts.synthesis, material)
-        pools.append(Pool(cases=cases, share=synthetic))
-    nothing = 0.0
+        pools.append(Pool(cases=cases, share=facts.synthesis.share))
     if facts.negatives is not None:
-        nothing = facts.negatives.share
-        pools.append(Pool(cases=negative_cases(recipe, facts.negatives, negatives), share=nothing))
-    real = 1 - facts.phantom_share - synthetic - nothing
-    tables = facts.datasets or (DatasetFacts(folder="unnamed", share=max(0.0, real)),)
+        cases = negative_cases(recipe, facts.negatives, negatives)
+        pools.append(Pool(cases=cases, share=facts.negatives.share))
+    tables = labelled_tables(recipe)
     for folder, table in zip(dataset_folders(recipe, dataset), tables, strict=True):
-        if table.share > 1e-6:
+        if table.share > 0:
             labelled = _labelled(folder, table, recipe)
             _LOG.info("%d labelled cases of %s", len(labelled), folder)
             pools.append(Pool(cases=labelled, share=table.share))
     return [pool for pool in pools if pool.share > 0]
 
 
-def make_all(pools: Sequence[Pool], folder: Path, processes: int) -> None:
+def validation_pool(recipe: Recipe, dataset: Path) -> Pool:
+    """Return the cases on which choices are made, on the network's grid; none is trained on.
+
+    Args:
+        recipe: names them.
+        dataset: as of `training_pools`.
+
+    Raises:
+        InputError: a file of one is missing.
+    """
+    on_network = recipe.training.model_copy(update={"case_grid": "network", "other_ct": None})
+    plain, makers = replace(recipe, training=on_network), list[Callable[[], TrainingCase]]()
+    for folder, table in zip(
+        dataset_folders(recipe, dataset), labelled_tables(recipe), strict=True
+    ):
+        if table.share > 0:
+            still = table.model_copy(update={"added": 0})
+            makers += _labelled(folder, still, plain, only=recipe.training.validation).makers
+    return Pool(cases=LazyCases(makers), share=0.0)
+
+
+def make_all(
+    pools: Sequence[Pool],
+    folder: Path,
+    processes: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> None:
     """Make every case of some pools, so that training never waits for one.
 
     Args:
-        pools: of `training_pools`.
+        pools: of `training_pools`, and `validation_pool`.
         folder: keeps the cases for later runs; see `flarekit.training.kept`.
         processes: that make cases at the same time.
+        progress: called with how many cases are there, of how many.
 
     Raises:
         InputError: a case cannot be made.
         OutputError: the folder cannot be written.
     """
-    for pool in pools:
-        if isinstance(pool.cases, LazyCases):
-            pool.cases.make_all(folder, processes)
+    lazy = [pool.cases for pool in pools if isinstance(pool.cases, LazyCases)]
+    total, done = sum(map(len, lazy)), count(1)
+    for cases in lazy:
+        cases.make_all(folder, processes, lambda: progress(next(done), total))
+
+
+def labelled_tables(recipe: Recipe) -> tuple[DatasetFacts, ...]:
+    """Return what a recipe says of each of its `dataset_folders`; the unnamed one has what is left.
+
+    A share that is nothing but rounding is 0.
+    """
+    facts = recipe.training
+    others = (each.share for each in (facts.synthesis, facts.negatives) if each is not None)
+    left = 1 - facts.phantom_share - sum(others)
+    tables = facts.datasets or (DatasetFacts(folder="unnamed", share=max(0.0, left)),)
+    return tuple(
+        each if each.share > _NOTHING else each.model_copy(update={"share": 0.0}) for each in tables
+    )
 
 
 def dataset_folders(recipe: Recipe, dataset: Path) -> list[Path]:
@@ -91,26 +133,35 @@ def dataset_folders(recipe: Recipe, dataset: Path) -> list[Path]:
     return [dataset / name for name in names] if names else [dataset]
 
 
-def _labelled(folder: Path, table: DatasetFacts, recipe: Recipe) -> LazyCases:
+def _labelled(
+    folder: Path, table: DatasetFacts, recipe: Recipe, *, only: Sequence[str] | None = None
+) -> LazyCases:
     if table.layout == "wholebody_pet":
-        return wholebody_cases(folder, table, recipe)
-    return real_cases(folder, recipe)
+        return wholebody_cases(folder, table, recipe, only=only)
+    return real_cases(folder, recipe, only=only)
 
 
-def wholebody_cases(folder: Path, table: DatasetFacts, recipe: Recipe) -> LazyCases:
+def wholebody_cases(
+    folder: Path, table: DatasetFacts, recipe: Recipe, *, only: Sequence[str] | None = None
+) -> LazyCases:
     """Return the whole-body PETs of a folder that are trained on, in as many copies as wanted.
 
+    Args:
+        folder: with the PETs.
+        table: what the recipe says of it.
+        recipe: what is held out, and how many copies there are.
+        only: patterns of other cases, which are taken instead; there may be none.
+
     Raises:
-        InputError: there are none.
+        InputError: there are none to train on.
     """
     facts = recipe.training
-    not_trained_on = (*facts.held_out, *facts.validation)
     paths = [
         path
         for path in sorted(folder.glob(f"*{SUV_ENDING}"))
-        if not matches(path.name.removesuffix(SUV_ENDING), not_trained_on)
+        if taken(path.name.removesuffix(SUV_ENDING), facts, only)
     ]
-    if not paths:
+    if not paths and only is None:
         raise InputError(
             f"{folder}: holds no whole-body PET to train on",
             fix=f"name a folder with X{SUV_ENDING}",

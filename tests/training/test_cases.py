@@ -42,7 +42,10 @@ def test_cases_come_on_the_network_s_grid_with_classes_for_values(tmp_path, reci
 
 def test_every_channel_is_read_in_its_place(tmp_path, make_recipe):
     second = '[[predictor.channels]]\nname = "PET"\nintensity = { kind = "scale", divisor = 100 }\n'
-    recipe = make_recipe(("[predictor.grid]", f"{second}\n[predictor.grid]"))
+    recipe = make_recipe(
+        ("input_channels = 1", "input_channels = 2"),
+        ("[predictor.grid]", f"{second}\n[predictor.grid]"),
+    )
     (case,) = real_cases(write_dataset(tmp_path / "d", ["a"], channels=2), recipe)
     assert case.image_CZYX.shape[0] == 2
     assert 9.5 < float(case.image_CZYX[1].mean()) < 10.5
@@ -96,7 +99,10 @@ def test_without_an_anchor_all_background_may_be_unlabelled(make_recipe):
 
 
 def test_a_value_that_stands_for_an_auxiliary_class_means_nothing_in_real_labels(make_recipe):
-    recipe = make_recipe(('convention = "flare"', 'convention = "flare"\nauxiliary = ["heart"]'))
+    recipe = make_recipe(
+        ("num_classes = 3", "num_classes = 4"),
+        ('convention = "flare"', 'convention = "flare"\nauxiliary = ["heart"]'),
+    )
     labels = np.zeros((16, 16, 16), np.uint8)
     labels[4], labels[8] = 1, 255
     real = on_grid("c", [scan_of(labels)], labels, recipe, unlabelled=recipe.unlabelled_classes)
@@ -186,6 +192,8 @@ def test_synthetic_bodies_are_made_on_the_network_s_grid(tmp_path, make_recipe):
     second = '[[predictor.channels]]\nname = "PET"\nintensity = { kind = "scale", divisor = 1 }\n'
     recipe = make_recipe(
         *ONE_LABEL,
+        ("num_classes = 2", "num_classes = 4"),
+        ("input_channels = 1", "input_channels = 2"),
         ("[predictor.grid]", f"{second}\n[predictor.grid]"),
         ('convention = "flare"', 'convention = "flare"\nauxiliary = ["liver", "bladder"]'),
         (

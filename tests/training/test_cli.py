@@ -13,7 +13,7 @@ def run(*arguments):
 
 
 def test_a_recipe_becomes_a_run_and_the_run_a_predictor(recipe, tmp_path):
-    dataset = write_dataset(tmp_path / "d", ["a"])
+    dataset = write_dataset(tmp_path / "d", ["a", "case_b"])
     out = tmp_path / "run"
     made = run(
         "compact", tmp_path / "recipe.toml", dataset, out, "--minutes", 0.02, "--device", "cpu"

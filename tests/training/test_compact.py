@@ -16,10 +16,11 @@ import torch
 from flarekit.core.errors import FlarekitError, InputError, PredictorError
 from flarekit.core.spec import read_spec
 from flarekit.segmentation.predictors import build_networks
-from flarekit.training.compact import RunOptions, averaged_network, train
+from flarekit.training.compact import RunOptions, train
 from flarekit.training.curve import Curve
 from flarekit.training.export import export_predictor, is_run
 from flarekit.training.samples import Pool
+from flarekit.training.state import averaged_network
 from tests.training.conftest import make_case
 
 CPU = {"device": "cpu", "precision": "fp32", "record_every": 2}

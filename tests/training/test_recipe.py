@@ -49,6 +49,8 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
             "window in HU",
         ),
         ("[provenance]", "[origin]", r"\[provenance\]"),
+        ("num_classes = 3", "num_classes = 4", "num_classes is 4, .*background, liver, spleen"),
+        ("input_channels = 1", "input_channels = 2", "input_channels is 2, .*1 channel"),
     ],
 )
 def test_facts_that_do_not_hold_together_are_refused(make_recipe, old, new, message):
@@ -81,6 +83,7 @@ def test_auxiliary_classes_that_cannot_be_are_refused(make_recipe, changes, mess
 
 def test_auxiliary_classes_come_after_the_labels(make_recipe):
     recipe = make_recipe(
+        ("num_classes = 3", "num_classes = 5"),
         ('convention = "flare"', 'convention = "flare"\nauxiliary = ["heart", "brain"]'),
         ("batch = 1", 'unlabelled = ["spleen"]\nbatch = 1'),
     )

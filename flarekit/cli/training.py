@@ -1,0 +1,133 @@
+"""What `flarekit train compact` and `export` do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flarekit.cli.console import Console
+from flarekit.importing import ImportOptions
+from flarekit.training.compact import RunOptions, train
+from flarekit.training.fitting import check_fit
+from flarekit.training.recipe import Recipe, read_recipe
+from flarekit.training.run_record import begin_record
+from flarekit.training.sources import make_all, material_files, training_pools, validation_pool
+from flarekit.training.validation import Validation
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A recipe, and the folders that its samples come from."""
+
+    recipe_path: Path
+    dataset: Path
+    material: tuple[Path, ...]
+    negatives: tuple[Path, ...]
+
+
+def run_compact(
+    sources: Sources,
+    run_dir: Path,
+    cases: Path,
+    processes: int,
+    options: RunOptions,
+    console: Console,
+) -> None:
+    """Compare recipe and data, prepare the cases, train, and say what comes next."""
+    recipe = read_recipe(sources.recipe_path)
+    with console.bar("label maps") as progress:
+        folders = check_fit(
+            recipe, sources.dataset, (*sources.material, *sources.negatives), progress
+        )
+    pools = training_pools(recipe, sources.dataset, sources.material, sources.negatives)
+    aside = validation_pool(recipe, sources.dataset)
+    begin_record(run_dir, recipe, folders, _others(recipe, sources), _command(sources, options))
+    with console.bar("cases") as progress:
+        make_all([*pools, aside], cases, processes, progress)
+    validation = Validation(recipe, aside.cases, run_dir) if len(aside.cases) else None
+    show = _Progress(console, options.minutes)
+    train(recipe, pools, run_dir, options, validation=validation, progress=show)
+    console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")
+
+
+def _others(recipe: Recipe, sources: Sources) -> dict[str, int]:
+    """Return how many cases there are beside the labelled ones, by what they are."""
+    facts, found = recipe.training, dict[str, int]()
+    if facts.phantom_share:
+        first, end = facts.phantom_seeds
+        found[f"phantom CTs (seeds {first} to {end - 1} of flarekit.phantom)"] = end - first
+    if facts.synthesis is not None:
+        first, end = facts.synthesis.seeds
+        found[f"synthetic cases ({facts.synthesis.kind})"] = end - first
+    if facts.negatives is not None:
+        scans = [
+            path for folder in sources.negatives for path in material_files(folder, facts.held_out)
+        ]
+        found["scans that show none of the labels"] = len(scans)
+    return found
+
+
+def _command(sources: Sources, options: RunOptions) -> str:
+    """Return what was typed, with the names of files and folders in place of their paths."""
+    words = ["flarekit train compact", sources.recipe_path.name, sources.dataset.resolve().name]
+    words += ["RUN_DIR", f"--minutes {options.minutes:g}"]
+    words += [f"--material {path.resolve().name}" for path in sources.material]
+    words += [f"--negatives {path.resolve().name}" for path in sources.negatives]
+    words += [f"--start {options.start.resolve().name}"] if options.start is not None else []
+    return " ".join(words)
+
+
+class _Progress:
+    """Prints one line about the training every half minute."""
+
+    def __init__(self, console: Console, minutes: float) -> None:
+        self._console = console
+        self._minutes = minutes
+        self._said = -1.0
+        self._mean: float | None = None
+
+    def __call__(self, step: int, minutes: float, loss: float) -> None:
+        self._mean = loss if self._mean is None else 0.95 * self._mean + 0.05 * loss
+        if minutes - self._said >= 0.5:
+            self._said = minutes
+            self._console.say(
+                f"step {step}, {minutes:.1f} of {self._minutes:g} min, loss {self._mean:.3f}"
+            )
+
+
+def export_result(result: Path, folder: Path, options: ImportOptions) -> None:
+    """Make a predictor of an nnU-Net result folder, whichever of our networks it holds."""
+    from flarekit.core.json_files import read_json
+    from flarekit.importing import import_predictor
+    from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
+    from flarekit.importing.nnunet import fold_files
+    from flarekit.training.nnunet.result import is_ours, read_result
+
+    plans = read_json(result / "plans.json") if result.is_dir() else {}
+    if not is_ours(plans, result):  # nnU-Net's own networks, and those told by their tensors
+        import_predictor(result, folder, options)
+        return
+    from flarekit.importing.plans import read_configuration
+    from flarekit.importing.writing import write_predictor
+
+    dataset, paths = read_json(result / "dataset.json"), fold_files(result, options)
+    contents = [load_checkpoint(path) for path in paths]
+    weights = [
+        state_dict_of(content, path, field="network_weights")
+        for content, path in zip(contents, paths, strict=True)
+    ]
+    ours = read_result(result, plans, dataset, contents, weights)
+    configuration = read_configuration(ours.plans, ours.configuration, source=ours.source)
+    facts = {
+        "name": options.name,
+        "title": f"{ours.plans['dataset_name']}, {ours.architecture}",
+        "convention": options.convention,
+        "architecture": {"name": ours.architecture, "arguments": ours.arguments},
+        "channels": configuration.channels(list(ours.channel_names.values())),
+        "crop": {"kind": "nonzero"},
+        "grid": configuration.grid(ours.mirror_axes),
+        "nnunet": configuration.arithmetic(),
+        "labels": ours.labels,
+        "provenance": {"imported_from": result.name, "trainer": ours.trainer},
+    }
+    write_predictor(folder, facts, ours.networks, source=result)

@@ -1,0 +1,265 @@
+"""`flarekit train init`: a recipe for a folder of labelled scans, from what is in the folder."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from flarekit.core.budget import container_memory_mib
+from flarekit.core.dataset_json import NAME, Dataset, read_dataset
+from flarekit.core.errors import InputError
+from flarekit.core.names import safe_name
+from flarekit.core.nifti import read_nifti
+from flarekit.core.volume import largest_shift_mm
+from flarekit.training.cases import case_ids
+from flarekit.training.fitting import check_named, refuse_what_is_not_trained
+from flarekit.training.proposal import fit
+from flarekit.training.recipe import recipe_of
+from flarekit.training.recipe_text import Channel, RecipeFacts, recipe_text
+from flarekit.training.survey import LabelMap, Progress, survey
+
+_MIB = 2**20
+_LOOKED_AT = 20  # cases whose intensities are looked at
+_SAMPLED = 20_000  # labelled voxels of each
+_OF_MEMORY = 0.5  # of what is free, for a step
+_OF_MEMORY_CASES = 0.25  # of what is free, for the scans themselves
+_EVERY = 5  # case of five is set aside for validation
+_CT_LOWEST_HU = -500.0
+_NAMED_IN_TITLE = 4
+_CASE_BYTES = 3  # per voxel that is kept: float16 and its class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a first recipe should be.
+
+    Attributes:
+        name: of the predictor; the dataset's where None.
+        convention: of the predictor.
+        device: what it is going to be trained on, see `flarekit.engine.torch.choose_device`.
+        memory_mib: that a step may take; half of what is free where None.
+    """
+
+    name: str | None = None
+    convention: str = "flare"
+    device: str = "auto"
+    memory_mib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstRecipe:
+    """A recipe, and what was decided on the way, in sentences."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def first_recipe(
+    dataset: Path, wanted: Wanted, progress: Progress = lambda *_: None
+) -> FirstRecipe:
+    """Write a recipe that fits a folder of labelled scans and this machine.
+
+    Args:
+        dataset: nnU-Net raw layout: imagesTr, labelsTr and, for names, dataset.json.
+        wanted: name, convention, device, memory.
+        progress: called with how many label maps are read, of how many.
+
+    Raises:
+        InputError: no labelled cases, a scan that is missing or lies on another grid than its
+            labels, labels that are no labels or have no names, regions.
+    """
+    ids = case_ids(dataset)
+    if not ids:
+        raise InputError(
+            f"{dataset}: holds no labelled cases",
+            fix="name a folder with imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz",
+        )
+    stated = read_dataset(dataset / NAME, gaps=True) if (dataset / NAME).is_file() else None
+    if stated is not None:
+        refuse_what_is_not_trained(stated)
+    channels = _channels(dataset, ids, stated)
+    maps = survey([dataset / "labelsTr" / f"{each}.nii.gz" for each in ids], progress)
+    notes = list[str]()
+    labels = _labels(maps, stated, notes)
+    unlabelled = _without_a_case(maps, labels)
+    if unlabelled:
+        notes.append(
+            f"{NAME} names {', '.join(unlabelled)}, which no case has: the recipe leaves it out"
+        )
+        labels = {name: value for name, value in labels.items() if name not in unlabelled}
+    if not labels:
+        raise InputError(f"{dataset}: no label map has a labelled voxel", fix="label some cases")
+    _look_at(dataset, ids, channels, stated)
+    memory_bytes, on_gpu = _memory(wanted)
+    chosen = fit(
+        [each.shape_ZYX for each in maps],
+        [each.spacing_mm_ZYX for each in maps],
+        _least_extent(maps, labels),
+        classes=len(labels) + 1,
+        channels=len(channels),
+        memory_bytes=memory_bytes,
+        on_gpu=on_gpu,
+    )
+    name = safe_name(wanted.name or _name(dataset))
+    text = recipe_text(
+        RecipeFacts(
+            dataset=dataset.resolve().name,
+            name=name,
+            title=_title(list(labels), channels),
+            convention=wanted.convention,
+            labels=labels,
+            channels=channels,
+            fit=chosen,
+            validation=_set_aside(ids, maps, labels),
+            count=len(ids),
+            case_grid=_case_grid(maps, len(channels)),
+            licence=stated.licence if stated is not None and stated.licence else "not stated",
+            memory_bytes=memory_bytes,
+            on_gpu=on_gpu,
+            empty=tuple(unlabelled),
+        )
+    )
+    recipe_of(text, tomllib.loads(text), Path("the recipe for " + dataset.name))
+    return FirstRecipe(text=text, notes=tuple(notes))
+
+
+def _name(dataset: Path) -> str:
+    plain = re.sub(r"^Dataset\d{3}_", "", dataset.resolve().name)
+    return re.sub(r"\W+", "_", plain).strip("_").lower() or "mine"
+
+
+def _title(labels: Sequence[str], channels: Sequence[Channel]) -> str:
+    found = ", ".join(labels) if len(labels) <= _NAMED_IN_TITLE else f"{len(labels)} labels"
+    return f"{found} on {' and '.join(each.name for each in channels)}"
+
+
+def _channels(dataset: Path, ids: Sequence[str], stated: Dataset | None) -> list[Channel]:
+    """Return the channels that every case has, by name."""
+    folder = dataset / "imagesTr"
+    counts = Counter[int]()
+    for case_id in ids:
+        here = 0
+        while (folder / f"{case_id}_{here:04d}.nii.gz").is_file():
+            here += 1
+        counts[here] += 1
+        if not here:
+            raise InputError(
+                f"{folder / f'{case_id}_0000.nii.gz'}: is not there",
+                fix="add it, or take its label map out of labelsTr",
+            )
+    count = len(stated.channel_names()) if stated is not None and stated.channels else min(counts)
+    short = [each for each in ids if not (folder / f"{each}_{count - 1:04d}.nii.gz").is_file()]
+    if short:
+        raise InputError(
+            f"{folder / f'{short[0]}_{count - 1:04d}.nii.gz'}: is not there",
+            fix=f"add it: the dataset has {count} channels",
+        )
+    if stated is not None and stated.channels:
+        return [Channel(name=name) for name in stated.channel_names()]
+    return [Channel(name=f"channel_{index}") for index in range(count)]
+
+
+def _labels(maps: Sequence[LabelMap], stated: Dataset | None, notes: list[str]) -> dict[str, int]:
+    """Return label name -> value: those of dataset.json, or the values that are there."""
+    if stated is not None:
+        for each in maps:
+            check_named(each, stated.labels)
+        return dict(sorted(stated.labels.items(), key=lambda item: item[1]))
+    values = sorted({value for each in maps for value in each.voxels})
+    notes.append(f"there is no {NAME}: labels are called label_1, label_2, ... by their values")
+    return {f"label_{value}": value for value in values}
+
+
+def _without_a_case(maps: Sequence[LabelMap], labels: Mapping[str, int]) -> list[str]:
+    present = {value for each in maps for value in each.voxels}
+    return [name for name, value in labels.items() if value not in present]
+
+
+def _look_at(
+    dataset: Path, ids: Sequence[str], channels: Sequence[Channel], stated: Dataset | None
+) -> None:
+    """Read intensities of labelled voxels from some cases, evenly chosen; name what is a CT."""
+    rng = np.random.default_rng(0)
+    some = list(ids)[:: max(1, len(ids) // _LOOKED_AT)]
+    for case_id in some:
+        labels = read_nifti(dataset / "labelsTr" / f"{case_id}.nii.gz")
+        inside = np.flatnonzero(labels.voxels_ZYX.ravel())
+        picked = rng.choice(inside, min(_SAMPLED, len(inside)), replace=False)
+        for index, channel in enumerate(channels):
+            scan = read_nifti(dataset / "imagesTr" / f"{case_id}_{index:04d}.nii.gz")
+            here, there = scan.geometry, labels.geometry
+            if (
+                here.shape_ZYX != there.shape_ZYX
+                or largest_shift_mm(here.affine, there.affine, here.shape_ZYX)
+                > min(here.spacing_mm_ZYX) / 2
+            ):
+                raise InputError(
+                    f"{labels.path}: lies on another grid than {scan.path}",
+                    fix="resample the labels to the image",
+                )
+            channel.labelled.append(scan.voxels_ZYX.ravel()[picked].astype(np.float32))
+            channel.lowest.append(float(scan.voxels_ZYX.min()))
+    if stated is None or not stated.channels:
+        for channel in channels:
+            if float(np.median(channel.lowest)) <= _CT_LOWEST_HU:
+                channel.name = "CT"
+
+
+def _least_extent(
+    maps: Sequence[LabelMap], labels: Mapping[str, int]
+) -> tuple[float, float, float]:
+    """Return the size of the smallest label along each axis: of each, the median over its cases."""
+    extents = [
+        np.median([each.extents_mm[value] for each in maps if value in each.extents_mm], axis=0)
+        for value in labels.values()
+    ]
+    z, y, x = (float(mm) for mm in np.min(extents, axis=0))
+    return z, y, x
+
+
+def _set_aside(
+    ids: Sequence[str], maps: Sequence[LabelMap], labels: Mapping[str, int]
+) -> list[str]:
+    """Return every fifth case, as long as each label stays in a case that is trained on."""
+    left = Counter(value for each in maps for value in each.voxels)
+    chosen = []
+    for case_id, label_map in list(zip(ids, maps, strict=True))[_EVERY // 2 :: _EVERY]:
+        mine = set(label_map.voxels) & set(labels.values())
+        if all(left[value] > 1 for value in mine):
+            left.subtract(mine)
+            chosen.append(case_id)
+    return chosen
+
+
+def _memory(wanted: Wanted) -> tuple[float, bool]:
+    """Return the bytes that a step may take, and whether on a GPU."""
+    import torch
+
+    from flarekit.engine.torch import choose_device
+
+    device = choose_device(wanted.device)
+    on_gpu = device.type == "cuda"
+    if wanted.memory_mib is not None:
+        return wanted.memory_mib * _MIB, on_gpu
+    free: float = torch.cuda.mem_get_info(device)[0] if on_gpu else _free_bytes()
+    return _OF_MEMORY * free, on_gpu
+
+
+def _free_bytes() -> float:
+    limit_mib = container_memory_mib()
+    free = float(psutil.virtual_memory().available)
+    return min(free, limit_mib * _MIB) if limit_mib else free
+
+
+def _case_grid(maps: Sequence[LabelMap], channels: int) -> str:
+    """Return `scan` where all scans fit into memory as they are, else `network`."""
+    per_voxel = _CASE_BYTES + 2 * (channels - 1)
+    taken = sum(float(np.prod(each.shape_ZYX)) * per_voxel for each in maps)
+    return "scan" if taken <= _OF_MEMORY_CASES * _free_bytes() else "network"

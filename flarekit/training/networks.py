@@ -1,0 +1,39 @@
+"""A recipe's network: as it is trained, and as prediction builds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flarekit import models
+from flarekit.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def as_trained(recipe: Recipe) -> nn.Module:
+    """Return the network with random weights and every output that the loss looks at."""
+    architecture = recipe.spec.architecture
+    if architecture.name == "mamba_ahnet":  # one output in the paper, and the image
+        only = {"reconstruction": recipe.regime.objective.reconstruction > 0}
+    else:
+        only = {"deep_supervision": True}
+    return models.create(architecture.name, **{**architecture.arguments, **only})
+
+
+def as_predicted(trained: nn.Module, recipe: Recipe) -> nn.Module:
+    """Return the network that prediction builds, without what only training needs."""
+    architecture = recipe.spec.architecture
+    network = models.create(architecture.name, **architecture.arguments)
+    copy_weights(trained, network)
+    return network
+
+
+def copy_weights(trained: nn.Module, network: nn.Module) -> None:
+    """Copy every tensor that a network as predicted has from the one that is trained."""
+    import torch
+
+    tensors = models.own_tensors(trained)
+    with torch.no_grad():
+        for name, tensor in models.own_tensors(network).items():
+            tensor.copy_(tensors[name])

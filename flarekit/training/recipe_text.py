@@ -1,0 +1,150 @@
+"""The text of a first recipe: TOML with a word on where each number comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flarekit.training.proposal import Fit
+
+
+@dataclass(kw_only=True)
+class Channel:
+    """Intensities of one channel."""
+
+    name: str
+    labelled: list[np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=list)
+    lowest: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFacts:
+    """What the recipe's text is made of."""
+
+    dataset: str
+    name: str
+    title: str
+    convention: str
+    labels: Mapping[str, int]
+    channels: Sequence[Channel]
+    fit: Fit
+    validation: Sequence[str]
+    count: int
+    case_grid: str
+    licence: str
+    memory_bytes: float
+    on_gpu: bool
+    empty: tuple[str, ...]
+
+
+def recipe_text(facts: RecipeFacts) -> str:
+    """Return the text of `recipe.toml`."""
+    how, network = facts.fit, facts.fit.topology
+    is_ct = len(facts.channels) == 1 and _is_ct(facts.channels[0])
+    crop = [
+        "",
+        "[predictor.crop]  # the body: the largest thing brighter than this",
+        "threshold = -110",
+    ]
+    empty = f"  # no case has {', '.join(facts.empty)}" if facts.empty else ""
+    gpu = "a GPU" if facts.on_gpu else "this processor"
+    trained_on = facts.count - len(facts.validation)
+    lines = [
+        f"# A first recipe for {facts.dataset}, written by flarekit train init: change it freely.",
+        "",
+        "[predictor]",
+        f"name = {_quoted(facts.name)}",
+        f"title = {_quoted(facts.title)}",
+        f"convention = {_quoted(facts.convention)}",
+        "",
+        "[predictor.architecture]",
+        'name = "nnunet"',
+        "",
+        "[predictor.architecture.arguments]",
+        f"input_channels = {len(facts.channels)}",
+        f"n_stages = {len(network.features)}",
+        f"features_per_stage = {list(network.features)}",
+        f"kernel_sizes = {[list(each) for each in network.kernels]}",
+        f"strides = {[list(each) for each in network.strides]}",
+        f"n_conv_per_stage = {[1] + [2] * (len(network.features) - 1)}",
+        f"n_conv_per_stage_decoder = {[1] * (len(network.features) - 1)}",
+        f"num_classes = {len(facts.labels) + 1}",
+        *(line for channel in facts.channels for line in _channel_lines(channel)),
+        *(crop if is_ct else []),
+        "",
+        "[predictor.grid]",
+        f"spacing_mm_ZYX = {list(how.spacing_mm)}  # the scans' median is {list(how.median_mm)}",
+        f"tile_ZYX = {list(how.tile)}",
+        "step = 0.5",
+        'decide = "scan"',
+        "",
+        f"[predictor.labels]{empty}",
+        *(f"{_key(name)} = {value}" for name, value in facts.labels.items()),
+        "",
+        "[training]",
+        "held_out = []  # cases for a last test: neither trained on nor looked at",
+        f"validation = {_list(facts.validation)}  # measured as training goes on",
+        f'case_grid = "{facts.case_grid}"',
+        f"tile_ZYX = {list(how.tile)}",
+        f"batch = {how.batch}  # a step takes about {how.step_bytes / 2**30:.1f} GiB on {gpu}",
+        'regime = "compact"',
+        "",
+        "[provenance]",
+        f"dataset = {_quoted(facts.dataset)}  # what stands below is said of this one",
+        f"data = [{_quoted(f'{trained_on} labelled cases of {facts.dataset}')}]",
+        f"licence = {_quoted(facts.licence)}",
+        'command = "flarekit train compact recipe.toml DATASET RUN_DIR"',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _channel_lines(channel: Channel) -> list[str]:
+    return [
+        "",
+        "[[predictor.channels]]",
+        f"name = {_quoted(channel.name)}",
+        f"intensity = {_intensity(channel)}",
+    ]
+
+
+def _intensity(channel: Channel) -> str:
+    """Return how intensities are normalised: a CT by its labelled voxels (nnU-Net's rule)."""
+    kind = channel.name.lower().replace(" ", "").replace("_", "")
+    if kind in ("rescaleto01", "rgbto01"):
+        return '{ kind = "rescale" }'
+    if kind in ("nonorm", "nonormalization"):
+        return '{ kind = "scale", divisor = 1.0 }'
+    if not _is_ct(channel):
+        return '{ kind = "z_score" }'
+    voxels = np.concatenate(channel.labelled)
+    low, high = (float(value) for value in np.percentile(voxels, (0.5, 99.5)))
+    if high - low < 1:
+        low, high = low - 1, high + 1
+    mean, std = float(voxels.mean()), max(1.0, float(voxels.std()))
+    return (
+        f'{{ kind = "window", low_hu = {low:.1f}, high_hu = {high:.1f}, mean = {mean:.1f}, '
+        f"std = {std:.1f} }}"
+    )
+
+
+def _is_ct(channel: Channel) -> bool:
+    return channel.name.upper() == "CT"
+
+
+def _quoted(text: str) -> str:
+    import tomli_w
+
+    return tomli_w.dumps({"x": text}).removeprefix("x = ").strip()
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
+
+
+def _list(names: Sequence[str]) -> str:
+    return f"[{', '.join(map(_quoted, names))}]"

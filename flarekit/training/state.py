@@ -1,0 +1,200 @@
+"""A training between two steps: its networks and optimiser, kept in `checkpoint.pt`."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flarekit import models
+from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.files import write_atomically
+from flarekit.core.spec import read_spec
+from flarekit.training.fitting import check_classes
+from flarekit.training.networks import as_trained
+from flarekit.training.recipe import Recipe, read_recipe
+from flarekit.training.run_record import CHECKPOINT, RECIPE
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds."""
+
+    network: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    seconds: float = 0.0
+    failures: int = 0
+    start: str = ""  # SHA-256 of the weights that it began with
+    devices: list[str] = field(default_factory=list)  # that it was trained on, and how
+
+    @property
+    def effort(self) -> dict[str, Any]:
+        """Steps and minutes so far, what computed them, and the weights that they began with."""
+        minutes = self.seconds / 60
+        effort: dict[str, Any] = {"steps": self.step}
+        effort["minutes"] = round(minutes, 1) if minutes >= 1 else round(minutes, 3)
+        effort |= {"devices": list(self.devices)} if self.devices else {}
+        return effort | ({"start_sha256": self.start} if self.start else {})
+
+    def note_device(self, device: str) -> None:
+        """Remember what trains."""
+        if device not in self.devices:
+            self.devices.append(device)
+
+
+def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the averaged network of a checkpoint, and its steps, minutes and what it began with.
+
+    Raises:
+        InputError: no checkpoint there, or it is damaged, or another recipe's.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
+    _check_unchanged(recipe, checkpoint)
+    state = _start(recipe, torch.device("cpu"), torch.float32)
+    _resume(state, checkpoint)
+    return state.average, state.effort
+
+
+def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> TrainingState:
+    torch.manual_seed(0)
+    network = as_trained(recipe).to(device).train()
+    average = as_trained(recipe).to(device)
+    average.load_state_dict(network.state_dict())
+    return TrainingState(
+        network=network,
+        average=average.requires_grad_(False),
+        optimiser=recipe.regime.optimiser.build(
+            network.parameters(), recipe.training.learning_rate
+        ),
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
+    )
+
+
+def begun_state(
+    recipe: Recipe, run_dir: Path, start: Path | None, device: torch.device, dtype: torch.dtype
+) -> TrainingState:
+    """Return the state that a folder's checkpoint holds, or that of a new run.
+
+    Args:
+        recipe: of the run.
+        run_dir: its folder.
+        start: predictor folder whose weights a new run begins with; random ones where None.
+        device: where it trains.
+        dtype: in which it computes.
+
+    Raises:
+        InputError: the checkpoint is damaged, or another recipe's, or the recipe has changed.
+        PredictorError: the weights to start with do not fit.
+    """
+    state = _start(recipe, device, dtype)
+    checkpoint = run_dir / CHECKPOINT
+    if checkpoint.exists():
+        if start is not None:
+            _LOG.info("%s goes on; %s was for its beginning", run_dir, start)
+        _check_unchanged(recipe, checkpoint)
+        _resume(state, checkpoint)
+    elif start is not None:
+        _begin_with(state, recipe, start)
+    return state
+
+
+def _begin_with(state: TrainingState, recipe: Recipe, folder: Path) -> None:
+    """Take the weights of a predictor; what it has no tensors for stays random."""
+    predictor = read_spec(folder)
+    network = models.create(recipe.spec.architecture.name, **recipe.spec.architecture.arguments)
+    models.load_weights(network, predictor.weights)
+    tensors = models.own_tensors(network)
+    with torch.no_grad():
+        for module in (state.network, state.average):
+            for name, tensor in models.own_tensors(module).items():
+                if name in tensors:
+                    tensor.copy_(tensors[name])
+    state.start = predictor.spec.weights.sha256
+    _LOG.info("starts with the weights of %s", folder)
+
+
+def _check_unchanged(recipe: Recipe, checkpoint: Path) -> None:
+    """Refuse to go on with another recipe than the one beside a checkpoint.
+
+    Title, rules, convention and provenance may change: the training does not depend on them.
+    """
+    kept = checkpoint.with_name(RECIPE)
+    if not kept.is_file():
+        return
+    changes = recipe.changes_from(read_recipe(kept))
+    if changes:
+        more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise InputError(
+            f"{checkpoint}: is not this recipe's checkpoint: {'; '.join(changes[:3])}{more}",
+            fix=f"change the recipe back (the run's own is {kept}), or train in another folder",
+        )
+
+
+@torch.no_grad()
+def try_network(state: TrainingState, recipe: Recipe, device: torch.device) -> None:
+    """Run one blank sample, so that what does not fit is known before the first step.
+
+    Raises:
+        PredictorError: the network does not take it, or gives other classes than the recipe has.
+    """
+    channels, tile = len(recipe.spec.channels), recipe.training.tile_ZYX
+    blank = torch.zeros((1, channels, *(tile[1:] if recipe.flat else tile)), device=device)
+    try:
+        output = state.average.eval()(blank)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        size = " x ".join(map(str, tile))
+        raise PredictorError(
+            f"the network does not take a sample of {channels} channel(s) and {size} voxels: "
+            f"{str(error).splitlines()[0]}",
+            fix="correct training.tile_ZYX (each axis a multiple of all strides together), or the "
+            "architecture's arguments",
+        ) from error
+    finally:
+        state.average.train()
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    check_classes(int(output.shape[1]), recipe)
+
+
+def save_state(state: TrainingState, path: Path) -> None:
+    """Write a checkpoint; it is whole, or the one before is still there."""
+    content: dict[str, Any] = {
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "step": state.step,
+        "seconds": state.seconds,
+        "start": state.start,
+        "devices": state.devices,
+    }
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    write_atomically(path, stream.getvalue())
+
+
+def _resume(state: TrainingState, path: Path) -> None:
+    fix = "give the recipe of that run, or train in another folder"
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        state.network.load_state_dict(content["network"])
+        state.average.load_state_dict(content["average"])
+        state.optimiser.load_state_dict(content["optimiser"])
+    except (RuntimeError, ValueError, KeyError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: is not this recipe's checkpoint: {reason}", fix=fix) from error
+    if content.get("scaler") and state.scaler.is_enabled():
+        state.scaler.load_state_dict(content["scaler"])
+    state.step, state.seconds = content["step"], content["seconds"]
+    state.start, state.devices = content.get("start", ""), content.get("devices", [])
