@@ -136,3 +136,5 @@ class Console:
         self.say(f"{record.case_id}: {record.wall_s:.1f} s ({stages})")
         volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in record.volumes_ml.items())
         self.say(f"{record.case_id}: {volumes}")
+        if record.flags:
+            self.say(f"{record.case_id}: look at this mask: {'; '.join(map(str, record.flags))}")

@@ -77,6 +77,9 @@ def close_run(record: RunRecord, console: Console) -> int:
             f"{', '.join(record.failed_before)}",
             "run them again with --retry-failed",
         )
+    if record.flagged:
+        names = ", ".join(case.case_id for case in record.flagged)
+        console.say(f"{len(record.flagged)} of {total} masks are flagged for a look: {names}")
     without = given_up(record)
     earlier = f" ({len(record.done_before)} in an earlier run)" if record.done_before else ""
     if not record.failed:

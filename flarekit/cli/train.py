@@ -264,3 +264,25 @@ def export(
 
         export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
     typer.echo(f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder}")
+
+
+@app.command()
+def expected(
+    predictor: Annotated[str, typer.Argument(help="Name or folder of a predictor.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="Data set it was trained on, in nnU-Net's raw layout.")
+    ],
+) -> None:
+    """Measure the labels of the training cases, so that unusual masks are flagged.
+
+    Volumes, mean intensities, second components and cuts by the scan's edge go into the predictor's
+    facts. Cases that its recipe keeps apart are left out.
+    """
+    from flarekit.segmentation.predictors import find_predictor
+    from flarekit.training import expected as measuring
+
+    found = find_predictor(predictor)
+    ids = measuring.training_ids(found, dataset)
+    labels = measuring.expected_of(found, dataset, ids)
+    measuring.write_expected(found, labels)
+    typer.echo(f"{found.folder}: {len(labels)} labels, measured in {len(ids)} cases")

@@ -47,6 +47,7 @@ class LabelStatistics:
             the patient's right, anterior and superior (NIfTI's); DICOM and ITK have the first two
             with the other sign.
         touches_edge: whether it reaches the first or last voxel of the scan along any axis.
+        second_part: share of its voxels in the second largest component.
     """
 
     label: str
@@ -59,6 +60,25 @@ class LabelStatistics:
     last_voxel_xyz: tuple[int, int, int] | None = None
     centroid_mm_ras: tuple[float, float, float] | None = None
     touches_edge: bool = False
+    second_part: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """Why a person should look at a mask.
+
+    Attributes:
+        kind: `volume`, `edge` (of the scan), `parts`, `intensity`, `locator`, or `scan`.
+        label: that it is about; None for the whole case.
+        text: what was found, and what would be usual.
+    """
+
+    kind: str
+    label: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.label is None else f"{self.label}: {self.text}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +96,7 @@ class CaseRecord:
             network's; empty where there is no locator.
         volumes_ml: label name -> volume, in ml; 0 where nothing was found. Of a failed case empty.
         statistics: of every label, where there is a report; in `statistics.csv`, not in the ledger.
+        flags: why a person should look at the mask, where there is a report.
         input_sha256: of all that the case is made of; None where there is no ledger.
         mask_sha256: of the mask's file; None where there is none, or no ledger.
         error: why it failed; None where it did not. A failed case may still have an empty mask.
@@ -92,6 +113,7 @@ class CaseRecord:
     curve: tuple[tuple[float, float], ...] = ()
     volumes_ml: dict[str, float] = field(default_factory=dict)
     statistics: tuple[LabelStatistics, ...] = ()
+    flags: tuple[Flag, ...] = ()
     input_sha256: str | None = None
     mask_sha256: str | None = None
     error: str | None = None
@@ -145,6 +167,11 @@ class RunRecord:
         return tuple(case for case in self.cases if case.error is not None)
 
     @property
+    def flagged(self) -> tuple[CaseRecord, ...]:
+        """The cases whose masks a person should look at."""
+        return tuple(case for case in self.cases if case.flags)
+
+    @property
     def traded(self) -> tuple[CaseRecord, ...]:
         """The cases that did without something to keep a budget."""
         return tuple(case for case in self.cases if case.traded)
@@ -157,5 +184,6 @@ class RunRecord:
             "volumes_ml": {
                 case.case_id: case.volumes_ml for case in self.cases if case.error is None
             },
+            "flagged": {case.case_id: [str(flag) for flag in case.flags] for case in self.flagged},
             "traded": {case.case_id: list(case.traded) for case in self.traded},
         }

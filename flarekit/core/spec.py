@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from flarekit.core.channels import BodyCrop, Channel, NonzeroCrop, Number, Window
 from flarekit.core.errors import PredictorError
+from flarekit.core.expected import Expected
 from flarekit.core.files import write_atomically
 from flarekit.core.grid import Count, Fast, Grid, Nnunet
 from flarekit.core.tables import Table, checked, read_toml
@@ -95,6 +96,7 @@ class PredictorSpec(Table):
         half_precisions: those in which every activation of the network stays finite and masks are
             those of float32 but for a few voxels; `--precision auto` takes no other.
         ensemble: further weights of the same architecture; logits are averaged over all.
+        expected: label -> what it measured in training, for quality flags.
         provenance: where the weights come from (data, licence, command, date), for the card.
     """
 
@@ -117,6 +119,7 @@ class PredictorSpec(Table):
     half_precisions: tuple[HalfPrecision, ...] = ("fp16", "bf16")
     weights: Weights
     ensemble: tuple[Weights, ...] = ()
+    expected: dict[str, Expected] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -137,6 +140,8 @@ class PredictorSpec(Table):
             unknown := sorted(set(self.locator.labels.values()) - set(self.labels))
         ):
             raise ValueError(f"locator: the predictor has no labels {unknown}")
+        if unknown := sorted(set(self.expected) - set(self.labels)):
+            raise ValueError(f"expected names unknown labels {unknown}")
         for rule in self.rules:
             unknown = sorted(set(rule.labels) - set(self.rule_labels))
             if unknown:

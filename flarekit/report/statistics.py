@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.errors import OutputError
 from flarekit.core.files import write_atomically
-from flarekit.core.records import LabelStatistics
+from flarekit.core.records import Flag, LabelStatistics
 from flarekit.core.volume import Geometry, foreground_box
 
 STATISTICS = "statistics.csv"
 HEADER = (
     "case,label,value,volume_ml,channel,mean,sd,suv_mean,suv_sd,components,"
-    "x_min,y_min,z_min,x_max,y_max,z_max,x_mm_ras,y_mm_ras,z_mm_ras,touches_edge\n"
+    "x_min,y_min,z_min,x_max,y_max,z_max,x_mm_ras,y_mm_ras,z_mm_ras,touches_edge,flags\n"
 )
 _COLUMNS = HEADER.strip().split(",")
 _VALUES = 256  # that a mask may have
@@ -64,7 +64,7 @@ def label_statistics(
     inside = np.ascontiguousarray(label_map_ZYX[box])
     shapes = cc3d.statistics(inside)
     counts = shapes["voxel_counts"]
-    components = _component_counts(inside)
+    components, second = _components(inside)
     moments = {name: _mean_and_sd(inside, voxels_ZYX[box]) for name, voxels_ZYX in channels.items()}
     corner_ZYX = np.array([part.start for part in box])
     voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
@@ -94,6 +94,7 @@ def label_statistics(
                 last_voxel_xyz=(int(last[2]), int(last[1]), int(last[0])),
                 centroid_mm_ras=(float(place[0]), float(place[1]), float(place[2])),
                 touches_edge=bool((first == 0).any() or (last == ends).any()),
+                second_part=float(second[value] / counts[value]),
             )
         )
     return tuple(found)
@@ -103,14 +104,19 @@ def _nothing(name: str, value: int, channels: Iterable[str]) -> LabelStatistics:
     return LabelStatistics(label=name, value=value, intensities=dict.fromkeys(channels))
 
 
-def _component_counts(label_map_ZYX: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return how many 26-connected components each value has."""
+def _components(label_map_ZYX: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many 26-connected components each value has, and voxels of its second largest."""
     import cc3d
 
     numbered, count = cc3d.connected_components(label_map_ZYX, connectivity=26, return_N=True)
     values = np.zeros(int(count) + 1, np.uint8)
     values[numbered.ravel()] = label_map_ZYX.ravel()
-    return np.bincount(values[1:], minlength=_VALUES)
+    sizes = np.bincount(numbered.ravel(), minlength=int(count) + 1)
+    second = np.zeros(_VALUES, np.int64)
+    for value in np.unique(values[1:]):
+        own = np.sort(sizes[1:][values[1:] == value])
+        second[value] = own[-2] if len(own) > 1 else 0
+    return np.bincount(values[1:], minlength=_VALUES), second
 
 
 def _mean_and_sd(label_map_ZYX: NDArray[np.uint8], voxels_ZYX: NDArray[np.generic]) -> _Moments:
@@ -156,14 +162,16 @@ class StatisticsTable:
         """
         write_rows(self._path, [row for row in read_rows(self._path) if row[0] not in case_ids])
 
-    def add(self, case_id: str, statistics: Iterable[LabelStatistics]) -> None:
-        """Add the lines of a case.
+    def add(
+        self, case_id: str, statistics: Iterable[LabelStatistics], flags: Sequence[Flag] = ()
+    ) -> None:
+        """Add the lines of a case, with the kinds of flags that its labels have.
 
         Raises:
             OSError: they cannot be written.
         """
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(_lines(_row(case_id, each) for each in statistics))
+            stream.write(_lines(_row(case_id, each, flags) for each in statistics))
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -193,9 +201,10 @@ def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
     write_atomically(path, _lines([_COLUMNS, *rows]).encode())
 
 
-def _row(case_id: str, each: LabelStatistics) -> list[str]:
+def _row(case_id: str, each: LabelStatistics, flags: Sequence[Flag]) -> list[str]:
     channel, measured = next(iter(each.intensities.items()), ("", None))
     uptakes = (each.intensities[name] for name in each.intensities if name.upper() in UPTAKE_NAMES)
+    kinds = dict.fromkeys(flag.kind for flag in flags if flag.label in (None, each.label))
     places = (each.first_voxel_xyz, each.last_voxel_xyz, each.centroid_mm_ras)
     return [
         case_id,
@@ -208,6 +217,7 @@ def _row(case_id: str, each: LabelStatistics) -> list[str]:
         str(each.components),
         *(text for place in places for text in _numbers(place, 3)),
         "yes" if each.touches_edge else "no",
+        " ".join(kinds),
     ]
 
 

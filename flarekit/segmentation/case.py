@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from flarekit.core.records import TileRecord
 from flarekit.core.volume import Geometry, Volume
 from flarekit.postprocess import Scan, apply_rules, split_rules
-from flarekit.preprocess import Placement, locate, middle_tile, place
-from flarekit.segmentation.context import CaseExtras, Clock, CoarsePass, Compute, RunContext
+from flarekit.preprocess import Placement, middle_tile, place
+from flarekit.report.quality import removed_shares
+from flarekit.report.statistics import label_volumes
+from flarekit.segmentation.coarse import restrict_to_coarse
+from flarekit.segmentation.context import CaseExtras, Clock, Compute, RunContext
 from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
 from flarekit.segmentation.loaded import LoadedCase, warnings_of
 from flarekit.segmentation.locator import LocatorMap
-from flarekit.segmentation.memory import Memory, resampling_mib
 from flarekit.segmentation.plan import Limits, Pace, Plan, fits_whole, plan_case
 from flarekit.segmentation.reach import Reach, Sweeper
 from flarekit.segmentation.scan_rules import apply_scan_rules, check_rules_fit, scan_of
@@ -40,6 +42,7 @@ class PlacedCase:
         tensor_CZYX: what the network sees; None where there is no time for a single tile.
         plan: how.
         found: by the locator, for what the network does not reach; None where it reaches all.
+        first_look: what the locator found, to measure how far the labels agree; None if unmeasured.
         geometry: of the scan as stored.
         scan: the scan as stored, where something after the network looks at it.
         kept: channel name -> volume, of those that pictures or statistics need.
@@ -51,6 +54,7 @@ class PlacedCase:
     tensor_CZYX: NDArray[np.float32] | None
     plan: Plan
     found: LocatorMap | None
+    first_look: LocatorMap | None
     geometry: Geometry
     scan: Scan | None
     kept: Mapping[str, Volume]
@@ -77,6 +81,8 @@ class Segmented:
         scan: what those rules look at; likewise.
         kept: channel name -> volume, of those that pictures or statistics need.
         curve: when, of `time.monotonic`, which share of the expected label was the network's.
+        first_look: what the locator found; None where nothing is measured.
+        removed: label -> share of it that rules took away; empty where nothing is measured.
     """
 
     label_map_ZYX: NDArray[np.uint8]
@@ -93,6 +99,8 @@ class Segmented:
     scan: Scan | None = None
     kept: Mapping[str, Volume] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
+    first_look: LocatorMap | None = None
+    removed: Mapping[str, float] = field(default_factory=dict)
 
 
 def is_simple(
@@ -154,6 +162,7 @@ def place_case(
         tensor_CZYX=tensor,
         plan=plan,
         found=found if deadline is not None else None,
+        first_look=found if wanted.statistics else None,
         geometry=volumes[0].geometry,
         scan=scan_of(loaded, spec) if needs_scan else None,
         kept=wanted.kept(volumes, spec),
@@ -233,7 +242,8 @@ def compute_case(
         progress=wanted.progress,
     )
     reach = sweeper.run(placed.tensor_CZYX, labelling, sinks)
-    stored = _ruled(labelling, context, clock, _filling(placed, reach, compute))
+    removed: dict[str, float] | None = {} if wanted.statistics else None
+    stored = _ruled(labelling, context, clock, _filling(placed, reach, compute), removed)
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):
@@ -257,6 +267,8 @@ def compute_case(
         scan=placed.scan if wanted.to_refine else None,
         kept=placed.kept,
         curve=reach.curve,
+        first_look=placed.first_look,
+        removed=removed or {},
     )
 
 
@@ -276,7 +288,11 @@ def _filling(placed: PlacedCase, reach: Reach, compute: Compute) -> Fill | None:
 
 
 def _ruled(
-    labelling: Labelling, context: RunContext, clock: Clock, fill: Fill | None
+    labelling: Labelling,
+    context: RunContext,
+    clock: Clock,
+    fill: Fill | None,
+    removed: dict[str, float] | None,
 ) -> NDArray[np.uint8]:
     """Apply the rules that may run where labels were decided; return them on the stored grid."""
     spec = context.spec
@@ -285,30 +301,14 @@ def _ruled(
     def rules(label_map_ZYX: NDArray[np.uint8], voxel_ml: float) -> NDArray[np.uint8]:
         with clock.stage("rules"):
             check_rules_fit(label_map_ZYX, anywhere, context.memory)
-            return apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
+            if removed is None:
+                return apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
+            before = label_volumes(label_map_ZYX, spec.labels, voxel_ml)
+            ruled = apply_rules(label_map_ZYX, anywhere, spec.rule_labels, voxel_ml=voxel_ml)
+            removed.update(removed_shares(before, label_volumes(ruled, spec.labels, voxel_ml)))
+            return ruled
 
     return labelling.finish(rules, clock.stage, fill)
-
-
-def restrict_to_coarse(
-    placement: Placement, volumes: Sequence[Volume], coarse: CoarsePass, memory: Memory
-) -> Placement:
-    """Let the network look near what the first pass finds; everywhere where that is nothing."""
-    located = locate(volumes, coarse.spec)
-    first = located.placement(coarse.spec)
-    memory.check(resampling_mib(first), "the first pass")
-    tensor = place(volumes, located, first, coarse.spec).tensor_CZYX
-    sweep = coarse.engine.sweep(tensor, needed_ZYX=first.needed_ZYX)
-    if coarse.spec.nnunet is not None and coarse.spec.nnunet.region_values:
-        found = np.concatenate([(slab.logits() > 0).any(axis=0) for slab in sweep])
-    else:
-        classes = np.concatenate([slab.classes() for slab in sweep])
-        found = (classes > 0) & (classes <= len(coarse.spec.labels))  # internal ones are behind
-    if not found.any():
-        _LOG.info("the first pass found nothing: the network looks everywhere")
-        return placement
-    stored = first.restore(found.astype(np.uint8))
-    return placement.restricted_to(stored > 0, coarse.margin_mm)
 
 
 def _limits(

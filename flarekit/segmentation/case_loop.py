@@ -186,6 +186,7 @@ class CaseLoop:
             warnings=(*done.warnings, *measured.notes),
             volumes_ml=measured.volumes_ml,
             statistics=measured.statistics,
+            flags=measured.flags,
             curve=tuple((at - began, share) for at, share in done.curve),
         )
         self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())

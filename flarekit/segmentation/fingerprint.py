@@ -16,7 +16,12 @@ from flarekit.core.files import below, sha256_of
 from flarekit.core.spec import PredictorSpec
 from flarekit.segmentation.options import Options
 
-_DESCRIPTIONS = {"name", "title", "provenance"}  # facts of a predictor that no mask depends on
+_DESCRIPTIONS = {
+    "name",
+    "title",
+    "expected",
+    "provenance",
+}  # that no mask depends on
 _PLACES = ("case_id", "mask")  # what a case is called and where its mask goes
 _PLAIN = (str, int, float, bool, type(None))
 

@@ -147,6 +147,11 @@ class LocatorMap:
             worth_ZYX=worth,
         )
 
+    @property
+    def label_map_ZYX(self) -> NDArray[np.uint8]:  # noqa: N802 - axis letters
+        """The labels on its grid, as mask values."""
+        return np.asarray(self.values[self.logits_KZYX.argmax(axis=0)])
+
     def fill(self, stored_ZYX: NDArray[np.uint8], reached: Iterable[Box]) -> None:
         """Paint the labels of the map where no tile of the network was run.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flarekit.core.records import LabelStatistics
+from flarekit.core.records import Flag, LabelStatistics
+from flarekit.report.quality import Findings, agreement, flags_of
 from flarekit.report.statistics import label_statistics, label_volumes
 from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.context import CaseExtras, RunContext
@@ -23,11 +25,13 @@ class Measured:
         volumes_ml: label name -> volume, in ml.
         statistics: of every label; none where they were not wanted or there was no memory for them.
         notes: why they were left out.
+        flags: why a person should look at the mask.
     """
 
     volumes_ml: dict[str, float]
     statistics: tuple[LabelStatistics, ...] = ()
     notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 def measure(done: Segmented, context: RunContext, wanted: CaseExtras) -> Measured:
@@ -52,4 +56,18 @@ def _measured(done: Segmented, context: RunContext, wanted: CaseExtras) -> Measu
         return Measured(volumes_ml=volumes_ml, notes=(note,))
     channels = {name: volume.voxels_ZYX for name, volume in done.kept.items()}
     found = label_statistics(label_map, done.geometry, labels, channels)
-    return Measured(volumes_ml=volumes_ml, statistics=found)
+    findings = Findings(
+        warnings=done.warnings, removed=done.removed, agreement=_agreement(done, labels)
+    )
+    flags = flags_of(found, context.spec.expected, findings)
+    return Measured(volumes_ml=volumes_ml, statistics=found, flags=flags)
+
+
+def _agreement(done: Segmented, labels: Mapping[str, int]) -> dict[str, float]:
+    """Return how far locator and network agree on large labels, on the locator's grid."""
+    seen = done.first_look
+    if seen is None:
+        return {}
+    known = {name: value for name, value in labels.items() if value in seen.values}
+    found = seen.placement.grid_labels(done.label_map_ZYX)
+    return agreement(found, seen.label_map_ZYX, known, seen.placement.voxel_ml)

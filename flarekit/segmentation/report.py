@@ -131,7 +131,7 @@ class Report:
             return
         try:
             if self._table is not None:
-                self._table.add(record.case_id, record.statistics)
+                self._table.add(record.case_id, record.statistics, record.flags)
             self._ledger.add(record)  # last: what is in it counts as done
         except OSError as error:
             _LOG.warning("%s: %s is not in the record: %s", self.folder, record.case_id, error)

@@ -96,18 +96,18 @@ def export_network(
         **recipe.predictor,
         "weights": weights,
         "provenance": {**stated, **effort, "stored_as": "fp16"},
-        **_locator(folder),
+        **_kept(folder),
     }
     write_spec(folder, facts, head=_HEAD)
     write_atomically(folder / RECIPE, recipe.text.encode())
 
 
-def _locator(folder: Path) -> dict[str, Any]:
-    """Return the `[locator]` of the facts that are replaced: the locator stays where it is."""
+def _kept(folder: Path) -> dict[str, Any]:
+    """Return what stays of the facts that are replaced: the locator, what labels measure."""
     if not (folder / "predictor.toml").is_file():
         return {}
-    locator = read_spec(folder).spec.locator
-    return {} if locator is None else {"locator": locator.model_dump(exclude_defaults=True)}
+    spec = read_spec(folder).spec
+    return spec.model_dump(mode="json", include={"locator", "expected"}, exclude_defaults=True)
 
 
 def _write_card(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import accuracy
+import bench_flags
 import pytest
 from accuracy_bodies import unseen_maps
 from accuracy_vois import lesion_vois
@@ -39,6 +40,14 @@ def test_organ_maps_of_other_patients_are_left_for_measuring(shared):
     assert recipe.training.synthesis is not None
     unseen = unseen_maps(shared / "data" / "wholebody_organs", recipe.training.synthesis)
     assert len(unseen) == 21
+
+
+def test_spoilt_scans_are_flagged(shared, tmp_path):
+    dataset = str(shared / "data" / "Dataset001_Abdomen")
+    bench_flags.main([dataset, "--quick", "--output", str(tmp_path)])
+    result = json.loads((tmp_path / "flags_abdomen_ct.json").read_text())
+    assert result["spoilt_scans_found"].endswith(" of 2")
+    assert {row["scan"] for row in result["spoilt"]} == {"BTCV_03"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,32 @@
+"""What a predictor's labels measured in the cases it was trained on, as `[expected]` states it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flarekit.core.grid import Count
+from flarekit.core.tables import Table
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Expected(Table):
+    """What masks of one label measured in training: a mask that differs wants to be looked at.
+
+    Attributes:
+        cases: how many had the label.
+        missing: share of the training cases that did not have it.
+        volume_ml: least and greatest volume that is to be expected of another case.
+        intensity: likewise of its mean in the first channel, in the channel's unit.
+        cut: share of the cases in which it reached the edge of the scan.
+        second_part: greatest share of a label's voxels in its second largest component.
+    """
+
+    cases: Count
+    missing: Share
+    volume_ml: tuple[float, float]
+    intensity: tuple[float, float]
+    cut: Share
+    second_part: Share

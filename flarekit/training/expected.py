@@ -1,0 +1,145 @@
+"""What the labels of a predictor measure in its training cases, for quality flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from flarekit.core.dataset_json import NAME, read_dataset
+from flarekit.core.errors import InputError
+from flarekit.core.expected import Expected
+from flarekit.core.nifti import read_nifti
+from flarekit.core.records import LabelStatistics
+from flarekit.core.spec import PredictorFolder, write_spec
+from flarekit.core.tables import read_toml
+from flarekit.report.statistics import label_statistics
+from flarekit.training.cases import case_ids
+from flarekit.training.recipe import read_recipe
+
+_OUTSIDE = 0.005  # of other cases are expected below the least volume, and beyond the greatest
+_FEWEST = 4  # cases, from which bounds can be told
+_DIGITS = 4
+_MAD_TO_SD = 1.4826  # of a normal distribution
+_HEAD = "Facts of a predictor; [expected] is written by flarekit train expected."
+
+
+@dataclass
+class _Seen:
+    """What one label measured."""
+
+    volumes_ml: list[float] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    cut: int = 0
+    second_part: float = 0.0
+
+    def add(self, each: LabelStatistics) -> None:
+        self.volumes_ml.append(each.volume_ml)
+        measured = next(iter(each.intensities.values()))
+        assert measured is not None
+        self.means.append(measured[0])
+        self.cut += each.touches_edge
+        self.second_part = max(self.second_part, each.second_part)
+
+
+def expected_of(
+    predictor: PredictorFolder, dataset: Path, ids: Sequence[str]
+) -> dict[str, Expected]:
+    """Measure the labels of a data set that a predictor has as well, by their names.
+
+    Volumes are taken as log-normal and mean intensities as normal, with their medians and median
+    absolute deviations; bounds are those of the prediction interval that one case in two hundred is
+    beyond, on either side.
+
+    Args:
+        predictor: whose labels.
+        dataset: folder in nnU-Net's raw layout.
+        ids: of the cases.
+
+    Returns:
+        Label -> what it measured; labels that fewer than four cases have are left out.
+
+    Raises:
+        InputError: a file is missing or unreadable.
+    """
+    facts = read_dataset(dataset / NAME)
+    labels = {name: facts.labels[name] for name in predictor.spec.labels if name in facts.labels}
+    seen = {name: _Seen() for name in labels}
+    for case_id in ids:
+        scan = read_nifti(dataset / "imagesTr" / f"{case_id}_0000.nii.gz")
+        truth = read_nifti(dataset / "labelsTr" / f"{case_id}.nii.gz")
+        label_map = truth.voxels_ZYX.astype(np.uint8)
+        channels = {predictor.spec.channels[0].name: scan.voxels_ZYX}
+        for each in label_statistics(label_map, truth.geometry, labels, channels):
+            if each.voxels:
+                seen[each.label].add(each)
+    return {
+        name: _expected(each, len(ids))
+        for name, each in seen.items()
+        if len(each.volumes_ml) >= _FEWEST
+    }
+
+
+def _expected(seen: _Seen, cases: int) -> Expected:
+    count = len(seen.volumes_ml)
+    low, high = _interval([math.log(ml) for ml in seen.volumes_ml])
+    return Expected(
+        cases=count,
+        missing=_rounded(1 - count / cases),
+        volume_ml=(_rounded(math.exp(low)), _rounded(math.exp(high))),
+        intensity=_interval(seen.means),
+        cut=_rounded(seen.cut / count),
+        second_part=_rounded(seen.second_part),
+    )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds between which a further value is expected, whatever a few of these are."""
+    from scipy.stats import t
+
+    count, middle = len(values), float(np.median(values))
+    spread = _MAD_TO_SD * float(np.median(np.abs(np.asarray(values) - middle)))
+    reach = float(t.ppf(1 - _OUTSIDE, count - 1)) * math.sqrt(1 + 1 / count) * spread
+    return _rounded(middle - reach), _rounded(middle + reach)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def training_ids(predictor: PredictorFolder, dataset: Path) -> list[str]:
+    """Return the cases of a data set that a predictor's recipe trains on; all without a recipe.
+
+    Raises:
+        InputError: there are none.
+    """
+    recipe_path = predictor.folder / "recipe.toml"
+    held_out: tuple[str, ...] = ()
+    if recipe_path.is_file():
+        facts = read_recipe(recipe_path).training
+        held_out = (*facts.held_out, *facts.validation)
+    found = case_ids(dataset, without=held_out)
+    if not found:
+        raise InputError(f"{dataset}: has no training cases", fix="name a data set with labelsTr")
+    return found
+
+
+def write_expected(predictor: PredictorFolder, expected: dict[str, Expected]) -> None:
+    """Write what labels measure into a predictor's facts, in place of what stood there.
+
+    Raises:
+        InputError: there is nothing to write.
+        OutputError: it could not be written.
+    """
+    if not expected:
+        raise InputError(
+            f"no label of {predictor.name} has {_FEWEST} training cases",
+            fix="name a data set with labels of the same names",
+        )
+    text, content = read_toml(predictor.folder / "predictor.toml", fix="name a predictor")
+    head = text.partition("\n")[0].removeprefix("#").strip() if text.startswith("#") else _HEAD
+    tables = {name: each.model_dump(mode="json") for name, each in expected.items()}
+    write_spec(predictor.folder, dict(content) | {"expected": tables}, head=head)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.spec import read_spec
+from flarekit.segmentation.fingerprint import predictor_sha256
+from flarekit.training.expected import expected_of, training_ids, write_expected
+from tests.command import run
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "Dataset001_Toy"
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    labels = {"background": 0, "lesion": 1, "organ": 2, "other": 3}
+    facts = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(facts))
+    for index in range(8):
+        label_map = np.zeros((20, 20, 20), np.uint8)
+        label_map[2 : 10 + index % 3, 2:12, 2:12] = 2
+        if index < 2:
+            label_map[15, 15, 15] = 1
+        scan = np.where(label_map == 2, 50 + index, -1000).astype(np.int16)
+        for part, voxels in (("imagesTr", scan), ("labelsTr", label_map)):
+            name = f"c{index}_0000.nii.gz" if part == "imagesTr" else f"c{index}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([5, 5, 5, 1])), folder / part / name)
+    return folder
+
+
+def test_labels_are_measured_by_their_names_and_few_cases_tell_nothing(toy, dataset):
+    found = expected_of(toy, dataset, [f"c{index}" for index in range(8)])
+    assert list(found) == ["organ"]
+    organ = found["organ"]
+    low, high = organ.volume_ml
+    assert low < 100 < 125 < high < 400
+    assert organ.intensity[0] < 50 < 57 < organ.intensity[1]
+    assert (organ.cases, organ.missing, organ.cut, organ.second_part) == (8, 0.0, 0.0, 0.0)
+
+
+def test_they_become_facts_that_masks_do_not_depend_on(toy, dataset):
+    before = predictor_sha256(toy.spec)
+    assert run("train", "expected", toy.folder, dataset).returncode == 0
+    again = read_spec(toy.folder)
+    assert again.spec.expected == expected_of(toy, dataset, training_ids(toy, dataset))
+    assert predictor_sha256(again.spec) == before
+
+
+def test_a_data_set_without_such_labels_or_cases_is_refused(toy, dataset):
+    with pytest.raises(InputError, match="no label of toy"):
+        write_expected(toy, {})
+    for path in (dataset / "labelsTr").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="no training cases"):
+        training_ids(toy, dataset)
+
+
+def test_facts_about_labels_that_are_not_there_are_refused(toy):
+    path = toy.folder / "predictor.toml"
+    table = "\n[expected.tail]\ncases = 4\nmissing = 0.0\nvolume_ml = [1.0, 2.0]\n"
+    path.write_text(
+        path.read_text() + table + "intensity = [0.0, 1.0]\ncut = 0.0\nsecond_part = 0.0\n"
+    )
+    with pytest.raises(PredictorError, match="unknown labels"):
+        read_spec(toy.folder)
