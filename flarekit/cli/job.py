@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run, given_up
@@ -20,6 +21,7 @@ def run_job(own: str, folders: JobFolders, options: Options, console: Console) -
     try:
         with console:
             predictor = predictor_of_job(own, folders.model)
+            options = replace(options, convention=options.convention or predictor.spec.convention)
             record = segment_folder(predictor, folders.inputs, folders.outputs, options, console)
     except FlarekitError:
         raise

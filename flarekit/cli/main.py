@@ -20,8 +20,9 @@ from flarekit.cli.options import (
     Budgets,
     Computing,
     Convention,
-    InputDir,
-    OutputDir,
+    Inputs,
+    MoreInputs,
+    Output,
     Precision,
     Predictor,
     Quiet,
@@ -30,6 +31,7 @@ from flarekit.cli.options import (
 )
 from flarekit.cli.requests import JobFolders, Prediction, Recording, Scoring
 from flarekit.cli.terminating import end_on_sigterm
+from flarekit.core.errors import UsageError
 
 EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed or files were left out
 (each is named); 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
@@ -72,8 +74,9 @@ def _flarekit(
 @app.command(epilog=EXIT_CODES)
 @spread
 def predict(
-    input_dir: InputDir,
-    output_dir: OutputDir,
+    output: Output,
+    inputs: Inputs = None,
+    more: MoreInputs = None,
     predictor: Predictor = "abdomen_ct",
     *,
     prediction: Prediction,
@@ -85,12 +88,15 @@ def predict(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment every scan of a folder."""
+    """Segment scans: files, folders, DICOM series, archives."""
     from flarekit.cli.console import Console
     from flarekit.cli.predict import process_start, run_predict
     from flarekit.segmentation.folder import Options
     from flarekit.segmentation.shards import Shard
 
+    given = [*(inputs or ()), *(more or ())]
+    if not given:
+        raise UsageError("no input is named", fix="name scans or a folder of them: -i FOLDER")
     shard = None if recording.shard is None else Shard.of(recording.shard)
     options = Options(**vars(prediction), **vars(budgets), began=process_start(), shard=shard)
     if profile is not None:
@@ -98,7 +104,7 @@ def predict(
         typer.echo(note, err=True)
         options = replace(options, mode=profile)
     console = Console(verbose=verbose, quiet=quiet)
-    raise typer.Exit(run_predict(predictor, input_dir, output_dir, options, recording, console))
+    raise typer.Exit(run_predict(predictor, given, output, options, recording, console))
 
 
 @app.command(epilog=EXIT_CODES)

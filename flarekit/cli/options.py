@@ -118,6 +118,22 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show t
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 InputDir = Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")]
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        help="A folder with scans, a scan (.nii.gz, .nii, .mha, .nrrd), DICOM, or a zip or tar of "
+        "such; may be repeated.",
+    ),
+]
+MoreInputs = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[INPUT]...", help="Further inputs, as -i *.nii.gz makes them."),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the masks, or the file of the only one.")
+]
 OutputDir = Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")]
 Predictor = Annotated[
     str,

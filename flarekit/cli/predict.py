@@ -23,26 +23,26 @@ _START_TICKS = 19  # fields behind the name in /proc/PID/stat: when it started, 
 
 def run_predict(
     name: str,
-    input_dir: Path,
-    output_dir: Path,
+    inputs: Sequence[Path],
+    output: Path,
     options: Options,
     recording: Recording,
     console: Console,
 ) -> int:
-    """Segment a folder, say what happened, and return the exit code."""
+    """Segment what is named, say what happened, and return the exit code."""
     predictor = find_predictor(name)
     how = Resuming(resume=recording.resume, retry_failed=recording.retry_failed)
     if recording.report is not None:
         report: Report | None = Report(recording.report, pictures=recording.pictures, resuming=how)
     else:
-        report = state_report(input_dir, output_dir, how)
+        report = state_report(inputs, output, how)
 
     def position() -> str:
         advice = "run again with --resume" if report else "nothing half-written is left"
         return f"{console.position()}; {advice}"
 
     with telling(position), console:
-        record = segment_folder(predictor, input_dir, output_dir, options, console, report)
+        record = segment_folder(predictor, inputs, output, options, console, report)
     return close_run(record, console)
 
 

@@ -16,6 +16,7 @@ from flarekit.conventions._case import (
     Cases,
     Convention,
     Points,
+    find_in,
     finish_run,
     give_up,
     left_out_of,
@@ -42,6 +43,7 @@ __all__ = [
     "budget_of",
     "checks_of",
     "facts_of",
+    "find_in",
     "finish_run",
     "fitting",
     "get",
@@ -100,6 +102,8 @@ def get(
 def fitting(input_dir: Path, channel_count: int, *, but: str) -> list[str]:
     """Return the other conventions that find cases in a folder, without any settings.
 
+    Those that take scans in any tree are named only where no other does.
+
     Args:
         input_dir: whose layout is not known.
         channel_count: of the predictor.
@@ -115,7 +119,7 @@ def fitting(input_dir: Path, channel_count: int, *, but: str) -> list[str]:
             continue
         give_up(cases)
         found.append(name)
-    return found
+    return [name for name in found if not facts_of(name).recognised] or found
 
 
 def facts_of(name: str) -> ConventionFacts:

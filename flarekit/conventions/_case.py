@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.archives import Unpacked
+from flarekit.core.errors import InputError
 from flarekit.core.volume import Geometry, Volume
 
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
@@ -128,6 +129,19 @@ class Pointed(Protocol):
 
 
 @runtime_checkable
+class Gathering(Protocol):
+    """A convention that takes files, or several folders, as well as one folder."""
+
+    def find_in(self, inputs: Sequence[Path], channel_count: int) -> Sequence[Case]:
+        """Return the cases of files and folders, as `Convention.find_cases` does of one folder.
+
+        Raises:
+            InputError: a path is missing, or there is no case in any.
+        """
+        ...
+
+
+@runtime_checkable
 class Describing(Protocol):
     """A convention that writes more for a case than its mask."""
 
@@ -161,6 +175,19 @@ class Sharing(Protocol):
 def share_of(convention: Convention, case: Case) -> float:
     """Return which part of its files a case is, in (0, 1]: mostly all of them."""
     return convention.share_of(case) if isinstance(convention, Sharing) else 1.0
+
+
+def find_in(convention: Convention, inputs: Sequence[Path], channel_count: int) -> Sequence[Case]:
+    """Return the cases of what was named: one folder, or what else a convention takes.
+
+    Raises:
+        InputError: no case, or the convention takes one folder.
+    """
+    if isinstance(convention, Gathering):
+        return convention.find_in(inputs, channel_count)
+    if len(inputs) > 1:
+        raise InputError(f"{inputs[0]} and others: one folder is expected", fix="name one folder")
+    return convention.find_cases(inputs[0], channel_count)
 
 
 def outputs_of(convention: Convention, cases: Sequence[Case]) -> list[Path]:

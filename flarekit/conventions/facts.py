@@ -55,6 +55,7 @@ class _Facts(Table):
     extra: str = ""
     mask_values: tuple[int, ...] = ()
     one_label: bool = False
+    recognised: bool = False
     run: _RunTable | None = None
     budget: _BudgetTable = _BudgetTable()
     limits: dict[str, _LimitsTable] = {}
@@ -71,6 +72,7 @@ class ConventionFacts:
         extra: of this package, that its images need besides; empty for none.
         mask_values: that masks may hold where nothing says more.
         one_label: whether masks hold these values whatever a predictor's own labels are.
+        recognised: whether it takes files and any tree of folders, with no need to be named.
         run_line: how the organiser runs an image; None where there is no such organiser.
         budget: what is tolerated per case.
         limits: preset's name -> what a report is checked against.
@@ -81,6 +83,7 @@ class ConventionFacts:
         self.title, self.runs_as, self.extra = stated.title, stated.runs_as, stated.extra
         self.input_tree, self.output_tree = stated.tree.input, stated.tree.output
         self.mask_values, self.one_label = stated.mask_values, stated.one_label
+        self.recognised = stated.recognised
         self.budget = Budget(**stated.budget.model_dump())
         self.run_line = None if stated.run is None else _run_line(stated.run)
         self.limits = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
@@ -67,6 +67,25 @@ def keep_files(files: Iterable[Path], written: Iterable[Path]) -> None:
     for path in written:
         if _identity(path) in kept:
             raise UsageError(f"{path}: is an input and would be replaced", fix="name another file")
+
+
+def keep_inputs(inputs: Sequence[Path], folder: Path, written: Iterable[Path]) -> None:
+    """Refuse to write over anything that was named as an input, or lies in a folder that was.
+
+    Args:
+        inputs: which are only read.
+        folder: that is written to.
+        written: what will be written, relative to it.
+
+    Raises:
+        UsageError: naming the file that would be replaced.
+    """
+    names = list(written)
+    for path in inputs:
+        if path.is_dir():
+            keep_apart(path, folder, names)
+        else:
+            keep_files([path], [folder / name for name in names])
 
 
 def _identities_below(folder: Path) -> Iterator[tuple[int, int]]:

@@ -12,15 +12,15 @@ from typing import Any
 
 from flarekit import conventions
 from flarekit.conventions import Convention
-from flarekit.core.apart import keep_apart
+from flarekit.core.apart import keep_apart, keep_inputs
 from flarekit.core.files import make_folder
 from flarekit.core.records import RunRecord
-from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.core.spec import PredictorFolder
 from flarekit.report.ledger import Line
 from flarekit.segmentation.case_loop import CaseLoop
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.fingerprint import settings_of
-from flarekit.segmentation.inputs import cases_in
+from flarekit.segmentation.inputs import cases_in, convention_of, placed_masks
 from flarekit.segmentation.options import Options
 from flarekit.segmentation.progress import Progress, SharedProgress, Silent
 from flarekit.segmentation.report import Report, Resuming
@@ -34,8 +34,8 @@ __all__ = ["Options", "Progress", "Report", "Resuming", "Silent", "run_folder", 
 
 def segment_folder(
     predictor: PredictorFolder,
-    input_dir: Path,
-    output_dir: Path,
+    inputs: Path | Sequence[Path],
+    output: Path,
     options: Options | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
@@ -44,8 +44,10 @@ def segment_folder(
 
     Args:
         predictor: from `find_predictor`.
-        input_dir: the convention's input folder, or a zip or tar of it; only read.
-        output_dir: made where it is missing; gets the masks and nothing else.
+        inputs: the convention's input folder, or a zip or tar of it; where the options name no
+            convention also scans, or folders of scans in any tree. Only read.
+        output: folder, made where it is missing, that gets the masks and nothing else; or the file
+            of the mask, where there is one case.
         options: how to run.
         progress: who wants to know.
         report: what to leave in writing.
@@ -55,21 +57,21 @@ def segment_folder(
 
     Raises:
         InputError: no cases.
-        UsageError: a mask would replace a file of the input folder, or the output or report folder
-            is the predictor's.
+        UsageError: a mask would replace a file of the input folder, the output or report folder is
+            the predictor's, or one file is named for several masks.
         PredictorError: weights missing, wrong or not fitting.
         DeviceError: the device or the precision is not available.
         OutputError: the output folder cannot be made, or what the masks are parts of not completed.
     """
     options, source = options or Options(), Source.of_folder(predictor)
-    for folder in (output_dir, *(() if report is None else (report.folder,))):
+    for folder in (output, *(() if report is None else (report.folder,))):
         keep_apart(predictor.folder, folder, [], what="the predictor's folder")
     segmenters = [
         Segmenter(source, replace(options, device=device)) for device in devices_of(options.device)
     ]
     first, *others = segmenters
     try:
-        return run_folder(first, input_dir, output_dir, options, progress, report, others=others)
+        return run_folder(first, inputs, output, options, progress, report, others=others)
     finally:
         for segmenter in segmenters:
             segmenter.close()
@@ -77,8 +79,8 @@ def segment_folder(
 
 def run_folder(
     segmenter: Segmenter,
-    input_dir: Path,
-    output_dir: Path,
+    inputs: Path | Sequence[Path],
+    output: Path,
     options: Options | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
@@ -88,8 +90,8 @@ def run_folder(
 
     Args:
         segmenter: brings mode, device and budgets.
-        input_dir: the convention's input folder, or a zip or tar of it; only read.
-        output_dir: made where it is missing.
+        inputs: as for `segment_folder`.
+        output: likewise.
         options: whose convention, what failed cases leave, and when the first one began.
         progress: who wants to know.
         report: what to leave in writing.
@@ -99,12 +101,18 @@ def run_folder(
     name = options.convention or spec.convention
     began = time.monotonic() if options.began is None else options.began
     seconds = {} if options.began is None else {"import": time.monotonic() - began}
-    convention = _convention(name, spec)
-    with cases_in(name, convention, input_dir, len(spec.channels)) as found:
-        cases = found if options.shard is None else cases_of(options.shard, found, convention)
-        keep_apart(input_dir, output_dir, conventions.outputs_of(convention, cases))
+    given = [inputs] if isinstance(inputs, Path) else list(inputs)
+    get = partial(convention_of, spec=spec)
+    other = get if options.convention is None else None
+    with cases_in(name, get(name), given, len(spec.channels), other) as found:
+        name, convention = found.name, found.convention
+        output_dir, cases = placed_masks(found.cases, output)
+        if options.shard is not None:
+            cases = cases_of(options.shard, cases, convention)
+        keep_inputs(given, output_dir, conventions.outputs_of(convention, cases))
         if report is not None:
-            report.check_place(input_dir, output_dir, [case.case_id for case in cases])
+            only_masks = output if output_dir == output else None
+            report.check_place(given, only_masks, [case.case_id for case in cases])
         make_folder(output_dir)
         with _begun(report, segmenter, options, name) as (stamp, lines):
             resumed = Sorted(to_run=list(cases))
@@ -142,7 +150,7 @@ def run_folder(
                 not_run=tuple(case.case_id for case in resumed.to_run if case.case_id not in by_id),
                 done_before=tuple(resumed.done),
                 failed_before=tuple(resumed.failed),
-                left_out=conventions.left_out_of(found),
+                left_out=conventions.left_out_of(found.cases),
             )
             if report is not None:
                 report.close(record)
@@ -194,9 +202,3 @@ def _loops(
         )
         for first, each in enumerate(segmenters)
     ]
-
-
-def _convention(name: str, spec: PredictorSpec) -> Convention:
-    """Settings are the predictor's for its own convention, and mean nothing to another."""
-    settings = spec.convention_settings if name == spec.convention else None
-    return conventions.get(name, settings, labels=spec.labels)

@@ -1,49 +1,179 @@
-"""The cases of a run: of the folder that was named, or of an archive, unpacked meanwhile."""
+"""The cases of a run: of files, folders and archives that were named; which layout they have.
+
+Where no convention is named, the predictor's own is tried first; what it does not know is taken as
+DICOM, or as scans in any folders, and the run says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.archives import Unpacked, is_archive
-from flarekit.core.errors import InputError
+from flarekit.core.errors import InputError, UsageError
+from flarekit.core.scan_files import MASK_ENDINGS, ending_of
+from flarekit.core.spec import PredictorSpec
+from flarekit.segmentation.scans import air_of
 
+_LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
+_MOST_LOOKED_AT = 300  # files of a folder, to see whether any is DICOM
+_DICOM_MAGIC, _MAGIC_AT = b"DICM", 128
+_SEGMENTATION = ".dcm"
+Get = Callable[[str], Convention]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundCases:
+    """Cases, and whose layout they have."""
+
+    name: str
+    convention: Convention
+    cases: Sequence[Case]
+
+
+def convention_of(name: str, spec: PredictorSpec) -> Convention:
+    """Return a convention as a predictor sets it up.
+
+    Settings are the predictor's for its own convention, and mean nothing to another.
+    """
+    settings = dict(spec.convention_settings) if name == spec.convention else {}
+    if name == "plain":
+        channels = [channel.name for channel in spec.channels]
+        settings |= {"channels": channels, "air": [air_of(channel) for channel in spec.channels]}
+    return conventions.get(name, settings, labels=spec.labels)
 
 
 @contextmanager
 def cases_in(
-    name: str, convention: Convention, inputs: Path, channel_count: int
-) -> Iterator[Sequence[Case]]:
-    """Give the cases of a folder, or of a zip or tar of one, which is unpacked meanwhile.
+    name: str,
+    convention: Convention,
+    inputs: Path | Sequence[Path],
+    channel_count: int,
+    others: Get | None = None,
+) -> Iterator[FoundCases]:
+    """Give the cases of files and folders; archives among them are unpacked meanwhile.
 
     Args:
         name: of the convention.
-        convention: whose layout the folder has.
-        inputs: which is only read.
+        convention: whose layout they have.
+        inputs: which are only read.
         channel_count: of the predictor.
+        others: gives other conventions, where the inputs may be of another than the one named.
 
     Raises:
         InputError: no cases; archives in the folder are named where there are any, and the
             convention whose layout the folder has.
     """
+    named = [inputs] if isinstance(inputs, Path) else list(inputs)
     with Unpacked() as unpacked:
-        folder = inputs
-        if inputs.is_file() and is_archive(inputs):
-            folder = _only_folder(unpacked.add(inputs))
+        places = [_only_folder(unpacked.add(path)) if _is_packed(path) else path for path in named]
         try:
-            cases = convention.find_cases(folder, channel_count)
+            found = FoundCases(
+                name=name,
+                convention=convention,
+                cases=conventions.find_in(convention, places, channel_count),
+            )
         except InputError as error:
-            raise _with_archives(
-                _with_fitting(error, name, folder, channel_count), folder
-            ) from error
+            other = None if others is None else _recognised(name, places, channel_count, others)
+            if other is None:
+                folder = places[0]
+                error = _with_fitting(error, name, folder, channel_count)
+                raise _with_archives(error, folder) from error
+            found = other
         try:
-            yield cases
+            yield found
         finally:
-            conventions.give_up(cases)
+            conventions.give_up(found.cases)
+
+
+def placed_masks(cases: Sequence[Case], output: Path) -> tuple[Path, Sequence[Case]]:
+    """Return the folder of the masks and the cases with their masks' names in it.
+
+    Args:
+        cases: of a run.
+        output: the folder, or a file for the mask of the only case.
+
+    Raises:
+        UsageError: a file is named, and there are several cases, or masks of another kind.
+    """
+    ending = ending_of(output) or (_SEGMENTATION if output.suffix.lower() == _SEGMENTATION else "")
+    if not ending or output.is_dir():
+        return output, cases
+    if len(cases) > 1:
+        raise UsageError(
+            f"{output}: is one file, and there are {len(cases)} cases", fix="name a folder"
+        )
+    (case,) = cases
+    own = ending_of(case.mask) or case.mask.suffix
+    plain = case.mask.parent == Path() and ending in MASK_ENDINGS and own in MASK_ENDINGS
+    if case.mask.parent != Path() or not (plain or own == ending):
+        raise UsageError(
+            f"{output}: the mask of {case.case_id} is written as {case.mask}",
+            fix="name a folder, which it is written into",
+        )
+    return output.parent, [replace(case, mask=Path(output.name))]
+
+
+def _is_packed(path: Path) -> bool:
+    return path.is_file() and not ending_of(path) and is_archive(path)
+
+
+def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> FoundCases | None:
+    """Return the cases of DICOM, or of scans in any folders; None where there are none.
+
+    Raises:
+        InputError: there is DICOM and no case in it, or scans that lack channels.
+        UsageError: there is DICOM, and what reads it is not installed.
+    """
+    is_dicom = any(map(_is_dicom, places))
+    names = (
+        ["dicom"] if is_dicom else ["dicom"] if any(map(_is_job, places)) else ["plain", "dicom"]
+    )
+    for name in names:
+        if name == own:
+            continue
+        convention = get(name)
+        try:
+            cases = conventions.find_in(convention, places, channel_count)
+        except (InputError, UsageError):
+            if is_dicom or (name == "plain" and any(map(_has_scans, places))):
+                raise
+            continue
+        where = ", ".join(map(str, places[:_MOST_NAMED]))
+        _LOG.info("%s: not laid out as %s; taken as --convention %s", where, own, name)
+        return FoundCases(name=name, convention=convention, cases=cases)
+    return None
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file, or one of the first files of a folder, begins as DICOM files do."""
+    files = (each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    for file in islice(files, _MOST_LOOKED_AT):
+        try:
+            with file.open("rb") as stream:
+                start = stream.read(_MAGIC_AT + len(_DICOM_MAGIC))
+        except OSError:
+            continue
+        if start[_MAGIC_AT:] == _DICOM_MAGIC:
+            return True
+    return False
+
+
+def _has_scans(path: Path) -> bool:
+    """Return whether a path is meant as a scan, being no folder, or is a folder with one in it."""
+    return not path.is_dir() or any(map(ending_of, path.rglob("*")))
+
+
+def _is_job(path: Path) -> bool:
+    """Return whether a folder is laid out as grand-challenge.org does: no tree of plain scans."""
+    return any(path.glob("images/*/*.mha"))
 
 
 def _only_folder(folder: Path) -> Path:

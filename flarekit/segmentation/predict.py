@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
@@ -17,7 +18,7 @@ from flarekit.segmentation.state import state_report
 
 
 def predict(
-    inputs: str | Path,
+    inputs: str | Path | Sequence[str | Path],
     outputs: str | Path,
     predictor: str | Path | PredictorFolder | Segmenter = "abdomen_ct",
     *,
@@ -41,9 +42,10 @@ def predict(
     """Segment every scan of a folder, as `flarekit predict` does.
 
     Args:
-        inputs: folder with the scans, as the convention lays them out, or a zip or tar of it; only
-            read.
-        outputs: folder for the masks; made where it is missing.
+        inputs: folder with the scans, as the convention lays them out, or a zip or tar of it; where
+            no convention is named also files, and folders of scans or DICOM series in any tree.
+            Only read.
+        outputs: folder for the masks, made where it is missing; or the mask's file, for one scan.
         predictor: a name, a predictor folder, or a segmenter that is loaded; the latter brings how
             to run with it, and the options from `mode` to `gpu_memory_budget_mib` must stay as
             they are.
@@ -99,20 +101,21 @@ def predict(
         on_error=on_error,
         shard=None if shard is None else Shard.of(shard),
     )
-    folders = Path(inputs), Path(outputs)
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    paths = [Path(path) for path in given], Path(outputs)
     how = Resuming(resume=resume, retry_failed=retry_failed)
     wanted = None
     if report is not None:
         wanted = Report(Path(report), pictures=pictures, resuming=how)
     elif how.wanted:
-        wanted = state_report(*folders, how)
+        wanted = state_report(*paths, how)
     if isinstance(predictor, Segmenter):
         if options != Options(convention=convention, on_error=on_error, shard=options.shard):
             raise UsageError(
                 "a segmenter was loaded with its own mode, device and budgets",
                 fix="give them to flarekit.load, not beside a segmenter",
             )
-        return run_folder(predictor, *folders, options, report=wanted)
+        return run_folder(predictor, *paths, options, report=wanted)
     if not isinstance(predictor, PredictorFolder):
         predictor = find_predictor(str(predictor))
-    return segment_folder(predictor, *folders, options, report=wanted)
+    return segment_folder(predictor, *paths, options, report=wanted)

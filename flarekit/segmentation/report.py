@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.apart import keep_apart
+from flarekit.core.apart import keep_inputs
 from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.volume import Volume
@@ -75,26 +75,28 @@ class Report:
         if pictures and not self.draws:
             _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
 
-    def check_place(self, input_dir: Path, output_dir: Path, case_ids: Iterable[str]) -> None:
+    def check_place(
+        self, inputs: Sequence[Path], outputs: Path | None, case_ids: Iterable[str]
+    ) -> None:
         """Refuse a folder where a report would replace inputs, or would be taken for masks.
 
         Args:
-            input_dir: which is only read.
-            output_dir: of the masks: an organiser may take every file in it for one.
+            inputs: which are only read.
+            outputs: folder of the masks, whose every file an organiser may take for one; None
+                where the mask has a file of its own.
             case_ids: of the cases that will be drawn.
 
         Raises:
             UsageError: naming the folder, or the file that would be replaced.
         """
-        own, outputs = self.folder.resolve(), output_dir.resolve()
-        if own.is_relative_to(outputs):
+        if outputs is not None and self.folder.resolve().is_relative_to(outputs.resolve()):
             raise UsageError(
-                f"{self.folder}: lies in the output folder ({output_dir}), which holds masks and "
+                f"{self.folder}: lies in the output folder ({outputs}), which holds masks and "
                 "nothing else",
                 fix="name a folder for the report that is not in the output folder",
             )
         pictures = [self._picture(case_id) for case_id in case_ids]
-        keep_apart(input_dir, self.folder, [*map(Path, self.FILES), *pictures])
+        keep_inputs(inputs, self.folder, [*map(Path, self.FILES), *pictures])
 
     def begin(self, stamp: Mapping[str, Any], part: str = "") -> dict[str, Line]:
         """Make folder, ledger and table, and return what ledgers of earlier runs say.

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core import metaheader, metaimage, nifti
-from flarekit.core.errors import OutputError, UsageError
+from flarekit.core.errors import OutputError
 from flarekit.core.records import LabelStatistics
+from flarekit.core.scan_files import nifti_geometry, sitk_of_labels, write_mask
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.report.statistics import label_statistics, label_volumes
 from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.context import CaseExtras
 from flarekit.segmentation.scans import Axes, ScanInput
-
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +103,7 @@ class Result:
         """Write the labels as a mask: uint8, with the scan's own header where the formats agree.
 
         Args:
-            path: ends in .nii, .nii.gz or .mha; its folder exists. A scan is never replaced.
+            path: ends in .nii, .nii.gz, .mha or .nrrd; its folder exists. A scan is never replaced.
 
         Returns:
             The path.
@@ -122,14 +120,7 @@ class Result:
         target = Path(path)
         if any(target.exists() and target.samefile(file) for file in self._files if file.exists()):
             raise OutputError(f"{target}: is the scan itself", fix="name another file")
-        if target.name.lower().endswith((".nii", ".nii.gz")):
-            nifti.write_label_map(target, self._labels_ZYX, self._nifti_geometry)
-        elif target.suffix.lower() == ".mha":
-            metaimage.write_label_map(target, self._labels_ZYX, self._meta_geometry)
-        else:
-            raise UsageError(
-                f"{target}: masks are written as .nii, .nii.gz or .mha", fix="name such a file"
-            )
+        write_mask(target, self._labels_ZYX, self._geometry)
         return target
 
     def to_nibabel(self) -> Any:  # noqa: ANN401 - nibabel carries no types
@@ -144,7 +135,7 @@ class Result:
         """
         import nibabel
 
-        header = self._nifti_geometry.header.copy()
+        header = nifti_geometry(self._geometry).header.copy()
         header.set_data_dtype(np.uint8)
         header.set_slope_inter(1, 0)
         kind = nibabel.Nifti2Image if int(header["sizeof_hdr"]) == 540 else nibabel.Nifti1Image
@@ -163,32 +154,11 @@ class Result:
         >>> segmenter.segment(scan, spacing_mm=(5, 2, 2)).to_sitk().GetSpacing()
         (2.0, 2.0, 5.0)
         """
-        import SimpleITK
-
-        lps = _TO_LPS @ self.affine
-        spacing = np.linalg.norm(lps[:3, :3], axis=0)
-        image = SimpleITK.GetImageFromArray(np.ascontiguousarray(self._labels_ZYX))
-        image.SetSpacing(spacing.tolist())
-        image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-        image.SetOrigin(lps[:3, 3].tolist())
-        return image
+        return sitk_of_labels(self._labels_ZYX, self.affine)
 
     @property
     def _labels_ZYX(self) -> NDArray[np.uint8]:  # noqa: N802 - axis letters
         return self.labels.T if self.axes == "xyz" else self.labels
-
-    @property
-    def _nifti_geometry(self) -> Geometry:
-        header = self._geometry.header
-        if header is None or isinstance(header, metaheader.MetaHeader):
-            return nifti.geometry_from(self._geometry.shape_ZYX, self.affine)
-        return self._geometry
-
-    @property
-    def _meta_geometry(self) -> Geometry:
-        if isinstance(self._geometry.header, metaheader.MetaHeader):
-            return self._geometry
-        return metaheader.geometry_from(self._geometry.shape_ZYX, self.affine)
 
 
 def _measured(

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from flarekit.conventions import onto
 from flarekit.core.channels import Channel, Window
 from flarekit.core.errors import InputError, UsageError
-from flarekit.core.metaimage import read_metaimage, usable
-from flarekit.core.nifti import AIR_HU, read_nifti
+from flarekit.core.metaimage import usable
+from flarekit.core.nifti import AIR_HU
 from flarekit.core.nifti_affine import mm_per_unit
+from flarekit.core.scan_files import read_scan, volume_of_sitk
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.segmentation.memory import Memory, reading_mib
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 One: TypeAlias = Any  # a path, an array, a nibabel or a SimpleITK image: none can be named lightly
 Scan: TypeAlias = One | Sequence[One]
 Axes = Literal["xyz", "zyx"]
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +180,7 @@ def _read(path: Path, air: float) -> Volume:
             fix="name a file; folders are segmented by flarekit.predict, DICOM series with "
             'convention="dicom"',
         )
-    if path.suffix.lower() in (".mha", ".mhd"):
-        return read_metaimage(path, air=air)
-    return read_nifti(path, air=air)
+    return read_scan(path, air=air)
 
 
 def _of_nibabel(image: Any, air: float) -> Volume:  # noqa: ANN401 - nibabel carries no types
@@ -213,20 +211,7 @@ def _is_nifti(header: Any) -> bool:  # noqa: ANN401
 
 
 def _of_sitk(image: Any, air: float) -> Volume:  # noqa: ANN401 - SimpleITK carries no types
-    import SimpleITK
-
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(
-            f"the SimpleITK image is {image.GetDimension()}D with "
-            f"{image.GetNumberOfComponentsPerPixel()} components, not one 3D scan",
-            fix="give one 3D image per channel, in a list",
-        )
-    lps = np.eye(4)
-    directions = np.array(image.GetDirection(), np.float64).reshape(3, 3)
-    lps[:3, :3] = directions * np.array(image.GetSpacing())
-    lps[:3, 3] = image.GetOrigin()
-    voxels = SimpleITK.GetArrayFromImage(image)
-    return _volume(voxels, _TO_LPS @ lps, "the SimpleITK image", air)
+    return volume_of_sitk(image, Path("the SimpleITK image"), air=air)
 
 
 def _array_affine(spacing_mm: ArrayLike | None, affine: ArrayLike | None) -> NDArray[np.float64]:

@@ -168,10 +168,10 @@ class Segmenter:
         """Segment one scan.
 
         Args:
-            scan: a path (.nii, .nii.gz or .mha), a NumPy array, a nibabel or a SimpleITK image; for
-                predictors of several channels a list of these, in the predictor's order, or one
-                array (channel, Z, Y, X). An array is (Z, Y, X): Z towards superior, Y towards
-                posterior, X towards the patient's left, unless `affine` says otherwise.
+            scan: a path (.nii, .nii.gz, .mha, .mhd, .nrrd), a NumPy array, a nibabel or a SimpleITK
+                image; for predictors of several channels a list of these, in the predictor's order,
+                or one array (channel, Z, Y, X). An array is (Z, Y, X): Z towards superior, Y
+                towards posterior, X towards the patient's left, unless `affine` says otherwise.
             spacing_mm: of an array's voxels along (Z, Y, X), in mm. Files and images bring theirs.
             affine: (4, 4), of an array: from its index (x, y, z, 1) to mm, RAS+; then `spacing_mm`
                 is not needed.

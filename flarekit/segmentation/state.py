@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
@@ -26,19 +27,19 @@ def state_folder() -> Path | None:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "flarekit"
 
 
-def state_report(input_dir: Path, output_dir: Path, resuming: Resuming) -> Report | None:
-    """Return the ledger of runs from one folder to another; None where none can be kept.
+def state_report(inputs: Sequence[Path], output: Path, resuming: Resuming) -> Report | None:
+    """Return the ledger of runs from inputs to an output; None where none can be kept.
 
     Args:
-        input_dir: where the scans are.
-        output_dir: where the masks go.
+        inputs: where the scans are.
+        output: where the masks go.
         resuming: how to go on where an earlier run from one to the other ended.
 
     Raises:
         UsageError: a run is to be resumed where no ledgers are kept.
     """
     parent = state_folder()
-    folder = None if parent is None else parent / "runs" / _name(input_dir, output_dir)
+    folder = None if parent is None else parent / "runs" / _name(inputs, output)
     if folder is not None and _is_writable(folder):
         return Report(folder, only_ledger=True, resuming=resuming)
     if resuming.wanted:
@@ -51,10 +52,10 @@ def state_report(input_dir: Path, output_dir: Path, resuming: Resuming) -> Repor
     return None
 
 
-def _name(input_dir: Path, output_dir: Path) -> str:
-    folders = f"{input_dir.resolve()}\0{output_dir.resolve()}"
+def _name(inputs: Sequence[Path], output: Path) -> str:
+    folders = "\0".join(str(path.resolve()) for path in (*inputs, output))
     digest = hashlib.sha256(folders.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return f"{safe_name(output_dir.resolve().name, otherwise='masks')}-{digest}"
+    return f"{safe_name(output.resolve().name, otherwise='masks')}-{digest}"
 
 
 def _is_writable(folder: Path) -> bool:

@@ -39,6 +39,7 @@ from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 _OUTSIDE = {"CT": -1024.0, "MR": 0.0, "PT": 0.0}
+_MOST_NAMED = 3
 _USUAL = {1: ("CT",), 2: ("CT", "PT")}
 
 
@@ -87,7 +88,17 @@ class Dicom:
         """Return one case per series, or per PET series where there are several channels.
 
         Raises:
-            InputError: no such folder, or no usable series in it; the message says what is wrong
+            InputError: no such folder, or no usable series in it.
+        """
+        if not input_dir.is_dir():
+            raise InputError(f"{input_dir}: is not a folder", fix="name the folder with the series")
+        return self.find_in([input_dir], channel_count)
+
+    def find_in(self, inputs: Sequence[Path], channel_count: int) -> Sequence[Case]:
+        """Return the cases of files and folders, taken together.
+
+        Raises:
+            InputError: a path is missing, or no usable series in it; the message says what is wrong
                 with others.
             PredictorError: a number of channels whose modalities are not clear.
             UsageError: pydicom or highdicom is not installed.
@@ -95,8 +106,9 @@ class Dicom:
         for package in ("pydicom", "highdicom"):
             if find_spec(package) is None:
                 raise UsageError(f"{package} is not installed", fix="pip install flarekit[dicom]")
-        if not input_dir.is_dir():
-            raise InputError(f"{input_dir}: is not a folder", fix="name the folder with the series")
+        for path in inputs:
+            if not path.exists():
+                raise InputError(f"{path}: there is no such file or folder", fix="check the path")
         modalities = self.modalities or _USUAL.get(channel_count, ())
         if len(modalities) != channel_count:
             raise PredictorError(
@@ -105,22 +117,23 @@ class Dicom:
             )
         unpacked = Unpacked()
         try:
-            return self._found(input_dir, modalities, unpacked)
+            return self._found(inputs, modalities, unpacked)
         except BaseException:
             unpacked.close()
             raise
 
     def _found(
-        self, input_dir: Path, modalities: Sequence[str], unpacked: Unpacked
+        self, inputs: Sequence[Path], modalities: Sequence[str], unpacked: Unpacked
     ) -> Sequence[Case]:
-        found = find_series(input_dir, unpacked)
+        found = find_series(inputs, unpacked)
+        where = ", ".join(map(str, inputs[:_MOST_NAMED]))
         cases, unpaired = _cases(found.series, modalities)
         faults = [text for kind, text in found.faults if kind in ("", *modalities)] + unpaired
         alone = ", ".join(f"{count} {what}" for what, count in sorted(found.alone.items()))
         if not cases:
-            raise _nothing(input_dir, modalities, found, faults, alone)
+            raise _nothing(where, modalities, found, faults, alone)
         if alone:
-            _LOG.info("%s: left alone: %s", input_dir, alone)
+            _LOG.info("%s: left alone: %s", where, alone)
         for fault in faults:
             _LOG.warning("left out: %s", fault)
         return Cases(cases, left_out=faults, unpacked=unpacked)
@@ -198,13 +211,13 @@ def _dicom(case: Case) -> DicomCase:
 
 
 def _nothing(
-    input_dir: Path, modalities: Sequence[str], found: Found, faults: Sequence[str], alone: str
+    where: str, modalities: Sequence[str], found: Found, faults: Sequence[str], alone: str
 ) -> InputError:
     have = ", ".join(f"{each.modality} {each.title!r}" for each in found.series) or "none"
     rest = f"; also there: {alone}" if alone else ""
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return InputError(
-        f"{input_dir}: no {' with '.join(modalities)} to segment (series: {have}{rest})",
+        f"{where}: no {' with '.join(modalities)} to segment (series: {have}{rest})",
         fix=faults[0] + more if faults else "name a folder with such series, or set modalities",
     )
 

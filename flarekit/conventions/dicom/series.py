@@ -92,15 +92,15 @@ class Found(LeftOut):
     series: list[Series] = field(default_factory=list)
 
 
-def find_series(input_dir: Path, unpacked: Unpacked) -> Found:
-    """Return the volumes below a folder, archives in it unpacked, and everything that is left out.
+def find_series(inputs: Sequence[Path], unpacked: Unpacked) -> Found:
+    """Return the volumes of files and folders, archives unpacked, and everything that is left out.
 
     Args:
-        input_dir: which is only read.
+        inputs: which are only read.
         unpacked: gets what archives hold, and has to last as long as the volumes are read.
     """
     found = Found()
-    slices = without_copies(_slices_below(input_dir, found, unpacked), found)
+    slices = without_copies(_slices_below(inputs, found, unpacked), found)
     names: Counter[str] = Counter()
     for text, members in by_series(slices, found):
         volumes = list(_volumes(members, found))
@@ -132,9 +132,11 @@ def _volumes(slices: Sequence[Slice], found: Found) -> Iterator[Series]:
                 found.faults.append((members[0].modality, _with_count(error, members)))
 
 
-def _slices_below(input_dir: Path, found: Found, unpacked: Unpacked | None) -> Iterator[Slice]:
+def _slices_below(
+    inputs: Sequence[Path], found: Found, unpacked: Unpacked | None
+) -> Iterator[Slice]:
     archives = []
-    for path in sorted(input_dir.rglob("*")):
+    for path in sorted(path for each in inputs for path in (each, *each.rglob("*"))):
         try:
             if not path.is_file():
                 continue
@@ -164,7 +166,7 @@ def _slices_in(archive: Path, found: Found, unpacked: Unpacked) -> Iterator[Slic
     except (InputError, OutputError) as error:
         found.faults.append(("", str(error)))
     else:
-        yield from _slices_below(folder, found, None)
+        yield from _slices_below([folder], found, None)
 
 
 def _series(slices: Sequence[Slice]) -> Series:

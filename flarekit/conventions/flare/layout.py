@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from flarekit.conventions import Case
 from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
-from flarekit.core.nifti import blank_geometry, read_geometry, read_nifti, write_label_map
+from flarekit.core.nifti import blank_geometry, read_geometry, read_nifti
+from flarekit.core.scan_files import write_mask as write_mask_file
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def write_mask(
         OutputError: it could not be written.
     """
     path = output_dir / case.mask
-    write_label_map(path, label_map_ZYX, geometry)
+    write_mask_file(path, label_map_ZYX, geometry)
     return path
 
 
@@ -100,5 +101,5 @@ def write_empty_mask(case: Case, output_dir: Path) -> Path:
     except UnreadableVolumeError:
         geometry = blank_geometry()
     path = output_dir / case.mask
-    write_label_map(path, np.zeros(geometry.shape_ZYX, np.uint8), geometry)
+    write_mask_file(path, np.zeros(geometry.shape_ZYX, np.uint8), geometry)
     return path

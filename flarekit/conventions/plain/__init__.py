@@ -1,0 +1,1 @@
+"""Scans in any folders, as people have them."""

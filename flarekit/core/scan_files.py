@@ -1,0 +1,145 @@
+"""Scans and masks as files, whatever their format: NIfTI, MetaImage and NRRD, told by the ending.
+
+NIfTI and .mha are read by this package; .mhd and .nrrd by SimpleITK.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flarekit.core import metaheader, metaimage, nifti
+from flarekit.core.errors import UnreadableVolumeError, UsageError
+from flarekit.core.files import write_atomically
+from flarekit.core.volume import Geometry, Volume
+
+SCAN_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+MASK_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
+_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def ending_of(path: Path) -> str:
+    """Return the ending of a scan's file, in lower case; empty where it is none of a scan."""
+    name = path.name.lower()
+    return next((ending for ending in SCAN_ENDINGS if name.endswith(ending)), "")
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a scan's file without its ending."""
+    return path.name[: len(path.name) - len(ending_of(path))]
+
+
+def read_scan(path: Path, *, air: float) -> Volume:
+    """Read one 3D scan.
+
+    Args:
+        path: ends as one of `SCAN_ENDINGS`; any other file is taken for NIfTI.
+        air: the value that NaN and infinite voxels get.
+
+    Raises:
+        UnreadableVolumeError: it is missing or damaged, or not one 3D scan of real numbers.
+    """
+    ending = ending_of(path)
+    if ending == ".mha":
+        return metaimage.read_metaimage(path, air=air)
+    if ending not in (".mhd", ".nrrd"):
+        return nifti.read_nifti(path, air=air)
+    if not path.is_file():
+        raise UnreadableVolumeError(path, "does not exist", fix="check the path")
+    import SimpleITK
+
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        fault = f"is not readable ({str(error).strip().splitlines()[-1]})"
+        raise UnreadableVolumeError(path, fault, fix="export it again, as .nii.gz") from error
+    return volume_of_sitk(image, path, air=air)
+
+
+def volume_of_sitk(image: Any, path: Path, *, air: float) -> Volume:  # noqa: ANN401 - no types
+    """Return a SimpleITK image as a volume.
+
+    Args:
+        image: 3D, of one real number per voxel.
+        path: where it comes from, for messages.
+        air: the value that NaN and infinite voxels get.
+
+    Raises:
+        UnreadableVolumeError: it is no such image.
+    """
+    import SimpleITK
+
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        fault = (
+            f"is {image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components, "
+            "not one 3D scan"
+        )
+        raise UnreadableVolumeError(path, fault, fix="give one 3D image per channel")
+    lps = np.eye(4)
+    directions = np.array(image.GetDirection(), np.float64).reshape(3, 3)
+    lps[:3, :3] = directions * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    stored = SimpleITK.GetArrayFromImage(image)
+    if stored.dtype.kind not in "iuf":
+        raise UnreadableVolumeError(path, f"holds {stored.dtype}", fix="give real numbers")
+    voxels, notes = metaimage.usable(stored, air=air)
+    z, y, x = voxels.shape
+    geometry = Geometry(shape_ZYX=(z, y, x), affine=_TO_LPS @ lps, header=None)
+    return Volume(voxels_ZYX=voxels, geometry=geometry, path=path, warnings=notes)
+
+
+def sitk_of_labels(label_map_ZYX: NDArray[np.uint8], affine: NDArray[np.float64]) -> Any:  # noqa: ANN401
+    """Return labels as a SimpleITK image with the scan's spacing, origin and direction."""
+    import SimpleITK
+
+    lps = _TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(label_map_ZYX))
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def nifti_geometry(geometry: Geometry) -> Geometry:
+    """Return a geometry as NIfTI's writer takes it: a header of NIfTI's own stays as it is."""
+    if geometry.header is None or isinstance(geometry.header, metaheader.MetaHeader):
+        return nifti.geometry_from(geometry.shape_ZYX, geometry.affine)
+    return geometry
+
+
+def write_mask(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geometry) -> None:
+    """Write a mask that overlays its scan: uint8, with the scan's own header where formats agree.
+
+    Args:
+        path: ends as one of `MASK_ENDINGS`; its folder exists.
+        label_map_ZYX: uint8, as the scan is stored.
+        geometry: the scan's.
+
+    Raises:
+        UsageError: another ending.
+        OutputError: it cannot be written.
+    """
+    ending = ending_of(path)
+    if ending in (".nii", ".nii.gz"):
+        nifti.write_label_map(path, label_map_ZYX, nifti_geometry(geometry))
+    elif ending == ".mha":
+        if not isinstance(geometry.header, metaheader.MetaHeader):
+            geometry = metaheader.geometry_from(geometry.shape_ZYX, geometry.affine)
+        metaimage.write_label_map(path, label_map_ZYX, geometry)
+    elif ending == ".nrrd":
+        import SimpleITK
+
+        with tempfile.TemporaryDirectory(prefix="flarekit-mask-") as folder:
+            whole = Path(folder, "mask.nrrd")
+            image = sitk_of_labels(label_map_ZYX, geometry.affine)
+            SimpleITK.WriteImage(image, str(whole), useCompression=True)
+            write_atomically(path, whole.read_bytes())
+    else:
+        raise UsageError(
+            f"{path}: masks are written as {', '.join(MASK_ENDINGS)}", fix="name such a file"
+        )
