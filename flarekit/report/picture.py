@@ -78,6 +78,13 @@ def _colours(labels: Mapping[str, int]) -> dict[int, tuple[float, float, float]]
     return {value: palette[index % len(palette)] for index, value in enumerate(labels.values())}
 
 
+def colours_of(labels: Mapping[str, int]) -> dict[int, str]:
+    """Return the colour of every label's value in pictures, as #rrggbb."""
+    from matplotlib.colors import to_hex
+
+    return {value: to_hex(colour) for value, colour in _colours(labels).items()}
+
+
 def _fullest(label_map_ZYX: NDArray[np.uint8], axis: int) -> int:
     others = tuple(other for other in range(3) if other != axis)
     counts = (label_map_ZYX > 0).sum(axis=others)

@@ -90,6 +90,10 @@ class RunContext:
         return deadline - (self.compute().speeds.seconds(what, voxels) or 0.0)
 
 
+def unheard(_done: int, _total: int) -> None:
+    """Nobody wants to know how far the tiles are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaseExtras:
     """What is wanted of a case beside its labels.
@@ -106,7 +110,7 @@ class CaseExtras:
     to_refine: bool = False
     picture: bool = False
     statistics: bool = False
-    progress: TileProgress = lambda _done, _total: None
+    progress: TileProgress = unheard
 
     def kept(self, volumes: Sequence[Volume], spec: PredictorSpec) -> dict[str, Volume]:
         """Return the channels that are looked at once there are labels, by name."""

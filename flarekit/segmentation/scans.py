@@ -66,7 +66,7 @@ def scan_input(
     """Tell what a scan is; files are not read yet.
 
     Args:
-        scan: see `Segmenter.segment`.
+        scan: see `Segmenter.segment`; or a `ScanInput`, which is returned as it is.
         spec: of the predictor that will see it.
         spacing_mm: (Z, Y, X), of arrays.
         affine: (4, 4), of arrays, index (x, y, z, 1) -> mm, RAS+.
@@ -75,6 +75,8 @@ def scan_input(
         UsageError: no scan, a wrong number of channels, or an array without its geometry.
         InputError: an array that no scan can be.
     """
+    if isinstance(scan, ScanInput):  # somebody else knows how to read it
+        return scan
     channels = _channels(scan, len(spec.channels))
     if len(channels) != len(spec.channels):
         names = ", ".join(channel.name for channel in spec.channels)

@@ -13,9 +13,15 @@ from flarekit import engine
 from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError, named
 from flarekit.core.spec import PredictorSpec
-from flarekit.engine import EngineFacts
+from flarekit.engine import EngineFacts, TileProgress
 from flarekit.segmentation.case import Segmented, compute_case, place_case
-from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext
+from flarekit.segmentation.context import (
+    CaseExtras,
+    CoarsePass,
+    Compute,
+    RunContext,
+    unheard,
+)
 from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
 from flarekit.segmentation.memory import Memory
@@ -164,6 +170,8 @@ class Segmenter:
         affine: ArrayLike | None = None,
         probabilities: bool = False,
         statistics: bool = False,
+        time_budget_s: float | None = None,
+        progress: TileProgress = unheard,
     ) -> Result:
         """Segment one scan.
 
@@ -177,6 +185,9 @@ class Segmenter:
                 is not needed.
             probabilities: compute those of every class, too.
             statistics: measure every label while the scan is in memory, for `Result.statistics`.
+            time_budget_s: seconds that this scan may take; as the segmenter was loaded where None.
+            progress: called after every tile, with how many are done and how many there are. What
+                it raises ends the call, and the segmenter stays as good as new.
 
         Returns:
             Labels in the scan's own order: (x, y, z) for paths and nibabel images, (z, y, x) for
@@ -199,9 +210,10 @@ class Segmenter:
         0.0
         """
         source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
-        done, seconds = self._segmented(
-            source, CaseExtras(probabilities=probabilities, statistics=statistics)
+        wanted = CaseExtras(
+            probabilities=probabilities, statistics=statistics, progress=progress
         )
+        done, seconds = self._segmented(source, wanted, time_budget_s)
         return Result.of(done, source, self.spec, seconds)
 
     def open(
@@ -210,6 +222,8 @@ class Segmenter:
         *,
         spacing_mm: ArrayLike | None = None,
         affine: ArrayLike | None = None,
+        time_budget_s: float | None = None,
+        progress: TileProgress = unheard,
     ) -> OpenScan:
         """Segment one scan and keep what the network said, so that clicks can correct the result.
 
@@ -217,6 +231,8 @@ class Segmenter:
             scan: as in `segment`.
             spacing_mm: likewise.
             affine: likewise.
+            time_budget_s: likewise.
+            progress: likewise.
 
         Returns:
             A context manager with `result` and `refine`.
@@ -229,7 +245,8 @@ class Segmenter:
         True
         """
         source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
-        done, seconds = self._segmented(source, CaseExtras(to_refine=True))
+        wanted = CaseExtras(to_refine=True, progress=progress)
+        done, seconds = self._segmented(source, wanted, time_budget_s)
         return OpenScan(done, source, self.spec, seconds)
 
     def context(self) -> RunContext:
@@ -250,11 +267,13 @@ class Segmenter:
         is_limited = self.budget.time_s is not None
         return self.spec.grid.order == "upwards" and (self.options.mode == "fast" or is_limited)
 
-    def _segmented(self, source: ScanInput, wanted: CaseExtras) -> tuple[Segmented, float]:
+    def _segmented(
+        self, source: ScanInput, wanted: CaseExtras, time_budget_s: float | None = None
+    ) -> tuple[Segmented, float]:
         with self._turn():
             began = time.monotonic()
             self.start()
-            budget_s = self.budget.time_s
+            budget_s = self.budget.time_s if time_budget_s is None else time_budget_s
             deadline = None if budget_s is None else began + budget_s
             context = self.context()
             try:

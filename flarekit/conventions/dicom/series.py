@@ -179,7 +179,7 @@ def _series(slices: Sequence[Slice]) -> Series:
     study = usual_of(each.study for each in slices)
     uid = usual_of(each.series for each in slices)
     title = _printable(usual_of(each.elements.text("SeriesDescription") for each in slices))
-    ordered, affine, notes = affine_of(slices, title or _printable(uid) or first.modality)
+    ordered, affine, notes = affine_of(slices, repr(title or _printable(uid) or first.modality))
     rows, columns = first.shape_YX
     corrected = first.elements.texts("CorrectedImage")
     return Series(

@@ -1,0 +1,84 @@
+"""The server around the application: uvicorn, with quiet logs and no patience for slow headers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from flarekit.service.app import create_app
+from flarekit.service.service import Service
+from flarekit.service.settings import Settings
+
+_HEADERS_S = 20.0
+_LINGER_S = 3.0
+_MOST_CONNECTIONS = 200
+
+
+class PatientProtocol(H11Protocol):
+    """Closes connections that bring no request in time, or go on sending after the answer."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self.loop.call_later(_HEADERS_S, self._close_without_request)
+
+    def on_response_complete(self) -> None:
+        """Give who still sends a moment to read the answer, and then hang up."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.loop.call_later(_LINGER_S, self.transport.abort)
+
+    def _close_without_request(self) -> None:
+        if self.scope is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def server_of(settings: Settings) -> uvicorn.Server:
+    """Return a server, ready to run.
+
+    Raises:
+        FlarekitError: a predictor is not there, or the data folder cannot be made.
+    """
+    return uvicorn.Server(config_of(create_app(Service(settings)), settings))
+
+
+def config_of(app: Any, settings: Settings) -> uvicorn.Config:  # noqa: ANN401 - an ASGI application
+    """Return how an application is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=1 << 15,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def quiet_logs(*, verbose: bool) -> None:
+    """Let only the service speak: what libraries say may hold text of a scan's headers."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.handlers = [logging.NullHandler()]
+    for name in ("flarekit.service", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.DEBUG if verbose and name.startswith("flarekit") else logging.INFO)
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)

@@ -1,0 +1,157 @@
+"""One thread per device that computes one case after another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flarekit.core.errors import FlarekitError
+from flarekit.phantom import save_phantom
+from flarekit.segmentation.result import Result
+from flarekit.segmentation.segmenter import Segmenter
+from flarekit.service.outputs import MASK, MemoryCurve, summary_of
+from flarekit.service.problems import said_of
+from flarekit.service.scans import UploadedScan
+from flarekit.service.segmenters import Load, Segmenters
+from flarekit.service.store import StoredCase
+
+if TYPE_CHECKING:
+    from flarekit.service.service import Service
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 5.0
+Step = Literal["generating", "loading", "reading", "tiles", "deciding", "writing"]
+
+
+class CancelledError(Exception):
+    """Somebody does not want the case any more, or the service ends."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a case is that runs.
+
+    Attributes:
+        step: what is being done.
+        tiles: how many are done, and how many there are.
+        cancel: set where the case is to stop.
+    """
+
+    step: Step = "loading"
+    tiles: tuple[int, int] = (0, 0)
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def begin(self, step: Step) -> None:
+        """Tell that the next step begins.
+
+        Raises:
+            CancelledError: the case is to stop.
+        """
+        if self.cancel.is_set():
+            raise CancelledError
+        self.step = step
+
+    def count(self, done: int, total: int) -> None:
+        """Tell that a tile is done.
+
+        Raises:
+            CancelledError: the case is to stop.
+        """
+        self.begin("deciding" if done >= total else "tiles")
+        self.tiles = (done, total)
+
+
+class Worker(threading.Thread):
+    """Computes the cases of one device."""
+
+    def __init__(self, service: Service, load: Load, device: str) -> None:
+        super().__init__(name=f"worker-{device}", daemon=True)
+        self._service = service
+        self._segmenters = Segmenters(load, device)
+
+    def run(self) -> None:
+        """Compute until the service ends."""
+        while not self._service.is_over:
+            case = self._service.wait_for_work(_LOOK_S)
+            if case is None:
+                self._segmenters.release_idle(self._service.settings.idle_minutes * 60)
+            else:
+                self._guarded(case)
+
+    def _guarded(self, case: StoredCase) -> None:
+        """Compute a case; whatever goes wrong is the case's, never the service's."""
+        service, progress = self._service, Progress()
+        service.progress[case.id] = progress
+        folder = service.folder_of(case.id)
+        try:
+            self._compute(case, progress, folder)
+            _LOG.info("case %s is done", case.id[:6])
+        except CancelledError:
+            state = "waiting" if service.is_over else "cancelled"
+            attempts = case.attempts - 1 if service.is_over else case.attempts
+            service.store.change(case.id, state=state, attempts=attempts)
+            _LOG.info("case %s is %s", case.id[:6], state)
+        except FlarekitError as error:
+            self._fail(case, said_of(error, folder))
+        except Exception as error:  # noqa: BLE001 - no scan may take the service along
+            _LOG.debug("case %s", case.id[:6], exc_info=True)
+            said = {
+                "message": f"{type(error).__name__} while it was computed",
+                "fix": "run flarekit predict -v on the scan, and report what it says",
+            }
+            self._fail(case, said)
+        finally:
+            service.progress.pop(case.id, None)
+
+    def _fail(self, case: StoredCase, said: dict[str, str]) -> None:
+        self._service.store.change(case.id, state="failed", error=said)
+        _LOG.info("case %s failed", case.id[:6])
+
+    def _compute(self, case: StoredCase, progress: Progress, folder: Path) -> None:
+        service = self._service
+        if "phantom" in case.files:
+            progress.begin("generating")
+            case = self._with_phantom(case, folder)
+        mode = case.options["mode"]
+        if not self._segmenters.is_loaded(case.predictor, mode):
+            progress.begin("loading")
+        segmenter = self._segmenters.get(case.predictor, mode)
+        with MemoryCurve() as curve:
+            progress.begin("reading")
+            scan = service.scan_of(case)
+            result = self._result(case, segmenter, scan, progress)
+            progress.begin("writing")
+            write_result(folder, result)
+        summary = summary_of(result, scan, segmenter.facts, curve, folder)
+        service.store.change(
+            case.id, state="done", result=summary, revision=case.revision + 1, error={}
+        )
+
+    def _result(
+        self, case: StoredCase, segmenter: Segmenter, scan: UploadedScan, progress: Progress
+    ) -> Result:
+        budget_s = case.options["time_budget_s"]
+        if "clicks" not in [rule.name for rule in segmenter.spec.rules]:
+            return segmenter.segment(scan.source, time_budget_s=budget_s, progress=progress.count)
+        opened = segmenter.open(scan.source, time_budget_s=budget_s, progress=progress.count)
+        result = opened.refine(case.clicks) if case.clicks else opened.result
+        self._service.opened.keep(case.id, opened)
+        return result
+
+    def _with_phantom(self, case: StoredCase, folder: Path) -> StoredCase:
+        """Make the CT of a demonstration; its truth is not kept."""
+        name = "CT.nii.gz"
+        save_phantom(case.files["phantom"], scan=folder / name, labels=folder / "truth.nii.gz")
+        (folder / "truth.nii.gz").unlink()
+        spec = self._service.predictors[case.predictor].spec
+        files = {channel.name: name for channel in spec.channels}
+        self._service.store.change(case.id, files=files)
+        return self._service.store.get(case.id) or case
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write the mask of a case in place of the one before."""
+    result.save(folder / MASK)

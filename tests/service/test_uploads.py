@@ -1,0 +1,216 @@
+"""Uploads that mean harm, or are only broken: what is refused, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import socket
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from flarekit.service.problems import without_names
+from tests.service.serving import nifti_of
+
+
+def left_in(running) -> list[Path]:
+    return list((running.service.settings.data / "cases").rglob("*"))
+
+
+def zip_of(**files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../escaped.nii",
+        "/etc/escaped.nii",
+        "..\\..\\escaped.nii",
+        "C:\\escaped.nii",
+        "a\x00b.nii",
+        "<script>alert(1)</script>.nii",
+        "x" * 3000 + ".nii",
+        "",
+        ".",
+        "con.nii",
+    ],
+)
+def test_names_never_become_paths(running, name, tmp_path):
+    before = {path for path in tmp_path.rglob("*") if "data" not in path.parts}
+    answer = running.post(("scan", name, nifti_of()))
+    if answer.status_code == 202:
+        case = running.finished(answer.json()["id"])
+        names = {path.name for path in running.service.folder_of(case["id"]).rglob("*")}
+        assert names <= {"CT.nii", "mask.nii.gz", "dicom", "000001.dcm"}
+    assert "escaped" not in answer.text
+    assert "<script>" not in answer.text
+    assert not Path("/etc/escaped.nii").exists()
+    assert {path for path in tmp_path.rglob("*") if "data" not in path.parts} == before
+
+
+@pytest.mark.parametrize("name", ["../escaped.nii", "/tmp/escaped.nii", "a/../../escaped.nii"])
+def test_archives_whose_members_lead_out_are_refused(running, name):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"evil"))
+    for content, called in ((zip_of(**{name: b"evil"}), "a.zip"), (packed.getvalue(), "a.tgz")):
+        refused = running.post(("scan", called, content))
+        assert refused.status_code == 422
+        assert "leads out of its folder" in refused.json()["detail"]
+        assert "escaped" not in refused.text  # what members are called stays unsaid
+    assert left_in(running) == []
+
+
+def test_links_in_archives_are_never_followed(running):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("scan.nii")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    assert running.post(("scan", "a.tar", packed.getvalue())).status_code == 422
+    assert left_in(running) == []
+
+
+def test_an_archive_that_unpacks_to_more_than_is_taken_is_refused(serve, settings):
+    with serve(settings(max_upload_gb=0.001)) as running:
+        refused = running.post(("scan", "bomb.zip", zip_of(**{"a.nii": bytes(1 << 23)})))
+        assert refused.status_code == 422
+        assert "unpacks to more than" in refused.json()["detail"]
+        assert left_in(running) == []
+
+
+def test_archives_within_archives_are_refused(running):
+    inner = zip_of(**{"a.nii": nifti_of()})
+    for content in (zip_of(**{"x.zip": inner}), zip_of(**{"b.dcm": inner, "c.dcm": b"x"})):
+        refused = running.post(("scan", "outer.zip", content))
+        assert refused.status_code == 422
+        assert "an archive lies within" in refused.json()["detail"]
+    assert left_in(running) == []
+
+
+def test_a_scan_that_takes_more_once_it_is_read_than_is_taken_is_refused(serve, settings):
+    with serve(settings(max_upload_gb=0.001)) as running:
+        scan = gzip.compress(nifti_of(shape=(200, 200, 100)))
+        case = running.finished(running.upload(("scan", "a.nii.gz", scan))["id"])
+        assert case["state"] == "failed"
+        assert "once it is read" in case["error"]["message"]
+
+
+def test_uploads_that_are_too_large_are_refused_told_or_not(serve, settings):
+    with serve(settings(max_upload_gb=0.001)) as running:
+        refused = running.post(("scan", "a.nii", bytes(1 << 21)))
+        assert refused.status_code == 413
+        boundary = "x"
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\n'
+        )
+
+        def pieces():
+            yield head.encode()
+            for _ in range(20):
+                yield bytes(1 << 17)
+
+        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        chunked = running.client.post("/v1/cases", content=pieces(), headers=kind)
+        assert chunked.status_code == 413
+        assert left_in(running) == []
+
+
+def test_too_many_files_and_fields_are_refused(running, monkeypatch):
+    monkeypatch.setattr("flarekit.service.routes._MOST_FILES", 3)
+    many = [("scan", "a.dcm", b"x")] * 4
+    assert running.post(*many).status_code == 413
+    fields = {f"field{number}": "x" for number in range(100)}
+    assert running.post(("scan", "a.nii", nifti_of()), **fields).status_code == 413
+    long = running.post(("scan", "a.nii", nifti_of()), mode="x" * 100_000)
+    assert long.status_code == 413
+    assert left_in(running) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"--x",
+        b"--x\r\n",
+        b"--x\r\n\r\nno headers\r\n--x--\r\n",
+        b"garbage before --x\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\nshort',
+        b"--x\r\n" + b"A: " + b"b" * 100_000 + b"\r\n\r\n--x--\r\n",
+        b"--x\r\n" + b"A: b\r\n" * 1000 + b"\r\n--x--\r\n",
+    ],
+)
+def test_damaged_multipart_bodies_are_refused(running, body):
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = running.client.post("/v1/cases", content=body, headers=kind)
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert left_in(running) == []
+
+
+def test_a_sender_that_pauses_is_told_so_and_leaves_nothing(serve, settings):
+    with serve(settings(stall_s=0.2)) as running:
+        port = int(running.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as link:
+            link.sendall(
+                b"POST /v1/cases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            )
+            link.settimeout(20)
+            assert b" 408 " in link.recv(4096)
+        assert left_in(running) == []
+        running.gate.clear()
+        assert running.post(("scan", "a.nii", nifti_of())).status_code == 202
+
+
+def test_a_sender_that_hangs_up_leaves_nothing(running):
+    port = int(running.url.rpartition(":")[2])
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port)) as link:
+            link.sendall(
+                b"POST /v1/cases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+                b'Content-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\nabc'
+            )
+    deadline = time.monotonic() + 10
+    while left_in(running) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left_in(running) == []
+    assert running.service._uploading == 0
+
+
+def test_connections_that_bring_no_request_are_closed(running, monkeypatch):
+    monkeypatch.setattr("flarekit.service.server._HEADERS_S", 0.2)
+    port = int(running.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as link:
+        link.sendall(b"GET / HTTP/1.1\r\nHo")
+        link.settimeout(10)
+        assert link.recv(100) == b""
+
+
+def test_a_detached_header_is_not_followed(running):
+    header = b"ObjectType = Image\nNDims = 3\nElementDataFile = /etc/passwd\n"
+    refused = running.post(("scan", "a.mhd", header))
+    assert "header without its voxels" in refused.json()["detail"]
+    case = running.finished(running.upload(("scan", "a.mha", header))["id"])
+    assert case["state"] == "failed"
+    assert "root:" not in str(case)
+
+
+def test_messages_lose_what_headers_and_paths_say(tmp_path):
+    said = f"{tmp_path}/CT.nii: series 'DOE^JOHN' and \"O'NEIL\" of {tmp_path}; the scan's own 'cut"
+    cleaned = without_names(said, tmp_path)
+    assert (
+        cleaned
+        == "CT.nii: series (its text) and (its text) of the upload; the scan's own (its text)"
+    )
