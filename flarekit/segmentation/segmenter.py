@@ -15,22 +15,12 @@ from flarekit.core.errors import FlarekitError, PredictorError, UsageError, name
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts, TileProgress
 from flarekit.segmentation.case import Segmented, compute_case, place_case
-from flarekit.segmentation.context import (
-    CaseExtras,
-    CoarsePass,
-    Compute,
-    RunContext,
-    unheard,
-)
+from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext, unheard
 from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.opened import OpenScan
-from flarekit.segmentation.options import (
-    Options,
-    effective_budget,
-    facts_to_run,
-)
+from flarekit.segmentation.options import Options, effective_budget, facts_to_run
 from flarekit.segmentation.predictors import cache_folder, find_predictor
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scans import Scan, ScanInput, scan_input
@@ -186,8 +176,8 @@ class Segmenter:
             probabilities: compute those of every class, too.
             statistics: measure every label while the scan is in memory, for `Result.statistics`.
             time_budget_s: seconds that this scan may take; as the segmenter was loaded where None.
-            progress: called after every tile, with how many are done and how many there are. What
-                it raises ends the call, and the segmenter stays as good as new.
+            progress: called after every tile: how many are done, of how many. What it raises ends
+                the call.
 
         Returns:
             Labels in the scan's own order: (x, y, z) for paths and nibabel images, (z, y, x) for
@@ -210,9 +200,7 @@ class Segmenter:
         0.0
         """
         source = scan_input(scan, self.spec, spacing_mm=spacing_mm, affine=affine)
-        wanted = CaseExtras(
-            probabilities=probabilities, statistics=statistics, progress=progress
-        )
+        wanted = CaseExtras(probabilities=probabilities, statistics=statistics, progress=progress)
         done, seconds = self._segmented(source, wanted, time_budget_s)
         return Result.of(done, source, self.spec, seconds)
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,10 +14,12 @@ import numpy as np
 import flarekit
 from flarekit.core.files import write_atomically
 from flarekit.core.nifti import read_nifti
-from flarekit.core.spec import PredictorFolder
+from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.engine import EngineFacts
 from flarekit.report.picture import write_picture
+from flarekit.report.statistics import StatisticsTable, label_statistics
+from flarekit.segmentation.context import CaseExtras
 from flarekit.segmentation.memory import resident_mib
 from flarekit.segmentation.result import Result
 from flarekit.service.problems import Problem, without_names
@@ -104,25 +103,6 @@ def record_of(case: StoredCase, predictor: PredictorFolder) -> dict[str, Any]:
     }
 
 
-def statistics_csv(case: StoredCase) -> str:
-    """Return what was measured of each label as CSV."""
-    rows = statistics_of(case)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["label"])
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def statistics_of(case: StoredCase) -> list[dict[str, Any]]:
-    """Return what was measured of each label."""
-    volumes = case.result["volumes_ml"]
-    return [
-        {"label": name, "value": int(value), "volume_ml": volumes[name]}
-        for value, name in case.result["labels"].items()
-    ]
-
-
 class Files:
     """The files of cases that are made when they are asked for, once for each mask."""
 
@@ -139,6 +119,23 @@ class Files:
                 mask = read_nifti(folder / MASK).voxels_ZYX.astype(np.uint8)
                 write_picture(path, scan.source.read()[0], mask, labels)
         return path
+
+    def statistics(
+        self, folder: Path, revision: int, scan: UploadedScan, spec: PredictorSpec
+    ) -> tuple[Path, Path]:
+        """Return what every label measures, as JSON and as CSV, measured where it is not."""
+        table, lines = (folder / f"statistics-{revision}.{kind}" for kind in ("json", "csv"))
+        with self._lock:
+            if not table.is_file():
+                mask = read_nifti(folder / MASK)
+                kept = CaseExtras(statistics=True).kept(scan.source.read(), spec)
+                channels = {name: volume.voxels_ZYX for name, volume in kept.items()}
+                labels = mask.voxels_ZYX.astype(np.uint8)
+                found = label_statistics(labels, mask.geometry, spec.labels, channels)
+                StatisticsTable(lines).add(folder.name, found)
+                content = json.dumps([asdict(each) for each in found])
+                write_atomically(table, content.encode())
+        return table, lines
 
     def segmentation(self, folder: Path, revision: int, scan: UploadedScan) -> Path:
         """Return the DICOM segmentation of a case, written where it is not.
@@ -183,8 +180,3 @@ def _write_nifti(path: Path, volume: Volume) -> None:
     image = nibabel.Nifti1Image(voxels.T, volume.geometry.affine)
     image.header.set_xyzt_units("mm")
     write_atomically(path, igzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
-
-
-def written_json(value: Sequence[Any] | dict[str, Any]) -> bytes:
-    """Return plain values as a JSON file's bytes."""
-    return (json.dumps(value, indent=2) + "\n").encode()

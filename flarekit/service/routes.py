@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import anyio
 from fastapi import APIRouter, Body, Query, Request
@@ -14,11 +15,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from flarekit.report.picture import colours_of
-from flarekit.service.outputs import MASK, record_of, statistics_csv, statistics_of
+from flarekit.service.outputs import MASK, record_of
 from flarekit.service.problems import Problem
-from flarekit.service.service import Service, Wish, card_of
+from flarekit.service.service import Service, card_of
 from flarekit.service.uploads import Upload, UploadLimits, no_space, receive
 from flarekit.service.views import CaseView, Clicks, PredictorView, predictor_view, view_of
+from flarekit.service.wishes import Wish
 
 router = APIRouter(prefix="/v1")
 _LOOK_S = 0.1
@@ -274,21 +276,25 @@ def picture(request: Request, case_id: str) -> FileResponse:
     return FileResponse(path, media_type="image/png", filename="picture.png")
 
 
-@router.get("/cases/{case_id}/statistics")
-def statistics(request: Request, case_id: str) -> list[dict[str, Any]]:
-    """Return what was measured of each label."""
-    return statistics_of(_service(request).finished(case_id, _owner(request)))
+@router.get("/cases/{case_id}/statistics", response_class=FileResponse)
+def statistics(request: Request, case_id: str) -> FileResponse:
+    """Return what every label measures: volume, intensities, parts, place."""
+    return FileResponse(_statistics(request, case_id)[0], media_type="application/json")
 
 
-@router.get("/cases/{case_id}/statistics.csv", response_class=PlainTextResponse)
-def statistics_as_csv(request: Request, case_id: str) -> Response:
-    """Return what was measured of each label, as CSV."""
-    text = statistics_csv(_service(request).finished(case_id, _owner(request)))
-    return Response(
-        text,
-        media_type="text/csv",
-        headers={"Content-Disposition": 'attachment; filename="statistics.csv"'},
-    )
+@router.get("/cases/{case_id}/statistics.csv", response_class=FileResponse)
+def statistics_as_csv(request: Request, case_id: str) -> FileResponse:
+    """Return what every label measures, as CSV."""
+    path = _statistics(request, case_id)[1]
+    return FileResponse(path, media_type="text/csv", filename="statistics.csv")
+
+
+def _statistics(request: Request, case_id: str) -> tuple[Path, Path]:
+    service = _service(request)
+    found = service.finished(case_id, _owner(request))
+    spec = service.predictor(found.predictor).spec
+    folder = service.folder_of(found.id)
+    return service.files.statistics(folder, found.revision, service.scan_of(found), spec)
 
 
 @router.get("/cases/{case_id}/run")

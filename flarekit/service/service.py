@@ -6,8 +6,6 @@ import logging
 import secrets
 import shutil
 import threading
-import time
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from flarekit.core.spec import Mode, PredictorFolder
 from flarekit.segmentation.devices import devices_of
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.segmenter import Segmenter
+from flarekit.service.housekeeping import Sweeper, remove_strangers
 from flarekit.service.outputs import Files
 from flarekit.service.problems import Problem, problem_of, said_of
 from flarekit.service.scans import UploadedScan, arrange, uploaded_scan
@@ -27,32 +26,12 @@ from flarekit.service.segmenters import Load, OpenScans
 from flarekit.service.settings import Settings
 from flarekit.service.store import Store, StoredCase
 from flarekit.service.uploads import Upload
+from flarekit.service.wishes import Wish, check_clicks
 from flarekit.service.worker import Progress, Worker, write_result
 
 _LOG = logging.getLogger(__name__)
-_SWEEP_S = 30.0
 _MOST_FILES = 20_000
-_MOST_CLICKS = 500
 _USUAL_CASE_S = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """How a case is to be run.
-
-    Attributes:
-        predictor: its name.
-        mode: as in `flarekit.load`.
-        time_budget_s: as in `Segmenter.segment`.
-    """
-
-    predictor: str
-    mode: Mode = "fast"
-    time_budget_s: float | None = None
-
-    def options(self) -> dict[str, Any]:
-        """Return what a worker has to know."""
-        return {"mode": self.mode, "time_budget_s": self.time_budget_s}
 
 
 class Service:
@@ -82,11 +61,11 @@ class Service:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._wake = threading.Condition()
-        self._remove_strangers()
+        remove_strangers(self)
         self.workers = [
             Worker(self, load or self._load, device) for device in devices_of(settings.device)
         ]
-        self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
+        self._sweeper = Sweeper(self)
 
     def start(self) -> None:
         """Begin to compute."""
@@ -104,6 +83,10 @@ class Service:
             if worker.is_alive():
                 worker.join(timeout=20)
         self.store.close()
+
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Return whether the service ends within a time."""
+        return self._over.wait(timeout_s)
 
     @property
     def is_over(self) -> bool:
@@ -251,7 +234,7 @@ class Service:
             Problem: its predictor takes no clicks, one lies outside the scan, or the queue is full.
         """
         case = self.finished(case_id, owner)
-        self._check_clicks(case, clicks)
+        check_clicks(case, self.predictors[case.predictor].spec, clicks)
         held = self.opened.get(case.id)
         if held is not None and case.state == "done":
             scan, lock = held
@@ -280,26 +263,6 @@ class Service:
                 raise Problem(409, f"the case is {case.state}", fix="wait until it is done")
         self.wake()
         return self.case(case_id, owner)
-
-    def _check_clicks(self, case: StoredCase, clicks: dict[str, Any]) -> None:
-        spec = self.predictors[case.predictor].spec
-        if "clicks" not in [rule.name for rule in spec.rules]:
-            raise Problem(
-                422,
-                f"{spec.name} has no rule that clicks change",
-                fix="choose a predictor that takes clicks: see /v1/predictors",
-            )
-        if sum(map(len, clicks.values())) > _MOST_CLICKS:
-            raise Problem(422, f"more than {_MOST_CLICKS} clicks", fix="send fewer")
-        shape = case.result["shape"]
-        for places in clicks.values():
-            for place in places:
-                if not all(0 <= at < size for at, size in zip(place, shape, strict=True)):
-                    raise Problem(
-                        422,
-                        f"a click lies outside the scan: {place}",
-                        fix=f"the mask has shape {shape}",
-                    )
 
     def delete(self, case_id: str, owner: str) -> None:
         """Delete a case and all its files; one that runs is stopped first."""
@@ -338,32 +301,6 @@ class Service:
             precision=settings.precision,
             ram_budget_mib=settings.ram_budget_mib,
         )
-
-    def _remove_strangers(self) -> None:
-        """Remove folders of uploads that never became cases, and cases without a predictor."""
-        known = {case.id for case in self.store.all()}
-        for folder in (self.settings.data / "cases").iterdir():
-            if folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
-        for case in self.store.all("waiting"):
-            if case.predictor not in self.predictors:
-                said = {
-                    "message": f"the service no longer offers {case.predictor}",
-                    "fix": "upload the scan again for another predictor",
-                }
-                self.store.change(case.id, state="failed", error=said)
-
-    def _sweep(self) -> None:
-        while not self._over.wait(min(_SWEEP_S, self.settings.keep_hours * 1800)):
-            self.sweep()
-
-    def sweep(self) -> None:
-        """Delete the cases whose time is up."""
-        before = time.time() - self.settings.keep_hours * 3600
-        for case in self.store.all("done", "failed", "cancelled"):
-            if case.changed < before:
-                self.forget(case.id)
-        self.opened.release_idle(self.settings.idle_minutes * 60)
 
 
 @lru_cache(maxsize=64)

@@ -18,8 +18,9 @@ import uvicorn
 
 from flarekit.core.volume import Geometry
 from flarekit.engine import EngineFacts
+from flarekit.report.statistics import label_volumes
 from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.result import Result, volumes_ml
+from flarekit.segmentation.result import Result
 from flarekit.service.app import create_app
 from flarekit.service.server import config_of
 from flarekit.service.service import Service
@@ -62,7 +63,7 @@ class FakeSegmenter:
         return Result(
             labels=labels.T,
             label_names={value: name for name, value in self.spec.labels.items()},
-            volumes_ml=volumes_ml(labels, self.spec.labels, 0.001),
+            volumes_ml=label_volumes(labels, self.spec.labels, 0.001),
             probabilities=None,
             seconds=0.1,
             stage_seconds={"read": 0.1},
@@ -71,6 +72,7 @@ class FakeSegmenter:
             axes="xyz",
             affine=geometry.affine,
             _geometry=geometry,
+            _statistics=tuple,
         )
 
     def close(self) -> None:

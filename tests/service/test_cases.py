@@ -32,8 +32,9 @@ def test_every_file_of_a_case_can_be_fetched(running, nifti):
     assert get("scan").content == nifti
     assert get("scan?channel=CT").content == nifti
     assert get("picture").content.startswith(b"\x89PNG")
-    assert get("statistics").json()[0]["label"] == "liver"
-    assert get("statistics.csv").text.startswith("label,")
+    liver = get("statistics").json()[0]
+    assert (liver["label"], liver["voxels"], liver["components"]) == ("liver", 1, 1)
+    assert get("statistics.csv").text.startswith("case,label,value,volume_ml")
     record = get("run").json()
     assert record["engine"] == "fake"
     assert record["memory"][0][1] > 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from flarekit.service.housekeeping import sweep
 from flarekit.service.service import Service
 from flarekit.service.store import Store, StoredCase
 from tests.service.serving import nifti_of
@@ -45,11 +46,11 @@ def test_uploads_that_never_became_cases_are_removed(settings):
 def test_cases_are_deleted_when_their_time_is_up(running):
     case_id = running.finished(running.upload(("scan", "a.nii", nifti_of()))["id"])["id"]
     folder = running.service.folder_of(case_id)
-    running.service.sweep()
+    sweep(running.service)
     assert folder.exists()
     old = time.time() - 25 * 3600
     running.service.store._connection.execute("UPDATE cases SET changed = ?", (old,))
-    running.service.sweep()
+    sweep(running.service)
     assert not folder.exists()
     assert running.client.get("/v1/cases").json() == []
 
