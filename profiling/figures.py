@@ -18,6 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import paper_rows
 from accuracy_table import read_results
 
 HERE = Path(__file__).parent
@@ -142,6 +143,12 @@ def gpu() -> Lines:
     return markdown(["predictor", *header], rows)
 
 
+def mamba_clinix_rows() -> Lines:
+    """Tabulate MambaClinix's Table 4: parameters of ours and the paper's, in millions."""
+    header = ["row", "parameters", "paper's", "more than the baseline", "paper's"]
+    return markdown(header, paper_rows.rows())
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
     """Return a table."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
@@ -154,6 +161,7 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "scaling": scaling,
     "anytime": anytime,
     "gpu": gpu,
+    "mamba_clinix_rows": mamba_clinix_rows,
 }
 
 

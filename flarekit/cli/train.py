@@ -182,10 +182,18 @@ def plan(
     width: Annotated[
         float | None, typer.Option(help="Of attention_unet, mpu_net and mamba_ahnet; 1 is full.")
     ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help='Of the network, such as mamba=enc or blocks=\'["conv", "hgcn", "mamba"]\'; '
+            "may be repeated. docs/papers.md lists them.",
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option(help="Processes that preprocess the cases.")] = 2,
 ) -> None:
     """Let nnU-Net plan and preprocess a dataset, for one of our networks."""
-    from flarekit.training.nnunet.planning import PlanOptions
+    from flarekit.training.nnunet.planning import PlanOptions, parse_arguments
     from flarekit.training.nnunet.planning import plan as make_plan
 
     options = PlanOptions(
@@ -193,7 +201,7 @@ def plan(
         gpu_memory_gb=gpu_memory,
         unlabelled=tuple(unlabelled or ()),
         processes=processes,
-        arguments={} if width is None else {"width": width},
+        arguments=parse_arguments(argument or ()) | ({} if width is None else {"width": width}),
     )
     path = make_plan(dataset, work_dir, architecture, options)
     typer.echo(f"{path}: planned; next: flarekit train run {work_dir} -a {architecture}")

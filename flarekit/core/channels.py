@@ -67,7 +67,36 @@ class SliceZScore(Table):
         return self
 
 
-Intensity = Window | ZScore | Rescale | Scale | SliceZScore
+class SliceRescale(Table):
+    """Every slice by itself, after resampling: its minimum becomes 0, its maximum 1."""
+
+    kind: Literal["slice_rescale"]
+
+
+class PercentileZScore(Table):
+    """A whole volume: clip to two of its own percentiles, then (x - mean) / std.
+
+    Attributes:
+        mean: of the training set's clipped intensities; the clipped volume's own where None.
+        std: likewise.
+    """
+
+    kind: Literal["percentile_z_score"]
+    low_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
+    high_percentile: Annotated[float, Field(ge=0, le=100, strict=True)]
+    mean: Number | None = None
+    std: Positive | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PercentileZScore:
+        if self.low_percentile >= self.high_percentile:
+            raise ValueError("low_percentile must be below high_percentile")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give mean and std, or neither")
+        return self
+
+
+Intensity = Window | ZScore | Rescale | Scale | SliceZScore | SliceRescale | PercentileZScore
 
 
 class Channel(Table):

@@ -31,6 +31,7 @@ class Grid(Table):
         order: tiles go `upwards` in Z, all of them; or from the `centre` outwards, to the
             neighbours of a tile only where it found something (volumes around one lesion).
         image_order: of the splines that bring intensities to this grid; 1 is linear, and fastest.
+        lanczos: bring them there by Lanczos' window of three lobes instead, as Pillow resizes.
     """
 
     spacing_mm_ZYX: tuple[Spacing, Spacing, Spacing]
@@ -43,6 +44,7 @@ class Grid(Table):
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2, strict=True)], ...] = ()
     order: Literal["upwards", "centre"] = "upwards"
     image_order: Annotated[int, Field(ge=0, le=5, strict=True)] = 1
+    lanczos: bool = False
 
     @model_validator(mode="after")
     def _three_axes(self) -> Grid:

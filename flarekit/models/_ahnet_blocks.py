@@ -19,11 +19,17 @@ from flarekit.models.selective_scan import Backend, SelectiveScan
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Which blocks a decoder has; `scan_directions` is 0 without Mamba."""
+    """Which blocks a decoder has.
+
+    Attributes:
+        scan_directions: 0 without Mamba.
+        stochastic_depth: how often a VM layer leaves out what its scan adds, while training.
+    """
 
     attention: bool
     residual: bool
     scan_directions: int = 0
+    stochastic_depth: float = 0.0
 
 
 class AttentionGate(nn.Module):
@@ -126,10 +132,15 @@ class VSSModule(nn.Module):
 
 
 class VMLayer(nn.Module):
-    """Eq. 5 and 6: M = VSS(LN(x)) + s * x, then Projection(LN(M)), over the pixels of a plane."""
+    """Eq. 5 and 6: M = VSS(LN(x)) + s * x, then Projection(LN(M)), over the pixels of a plane.
 
-    def __init__(self, channels: int, *, directions: int) -> None:
+    With stochastic depth (section IV) VSS(LN(x)) is 0 for some slices of a batch while training,
+    and larger for the others, so that its mean stays.
+    """
+
+    def __init__(self, channels: int, *, directions: int, stochastic_depth: float = 0.0) -> None:
         super().__init__()
+        self.stochastic_depth = stochastic_depth
         self.norm = nn.LayerNorm(channels)
         self.vss = VSSModule(channels, directions=directions)
         self.scale = nn.Parameter(torch.ones(channels))
@@ -139,9 +150,12 @@ class VMLayer(nn.Module):
     def forward(self, features_BCYX: torch.Tensor) -> torch.Tensor:
         """Return features of the same shape."""
         tokens_BLM = features_BCYX.flatten(2).transpose(1, 2)
-        mixed_BLM = (
-            self.vss(self.norm(tokens_BLM), features_BCYX.shape[2:]) + self.scale * tokens_BLM
-        )
+        scanned_BLM = self.vss(self.norm(tokens_BLM), features_BCYX.shape[2:])
+        if self.stochastic_depth and self.training:
+            kept = torch.rand(len(scanned_BLM), 1, 1, device=scanned_BLM.device)
+            kept = (kept >= self.stochastic_depth).to(scanned_BLM.dtype)
+            scanned_BLM = scanned_BLM * kept / (1 - self.stochastic_depth)
+        mixed_BLM = scanned_BLM + self.scale * tokens_BLM
         output_BLM: torch.Tensor = self.projection(self.out_norm(mixed_BLM))
         return output_BLM.transpose(1, 2).reshape(features_BCYX.shape)
 
@@ -167,8 +181,7 @@ class DecoderBlock(nn.Module):
             nn.ReLU(),
         )
         self.residual = ResidualBlock(channels) if parts.residual else None
-        directions = parts.scan_directions
-        self.vm = VMLayer(channels, directions=directions) if directions else None
+        self.vm = vm_layer(channels, parts) if parts.scan_directions else None
 
     def forward(self, features_BCYX: torch.Tensor, skip_BCYX: torch.Tensor) -> torch.Tensor:
         """Return features of the skip's shape."""
@@ -179,6 +192,13 @@ class DecoderBlock(nn.Module):
         if self.residual is not None:
             joined = self.residual(joined)
         return joined if self.vm is None else self.vm(joined)
+
+
+def vm_layer(channels: int, parts: Parts) -> VMLayer:
+    """Return a VM layer that scans as the parts say."""
+    return VMLayer(
+        channels, directions=parts.scan_directions, stochastic_depth=parts.stochastic_depth
+    )
 
 
 def _token_orders(size_YX: Sequence[int], device: torch.device) -> Iterator[torch.Tensor]:

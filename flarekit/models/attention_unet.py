@@ -24,6 +24,7 @@ from flarekit.models._official import OfficialName
 
 _ENCODER = (64, 128, 256, 512, 512)
 _HEAD = 16
+_DROPPED_FROM = 3  # stage, counted from 0, with the fewest pixels and most parameters
 
 
 class SliceBatchNorm(nn.BatchNorm2d):
@@ -122,9 +123,11 @@ class AttentionUNet(nn.Module):
         attention: bool,
         deep_supervision: bool,
         batch_statistics: bool,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.attention = attention
+        self.dropout = dropout
         self.deep_supervision = deep_supervision
         base = _scaled(_ENCODER[0], width)  # `narrow` needs each width twice the one before
         widths = [base * channels // _ENCODER[0] for channels in _ENCODER]
@@ -168,6 +171,8 @@ class AttentionUNet(nn.Module):
         skips, features = [], slices_BCYX
         for level, stage in enumerate(self.encoder):
             features = stage(features if level == 0 else functional.max_pool2d(features, 2))
+            if self.dropout and level >= _DROPPED_FROM:
+                features = functional.dropout2d(features, self.dropout, self.training)
             skips.append(features)
         decoded = []
         for decoder, skip in zip(self.decoders, skips[-2::-1], strict=True):
@@ -196,6 +201,7 @@ def create(
     attention: bool = True,
     deep_supervision: bool = False,
     batch_statistics: bool = False,
+    dropout: float = 0.0,
 ) -> nn.Module:
     """Build the network.
 
@@ -208,10 +214,15 @@ def create(
         deep_supervision: return [logits, four heads] instead of logits.
         batch_statistics: at inference normalise by each slice's own statistics, as the authors'
             published script does, instead of the running ones.
+        dropout: rate at which channels of the two deepest stages are dropped while training. The
+            paper uses dropout (section 3.2) and states neither its rate nor its place: both are
+            ours.
 
     Raises:
-        ValueError: a count or the width is not positive.
+        ValueError: a count or the width is not positive, or the rate is not in [0, 1).
     """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"expected dropout to be in [0, 1), got {dropout}")
     if input_channels < 1 or num_classes < 1 or not width > 0:
         raise ValueError(
             "expected input_channels, num_classes and width to be positive, got "
@@ -224,6 +235,7 @@ def create(
         attention=attention,
         deep_supervision=deep_supervision,
         batch_statistics=batch_statistics,
+        dropout=dropout,
     )
 
 

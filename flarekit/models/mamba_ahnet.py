@@ -14,6 +14,10 @@ Rows of the paper's tables, as flags of `create` (attention, residual, mamba, re
     Mamba-AHNet                    yes  yes  yes  no
     Mamba-AHNet + reconstruction   yes  yes  yes  yes
 
+The HUNet row is what this paper says of HUNet: Algorithm 1's upsampling block without attention and
+residual blocks (section IV.C). Its own hierarchy of paths is described only in the preprint that is
+cited for it (reference 48), so none of it is taken here: it would be a guess under its name.
+
 Float32 island under half precision: the selective scan, nothing else.
 
 Shape letters: B slices, C channels, K classes, Y X in-plane axes, L tokens (Y X, row-major),
@@ -29,7 +33,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from flarekit.models._ahnet_blocks import DecoderBlock, Parts, conv_norm
+from flarekit.models._ahnet_blocks import DecoderBlock, Parts, conv_norm, vm_layer
 from flarekit.models._official import OfficialName
 
 _WIDTHS = (32, 64, 128, 256, 512)
@@ -67,15 +71,23 @@ class MambaAHNet(nn.Module):
         num_classes: int,
         widths: Sequence[int],
         parts: Parts,
+        encoder_mamba: bool,
         reconstruction: bool,
         deep_supervision: bool,
     ) -> None:
         super().__init__()
+        first_mamba = len(widths) - _MAMBA_LEVELS if encoder_mamba else len(widths)
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                *conv_norm(before, channels), nn.ReLU(), *conv_norm(channels, channels), nn.ReLU()
+                *conv_norm(before, channels),
+                nn.ReLU(),
+                *conv_norm(channels, channels),
+                nn.ReLU(),
+                *([vm_layer(channels, parts)] if level >= first_mamba else []),
             )
-            for before, channels in zip((input_channels, *widths), widths, strict=False)
+            for level, (before, channels) in enumerate(
+                zip((input_channels, *widths), widths, strict=False)
+            )
         )
         self.decoder = Decoder(widths, parts)
         self.logits = nn.Conv2d(widths[0], num_classes, 3, padding=1)
@@ -124,6 +136,8 @@ def create(
     mamba: bool = True,
     reconstruction: bool = True,
     scan_directions: int = 1,
+    encoder_mamba: bool = False,
+    stochastic_depth: float = 0.0,
     width: float = 1.0,
     deep_supervision: bool = False,
 ) -> nn.Module:
@@ -139,12 +153,16 @@ def create(
             is not computed in evaluation, where a network without it has the same tensors
             otherwise.
         scan_directions: 1 is Eq. 7 with one row-major scan, 4 is VMamba's SS2D.
+        encoder_mamba: VM layers in the three deepest encoder levels too, as the opening of section
+            IV has it; section IV.B puts them into the upsampling path alone.
+        stochastic_depth: how often a VM layer leaves out what its scan adds, while training.
         width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
             and the deeper ones' are its multiples.
         deep_supervision: logits of the coarser decoder levels too while training; not the paper's.
 
     Raises:
-        ValueError: a count or the width is not positive, or scan_directions is neither 1 nor 4.
+        ValueError: a count or the width is not positive, scan_directions is neither 1 nor 4, the
+            rate of stochastic depth is not in [0, 1), or Mamba in the encoder alone is asked for.
     """
     if input_channels < 1 or num_classes < 1 or not width > 0:
         raise ValueError(
@@ -153,14 +171,22 @@ def create(
         )
     if scan_directions not in (1, 4):
         raise ValueError(f"expected scan_directions to be 1 or 4, got {scan_directions}")
+    if not 0 <= stochastic_depth < 1:
+        raise ValueError(f"expected stochastic_depth to be in [0, 1), got {stochastic_depth}")
+    if encoder_mamba and not mamba:
+        raise ValueError("encoder_mamba needs mamba")
     base = max(8, 8 * round(_WIDTHS[0] * width / 8))
     return MambaAHNet(
         input_channels=input_channels,
         num_classes=num_classes,
         widths=[base * channels // _WIDTHS[0] for channels in _WIDTHS],
         parts=Parts(
-            attention=attention, residual=residual, scan_directions=scan_directions if mamba else 0
+            attention=attention,
+            residual=residual,
+            scan_directions=scan_directions if mamba else 0,
+            stochastic_depth=stochastic_depth,
         ),
+        encoder_mamba=encoder_mamba,
         reconstruction=reconstruction,
         deep_supervision=deep_supervision,
     )

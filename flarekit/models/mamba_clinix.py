@@ -4,13 +4,19 @@ The MambaClinix paper, sections on the hierarchical gated convolution network (H
 encoder. Modules have the authors' names; where the paper's text and the authors' code differ, the
 code decides: the recursion adds its parts (Eq. 6 of the paper has a constant factor of one).
 
+`create` takes the block of every stage and the order of every HGCN, which makes the rows of the
+paper's Table 4: `[4, 4, 4]` with Mamba stage by stage is orders [4, 4, 4, 0, 0, 0]; Mamba "Bot" is
+HGCN in all stages but the last; the baseline has neither. The paper says that residual blocks stand
+in their place there, but its counts are those of stages without a second block: with Mamba in six
+stages 2.24 M more parameters than without, which is what six Mamba layers have.
+
 Float32 islands under half precision: every Mamba layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from dynamic_network_architectures.building_blocks.residual import StackedResidualBlocks
@@ -31,6 +37,9 @@ from flarekit.models._nnunet_blocks import (
     topology,
 )
 from flarekit.models._official import OfficialName, shared_names
+
+Block = Literal["conv", "hgcn", "mamba"]
+_HIGHEST_ORDER = 6  # section 2.4
 
 
 class ChannelNorm(nn.Module):
@@ -60,6 +69,8 @@ class GatedConvolution(nn.Module):
 
     def __init__(self, facts: Topology, channels: int, order: int, kernel: Sequence[int]) -> None:
         super().__init__()
+        if not 2 <= order <= _HIGHEST_ORDER:
+            raise ValueError(f"orders must be from 2 to {_HIGHEST_ORDER}, got {order}")
         if channels % 2 ** (order - 1):
             raise ValueError(f"{channels} channels cannot be halved {order - 1} times")
         self.widths = [channels // 2 ** (order - 1 - part) for part in range(order)]
@@ -142,17 +153,23 @@ class MambaResidualLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stem; per stage a strided residual block, then HGCN (upper half) or Mamba (lower half)."""
+    """A stem; per stage a strided residual block, then HGCN, Mamba, or nothing more (`conv`)."""
 
-    def __init__(self, facts: Topology, input_channels: int) -> None:
+    def __init__(
+        self,
+        facts: Topology,
+        input_channels: int,
+        blocks: Sequence[Block],
+        orders: Sequence[int],
+    ) -> None:
         super().__init__()
         features, kernels = facts.features_per_stage, facts.kernel_sizes
         units = operators(facts)
         self.stem = StackedConvBlocks(
             1, facts.conv, input_channels, features[0], list(kernels[0]), 1, **units
         )
-        gated = [count > 1 for count in thinned(facts)[0]]
-        self.last_gated = max((stage for stage, yes in enumerate(gated) if yes), default=None)
+        gated = [stage for stage, block in enumerate(blocks) if block == "hgcn"]
+        self.last_gated = max(gated, default=None)
         if self.last_gated is not None:
             self.LayerNorm = ChannelNorm(features[self.last_gated])
         stages, layers, channels = [], [], features[0]
@@ -161,9 +178,7 @@ class Encoder(nn.Module):
             stages.append(
                 StackedResidualBlocks(1, facts.conv, channels, width, kernel, stride, **units)
             )
-            layers.append(
-                HGCN(facts, width, stage + 2, kernel) if gated[stage] else MambaResidualLayer(width)
-            )
+            layers.append(_layer(facts, blocks[stage], width, orders[stage], kernel))
             channels = width
         self.encoder_layers = nn.ModuleList(layers)
         self.stages = nn.ModuleList(stages)
@@ -221,10 +236,17 @@ class MambaClinix(nn.Module):
     """See the module's docstring and `create`."""
 
     def __init__(
-        self, facts: Topology, input_channels: int, num_classes: int, *, deep_supervision: bool
+        self,
+        facts: Topology,
+        input_channels: int,
+        num_classes: int,
+        *,
+        blocks: Sequence[Block],
+        orders: Sequence[int],
+        deep_supervision: bool,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(facts, input_channels)
+        self.encoder = Encoder(facts, input_channels, blocks, orders)
         self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
@@ -244,8 +266,10 @@ def create(
     num_classes: int,
     n_conv_per_stage_decoder: Sequence[int] | int,
     deep_supervision: bool = False,
+    blocks: Sequence[Block] | None = None,
+    orders: Sequence[int] | None = None,
 ) -> nn.Module:
-    """Build the network; arguments are nnU-Net's own.
+    """Build the network; arguments are nnU-Net's own but for the last two.
 
     Args:
         input_channels: C of the input (B, C, Z, Y, X), or (B, C, Y, X) where kernels have 2 axes.
@@ -258,6 +282,10 @@ def create(
         num_classes: background included.
         n_conv_per_stage_decoder: one fewer entry than stages; only its length matters.
         deep_supervision: return logits at every decoder level, finest first.
+        blocks: what follows the residual block of each encoder stage: `hgcn`, `mamba`, or `conv`
+            for nothing more. By default what `n_conv_per_stage` says.
+        orders: of each stage's HGCN, from 2 to 6; any number where a stage has another block. By
+            default 2 in the first stage and one more in each further one, 6 at most (Eq. 11).
 
     Raises:
         ValueError: the arguments contradict each other.
@@ -270,9 +298,33 @@ def create(
         n_conv_per_stage=n_conv_per_stage,
         n_conv_per_stage_decoder=n_conv_per_stage_decoder,
     )
-    return MambaClinix(facts, input_channels, num_classes, deep_supervision=deep_supervision)
+    usual: list[Block] = ["hgcn" if count > 1 else "mamba" for count in thinned(facts)[0]]
+    rising = [min(stage + 2, _HIGHEST_ORDER) for stage in range(n_stages)]
+    blocks, orders = usual if blocks is None else blocks, rising if orders is None else orders
+    if len(blocks) != n_stages or len(orders) != n_stages:
+        raise ValueError(f"expected {n_stages} entries in blocks and in orders")
+    unknown = sorted(set(blocks) - set(get_args(Block)))
+    if unknown:
+        raise ValueError(f"blocks must be of {', '.join(get_args(Block))}, got {unknown[0]!r}")
+    return MambaClinix(
+        facts,
+        input_channels,
+        num_classes,
+        blocks=blocks,
+        orders=orders,
+        deep_supervision=deep_supervision,
+    )
 
 
 def official_names(module: nn.Module) -> Iterator[OfficialName]:
     """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
     yield from shared_names(module)
+
+
+def _layer(
+    facts: Topology, block: Block, channels: int, order: int, kernel: Sequence[int]
+) -> nn.Module:
+    """Return what follows the residual block of a stage."""
+    if block == "hgcn":
+        return HGCN(facts, channels, order, kernel)
+    return MambaResidualLayer(channels) if block == "mamba" else nn.Identity()

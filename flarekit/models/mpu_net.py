@@ -6,10 +6,24 @@ baseline of the paper's Table 6 has 2,326,638.
 
 The default is the authors' code, which leaves out parts of the paper; `paper_parts` adds them:
     "position_embedding": a learned vector per token before attention (Eq. 2); a token is a cell of
-        the deepest grid, 8^3 voxels.
+        the deepest grid, 8^3 voxels, or a patch of them.
+    "patches": tokens are patches of 2^3 cells of the deepest grid, each embedded by a linear layer
+        (Eq. 1-4: a convolution whose kernel is its stride) and brought back by a transposed one.
+        The paper leaves their size open. Without it the 3x3x3 convolution before attention is
+        Eq. 2's.
+    "layer_norm": attention's result is normalised over its channels and changed linearly (3.2.3).
+    "sequence_layer": attention is followed by Eq. 5, a convolution of kernel 3 along the sequence
+        of tokens, ELU and max pooling. Pooling keeps the length (kernel 3, stride 1, as in the
+        authors' downsampling): a shorter sequence would have no place in the decoder's grid.
+    "cross_attention": after each upsampling, its features look at the skip's (section 3.3). The
+        paper says neither which of them asks nor at what size. Here the upsampled ones ask, and the
+        skip answers in at most 6 x 8 x 8 parts, since full resolution has three million tokens.
     "multi_head": eight heads, scaled by 1/sqrt(d), joined linearly, in place of one (Eq. 6, 7).
     "multi_scale": two receptive fields joined by a 1x1x1 convolution, on each decoder's output
         before its gate (Eq. 14-17). The paper gives no kernels: here 3, and 3 with dilation 2.
+
+Not built: the pyramid pooling of section 3.5, which the paper tried and left, and Eq. 18's fusion
+by convolution, which section 3.5 replaces by the weighted average that the code has.
 
 Both return probabilities where other architectures return logits: argmax of their sum over
 overlapping tiles is what the authors do. A loss that applies softmax itself takes their logarithm,
@@ -28,6 +42,7 @@ from torch.nn import functional
 
 from flarekit.models._mpu_blocks import (
     AttentionGate,
+    CrossAttention,
     MultiScale,
     PositionAttention,
     convolutions,
@@ -37,7 +52,17 @@ from flarekit.models._mpu_blocks import (
 )
 from flarekit.models._official import OfficialName
 
-PAPER_PARTS = frozenset({"position_embedding", "multi_head", "multi_scale"})
+PAPER_PARTS = frozenset(
+    {
+        "cross_attention",
+        "layer_norm",
+        "multi_head",
+        "multi_scale",
+        "patches",
+        "position_embedding",
+        "sequence_layer",
+    }
+)
 _FIRST_WIDTH = 16
 _BASELINE_FIRST_WIDTH = 32
 _DROPOUT = 0.2
@@ -82,6 +107,11 @@ class MPUNet(nn.Module):
         self.multi_scales = nn.ModuleList(
             MultiScale(wide) if "multi_scale" in paper_parts else nn.Identity() for wide in decoded
         )
+        self.crossings = nn.ModuleList(
+            CrossAttention(wide, skip)
+            for wide, skip in zip(decoded[1:], skips[1:], strict=True)
+            if "cross_attention" in paper_parts
+        )
         self.gates = nn.ModuleList(AttentionGate(wide) for wide in decoded)
         self.maps = nn.ModuleList(nn.Conv3d(wide, num_classes, 1) for wide in decoded)
         self.unused = nn.ModuleDict(
@@ -117,6 +147,8 @@ class MPUNet(nn.Module):
         for level, (gate, segment) in enumerate(zip(self.gates, self.maps, strict=True)):
             if level:
                 guide = self.ups[level - 1](features)
+                if self.crossings:
+                    guide = self.crossings[level - 1](guide, skips[3 - level])
                 joined = torch.cat([guide, skips[3 - level]], dim=1)
                 features = self.decoders[level](joined) + guide
             features = gate(self.multi_scales[level](features), guide)
@@ -239,6 +271,7 @@ def official_names(module: nn.Module) -> Iterator[OfficialName]:
     yield "unused.decoder", ("decoder5.decoder_stage",)
     yield "unused.map", ("map5.map_conv.0",)
     yield "multi_scales", ("multi_scales",)
+    yield "crossings", ("crossings",)
 
 
 def _check_size(image_BCZYX: torch.Tensor, multiple: int) -> None:

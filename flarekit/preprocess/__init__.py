@@ -14,10 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.channels import BodyCrop, Channel, Scale, SliceZScore, Window, ZScore
+from flarekit.core.channels import (
+    BodyCrop,
+    Channel,
+    Scale,
+    SliceRescale,
+    SliceZScore,
+    Window,
+    ZScore,
+)
 from flarekit.core.errors import InputError
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm, orientation_of
+from flarekit.preprocess.axis_maps import LANCZOS
 from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import Box
 from flarekit.preprocess.intensity import Voxels, normalise, normalise_slices, normaliser
@@ -199,7 +208,8 @@ def _route(
     )
     target_mm = target_spacing(spec.grid, spacing_mm, cropped)
     grid_shape = resampled_shape(cropped, spacing_mm, target_mm)
-    order, how = spec.grid.image_order, spec.nnunet
+    order = LANCZOS if spec.grid.lanczos else spec.grid.image_order
+    how = spec.nnunet
     if how is None:
         return Route(
             orientation=orientation,
@@ -267,7 +277,7 @@ def _on_grid(
         return route.on_grid_of_few(voxels_ZYX, lambda few: normalise(few, how))
     normalised = normaliser(voxels_ZYX, channel.intensity, inside=inside)
     resampled = route.on_grid(normalised)
-    if isinstance(channel.intensity, SliceZScore):
+    if isinstance(channel.intensity, SliceZScore | SliceRescale):
         return normalise_slices(resampled, channel.intensity)
     return resampled
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 _BLOCK = 64  # target voxels whose source voxels are looked at together
 _EDGE = 12  # how often scipy repeats the outer voxels before it solves for coefficients
+LANCZOS = 6  # in place of a spline's order
+_LOBES = 3
 _NEGLIGIBLE = 1e-7  # weights of a cubic spline fall below this 12 voxels away
 
 
@@ -162,7 +164,7 @@ def _blas_controller() -> Any:  # noqa: ANN401 - threadpoolctl carries no types
 
 @lru_cache(maxsize=64)
 def axis_map(source: int, target: int, order: int) -> AxisMap:
-    """Return the interpolation from `source` to `target` voxels by splines of an order.
+    """Return the interpolation from `source` to `target` voxels by splines of an order, or Lanczos.
 
     Orders 0 and 1 are nearest and linear; higher ones are scipy's `zoom` with edges repeated, which
     is what scikit-image's `resize`, and so nnU-Net, uses. The same number of voxels stays as it is.
@@ -183,7 +185,12 @@ def axis_map(source: int, target: int, order: int) -> AxisMap:
 
 
 def _spline_map(source: int, target: int, order: int) -> SplineMap:
-    exact = _cubic_weights(source, target) if order == 3 else _scipy_weights(source, target, order)
+    if order == LANCZOS:
+        exact = _lanczos_weights(source, target)
+    elif order == 3:
+        exact = _cubic_weights(source, target)
+    else:
+        exact = _scipy_weights(source, target, order)
     seen = np.abs(exact) > _NEGLIGIBLE
     last_T = source - 1 - seen[:, ::-1].argmax(axis=1)
     return SplineMap(
@@ -226,6 +233,16 @@ def _cubic_weights(source: int, target: int) -> NDArray[np.float64]:
     inner[:, 0] += weights[:, :_EDGE].sum(axis=1)
     inner[:, -1] += weights[:, padded - _EDGE :].sum(axis=1)
     return inner
+
+
+def _lanczos_weights(source: int, target: int) -> NDArray[np.float64]:
+    """Return the weights of Pillow's `LANCZOS`: its window is wider where voxels get larger."""
+    scale = source / target
+    middles = (np.arange(target)[:, None] + 0.5) * scale
+    x = (np.arange(source)[None] + 0.5 - middles) / max(scale, 1.0)
+    weights = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
+    exact: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return exact
 
 
 def _scipy_weights(source: int, target: int, order: int) -> NDArray[np.float64]:

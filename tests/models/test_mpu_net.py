@@ -6,10 +6,11 @@ import torch
 from flarekit import models
 from flarekit.core.errors import PredictorError, WeightsMismatchError
 from flarekit.models import _mpu_blocks
+from flarekit.models.mpu_net import PAPER_PARTS
 from tests.models.golden import read_golden
 
-PARTS = ["position_embedding", "multi_head", "multi_scale"]
-IMAGE = torch.linspace(-1, 1, 8 * 16 * 24).sin().reshape(1, 1, 8, 16, 24)
+PARTS = sorted(PAPER_PARTS)
+IMAGE = torch.linspace(-1, 1, 16 * 16 * 32).sin().reshape(1, 1, 16, 16, 32)
 
 
 def small(**arguments):
@@ -19,7 +20,7 @@ def small(**arguments):
         if isinstance(module, torch.nn.BatchNorm3d):
             module.running_mean.normal_(std=0.3)
             module.running_var.uniform_(0.5, 2)
-        if isinstance(module, _mpu_blocks.PositionAttention):
+        if isinstance(module, _mpu_blocks.PositionAttention | _mpu_blocks.CrossAttention):
             torch.nn.init.constant_(module.gamma, 0.7)
     return network.eval().requires_grad_(False)
 
@@ -82,6 +83,21 @@ def test_position_attention_is_the_softmax_of_unscaled_products():
 def test_each_part_of_the_paper_changes_the_output(part):
     assert not torch.allclose(small(paper_parts=[part])(IMAGE), small()(IMAGE))
     assert parameters(paper_parts=[part]) > parameters()
+
+
+def test_patches_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="multiples of 16 voxels"):
+        small(paper_parts=["patches"])(torch.zeros(1, 1, 8, 16, 16))
+
+
+def test_patches_are_embedded_as_one_matrix_product_each():
+    """Eq. 2: x_p E, with E of (P^3 C, D)."""
+    attention = _mpu_blocks.PositionAttention(8, paper_parts=["patches"])
+    features = torch.randn(1, 8, 2, 4, 2)
+    patches = features.unfold(2, 2, 2).unfold(3, 2, 2).unfold(4, 2, 2)  # B C z y x P P P
+    flat = patches.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(1, 2, -1)
+    expected = flat @ attention.embed.weight.flatten(1).T + attention.embed.bias
+    torch.testing.assert_close(attention.embed(features).flatten(2).transpose(1, 2), expected)
 
 
 @pytest.mark.parametrize(("baseline", "multiple"), [(False, 8), (True, 16)])

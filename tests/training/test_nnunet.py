@@ -17,6 +17,7 @@ from flarekit.training.nnunet.planning import (
     PlanOptions,
     configuration_for,
     for_architecture,
+    parse_arguments,
     plan,
 )
 from flarekit.training.nnunet.result import is_ours, read_result
@@ -53,6 +54,7 @@ PLANS = {
         },
     },
 }
+PATCH = [8, 12, 16]
 
 
 def build(block, **arguments):
@@ -95,6 +97,46 @@ def test_mamba_everywhere_knows_the_patch():
     block = ours["configurations"]["3d_fullres"]["architecture"]
     assert block["arch_kwargs"]["input_size"] == [20, 36, 36]
     assert build(block).encoder.mamba_layers
+
+
+def test_arguments_of_a_network_are_toml_or_words():
+    written = ["mamba=enc", "orders = [2, 3]", "dropout=0.1", 'blocks=["conv", "hgcn"]']
+    assert parse_arguments(written) == {
+        "mamba": "enc", "orders": [2, 3], "dropout": 0.1, "blocks": ["conv", "hgcn"],
+    }  # fmt: skip
+    for odd in ("mamba", "=enc", "mamba=", "a b=1"):
+        with pytest.raises(UsageError, match="is no argument"):
+            parse_arguments([odd])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("att_umamba", {"mamba": "enc"}),
+        ("mamba_clinix", {"blocks": ["hgcn", "conv", "mamba"], "orders": [2, 0, 0]}),
+        ("mamba_clinix", {"blocks": ["conv"] * 3}),
+        ("mamba_clinix", {"orders": [2, 2, 0]}),
+        ("mamba_clinix", {}),
+    ],
+)
+def test_a_variant_that_was_planned_and_trained_is_imported_as_that_variant(name, arguments):
+    from flarekit.importing.plans import read_configuration
+
+    ours = for_architecture(PLANS, name, "3d_fullres", arguments)
+    chosen = ours["configurations"]["3d_fullres"]
+    chosen |= {"spacing": [1, 1, 1], "normalization_schemes": ["ZScore"], "patch_size": PATCH}
+    if "input_size" in chosen["architecture"]["arch_kwargs"]:
+        chosen["architecture"]["arch_kwargs"]["input_size"] = PATCH
+    trained = build(chosen["architecture"])
+    configuration = read_configuration(ours, "3d_fullres", source=Path("plans.json"))
+    own = trained.state_dict()
+    found, stated = configuration.architecture(own, input_channels=1, num_classes=3)
+    assert found == name
+    again = models.create(found, **stated, deep_supervision=True)
+    again.load_state_dict(own)
+    image = torch.rand(1, 1, *PATCH)
+    with torch.inference_mode():
+        assert torch.equal(again.eval()(image)[0], trained.eval()(image)[0])
 
 
 def test_our_own_import_path_works_with_a_topology_alone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,26 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
     path = preprocessed / f"{ours['plans_name']}.json"
     write_atomically(path, (json.dumps(ours, indent=4) + "\n").encode())
     return path
+
+
+def parse_arguments(entries: Sequence[str]) -> dict[str, Any]:
+    """Return arguments of a network that are written as NAME=VALUE; a value is TOML, or a word.
+
+    Raises:
+        UsageError: an entry without a name or a value.
+    """
+    arguments = {}
+    for entry in entries:
+        name, _, value = (part.strip() for part in entry.partition("="))
+        if not name.isidentifier() or not value:
+            raise UsageError(
+                f"--argument: {entry!r} is no argument", fix="write it as --argument mamba=enc"
+            )
+        try:
+            arguments[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            arguments[name] = value
+    return arguments
 
 
 def configuration_for(architecture: str, wanted: str | None) -> str:
