@@ -30,8 +30,14 @@ def conventions(
         typer.echo(f"In the container the folders are {line.inputs} and {line.outputs}.")
     if facts.budget.time_s is not None:
         typer.echo(f"Its images keep to {facts.budget.time_s:g} s a case.")
-    if facts.limits:
-        typer.echo(f"Presets of flarekit profile: {', '.join(facts.limits)}.")
+    if facts.presets:
+        typer.echo("\nPresets of flarekit profile:\n")
+        for preset, (limits, source) in facts.presets.items():
+            typer.echo(f"  {preset:15} {limits}\n{'':18}source: {source}")
+        typer.echo(
+            "\nUnmarked: the organiser states it. (p): participants say so. (?): a guess, since "
+            "nothing was found."
+        )
 
 
 def _indented(tree: str) -> str:

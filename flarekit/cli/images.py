@@ -50,8 +50,13 @@ class Build:
 def build(
     wanted: Build,
     cuda: Annotated[
-        bool, typer.Option("--cuda/--cpu", help="With torch for a GPU, or lean without both.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--cuda/--cpu",
+            help="With torch for a GPU, or lean without both; what the organiser runs on by "
+            "default.",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Build an image of one predictor for one organiser."""
@@ -59,7 +64,10 @@ def build(
     from flarekit.images import build as building
 
     console = Console(quiet=quiet)
-    request = building.BuildRequest(**vars(wanted), device="cuda" if cuda else "cpu")
+    device: Literal["cpu", "cuda"] | None = None
+    if cuda is not None:
+        device = "cuda" if cuda else "cpu"
+    request = building.BuildRequest(**vars(wanted), device=device)
     image = building.build(request, say=console.say)
     console.say(
         f"{wanted.tag}: {image.size_bytes / 1e6:.0f} MB; next: flarekit verify {wanted.tag}"

@@ -172,6 +172,20 @@ class Sharing(Protocol):
         ...
 
 
+@runtime_checkable
+class Measuring(Protocol):
+    """A convention that knows something of a mask once it is written."""
+
+    def measured(self, case: Case) -> Mapping[str, float]:
+        """Return what was measured of a case's mask: name with its unit -> figure."""
+        ...
+
+
+def measured_of(convention: Convention, case: Case) -> dict[str, float]:
+    """Return what a convention measured of a mask that it has written; mostly nothing."""
+    return dict(convention.measured(case)) if isinstance(convention, Measuring) else {}
+
+
 def share_of(convention: Convention, case: Case) -> float:
     """Return which part of its files a case is, in (0, 1]: mostly all of them."""
     return convention.share_of(case) if isinstance(convention, Sharing) else 1.0

@@ -8,12 +8,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from flarekit.containers import Conditions, RunLine
 from flarekit.core.budget import Budget
 from flarekit.core.errors import UsageError
 from flarekit.core.registry import near_miss
 from flarekit.core.tables import Table
 from flarekit.profiler.limits import Limits
+
+LimitName = Literal["time_s", "cap_s", "gpu_mib", "ram_mib"]
+_MARKS = ("stated_by_participants", "guessed")
+_IN_WORDS: Mapping[LimitName, tuple[str, str]] = {
+    "time_s": ("time", "s"),
+    "cap_s": ("ended after", "s"),
+    "gpu_mib": ("GPU memory", "MiB"),
+    "ram_mib": ("memory", "MiB"),
+}
 
 
 class _RunTable(Table):
@@ -40,7 +51,18 @@ class _LimitsTable(Table):
     gpu_mib: float | None = None
     ram_mib: float | None = None
     counting: Literal["sample", "maximum"] = "sample"
+    stated_by_participants: tuple[LimitName, ...] = ()
+    guessed: tuple[LimitName, ...] = ()
     source: str
+
+    @model_validator(mode="after")
+    def _marks_what_is_there(self) -> _LimitsTable:
+        marked = [*self.stated_by_participants, *self.guessed]
+        if len(set(marked)) != len(marked):
+            raise ValueError("a limit is marked twice")
+        if unset := [name for name in marked if getattr(self, name) is None]:
+            raise ValueError(f"marks {', '.join(unset)}, which it does not set")
+        return self
 
 
 class _TreeTable(Table):
@@ -52,6 +74,7 @@ class _Facts(Table):
     title: str
     tree: _TreeTable
     runs_as: Literal["root", "user"] = "root"
+    device: Literal["cpu", "cuda"] = "cuda"
     extra: str = ""
     mask_values: tuple[int, ...] = ()
     one_label: bool = False
@@ -69,6 +92,7 @@ class ConventionFacts:
         input_tree: the files of an input folder, as people read them.
         output_tree: the files of an output folder, likewise.
         runs_as: whether its images run as `root`, by a script, or as a `user` of the platform.
+        device: what its images compute on where nothing else is asked for.
         extra: of this package, that its images need besides; empty for none.
         mask_values: that masks may hold where nothing says more.
         one_label: whether masks hold these values whatever a predictor's own labels are.
@@ -76,20 +100,40 @@ class ConventionFacts:
         run_line: how the organiser runs an image; None where there is no such organiser.
         budget: what is tolerated per case.
         limits: preset's name -> what a report is checked against.
+        presets: preset's name -> the same in words, with what is no statement of the organiser
+            marked, and its source.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         stated = _Facts.model_validate(content)
         self.title, self.runs_as, self.extra = stated.title, stated.runs_as, stated.extra
+        self.device = stated.device
         self.input_tree, self.output_tree = stated.tree.input, stated.tree.output
         self.mask_values, self.one_label = stated.mask_values, stated.one_label
         self.recognised = stated.recognised
         self.budget = Budget(**stated.budget.model_dump())
         self.run_line = None if stated.run is None else _run_line(stated.run)
         self.limits = {
-            name: Limits(**limits.model_dump(exclude={"source"}))
+            name: Limits(**limits.model_dump(exclude={"source", *_MARKS}))
             for name, limits in stated.limits.items()
         }
+        self.presets = {
+            name: (_in_words(each), each.source) for name, each in stated.limits.items()
+        }
+
+
+def _in_words(limits: _LimitsTable) -> str:
+    """Return the limits of a preset, each marked (p) or (?) where no organiser states it."""
+    parts = []
+    for name, (words, unit) in _IN_WORDS.items():
+        value: float | None = getattr(limits, name)
+        if value is None:
+            continue
+        mark = " (p)" if name in limits.stated_by_participants else ""
+        mark = " (?)" if name in limits.guessed else mark
+        figure = f"{value:g} {unit}" if value else "none"
+        parts.append(f"{words} {figure}{mark}")
+    return ", ".join(parts)
 
 
 def _run_line(stated: _RunTable) -> RunLine:

@@ -99,6 +99,7 @@ class CaseRecord:
         flags: why a person should look at the mask, where there is a report.
         input_sha256: of all that the case is made of; None where there is no ledger.
         mask_sha256: of the mask's file; None where there is none, or no ledger.
+        measured: of its mask, by its convention: name with its unit -> figure.
         error: why it failed; None where it did not. A failed case may still have an empty mask.
         fix: what to do about the error.
     """
@@ -116,6 +117,7 @@ class CaseRecord:
     flags: tuple[Flag, ...] = ()
     input_sha256: str | None = None
     mask_sha256: str | None = None
+    measured: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     fix: str | None = None
 

@@ -31,6 +31,45 @@ def axis_diameters(lesion_ZYX: NDArray[np.bool_]) -> tuple[float, float]:
     return longest, _short_axis(boundary, ends[1] - ends[0])
 
 
+def longest_line(
+    lesion_ZYX: NDArray[np.bool_], spacing_mm_ZYX: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the slice of a lesion's longest diameter, and (row, column) of that line's two ends.
+
+    A lesion without two voxels in a slice has both ends in its first voxel.
+
+    Args:
+        lesion_ZYX: bool, not empty.
+        spacing_mm_ZYX: distance between neighbouring voxels.
+    """
+    in_plane_mm = np.array(spacing_mm_ZYX[1:])
+    first = np.argwhere(lesion_ZYX)[0]
+    longest, found = 0.0, (int(first[0]), first[1:], first[1:])
+    for z in np.flatnonzero(lesion_ZYX.any(axis=(1, 2))):
+        length, pair = _longest(_boundary(lesion_ZYX[z]), in_plane_mm)
+        if pair is not None and length > longest:
+            longest, found = length, (int(z), pair[0], pair[1])
+    return found
+
+
+def recist_diameter_mm(
+    lesion_ZYX: NDArray[np.bool_], spacing_mm_ZYX: tuple[float, float, float]
+) -> float:
+    """Return the longest diameter of a lesion in any axial slice, in mm, as RECIST measures it.
+
+    From the middle of one voxel to that of another; of each slice only the largest component
+    counts (4 neighbours). 0 where no slice has two voxels.
+
+    Args:
+        lesion_ZYX: bool.
+        spacing_mm_ZYX: distance between neighbouring voxels.
+    """
+    if not lesion_ZYX.any():
+        return 0.0
+    _, one, other = longest_line(lesion_ZYX, spacing_mm_ZYX)
+    return float(np.linalg.norm((other - one) * np.array(spacing_mm_ZYX[1:])))
+
+
 def symmetric_error(one: float, other: float) -> float:
     """Return |one - other| / (|one| + |other|), 0 where both are 0 (ULS23's SAPE)."""
     whole = abs(one) + abs(other)
@@ -48,8 +87,15 @@ def _boundary(slice_YX: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.argwhere(slice_YX & ~ndimage.binary_erosion(slice_YX))
 
 
-def _longest(points: NDArray[np.int64]) -> tuple[float, NDArray[np.int64] | None]:
-    """Return the greatest distance between two points and the first pair that has it."""
+def _longest(
+    points: NDArray[np.int64], pixel: NDArray[np.float64] | float = 1.0
+) -> tuple[float, NDArray[np.int64] | None]:
+    """Return the greatest distance between two points and the first pair that has it.
+
+    Args:
+        points: (N, 2) row and column.
+        pixel: height and width of a pixel.
+    """
     from scipy.spatial.distance import pdist
 
     # whatever is farthest from a point is the first or last of its row
@@ -58,7 +104,7 @@ def _longest(points: NDArray[np.int64]) -> tuple[float, NDArray[np.int64] | None
     outer = points[first | np.r_[first[1:], True]]
     if len(outer) < 2:
         return 0.0, None
-    distances = pdist(outer)
+    distances = pdist(outer * pixel)
     at = int(np.argmax(distances))
     one, other = (indices[at] for indices in np.triu_indices(len(outer), 1))
     return float(distances[at]), outer[[one, other]]

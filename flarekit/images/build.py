@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ class BuildRequest:
         predictor: a name or a folder.
         convention: its name; the predictor's own where None.
         tag: of the image.
-        device: `cpu` leaves torch and CUDA out.
+        device: `cpu` leaves torch and CUDA out; what the convention's images run on where None.
         base: image to start from.
         torch_index: package index that the torch for this device comes from; PyPI where None.
         mamba: build mamba-ssm's kernel in, for GPUs; takes long, and a torch with CUDA 13.
@@ -67,7 +67,7 @@ class BuildRequest:
     predictor: str
     convention: str | None
     tag: str
-    device: Device = "cuda"
+    device: Device | None = None
     base: str = BASE
     torch_index: str | None = None
     mamba: bool = False
@@ -93,8 +93,6 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
         DockerError: no engine.
         BuildError: Docker's own build failed; its last lines are in the message.
     """
-    if request.mamba and request.device != "cuda":
-        raise UsageError("mamba-ssm's kernel is for GPUs", fix="build with --device cuda")
     if not request.is_valid_tag:
         raise UsageError(
             f"{request.tag!r} is no tag that Docker takes", fix="lower case: TEAM or TEAM:latest"
@@ -102,6 +100,9 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
     predictor = find_predictor(request.predictor)
     convention = request.convention or predictor.spec.convention
     facts = task_facts(predictor.spec, convention)
+    request = replace(request, device=request.device or conventions.facts_of(convention).device)
+    if request.mamba and request.device != "cuda":
+        raise UsageError("mamba-ssm's kernel is for GPUs", fix="build with --cuda")
     state = hash_state(predictor)
     if state != "ok":
         raise PredictorError(
@@ -109,7 +110,7 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
         )
     require_engine()
     as_user = conventions.facts_of(convention).runs_as == "user"
-    target = _TARGETS[as_user, request.device]
+    target = _TARGETS[as_user, request.device or "cuda"]
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         write_context(predictor, context)
@@ -166,7 +167,7 @@ def write_context(predictor: PredictorFolder, context: Path) -> None:
 
 def torch_arguments(request: BuildRequest) -> dict[str, str]:
     """Return where torch comes from, and which one where the Dockerfile's own does not do."""
-    index = {"cpu": "TORCH_INDEX", "cuda": "CUDA_INDEX"}[request.device]
+    index = {"cpu": "TORCH_INDEX", "cuda": "CUDA_INDEX"}[request.device or "cuda"]
     arguments = {index: request.torch_index} if request.torch_index else {}
     return arguments | (_WITH_MAMBA if request.mamba else {})
 

@@ -188,6 +188,7 @@ class CaseLoop:
             statistics=measured.statistics,
             flags=measured.flags,
             curve=tuple((at - began, share) for at, share in done.curve),
+            measured=conventions.measured_of(self.convention, case),
         )
         self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())
         return record

@@ -93,7 +93,7 @@ def _counted(mask: NDArray[np.generic]) -> str:
 
 
 def _voxels(path: Path) -> NDArray[np.generic] | None:
-    if not path.name.endswith((".nii.gz", ".nii", ".mha")):
+    if not path.name.endswith((".nii.gz", ".nii", ".mha", ".npz")):
         return None
     try:
         return read_mask(path).voxels_ZYX

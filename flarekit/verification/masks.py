@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,12 +33,14 @@ class Mask:
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask, `.nii.gz` or `.mha`.
+    """Read a mask, `.nii.gz`, `.mha` or `.npz` (its array of three axes, on a grid of 1 mm).
 
     Raises:
         UnreadableVolumeError: it is missing or damaged.
     """
     try:
+        if path.suffix == ".npz":
+            return _read_npz(path)
         return _read_nifti(path) if ".nii" in path.suffixes else _read_metaimage(path)
     except Exception as error:  # noqa: BLE001 - both readers raise whatever they like
         reason = str(error).replace(str(path), path.name).strip().splitlines()
@@ -69,6 +73,26 @@ def _read_metaimage(path: Path) -> Mask:
     )
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an `.npz` file; what would have to be unpickled is refused.
+
+    Raises:
+        ValueError: it is damaged, or holds Python objects.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error) or "it ends early") from error
+
+
+def _read_npz(path: Path) -> Mask:
+    volumes = [array for array in read_arrays(path).values() if array.ndim == 3]
+    if len(volumes) != 1:
+        raise ValueError(f"{len(volumes)} arrays of three axes")
+    return Mask(voxels_ZYX=volumes[0], affine=np.eye(4))
+
+
 def same_content(one: Path, other: Path) -> bool:
     """Tell whether two files say the same, whenever and however compressed they were written.
 
@@ -84,6 +108,12 @@ def same_content(one: Path, other: Path) -> bool:
             first.voxels_ZYX.dtype == second.voxels_ZYX.dtype
             and np.array_equal(first.voxels_ZYX, second.voxels_ZYX)
             and np.allclose(first.affine, second.affine)
+        )
+    if one.suffix == ".npz":
+        mine, theirs = read_arrays(one), read_arrays(other)
+        return mine.keys() == theirs.keys() and all(
+            array.dtype == theirs[name].dtype and np.array_equal(array, theirs[name])
+            for name, array in mine.items()
         )
     return one.read_bytes() == other.read_bytes()
 

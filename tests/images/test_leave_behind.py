@@ -102,7 +102,9 @@ def listed(name):
     return {line for line in lines if not line.startswith("#")}
 
 
-@pytest.mark.parametrize("name", ["cpu.packages.txt", "flare.packages.txt"])
+@pytest.mark.parametrize(
+    "name", ["cpu.packages.txt", "flare.packages.txt", "flare_recist.packages.txt"]
+)
 def test_a_package_left_behind_is_one_that_would_be_installed(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {re.match(r"[\w.-]+", each)[0].lower() for each in project["dependencies"]}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import accuracy
 import accuracy_real_body
+import accuracy_recist
 import accuracy_validation
 import agree_nnunet
 import bench_components
@@ -190,6 +191,16 @@ def test_one_validation_case(make_predictor, make_dataset, capsys):
     line = [str(folder), "--data", str(make_dataset()), "--split", "held_out", "--quick"]
     assert accuracy_validation.main([*line, "--device", "cpu"]) == 0
     assert ": 1 cases, mean" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_line_across_a_lesion(make_predictor, make_dataset, capsys):
+    folder = make_predictor("uls23", {"lesion": 1}).folder
+    line = [str(folder), "--data", str(make_dataset()), "--split", "held_out", "--quick"]
+    assert accuracy_recist.main(line) == 0
+    said = capsys.readouterr().out
+    assert "with the line" in said
+    assert ": 1 lesions, Dice mean" in said
 
 
 @pytest.mark.slow

@@ -1,0 +1,415 @@
+"""FLARE25, task 1: `X.npz` with a CT and lines across its lesions in, `X.npz` with masks out.
+
+In: `imgs` (D, H, W) uint8, windowed to 0..255; `recist` (D, H, W), each lesion k drawn as a line of
+the value k on one slice; `spacing` (x, y, z) in mm; maybe `direction` and `origin`. Out: `segs`
+(D, H, W) uint8, lesion k = k, and `spacing`. Nothing is ever unpickled.
+
+Every line is a case: the network sees a volume of interest around it. What it finds is bounded by
+the line's length and direction (`flarekit/core/line.py`); what lesions share goes to the nearest
+line. The file is written when its last lesion is there.
+
+Settings of a predictor: `lesion` (the label, where there are several), `channels` (`CT`, `line`),
+`line_tau_mm` (the channel `line` is exp(-d / tau) of the distance to it), `window_hu` (of `imgs`;
+guessed from the histogram where not set), `black_hu` (of what is black in a
+window that hides lungs), `context` and `depth`
+(width and depth of the volume of interest in lengths of the line), `least_mm` (its least width),
+`reach` (how far from either end of the line the lesion may lie, in its lengths; 0 for no prior).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from flarekit.conventions import Case, Points
+from flarekit.conventions._case import Cases
+from flarekit.conventions._lesion import lesion_value
+from flarekit.conventions.flare_recist import IMAGE, LINES, MASKS, SPACING
+from flarekit.conventions.flare_recist.lines import Line, find_lines
+from flarekit.conventions.flare_recist.npz import MOST_VOXELS, NpzFile, write_npz
+from flarekit.conventions.flare_recist.scan import (
+    Box,
+    LineScan,
+    MaskFile,
+    spacing_of,
+    stored_window,
+)
+from flarekit.core.errors import InputError, OutputError, PredictorError
+from flarekit.core.line import body_of_line, distances_mm, lesion_at_line
+from flarekit.core.tables import Table, checked
+from flarekit.core.volume import Geometry, Volume
+from flarekit.evaluation.diameters import recist_diameter_mm
+
+_LINE = "line"
+_BRIGHTEST = 255
+_LUNG_HU = -650.0  # a window that begins above it shows nothing of lungs
+_MOST_HIDDEN = 0.2  # of a line's voxels that are black: more, and the CT does not show the lesion
+_EMPTY_BOX = 16  # voxels along each axis that are looked at where a file has no line
+Positive = Annotated[float, Field(gt=0, le=1000)]
+
+
+class _Settings(Table):
+    lesion: str | None = None
+    channels: tuple[Literal["CT", "line"], ...] = ("CT",)
+    line_tau_mm: Positive = 10.0
+    window_hu: tuple[float, float] | None = None
+    black_hu: float = -850.0
+    context: Positive = 1.8
+    depth: Positive = 1.5
+    least_mm: Positive = 20.0
+    reach: Annotated[float, Field(ge=0, le=100)] = 1.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxGeometry(Geometry):
+    """Where the voxels that a predictor sees lie in their CT.
+
+    Attributes:
+        inside: the box of the CT that they show.
+        placed: where in what a predictor sees that box is; the rest lies beyond the CT.
+        visible: whether the CT shows anything along the line.
+    """
+
+    inside: Box
+    placed: Box
+    visible: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineCase(Case):
+    """One lesion of a file.
+
+    Attributes:
+        index: of its line.
+        line: None in a file without lines.
+        scan: the CT, shared by all lesions of the file.
+        masks: where its mask goes, shared likewise.
+        notes: what is odd about the file.
+        measured: what is known of the mask once it is written.
+    """
+
+    index: int
+    line: Line | None
+    scan: LineScan
+    masks: MaskFile
+    notes: tuple[str, ...] = ()
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedCase(Case):
+    """A file that cannot be used.
+
+    Attributes:
+        error: why.
+    """
+
+    error: InputError
+
+
+def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> FlareRecist:
+    """Return the convention as a predictor sets it up.
+
+    Raises:
+        PredictorError: unknown settings, or no label that is the lesion.
+    """
+    parsed = checked(_Settings, settings, source="settings of the convention 'flare_recist'")
+    return FlareRecist(settings=parsed, lesion=lesion_value(labels, parsed.lesion))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlareRecist:
+    """The convention; see the module.
+
+    Attributes:
+        settings: a predictor's.
+        lesion: the value of its lesions.
+    """
+
+    settings: _Settings
+    lesion: int
+
+    def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
+        """Return one case per line, file by file; of a file that cannot be used, one as well.
+
+        Raises:
+            InputError: no such folder, or no `.npz` file in it.
+            PredictorError: the predictor takes other channels.
+        """
+        if not input_dir.is_dir():
+            raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
+        paths = sorted(path for path in input_dir.iterdir() if _is_input(path))
+        if not paths:
+            raise InputError(f"{input_dir}: no .npz file in it", fix="put CASE.npz there")
+        if channel_count != len(self.settings.channels):
+            raise PredictorError(
+                f"flare_recist: which {channel_count} channels the predictor takes is not clear",
+                fix='set channels = ["CT", "line"] for the convention, as the network has them',
+            )
+        return Cases([case for path in paths for case in self._cases_of(path)])
+
+    def _cases_of(self, path: Path) -> list[Case]:
+        try:
+            return _line_cases(path, len(self.settings.channels))
+        except InputError as error:
+            plain = _plain_case(path, len(self.settings.channels))
+            return [DamagedCase(**plain, error=error)]
+
+    def read_case(self, case: Case) -> list[Volume]:
+        """Read the surroundings of one line, in HU; axes as stored.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if isinstance(case, DamagedCase):
+            raise case.error
+        own = _line_case(case)
+        voxels = own.scan.voxels()
+        inside, placed, shape = self._boxes(own)
+        low, high, notes = self._window(voxels)
+        shown = low + voxels[inside].astype(np.float32) * np.float32((high - low) / _BRIGHTEST)
+        hu = np.full(shape, shown.min(), np.float32)
+        hu[placed] = shown
+        if low > _LUNG_HU and voxels.dtype == np.uint8:
+            hu[hu <= low] = self.settings.black_hu
+        z, y, x = own.masks.spacing_mm_ZYX
+        geometry = BoxGeometry(
+            shape_ZYX=shape,
+            affine=np.diag([-x, -y, z, 1.0]),  # towards left, posterior, superior
+            header=None,
+            inside=inside,
+            placed=placed,
+            visible=own.line is None or _hidden(voxels, own.line) < _MOST_HIDDEN,
+        )
+        path, notes = case.channels[0], (*own.notes, *notes)
+        volumes = {"CT": Volume(voxels_ZYX=hu, geometry=geometry, path=path, warnings=notes)}
+        if _LINE in self.settings.channels:
+            drawn = self._drawn(own, geometry)
+            volumes[_LINE] = Volume(voxels_ZYX=drawn, geometry=geometry, path=path)
+        return [volumes[name] for name in self.settings.channels]
+
+    def _window(self, voxels_ZYX: NDArray[Any]) -> tuple[float, float, tuple[str, ...]]:
+        """Return which HU black and white are, and what was odd."""
+        if voxels_ZYX.dtype != np.uint8:
+            note = f"{IMAGE} is not windowed to 0..255: its values are taken for HU"
+            return 0.0, float(_BRIGHTEST), (note,)
+        stated = self.settings.window_hu or stored_window(voxels_ZYX)
+        if stated is None:
+            return -160.0, 240.0, (f"{IMAGE} is all black or white",)
+        return *stated, ()
+
+    def _boxes(self, case: LineCase) -> tuple[Box, Box, tuple[int, int, int]]:
+        """Return what of a CT is shown, where it is in what is shown, and the size of that."""
+        extents, settings = case.scan.shape_ZYX, self.settings
+        if case.line is None:
+            few = [slice(0, min(n, _EMPTY_BOX)) for n in extents]
+            return _three(few), _three(few), (few[0].stop, few[1].stop, few[2].stop)
+        width_mm = max(settings.context * case.line.length_mm, settings.least_mm)
+        depth_mm = max(settings.depth * case.line.length_mm, settings.least_mm)
+        inside, placed, shape = [], [], []
+        for middle, extent, mm, size_mm in zip(
+            case.line.middle_ZYX,
+            extents,
+            case.masks.spacing_mm_ZYX,
+            (depth_mm, width_mm, width_mm),
+            strict=True,
+        ):
+            # no further than the CT goes on one side at least: the rest shows nothing
+            half = min(int(np.ceil(size_mm / 2 / mm)), max(middle, extent - 1 - middle))
+            low, high = max(0, middle - half), min(extent, middle + half + 1)
+            inside.append(slice(low, high))
+            placed.append(slice(low - (middle - half), high - (middle - half)))
+            shape.append(2 * half + 1)
+        return _three(inside), _three(placed), (shape[0], shape[1], shape[2])
+
+    def _drawn(self, case: LineCase, geometry: BoxGeometry) -> NDArray[np.float32]:
+        """Draw the line as a channel: exp(-d / tau)."""
+        if case.line is None:
+            return np.zeros(geometry.shape_ZYX, np.float32)
+        everywhere = np.indices(geometry.shape_ZYX).reshape(3, -1).T
+        far_mm = distances_mm(everywhere, _shifted(case.line, geometry), case.masks.spacing_mm_ZYX)
+        drawn = np.exp(-far_mm / self.settings.line_tau_mm)
+        return drawn.reshape(geometry.shape_ZYX).astype(np.float32)
+
+    def read_points(self, case: Case, volumes: Sequence[Volume]) -> Points:
+        """Return the voxels of the `line` as indices into what was read."""
+        own, geometry = _line_case(case), volumes[0].geometry
+        if own.line is None or not isinstance(geometry, BoxGeometry):
+            return {}
+        return {_LINE: _shifted(own.line, geometry)}
+
+    def write_mask(
+        self,
+        case: Case,
+        label_map_ZYX: NDArray[np.uint8],
+        geometry: Geometry,
+        output_dir: Path,
+    ) -> Path:
+        """Add a lesion to its file, which is written with the last one.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        own = _line_case(case)
+        if not isinstance(geometry, BoxGeometry):
+            raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
+        found = label_map_ZYX == self.lesion
+        spacing = own.masks.spacing_mm_ZYX
+        if own.line is not None:
+            places = _shifted(own.line, geometry)
+            beyond = np.ones(found.shape, np.bool_)
+            beyond[geometry.placed] = False
+            found[beyond] = False
+            reach, visible = self.settings.reach, geometry.visible
+            found = lesion_at_line(found, spacing, places, reach, visible=visible)
+            own.measured["line_mm"] = round(own.line.length_mm, 2)
+            own.measured["diameter_mm"] = round(recist_diameter_mm(found, spacing), 2)
+            own.measured["volume_ml"] = round(float(found.sum()) * float(np.prod(spacing)) / 1e3, 4)
+        return own.masks.put(
+            own.index, geometry.inside, found[geometry.placed], output_dir / case.mask
+        )
+
+    def measured(self, case: Case) -> Mapping[str, float]:
+        """Return the lengths of line and mask, in mm, and the mask's volume, once it is written.
+
+        The diameter is the longest one in any slice.
+        """
+        return _line_case(case).measured
+
+    def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
+        """Write a body of the line's length for a lesion that failed; zeros where there is no line.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        path = output_dir / case.mask
+        if isinstance(case, DamagedCase):
+            write_npz(path, _empty_arrays(case.channels[0]))
+            return path
+        own = _line_case(case)
+        inside, placed, shape = self._boxes(own)
+        body = np.zeros(shape, np.bool_)
+        if own.line is not None:
+            places = own.line.places_ZYX - _corner(inside, placed)
+            body = body_of_line(shape, own.masks.spacing_mm_ZYX, places)
+        return own.masks.put(own.index, inside, body[placed], path)
+
+    def share_of(self, case: Case) -> float:
+        """Return which part of its file a lesion is."""
+        return 1 / max(1, len(case.masks.lines)) if isinstance(case, LineCase) else 1.0
+
+    def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
+        """Say so where lesions left no mask, so that their file could not be written.
+
+        Raises:
+            OutputError: naming the cases.
+        """
+        own = [case for case in cases if isinstance(case, LineCase)]
+        missing = [case.case_id for case in own if not case.masks.has(case.index)]
+        if missing:
+            path = output_dir / own[0].mask
+            raise OutputError(
+                f"{path}: not written, {len(missing)} masks are missing ({', '.join(missing[:5])})",
+                fix="let failed cases leave a mask",
+            )
+
+
+def _is_input(path: Path) -> bool:
+    is_named = path.suffix == ".npz" and not path.name.startswith(".")
+    return is_named and not path.is_dir()
+
+
+def _plain_case(path: Path, channel_count: int) -> dict[str, Any]:
+    return {"case_id": path.stem, "channels": (path,) * channel_count, "mask": Path(path.name)}
+
+
+def _line_cases(path: Path, channel_count: int) -> list[Case]:
+    """Return a case for each line of a file; one without a line where it has none."""
+    file = NpzFile(path)
+    scan = LineScan(file)
+    header = file.header(LINES)
+    if header.shape != scan.shape_ZYX:
+        sizes = [" x ".join(map(str, shape)) for shape in (header.shape, scan.shape_ZYX)]
+        raise InputError(
+            f"{path}: its array {LINES!r} is {sizes[0]}, {IMAGE!r} {sizes[1]}",
+            fix="draw the lines on the grid of the CT",
+        )
+    spacing, spacing_notes = spacing_of(file)
+    lines, line_notes = find_lines(file, LINES, spacing)
+    stated = file.small(SPACING, 3)
+    z, y, x = spacing
+    masks = MaskFile(
+        shape_ZYX=scan.shape_ZYX,
+        spacing_mm_ZYX=spacing,
+        stated={SPACING: np.array([x, y, z]) if stated is None else stated},
+        lines=lines,
+        scan=scan,
+    )
+    plain = _plain_case(path, channel_count)
+    shared = {"scan": scan, "masks": masks, "notes": (*spacing_notes, *line_notes)}
+    if not lines:
+        return [LineCase(**plain, **shared, index=0, line=None)]  # type: ignore[arg-type]
+    return [
+        LineCase(
+            **(plain | {"case_id": f"{path.stem}_lesion_{line.value}"}),
+            **shared,  # type: ignore[arg-type]
+            index=index,
+            line=line,
+        )
+        for index, line in enumerate(lines)
+    ]
+
+
+def _empty_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return zeros of the shape that a damaged file states, as far as it does."""
+    file = NpzFile(path)
+    arrays: dict[str, NDArray[Any]] = {MASKS: np.zeros((1, 1, 1), np.uint8)}
+    for name in (IMAGE, LINES):
+        try:
+            header = file.header(name)
+        except InputError:
+            continue
+        if len(header.shape) == 3 and header.count <= MOST_VOXELS:
+            arrays[MASKS] = np.zeros(header.shape, np.uint8)
+            break
+    try:
+        spacing, _ = spacing_of(file)
+    except InputError:
+        spacing = (1.0, 1.0, 1.0)
+    return arrays | {SPACING: np.array(spacing[::-1])}
+
+
+def _line_case(case: Case) -> LineCase:
+    if not isinstance(case, LineCase):
+        raise TypeError(f"{type(case).__name__} is not a case of this convention")
+    return case
+
+
+def _shifted(line: Line, geometry: BoxGeometry) -> NDArray[np.int64]:
+    """Return the voxels of a line as indices into what is shown."""
+    corner = _corner(geometry.inside, geometry.placed)
+    shifted: NDArray[np.int64] = line.places_ZYX - corner
+    return shifted
+
+
+def _corner(inside: Box, placed: Box) -> NDArray[np.int64]:
+    """Return which voxel of the CT the first one of what is shown is; it may lie beyond."""
+    return np.array([side.start - at.start for side, at in zip(inside, placed, strict=True)])
+
+
+def _hidden(voxels_ZYX: NDArray[Any], line: Line) -> float:
+    """Return the share of a line's voxels that are black."""
+    if voxels_ZYX.dtype != np.uint8:
+        return 0.0
+    return float(np.mean(voxels_ZYX[tuple(line.places_ZYX.T)] == 0))
+
+
+def _three(parts: Sequence[slice]) -> Box:
+    z, y, x = parts
+    return z, y, x
