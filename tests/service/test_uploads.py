@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flarekit.service.problems import without_names
@@ -214,3 +215,25 @@ def test_messages_lose_what_headers_and_paths_say(tmp_path):
         cleaned
         == "CT.nii: series (its text) and (its text) of the upload; the scan's own (its text)"
     )
+
+
+def test_a_nrrd_is_read_but_no_file_that_it_names(running, tmp_path):
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(np.full((4, 5, 6), 200, np.int16))
+    SimpleITK.WriteImage(image, tmp_path / "scan.nrrd", useCompression=True)
+    whole = (tmp_path / "scan.nrrd").read_bytes()
+    case = running.finished(running.upload(("scan", "a.nrrd", whole))["id"])
+    assert (case["state"], case["result"]["shape"]) == ("done", [6, 5, 4])
+    head, _, voxels = whole.partition(b"\n\n")
+    for field in (b"data file: /etc/passwd", b"datafile: ../x", b"Data File: LIST"):
+        case = running.finished(
+            running.upload(("scan", "a.nrrd", head + b"\n" + field + b"\n\n" + voxels))["id"]
+        )
+        assert (case["state"], "holds its own voxels" in case["error"]["message"]) == (
+            "failed",
+            True,
+        )
+    huge = head.replace(b"sizes: 6 5 4", b"sizes: 60000 50000 40000")
+    case = running.finished(running.upload(("scan", "a.nrrd", huge + b"\n\n" + voxels))["id"])
+    assert "once it is read" in case["error"]["message"]

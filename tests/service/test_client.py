@@ -1,0 +1,78 @@
+"""The client against a service."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flarekit.client import Client, ServiceError
+from tests.conventions.dicom.dicom_files import ct_voxels, write_series
+from tests.service.serving import nifti_of
+
+
+@pytest.fixture
+def client(running):
+    with Client(running.url) as found:
+        yield found
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "scan.nii"
+    path.write_bytes(nifti_of())
+    return path
+
+
+def test_a_scan_is_segmented_and_its_files_are_saved(client, scan, tmp_path):
+    case = client.segment(scan)
+    assert case.state == "done"
+    assert case.volumes_ml["liver"] == 0.001
+    assert case.statistics()[0]["label"] == "liver"
+    assert case.save_mask(tmp_path / "mask.nii.gz").stat().st_size > 0
+    assert case.save("scan", tmp_path / "again.nii").read_bytes() == scan.read_bytes()
+    assert [each.id for each in client.cases()] == [case.id]
+    client.delete(case.id)
+    assert client.cases() == []
+
+
+def test_channels_and_series_are_sent(client, scan, tmp_path):
+    petct = client.segment({"CT": scan, "PET": scan}, predictor="att_umamba_petct")
+    assert client.click(petct.id, {"tumor": [(5, 4, 3)]}).volumes_ml == {"lesion": 0.002}
+    write_series(tmp_path / "series", ct_voxels())
+    assert client.segment(tmp_path / "series").content["is_dicom"]
+
+
+def test_what_went_wrong_is_told_in_the_services_words(client, tmp_path):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"junk")
+    with pytest.raises(ServiceError, match=r"CT\.nii\.gz: is not a NIfTI file"):
+        client.segment(broken)
+    with pytest.raises(ServiceError, match="no such case") as refused:
+        client.case("nothing")
+    assert refused.value.status == 404
+    with pytest.raises(ServiceError, match="no such case"):
+        list(client.events("nothing"))
+    with Client("http://127.0.0.1:9") as nobody, pytest.raises(ServiceError, match="not answer"):
+        nobody.cases()
+
+
+def test_a_full_queue_is_waited_for(serve, settings, scan, monkeypatch):
+    monkeypatch.setattr("flarekit.service.service._USUAL_CASE_S", 0.1)
+    with serve(settings(queue=1)) as running, Client(running.url) as client:
+        running.gate.clear()
+        first = client.submit(scan)
+        running.until(first.id, lambda case: case["state"] == "running")
+        client.submit(scan)
+        with pytest.raises(ServiceError, match="no more are taken"):
+            client.submit(scan)
+        threading.Timer(0.3, running.gate.set).start()
+        assert client.segment(scan).state == "done"
+
+
+def test_a_cancelled_case_is_told_so(running, client, scan):
+    running.gate.clear()
+    case = client.submit(scan)
+    client.cancel(case.id)
+    with pytest.raises(ServiceError, match="cancelled"):
+        client.wait(case.id)
