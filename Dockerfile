@@ -16,6 +16,7 @@
 #                                  behind; https://download.pytorch.org/whl/cpu is a quarter of PyPI's size
 #   --build-arg CUDA_TORCH=2.7.1   the torch of images for a GPU, from CUDA_INDEX or PyPI; CUDA,
 #                                  CUDA_ARCHITECTURES and CUDA_DRIVER are what it is labelled with, and checked
+#   --build-arg TRUST=1            the predictor may execute what it names (flarekit build --trust)
 #   --build-arg MAMBA=1            mamba-ssm's kernel too, built for MAMBA_ARCHITECTURES in an hour of two cores;
 #                                  needs a torch with CUDA 13, for which there is a compiler on PyPI (see docs)
 #
@@ -29,6 +30,7 @@ ARG EXTRAS=
 ARG LEAVE=
 ARG TIME_BUDGET=convention
 ARG GPU_MEMORY_BUDGET=convention
+ARG TRUST=
 ARG CUDA_TORCH=2.7.1
 ARG CUDA=12.6
 ARG CUDA_ARCHITECTURES="sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90"
@@ -61,7 +63,8 @@ RUN uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dynamic-network-arch
 COPY --from=own /own /
 ARG PREDICTOR
 COPY weights/${PREDICTOR} ${SITE}/flarekit/weights/${PREDICTOR}
-RUN flarekit weights verify ${PREDICTOR} && flarekit compile ${PREDICTOR} --beside
+ARG TRUST
+RUN export FLAREKIT_TRUST=${TRUST} && flarekit weights verify ${PREDICTOR} && flarekit compile ${PREDICTOR} --beside
 
 FROM python AS packages-cpu
 ARG SITE
@@ -93,7 +96,9 @@ COPY --from=compile ${SITE}/flarekit/weights/${PREDICTOR} ${SITE}/flarekit/weigh
 ARG CONVENTION
 ARG TIME_BUDGET
 ARG GPU_MEMORY_BUDGET
+ARG TRUST
 ENV FLAREKIT_PREDICTOR=${PREDICTOR} \
+    FLAREKIT_TRUST=${TRUST} \
     FLAREKIT_CONVENTION=${CONVENTION} \
     FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
     FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
@@ -153,7 +158,9 @@ COPY --from=compile ${SITE}/flarekit/weights/${PREDICTOR} ${SITE}/flarekit/weigh
 ARG CONVENTION
 ARG TIME_BUDGET
 ARG GPU_MEMORY_BUDGET
+ARG TRUST
 ENV FLAREKIT_PREDICTOR=${PREDICTOR} \
+    FLAREKIT_TRUST=${TRUST} \
     FLAREKIT_CONVENTION=${CONVENTION} \
     FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
     FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \

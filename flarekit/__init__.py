@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flarekit.segmentation.predict import predict
     from flarekit.segmentation.predictors import predictors
     from flarekit.segmentation.result import Result
+    from flarekit.segmentation.saving import save_predictor
     from flarekit.segmentation.segmenter import Segmenter
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "load",
     "predict",
     "predictors",
+    "save_predictor",
 ]
 
 _AT = {
@@ -75,6 +77,7 @@ _AT = {
     "load": "segmentation.loading",
     "predict": "segmentation.predict",
     "predictors": "segmentation.predictors",
+    "save_predictor": "segmentation.saving",
 }
 
 

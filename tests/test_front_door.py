@@ -33,6 +33,7 @@ EXAMPLES = [
     flarekit.load,
     flarekit.predict,
     flarekit.predictors,
+    flarekit.save_predictor,
 ]
 
 
@@ -83,6 +84,7 @@ def test_the_public_names_are_these_and_every_one_is_there():
             "load",
             "predict",
             "predictors",
+            "save_predictor",
         ]
     )
     for name in flarekit.__all__:

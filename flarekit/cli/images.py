@@ -13,6 +13,7 @@ from flarekit.cli.options import (
     Gpus,
     ImageConvention,
     Quiet,
+    Trust,
     Verbose,
     memory_mib,
     numbers,
@@ -44,6 +45,7 @@ class Build:
         ),
     ] = False
     network: Annotated[str, typer.Option(help="Docker network of the build.")] = "host"
+    trust: Trust = False
 
 
 @spread

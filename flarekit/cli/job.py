@@ -16,11 +16,13 @@ from flarekit.segmentation.job import predictor_of_job
 _MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "bad_alloc")
 
 
-def run_job(own: str, folders: JobFolders, options: Options, console: Console) -> int:
+def run_job(
+    own: str, folders: JobFolders, options: Options, console: Console, *, trust: bool = False
+) -> int:
     """Run one job; whatever happens, the last line on stderr says what, and what to do."""
     try:
         with console:
-            predictor = predictor_of_job(own, folders.model)
+            predictor = predictor_of_job(own, folders.model, trust=trust)
             options = replace(options, convention=options.convention or predictor.spec.convention)
             record = segment_folder(predictor, folders.inputs, folders.outputs, options, console)
     except FlarekitError:

@@ -26,6 +26,7 @@ from flarekit.cli.options import (
     Precision,
     Predictor,
     Quiet,
+    Trust,
     Verbose,
     spread,
 )
@@ -85,6 +86,7 @@ def predict(
         Literal["fast", "exact"] | None, typer.Option(hidden=True, help="The old name of --mode.")
     ] = None,
     recording: Recording,
+    trust: Trust = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -92,6 +94,7 @@ def predict(
     from flarekit.cli.console import Console
     from flarekit.cli.predict import process_start, run_predict
     from flarekit.segmentation.folder import Options
+    from flarekit.segmentation.predictors import find_predictor
     from flarekit.segmentation.shards import Shard
 
     given = [*(inputs or ()), *(more or ())]
@@ -104,7 +107,8 @@ def predict(
         typer.echo(note, err=True)
         options = replace(options, mode=profile)
     console = Console(verbose=verbose, quiet=quiet)
-    raise typer.Exit(run_predict(predictor, given, output, options, recording, console))
+    found = find_predictor(predictor, trust=trust)
+    raise typer.Exit(run_predict(found, given, output, options, recording, console))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -113,6 +117,7 @@ def job(
     folders: JobFolders,
     predictor: Predictor = "abdomen_ct",
     convention: Convention = None,
+    trust: Trust = False,
     *,
     budgets: Budgets,
 ) -> None:
@@ -123,7 +128,7 @@ def job(
     from flarekit.segmentation.folder import Options
 
     options = Options(convention=convention, **vars(budgets), began=process_start())
-    raise typer.Exit(run_job(predictor, folders, options, Console()))
+    raise typer.Exit(run_job(predictor, folders, options, Console(), trust=trust))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -153,12 +158,13 @@ def compile_(
     beside: Annotated[
         bool, typer.Option("--beside", help="Keep it beside the weights, not in the cache.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Compile predictors for the OpenVINO engine, so that runs start at once without torch."""
     from flarekit.cli.console import Console
     from flarekit.cli.predictors import compile_all
 
-    raise typer.Exit(compile_all(names or [], precision, Console(), beside=beside))
+    raise typer.Exit(compile_all(names or [], precision, Console(), beside=beside, trust=trust))
 
 
 @app.command()

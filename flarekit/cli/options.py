@@ -174,6 +174,14 @@ Precision = Annotated[
         "overflows in."
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        envvar="FLAREKIT_TRUST",
+        help="Let a predictor folder execute what it names: a module of its own, or TorchScript.",
+    ),
+]
 Gpus = Annotated[
     str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
 ]

@@ -12,8 +12,8 @@ from flarekit.cli.console import Console
 from flarekit.cli.requests import Recording
 from flarekit.cli.terminating import telling
 from flarekit.core.records import RunRecord
+from flarekit.core.spec import PredictorFolder
 from flarekit.segmentation.folder import Options, Report, Resuming, segment_folder
-from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.state import state_report
 
 _MOST_SHOWN = 5  # sentences on what was left out, in the last lines of a run
@@ -22,7 +22,7 @@ _START_TICKS = 19  # fields behind the name in /proc/PID/stat: when it started, 
 
 
 def run_predict(
-    name: str,
+    predictor: PredictorFolder,
     inputs: Sequence[Path],
     output: Path,
     options: Options,
@@ -30,7 +30,6 @@ def run_predict(
     console: Console,
 ) -> int:
     """Segment what is named, say what happened, and return the exit code."""
-    predictor = find_predictor(name)
     how = Resuming(resume=recording.resume, retry_failed=recording.retry_failed)
     if recording.report is not None:
         report: Report | None = Report(recording.report, pictures=recording.pictures, resuming=how)

@@ -40,8 +40,9 @@ def _lines(row: dict[str, Any]) -> list[str]:
     if "error" in row:
         return [f"broken: {row['error']}"]
     labels = ", ".join(f"{value} {name}" for name, value in row["labels"].items())
+    parameters = f", {row['parameters']:,} parameters" if row["parameters"] else ""
     return [
-        f"{row['architecture']}, {row['parameters']:,} parameters, convention {row['convention']}",
+        f"{row['architecture']}{parameters}, convention {row['convention']}",
         f"labels: {labels}",
         f"weights: {row['weights']}; card: {row['card'] or 'missing'}",
     ]
@@ -67,14 +68,18 @@ def _row(folder: Path) -> dict[str, Any]:
     }
 
 
-def compile_all(names: list[str], precision: Precision, console: Console, *, beside: bool) -> int:
+def compile_all(
+    names: list[str], precision: Precision, console: Console, *, beside: bool, trust: bool = False
+) -> int:
     """Compile predictors, all at hand where none is named; return the exit code."""
     from flarekit.segmentation.compiling import compile_predictor
 
     wrong = 0
     for name in names or [str(folder) for folder in predictor_folders()]:
         try:
-            folder, made = compile_predictor(find_predictor(name), precision, beside=beside)
+            folder, made = compile_predictor(
+                find_predictor(name, trust=trust), precision, beside=beside
+            )
         except FlarekitError as error:
             wrong = error.exit_code
             console.error(f"{name}: {error.message}", error.fix)

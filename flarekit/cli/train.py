@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, memory_mib, spread
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, Trust, memory_mib, spread
 
 app = typer.Typer(
     help="Train a network and make a predictor folder of it.",
@@ -139,6 +139,7 @@ def compact(
     processes: Annotated[
         int, typer.Option(help="Processes that prepare the cases before training begins.")
     ] = 2,
+    trust: Trust = False,
 ) -> None:
     """Train on a small machine for a set time; call it again after a kill to go on.
 
@@ -161,7 +162,7 @@ def compact(
             f"{run_dir}: is a predictor folder, whose recipe would be replaced",
             fix="name a folder of the run's own",
         )
-    sources = Sources(recipe_path, dataset, tuple(material or ()), tuple(negatives or ()))
+    sources = Sources(recipe_path, dataset, tuple(material or ()), tuple(negatives or ()), trust)
     kept = cases or run_dir / "cases"
     run_compact(sources, run_dir, kept, processes, RunOptions(**vars(options)), Console())
 
@@ -255,6 +256,7 @@ def export(
     recipe: Annotated[
         Path | None, typer.Option(help="Of a compact run; by default the copy in its folder.")
     ] = None,
+    trust: Trust = False,
     *,
     options: Export,
 ) -> None:
@@ -265,7 +267,7 @@ def export(
     from flarekit.training.export import export_predictor, is_run
 
     if recipe is not None or is_run(source):
-        export_predictor(source, folder, recipe)
+        export_predictor(source, folder, recipe, trust=trust)
     else:
         from flarekit.cli.training import export_result
         from flarekit.importing import ImportOptions

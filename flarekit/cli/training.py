@@ -23,6 +23,7 @@ class Sources:
     dataset: Path
     material: tuple[Path, ...]
     negatives: tuple[Path, ...]
+    trust: bool = False
 
 
 def run_compact(
@@ -34,7 +35,7 @@ def run_compact(
     console: Console,
 ) -> None:
     """Compare recipe and data, prepare the cases, train, and say what comes next."""
-    recipe = read_recipe(sources.recipe_path)
+    recipe = read_recipe(sources.recipe_path, trust=sources.trust)
     with console.bar("label maps") as progress:
         folders = check_fit(
             recipe, sources.dataset, (*sources.material, *sources.negatives), progress

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, spread
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Trust, spread
 
 app = typer.Typer(
     help="Import checkpoints; verify what is there.", no_args_is_help=True, rich_markup_mode=None
@@ -71,18 +71,17 @@ def import_(
 @app.command()
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Predictors; all by default.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Hash and load predictors: the exit code tells whether all are whole."""
     from flarekit.core.errors import FlarekitError
-    from flarekit.segmentation.predictors import build_networks, find_predictor, predictor_folders
+    from flarekit.segmentation.predictors import check_whole, find_predictor, predictor_folders
 
     wrong = 0
     for name in names or [str(folder) for folder in predictor_folders()]:
         try:
-            predictor = find_predictor(name)
-            build_networks(predictor)
-            if predictor.locator is not None:
-                build_networks(predictor.locator)
+            predictor = find_predictor(name, trust=trust)
+            check_whole(predictor)
         except FlarekitError as error:
             wrong = error.exit_code
             typer.echo(f"{name}: {error}", err=True)
@@ -95,6 +94,7 @@ def verify(
 def pack(
     name: Annotated[str, typer.Argument(metavar="predictor", help="A name or a predictor folder.")],
     path: Annotated[Path, typer.Option("--output", "-o", help="model.tar.gz")],
+    trust: Trust = False,
 ) -> None:
     """Pack a predictor for the platform, which unpacks it to /opt/ml/model."""
     import io
@@ -103,13 +103,11 @@ def pack(
     from flarekit.cli.console import Console
     from flarekit.core.apart import keep_apart
     from flarekit.core.files import write_atomically
-    from flarekit.segmentation.predictors import build_networks, find_predictor
+    from flarekit.segmentation.predictors import check_whole, find_predictor
 
-    predictor = find_predictor(name)
+    predictor = find_predictor(name, trust=trust)
     keep_apart(predictor.folder, path.parent, [Path(path.name)], what="the predictor's folder")
-    for each in (predictor, predictor.locator):
-        if each is not None:
-            build_networks(each)
+    check_whole(predictor)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
         for file in sorted(predictor.folder.rglob("*")):

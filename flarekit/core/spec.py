@@ -13,7 +13,8 @@ from flarekit.core.channels import BodyCrop, Channel, NonzeroCrop, Number, Windo
 from flarekit.core.errors import PredictorError
 from flarekit.core.expected import Expected
 from flarekit.core.files import write_atomically
-from flarekit.core.grid import Count, Fast, Grid, Nnunet
+from flarekit.core.grid import Fast, Grid, Nnunet
+from flarekit.core.network import Architecture, Weights, check_network
 from flarekit.core.tables import Table, checked, read_toml
 
 Mode = Literal["exact", "fast"]
@@ -22,13 +23,6 @@ _BODY_HU = -300.0  # skin and fat, not air
 _BODY_SUV = 0.4  # muscle and blood take up more; what lies around a body seldom does
 _BODY_MARGIN_MM = 10.0
 _HIGHEST_VALUE = 255
-
-
-class Architecture(Table):
-    """A name in `flarekit.models` and the arguments its `create` takes."""
-
-    name: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Coarse(Table):
@@ -68,14 +62,6 @@ class Rule(Table):
     name: str
     labels: tuple[str, ...]
     value: Number | None = None
-
-
-class Weights(Table):
-    """The weights file beside the facts."""
-
-    file: Annotated[str, Field(pattern=r"^[^/\\]+$")] = "model.safetensors"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    parameters: Count
 
 
 class PredictorSpec(Table):
@@ -131,15 +117,11 @@ class PredictorSpec(Table):
         if self.auxiliary and self.nnunet is not None and self.nnunet.region_values:
             raise ValueError("auxiliary classes and regions do not go together")
         self._check_internal()
+        check_network(self.architecture, (self.weights, *self.ensemble), self.auxiliary)
         crop = self.crop
         if isinstance(crop, BodyCrop) and len(crop.thresholds) not in (1, len(self.channels)):
             raise ValueError("crop: give one threshold, or one per channel")
-        if self.locator is not None and self.coarse is not None:
-            raise ValueError("coarse and locator do not go together: one first pass is enough")
-        if self.locator is not None and (
-            unknown := sorted(set(self.locator.labels.values()) - set(self.labels))
-        ):
-            raise ValueError(f"locator: the predictor has no labels {unknown}")
+        self._check_first_pass()
         if unknown := sorted(set(self.expected) - set(self.labels)):
             raise ValueError(f"expected names unknown labels {unknown}")
         for rule in self.rules:
@@ -147,6 +129,15 @@ class PredictorSpec(Table):
             if unknown:
                 raise ValueError(f"rule {rule.name!r} names unknown labels {unknown}")
         return self
+
+    def _check_first_pass(self) -> None:
+        if self.locator is None:
+            return
+        if self.coarse is not None:
+            raise ValueError("coarse and locator do not go together: one first pass is enough")
+        unknown = sorted(set(self.locator.labels.values()) - set(self.labels))
+        if unknown:
+            raise ValueError(f"locator: the predictor has no labels {unknown}")
 
     def _check_internal(self) -> None:
         parts = [part for group in self.internal.values() for part in group]
@@ -219,11 +210,14 @@ class PredictorFolder:
 
     Attributes:
         locator: the folder inside it that `[locator]` names; None where it has none.
+        trusted: somebody has said that it may execute what it names: a class of its own, or a
+            TorchScript file.
     """
 
     folder: Path
     spec: PredictorSpec
     locator: PredictorFolder | None = None
+    trusted: bool = False
 
     @property
     def name(self) -> str:

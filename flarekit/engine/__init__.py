@@ -105,6 +105,7 @@ class Networks:
         folders: where compiled artefacts may lie.
         keep: where new ones go; nowhere where None.
         half_precisions: those in which every activation stays finite.
+        onnx: the files, where the networks are ONNX, which PyTorch does not run.
     """
 
     build: Callable[[], Sequence[nn.Module]]
@@ -113,6 +114,7 @@ class Networks:
     folders: tuple[Path, ...] = ()
     keep: Path | None = None
     half_precisions: tuple[HalfPrecision, ...] = ("fp16", "bf16")
+    onnx: tuple[Path, ...] = ()
 
 
 class Engine(Protocol):
@@ -237,7 +239,7 @@ def create(
         PredictorError: the network cannot be built.
     """
     if name == "auto":
-        name = choose_engine(device)
+        name = _engine_of_onnx(networks, device) if networks.onnx else choose_engine(device)
     if name not in names():
         raise UsageError(f"no engine {name!r}", fix=near_miss(name, ("auto", *names())))
     try:
@@ -256,6 +258,22 @@ def create(
             fix=f"pip install {error.name}",
         ) from error
     return engine
+
+
+def _engine_of_onnx(networks: Networks, device: str) -> str:
+    """Return the engine that reads ONNX.
+
+    Raises:
+        DeviceError: a GPU is asked for.
+    """
+    if device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"{networks.onnx[0]}: an ONNX network runs with OpenVINO on the CPU, not on {device!r}",
+            fix="use --device cpu, or save the network for PyTorch: see docs/own_networks.md",
+        )
+    if device == "auto" and sees_gpu():
+        _LOG.warning("the GPU here stays unused: an ONNX network runs with OpenVINO on the CPU")
+    return "openvino"
 
 
 def choose_engine(device: str) -> str:

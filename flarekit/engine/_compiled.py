@@ -92,7 +92,11 @@ def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: s
             compiled = tuple(core.compile_model(each, "CPU", settings) for each in converted)
             _keep(networks.keep, name, blob, compiled, converted)
             return Compiled(models=compiled, made="blob")
-    converted = _converted(networks, input_shape)
+    converted = (
+        _of_onnx(core, networks, input_shape)
+        if networks.onnx
+        else _converted(networks, input_shape)
+    )
     compiled = tuple(core.compile_model(each, "CPU", settings) for each in converted)
     _keep(networks.keep, name, blob, compiled, converted)
     return Compiled(models=compiled, made="all")
@@ -118,6 +122,30 @@ def _converted(networks: Networks, input_shape: tuple[int, ...]) -> list[openvin
         ) from error
     _LOG.info("compiling the network for OpenVINO (once)")
     return [to_openvino(network, input_shape) for network in networks.build()]
+
+
+def _of_onnx(
+    core: openvino.Core, networks: Networks, input_shape: tuple[int, ...]
+) -> list[openvino.Model]:
+    """Read ONNX networks for one shape of input; what lies outside their files is not read.
+
+    Raises:
+        PredictorError: OpenVINO does not read one, or it does not take a tile.
+    """
+    found = []
+    for path in networks.onnx:
+        try:
+            model = core.read_model(path.read_bytes(), b"")
+            model.reshape(list(input_shape))  # of its one input
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise PredictorError(
+                f"{path}: OpenVINO does not run it on a tile of {list(input_shape)}: {reason}",
+                fix="export it with all weights inside, for one input (batch, channels, Z, Y, X) "
+                "of the size of grid.tile_ZYX",
+            ) from error
+        found.append(model)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

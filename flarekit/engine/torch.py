@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from flarekit.core.errors import UsageError
 from flarekit.core.grid import Grid
 from flarekit.engine import EngineFacts, Networks, Precision
 from flarekit.engine._slab import Place, Run
@@ -66,6 +67,11 @@ def create(
     deterministic: bool = False,
 ) -> TorchEngine:
     """Build the networks; see `flarekit.engine.create`. They go to the device when first used."""
+    if networks.onnx:
+        raise UsageError(
+            f"{networks.onnx[0]}: is an ONNX network, which PyTorch does not run",
+            fix="use --engine openvino (or auto) on a CPU; for a GPU save it as TorchScript",
+        )
     if deterministic:
         compute_repeatably()
     chosen = choose_device(device)

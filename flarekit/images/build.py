@@ -21,7 +21,7 @@ from flarekit.containers.docker import require_engine
 from flarekit.containers.docker_images import inspect_image
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
-from flarekit.segmentation.predictors import find_predictor, hash_state
+from flarekit.segmentation.predictors import check_trust, find_predictor, hash_state
 
 BASE = "python:3.11-slim-bookworm"
 PREDICTOR_LABEL = "flarekit.predictor"
@@ -62,6 +62,7 @@ class BuildRequest:
         torch_index: package index that the torch for this device comes from; PyPI where None.
         mamba: build mamba-ssm's kernel in, for GPUs; takes long, and a torch with CUDA 13.
         network: of the build; it installs packages.
+        trust: the image may execute what the predictor names: a class of its own, TorchScript.
     """
 
     predictor: str
@@ -72,6 +73,7 @@ class BuildRequest:
     torch_index: str | None = None
     mamba: bool = False
     network: str = "host"
+    trust: bool = False
 
     @property
     def is_valid_tag(self) -> bool:
@@ -97,10 +99,11 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
         raise UsageError(
             f"{request.tag!r} is no tag that Docker takes", fix="lower case: TEAM or TEAM:latest"
         )
-    predictor = find_predictor(request.predictor)
+    predictor = find_predictor(request.predictor, trust=request.trust)
     convention = request.convention or predictor.spec.convention
     facts = task_facts(predictor.spec, convention)
     request = replace(request, device=request.device or conventions.facts_of(convention).device)
+    _check_network(predictor, request.device)
     if request.mamba and request.device != "cuda":
         raise UsageError("mamba-ssm's kernel is for GPUs", fix="build with --cuda")
     state = hash_state(predictor)
@@ -116,6 +119,25 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
         write_context(predictor, context)
         _docker_build(request, predictor.folder.name, convention, facts, target, context, say)
     return inspect_image(request.tag)
+
+
+def _check_network(predictor: PredictorFolder, device: Device | None) -> None:
+    """Refuse a network that the image could not run.
+
+    Raises:
+        PredictorError: it would execute something and is not trusted; its class lies outside the
+            folder; an ONNX file in an image for a GPU.
+    """
+    facts, own = predictor.folder / "predictor.toml", check_trust(predictor)
+    if own is not None and own.file is None:
+        raise PredictorError(
+            f"{facts}: the module {own.module} is not in the folder, and so not in the image",
+            fix=f"put {own.module.split('.')[-1]}.py beside predictor.toml",
+        )
+    if predictor.spec.architecture.name == "onnx" and device == "cuda":
+        raise PredictorError(
+            f"{facts}: an ONNX network runs on a CPU", fix="build with --cpu, or save TorchScript"
+        )
 
 
 def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
@@ -192,6 +214,7 @@ def _docker_build(
         "CONVENTION": convention,
         **budget_arguments(convention),
         "EXTRAS": conventions.facts_of(convention).extra,
+        "TRUST": "1" if request.trust else "",
         "LEAVE": convention if (_LISTS / f"{convention}.packages.txt").is_file() else "",
         **torch_arguments(request),
     }

@@ -7,15 +7,23 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.network import Architecture
 from flarekit.core.registry import Registry, near_miss
 from flarekit.models._official import (
     load_official_state_dict,
     official_keys_of,
     official_state_dict_keys,
+)
+from flarekit.models._own import (
+    OwnClass,
+    UntrustedError,
+    create_installed,
+    installed,
 )
 from flarekit.models._weights import load_weights, own_tensors, save_weights
 
@@ -23,6 +31,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "OwnClass",
+    "UntrustedError",
+    "build",
+    "built_in",
     "create",
     "load_official_state_dict",
     "load_weights",
@@ -38,8 +50,37 @@ _REGISTRY = Registry(__name__)
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all architectures, sorted."""
+    """Return the names of all architectures, those of installed packages included, sorted."""
+    return tuple(sorted({*built_in(), *installed()}))
+
+
+def built_in() -> tuple[str, ...]:
+    """Return the names of the architectures of this package, sorted."""
     return _REGISTRY.names()
+
+
+def build(architecture: Architecture, folder: Path | None, *, trusted: bool) -> nn.Module:
+    """Build the network that facts name, with fresh weights.
+
+    Args:
+        architecture: a name of `names()`, or `MODULE:CLASS`, and its arguments.
+        folder: of the facts; a module beside them goes before installed ones.
+        trusted: somebody has said that a class of the folder's choice may be executed.
+
+    Raises:
+        UntrustedError: it is such a class, and nobody has said so.
+        PredictorError: the class cannot be imported, or does not take these arguments.
+        UsageError: no such architecture.
+    """
+    own = OwnClass.of(architecture.name, folder)
+    if own is None:
+        return create(architecture.name, **architecture.arguments)
+    if not trusted:
+        raise UntrustedError(
+            f"{folder or 'the facts'}: the architecture {architecture.name} would {own.told()}",
+            fix="read it, then add --trust (in Python: trust=True) if you trust it",
+        )
+    return _made(own.load(), architecture.name, architecture.arguments, str(own.file or own.module))
 
 
 def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each architecture has its own
@@ -56,14 +97,27 @@ def create(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401 - each arc
     if name not in names():
         hint = near_miss(name, names())
         raise UsageError(f"no architecture {name!r}", fix=hint)
-    module = _REGISTRY.load(name)
+    if name in built_in():
+        return _made(_REGISTRY.load(name).create, name, arguments, f"flarekit/models/{name}.py")
+    return _made(create_installed(name), name, arguments, installed()[name].value)
+
+
+def _made(
+    make: Callable[..., nn.Module], name: str, arguments: dict[str, Any], place: str
+) -> nn.Module:
+    from torch import nn
+
     try:
-        network: nn.Module = module.create(**arguments)
+        network = make(**arguments)
     except (TypeError, ValueError) as error:
         raise PredictorError(
-            f"architecture {name!r} does not take these arguments: {error}",
-            fix=f"see flarekit/models/{name}.py",
+            f"architecture {name!r} does not take these arguments: {error}", fix=f"see {place}"
         ) from error
+    if not isinstance(network, nn.Module):
+        raise PredictorError(
+            f"architecture {name!r} gives a {type(network).__name__}, not a torch.nn.Module",
+            fix=f"see {place}",
+        )
     return network
 
 

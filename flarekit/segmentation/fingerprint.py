@@ -70,13 +70,15 @@ def _digest(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001 - t
     return sha256_of(path)
 
 
-def predictor_sha256(*specs: PredictorSpec) -> str:
+def predictor_sha256(*specs: PredictorSpec, code: str = "") -> str:
     """Return the SHA-256 of the facts that masks depend on, those of the weights included.
 
     Args:
         specs: of a predictor, and of the locator and the first pass that it has.
+        code: what tells the code of a class of its own from any other.
     """
-    facts = [spec.model_dump(mode="json", exclude=_DESCRIPTIONS) for spec in specs]
+    facts: list[Any] = [spec.model_dump(mode="json", exclude=_DESCRIPTIONS) for spec in specs]
+    facts += [code] if code else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,13 +13,14 @@ _LOG = logging.getLogger(__name__)
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".onnx")
 
 
-def predictor_of_job(own: str, model_dir: Path) -> PredictorFolder:
+def predictor_of_job(own: str, model_dir: Path, *, trust: bool = False) -> PredictorFolder:
     """Return the predictor of an uploaded model, or the image's own where none was uploaded.
 
     Args:
         own: the image's predictor, a name or folder.
         model_dir: where the platform unpacks the upload; a predictor folder, or one that holds
             exactly one. It may be missing or empty.
+        trust: as of `find_predictor`, for whichever it is.
 
     Raises:
         PredictorError: there are weights but no `predictor.toml`, or several predictors.
@@ -33,7 +34,7 @@ def predictor_of_job(own: str, model_dir: Path) -> PredictorFolder:
         )
     if folders:
         _LOG.info("weights: %s", folders[0])
-        return find_predictor(str(folders[0]))
+        return find_predictor(str(folders[0]), trust=trust)
     present = (
         [path for path in model_dir.rglob("*") if path.is_file()] if model_dir.is_dir() else []
     )
@@ -45,7 +46,7 @@ def predictor_of_job(own: str, model_dir: Path) -> PredictorFolder:
         )
     if present:
         _LOG.warning("%s holds no predictor: the image's own is used", model_dir)
-    return find_predictor(own)
+    return find_predictor(own, trust=trust)
 
 
 def _predictor_files(model_dir: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from flarekit.core.errors import UsageError
 from flarekit.core.spec import Mode, PredictorFolder, PredictorSpec
 from flarekit.engine import Precision
 from flarekit.segmentation.options import Limit, MemoryLimit, Options
-from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.predictors import find_predictor, trusted
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
 
@@ -33,6 +33,7 @@ def load(
     ram_budget_mib: MemoryLimit = None,
     gpu_memory_budget_mib: Limit = None,
     locator: bool = True,
+    trust: bool = False,
 ) -> Segmenter:
     """Load a predictor: a network with its weights, ready to segment scans.
 
@@ -58,13 +59,16 @@ def load(
             above.
         locator: use the predictor's locator, if it has one: tiles that can hold no label are not
             run, and with a time budget there is a whole mask at any moment.
+        trust: let the predictor folder execute what it names, a class of its own or a TorchScript
+            file. Without it nothing in a folder is ever executed.
 
     Returns:
         What segments; use it in a `with` statement, or `close` it.
 
     Raises:
         UsageError: no such predictor, or neither a predictor nor a module.
-        PredictorError: weights missing, wrong or not fitting, or facts that do not hold together.
+        PredictorError: weights missing, wrong or not fitting, facts that do not hold together, or a
+            folder that would execute something and is not trusted.
         DeviceError: the device or the precision is not available.
 
     >>> import torch
@@ -90,7 +94,7 @@ def load(
         gpu_memory_budget_mib=gpu_memory_budget_mib,
         locator=locator,
     )
-    segmenter = Segmenter(_source_of(predictor, module, facts), options)
+    segmenter = Segmenter(_source_of(predictor, module, facts, trust=trust), options)
     segmenter.start()
     return segmenter
 
@@ -99,6 +103,8 @@ def _source_of(
     predictor: str | Path | PredictorFolder | None,
     module: nn.Module | None,
     facts: PredictorSpec | Mapping[str, Any] | None,
+    *,
+    trust: bool,
 ) -> Source:
     if (predictor is None) == (module is None) or (module is None) != (facts is None):
         raise UsageError(
@@ -108,5 +114,5 @@ def _source_of(
     if module is not None and facts is not None:
         return Source.of_module(module, facts)
     if isinstance(predictor, PredictorFolder):
-        return Source.of_folder(predictor)
-    return Source.of_folder(find_predictor(str(predictor)))
+        return Source.of_folder(predictor if not trust else trusted(predictor))
+    return Source.of_folder(find_predictor(str(predictor), trust=trust))

@@ -38,6 +38,7 @@ def predict(
     resume: bool = False,
     retry_failed: bool = False,
     shard: str | None = None,
+    trust: bool = False,
 ) -> RunRecord:
     """Segment every scan of a folder, as `flarekit predict` does.
 
@@ -71,6 +72,7 @@ def predict(
             folders: the same input, predictor and settings, and a mask that is whole.
         retry_failed: likewise, and run the cases again that failed.
         shard: which share of the cases is run, `3/8` say; all of them where None.
+        trust: let the predictor folder execute what it names, as of `flarekit.load`.
 
     Returns:
         What happened to every case. A case that failed does not raise: see `RunRecord.failed`.
@@ -117,5 +119,5 @@ def predict(
             )
         return run_folder(predictor, *paths, options, report=wanted)
     if not isinstance(predictor, PredictorFolder):
-        predictor = find_predictor(str(predictor))
+        predictor = find_predictor(str(predictor), trust=trust)
     return segment_folder(predictor, *paths, options, report=wanted)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,8 +22,9 @@ from flarekit.core.errors import (
     WeightsMissingError,
 )
 from flarekit.core.files import sha256_of
+from flarekit.core.network import NETWORK_FILES, Weights
 from flarekit.core.registry import near_miss
-from flarekit.core.spec import PredictorFolder, Weights, read_spec
+from flarekit.core.spec import PredictorFolder, PredictorSpec, read_spec
 from flarekit.engine import Networks
 
 if TYPE_CHECKING:
@@ -87,11 +89,13 @@ def predictors() -> tuple[PredictorFolder, ...]:
     return tuple(found)
 
 
-def find_predictor(name_or_folder: str) -> PredictorFolder:
-    """Read and check a predictor's facts; its weights are not touched.
+def find_predictor(name_or_folder: str, *, trust: bool = False) -> PredictorFolder:
+    """Read and check a predictor's facts; its weights are not touched, and nothing is executed.
 
     Args:
         name_or_folder: a name in one of `weight_folders()`, or the path of a predictor folder.
+        trust: it may execute what it names, a class of its own or a TorchScript file, when its
+            network is built.
 
     Raises:
         UsageError: no such predictor.
@@ -109,7 +113,13 @@ def find_predictor(name_or_folder: str) -> PredictorFolder:
     for each in (predictor, predictor.locator):
         if each is not None:
             _check_names(each)
-    return predictor
+    return trusted(predictor) if trust else predictor
+
+
+def trusted(predictor: PredictorFolder) -> PredictorFolder:
+    """Return a predictor that may execute what it names, and so may its locator."""
+    locator = predictor.locator and replace(predictor.locator, trusted=True)
+    return replace(predictor, locator=locator, trusted=True)
 
 
 def _check_names(predictor: PredictorFolder) -> None:
@@ -117,9 +127,9 @@ def _check_names(predictor: PredictorFolder) -> None:
     postprocess.check_rules(spec.rules, [channel.name for channel in spec.channels])
     for kind, name, names in (
         ("convention", spec.convention, conventions.names()),
-        ("architecture", spec.architecture.name, models.names()),
+        ("architecture", spec.architecture.name, (*models.names(), *NETWORK_FILES)),
     ):
-        if name not in names:
+        if name not in names and not (kind == "architecture" and ":" in name):
             raise PredictorError(
                 f"{predictor.folder / 'predictor.toml'}: no {kind} {name!r}",
                 fix=f"known: {', '.join(names)}",
@@ -145,20 +155,43 @@ def networks_of(
         within: the predictor whose locator this is; compiled networks lie with its own.
 
     Raises:
-        WeightsMissingError, WeightsHashError: as in `build_networks`.
+        WeightsMissingError, WeightsHashError, UntrustedError: as in `build_networks`.
     """
+    own = check_trust(predictor)
     for path, facts in predictor.members.items():
         _check(path, facts)
     spec = predictor.spec
     weights = [facts.sha256 for facts in predictor.members.values()]
     merged = [*spec.auxiliary, *([spec.internal] if spec.internal else [])]
+    code = [own.sha256()] if own is not None else []
+    is_onnx = spec.architecture.name == "onnx"
     return Networks(
         build=partial(build_networks, predictor),
         channels=len(spec.channels),
-        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *merged]),
+        identity=json.dumps([spec.architecture.model_dump(mode="json"), weights, *merged, *code]),
         folders=(compiled_folder(within or predictor), cache_folder()),
         keep=keep or cache_folder(),
         half_precisions=spec.half_precisions,
+        onnx=tuple(predictor.members) if is_onnx else (),
+    )
+
+
+def check_trust(predictor: PredictorFolder) -> models.OwnClass | None:
+    """Return the class of its own that a predictor names; None where it names none.
+
+    Raises:
+        UntrustedError: it would execute something, and nobody has said that it may.
+    """
+    name = predictor.spec.architecture.name
+    own = models.OwnClass.of(name, predictor.folder)
+    if predictor.trusted or (own is None and name != "torchscript"):
+        return own
+    what = (
+        own.told() if own is not None else f"run the program in {predictor.weights} (TorchScript)"
+    )
+    raise models.UntrustedError(
+        f"{predictor.folder / 'predictor.toml'}: loading it would {what}",
+        fix="read it, then add --trust (in Python: trust=True) if you trust who made it",
     )
 
 
@@ -181,7 +214,10 @@ def build_networks(predictor: PredictorFolder) -> list[nn.Module]:
     Raises:
         WeightsMissingError, WeightsHashError, WeightsMismatchError: nothing is ever left at its
             random start.
+        UntrustedError: it would execute something, and nobody has said that it may.
+        PredictorError: a class of its own, or a network in a file, that cannot be loaded.
     """
+    check_trust(predictor)
     return [_build(predictor, path, facts) for path, facts in predictor.members.items()]
 
 
@@ -201,19 +237,48 @@ def _check(path: Path, facts: Weights) -> None:
 
 def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
     _check(path, facts)
-    architecture = predictor.spec.architecture
-    network = models.create(architecture.name, **architecture.arguments)
+    architecture, spec = predictor.spec.architecture, predictor.spec
+    if architecture.name == "onnx":
+        raise PredictorError(
+            f"{path}: is an ONNX network, which PyTorch does not build",
+            fix="use --engine openvino on a CPU",
+        )
+    if architecture.name == "torchscript":
+        from flarekit.models._torchscript import load_torchscript
+
+        network = load_torchscript(path)
+        return models.without_auxiliary(network, len(spec.auxiliary), _groups(spec))
+    network = models.build(architecture, predictor.folder, trusted=predictor.trusted)
     count = sum(parameter.numel() for parameter in network.parameters())
     if count != facts.parameters:
         raise WeightsMismatchError(
             f"{predictor.folder}: the architecture has {count:,} parameters, predictor.toml says "
-            f"{facts.parameters:,}",
+            f"{facts.parameters or 0:,}",
             fix="correct the architecture's arguments",
         )
     models.load_weights(network, path)
-    spec = predictor.spec
-    groups = [[spec.auxiliary.index(part) for part in group] for group in spec.internal.values()]
-    return models.without_auxiliary(network, len(spec.auxiliary), groups)
+    return models.without_auxiliary(network, len(spec.auxiliary), _groups(spec))
+
+
+def check_whole(predictor: PredictorFolder) -> None:
+    """Build a predictor's networks and its locator's, or, of ONNX files, look at their hashes.
+
+    Raises:
+        PredictorError: as in `build_networks`.
+    """
+    for each in (predictor, predictor.locator):
+        if each is None:
+            continue
+        if each.spec.architecture.name == "onnx":
+            for path, facts in each.members.items():
+                _check(path, facts)
+        else:
+            build_networks(each)
+
+
+def _groups(spec: PredictorSpec) -> list[list[int]]:
+    """Return the indices, among the auxiliary classes, of those that stay one class."""
+    return [[spec.auxiliary.index(part) for part in group] for group in spec.internal.values()]
 
 
 def _state(path: Path, sha256: str) -> HashState:

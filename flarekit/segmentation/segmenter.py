@@ -288,7 +288,7 @@ class Segmenter:
             compute.warm_up(len(self.spec.channels))  # takes its memory beside the first reading
         coarse = None
         if self.spec.coarse is not None:
-            first = find_predictor(self.spec.coarse.predictor)
+            first = find_predictor(self.spec.coarse.predictor, trust=self._source.trusted)
             first_spec = _coarse_spec(first.spec, self.spec)
             coarse = CoarsePass(
                 spec=first_spec,

@@ -12,7 +12,7 @@ from flarekit import postprocess
 from flarekit.core.spec import PredictorFolder, PredictorSpec, parse_spec
 from flarekit.engine import Networks
 from flarekit.segmentation.fingerprint import predictor_sha256
-from flarekit.segmentation.predictors import find_predictor, networks_of
+from flarekit.segmentation.predictors import check_trust, find_predictor, networks_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,12 +27,19 @@ class Source:
         networks: gives what an engine needs; the weights are checked then.
         locator: the source of its locator; None where it has none.
         is_stored: whether they are files, that are the same another time.
+        folder: that they are in; None where they are a module of one's own.
     """
 
     spec: PredictorSpec
     networks: Callable[[], Networks]
     locator: Source | None = None
     is_stored: bool = True
+    folder: PredictorFolder | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what they name may be executed."""
+        return self.folder is not None and self.folder.trusted
 
     @property
     def sha256(self) -> str | None:
@@ -42,7 +49,8 @@ class Source:
         specs = [self.spec, *([self.locator.spec] if self.locator else [])]
         if self.spec.coarse is not None:
             specs.append(find_predictor(self.spec.coarse.predictor).spec)
-        return predictor_sha256(*specs)
+        own = None if self.folder is None else check_trust(self.folder)
+        return predictor_sha256(*specs, code="" if own is None else own.sha256())
 
     @classmethod
     def of_folder(cls, predictor: PredictorFolder) -> Source:
@@ -52,7 +60,7 @@ class Source:
             networks = partial(networks_of, predictor.locator, within=predictor)
             locator = cls(spec=predictor.locator.spec, networks=networks)
         networks = partial(networks_of, predictor)
-        return cls(spec=predictor.spec, networks=networks, locator=locator)
+        return cls(spec=predictor.spec, networks=networks, locator=locator, folder=predictor)
 
     @classmethod
     def of_module(cls, module: nn.Module, facts: PredictorSpec | Mapping[str, Any]) -> Source:

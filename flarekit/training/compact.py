@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from flarekit.core.errors import FlarekitError
-from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.files import make_folder
 from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision
 from flarekit.engine.torch import choose_device, choose_precision, device_name
 from flarekit.training.curve import Curve
 from flarekit.training.recipe import Recipe
-from flarekit.training.run_record import CHECKPOINT, RECIPE
+from flarekit.training.run_record import CHECKPOINT, keep_recipe
 from flarekit.training.samples import Batch, Pool, Sampler
 from flarekit.training.state import TrainingState, begun_state, save_state, try_network
 from flarekit.training.validation import Validation
@@ -108,7 +108,7 @@ def train(
         left.unlink(missing_ok=True)
     state = begun_state(recipe, run_dir, options.start, device, dtype)
     try_network(state, recipe, device)
-    write_atomically(run_dir / RECIPE, recipe.text.encode())
+    keep_recipe(recipe, run_dir)
     curve = Curve.resumed(run_dir, state.step)
     state.note_device(f"{device_name(device)} in {precision}")
     _LOG.info("%s in %s from step %d", device, dtype, state.step)

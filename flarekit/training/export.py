@@ -14,7 +14,7 @@ from flarekit.core.spec import read_spec, write_spec
 from flarekit.training.card import MADE, card
 from flarekit.training.networks import as_predicted
 from flarekit.training.recipe import Recipe, read_recipe
-from flarekit.training.run_record import CHECKPOINT, RECIPE, read_record
+from flarekit.training.run_record import CHECKPOINT, RECIPE, keep_recipe, read_record
 from flarekit.training.state import averaged_network
 from flarekit.training.validation import read_measured
 
@@ -30,7 +30,9 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINT).is_file()
 
 
-def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = None) -> Recipe:
+def export_predictor(
+    run_dir: Path, folder: Path, recipe_path: Path | None = None, *, trust: bool = False
+) -> Recipe:
     """Write `model.safetensors` (fp16), `predictor.toml`, `recipe.toml` and `CARD.md`.
 
     Data, minutes, command and figures are the run's own, for the card and for the provenance. A
@@ -40,6 +42,7 @@ def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = Non
         run_dir: of the compact trainer.
         folder: the predictor folder; files in it are replaced.
         recipe_path: of the run; its own copy by default.
+        trust: it may execute the class of its own that it names.
 
     Raises:
         InputError: no run there, or the recipe is not its.
@@ -47,7 +50,8 @@ def export_predictor(run_dir: Path, folder: Path, recipe_path: Path | None = Non
         OutputError: a file could not be written.
     """
     keep_apart(run_dir, folder, [], what="the folder of the run")
-    recipe = read_recipe(recipe_path if recipe_path is not None else run_dir / RECIPE)
+    path = recipe_path if recipe_path is not None else run_dir / RECIPE
+    recipe = read_recipe(path, trust=trust)
     network, effort = averaged_network(recipe, run_dir / CHECKPOINT)
     record, measured = read_record(run_dir), read_measured(run_dir)
     if record is None:
@@ -99,7 +103,7 @@ def export_network(
         **_kept(folder),
     }
     write_spec(folder, facts, head=_HEAD)
-    write_atomically(folder / RECIPE, recipe.text.encode())
+    keep_recipe(recipe, folder)
 
 
 def _kept(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def as_trained(recipe: Recipe) -> nn.Module:
     """Return the network with random weights and every output that the loss looks at."""
     architecture = recipe.spec.architecture
+    if architecture.name not in models.built_in():  # gives what it likes, the finest first
+        return models.build(architecture, recipe.folder, trusted=recipe.trusted)
     if architecture.name == "mamba_ahnet":  # one output in the paper, and the image
         only = {"reconstruction": recipe.regime.objective.reconstruction > 0}
     else:
@@ -23,8 +25,7 @@ def as_trained(recipe: Recipe) -> nn.Module:
 
 def as_predicted(trained: nn.Module, recipe: Recipe) -> nn.Module:
     """Return the network that prediction builds, without what only training needs."""
-    architecture = recipe.spec.architecture
-    network = models.create(architecture.name, **architecture.arguments)
+    network = models.build(recipe.spec.architecture, recipe.folder, trusted=recipe.trusted)
     copy_weights(trained, network)
     return network
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from flarekit.core.channels import Window
 from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.network import NETWORK_FILES
 from flarekit.core.spec import PredictorSpec, parse_spec
 from flarekit.core.tables import checked, read_toml
+from flarekit.models import OwnClass
 from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
 from flarekit.training.tables import OrganFacts, TrainingFacts
 
@@ -29,6 +31,8 @@ class Recipe:
         text: the file, to be kept beside the weights.
         predictor: the raw `[predictor]` table, for export.
         provenance: the raw `[provenance]` table: data, licence and command, for the card.
+        folder: of the file; a module of one's own beside it goes before installed ones.
+        trusted: it may execute the class of its own that it names.
     """
 
     text: str
@@ -36,6 +40,13 @@ class Recipe:
     training: TrainingFacts
     predictor: dict[str, Any]
     provenance: dict[str, Any]
+    folder: Path
+    trusted: bool = False
+
+    @property
+    def own_class(self) -> OwnClass | None:
+        """The class of its own that it names; None where it names none."""
+        return OwnClass.of(self.spec.architecture.name, self.folder)
 
     @property
     def regime(self) -> Regime:
@@ -123,24 +134,29 @@ class Recipe:
         )
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a `recipe.toml`.
+def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
+    """Read a `recipe.toml`; nothing is executed.
+
+    Args:
+        path: the file.
+        trust: it may execute the class of its own that it names, when its network is built.
 
     Raises:
         InputError: the file cannot be read or is not TOML.
         PredictorError: its facts do not hold together.
     """
     text, content = read_toml(path, fix="name a recipe.toml", error=InputError)
-    return recipe_of(text, content, path)
+    return recipe_of(text, content, path, trust=trust)
 
 
-def recipe_of(text: str, content: Mapping[str, Any], path: Path) -> Recipe:
+def recipe_of(text: str, content: Mapping[str, Any], path: Path, *, trust: bool = False) -> Recipe:
     """Check and type the content of a `recipe.toml`.
 
     Args:
         text: the file.
         content: what is in it.
-        path: where it stands, for messages.
+        path: where it stands.
+        trust: as of `read_recipe`.
 
     Raises:
         PredictorError: its facts do not hold together.
@@ -159,6 +175,8 @@ def recipe_of(text: str, content: Mapping[str, Any], path: Path) -> Recipe:
         training=facts,
         predictor=predictor,
         provenance=content["provenance"],
+        folder=path.parent,
+        trusted=trust,
     )
     _check(recipe, path)
     return recipe
@@ -236,6 +254,8 @@ def _sample_fault(recipe: Recipe) -> str:
     fault = _augmentation_fault(recipe) or _view_fault(recipe)
     if fault:
         return fault
+    if recipe.spec.architecture.name in NETWORK_FILES:
+        return "predictor.architecture: a network in a file cannot be trained"
     if recipe.spec.nnunet is not None:
         return "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
     return ""

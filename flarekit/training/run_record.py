@@ -21,6 +21,18 @@ _MOST_NAMED = 5
 _NOT_STATED = "not stated"
 
 
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write a recipe into a folder, and the module of its own that lies beside it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomically(folder / RECIPE, recipe.text.encode())
+    own = recipe.own_class
+    if own is not None and own.file is not None and own.file.parent != folder:
+        write_atomically(folder / own.file.name, own.file.read_bytes())
+
+
 class Folder(BaseModel):
     """The labelled cases that a run took from one folder; names only, no paths."""
 

@@ -112,7 +112,7 @@ def begun_state(
 def _begin_with(state: TrainingState, recipe: Recipe, folder: Path) -> None:
     """Take the weights of a predictor; what it has no tensors for stays random."""
     predictor = read_spec(folder)
-    network = models.create(recipe.spec.architecture.name, **recipe.spec.architecture.arguments)
+    network = models.build(recipe.spec.architecture, recipe.folder, trusted=recipe.trusted)
     models.load_weights(network, predictor.weights)
     tensors = models.own_tensors(network)
     with torch.no_grad():
@@ -132,7 +132,11 @@ def _check_unchanged(recipe: Recipe, checkpoint: Path) -> None:
     kept = checkpoint.with_name(RECIPE)
     if not kept.is_file():
         return
-    changes = recipe.changes_from(read_recipe(kept))
+    began = read_recipe(kept)
+    changes = recipe.changes_from(began)
+    then, now = began.own_class, recipe.own_class
+    if then is not None and now is not None and then.file and then.sha256() != now.sha256():
+        changes.append(f"{then.file.name} is another file")
     if changes:
         more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise InputError(

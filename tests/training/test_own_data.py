@@ -237,3 +237,46 @@ def test_a_recipe_of_other_data_does_not_lend_its_data_or_licence(tmp_path):
     export_predictor(run_dir, made, tmp_path / "recipe.toml")
     assert read_spec(made).spec.provenance["licence"] == "CC BY 4.0"
     assert "0.99" in (made / "CARD.before.md").read_text()
+
+
+NETS = """
+import torch
+
+
+class Small(torch.nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(
+            torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, classes, 1)
+        )
+"""
+
+
+def test_a_class_of_one_s_own_trains_where_it_is_trusted(tmp_path):
+    dataset = dataset_of(tmp_path / "d", ["a", "b"])
+    recipe_for(dataset, tmp_path)
+    text = (tmp_path / "recipe.toml").read_text()
+    start, end = text.index("[predictor.architecture]"), text.index("[[predictor.channels]]")
+    own = '[predictor.architecture]\nname = "nets:Small"\narguments = { classes = 3 }\n\n'
+    (tmp_path / "recipe.toml").write_text(text[:start] + own + text[end:])
+    (tmp_path / "nets.py").write_text(NETS)
+    words = ["train", "compact", tmp_path / "recipe.toml", dataset, tmp_path / "run"]
+    words += ["--minutes", "0.001", "--device", "cpu", "--processes", "1"]
+    said = run(*words)
+    assert said.returncode == 4
+    assert "nets.py" in said.stderr
+    assert run(*words, "--trust").returncode == 0
+    said = run("train", "export", tmp_path / "run", tmp_path / "made", "--trust")
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "made" / "nets.py").read_text() == NETS
+    assert run("weights", "verify", tmp_path / "made", "--trust").returncode == 0
+    (tmp_path / "nets.py").write_text(
+        NETS.replace("Conv3d(1, 4", "Conv3d(1, 5").replace("(4,", "(5,")
+    )
+    said = run(*words, "--trust")
+    assert said.returncode == 3
+    assert "nets.py is another file" in said.stderr
+    wrong = (tmp_path / "recipe.toml").read_text().replace("classes = 3", "classes = 4")
+    (tmp_path / "recipe.toml").write_text(wrong)
+    said = run(*words[:4], tmp_path / "other", *words[5:], "--trust")
+    assert said.returncode == 4
+    assert "gives 4 classes, the recipe has 3" in said.stderr
