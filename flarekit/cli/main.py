@@ -14,7 +14,17 @@ from typing import Annotated, Literal
 import typer
 
 import flarekit
-from flarekit.cli import cohort, conventions, doctor, images, profile, serve, train, weights
+from flarekit.cli import (
+    arrange,
+    cohort,
+    conventions,
+    doctor,
+    images,
+    profile,
+    serve,
+    train,
+    weights,
+)
 from flarekit.cli.options import (
     AsJson,
     Budgets,
@@ -53,7 +63,14 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
 app.add_typer(cohort.app, name="cohort")
-for command in (*images.COMMANDS, conventions.conventions, doctor.doctor, serve.serve):
+for command in (
+    *images.COMMANDS,
+    arrange.arrange,
+    arrange.collect,
+    conventions.conventions,
+    doctor.doctor,
+    serve.serve,
+):
     app.command()(command)
 
 

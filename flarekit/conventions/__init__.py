@@ -7,10 +7,19 @@ The `layout.py` of each folder is a module that satisfies `Convention`, or that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from flarekit.conventions._arranging import (
+    Arranging,
+    Placed,
+    ScanToPlace,
+    collect,
+    names_of,
+    refuse_filled,
+    write_manifest,
+)
 from flarekit.conventions._case import (
     Case,
     Cases,
@@ -26,8 +35,10 @@ from flarekit.conventions._case import (
     share_of,
 )
 from flarekit.conventions._grid import onto
+from flarekit.conventions._jobs import ManyJobs
 from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
+from flarekit.core.names import safe_name
 from flarekit.core.registry import Registry, near_miss
 
 if TYPE_CHECKING:
@@ -37,12 +48,18 @@ if TYPE_CHECKING:
     from flarekit.verification.check import ImageChecks
 
 __all__ = [
+    "Arranging",
     "Case",
     "Cases",
     "Convention",
+    "ManyJobs",
+    "Placed",
     "Points",
+    "ScanToPlace",
+    "arranging",
     "budget_of",
     "checks_of",
+    "collect",
     "facts_of",
     "find_in",
     "finish_run",
@@ -52,17 +69,23 @@ __all__ = [
     "left_out_of",
     "measured_of",
     "names",
+    "names_of",
     "onto",
     "outputs_of",
     "points_of",
     "presets",
+    "refuse_filled",
     "scheme_of",
     "scored",
     "share_of",
     "verifiable",
+    "with_safe_names",
+    "write_manifest",
 ]
 
-_LAYOUTS, _CHECKS, _SCORING = (Registry(__name__, part) for part in ("layout", "checks", "scoring"))
+_LAYOUTS, _CHECKS, _SCORING, _ARRANGING = (
+    Registry(__name__, part) for part in ("layout", "checks", "scoring", "arrange")
+)
 
 
 def names() -> tuple[str, ...]:
@@ -189,6 +212,42 @@ def scheme_of(name: str) -> NamedScheme:
     if name not in known:
         raise UsageError(f"no scores of convention {name!r}", fix=near_miss(name, known))
     return PAPERS if name == PAPERS.name else NamedScheme(name, _SCORING.module(name))
+
+
+def arranging(name: str, sockets: Sequence[str] = ()) -> Arranging:
+    """Return what lays scans out for a convention.
+
+    Args:
+        name: of the convention.
+        sockets: slugs of the channels' sockets, where the organiser leaves them open.
+
+    Raises:
+        UsageError: no such convention, one that takes scans as they are, or no such sockets.
+    """
+    _check_known(name)
+    if name not in _ARRANGING.names():
+        raise UsageError(
+            f"{name} takes scans as they are: there is nothing to arrange",
+            fix=f"one of: {', '.join(_ARRANGING.names())}",
+        )
+    module = _ARRANGING.load(name)
+    if hasattr(module, "create"):
+        return cast(Arranging, module.create(sockets))
+    if sockets:
+        raise UsageError(f"{name} has sockets of its own", fix="leave --socket out")
+    return cast(Arranging, module)
+
+
+def with_safe_names(cases: Sequence[Case]) -> list[tuple[Case, str]]:
+    """Return cases with names that files may have; no two differ only in upper and lower case."""
+    found, used = [], set()
+    for case in cases:
+        name = safe_name(case.case_id)
+        while name.lower() in used:
+            name = safe_name(f"{name}/{case.case_id}")
+        used.add(name.lower())
+        found.append((case, name))
+    return found
 
 
 def scored() -> tuple[str, ...]:

@@ -92,13 +92,13 @@ def volume_of_sitk(image: Any, path: Path, *, air: float) -> Volume:  # noqa: AN
     return Volume(voxels_ZYX=voxels, geometry=geometry, path=path, warnings=notes)
 
 
-def sitk_of_labels(label_map_ZYX: NDArray[np.uint8], affine: NDArray[np.float64]) -> Any:  # noqa: ANN401
-    """Return labels as a SimpleITK image with the scan's spacing, origin and direction."""
+def sitk_of(voxels_ZYX: NDArray[Any], affine: NDArray[np.float64]) -> Any:  # noqa: ANN401
+    """Return voxels as a SimpleITK image with the scan's spacing, origin and direction."""
     import SimpleITK
 
     lps = _TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(label_map_ZYX))
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels_ZYX))
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(lps[:3, 3].tolist())
@@ -136,10 +136,37 @@ def write_mask(path: Path, label_map_ZYX: NDArray[np.uint8], geometry: Geometry)
 
         with tempfile.TemporaryDirectory(prefix="flarekit-mask-") as folder:
             whole = Path(folder, "mask.nrrd")
-            image = sitk_of_labels(label_map_ZYX, geometry.affine)
+            image = sitk_of(label_map_ZYX, geometry.affine)
             SimpleITK.WriteImage(image, str(whole), useCompression=True)
             write_atomically(path, whole.read_bytes())
     else:
         raise UsageError(
             f"{path}: masks are written as {', '.join(MASK_ENDINGS)}", fix="name such a file"
         )
+
+
+def write_scan(path: Path, volume: Volume) -> None:
+    """Write a scan where it lies; integers stay integers, compressed without loss.
+
+    Args:
+        path: ends in .nii.gz or .mha; its folder exists.
+        volume: as read.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    voxels = volume.voxels_ZYX
+    if voxels.dtype.itemsize == 8:  # no scan holds such numbers, and few programs read them
+        voxels = voxels.astype(np.int32)
+    with tempfile.TemporaryDirectory(prefix="flarekit-scan-") as folder:
+        whole = Path(folder, f"scan{ending_of(path)}")
+        if ending_of(path) == ".mha":
+            import SimpleITK
+
+            image = sitk_of(voxels, volume.geometry.affine)
+            SimpleITK.WriteImage(image, str(whole), useCompression=True)
+        else:
+            import nibabel
+
+            nibabel.save(nibabel.Nifti1Image(voxels.T, volume.geometry.affine), whole)
+        write_atomically(path, whole.read_bytes())

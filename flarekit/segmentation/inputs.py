@@ -81,7 +81,9 @@ def cases_in(
                 cases=conventions.find_in(convention, places, channel_count),
             )
         except InputError as error:
-            other = None if others is None else _recognised(name, places, channel_count, others)
+            other = _jobs(name, convention, places, channel_count)
+            if other is None and others is not None:
+                other = _recognised(name, places, channel_count, others)
             if other is None:
                 folder = places[0]
                 error = _with_fitting(error, name, folder, channel_count)
@@ -123,6 +125,23 @@ def placed_masks(cases: Sequence[Case], output: Path) -> tuple[Path, Sequence[Ca
 
 def _is_packed(path: Path) -> bool:
     return path.is_file() and not ending_of(path) and is_archive(path)
+
+
+def _jobs(
+    name: str, convention: Convention, places: list[Path], channel_count: int
+) -> FoundCases | None:
+    """Return the cases of a folder of a platform's jobs; None where it is none."""
+    if len(places) > 1 or conventions.facts_of(name).runs_as != "user":
+        return None
+    jobs = conventions.ManyJobs(convention=convention)
+    try:
+        cases = jobs.find_cases(places[0], channel_count)
+    except InputError:
+        return None
+    for sentence in conventions.left_out_of(cases):
+        _LOG.warning("left out: %s", sentence)
+    _LOG.info("%s: %d cases of jobs, a folder each", places[0], len(cases))
+    return FoundCases(name=name, convention=jobs, cases=cases)
 
 
 def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> FoundCases | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import OutputError
 from flarekit.core.records import LabelStatistics
-from flarekit.core.scan_files import nifti_geometry, sitk_of_labels, write_mask
+from flarekit.core.scan_files import nifti_geometry, sitk_of, write_mask
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.report.statistics import label_statistics, label_volumes
@@ -154,7 +154,7 @@ class Result:
         >>> segmenter.segment(scan, spacing_mm=(5, 2, 2)).to_sitk().GetSpacing()
         (2.0, 2.0, 5.0)
         """
-        return sitk_of_labels(self._labels_ZYX, self.affine)
+        return sitk_of(self._labels_ZYX, self.affine)
 
     @property
     def _labels_ZYX(self) -> NDArray[np.uint8]:  # noqa: N802 - axis letters

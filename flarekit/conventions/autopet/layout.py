@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from flarekit.conventions import Case, Points
+from flarekit.conventions._arranging import names_of
 from flarekit.conventions._grid import onto
 from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import (
@@ -278,7 +279,9 @@ def _pairs(input_dir: Path) -> list[tuple[Path, Path]]:
     for folder, images in zip(folders, (cts, pets), strict=True):
         if not images:
             raise InputError(
-                f"{folder}: no file named *.mha", fix="put the CT into images/ct, the PET beside it"
+                f"{folder}: no file named *.mha; {names_of(input_dir)}",
+                fix="the CT goes into images/ct, the PET (in SUV) into images/pet, as .mha; "
+                "flarekit arrange FILES --convention autopet -o INPUT lays them out",
             )
     if len(cts) == len(pets) == 1:
         return list(zip(cts.values(), pets.values(), strict=True))

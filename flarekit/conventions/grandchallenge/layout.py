@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from flarekit.conventions import Case
+from flarekit.conventions._arranging import names_of
 from flarekit.conventions._grid import onto
 from flarekit.conventions._platform_images import (
     AIR_HU,
@@ -161,6 +162,12 @@ class GrandChallenge:
                 fix="state one input per channel, in the channels' order",
             )
         folders = _folders(input_dir, self.inputs)
+        if not folders:
+            raise InputError(
+                f"{input_dir}: no image in images/SOCKET; {names_of(input_dir)}",
+                fix="each channel goes into a folder of its own, as .mha; flarekit arrange FILES "
+                "--convention grandchallenge --socket SLUG -o INPUT lays them out",
+            )
         if len(folders) != channel_count or (self.inputs is None and channel_count > 1):
             found = ", ".join(str(folder.relative_to(input_dir)) for folder in folders) or "none"
             raise PredictorError(

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case
+from flarekit.conventions._arranging import names_of
 from flarekit.conventions._lesion import lesion_value
-from flarekit.conventions._platform_images import only_image, read_json
+from flarekit.conventions._platform_images import images_in, only_image, read_json
 from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.conventions.uls23.stack import MaskStack, StackReader
 from flarekit.core.central import central_component
@@ -111,6 +112,12 @@ class Uls23:
             raise PredictorError(
                 f"uls23 has one channel, the predictor takes {channel_count}",
                 fix="choose a predictor that takes CT alone",
+            )
+        if not images_in(input_dir / _IMAGES):
+            raise InputError(
+                f"{input_dir / _IMAGES}: no file named *.mha; {names_of(input_dir)}",
+                fix="volumes of interest go there, stacked along Z in one .mha; "
+                "flarekit arrange FILES --convention uls23 -o INPUT stacks them",
             )
         path = only_image(input_dir / _IMAGES)
         header = read_header(path)

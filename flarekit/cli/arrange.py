@@ -1,0 +1,71 @@
+"""`flarekit arrange` and `flarekit collect`: to a platform's layout and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flarekit.core.errors import UsageError
+
+
+def arrange(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", help="Scans, folders of them, DICOM, or archives."),
+    ] = None,
+    convention: Annotated[
+        str, typer.Option("--convention", help="Whose layout: flare, autopet, uls23, ...")
+    ] = "flare",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to make; it may be there if it is empty.")
+    ] = Path("input"),
+    channels: Annotated[
+        int,
+        typer.Option(min=1, help="Of a scan (X_0000, X_0001, ...), where that is not fixed."),
+    ] = 1,
+    sockets: Annotated[
+        list[str] | None,
+        typer.Option("--socket", help="grandchallenge: a channel's slug; may be repeated."),
+    ] = None,
+) -> None:
+    """Lay scans out as an organiser's platform does; `collect` brings the masks back.
+
+    Example: flarekit arrange ct_0000.nii.gz ct_0001.nii.gz --convention autopet -o input
+    """
+    from flarekit.segmentation.arranging import arrange as lay_out
+
+    if not inputs:
+        raise UsageError("no scan is named", fix="name scans, or folders of them")
+    done = lay_out(inputs, convention, output, channels, sockets or ())
+    for sentence in done.left_out:
+        typer.echo(f"left out: {sentence}", err=True)
+    jobs = {each.job for each in done.placed}
+    many = f" in {len(jobs)} jobs, a folder each" if len(jobs) > 1 else ""
+    typer.echo(
+        f"{len(done.placed)} scans are laid out for {convention} in {output}{many}. Then:\n"
+        f"  flarekit predict --convention {convention} -i {output} -o masks\n"
+        f"  flarekit collect masks --arranged {output} -o collected"
+    )
+    raise typer.Exit(1 if done.left_out else 0)
+
+
+def collect(
+    masks: Annotated[Path, typer.Argument(help="Output folder of the run or of the image.")],
+    arranged: Annotated[
+        Path, typer.Option(help="Folder that arrange made, with its arranged.json.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+) -> None:
+    """Bring masks of arranged scans back to the scans' names, places and formats."""
+    from flarekit.conventions import collect as bring_back
+    from flarekit.core.apart import keep_apart
+
+    keep_apart(masks, output, [], what="the folder of the masks")
+    keep_apart(arranged, output, [])
+    done = bring_back(masks, arranged, output)
+    for sentence in done.missing:
+        typer.echo(f"error: {sentence}", err=True)
+    typer.echo(f"{len(done.masks)} of {len(done.masks) + len(done.missing)} masks are in {output}")
+    raise typer.Exit(1 if done.missing else 0)

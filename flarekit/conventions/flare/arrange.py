@@ -1,0 +1,41 @@
+"""Scans laid out for FLARE: `X_0000.nii.gz`, and so on for further channels, in one folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from flarekit.conventions._arranging import Placed, ScanToPlace
+from flarekit.core.errors import OutputError
+from flarekit.core.scan_files import write_scan
+
+CHANNELS: tuple[str, ...] = ()
+
+
+def arrange(scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
+    """Lay scans out; what is .nii.gz already is copied byte for byte.
+
+    Raises:
+        InputError: a scan cannot be read.
+        OutputError: one cannot be written.
+    """
+    for scan in scans:
+        targets = [folder / f"{scan.name}_{k:04d}.nii.gz" for k in range(max(1, len(scan.files)))]
+        if scan.files and all(path.name.endswith(".nii.gz") for path in scan.files):
+            for path, target in zip(scan.files, targets, strict=True):
+                _copy(path, target)
+            continue
+        for target, volume in zip(targets, scan.read(), strict=True):
+            write_scan(target, volume)
+    return [Placed(mask=scan.mask.as_posix(), stem=scan.name) for scan in scans]
+
+
+def _copy(path: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(path, target)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: {path} cannot be copied there: {error.strerror}",
+            fix="name a folder with space that can be written",
+        ) from error

@@ -1,0 +1,55 @@
+"""Scans laid out for an algorithm of grand-challenge.org: a job each, with its `inputs.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flarekit.conventions._arranging import Placed, ScanToPlace, job_folders
+from flarekit.conventions._platform_images import write_json
+from flarekit.core.files import make_folder
+from flarekit.core.names import safe_name
+from flarekit.core.scan_files import write_scan
+
+
+def create(sockets: Sequence[str]) -> JobsWithSockets:
+    """Return what lays scans out for an algorithm with these sockets."""
+    return JobsWithSockets(sockets=tuple(sockets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsWithSockets:
+    """Lays scans out, a job each.
+
+    Attributes:
+        sockets: slugs, one per channel; `ct-image`, `image-1` and so on where there are none.
+    """
+
+    sockets: tuple[str, ...]
+    CHANNELS: tuple[str, ...] = ()
+
+    def arrange(self, scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
+        """Lay scans out: `images/SOCKET/NAME.mha` for each channel, and the list of sockets.
+
+        Raises:
+            InputError: a scan cannot be read.
+            OutputError: one cannot be written.
+        """
+        placed = []
+        for scan, job, name in job_folders(scans, folder):
+            listed = []
+            for k, volume in enumerate(scan.read()):
+                slug = safe_name(self.sockets[k]) if k < len(self.sockets) else _slug(k)
+                place = f"images/{slug}"
+                make_folder(job / place)
+                write_scan(job / place / f"{scan.name}.mha", volume)
+                socket = {"slug": slug, "relative_path": place, "kind": "Image"}
+                listed.append({"socket": socket, "image": {"name": f"{scan.name}.mha"}})
+            write_json(job / "inputs.json", listed)
+            placed.append(Placed(mask=scan.mask.as_posix(), job=name, stem=scan.name))
+        return placed
+
+
+def _slug(channel: int) -> str:
+    return f"image-{channel}" if channel else "ct-image"
