@@ -20,6 +20,14 @@ from flarekit.cli.options import (
     spread,
 )
 
+EditionPreset = Annotated[
+    str | None,
+    typer.Option(
+        help="Edition of the challenge whose limits and labels count; see flarekit conventions "
+        "NAME."
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
@@ -32,6 +40,7 @@ class Build:
     convention: Annotated[
         str | None, typer.Option("--convention", "-c", help="The predictor's own by default.")
     ] = None
+    preset: EditionPreset = None
     base: Annotated[str, typer.Option(help="Image to start from.")] = "python:3.11-slim-bookworm"
     torch_index: Annotated[
         str | None, typer.Option(help="Package index for torch; PyPI by default.")
@@ -90,6 +99,7 @@ class Verification:
         Literal["auto", "docker", "process"],
         typer.Option("--sandbox", help="auto: Docker where an engine answers, else processes."),
     ] = "auto"
+    preset: EditionPreset = None
     labels: Annotated[
         Any,
         typer.Option(

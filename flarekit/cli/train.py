@@ -296,3 +296,38 @@ def expected(
     labels = measuring.expected_of(found, dataset, ids)
     measuring.write_expected(found, labels)
     typer.echo(f"{found.folder}: {len(labels)} labels, measured in {len(ids)} cases")
+
+
+@app.command()
+def gate(
+    predictor: Annotated[str, typer.Argument(help="Name or folder of a predictor.")],
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(help="Data sets it was trained on, in nnU-Net's raw layout."),
+    ],
+    label: Annotated[
+        str | None, typer.Option(help="The lesions; the predictor's only label by default.")
+    ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="Whose intensity counts; the PET, or else the first, by default."),
+    ] = None,
+    lost: Annotated[
+        float, typer.Option(help="Share of further lesions that may be dropped, at most.")
+    ] = 0.01,
+) -> None:
+    """Measure how training lesions are shaped, so that components unlike any are dropped.
+
+    Volume, extent, compactness and intensity of every labelled lesion go into the predictor's facts
+    as the rule shape_gate. Cases that its recipe keeps apart are left out.
+    """
+    from flarekit.segmentation.predictors import find_predictor
+    from flarekit.training.gate import fit_gate, write_gate
+
+    found = find_predictor(predictor)
+    fitted = fit_gate(found, datasets, label=label, channel=channel, lost=lost)
+    write_gate(found, fitted)
+    typer.echo(
+        f"{found.folder}: {fitted.gate.components} lesions measured; components further than "
+        f"{fitted.most:g} from them are dropped, which keeps {fitted.kept:.1%} of these"
+    )

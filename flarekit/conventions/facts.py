@@ -53,6 +53,7 @@ class _LimitsTable(Table):
     counting: Literal["sample", "maximum"] = "sample"
     stated_by_participants: tuple[LimitName, ...] = ()
     guessed: tuple[LimitName, ...] = ()
+    mask_values: tuple[int, ...] = ()
     source: str
 
     @model_validator(mode="after")
@@ -100,6 +101,7 @@ class ConventionFacts:
         run_line: how the organiser runs an image; None where there is no such organiser.
         budget: what is tolerated per case.
         limits: preset's name -> what a report is checked against.
+        edition_values: preset's name -> what masks of that edition may hold, where it is fixed.
         presets: preset's name -> the same in words, with what is no statement of the organiser
             marked, and its source.
     """
@@ -114,8 +116,11 @@ class ConventionFacts:
         self.budget = Budget(**stated.budget.model_dump())
         self.run_line = None if stated.run is None else _run_line(stated.run)
         self.limits = {
-            name: Limits(**limits.model_dump(exclude={"source", *_MARKS}))
+            name: Limits(**limits.model_dump(exclude={"source", "mask_values", *_MARKS}))
             for name, limits in stated.limits.items()
+        }
+        self.edition_values = {
+            name: limits.mask_values for name, limits in stated.limits.items() if limits.mask_values
         }
         self.presets = {
             name: (_in_words(each), each.source) for name, each in stated.limits.items()
@@ -133,6 +138,8 @@ def _in_words(limits: _LimitsTable) -> str:
         mark = " (?)" if name in limits.guessed else mark
         figure = f"{value:g} {unit}" if value else "none"
         parts.append(f"{words} {figure}{mark}")
+    if limits.mask_values:
+        parts.append(f"masks hold {' and '.join(map(str, limits.mask_values))}")
     return ", ".join(parts)
 
 

@@ -13,6 +13,7 @@ from flarekit.core.channels import BodyCrop, Channel, NonzeroCrop, Number, Windo
 from flarekit.core.errors import PredictorError
 from flarekit.core.expected import Expected
 from flarekit.core.files import write_atomically
+from flarekit.core.gate import Gate
 from flarekit.core.grid import Fast, Grid, Nnunet
 from flarekit.core.network import Architecture, Weights, check_network
 from flarekit.core.tables import Table, checked, read_toml
@@ -57,11 +58,16 @@ class Locator(Table):
 
 
 class Rule(Table):
-    """A post-processing rule: its name in `flarekit.postprocess`, labels (by name) and value."""
+    """A post-processing rule: its name in `flarekit.postprocess`, labels (by name) and value.
+
+    Attributes:
+        gate: what lesions are shaped like, for the rule `shape_gate`.
+    """
 
     name: str
     labels: tuple[str, ...]
     value: Number | None = None
+    gate: Gate | None = None
 
 
 class PredictorSpec(Table):

@@ -19,6 +19,7 @@ from flarekit import conventions
 from flarekit.containers import CONVENTION_LABEL, FACTS_LABEL, ImageFacts
 from flarekit.containers.docker import require_engine
 from flarekit.containers.docker_images import inspect_image
+from flarekit.conventions.facts import preset_of
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.segmentation.predictors import check_trust, find_predictor, hash_state
@@ -34,6 +35,7 @@ _TARGETS = {
     (True, "cpu"): "gc-cpu",
 }
 _LAST_LINES = 12
+_SHARE_OF_CAP = 0.9  # of the time after which a run is ended, for a container to start and end
 # NVIDIA's compiler is on PyPI for CUDA 13 alone, so that mamba-ssm is built for a torch with it
 _WITH_MAMBA = {
     "MAMBA": "1",
@@ -57,6 +59,7 @@ class BuildRequest:
         predictor: a name or a folder.
         convention: its name; the predictor's own where None.
         tag: of the image.
+        preset: an edition of the convention's challenge, whose limits the image keeps.
         device: `cpu` leaves torch and CUDA out; what the convention's images run on where None.
         base: image to start from.
         torch_index: package index that the torch for this device comes from; PyPI where None.
@@ -68,6 +71,7 @@ class BuildRequest:
     predictor: str
     convention: str | None
     tag: str
+    preset: str | None = None
     device: Device | None = None
     base: str = BASE
     torch_index: str | None = None
@@ -102,6 +106,7 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
     predictor = find_predictor(request.predictor, trust=request.trust)
     convention = request.convention or predictor.spec.convention
     facts = task_facts(predictor.spec, convention)
+    budget_arguments(convention, request.preset)
     request = replace(request, device=request.device or conventions.facts_of(convention).device)
     _check_network(predictor, request.device)
     if request.mamba and request.device != "cuda":
@@ -161,11 +166,25 @@ def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
     return {"values": values, "channels": len(spec.channels), "settings": settings}
 
 
-def budget_arguments(convention: str) -> dict[str, str]:
-    """Return what an image is built to keep: what its organiser tolerates, 0 for no limit."""
-    budget = conventions.budget_of(convention)
-    limits = {"TIME_BUDGET": budget.time_s, "GPU_MEMORY_BUDGET": budget.gpu_memory_mib}
-    return {name: f"{limit or 0:g}" for name, limit in limits.items()}
+def budget_arguments(convention: str, preset: str | None = None) -> dict[str, str]:
+    """Return what an image is built to keep, 0 for no limit.
+
+    Args:
+        convention: what its organiser tolerates counts,
+        preset: or, where an edition is named, nine tenths of the time after which that ends a run
+            (its tolerance where it ends none), and its GPU memory.
+
+    Raises:
+        UsageError: the convention has no such edition.
+    """
+    facts = conventions.facts_of(convention)
+    time_s, gpu_mib = facts.budget.time_s, facts.budget.gpu_memory_mib
+    if preset is not None:
+        limits = preset_of(preset, facts.limits)
+        time_s = _SHARE_OF_CAP * limits.cap_s if limits.cap_s else limits.time_s
+        gpu_mib = limits.gpu_mib
+    named = {"TIME_BUDGET": time_s, "GPU_MEMORY_BUDGET": gpu_mib}
+    return {name: f"{limit or 0:g}" for name, limit in named.items()}
 
 
 def write_context(predictor: PredictorFolder, context: Path) -> None:
@@ -212,7 +231,7 @@ def _docker_build(
         "BASE": request.base,
         "PREDICTOR": name,
         "CONVENTION": convention,
-        **budget_arguments(convention),
+        **budget_arguments(convention, request.preset),
         "EXTRAS": conventions.facts_of(convention).extra,
         "TRUST": "1" if request.trust else "",
         "LEAVE": convention if (_LISTS / f"{convention}.packages.txt").is_file() else "",

@@ -15,6 +15,7 @@ from flarekit.containers import CONVENTION_LABEL, ImageFacts, RefusedError, Sand
 from flarekit.containers.docker import DockerSandbox, require_engine
 from flarekit.containers.docker_command import engine_fault
 from flarekit.containers.saved_image import ENDINGS, read_archive
+from flarekit.conventions.facts import preset_of
 from flarekit.core.errors import FlarekitError, InputError, UsageError
 from flarekit.core.registry import near_miss
 from flarekit.images.stated_task import stated_task
@@ -36,8 +37,9 @@ class VerifyRequest:
         user_inputs: a folder of inputs to run besides the generated ones.
         backend: `auto` is Docker where an engine answers, else processes.
         only: names of checks; all where empty.
+        preset: an edition of the convention's challenge, whose limits and labels count.
         labels: values that masks may hold besides 0; the image's own, or the task's, where None.
-        time_s: most seconds for a case; the convention's where None.
+        time_s: most seconds for a case; the preset's, or the convention's, where None.
         timeout_s: of one run.
         memory_mib: most memory of a run; the convention's where None.
         gpus: of Docker's `--gpus`.
@@ -48,6 +50,7 @@ class VerifyRequest:
     user_inputs: Path | None = None
     backend: Backend = "auto"
     only: tuple[str, ...] = ()
+    preset: str | None = None
     labels: tuple[int, ...] | None = None
     time_s: float | None = None
     timeout_s: float = 600.0
@@ -188,12 +191,17 @@ def _task_facts(request: VerifyRequest, convention: str, facts: ImageFacts) -> T
     stated = stated_task(facts, convention)
     organiser = conventions.facts_of(convention)
     values = organiser.mask_values if stated.values is None else stated.values
-    budget = organiser.budget
+    time_s, memory_mib = organiser.budget.time_s, None
+    if request.preset is not None:
+        limits = preset_of(request.preset, organiser.limits)
+        values = organiser.edition_values.get(request.preset, values)
+        time_s = limits.cap_s or limits.time_s
+        memory_mib = None if limits.ram_mib is None else int(limits.ram_mib)
     return TaskFacts(
         values=frozenset({0, *(values if request.labels is None else request.labels)}),
-        time_s=budget.time_s if request.time_s is None else request.time_s or None,
+        time_s=time_s if request.time_s is None else request.time_s or None,
         user_inputs=request.user_inputs,
-        memory_mib=request.memory_mib,
+        memory_mib=request.memory_mib or memory_mib,
         gpus=request.gpus,
         settings=stated.settings,
         label_faults=stated.faults,

@@ -7,8 +7,8 @@ any grid, and do where the argmax was taken.
 
 Rules on the scan define `TAKES_VALUE`, `NEEDS_CHANNEL` (the channel whose voxels they look at, or
 None), `LEAST_LABELS` where one is not enough, and `apply_to_scan(label_map_ZYX, labels, value,
-scan)`, which returns a new label map. They run on the scan's own grid, and so does what stands
-behind them: see `split_rules`.
+scan)`, which returns a new label map; those with `NEEDS_GATE` are given the rule's gate besides.
+They run on the scan's own grid, and so does what stands behind them: see `split_rules`.
 
 Put rules that remove before `fill_holes`: then nothing they remove leaves a hole, and applying the
 chain again changes nothing (but for the case that `fill_holes` describes).
@@ -68,7 +68,14 @@ def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) ->
                 f"rule {rule.name!r} needs at least {module.LEAST_LABELS} labels",
                 fix=f"see flarekit/postprocess/{rule.name}.py",
             )
-        channel = getattr(module, "NEEDS_CHANNEL", None)
+        if getattr(module, "NEEDS_GATE", False) != (rule.gate is not None):
+            raise PredictorError(
+                f"rule {rule.name!r} needs a gate"
+                if rule.gate is None
+                else f"rule {rule.name!r} takes no gate",
+                fix="let flarekit train gate write it" if rule.gate is None else "remove it",
+            )
+        channel = rule.gate.channel if rule.gate else getattr(module, "NEEDS_CHANNEL", None)
         if channel and channels is not None and channel.lower() not in map(str.lower, channels):
             raise PredictorError(
                 f"rule {rule.name!r} needs a channel named {channel!r}; the predictor has "
@@ -158,7 +165,8 @@ def _applied(
             if scan is None:
                 raise ValueError(f"the rule {rule.name!r} runs on the scan's grid, with the scan")
             values = [labels[name] for name in rule.labels]
-            result = _module(rule).apply_to_scan(result, values, rule.value, scan)
+            gate = () if rule.gate is None else (rule.gate,)
+            result = _module(rule).apply_to_scan(result, values, rule.value, scan, *gate)
     return result
 
 

@@ -58,7 +58,8 @@ def test_every_convention_says_who_wants_what(name):
 def test_what_organisers_do_not_state_is_marked():
     words = conventions.facts_of("flare").presets["flare26"][0]
     assert words == (
-        "time 15 s (?), ended after 60 s (p), GPU memory 4096 MiB (p), memory 28672 MiB (p)"
+        "time 15 s (?), ended after 60 s (p), GPU memory 4096 MiB (p), memory 28672 MiB (p), "
+        "masks hold 0 and 1"
     )
     assert "(" not in conventions.facts_of("flare").presets["flare23"][0]
     assert (

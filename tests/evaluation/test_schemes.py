@@ -37,6 +37,12 @@ def same(one, other):
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
+def test_flare26_scores_lesions_and_is_not_the_default():
+    scheme = conventions.scheme_of("flare").load()
+    assert scheme.default_labels("26") == {"lesion": 1}
+    assert scheme.EDITIONS[-1] == "24"
+
+
 @pytest.mark.parametrize("name", [*conventions.scored(), "papers"])
 def test_every_scheme_keeps_its_contract(name, mask):
     scheme = conventions.scheme_of(name).load()

@@ -82,6 +82,16 @@ def test_images_carry_what_their_organiser_tolerates_in_their_environment(
     assert "FLAREKIT_RAM_BUDGET=container" in dockerfile
 
 
+def test_an_edition_s_limits_are_what_its_image_keeps():
+    assert budget_arguments("flare", "flare26") == {
+        "TIME_BUDGET": "54",
+        "GPU_MEMORY_BUDGET": "4096",
+    }
+    assert budget_arguments("flare", "flare22")["TIME_BUDGET"] == "15"
+    with pytest.raises(UsageError, match="no preset 'autopet5'"):
+        budget_arguments("flare", "autopet5")
+
+
 def test_the_facts_tell_the_verifier_the_task(toy):
     assert task_facts(toy.spec, "flare")["values"] == [1, 4]
     assert task_facts(toy.spec, "uls23")["values"] == [1]

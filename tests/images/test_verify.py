@@ -97,6 +97,22 @@ def test_json_holds_every_verdict_and_the_exit_code_tells(capsys):
 
 
 @pytest.mark.usefixtures("_an_image")
+def test_an_edition_s_preset_sets_time_memory_and_labels(monkeypatch):
+    seen = []
+    look = check("seen", lambda image: seen.append(image.task) or PASS)
+    chosen = replace(conventions.checks_of("flare"), checks=(look,))
+    monkeypatch.setattr(conventions, "checks_of", lambda _name: chosen)
+    request = VerifyRequest(image="x", convention="flare", backend="docker", preset="flare26")
+    verify(request)
+    verify(replace(request, time_s=5.0, labels=(1, 2), memory_mib=100))
+    first, second = seen
+    assert (first.time_s, first.memory_mib, first.values) == (60.0, 28672, {0, 1})
+    assert (second.time_s, second.memory_mib, second.values) == (5.0, 100, {0, 1, 2})
+    with pytest.raises(UsageError, match="no preset"):
+        verify(replace(request, preset="autopet5"))
+
+
+@pytest.mark.usefixtures("_an_image")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"only": ("goood",)}, "did you mean 'good'"), ({"convention": None}, "whose checks")],

@@ -3,7 +3,8 @@
 Source: the evaluation scripts of JunMa11/FLARE (FLARE21 to FLARE24). They compare arrays in stored
 order and round to four digits. The aorta, the inferior vena cava and the esophagus are compared on
 the truth's slices only, of which the last is left out; where there is but one the scripts stop, and
-the figure is NaN here. FLARE24's rules serve its successors too.
+the figure is NaN here. FLARE24's rules serve its successors too;
+FLARE26's task 1 (`26`) scores lesions only.
 """
 
 from __future__ import annotations
@@ -22,17 +23,25 @@ from flarekit.evaluation.scheme import Row, Settings, Summary, means_of
 from flarekit.evaluation.surface import check_tables, surface_distances
 from flarekit.evaluation.tolerances import TOLERANCES_MM
 
-EDITIONS = ("21", "22", "23", "24")
+EDITIONS = ("21", "22", "23", "26", "24")  # the default last
 _FLARE21 = {"liver": 1.0, "kidneys": 1.0, "spleen": 1.0, "pancreas": 1.0}
 _LESION = "lesion"
 _ON_TRUE_SLICES = {"aorta", "inferior_vena_cava", "esophagus"}
-_LEAST_DSC = {"21": 0.0, "22": 0.0, "23": 0.1, "24": 0.2}  # below it the surfaces are not compared
+_LEAST_DSC = {
+    "21": 0.0,
+    "22": 0.0,
+    "23": 0.1,
+    "24": 0.2,
+    "26": 0.2,
+}  # below it the surfaces are not compared
 _DIGITS = 4
 _ABSENT = {"dsc": 0.0, "nsd": 0.0}
 
 
 def default_labels(edition: str) -> dict[str, int]:
-    """Return the edition's labels; those of FLARE22 and 24 are the thirteen organs."""
+    """Return the edition's labels: of FLARE22 and 24 the thirteen organs, of 26 the lesion."""
+    if edition == "26":
+        return {_LESION: 1}
     names = _FLARE21 if edition == "21" else TOLERANCES_MM
     labels = {name: value for value, name in enumerate(names, 1)}
     if edition in ("22", "24"):
@@ -94,8 +103,8 @@ def _tolerances_mm(settings: Settings) -> dict[str, float]:
 
 
 def _has_foreign_label(predicted: Mask, settings: Settings) -> bool:
-    """Return whether FLARE24's task 1, lesions only, refuses the mask for a value above 1."""
-    lesions_only = settings.edition == "24" and dict(settings.labels) == {_LESION: 1}
+    """Return whether task 1 of FLARE24 and 26, lesions only, refuses a mask for a value."""
+    lesions_only = settings.edition in ("24", "26") and dict(settings.labels) == {_LESION: 1}
     return lesions_only and bool((predicted.values_ZYX > 1).any())
 
 

@@ -1,0 +1,224 @@
+"""What the rule shape_gate takes away: false positives, and lesions.
+
+    python profiling/accuracy_gate.py att_umamba_petct --dataset DATASET --material MAPS
+
+The gate is measured on the training lesions of DATASET and of synthetic bodies around the organ
+maps that the recipe trained on (--fit bodies). It is tried on bodies around maps that training
+never used, healthy (no lesion is drawn) and diseased, on the held-out cases of DATASET, and on
+whole-body PETs in --pets (X_suv, X_ct where there is one, X_label where lesions are labelled). The
+network runs once per case; its mask is scored as it is, and with the gate. --quick takes one body
+of each kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from accuracy_bodies import unseen_maps
+from accuracy_cases import Array, Spacing, oriented
+
+import flarekit
+from flarekit.core.errors import FlarekitError
+from flarekit.core.spec import PredictorFolder, Rule
+from flarekit.evaluation.lesions import match_lesions
+from flarekit.postprocess import Scan, apply_rules
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.synthesis import wholebody_petct
+from flarekit.training.cases import case_ids
+from flarekit.training.gate import RULE, Fitted, fit_gate
+from flarekit.training.recipe import Recipe, read_recipe
+from flarekit.training.sources import material_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """A PET/CT with its lesions; `lesions_ZYX` is None where they are not labelled."""
+
+    kind: str
+    name: str
+    channels: tuple[Array, Array]
+    lesions_ZYX: Array
+    spacing_mm: Spacing
+
+
+def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("predictor", help="name or folder")
+    parser.add_argument("--dataset", type=Path, required=True, help="nnU-Net raw layout")
+    parser.add_argument("--material", type=Path, required=True, help="organ label maps")
+    parser.add_argument("--pets", type=Path, help="real whole-body PETs")
+    parser.add_argument("--fit", type=int, default=24, help="bodies that the gate is measured on")
+    parser.add_argument("--bodies", type=int, default=4, help="of each kind")
+    parser.add_argument("--lost", type=float, default=0.01, help="as of flarekit train gate")
+    parser.add_argument("--output", type=Path, help="a JSON file with the figures of every case")
+    parser.add_argument("--quick", action="store_true", help="one body of each kind, and no more")
+    return parser.parse_args(line)
+
+
+def trained_bodies(folder: Path, material: Path, recipe: Recipe, count: int) -> Path:
+    """Lay out synthetic bodies that training saw as a data set."""
+    facts = recipe.training.synthesis
+    assert facts is not None
+    maps = material_files(material, facts.held_out)
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for seed in range(facts.seeds[0], min(facts.seeds[1], facts.seeds[0] + count)):
+        organs, spacing_mm = oriented(maps[seed % len(maps)])
+        body = wholebody_petct(organs.astype(np.uint8), spacing_mm, seed)
+        affine = np.diag([*(-spacing_mm[2], -spacing_mm[1]), spacing_mm[0], 1.0])
+        for name, array in (
+            (f"imagesTr/body{seed}_0000", body.hu_ZYX),
+            (f"imagesTr/body{seed}_0001", body.suv_ZYX),
+            (f"labelsTr/body{seed}", body.lesions_ZYX),
+        ):
+            nibabel.save(nibabel.Nifti1Image(array.T, affine), folder / f"{name}.nii.gz")
+    return folder
+
+
+def examinations(arguments: argparse.Namespace, recipe: Recipe) -> Iterator[Examination]:
+    """Yield everything that the gate is tried on."""
+    facts = recipe.training.synthesis
+    assert facts is not None
+    for number, path in enumerate(unseen_maps(arguments.material, facts)[: arguments.bodies]):
+        organs, spacing_mm = oriented(path)
+        for kind, most in (("healthy body", 0), ("diseased body", 12)):
+            body = wholebody_petct(
+                organs.astype(np.uint8), spacing_mm, facts.seeds[1] + number, most_lesions=most
+            )
+            yield Examination(
+                kind=kind,
+                name=path.name[:12],
+                channels=(body.hu_ZYX, body.suv_ZYX),
+                lesions_ZYX=body.lesions_ZYX > 0,
+                spacing_mm=spacing_mm,
+            )
+    held_out = case_ids(arguments.dataset, only=recipe.training.held_out)
+    for case_id in held_out[: 1 if arguments.quick else None]:
+        images = [arguments.dataset / "imagesTr" / f"{case_id}_000{k}.nii.gz" for k in (0, 1)]
+        (hu, spacing_mm), (suv, _) = map(oriented, images)
+        lesions, _ = oriented(arguments.dataset / "labelsTr" / f"{case_id}.nii.gz")
+        yield Examination(
+            kind="held-out crop",
+            name=case_id,
+            channels=(hu, suv),
+            lesions_ZYX=lesions > 0,
+            spacing_mm=spacing_mm,
+        )
+    for path in sorted(arguments.pets.glob("*_suv.nii.gz")) if arguments.pets else ():
+        suv, spacing_mm = oriented(path)
+        ct = path.with_name(path.name.replace("_suv", "_ct"))
+        label = path.with_name(path.name.replace("_suv", "_label"))
+        lesions = oriented(label)[0] > 0 if label.is_file() else np.zeros(suv.shape, bool)
+        yield Examination(
+            kind="real body" if label.is_file() else "real body, tumour not labelled",
+            name=path.name,
+            channels=(oriented(ct)[0] if ct.is_file() else np.where(suv > 0.2, 20.0, -1000.0), suv),
+            lesions_ZYX=lesions,
+            spacing_mm=spacing_mm,
+        )
+
+
+def figures_of(mask: Array, case: Examination) -> dict[str, float]:
+    """Return false positives, lesions found and Dice of a mask."""
+    import cc3d
+
+    truth = np.asarray(case.lesions_ZYX, bool)
+    numbered, count = cc3d.connected_components(mask, connectivity=18, return_N=True)
+    touching = np.setdiff1d(np.unique(numbered[truth]), [0])
+    match = match_lesions(truth, mask)
+    voxel_ml = float(np.prod(case.spacing_mm)) / 1000
+    total = int(mask.sum() + truth.sum())
+    return {
+        "false_components": int(count) - len(touching),
+        "false_ml": round(match.spurious_voxels * voxel_ml, 2),
+        "lesions": match.found + match.missed,
+        "found": match.found,
+        "dice": round(2 * int((mask & truth).sum()) / total, 4) if truth.any() else float("nan"),
+    }
+
+
+def tried(
+    predictor: PredictorFolder, fitted: Fitted, cases: Iterator[Examination]
+) -> list[dict[str, Any]]:
+    """Segment every examination once, and score its mask without and with the gate."""
+    rule = Rule(name=RULE, labels=(fitted.label,), value=fitted.most, gate=fitted.gate)
+    names = [channel.name for channel in predictor.spec.channels]
+    value = predictor.spec.labels[fitted.label]
+    rows = []
+    with flarekit.load(predictor.folder, device="cpu") as segmenter:
+        for case in cases:
+            stacked = np.stack(case.channels).astype(np.float32)
+            result = segmenter.segment(stacked, spacing_mm=case.spacing_mm)
+            scan = Scan(
+                spacing_mm_ZYX=case.spacing_mm, channels=dict(zip(names, stacked, strict=True))
+            )
+            voxel_ml = float(np.prod(case.spacing_mm)) / 1000
+            labels = {fitted.label: value}
+            gated = apply_rules(result.labels, [rule], labels, voxel_ml=voxel_ml, scan=scan)
+            row = {"kind": case.kind, "case": case.name}
+            row |= {"without": figures_of(result.labels == value, case)}
+            row |= {"with": figures_of(gated == value, case)}
+            rows.append(row)
+            print(row, file=sys.stderr)
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line per kind of case."""
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        own = [row for row in rows if row["kind"] == kind]
+        parts = [f"{kind}: {len(own)} cases"]
+        for what in ("without", "with"):
+            each = [row[what] for row in own]
+            dice = [figures["dice"] for figures in each if not np.isnan(figures["dice"])]
+            parts.append(
+                f"{what} the gate {sum(f['false_components'] > 0 for f in each)} cases with false "
+                f"positives, {sum(f['false_components'] for f in each)} of them, "
+                f"{sum(f['false_ml'] for f in each):.1f} ml, {sum(f['found'] for f in each)} of "
+                f"{sum(f['lesions'] for f in each)} lesions found"
+                + (f", Dice {np.mean(dice):.3f}" if dice else "")
+            )
+        yield "; ".join(parts)
+
+
+def main(line: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(line)
+    if arguments.quick:
+        arguments.bodies, arguments.fit, arguments.pets = 1, 3, None
+    try:
+        predictor = find_predictor(arguments.predictor)
+        recipe = read_recipe(predictor.folder / "recipe.toml")
+        with tempfile.TemporaryDirectory() as scratch:
+            bodies = trained_bodies(
+                Path(scratch, "bodies"), arguments.material, recipe, arguments.fit
+            )
+            fitted = fit_gate(predictor, [arguments.dataset, bodies], lost=arguments.lost)
+        print(
+            f"gate: {fitted.gate.components} lesions, most {fitted.most:g}, keeps "
+            f"{fitted.kept:.1%} of them"
+        )
+        rows = tried(predictor, fitted, examinations(arguments, recipe))
+    except FlarekitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for words in summary(rows):
+        print(words)
+    if arguments.output is not None:
+        found = {"gate": fitted.gate.model_dump(mode="json"), "most": fitted.most, "cases": rows}
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
