@@ -1,7 +1,8 @@
 """Which share of spoilt scans and masks the quality flags find, and which share of good ones.
 
-Good: held-out and training scans of DATASET, which are clipped at -125 HU: what lies there becomes
-air, as in a scan that was not clipped. Spoilt scans are segmented as anyone would
+Good: held-out and training scans of DATASET, which are clipped at -125 HU; what lies around
+the body becomes air again. A good scan may have a bad mask of some organ, so flags are also counted
+by label, against the Dice with the manual label. Spoilt scans are segmented as anyone would
 segment them; spoilt masks are the held-out masks, changed. Each spoilt one comes from a held-out
 scan, and counts as found where it has a flag that the good one has not.
 
@@ -21,10 +22,12 @@ import nibabel
 import numpy as np
 from measured import parsed, parser_of
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 import flarekit
 from flarekit.core.nifti import read_nifti
 from flarekit.core.records import CaseRecord, Flag
+from flarekit.evaluation.dice import dice_per_label
 from flarekit.report.quality import Findings, flags_of
 from flarekit.report.statistics import label_statistics
 from flarekit.segmentation.predictors import find_predictor
@@ -34,6 +37,17 @@ PREDICTOR = "abdomen_ct"
 AIR_HU = -1000
 Voxels = NDArray[Any]
 Spoil = Callable[[Voxels, NDArray[np.float64]], tuple[Voxels, NDArray[np.float64]]]
+
+
+def _around_body(floor_XYZ: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the air that reaches the border of a slice; that in lung and bowel stays clipped."""
+    found = np.zeros_like(floor_XYZ)
+    for z in range(floor_XYZ.shape[2]):
+        parts, _ = label(floor_XYZ[:, :, z])
+        sides = (parts[0], parts[-1], parts[:, 0], parts[:, -1])
+        outside = np.unique(np.concatenate(sides))
+        found[:, :, z] = np.isin(parts, outside[outside > 0])
+    return found
 
 
 def _cut(voxels_XYZ: Voxels, affine: NDArray[np.float64]) -> tuple[Voxels, NDArray[np.float64]]:
@@ -129,7 +143,7 @@ def main(line: Sequence[str] | None = None) -> None:
         for name in good_ids:
             image = nibabel.load(wanted.dataset / "imagesTr" / f"{name}_0000.nii.gz")
             voxels, affine = np.asarray(image.dataobj).astype(np.int16), image.affine
-            voxels[voxels <= voxels.min()] = AIR_HU
+            voxels[_around_body(voxels <= voxels.min())] = AIR_HU
             nibabel.save(nibabel.Nifti1Image(voxels, affine), scans / f"{name}_0000.nii.gz")
             if name not in tested:
                 continue
@@ -150,6 +164,7 @@ def main(line: Sequence[str] | None = None) -> None:
         ]
         for name in tested:
             rows += spoilt_masks(predictor, Path(folder), name, done[name])
+        by_dice = flagged_by_dice(wanted.dataset, predictor, [done[name] for name in good_ids])
     good = {name: [str(flag) for flag in done[name].flags] for name in good_ids}
     ways_found: dict[str, list[int]] = {}
     for row in rows:
@@ -168,6 +183,7 @@ def main(line: Sequence[str] | None = None) -> None:
             "trained on": f"{sum(bool(good[n]) for n in good_ids if n not in tested)} of "
             f"{len(good_ids) - len(tested)}",
         },
+        "good_labels_flagged_by_dice": by_dice,
         "good_flags_by_kind": Counter(flag.kind for name in good_ids for flag in done[name].flags),
         "found_by_way": {way: f"{one} of {all_}" for way, (one, all_) in ways_found.items()},
         "good": good,
@@ -176,6 +192,27 @@ def main(line: Sequence[str] | None = None) -> None:
     path = wanted.output / f"flags_{PREDICTOR}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k not in ("good", "spoilt")}, indent=1))
+
+
+def flagged_by_dice(
+    dataset: Path, predictor: flarekit.PredictorFolder, records: Sequence[CaseRecord]
+) -> dict[str, str]:
+    """Return how many labels of good scans are flagged, by their Dice with the manual label."""
+    counts = {span: [0, 0] for span in ("below 0.5", "0.5 to 0.8", "from 0.8")}
+    for record in records:
+        assert record.mask is not None
+        masks = [
+            read_nifti(path).voxels_ZYX.astype(np.uint8)
+            for path in (record.mask, dataset / "labelsTr" / f"{record.case_id}.nii.gz")
+        ]
+        flagged = {flag.label for flag in record.flags}
+        for name, dice in dice_per_label(masks[0], masks[1], predictor.labels).items():
+            if not (masks[1] == predictor.labels[name]).any():
+                continue  # nobody labelled it
+            span = "below 0.5" if dice < 0.5 else "0.5 to 0.8" if dice < 0.8 else "from 0.8"
+            counts[span][0] += name in flagged
+            counts[span][1] += 1
+    return {span: f"{one} of {all_}" for span, (one, all_) in counts.items()}
 
 
 def share(rows: list[dict[str, Any]]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from flarekit.cli.options import Budgets, OutputDir, Predictor, Quiet, Verbose, memory_mib, spread
+from flarekit.cli.requests import Prediction
 
 app = typer.Typer(
     help="Segment many scans by several processes or machines.",
@@ -44,3 +48,113 @@ def merge(
     for case_id in merged.failed:
         console.say(f"failed: {case_id}: {merged.lines[case_id]['error']}")
     raise typer.Exit(1 if merged.failed else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortPrediction(Prediction):
+    """How the scans of a cohort are segmented."""
+
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            "--convention", "-c", help="Layout of an input folder; the predictor's own by default."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Who segments; see `flarekit.cohort.run.CohortRequest`."""
+
+    address: Annotated[
+        str,
+        typer.Option(
+            help="local: this machine alone. auto: the cluster that this machine belongs to. Or "
+            "ray://HOST:PORT."
+        ),
+    ] = "local"
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many; as many as fit by default.")
+    ] = None
+    cpus_per_worker: Annotated[
+        float, typer.Option(min=0.1, help="Cores of each worker, and so its threads.")
+    ] = 1.0
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="GPUs of each worker, or a part of one; 1 by default where the cluster has GPUs.",
+        ),
+    ] = None
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a case is run again whose worker was lost.")
+    ] = 2
+    case_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            "--case-timeout", min=0.1, help="Seconds after which a case costs its worker."
+        ),
+    ] = None
+
+
+@app.command()
+@spread
+def run(
+    inputs: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Folder of scans, a list of them (.csv, .jsonl), or a URI that fsspec opens.",
+        ),
+    ],
+    output_dir: OutputDir,
+    predictor: Predictor = "abdomen_ct",
+    *,
+    prediction: CohortPrediction,
+    budgets: Budgets,
+    cluster: Cluster,
+    memory_per_worker: Annotated[
+        str | None,
+        typer.Option(help="What each may take, 8g say; by the largest scan by default."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder, seen by all nodes, for the record, the statistics and a picture of every "
+            "case."
+        ),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip the cases that an earlier run has done.")
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Like --resume, and run the failed cases again."),
+    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment a cohort on a Ray cluster, or by several processes of this machine.
+
+    Each worker loads the predictor once; a case goes to whoever is free, large ones first. A case
+    whose worker dies, hangs or runs out of memory is run again elsewhere, and recorded as a failure
+    with an empty mask where that happens again and again. Needs the extra `cluster`.
+    """
+    from flarekit.cli.cohort_run import run_on_cluster
+    from flarekit.cli.console import Console
+    from flarekit.cohort.run import CohortRequest
+    from flarekit.segmentation.folder import Options, Resuming
+
+    request = CohortRequest(
+        inputs=inputs,
+        output_dir=output_dir,
+        memory_per_worker_mib=memory_mib(memory_per_worker) if memory_per_worker else None,
+        **vars(cluster),
+    )
+    options = Options(**vars(prediction), **vars(budgets))
+    resuming = Resuming(resume=resume, retry_failed=retry_failed)
+    console = Console(verbose=verbose, quiet=quiet)
+    code = run_on_cluster(request, predictor, options, report, resuming, console, pictures=pictures)
+    raise typer.Exit(code)

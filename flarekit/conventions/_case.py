@@ -25,11 +25,13 @@ class Case:
         case_id: the organiser's name for it.
         channels: one file per channel of the predictor, in its order; a file may be missing.
         mask: where the mask goes, relative to the output folder.
+        identity: what tells its inputs from others where they are not files of this machine.
     """
 
     case_id: str
     channels: tuple[Path, ...]
     mask: Path
+    identity: str | None = None
 
 
 class Cases(list[Case]):

@@ -19,14 +19,15 @@ class Expected(Table):
         cases: how many had the label.
         missing: share of the training cases that did not have it.
         volume_ml: least and greatest volume that is to be expected of another case.
-        intensity: likewise of its mean in the first channel, in the channel's unit.
-        cut: share of the cases in which it reached the edge of the scan.
+        intensity: likewise of its mean in the first channel, in the channel's unit; None where that
+            says nothing, since gas in it was clipped.
+        cut: share of the cases in which it came near the edge of the scan.
         second_part: greatest share of a label's voxels in its second largest component.
     """
 
     cases: Count
     missing: Share
     volume_ml: tuple[float, float]
-    intensity: tuple[float, float]
+    intensity: tuple[float, float] | None = None
     cut: Share
     second_part: Share

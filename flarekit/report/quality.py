@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from flarekit.core.expected import Expected
 from flarekit.core.records import Flag, LabelStatistics
 
-_SELDOM_CUT = 0.1  # a label that the scan's edge cut in no more of the training cases
+_SELDOM_CUT = 0.3  # a label that came near the edge in no more of the training cases
 _LARGE_PART = 0.1  # of a label's voxels, in a component that should not be there
+_LARGE_REMOVED = 0.25  # of a label, that rules took away
 _AGREE = 0.4  # Dice of two networks on a label, below which one of them is wrong
 _LARGE_ML = 50.0  # of a label, that a locator should find as well
 
@@ -46,8 +47,8 @@ def flags_of(
     flags = [Flag(kind="scan", label=None, text=warning) for warning in findings.warnings]
     for each in statistics:
         flags += _of_label(each, expected.get(each.label))
-        removed = findings.removed.get(each.label, 0.0)
-        if removed > _LARGE_PART:
+        removed = findings.removed.get(each.label, 0.0) if each.label in expected else 0.0
+        if removed > _LARGE_REMOVED:
             flags.append(_flag("parts", each, f"rules took {removed:.0%} of it away"))
         agreement = findings.agreement.get(each.label, 1.0)
         if agreement < _AGREE:
@@ -66,8 +67,8 @@ def _of_label(each: LabelStatistics, expected: Expected | None) -> list[Flag]:
     cases = f"{expected.cases} training cases"
     is_cut = each.touches_edge and expected.cut <= _SELDOM_CUT
     if is_cut:
-        share = f"{expected.cut:.0%} of the training cases"
-        found.append(_flag("edge", each, f"reaches the edge of the scan, as in {share}"))
+        seldom = f"came near it in {expected.cut:.0%} of {cases}"
+        found.append(_flag("edge", each, f"reaches the edge of the scan; it {seldom}"))
     if not each.voxels:
         if not expected.missing:
             found.append(_flag("volume", each, f"nothing found; all {cases} had it"))
@@ -79,8 +80,10 @@ def _of_label(each: LabelStatistics, expected: Expected | None) -> list[Flag]:
         text = f"{each.second_part:.0%} of it is a second component"
         found.append(_flag("parts", each, text))
     measured = next(iter(each.intensities.values()), None)
+    if measured is None or expected.intensity is None:
+        return found
     low, high = expected.intensity
-    if measured is not None and not low <= measured[0] <= high:
+    if not low <= measured[0] <= high:
         span = f"{_number(low)} to {_number(high)} are to be expected by {cases}"
         found.append(_flag("intensity", each, f"its mean is {_number(measured[0])}; {span}"))
     return found

@@ -22,7 +22,7 @@ _DESCRIPTIONS = {
     "expected",
     "provenance",
 }  # that no mask depends on
-_PLACES = ("case_id", "mask")  # what a case is called and where its mask goes
+_PLACES = ("case_id", "mask", "identity")  # what a case is called and where its mask goes
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -31,8 +31,11 @@ def input_sha256(case: Case) -> str:
 
     These are the contents of its channels and of whatever else the convention reads for it, such as
     clicks, and the values that the convention found in the folder, such as spacings. Names and
-    places of files do not count. A file that is missing counts as missing.
+    places of files do not count. A file that is missing counts as missing. Where the files are on
+    another machine it is what their store says of them.
     """
+    if case.identity is not None:
+        return case.identity
     parts = list(_parts(case, top=True))
     files = [part for part in parts if isinstance(part, Path) and not part.is_dir()]
     if not files:  # nothing but folders, each with the files of one channel

@@ -118,6 +118,14 @@ class Report:
             self._table = StatisticsTable(part_of(self.folder / STATISTICS, part), keep=keep)
         return read_ledgers(ledgers_in(self.folder)) if keep else {}
 
+    def for_workers(self, *, pictures: bool) -> Report:
+        """Return what other processes need to draw and measure; the ledger stays with this one.
+
+        Args:
+            pictures: draw every case that has a mask.
+        """
+        return Report(self.folder.resolve(), pictures=pictures, only_ledger=not self.measures)
+
     def forget(self, case_ids: Iterable[str]) -> None:
         """Take cases that are run again out of the statistics of earlier runs.
 

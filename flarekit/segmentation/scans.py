@@ -101,9 +101,9 @@ def scan_input(
         _reader(kind, each, channel, grid)
         for each, channel in zip(channels, spec.channels, strict=True)
     ]
-    leading = _leading(spec.channels)
+    leading = leading_channel(spec.channels)
     return ScanInput(
-        read=lambda: _on_one_grid(readers, spec.channels, leading),
+        read=lambda: on_one_grid(readers, spec.channels, leading),
         axes="xyz" if kind in ("path", "nibabel image") else "zyx",
         files=tuple(Path(each) for each in channels) if kind == "path" else (),
         image=channels[leading] if kind.endswith("image") else None,
@@ -156,12 +156,12 @@ def air_of(channel: Channel) -> float:
     return AIR_HU if is_ct or channel.name.lower() == "ct" else 0.0
 
 
-def _leading(channels: Sequence[Channel]) -> int:
+def leading_channel(channels: Sequence[Channel]) -> int:
     """Return the channel whose voxels the labels have: a PET's, or the first one's."""
     return next((k for k, channel in enumerate(channels) if channel.is_uptake), 0)
 
 
-def _on_one_grid(
+def on_one_grid(
     readers: Sequence[Callable[[], Volume]], channels: Sequence[Channel], leading: int
 ) -> list[Volume]:
     """Read all channels; those that lie elsewhere are brought onto the leading one's voxels."""

@@ -16,13 +16,16 @@ from flarekit.core.nifti import read_nifti
 from flarekit.core.records import LabelStatistics
 from flarekit.core.spec import PredictorFolder, write_spec
 from flarekit.core.tables import read_toml
+from flarekit.core.volume import Geometry
 from flarekit.report.statistics import label_statistics
 from flarekit.training.cases import case_ids
 from flarekit.training.recipe import read_recipe
 
-_OUTSIDE = 0.005  # of other cases are expected below the least volume, and beyond the greatest
+_OUTSIDE = 0.002  # of other cases are expected below the least volume, and beyond the greatest
 _FEWEST = 4  # cases, from which bounds can be told
 _DIGITS = 4
+_NEAR_MM = 15.0  # readers leave off before the last slice that shows a vessel
+_MOST_CLIPPED = 0.01  # of a label's voxels at the least value of the scan: gas, that is clipped
 _MAD_TO_SD = 1.4826  # of a normal distribution
 _HEAD = "Facts of a predictor; [expected] is written by flarekit train expected."
 
@@ -34,6 +37,7 @@ class _Seen:
     volumes_ml: list[float] = field(default_factory=list)
     means: list[float] = field(default_factory=list)
     cut: int = 0
+    clipped: float = 0.0
     second_part: float = 0.0
 
     def add(self, each: LabelStatistics) -> None:
@@ -41,7 +45,6 @@ class _Seen:
         measured = next(iter(each.intensities.values()))
         assert measured is not None
         self.means.append(measured[0])
-        self.cut += each.touches_edge
         self.second_part = max(self.second_part, each.second_part)
 
 
@@ -51,8 +54,8 @@ def expected_of(
     """Measure the labels of a data set that a predictor has as well, by their names.
 
     Volumes are taken as log-normal and mean intensities as normal, with their medians and median
-    absolute deviations; bounds are those of the prediction interval that one case in two hundred is
-    beyond, on either side.
+    absolute deviations; bounds are those of the prediction interval that two in a thousand cases
+    are beyond, on either side.
 
     Args:
         predictor: whose labels.
@@ -76,11 +79,24 @@ def expected_of(
         for each in label_statistics(label_map, truth.geometry, labels, channels):
             if each.voxels:
                 seen[each.label].add(each)
+                seen[each.label].cut += _is_near_edge(each, truth.geometry)
+                own = scan.voxels_ZYX[label_map == each.value]
+                share = float(np.mean(own <= scan.voxels_ZYX.min()))
+                seen[each.label].clipped = max(seen[each.label].clipped, share)
     return {
         name: _expected(each, len(ids))
         for name, each in seen.items()
         if len(each.volumes_ml) >= _FEWEST
     }
+
+
+def _is_near_edge(each: LabelStatistics, geometry: Geometry) -> bool:
+    assert each.first_voxel_xyz is not None
+    assert each.last_voxel_xyz is not None
+    first, last = np.array(each.first_voxel_xyz), np.array(each.last_voxel_xyz)
+    beyond = np.array(geometry.shape_ZYX[::-1]) - 1 - last
+    spacing_mm = np.array(geometry.spacing_mm_ZYX[::-1])
+    return bool((np.minimum(first, beyond) * spacing_mm).min() < _NEAR_MM)
 
 
 def _expected(seen: _Seen, cases: int) -> Expected:
@@ -90,7 +106,7 @@ def _expected(seen: _Seen, cases: int) -> Expected:
         cases=count,
         missing=_rounded(1 - count / cases),
         volume_ml=(_rounded(math.exp(low)), _rounded(math.exp(high))),
-        intensity=_interval(seen.means),
+        intensity=_with_observed(seen.means) if seen.clipped <= _MOST_CLIPPED else None,
         cut=_rounded(seen.cut / count),
         second_part=_rounded(seen.second_part),
     )
@@ -104,6 +120,12 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     spread = _MAD_TO_SD * float(np.median(np.abs(np.asarray(values) - middle)))
     reach = float(t.ppf(1 - _OUTSIDE, count - 1)) * math.sqrt(1 + 1 / count) * spread
     return _rounded(middle - reach), _rounded(middle + reach)
+
+
+def _with_observed(values: Sequence[float]) -> tuple[float, float]:
+    """Return bounds that none of the values is beyond."""
+    low, high = _interval(values)
+    return min(low, _rounded(min(values))), max(high, _rounded(max(values)))
 
 
 def _rounded(value: float) -> float:
@@ -141,5 +163,7 @@ def write_expected(predictor: PredictorFolder, expected: dict[str, Expected]) ->
         )
     text, content = read_toml(predictor.folder / "predictor.toml", fix="name a predictor")
     head = text.partition("\n")[0].removeprefix("#").strip() if text.startswith("#") else _HEAD
-    tables = {name: each.model_dump(mode="json") for name, each in expected.items()}
+    tables = {
+        name: each.model_dump(mode="json", exclude_none=True) for name, each in expected.items()
+    }
     write_spec(predictor.folder, dict(content) | {"expected": tables}, head=head)

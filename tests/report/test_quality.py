@@ -68,7 +68,7 @@ def test_without_training_cases_a_cut_label_is_flagged_and_no_volume_is():
 def test_the_scan_the_rules_and_the_locator_have_a_say():
     assert kinds(warnings=("no voxel is below -200 HU",)) == ["scan"]
     assert kinds(removed={"liver": 0.3}) == ["parts"]
-    assert kinds(removed={"liver": 0.05}) == []
+    assert kinds(removed={"liver": 0.05, "unknown": 0.9}) == []
     assert kinds(agreement={"liver": 0.2}) == ["locator"]
     assert kinds(agreement={"liver": 0.9}) == []
 

@@ -1,0 +1,125 @@
+"""Where the scans of a cohort come from: a folder, a list in a file, or a store behind a URI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from flarekit.cohort.listed import Listed, ListedCase
+from flarekit.cohort.manifest import read_manifest
+from flarekit.cohort.stores import files_at
+from flarekit.core.errors import InputError, UsageError
+from flarekit.core.spec import PredictorSpec
+from flarekit.segmentation.inputs import FoundCases, cases_in, convention_of
+
+_LISTS = (".csv", ".jsonl")
+_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SCANS = (".nii", ".nii.gz", ".mha")
+_CHANNEL = re.compile(r"(.+)_(\d{4})(\.nii\.gz|\.nii|\.mha)")
+
+
+class Source(Protocol):
+    """Where scans come from; it goes to every worker."""
+
+    def open(self, spec: PredictorSpec) -> AbstractContextManager[FoundCases]:
+        """Give the cases, and what reads them and writes their masks.
+
+        Raises:
+            InputError: no cases.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A convention's input folder, which every worker sees under the same path.
+
+    Attributes:
+        convention: its name; the predictor's own where None, or whichever the folder has.
+    """
+
+    path: Path
+    convention: str | None
+
+    @contextmanager
+    def open(self, spec: PredictorSpec) -> Iterator[FoundCases]:
+        """Give the cases of the folder."""
+        name = self.convention or spec.convention
+        get = partial(convention_of, spec=spec)
+        others = get if self.convention is None else None
+        with cases_in(name, get(name), self.path, len(spec.channels), others) as found:
+            yield found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Cases by name, each with the files or URIs of its channels."""
+
+    cases: tuple[ListedCase, ...]
+
+    @contextmanager
+    def open(self, spec: PredictorSpec) -> Iterator[FoundCases]:
+        """Give the cases of the list."""
+        for case in self.cases:
+            if len(case.places) != len(spec.channels):
+                raise InputError(
+                    f"case {case.case_id!r} has {len(case.places)} channels, and {spec.name} takes "
+                    f"{len(spec.channels)}",
+                    fix="name one file per channel, in the predictor's order",
+                )
+        yield FoundCases(name="listed", convention=Listed(spec), cases=self.cases)
+
+
+def source_of(text: str, spec: PredictorSpec, convention: str | None) -> Source:
+    """Return the source that a path or URI names.
+
+    Args:
+        text: a folder, a zip or tar of one, a list (`.csv`, `.jsonl`), or a URI that fsspec opens,
+            of a list or of a folder of scans.
+        spec: of the predictor.
+        convention: of a folder here; the predictor's own where None.
+
+    Raises:
+        InputError: there is nothing to segment.
+        UsageError: a convention was named for what is no folder of this machine.
+    """
+    is_uri = _URI.match(text) is not None
+    if not is_uri and not text.endswith(_LISTS):
+        return Folder(path=Path(text), convention=convention)
+    if convention is not None:
+        raise UsageError(
+            f"{text}: --convention is of folders of this machine",
+            fix="leave it out: listed scans are NIfTI or .mha files, one per channel",
+        )
+    if text.endswith(_LISTS):
+        return Rows(cases=tuple(read_manifest(text, [each.name for each in spec.channels])))
+    return Rows(cases=tuple(_scans_at(text, len(spec.channels))))
+
+
+def _scans_at(uri: str, channel_count: int) -> Iterator[ListedCase]:
+    """Yield the scans below a URI: `X_0000.nii.gz` and so on, or any name for one channel."""
+    found = {path: tag for path, tag in files_at(uri) if path.endswith(_SCANS)}
+    parts = {path: _CHANNEL.fullmatch(path.rpartition("/")[2]) for path in found}
+    first = [path for path, match in parts.items() if match is not None and match[2] == "0000"]
+    if not first and channel_count == 1:
+        first = list(found)
+    if not first:
+        raise InputError(f"{uri}: has no scans named *_0000.nii.gz", fix="name them so")
+    for path in first:
+        match = parts[path]
+        places = [path]
+        if match is not None:
+            start = path[: -len(match[0])] + match[1]
+            places = [f"{start}_{k:04d}{match[3]}" for k in range(channel_count)]
+        name = match[1] if match is not None else path.rpartition("/")[2]
+        below = path[: -len(path.rpartition("/")[2])].removeprefix(uri.rstrip("/")).strip("/")
+        yield ListedCase.of(
+            name=f"{below}/{name}" if below else name,
+            places=places,
+            tags=[found.get(place, "missing") for place in places],
+        )

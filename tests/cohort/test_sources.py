@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from flarekit.cohort.sources import Folder, Rows, source_of
+from flarekit.core.errors import InputError, UsageError
+from flarekit.segmentation.fingerprint import input_sha256
+
+pytest.importorskip("fsspec", reason="the extra `cluster` is not installed")
+
+
+@pytest.fixture
+def scans(tmp_path, write_scan):
+    folder = tmp_path / "scans"
+    (folder / "deep").mkdir(parents=True)
+    write_scan(folder / "a_0000.nii.gz")
+    write_scan(folder / "deep" / "b_0000.nii.gz")
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.zeros((4, 5, 6), np.int16)), str(folder / "c.mha")
+    )
+    return folder
+
+
+def opened(place, spec):
+    source = source_of(str(place), spec, None)
+    with source.open(spec) as found:
+        return source, found.convention, {case.case_id: case for case in found.cases}
+
+
+def write_list(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_folder_is_that_of_a_convention(toy, scans):
+    source = source_of(str(scans), toy.spec, None)
+    assert source == Folder(path=scans, convention=None)
+
+
+@pytest.mark.parametrize("column", ["scan", "CT", "ct"])
+def test_a_csv_names_cases_and_files_relative_to_itself(toy, scans, tmp_path, column):
+    lines = f"case,{column},age\na,scans/a_0000.nii.gz,44\nb,{scans}/deep/b_0000.nii.gz,61\n"
+    source, convention, cases = opened(write_list(tmp_path / "list.csv", lines), toy.spec)
+    assert isinstance(source, Rows)
+    assert list(cases) == ["a", "b"]
+    (volume,) = convention.read_case(cases["a"])
+    assert volume.voxels_ZYX.shape == (9, 20, 14)
+    mask = convention.write_mask(
+        cases["a"], np.ones((9, 20, 14), np.uint8), volume.geometry, tmp_path
+    )
+    assert mask == tmp_path / "a.nii.gz"
+    assert nibabel.load(mask).shape == (14, 20, 9)
+
+
+@pytest.mark.usefixtures("scans")
+def test_json_lines_name_the_channels_of_each_case(make_toy, tmp_path):
+    toy = make_toy(channels=2)
+    files = ["scans/a_0000.nii.gz", "scans/deep/b_0000.nii.gz"]
+    line = json.dumps({"case": "x", "channels": files})
+    _, convention, cases = opened(write_list(tmp_path / "l.jsonl", line + "\n\n"), toy.spec)
+    assert len(convention.read_case(cases["x"])) == 2
+
+
+@pytest.mark.usefixtures("scans")
+def test_an_mha_has_a_mask_of_its_kind(toy, tmp_path):
+    listed = write_list(tmp_path / "l.csv", "case,scan\nc,scans/c.mha\n")
+    _, convention, cases = opened(listed, toy.spec)
+    (volume,) = convention.read_case(cases["c"])
+    label_map = np.ones((4, 5, 6), np.uint8)
+    mask = convention.write_mask(cases["c"], label_map, volume.geometry, tmp_path)
+    assert SimpleITK.ReadImage(str(mask)).GetSize() == (6, 5, 4)
+
+
+@pytest.mark.usefixtures("scans")
+def test_names_of_cases_are_safe_as_those_of_files(toy, tmp_path):
+    listed = write_list(tmp_path / "l.csv", "case,scan\n../../evil,scans/a_0000.nii.gz\n")
+    _, _, cases = opened(listed, toy.spec)
+    (case,) = cases.values()
+    assert case.mask.name == str(case.mask)
+    assert ".." not in case.case_id.split("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,scan\n", "lists no cases"),
+        ("scan\nx.nii.gz\n", "line 2: names no case"),
+        ("case,scan\na,\n", "line 2: case 'a' lacks files"),
+        ("case,picture\na,x.nii.gz\n", "fill in `scan`"),
+        ("case,scan\na,x.nii.gz\na,y.nii.gz\n", "is in line 2 as well"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_named_by_line(toy, tmp_path, text, words):
+    with pytest.raises(InputError) as caught:
+        opened(write_list(tmp_path / "l.csv", text), toy.spec)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"case": 3, "scan": "x.nii"}'])
+def test_what_is_wrong_with_json_lines_is_named_by_line(toy, tmp_path, text):
+    with pytest.raises(InputError, match="line 1"):
+        opened(write_list(tmp_path / "l.jsonl", text), toy.spec)
+
+
+def test_a_list_with_other_channels_than_the_predictor_s_is_refused(toy, tmp_path):
+    line = json.dumps({"case": "x", "channels": ["a.nii", "b.nii"]})
+    with pytest.raises(InputError, match="has 2 channels, and toy takes 1"):
+        opened(write_list(tmp_path / "l.jsonl", line), toy.spec)
+
+
+def test_a_missing_or_damaged_listed_scan_is_named_by_its_place(toy, scans, tmp_path):
+    (scans / "a_0000.nii.gz").write_bytes(b"torn")
+    lines = "case,scan\na,scans/a_0000.nii.gz\nb,scans/none.nii.gz\nc,scans/notes.txt\n"
+    _, convention, cases = opened(write_list(tmp_path / "l.csv", lines), toy.spec)
+    for case in cases.values():
+        with pytest.raises(InputError, match=Path(case.places[0]).name):
+            convention.read_case(case)
+        assert convention.write_empty_mask(case, tmp_path).is_file()
+
+
+def test_a_convention_of_a_list_is_refused(toy, tmp_path):
+    with pytest.raises(UsageError, match="--convention"):
+        source_of(str(tmp_path / "l.csv"), toy.spec, "flare")
+
+
+def test_a_uri_is_listed_and_scans_come_when_they_are_read(toy, scans):
+    _, convention, cases = opened(f"file://{scans}", toy.spec)
+    assert sorted(cases) == ["a", next(name for name in cases if name.startswith("deep_b"))]
+    (volume,) = convention.read_case(cases["a"])
+    assert volume.voxels_ZYX.shape == (9, 20, 14)
+    assert not list(Path("/tmp").glob("flarekit-*/scan.nii.gz"))
+
+
+def test_a_uri_whose_files_changed_is_another_input(toy, scans, write_scan):
+    def identities():
+        cases = opened(f"file://{scans}", toy.spec)[2]
+        return {name: input_sha256(case) for name, case in cases.items()}
+
+    before = identities()
+    write_scan(scans / "a_0000.nii.gz", np.zeros((3, 4, 5)))
+    after = identities()
+    assert {name for name in after if after[name] != before[name]} == {"a"}
+
+
+def test_a_uri_without_scans_or_of_no_known_kind_is_refused(toy, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no files"):
+        source_of(f"file://{tmp_path}/empty", toy.spec, None)
+    with pytest.raises(UsageError, match="cannot be opened"):
+        source_of("gopher://host/scans", toy.spec, None)
+
+
+@pytest.fixture
+def server(scans):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=scans)) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+
+
+def test_a_list_may_name_scans_on_a_server(toy, server, tmp_path):
+    pytest.importorskip("aiohttp", reason="fsspec opens http with aiohttp, which is not installed")
+    lines = f"case,scan\na,{server}/a_0000.nii.gz\n"
+    _, convention, cases = opened(write_list(tmp_path / "l.csv", lines), toy.spec)
+    (volume,) = convention.read_case(cases["a"])
+    assert volume.voxels_ZYX.shape == (9, 20, 14)
