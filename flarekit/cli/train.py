@@ -168,6 +168,15 @@ def compact(
 
 
 @app.command()
+def recipes() -> None:
+    """List the recipes of the papers' networks and tasks, which train compact takes by name."""
+    from flarekit.training.recipe import paper_recipes, read_recipe
+
+    for name, path in paper_recipes().items():
+        typer.echo(f"{name:30} {read_recipe(path).spec.title}")
+
+
+@app.command()
 def plan(
     dataset: Annotated[Path, typer.Argument(help="nnU-Net raw layout, named DatasetNNN_Name.")],
     work_dir: Annotated[Path, typer.Argument(help="Folder that gets nnU-Net's folders.")],

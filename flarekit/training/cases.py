@@ -150,9 +150,8 @@ class _RealCase:
                 f"{self.label_path}: lies on another grid than {volumes[0].path}",
                 fix="resample the labels to the image",
             )
-        case = on_grid(
-            self.case_id, volumes, labels, self.recipe, unlabelled=self.recipe.unlabelled_classes
-        )
+        unlabelled = self.recipe.unlabelled_in(self.case_id)
+        case = on_grid(self.case_id, volumes, labels, self.recipe, unlabelled=unlabelled)
         if not self.copy:
             return case
         seed = [17, self.copy, crc32(self.case_id.encode())]

@@ -77,7 +77,8 @@ def train(
 ) -> nn.Module:
     """Train until the time is used up, going on from the last checkpoint in a folder.
 
-    The learning rate follows the time, not the steps. The returned weights are a running average of
+    The learning rate follows the time, not the steps; validation may lower it, or end the training,
+    where the recipe's schedule says so. The returned weights are a running average of
     the trained ones. Validation does not count as training time, and takes a tenth of it at most,
     beside the one at the end.
 
@@ -103,9 +104,7 @@ def train(
     half = recipe.spec.half_precisions
     precision = _training_precision(options.precision, device, half)
     dtype = _DTYPES[precision]
-    make_folder(run_dir)
-    for left in run_dir.glob(".*.tmp"):  # of a write that a kill cut short
-        left.unlink(missing_ok=True)
+    _begin_folder(run_dir)
     state = begun_state(recipe, run_dir, options.start, device, dtype)
     try_network(state, recipe, device)
     keep_recipe(recipe, run_dir)
@@ -122,10 +121,11 @@ def train(
         curve.validate(by.measure(state.average, state.effort, device, precision).mean)
         return clock() - paused
 
+    slower, ended = recipe.regime.schedule.after(curve.dice)
     ahead = options.ahead if options.ahead is not None else 3 * (device.type == "cuda")
     with _Batches(Sampler(recipe, pools, device), ahead) as batches:
-        while (done := (clock() - began) / (60 * options.minutes)) < 1:
-            loss = _step(state, recipe, batches.at(state.step), done, dtype)
+        while not ended and (done := (clock() - began) / (60 * options.minutes)) < 1:
+            loss = _step(state, recipe, batches.at(state.step), done, dtype, slower)
             state.seconds = clock() - began
             curve.add(loss)
             progress(state.step, state.seconds / 60, loss)
@@ -145,12 +145,22 @@ def train(
             ):
                 began += measure(validation)
                 measured = state.seconds
+                slower, ended = recipe.regime.schedule.after(curve.dice)
+    if ended:
+        _LOG.info("ended at %.1f min: validation has not improved", state.seconds / 60)
     curve.record(state.step, state.seconds, _rate(state))
     save_state(state, run_dir / CHECKPOINT)
     if validation is not None and validation.last_step != state.step:
         measure(validation)
     curve.draw()
     return state.average
+
+
+def _begin_folder(run_dir: Path) -> None:
+    """Make a run's folder, and remove what a write left that a kill cut short."""
+    make_folder(run_dir)
+    for left in run_dir.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _training_precision(
@@ -192,12 +202,17 @@ def _rate(state: TrainingState) -> float:
 
 
 def _step(
-    state: TrainingState, recipe: Recipe, batch: Batch, progress: float, dtype: torch.dtype
+    state: TrainingState,
+    recipe: Recipe,
+    batch: Batch,
+    progress: float,
+    dtype: torch.dtype,
+    slower: float,
 ) -> float:
     regime, facts = recipe.regime, recipe.training
     peak = facts.learning_rate or regime.optimiser.learning_rate
     for group in state.optimiser.param_groups:
-        group["lr"] = peak * regime.schedule.factor(progress)
+        group["lr"] = slower * peak * regime.schedule.factor(progress)
     with torch.autocast(batch.image.device.type, dtype, enabled=dtype != torch.float32):
         outputs = state.network(batch.image)
     loss = regime.objective(

@@ -51,6 +51,11 @@ class Curve:
                     )
         return cls(run_dir, rows)
 
+    @property
+    def dice(self) -> list[float]:
+        """The validation Dice that were measured, in the order of time."""
+        return [row.dice for row in self._rows if row.dice is not None]
+
     def add(self, loss: float) -> None:
         """Take in the loss of a step; one that is not finite is left out of the means."""
         if math.isfinite(loss):

@@ -145,6 +145,7 @@ def region_tversky_loss(
     target: Target,
     *,
     regions: Sequence[int],
+    weights: tuple[float, float] | None = None,
     base: float = 0.3,
     spread: float = 0.4,
     smooth: float = 1e-5,
@@ -152,7 +153,8 @@ def region_tversky_loss(
     """Return 1 - mean Tversky index over regions and foreground classes (MambaClinix Eq. 16).
 
     The volume is cut into regions; each weighs its own false positives by base + spread FP / (FP +
-    FN) and its false negatives likewise, so that the commoner fault costs more. As in the authors'
+    FN) and its false negatives likewise, so that the commoner fault costs more; or all weigh them
+    the same. With weights of a half it is the Dice loss of every region. As in the authors'
     code sums are means over a region, added up over the batch, and regions are averaged where the
     equation adds them.
 
@@ -160,6 +162,7 @@ def region_tversky_loss(
         probabilities: (B, K, ...).
         target: of the same grid.
         regions: number of regions along each axis.
+        weights: of false positives and false negatives; adaptive where None.
         base: smallest weight of a fault; the paper's 0.3.
         spread: what the commoner fault weighs more; 0.4.
         smooth: added to every fraction, above and below.
@@ -169,8 +172,10 @@ def region_tversky_loss(
     false_positive = _pooled(target.counted(probabilities), regions) - true_positive
     false_negative = truth - true_positive
     faults = false_positive + false_negative + smooth
-    alpha = base + spread * (false_positive + smooth) / faults
-    beta = base + spread * (false_negative + smooth) / faults
+    alpha: torch.Tensor | float = base + spread * (false_positive + smooth) / faults
+    beta: torch.Tensor | float = base + spread * (false_negative + smooth) / faults
+    if weights is not None:
+        alpha, beta = weights
     wrong = alpha * false_positive + beta * false_negative
     index = (true_positive + smooth) / (true_positive + wrong + smooth)
     return 1 - index[1:].mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flarekit.models import OwnClass
 from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
 from flarekit.training.tables import OrganFacts, TrainingFacts
 
+_PAPERS = Path(__file__).parent / "recipes"
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
 _HIGHEST = 255  # value in a label map
 # of the predictor's facts, those that the training depends on
@@ -51,10 +53,16 @@ class Recipe:
     @property
     def regime(self) -> Regime:
         """Loss, optimiser and schedule."""
-        regime, weight = REGIMES[self.training.regime], self.training.reconstruction
-        if weight is None:
-            return regime
-        return replace(regime, objective=replace(regime.objective, reconstruction=weight))
+        regime, facts = REGIMES[self.training.regime], self.training
+        terms = facts.objective.model_dump(exclude_none=True)
+        if facts.reconstruction is not None:
+            terms["reconstruction"] = facts.reconstruction
+        schedule = facts.schedule.model_dump(exclude_none=True)
+        return replace(
+            regime,
+            objective=replace(regime.objective, **terms),
+            schedule=replace(regime.schedule, **schedule),
+        )
 
     @property
     def case_facts(self) -> str:
@@ -69,6 +77,7 @@ class Recipe:
             spec.labels,
             spec.auxiliary,
             facts.unlabelled,
+            *([facts.labelled] if facts.labelled else []),
             facts.near,
             facts.near_mm,
             facts.neighbours,
@@ -108,6 +117,15 @@ class Recipe:
         unlabelled = tuple(names.index(name) for name in self.training.unlabelled)
         return unlabelled + self.auxiliary_classes
 
+    def unlabelled_in(self, case_id: str) -> tuple[int, ...]:
+        """Indices of the classes that a real case does not have."""
+        for pattern, labels in self.training.labelled.items():
+            if fnmatchcase(case_id, pattern):
+                names = self.class_names
+                missing = [names.index(name) for name in self.spec.labels if name not in labels]
+                return tuple(sorted(missing)) + self.auxiliary_classes
+        return self.unlabelled_classes
+
     @property
     def auxiliary_classes(self) -> tuple[int, ...]:
         """Indices of the classes that are background in masks."""
@@ -138,15 +156,24 @@ def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
     """Read a `recipe.toml`; nothing is executed.
 
     Args:
-        path: the file.
+        path: the file, or the name of one of `paper_recipes`.
         trust: it may execute the class of its own that it names, when its network is built.
 
     Raises:
         InputError: the file cannot be read or is not TOML.
         PredictorError: its facts do not hold together.
     """
-    text, content = read_toml(path, fix="name a recipe.toml", error=InputError)
+    if not path.exists():
+        path = paper_recipes().get(path.as_posix(), path)
+    fix = "name a recipe.toml, or one of flarekit train recipes"
+    text, content = read_toml(path, fix=fix, error=InputError)
     return recipe_of(text, content, path, trust=trust)
+
+
+def paper_recipes() -> dict[str, Path]:
+    """Return the recipes of the papers' networks and tasks: `mamba_clinix/brats` -> its file."""
+    found = sorted(_PAPERS.glob("*/*.toml"))
+    return {path.relative_to(_PAPERS).with_suffix("").as_posix(): path for path in found}
 
 
 def recipe_of(text: str, content: Mapping[str, Any], path: Path, *, trust: bool = False) -> Recipe:
@@ -201,7 +228,8 @@ def _class_fault(recipe: Recipe) -> str:
     spec, facts = recipe.spec, recipe.training
     possible = facts.negatives.possible.values() if facts.negatives is not None else ()
     near = (facts.near,) if facts.near is not None else ()
-    named = (*facts.unlabelled, *near, *(name for names in possible for name in names))
+    sets = (*possible, *facts.labelled.values())
+    named = (*facts.unlabelled, *near, *(name for names in sets for name in names))
     unknown = sorted(set(named) - set(spec.labels))
     if unknown:
         return f"training names unknown labels {', '.join(unknown)}"
@@ -256,6 +284,9 @@ def _sample_fault(recipe: Recipe) -> str:
         return fault
     if recipe.spec.architecture.name in NETWORK_FILES:
         return "predictor.architecture: a network in a file cannot be trained"
+    waits = (facts.schedule.plateau_patience, facts.schedule.early_stopping)
+    if not facts.validation and any(each is not None for each in waits):
+        return "training.schedule: plateau_patience and early_stopping need validation cases"
     if recipe.spec.nnunet is not None:
         return "predictor.nnunet: the compact trainer does not prepare scans as nnU-Net does"
     return ""

@@ -15,6 +15,12 @@ from typing import Any, Literal
 
 import torch
 
+from flarekit.training.further_losses import (
+    balanced_cross_entropy,
+    binary_cross_entropy,
+    boundary_loss,
+    focal_loss,
+)
 from flarekit.training.losses import (
     Target,
     cross_entropy,
@@ -28,6 +34,15 @@ from flarekit.training.muon import Muon
 Outputs = Any  # logits, a list of them (finest first), or a pair of either and an image
 GIVE_PROBABILITIES = frozenset({"mpu_net"})
 _LEAST_PROBABILITY = 1e-6
+_LEAST_RATE = 0.01  # where a warm-up begins
+_OF_PROBABILITIES = (
+    "dice",
+    "tversky",
+    "region_tversky",
+    "region_dice",
+    "binary_cross_entropy",
+    "boundary",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +50,15 @@ class Objective:
     """The weighted sum of terms, over every output that the network is supervised at.
 
     Attributes:
-        cross_entropy: weight of the term, as are `dice`, `tversky`, `region_tversky` and
-            `reconstruction` (of the image that a network draws beside its logits).
+        cross_entropy: weight of the term, as are `dice`, `tversky`, `region_tversky`,
+            `region_dice`, `focal`, `boundary`, `binary_cross_entropy` and `reconstruction` (of the
+            image that a network draws beside its logits).
+        balanced: cross entropy weighs voxels by how rare their class is in the batch.
         smooth: of the Dice.
         skip_absent: classes that do not occur in the batch do not enter the Dice.
-        regions: of the region-specific term, per axis.
+        regions: of the region-specific terms, per axis.
+        region_weights: of false positives and false negatives in `region_tversky`; adaptive where
+            None.
         supervision: weights of the outputs, see `supervision_weights`.
     """
 
@@ -47,10 +66,16 @@ class Objective:
     dice: float = 0.0
     tversky: float = 0.0
     region_tversky: float = 0.0
+    region_dice: float = 0.0
+    focal: float = 0.0
+    boundary: float = 0.0
+    binary_cross_entropy: float = 0.0
     reconstruction: float = 0.0
+    balanced: bool = False
     smooth: float = 1e-5
     skip_absent: bool = False
     regions: tuple[int, int, int] = (8, 8, 14)
+    region_weights: tuple[float, float] | None = None
     supervision: Literal["halving", "mean", "fading"] = "halving"
 
     def __call__(
@@ -87,10 +112,14 @@ class Objective:
 
     def at_one_level(self, logits: torch.Tensor, target: Target) -> torch.Tensor:
         """Return the loss of one output; both are on the same grid."""
-        loss = self.cross_entropy * cross_entropy(logits, target)
-        if not (self.dice or self.tversky or self.region_tversky):
+        entropy = balanced_cross_entropy if self.balanced else cross_entropy
+        loss = self.cross_entropy * entropy(logits, target)
+        if self.focal:
+            loss = loss + self.focal * focal_loss(logits, target)
+        if not any(getattr(self, term) for term in _OF_PROBABILITIES):
             return loss
         probabilities = logits.softmax(dim=1)
+        regions = self.regions[-(logits.ndim - 2) :]
         if self.dice:
             loss = loss + self.dice * dice_loss(
                 probabilities, target, smooth=self.smooth, skip_absent=self.skip_absent
@@ -98,10 +127,17 @@ class Objective:
         if self.tversky:
             loss = loss + self.tversky * tversky_loss(probabilities, target)
         if self.region_tversky:
-            regions = self.regions[-(logits.ndim - 2) :]
             loss = loss + self.region_tversky * region_tversky_loss(
-                probabilities, target, regions=regions
+                probabilities, target, regions=regions, weights=self.region_weights
             )
+        if self.region_dice:
+            loss = loss + self.region_dice * region_tversky_loss(
+                probabilities, target, regions=regions, weights=(0.5, 0.5)
+            )
+        if self.binary_cross_entropy:
+            loss = loss + self.binary_cross_entropy * binary_cross_entropy(probabilities, target)
+        if self.boundary:
+            loss = loss + self.boundary * boundary_loss(probabilities, target)
         return loss
 
 
@@ -162,12 +198,24 @@ class Schedule:
 
     Attributes:
         kind: `poly` is (1 - progress)^0.9; `halved` by two every 100 epochs; `cosine` half a
-            cosine after a short warm-up.
+            cosine after a short warm-up; `exponential` loses a part of itself every epoch.
         epochs: of the paper.
+        warm_up: epochs in which the rate rises from a hundredth of what it would be.
+        decay: what `exponential` keeps from epoch to epoch.
+        plateau_patience: validations without a better Dice after which the rate is lowered; never
+            where None.
+        plateau_factor: to what part.
+        early_stopping: validations without a better Dice after which the training ends; never
+            where None.
     """
 
-    kind: Literal["cosine", "poly", "halved", "constant"]
+    kind: Literal["cosine", "poly", "halved", "constant", "exponential"]
     epochs: int
+    warm_up: int = 0
+    decay: float = 0.98
+    plateau_patience: int | None = None
+    plateau_factor: float = 0.5
+    early_stopping: int | None = None
 
     def epoch(self, progress: float) -> int:
         """Return the paper's epoch at a fraction of the training."""
@@ -175,6 +223,31 @@ class Schedule:
 
     def factor(self, progress: float) -> float:
         """Return what the learning rate is multiplied by at a fraction of the training."""
+        warm = 1.0
+        if self.warm_up:
+            risen = min(1.0, progress * self.epochs / self.warm_up)
+            warm = _LEAST_RATE + (1 - _LEAST_RATE) * risen
+        return warm * self._planned(progress)
+
+    def after(self, dice: Sequence[float]) -> tuple[float, bool]:
+        """Return what validation adds: a further factor of the rate, and whether training ends.
+
+        Args:
+            dice: mean validation Dice, in the order of time.
+        """
+        best, since, since_drop, factor = -math.inf, 0, 0, 1.0
+        for each in dice:
+            if each > best:
+                best, since, since_drop = each, 0, 0
+                continue
+            since, since_drop = since + 1, since_drop + 1
+            if self.plateau_patience is not None and since_drop >= self.plateau_patience:
+                factor, since_drop = factor * self.plateau_factor, 0
+        return factor, self.early_stopping is not None and since >= self.early_stopping
+
+    def _planned(self, progress: float) -> float:
+        if self.kind == "exponential":
+            return float(self.decay ** self.epoch(progress))
         if self.kind == "poly":
             return float((1 - min(progress, 1.0)) ** 0.9)
         if self.kind == "halved":

@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Share
 Spread = Annotated[float, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class OrganFacts(Table):
@@ -197,6 +198,42 @@ class ViewFacts(Table):
     border: Chance = 0.15
 
 
+class ObjectiveFacts(Table):
+    """The `[training.objective]` table: what of the regime's loss is another; see `Objective`.
+
+    Weights of terms (`cross_entropy`, `dice`, `tversky`, `region_tversky`, `region_dice`, `focal`,
+    `boundary`, `binary_cross_entropy`) may be 0; what is not named is the regime's.
+    """
+
+    cross_entropy: Spread | None = None
+    dice: Spread | None = None
+    tversky: Spread | None = None
+    region_tversky: Spread | None = None
+    region_dice: Spread | None = None
+    focal: Spread | None = None
+    boundary: Spread | None = None
+    binary_cross_entropy: Spread | None = None
+    balanced: bool | None = None
+    regions: tuple[Count, Count, Count] | None = None
+    region_weights: tuple[Spread, Spread] | None = None
+
+
+class ScheduleFacts(Table):
+    """The `[training.schedule]` table: what of the regime's schedule is another; see `Schedule`.
+
+    `plateau_patience` and `early_stopping` count validations, ten of which there are in a training
+    that has cases for them.
+    """
+
+    kind: Literal["cosine", "poly", "halved", "constant", "exponential"] | None = None
+    epochs: Count | None = None
+    warm_up: Annotated[int, Field(ge=0)] | None = None
+    decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    plateau_patience: Count | None = None
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    early_stopping: Count | None = None
+
+
 class TrainingFacts(Table):
     """The `[training]` table.
 
@@ -213,6 +250,8 @@ class TrainingFacts(Table):
         neighbours: values, in the label maps, of organs that the predictor does not segment, by
             name: samples are centred on them and they change their size as labels do.
         unlabelled: labels that the real cases do not have; never punished where they may lie.
+        labelled: which labels a case has, by a pattern of its id, the first that fits; all others
+            are unlabelled in it. A case that fits none has all labels but `unlabelled`.
         near: a labelled organ; unlabelled organs lie within `near_mm` of it, or nowhere. Without
             it they may lie anywhere in the background.
         phantom_seeds: first and one past the last seed of the abdominal phantoms trained on.
@@ -223,6 +262,8 @@ class TrainingFacts(Table):
         batch: samples per step.
         regime: whose loss, optimiser and schedule; a name in `flarekit.training.regimes`.
         learning_rate: in place of the regime's.
+        objective: what of the regime's loss is another.
+        schedule: what of the regime's schedule is another.
         average: weight of the past in the running average of the weights, which is what is
             exported.
         case_grid: grid on which cases are kept: the `network`'s, or the `scan`'s own, from which
@@ -240,6 +281,7 @@ class TrainingFacts(Table):
     views: ViewFacts | None = None
     reconstruction: Annotated[float, Field(ge=0)] | None = None
     unlabelled: tuple[str, ...] = ()
+    labelled: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     near: str | None = None
     near_mm: float = 50.0
     phantom_seeds: tuple[int, int] = (0, 0)
@@ -250,6 +292,8 @@ class TrainingFacts(Table):
     batch: Annotated[int, Field(ge=1)] = 2
     regime: str = "compact"
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    objective: ObjectiveFacts = ObjectiveFacts()
+    schedule: ScheduleFacts = ScheduleFacts()
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     case_grid: Literal["network", "scan"] = "network"
     foreground: Share = 0.67

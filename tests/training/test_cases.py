@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from flarekit.core.errors import InputError
+from flarekit.core.errors import InputError, PredictorError
 from flarekit.training.cases import on_grid, phantom_cases, real_cases, volume_of
 from flarekit.training.losses import MAYBE
 from flarekit.training.sources import training_pools
@@ -244,3 +244,29 @@ def test_validation_cases_are_not_trained_on(tmp_path, make_recipe):
     recipe = make_recipe(("batch = 1", 'batch = 1\nvalidation = ["case_c"]'))
     cases = real_cases(write_dataset(tmp_path / "d", ["case_a", "case_b", "case_c"]), recipe)
     assert [case.case_id for case in cases] == ["case_a"]
+
+
+def test_cases_that_are_labelled_in_part_say_so_by_their_names(tmp_path, make_recipe):
+    labels = np.zeros((20, 24, 16), np.uint8)
+    labels[4:8, 4:8, 4:8] = 1
+    labels[12:16, 12:16, 4:8] = 3
+    write_dataset(tmp_path, ["liver_a", "full_a", "none_a"], labels=labels)
+    recipe = make_recipe(
+        (
+            "[provenance]",
+            "[training.labelled]\n"
+            '"liver_*" = ["liver"]\n"none_*" = []\n"*" = ["liver", "spleen"]\n\n[provenance]',
+        )
+    )
+    cases = {case.case_id: case for case in real_cases(tmp_path, recipe)}
+    assert cases["full_a"].possible_K.tolist() == [False] * 3
+    assert cases["liver_a"].possible_K.tolist() == [True, False, True]
+    assert set(np.unique(cases["liver_a"].classes_ZYX)) == {1, MAYBE}
+    assert cases["none_a"].possible_K.tolist() == [True] * 3
+    assert set(np.unique(cases["none_a"].classes_ZYX)) == {MAYBE}
+    assert set(np.unique(cases["full_a"].classes_ZYX)) == {0, 1, 2}
+
+
+def test_labels_that_a_set_of_cases_cannot_have_are_refused(make_recipe):
+    with pytest.raises(PredictorError, match="unknown labels kidney"):
+        make_recipe(("[provenance]", '[training.labelled]\n"a*" = ["kidney"]\n\n[provenance]'))

@@ -21,6 +21,7 @@ from flarekit.training.curve import Curve
 from flarekit.training.export import export_predictor, is_run
 from flarekit.training.samples import Pool
 from flarekit.training.state import averaged_network
+from flarekit.training.validation import Measured
 from tests.training.conftest import make_case
 
 CPU = {"device": "cpu", "precision": "fp32", "record_every": 2}
@@ -305,3 +306,37 @@ def test_weights_of_another_network_are_refused_to_start_with(make_recipe, recip
     options = RunOptions(minutes=0.1, start=tmp_path / "made", **CPU)
     with pytest.raises(PredictorError, match="the network needs"):
         train(other, pools(), tmp_path / "other", options, clock=Clock())
+
+
+class NeverBetter:
+    """A validation whose Dice stays where it was."""
+
+    took_s, last_step = 0.0, -1
+
+    def __init__(self):
+        self.calls = 0
+
+    def measure(self, _network, _effort, _device, _precision):
+        self.calls += 1
+        return Measured(step=0, minutes=0.0, scores={"case": {"liver": 0.5}})
+
+
+def test_a_training_slows_down_and_ends_early_where_validation_does_not_improve(
+    tmp_path, make_recipe
+):
+    recipe = make_recipe(
+        ("batch = 1", 'batch = 1\nvalidation = ["case_c"]\nregime = "attention_unet"'),
+        (
+            "[provenance]",
+            "[training.schedule]\nplateau_patience = 1\nearly_stopping = 2\n\n[provenance]",
+        ),
+    )
+    by = NeverBetter()
+    options = RunOptions(minutes=1, **CPU)
+    train(recipe, pools(), tmp_path / "run", options, validation=by, clock=Clock())
+    rows = rows_of(tmp_path / "run")
+    assert by.calls == 4  # the first, two without improvement, and the one at the end
+    assert float(rows[-1]["minutes"]) < 0.5
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(0.5 * float(rows[0]["learning_rate"]))
+    train(recipe, pools(), tmp_path / "run", options, validation=by, clock=Clock())
+    assert rows_of(tmp_path / "run")[-1]["step"] == rows[-1]["step"]
