@@ -50,6 +50,62 @@ def merge(
     raise typer.Exit(1 if merged.failed else 0)
 
 
+@app.command()
+def report(
+    places: Places,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder to write to; the first that is named by default."
+        ),
+    ] = None,
+) -> None:
+    """Write report.html of a cohort, and statistics.parquet where pyarrow is installed.
+
+    One page that needs no network: volumes of every label, outliers with their pictures, flagged
+    masks, time and memory per case, failures.
+    """
+    from flarekit.cli.console import Console
+    from flarekit.cohort.report import write_report
+
+    console, first = Console(), places[0]
+    folder = output or (first if first.is_dir() else first.parent)
+    console.say(f"{write_report(places, folder)}: written")
+
+
+def statistics(
+    masks: Annotated[Path, typer.Option(help="Folder with the masks.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables and page.")],
+    scans: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the scans, X_0000.nii.gz or X.nii.gz for the mask X.nii.gz, to "
+            "measure intensities."
+        ),
+    ] = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option("--predictor", "-p", help="Whose labels the masks have, for their names."),
+    ] = None,
+) -> None:
+    """Measure masks that are there already: statistics.csv, statistics.parquet and report.html.
+
+    The exit code is 1 where a mask could not be measured; each is named.
+    """
+    from flarekit.cli.console import Console
+    from flarekit.cohort.measure import measure_masks
+    from flarekit.segmentation.predictors import find_predictor
+
+    console = Console()
+    spec = None if predictor is None else find_predictor(predictor).spec
+    measured = measure_masks(masks, scans, output, spec)
+    for case_id, fault in measured.faults.items():
+        console.error(f"{case_id}: {fault}", None)
+    total = len(measured.cases) + len(measured.faults)
+    console.say(f"{output}: {len(measured.cases)} of {total} masks measured")
+    raise typer.Exit(1 if measured.faults else 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CohortPrediction(Prediction):
     """How the scans of a cohort are segmented."""

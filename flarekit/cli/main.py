@@ -63,6 +63,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
 app.add_typer(cohort.app, name="cohort")
+app.command()(cohort.statistics)
 for command in (
     *images.COMMANDS,
     arrange.arrange,

@@ -68,7 +68,7 @@ def merge(places: Sequence[Path], folder: Path) -> Merged:
         UsageError: a run is writing to the ledger of `folder`.
     """
     merged = read_parts(places)
-    statistics = _statistics_of(merged)
+    statistics = statistics_of(merged)
     ledger = Ledger(folder, keep=True)  # which keeps runs away meanwhile
     try:
         content = "".join(json.dumps(line) + "\n" for line in merged.lines.values())
@@ -80,7 +80,7 @@ def merge(places: Sequence[Path], folder: Path) -> Merged:
     return merged
 
 
-def _statistics_of(merged: Merged) -> list[list[str]]:
+def statistics_of(merged: Merged) -> list[list[str]]:
     """Return the rows of every case from beside the ledger that has its last line."""
     rows: dict[str, list[list[str]]] = {}
     for path in merged.ledgers:

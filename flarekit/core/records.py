@@ -97,6 +97,8 @@ class CaseRecord:
         volumes_ml: label name -> volume, in ml; 0 where nothing was found. Of a failed case empty.
         statistics: of every label, where there is a report; in `statistics.csv`, not in the ledger.
         flags: why a person should look at the mask, where there is a report.
+        peak_mib: most memory that the process had resident while the case was run, where there is a
+            report; 0 where that is not known.
         input_sha256: of all that the case is made of; None where there is no ledger.
         mask_sha256: of the mask's file; None where there is none, or no ledger.
         measured: of its mask, by its convention: name with its unit -> figure.
@@ -115,6 +117,7 @@ class CaseRecord:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     statistics: tuple[LabelStatistics, ...] = ()
     flags: tuple[Flag, ...] = ()
+    peak_mib: float = 0.0
     input_sha256: str | None = None
     mask_sha256: str | None = None
     measured: dict[str, float] = field(default_factory=dict)

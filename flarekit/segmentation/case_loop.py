@@ -25,7 +25,9 @@ from flarekit.segmentation.fingerprint import input_sha256
 from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
 from flarekit.segmentation.measuring import measure
 from flarekit.segmentation.memory import (
+    begin_peak,
     file_mib,
+    peak_mib,
     reading_mib,
     still_to_come_mib,
     writing_mib,
@@ -110,6 +112,8 @@ class CaseLoop:
             if self.shared.stopped.is_set():
                 break
             self.shared.start_case(case, self.numbers[index])
+            if self.shared.report is not None:
+                begin_peak()
             began = began if index == 0 else time.monotonic()
             record = self._with_digests(self._guarded(case, ahead, index, began))
             records.append(record)
@@ -126,7 +130,10 @@ class CaseLoop:
         with suppress(OSError):
             digest = None if mask is None else sha256_of(mask)
         return replace(
-            record, input_sha256=self.digests.pop(record.case_id, None), mask_sha256=digest
+            record,
+            peak_mib=peak_mib(),
+            input_sha256=self.digests.pop(record.case_id, None),
+            mask_sha256=digest,
         )
 
     def deadline(self, index: int, began: float) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-_VOID = frozenset({"meta", "br", "line", "rect", "circle", "path", "polygon", "polyline"})
+_VOID = frozenset({"meta", "br", "img", "line", "rect", "circle", "path", "polygon", "polyline"})
 
 
 class Markup(str):
