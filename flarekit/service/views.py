@@ -23,6 +23,16 @@ class Clicks(BaseModel):
     background: list[Voxel] = Field(default_factory=list, description="In what is no lesion.")
 
 
+class ProblemView(BaseModel):
+    """Why a request cannot be met (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="What happened, as the command line says it.")]
+    fix: Annotated[str, Field(description="What to do about it.")]
+
+
 class Said(BaseModel):
     """Why a case failed, and what to do."""
 
