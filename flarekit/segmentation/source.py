@@ -48,7 +48,7 @@ class Source:
             return None
         specs = [self.spec, *([self.locator.spec] if self.locator else [])]
         if self.spec.coarse is not None:
-            specs.append(find_predictor(self.spec.coarse.predictor).spec)
+            specs.append(find_predictor(self.spec.coarse.predictor, trust=self.trusted).spec)
         own = None if self.folder is None else check_trust(self.folder)
         return predictor_sha256(*specs, code="" if own is None else own.sha256())
 

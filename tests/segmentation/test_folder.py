@@ -302,7 +302,9 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
         toy, labels={"organ": 1}, auxiliary=("lesion",), internal={"others": ("lesion",)}
     )
     for number, first in enumerate((toy, grouped)):
-        monkeypatch.setattr("flarekit.segmentation.segmenter.find_predictor", lambda _, f=first: f)
+        monkeypatch.setattr(
+            "flarekit.segmentation.segmenter.find_predictor", lambda _, f=first, **__: f
+        )
         one = with_facts(toy, coarse=Coarse(predictor="first"))
         segment_folder(one, inputs, tmp_path / str(number), EXACT)
     labelled, organ = looked_at
@@ -314,7 +316,7 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
 def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_scan, monkeypatch):
     write_scan(inputs / "a_0000.nii.gz")
     other = with_facts(toy, channels=toy.spec.channels * 2)
-    monkeypatch.setattr("flarekit.segmentation.segmenter.find_predictor", lambda _name: other)
+    monkeypatch.setattr("flarekit.segmentation.segmenter.find_predictor", lambda *_, **__: other)
     one = with_facts(toy, coarse=Coarse(predictor="other"))
     with pytest.raises(PredictorError, match="takes 2 channels, not 1"):
         segment_folder(one, inputs, tmp_path / "out", EXACT)
