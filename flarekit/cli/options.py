@@ -157,6 +157,26 @@ ImageConvention = Annotated[
         "--convention", "-c", help="Whose conventions; what the image's label says by default."
     ),
 ]
+
+
+def _also(text: str) -> tuple[str, ...]:
+    """Return what is written besides masks, of a list like `rtstruct,nifti`."""
+    wanted = names(text) if text else ()
+    unknown = sorted(set(wanted) - {"rtstruct", "nifti"})
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: rtstruct and nifti are known")
+    return wanted
+
+
+Also = Annotated[
+    Any,
+    typer.Option(
+        parser=_also,
+        metavar="rtstruct,nifti",
+        help="DICOM: what each mask is written as besides a segmentation object: contours (RT "
+        "structure set), NIfTI, or both.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flarekit.cli.options import Convention, Device, Precision
+from flarekit.cli.options import Also, Convention, Device, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class Prediction:
     """How scans are segmented; see `flarekit.segmentation.folder.Options`."""
 
     convention: Convention = None
+    also: Also = ""
     mode: Annotated[
         Literal["fast", "exact"],
         typer.Option(help="fast, or exact: nnU-Net's arithmetic, every tile and flip."),

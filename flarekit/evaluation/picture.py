@@ -16,6 +16,7 @@ from flarekit.core.errors import UnreadableVolumeError, UsageError
 from flarekit.core.files import write_atomically
 from flarekit.core.volume import orientation_of
 from flarekit.evaluation.masks import SUFFIXES, Mask, read_volume
+from flarekit.report.picture import mark_sides, shades_of
 
 _WINDOW_HU = (-160.0, 240.0)
 _AIR_HU = -300.0  # a scan that goes below is taken for a CT
@@ -85,8 +86,8 @@ def draw_case(
         rows, columns = (other for other in range(3) if other != axis)
         grey, one, other = (each.take(index, axis) for each in (scan, true, found))
         images = (
-            _painted(grey, one, _colours(labels)),
-            _painted(grey, other, _colours(labels)),
+            _painted(grey, one, shades_of(labels)),
+            _painted(grey, other, shades_of(labels)),
             _painted(
                 grey, _difference(one, other), {1: _AGREED, 2: _ONLY_TRUE, 3: _ONLY_PREDICTED}
             ),
@@ -100,6 +101,7 @@ def draw_case(
                 aspect=spacing_mm[rows] / spacing_mm[columns],
             )
             axes.set_axis_off()
+            mark_sides(axes, axis)
         grid[0, axis].set_title(plane, color="white", fontsize=10)
     _add_legend(figure, labels, (true, found))
     buffer = io.BytesIO()
@@ -115,7 +117,7 @@ def _add_legend(
 ) -> None:
     from matplotlib.patches import Patch
 
-    colours = _colours(labels)
+    colours = shades_of(labels)
     present = {int(value) for mask in masks for value in np.unique(mask)}
     handles = [
         Patch(color=colours[value], label=name.replace("_", " "))
@@ -153,14 +155,6 @@ def _scan(pictures: Pictures, case_id: str, truth: Mask) -> tuple[NDArray[np.flo
         else (float(voxels_ZYX.min()), float(np.percentile(voxels_ZYX, 99.5)))
     )
     return np.clip((voxels_ZYX - low) / max(high - low, 1e-6), 0, 1), []
-
-
-def _colours(labels: Mapping[str, int]) -> _Colours:
-    from matplotlib import colormaps
-
-    shades = [(float(r), float(g), float(b)) for r, g, b, _ in colormaps["tab20"](np.arange(20))]
-    palette = [*shades[::2], *shades[1::2]]  # strong colours first, their pale twins after
-    return {value: palette[index % len(palette)] for index, value in enumerate(labels.values())}
 
 
 def _fullest(mask_ZYX: NDArray[np.uint8], axis: int) -> int:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.colours import colour_of
 from flarekit.core.files import write_atomically
 from flarekit.core.volume import Volume, orientation_of
 
 _WINDOW_HU = (-160.0, 240.0)
 _OPACITY = 0.55
+_SAGITTAL = 2  # the plane that shows neither side
+_SIDES = {"R": (0.02, "left"), "L": (0.98, "right")}  # of the patient: where it stands
+_MARK: dict[str, Any] = {"color": "white", "fontsize": 12, "fontweight": "bold"}
 
 
 def write_picture(
@@ -21,7 +26,8 @@ def write_picture(
 ) -> None:
     """Draw the axial, coronal and sagittal slice with most labelled voxels, as a PNG.
 
-    Seen as radiologists see them: the patient's right on the left, anterior or superior on top.
+    Seen as radiologists see them: the patient's right, marked R, on the left, anterior or superior
+    on top. A label has the colour of its value, in every picture.
 
     Args:
         path: the PNG to make.
@@ -39,7 +45,7 @@ def write_picture(
     scan = orientation.apply(volume.voxels_ZYX)
     label_map = orientation.apply(label_map_ZYX)
     spacing_mm = orientation.apply_to_axes(volume.geometry.spacing_mm_ZYX)
-    colours = _colours(labels)
+    colours = shades_of(labels)
     figure = Figure(figsize=(13, 4.6), dpi=110, facecolor="black", layout="constrained")
     for axis, (axes, title) in enumerate(
         zip(figure.subplots(1, 3), ("axial", "coronal", "sagittal"), strict=True)
@@ -54,6 +60,7 @@ def write_picture(
             aspect=spacing_mm[rows] / spacing_mm[columns],
         )
         axes.set_title(title, color="white", fontsize=10)
+        mark_sides(axes, axis)
         axes.set_axis_off()
     present = [name for name, value in labels.items() if (label_map == value).any()]
     handles = [Patch(color=colours[labels[name]], label=name.replace("_", " ")) for name in present]
@@ -70,19 +77,28 @@ def write_picture(
     write_atomically(path, buffer.getvalue())
 
 
-def _colours(labels: Mapping[str, int]) -> dict[int, tuple[float, float, float]]:
-    from matplotlib import colormaps
+def mark_sides(axes: Any, axis: int) -> None:  # noqa: ANN401 - matplotlib is not imported here
+    """Mark the patient's right and left beside a slice that shows them.
 
-    shades = [(float(r), float(g), float(b)) for r, g, b, _ in colormaps["tab20"](np.arange(20))]
-    palette = [*shades[::2], *shades[1::2]]  # strong colours first, their pale twins after
-    return {value: palette[index % len(palette)] for index, value in enumerate(labels.values())}
+    Args:
+        axes: matplotlib's, of a slice of an oriented volume.
+        axis: across which it was cut: 0 axial, 1 coronal, 2 sagittal.
+    """
+    if axis == _SAGITTAL:
+        return
+    for side, (x, align) in _SIDES.items():
+        axes.text(x, 0.5, side, transform=axes.transAxes, ha=align, va="center", **_MARK)
+
+
+def shades_of(labels: Mapping[str, int]) -> dict[int, tuple[float, float, float]]:
+    """Return the colour of every label's value, red, green and blue from 0 to 1."""
+    shades = {value: colour_of(value) for value in labels.values()}
+    return {value: (r / 255, g / 255, b / 255) for value, (r, g, b) in shades.items()}
 
 
 def colours_of(labels: Mapping[str, int]) -> dict[int, str]:
     """Return the colour of every label's value in pictures, as #rrggbb."""
-    from matplotlib.colors import to_hex
-
-    return {value: to_hex(colour) for value, colour in _colours(labels).items()}
+    return {value: "#{:02x}{:02x}{:02x}".format(*colour_of(value)) for value in labels.values()}
 
 
 def _fullest(label_map_ZYX: NDArray[np.uint8], axis: int) -> int:

@@ -20,7 +20,7 @@ from flarekit.report.ledger import Line
 from flarekit.segmentation.case_loop import CaseLoop
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.fingerprint import settings_of
-from flarekit.segmentation.inputs import cases_in, convention_of, placed_masks
+from flarekit.segmentation.inputs import cases_in, check_also, convention_of, placed_masks
 from flarekit.segmentation.options import Options
 from flarekit.segmentation.progress import Progress, SharedProgress, Silent
 from flarekit.segmentation.report import Report, Resuming
@@ -102,10 +102,11 @@ def run_folder(
     began = time.monotonic() if options.began is None else options.began
     seconds = {} if options.began is None else {"import": time.monotonic() - began}
     given = [inputs] if isinstance(inputs, Path) else list(inputs)
-    get = partial(convention_of, spec=spec)
+    get = partial(convention_of, spec=spec, also=options.also)
     other = get if options.convention is None else None
     with cases_in(name, get(name), given, len(spec.channels), other) as found:
         name, convention = found.name, found.convention
+        check_also(options.also, name)
         output_dir, cases = placed_masks(found.cases, output)
         if options.shard is not None:
             cases = cases_of(options.shard, cases, convention)

@@ -38,16 +38,37 @@ class FoundCases:
     cases: Sequence[Case]
 
 
-def convention_of(name: str, spec: PredictorSpec) -> Convention:
+def convention_of(name: str, spec: PredictorSpec, also: Sequence[str] = ()) -> Convention:
     """Return a convention as a predictor sets it up.
 
     Settings are the predictor's for its own convention, and mean nothing to another.
+
+    Args:
+        name: of the convention.
+        spec: the predictor's facts.
+        also: what masks are written as besides, `rtstruct` and `nifti`, by the convention `dicom`.
     """
     settings = dict(spec.convention_settings) if name == spec.convention else {}
     if name == "plain":
         channels = [channel.name for channel in spec.channels]
         settings |= {"channels": channels, "air": [air_of(channel) for channel in spec.channels]}
+    elif name == "dicom":
+        settings |= {"predictor": spec.name, "weights_sha256": spec.weights.sha256}
+        settings |= {"also": also} if also else {}
     return conventions.get(name, settings, labels=spec.labels)
+
+
+def check_also(also: Sequence[str], name: str) -> None:
+    """Refuse what a convention does not write.
+
+    Raises:
+        UsageError: something besides masks is wanted of another convention than `dicom`.
+    """
+    if also and name != "dicom":
+        raise UsageError(
+            f"--also {','.join(also)} is written for DICOM series, and {name} has none",
+            fix="leave --also out, or name DICOM series",
+        )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Options:
 
     Attributes:
         convention: its name; the predictor's own where None.
+        also: what masks of DICOM series are written as besides, `rtstruct` and `nifti`.
         mode: `fast`, or `exact` for nnU-Net's arithmetic.
         engine: its name, or `auto`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or a UUID; several, separated by commas, share the
@@ -44,6 +45,7 @@ class Options:
     """
 
     convention: str | None = None
+    also: tuple[str, ...] = ()
     mode: Mode = "fast"
     engine: str = "auto"
     device: str = "auto"

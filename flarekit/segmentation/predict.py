@@ -23,6 +23,7 @@ def predict(
     predictor: str | Path | PredictorFolder | Segmenter = "abdomen_ct",
     *,
     convention: str | None = None,
+    also: Sequence[str] = (),
     mode: Mode = "fast",
     engine: str = "auto",
     device: str = "auto",
@@ -51,6 +52,7 @@ def predict(
             to run with it, and the options from `mode` to `gpu_memory_budget_mib` must stay as
             they are.
         convention: whose layout; the predictor's own where None.
+        also: what masks of DICOM series are written as besides: `rtstruct` (contours) and `nifti`.
         mode: `fast`, or `exact` for nnU-Net's arithmetic.
         engine: `auto`, `openvino` or `torch`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or a UUID; of several, separated by commas, each
@@ -91,6 +93,7 @@ def predict(
     """
     options = Options(
         convention=convention,
+        also=tuple(also),
         mode=mode,
         engine=engine,
         device=device,
@@ -112,7 +115,9 @@ def predict(
     elif how.wanted:
         wanted = state_report(*paths, how)
     if isinstance(predictor, Segmenter):
-        if options != Options(convention=convention, on_error=on_error, shard=options.shard):
+        if options != Options(
+            convention=convention, also=tuple(also), on_error=on_error, shard=options.shard
+        ):
             raise UsageError(
                 "a segmenter was loaded with its own mode, device and budgets",
                 fix="give them to flarekit.load, not beside a segmenter",

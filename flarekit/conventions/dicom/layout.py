@@ -10,14 +10,16 @@ images that cannot be used are named, and are in `left_out` of the cases. Needs
 
 A case that failed leaves nothing: an empty segmentation would read as "nothing found".
 
-Settings of a predictor: `modalities` (of its channels, where they are not ["CT"] or ["CT", "PT"]).
+Settings of a predictor: `modalities` (of its channels, where they are not ["CT"] or ["CT", "PT"]),
+`also` ("rtstruct" and "nifti": what each mask is written as besides). `predictor` and
+`weights_sha256` are what its objects say of it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +29,8 @@ from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Cases
 from flarekit.conventions._grid import onto
+from flarekit.conventions.dicom.algorithm import Algorithm
+from flarekit.conventions.dicom.rtstruct import structure_set
 from flarekit.conventions.dicom.seg import segmentation_object
 from flarekit.conventions.dicom.series import Found, Series, find_series, read_series
 from flarekit.conventions.dicom.suv import suv_factors
@@ -34,17 +38,22 @@ from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts
+from flarekit.core.scan_files import write_mask
 from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 _OUTSIDE = {"CT": -1024.0, "MR": 0.0, "PT": 0.0}
 _MOST_NAMED = 3
+_ENDINGS = {"rtstruct": ".rtstruct.dcm", "nifti": ".nii.gz"}
 _USUAL = {1: ("CT",), 2: ("CT", "PT")}
 
 
 class _Settings(Table):
     modalities: tuple[Literal["CT", "MR", "PT"], ...] | None = None
+    also: tuple[Literal["rtstruct", "nifti"], ...] = ()
+    predictor: str = ""
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,10 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Dicom:
     parsed = checked(_Settings, settings, source="settings of the convention 'dicom'")
     if parsed.modalities is not None and len(set(parsed.modalities)) < len(parsed.modalities):
         raise PredictorError("dicom: two channels have one modality", fix="state each once")
-    return Dicom(modalities=parsed.modalities, labels=dict(labels))
+    algorithm = Algorithm(predictor=parsed.predictor, weights_sha256=parsed.weights_sha256)
+    return Dicom(
+        modalities=parsed.modalities, also=parsed.also, algorithm=algorithm, labels=dict(labels)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +91,14 @@ class Dicom:
     Attributes:
         modalities: of a predictor's channels; the usual ones where None.
         labels: its label names -> values in the mask; "label V" where it is not known.
+        also: what each mask is written as besides, `rtstruct` and `nifti`.
+        algorithm: what makes the masks.
     """
 
     modalities: tuple[str, ...] | None
     labels: Mapping[str, int]
+    also: tuple[str, ...] = ()
+    algorithm: Algorithm = field(default_factory=Algorithm)
 
     def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
         """Return one case per series, or per PET series where there are several channels.
@@ -153,14 +169,18 @@ class Dicom:
                 volumes[each.name] = onto(_read(each), reference, outside=outside)
         return [volumes[each.name] for each in wanted.series]
 
+    def further_outputs(self, case: Case) -> Sequence[Path]:
+        """Return the structure set and the NIfTI file of a case, where they are wanted."""
+        return [_beside(case, ending) for what, ending in _ENDINGS.items() if what in self.also]
+
     def write_mask(
         self,
         case: Case,
         label_map_ZYX: NDArray[np.uint8],
-        geometry: Geometry,  # noqa: ARG002 - the series knows its grid
+        geometry: Geometry,
         output_dir: Path,
     ) -> Path:
-        """Write a DICOM SEG that refers to the series whose voxels the mask has.
+        """Write a DICOM SEG that refers to the series whose voxels the mask has, and what else is.
 
         Raises:
             OutputError: it could not be written.
@@ -173,7 +193,13 @@ class Dicom:
         )
         path = output_dir / case.mask
         make_folder(path.parent)
-        write_atomically(path, segmentation_object(label_map_ZYX, _dicom(case).grid, labels))
+        of_case = label_map_ZYX, _dicom(case).grid, labels, self.algorithm
+        if "rtstruct" in self.also:
+            further = output_dir / _beside(case, _ENDINGS["rtstruct"])
+            write_atomically(further, structure_set(*of_case))
+        if "nifti" in self.also:
+            write_mask(output_dir / _beside(case, _ENDINGS["nifti"]), label_map_ZYX, geometry)
+        write_atomically(path, segmentation_object(*of_case))
         return path
 
     def share_of(self, case: Case) -> float:
@@ -195,6 +221,10 @@ class Dicom:
             f"{output_dir / case.mask}: not written, the case failed",
             fix="an empty segmentation would read as nothing found; correct the case",
         )
+
+
+def _beside(case: Case, ending: str) -> Path:
+    return case.mask.with_name(f"{case.mask.name.removesuffix('.dcm')}{ending}")
 
 
 def _size_of(path: Path) -> int:

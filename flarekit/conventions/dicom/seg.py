@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import flarekit
+from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.elements import Elements
 from flarekit.conventions.dicom.groups import derived_uid
 from flarekit.conventions.dicom.series import Series
 from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY
 from flarekit.conventions.dicom.values import day_in, time_in
+from flarekit.core.colours import colour_of
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
 _Code: TypeAlias = Any  # pydicom's Code
@@ -53,6 +55,7 @@ _ORGANS = {
     "spleen": "Spleen",
     "stomach": "Stomach",
 }
+_LEFT, _RIGHT = {"left", "l"}, {"right", "r"}
 _LESIONS = {
     "lesion": "Lesion",
     "lesions": "Lesion",
@@ -63,7 +66,10 @@ _LESIONS = {
 
 
 def segmentation_object(
-    label_map_ZYX: NDArray[np.uint8], series: Series, labels: Mapping[str, int]
+    label_map_ZYX: NDArray[np.uint8],
+    series: Series,
+    labels: Mapping[str, int],
+    algorithm: Algorithm,
 ) -> bytes:
     """Return the file of a segmentation with one segment per label, absent ones included.
 
@@ -74,6 +80,7 @@ def segmentation_object(
         label_map_ZYX: uint8; slice z lies on slice z of the series.
         series: whose voxels the mask has.
         labels: label name -> value in the map.
+        algorithm: what made the mask.
     """
     import highdicom
     from pydicom.config import disable_value_validation
@@ -83,16 +90,16 @@ def segmentation_object(
     for number, value in enumerate(labels.values(), start=1):
         numbers[value] = number
     digest = hashlib.sha256(np.ascontiguousarray(label_map_ZYX).tobytes()).hexdigest()
-    sources = [series.uid, digest, str(dict(labels)), flarekit.__version__]
+    sources = [series.uid, digest, str(dict(labels)), algorithm.identity]
     content = BytesIO()
     with warnings.catch_warnings(), disable_value_validation():
         # identifiers and names are written as the images have them
         warnings.filterwarnings("ignore", module="pydicom|highdicom")
         segmentation = highdicom.seg.Segmentation(
-            source_images=_sources(series),
+            source_images=sources_of(series),
             pixel_array=numbers[label_map_ZYX],
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=_descriptions(labels),
+            segment_descriptions=_descriptions(labels, algorithm),
             series_instance_uid=generate_uid(entropy_srcs=[*sources, "series"]),
             series_number=_SERIES_NUMBER,
             sop_instance_uid=generate_uid(entropy_srcs=[*sources, "instance"]),
@@ -110,8 +117,8 @@ def segmentation_object(
     return content.getvalue()
 
 
-def _sources(series: Series) -> list[_Dataset]:
-    """Return the images as a segmentation refers to them: nothing in them can be malformed."""
+def sources_of(series: Series) -> list[_Dataset]:
+    """Return the images as objects refer to them: nothing in them can be malformed."""
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
 
@@ -177,15 +184,19 @@ def _patient(elements: Elements) -> _Dataset:
     return patient
 
 
-def _descriptions(labels: Mapping[str, int]) -> list[Any]:
+def _descriptions(labels: Mapping[str, int], algorithm: Algorithm) -> list[Any]:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    algorithm = highdicom.AlgorithmIdentificationSequence(
-        name="flarekit", family=codes.DCM.ArtificialIntelligence, version=flarekit.__version__
+    identification = highdicom.AlgorithmIdentificationSequence(
+        name=algorithm.name[:64],
+        family=codes.DCM.ArtificialIntelligence,
+        version=algorithm.version[:64],
+        source="flarekit",
+        parameters=algorithm.parameters,
     )
     descriptions = []
-    for number, label in enumerate(labels, start=1):
+    for number, (label, value) in enumerate(labels.items(), start=1):
         category, kind = _codes(label)
         description = highdicom.seg.SegmentDescription(
             segment_number=number,
@@ -193,17 +204,40 @@ def _descriptions(labels: Mapping[str, int]) -> list[Any]:
             segmented_property_category=category,
             segmented_property_type=kind,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=algorithm,
+            algorithm_identification=identification,
+            display_color=highdicom.color.CIELabColor.from_rgb(*colour_of(value)),
         )
+        side = _side(label)
+        if side is not None:
+            modifiers = [highdicom.sr.CodedConcept.from_code(side)]
+            kinds = description.SegmentedPropertyTypeCodeSequence
+            kinds[0].SegmentedPropertyTypeModifierCodeSequence = modifiers
         descriptions.append(description)
     return descriptions
+
+
+def _words(label: str) -> list[str]:
+    return label.lower().replace("_", " ").replace("-", " ").split()
+
+
+def _side(label: str) -> _Code | None:
+    """Return on which side of the body something is, where its name says so of one."""
+    from pydicom.sr.codedict import codes
+
+    words = set(_words(label))
+    sides = [
+        code
+        for names, code in ((_LEFT, codes.SCT.Left), (_RIGHT, codes.SCT.Right))
+        if names & words
+    ]
+    return sides[0] if len(sides) == 1 else None
 
 
 def _codes(label: str) -> tuple[_Code, _Code]:
     """Return what a label is, in SNOMED CT: its category and its type; tissue where unknown."""
     from pydicom.sr.codedict import codes
 
-    words = label.lower().replace("_", " ").replace("-", " ").split()
+    words = _words(label)
     for table, category in (
         (_LESIONS, codes.SCT.MorphologicallyAbnormalStructure),
         (_ORGANS, codes.SCT.AnatomicalStructure),
