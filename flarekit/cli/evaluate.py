@@ -22,8 +22,10 @@ from flarekit.evaluation.evaluate import CaseResult, Evaluation, evaluate
 from flarekit.evaluation.masks import case_id_of, find_pairs
 from flarekit.evaluation.picture import Pictures
 from flarekit.evaluation.results import write_csv, write_json
-from flarekit.evaluation.scheme import NamedScheme, Settings
+from flarekit.evaluation.scheme import PAPERS, NamedScheme, Settings
 from flarekit.evaluation.tolerances import TOLERANCES_MM
+
+Values = dict[str, tuple[int, ...]]  # name -> value, or the values of a region
 
 
 def run_evaluate(request: Scoring, console: Console) -> int:
@@ -104,7 +106,13 @@ def _settings(request: Scoring, console: Console) -> tuple[NamedScheme, Settings
             fix=f"known: {', '.join(scheme.EDITIONS)}",
         )
     if labels is None:
-        labels, source = scheme.default_labels(edition), f"the convention {name}"
+        labels, source = _single(scheme.default_labels(edition)), f"the convention {name}"
+    regions = {label: values for label, values in labels.items() if len(values) > 1}
+    if name != PAPERS.name and (regions or request.probabilities is not None):
+        what = f"the region {next(iter(regions))}" if regions else "probabilities"
+        raise UsageError(
+            f"convention {name!r} does not score {what}", fix="score it with --convention papers"
+        )
     if request.convention is None or source.endswith(DATASET_JSON):
         console.say(f"scores of {name}; labels of {source}: {', '.join(labels)}")
     tolerances_mm = dict(_parse_tolerance(entry) for entry in request.tolerances or ())
@@ -115,13 +123,22 @@ def _settings(request: Scoring, console: Console) -> tuple[NamedScheme, Settings
             f"--tolerance names {', '.join(strange)}, which is not scored",
             fix=f"scored: {', '.join(kept)}",
         )
-    unscored = frozenset(value for label, value in labels.items() if label not in kept)
+    unscored = {value for label, values in labels.items() if label not in kept for value in values}
     return named, Settings(
-        edition=edition, labels=kept, tolerances_mm=tolerances_mm, unscored=unscored
+        edition=edition,
+        labels={label: values[0] for label, values in kept.items() if len(values) == 1},
+        tolerances_mm=tolerances_mm,
+        unscored=frozenset(unscored),
+        regions={label: values for label, values in kept.items() if len(values) > 1},
+        probabilities=request.probabilities,
     )
 
 
-def _stated_labels(request: Scoring) -> tuple[dict[str, int] | None, str, str | None]:
+def _single(labels: Mapping[str, int]) -> Values:
+    return {name: (value,) for name, value in labels.items()}
+
+
+def _stated_labels(request: Scoring) -> tuple[Values | None, str, str | None]:
     """Return the labels that an option or a file beside the truth states, and where they are from.
 
     The third is whose scores go with them, where that is known.
@@ -136,7 +153,7 @@ def _stated_labels(request: Scoring) -> tuple[dict[str, int] | None, str, str | 
 
         spec = find_predictor(request.predictor).spec
         own = spec.convention if spec.convention in conventions.scored() else None
-        return dict(spec.labels), spec.name, own
+        return _single(spec.labels), spec.name, own
     for folder in (request.truth, request.truth.resolve().parent):
         path = folder / DATASET_JSON
         if path.is_file():
@@ -144,9 +161,9 @@ def _stated_labels(request: Scoring) -> tuple[dict[str, int] | None, str, str | 
             if dataset.region_values:
                 raise UsageError(
                     f"{path}: its labels are regions, which are not one value each",
-                    fix="name what is to be scored with --labels",
+                    fix="name what is to be scored with --labels, such as WT=1+2+3,TC=1+3,ET=3",
                 )
-            return dict(dataset.labels), str(path), None
+            return _single(dataset.labels), str(path), None
     if request.convention is None:
         raise UsageError(
             "which labels are to be scored is not clear",
@@ -156,24 +173,30 @@ def _stated_labels(request: Scoring) -> tuple[dict[str, int] | None, str, str | 
     return None, "", None
 
 
-def _fitting(labels: dict[str, int] | None, request: Scoring) -> str:
+def _fitting(labels: Values | None, request: Scoring) -> str:
     """Return whose scores the labels get where none were asked for: FLARE's if it knows them."""
     tolerances = {entry.partition("=")[0].strip() for entry in request.tolerances or ()}
     known = set(labels or ()) <= {*TOLERANCES_MM, *tolerances}
-    return "flare" if known else "papers"
+    plain = request.probabilities is None and all(
+        len(each) == 1 for each in (labels or {}).values()
+    )
+    return "flare" if known and plain else PAPERS.name
 
 
-def _parse_labels(text: str) -> dict[str, int]:
-    labels: dict[str, int] = {}
+def _parse_labels(text: str) -> Values:
+    labels: Values = {}
     for entry in text.split(","):
         name, _, value = (part.strip() for part in entry.partition("="))
-        if not name or not value.isdecimal() or not 1 <= int(value) <= 255 or name in labels:
+        parts = [part.strip() for part in value.split("+")]
+        right = all(part.isdecimal() and 1 <= int(part) <= 255 for part in parts)
+        if not name or not right or len(set(parts)) != len(parts) or name in labels:
             raise UsageError(
-                f"--labels: {entry.strip()!r} is no label", fix="write liver=1,spleen=3 (1 to 255)"
+                f"--labels: {entry.strip()!r} is no label",
+                fix="write liver=1,spleen=3, or WT=1+2+3 for a region (values from 1 to 255)",
             )
-        labels[name] = int(value)
-    if len(set(labels.values())) != len(labels):
-        raise UsageError("--labels: two labels share one value", fix="give each its own")
+        labels[name] = tuple(int(part) for part in parts)
+    if len({frozenset(values) for values in labels.values()}) != len(labels):
+        raise UsageError("--labels: two labels have the same values", fix="give each its own")
     return labels
 
 
@@ -188,10 +211,10 @@ def _parse_tolerance(text: str) -> tuple[str, float]:
     return name, tolerance_mm
 
 
-def _without(labels: dict[str, int], ignore: str | None) -> dict[str, int]:
+def _without(labels: Values, ignore: str | None) -> Values:
     """Return the labels that are scored."""
     ignored = [entry.strip() for entry in (ignore or "").split(",") if entry.strip()]
-    names_of_values = {str(value): name for name, value in labels.items()}
+    names_of_values = {"+".join(map(str, values)): name for name, values in labels.items()}
     for entry in ignored:
         if entry not in labels and entry not in names_of_values:
             hint = near_miss(entry, labels)
@@ -210,14 +233,14 @@ def _close(evaluation: Evaluation, console: Console) -> int:
     for value, (truths, predictions) in evaluation.strange_values.items():
         console.say(
             f"warning: {value} is no label's value, and is in {truths} true masks and "
-            f"{predictions} predictions (labels: {_listed(evaluation.settings.labels)})"
+            f"{predictions} predictions (labels: {_listed(evaluation.settings.members)})"
         )
     absent = evaluation.absent_labels
     if absent:
         console.say(f"warning: no mask, true or predicted, holds {', '.join(absent)}")
     total = len(evaluation.cases)
     faulty = evaluation.faulty
-    if not faulty and len(absent) == len(evaluation.settings.labels):
+    if not faulty and len(absent) == len(evaluation.settings.members):
         console.error(
             "nothing was scored: no mask holds a label that is scored",
             "name the values that the masks hold with --labels",
@@ -235,8 +258,8 @@ def _close(evaluation: Evaluation, console: Console) -> int:
     return 1
 
 
-def _listed(labels: Mapping[str, int]) -> str:
-    return ", ".join(f"{label}={value}" for label, value in labels.items())
+def _listed(labels: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{label}={'+'.join(map(str, each))}" for label, each in labels.items())
 
 
 def _cores() -> int:

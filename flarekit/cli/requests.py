@@ -45,6 +45,13 @@ class Prediction:
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same masks in every run on the same GPU.")
     ] = False
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that gets the probabilities of every class, CASE.npz (float16, class by "
+            "class, with the mask's axes as NumPy reads them: Z, Y, X)."
+        ),
+    ] = None
     on_error: Annotated[
         Literal["mask", "skip", "stop"],
         typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
@@ -120,8 +127,15 @@ class Scoring:
     labels: Annotated[
         str | None,
         typer.Option(
-            help="liver=1,spleen=3; by default those of a dataset.json beside the truth, or else "
-            "of the convention, which has to be named."
+            help="liver=1,spleen=3, or regions of several values, WT=1+2+3; by default those of a "
+            "dataset.json beside the truth, or else of the convention, which has to be named."
+        ),
+    ] = None
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that predict --probabilities wrote: the area under the ROC curve, too "
+            "(--convention papers)."
         ),
     ] = None
     predictor: Annotated[

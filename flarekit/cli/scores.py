@@ -86,7 +86,7 @@ def _counts(evaluation: Evaluation, figure: str) -> str:
     if not counts:
         return ""
     few, many = min(counts), max(counts)
-    labels = f" in {len(counts)} labels" if len(evaluation.settings.labels) > 1 else ""
+    labels = f" in {len(counts)} labels" if len(evaluation.settings.members) > 1 else ""
     return f"of {few if few == many else f'{few} to {many}'}{labels}"
 
 

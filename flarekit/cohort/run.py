@@ -25,6 +25,7 @@ from flarekit.core.files import make_folder, sha256_of
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder
 from flarekit.segmentation.fingerprint import input_sha256, settings_of
+from flarekit.segmentation.folder import check_probabilities
 from flarekit.segmentation.inputs import FoundCases
 from flarekit.segmentation.options import Options, effective_budget
 from flarekit.segmentation.progress import Progress
@@ -108,6 +109,7 @@ def run_cohort(
             inputs = [Path(request.inputs)]
             keep_inputs(inputs, request.output_dir, conventions.outputs_of(convention, cases))
             report.check_place(inputs, request.output_dir, [case.case_id for case in cases])
+            check_probabilities(options, inputs, request.output_dir, cases)
         make_folder(request.output_dir)
         try:
             lines = report.begin(stamp)

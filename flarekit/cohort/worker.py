@@ -171,6 +171,7 @@ class Segmenting:
             context=segmenter.context(),
             output_dir=work.output_dir,
             on_error=work.options.on_error,
+            probabilities=work.options.probabilities,
             budget_s=segmenter.budget.time_s,
             shared=SharedProgress(progress=Silent(), report=work.report, total=len(cases)),
             numbers=range(len(cases)),

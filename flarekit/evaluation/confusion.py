@@ -89,8 +89,8 @@ class Confusion:
         return _ratio(abs(self.predicted - self.truth), self.truth)
 
     @property
-    def auc(self) -> float:
-        """(recall + specificity) / 2: the area under the ROC curve of a single threshold."""
+    def balanced_accuracy(self) -> float:
+        """(recall + specificity) / 2: what the area under the ROC curve is for one threshold."""
         return (self.recall + self.specificity) / 2
 
 

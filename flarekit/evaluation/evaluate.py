@@ -73,7 +73,7 @@ class Evaluation:
     @property
     def strange_values(self) -> dict[int, tuple[int, int]]:
         """Value that no label has -> in how many true masks and predictions it is."""
-        known = {0, *self.settings.labels.values(), *self.settings.unscored}
+        known = {0, *self.settings.pictured.values(), *self.settings.unscored}
         found: dict[int, tuple[int, int]] = {}
         for case in self.cases:
             for place, values in enumerate((case.truth_values, case.predicted_values)):
@@ -88,15 +88,16 @@ class Evaluation:
         """The labels that no mask holds, neither true nor predicted."""
         read = [case for case in self.cases if case.state != "failed"]
         there = {value for case in read for value in (*case.truth_values, *case.predicted_values)}
-        return tuple(name for name, value in self.settings.labels.items() if value not in there)
+        members = self.settings.members.items()
+        return tuple(name for name, values in members if there.isdisjoint(values))
 
     def lacking(self, label: str) -> dict[str, str]:
         """Return the cases that have a label in the truth and not in the prediction: id -> why."""
-        value = self.settings.labels[label]
+        values = set(self.settings.members[label])
         return {
             case.case_id: "empty" if case.state == "scored" else case.state
             for case in self.cases
-            if value in case.truth_values and value not in case.predicted_values
+            if values & set(case.truth_values) and not values & set(case.predicted_values)
         }
 
     def means_without(self, cases: Collection[str], label: str) -> Mapping[str, Mean]:
@@ -208,7 +209,7 @@ def _score(task: _Task) -> CaseResult:
 
 
 def _scored(task: _Task) -> CaseResult:
-    pair, labels = task.pair, task.settings.labels
+    pair, labels = task.pair, task.settings.pictured
     truth = read_mask(pair.truth)
     predicted, fault = _read_prediction(pair, truth)
     rows = task.scheme.load().score(pair.case_id, truth, predicted, task.settings)

@@ -58,6 +58,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "convention": evaluation.scheme.name,
         "edition": settings.edition,
         "labels": dict(settings.labels),
+        "regions": {name: list(values) for name, values in settings.regions.items()},
         "tolerances_mm": dict(settings.tolerances_mm),
         "overall": _plain(evaluation.summary.overall),
         "means": {
@@ -75,7 +76,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
                     for figure, mean in evaluation.means_without(cases, label).items()
                 },
             }
-            for label in settings.labels
+            for label in settings.members
             if (cases := evaluation.lacking(label))
         },
         "values_of_no_label": {

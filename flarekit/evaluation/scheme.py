@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 
 from flarekit.core.errors import UsageError
@@ -27,12 +28,29 @@ class Settings:
         labels: label name -> value in both masks; labels left out are not scored.
         tolerances_mm: label name -> tolerance of its surface, before those of the scheme.
         unscored: values that masks may hold besides, which are left out on purpose.
+        regions: name -> the values that make it up, for labels that are several values together;
+            they may overlap. None of them is in `labels`.
+        probabilities: folder with what `flarekit predict --probabilities` wrote.
     """
 
     edition: str
     labels: Mapping[str, int]
     tolerances_mm: Mapping[str, float] = field(default_factory=dict)
     unscored: frozenset[int] = frozenset()
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    probabilities: Path | None = None
+
+    @property
+    def members(self) -> dict[str, tuple[int, ...]]:
+        """Every label and region: name -> its values."""
+        return {**{name: (value,) for name, value in self.labels.items()}, **self.regions}
+
+    @property
+    def pictured(self) -> dict[str, int]:
+        """What has a colour in pictures: the labels, and values that only regions have."""
+        known = set(self.labels.values())
+        others = {value for values in self.regions.values() for value in values} - known
+        return {**self.labels, **{f"value {value}": value for value in sorted(others)}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.errors import FlarekitError, OutputError, named
 from flarekit.core.files import sha256_of
+from flarekit.core.probabilities import probabilities_path, write_probabilities
 from flarekit.core.records import CaseRecord
-from flarekit.segmentation.case import PlacedCase, compute_case, is_simple, place_case
+from flarekit.segmentation.case import PlacedCase, Segmented, compute_case, is_simple, place_case
 from flarekit.segmentation.context import CaseExtras, RunContext
 from flarekit.segmentation.fingerprint import input_sha256
 from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
@@ -49,6 +50,7 @@ class CaseLoop:
         numbers: of its cases among all.
         noted: case -> what was odd about its files, from when they were read.
         digests: case -> SHA-256 of its inputs, where there is a ledger.
+        probabilities: folder that gets those of every class; None where they are not wanted.
     """
 
     cases: Sequence[Case]
@@ -61,12 +63,16 @@ class CaseLoop:
     numbers: Sequence[int]
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    probabilities: Path | None = None
 
     @property
     def wanted(self) -> CaseExtras:
         """What each case has to give beside its labels."""
         return CaseExtras(
-            picture=self.shared.draws, statistics=self.shared.measures, progress=self.shared.tiles
+            probabilities=self.probabilities is not None,
+            picture=self.shared.draws,
+            statistics=self.shared.measures,
+            progress=self.shared.tiles,
         )
 
     def load(self, case: Case) -> LoadedCase:
@@ -179,6 +185,7 @@ class CaseLoop:
             mask = self.convention.write_mask(
                 case, done.label_map_ZYX, done.geometry, self.output_dir
             )
+            self._write_probabilities(case, done)
         speeds = self.context.compute().speeds
         speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
         measured = measure(done, self.context, self.wanted)
@@ -199,6 +206,13 @@ class CaseLoop:
         )
         self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())
         return record
+
+    def _write_probabilities(self, case: Case, done: Segmented) -> None:
+        """Write those of every class beside the mask, where they are wanted."""
+        if self.probabilities is not None and done.probabilities is not None:
+            path = probabilities_path(self.probabilities, case.case_id)
+            values = self.context.spec.class_values[: len(done.probabilities)]
+            write_probabilities(path, done.probabilities, values)
 
     def _placed_case(self, ahead: _Ahead, index: int, deadline: float | None) -> PlacedCase:
         case = ahead.take(index)

@@ -106,4 +106,5 @@ def settings_of(options: Options, convention: str) -> dict[str, Any]:
         "time_budget_s": options.time_budget_s,
         "gpu_memory_budget_mib": options.gpu_memory_budget_mib,
         "ram_budget_mib": options.ram_budget_mib,
+        **({"probabilities": True} if options.probabilities is not None else {}),
     }

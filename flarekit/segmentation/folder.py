@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flarekit import conventions
-from flarekit.conventions import Convention
+from flarekit.conventions import Case, Convention
 from flarekit.core.apart import keep_apart, keep_inputs
+from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
+from flarekit.core.probabilities import probabilities_path
 from flarekit.core.records import RunRecord
 from flarekit.core.spec import PredictorFolder
 from flarekit.report.ledger import Line
@@ -114,6 +116,7 @@ def run_folder(
         if report is not None:
             only_masks = output if output_dir == output else None
             report.check_place(given, only_masks, [case.case_id for case in cases])
+        check_probabilities(options, given, output, cases)
         make_folder(output_dir)
         with _begun(report, segmenter, options, name) as (stamp, lines):
             resumed = Sorted(to_run=list(cases))
@@ -158,6 +161,25 @@ def run_folder(
             return record
 
 
+def check_probabilities(
+    options: Options, inputs: Sequence[Path], output: Path, cases: Sequence[Case]
+) -> None:
+    """Refuse a folder where probabilities would replace inputs, or would be taken for masks.
+
+    Raises:
+        UsageError: naming the folder, or the file that would be replaced.
+    """
+    folder = options.probabilities
+    if folder is None:
+        return
+    if folder.resolve().is_relative_to(output.resolve()):
+        raise UsageError(
+            f"{folder}: lies in the output folder ({output}), which holds masks and nothing else",
+            fix="name a folder for the probabilities that is not in the output folder",
+        )
+    keep_inputs(inputs, folder, [probabilities_path(folder, case.case_id) for case in cases])
+
+
 @contextmanager
 def _begun(
     report: Report | None, segmenter: Segmenter, options: Options, convention: str
@@ -195,6 +217,7 @@ def _loops(
                 context=each.context(),
                 output_dir=output_dir,
                 on_error=options.on_error,
+                probabilities=options.probabilities,
                 budget_s=each.budget.time_s,
                 shared=shared,
                 numbers=range(before + first, shared.total, count),

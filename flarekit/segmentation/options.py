@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from flarekit import conventions
@@ -41,6 +42,7 @@ class Options:
         locator: use the predictor's locator, if it has one.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
+        probabilities: folder that gets those of every class of every case; none where None.
         shard: which share of a folder's cases is run; all of them where None.
     """
 
@@ -58,6 +60,7 @@ class Options:
     began: float | None = None
     locator: bool = True
     on_error: OnError = "mask"
+    probabilities: Path | None = None
     shard: Shard | None = None
 
 

@@ -23,7 +23,7 @@ COUNTS = Confusion(true_positive=30, false_positive=10, false_negative=20, true_
         ("specificity", 40 / 50),
         ("mcc", (30 * 40 - 10 * 20) / math.sqrt(40 * 50 * 50 * 60)),
         ("ravd", 10 / 50),
-        ("auc", (0.6 + 0.8) / 2),
+        ("balanced_accuracy", (0.6 + 0.8) / 2),
     ],
 )
 def test_figures_of_counts_by_hand(figure, value):
@@ -49,7 +49,15 @@ def test_the_coefficient_of_a_whole_body_does_not_overflow():
 def test_figures_are_bounded_and_symmetric_where_they_should_be(pair):
     truth, predicted = pair
     one, other = confusion(truth, predicted), confusion(predicted, truth)
-    for name in ("dice", "iou", "accuracy", "precision", "recall", "specificity", "auc"):
+    for name in (
+        "dice",
+        "iou",
+        "accuracy",
+        "precision",
+        "recall",
+        "specificity",
+        "balanced_accuracy",
+    ):
         assert math.isnan(getattr(one, name)) or 0 <= getattr(one, name) <= 1
     assert math.isnan(one.mcc) or -1 - 1e-12 <= one.mcc <= 1 + 1e-12
     for name in ("dice", "iou", "accuracy"):
@@ -69,7 +77,7 @@ def test_a_mask_agrees_with_itself(pair):
         assert counts.ravd == 0
     if truth.any() and not truth.all():
         assert counts.mcc == pytest.approx(1)
-        assert counts.auc == 1
+        assert counts.balanced_accuracy == 1
 
 
 def test_a_missed_organ_scores_zero_and_an_absent_one_nothing():
@@ -83,7 +91,7 @@ def test_a_missed_organ_scores_zero_and_an_absent_one_nothing():
         1,
     )
     absent = confusion(nothing, nothing)
-    for name in ("dice", "iou", "precision", "recall", "mcc", "ravd", "auc"):
+    for name in ("dice", "iou", "precision", "recall", "mcc", "ravd", "balanced_accuracy"):
         assert math.isnan(getattr(absent, name))
     assert absent.accuracy == absent.specificity == 1
 
@@ -93,7 +101,7 @@ def test_the_area_under_the_curve_is_that_of_the_sorted_voxels():
     truth, predicted = rng.random((2, 40)) < 0.5
     pairs = [(p, n) for p in predicted[truth] for n in predicted[~truth]]
     won = sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs)
-    assert confusion(truth, predicted).auc == pytest.approx(won / len(pairs))
+    assert confusion(truth, predicted).balanced_accuracy == pytest.approx(won / len(pairs))
 
 
 def test_masks_of_different_shape_are_refused():

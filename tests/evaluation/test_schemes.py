@@ -373,7 +373,17 @@ def test_papers_have_every_figure(mask):
     chosen = Settings(edition="1", labels={"liver": 2, "heart": 7})
     got = figures("papers", mask(truth), mask(predicted), chosen)
     assert set(got["liver"]) == {
-        *("dice", "iou", "accuracy", "precision", "recall", "specificity", "mcc", "auc", "ravd"),
+        *(
+            "dice",
+            "iou",
+            "accuracy",
+            "precision",
+            "recall",
+            "specificity",
+            "mcc",
+            "balanced_accuracy",
+            "ravd",
+        ),
         *("asd_mm", "assd_mm", "hd_mm", "hd95_mm", "nsd"),
     }
     assert "nsd" not in got["heart"]  # no tolerance

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import SimpleITK
 
+import flarekit
 from flarekit.core.budget import Budget
 from flarekit.core.errors import (
     DeviceError,
     InputError,
     OutputError,
     PredictorError,
+    UsageError,
     WeightsHashError,
 )
+from flarekit.core.probabilities import read_probabilities
 from flarekit.core.spec import Coarse
 from flarekit.segmentation import case, case_loop, loaded
 from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
@@ -478,3 +481,27 @@ def test_a_stack_of_volumes_with_padding_has_a_picture_of_each(toy, inputs, tmp_
     assert not record.failed
     pictures = sorted(path.name for path in (tmp_path / "report").glob("*.png"))
     assert pictures == ["s-0000.png", "s-0001.png"]
+
+
+def test_probabilities_of_every_class_are_stored_beside_the_masks(
+    toy, inputs, tmp_path, write_scan
+):
+    write_scan(inputs / "a_0000.nii.gz")
+    options = replace(EXACT, probabilities=tmp_path / "q")
+    record = segment_folder(toy, inputs, tmp_path / "out", options)
+    assert not record.failed
+    mask = mask_of(tmp_path / "out" / "a.nii.gz").transpose()
+    probabilities, values = read_probabilities(tmp_path / "q" / "a.npz", mask.shape)
+    assert tuple(values) == toy.spec.class_values
+    np.testing.assert_allclose(probabilities.sum(axis=0, dtype=np.float32), 1, atol=3e-3)
+    with flarekit.load(toy.folder, device="cpu", precision="fp32") as segmenter:
+        result = segmenter.segment(inputs / "a_0000.nii.gz", probabilities=True)
+    expected = result.probabilities.transpose(0, 3, 2, 1).astype(np.float16)
+    np.testing.assert_array_equal(probabilities, expected)
+
+
+def test_probabilities_among_the_masks_are_refused(toy, inputs, tmp_path, write_scan):
+    write_scan(inputs / "a_0000.nii.gz")
+    options = replace(EXACT, probabilities=tmp_path / "out" / "q")
+    with pytest.raises(UsageError, match="holds masks and nothing else"):
+        segment_folder(toy, inputs, tmp_path / "out", options)
