@@ -5,6 +5,9 @@ Heavy imports stand inside the commands, so that `--help` is instant.
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -207,9 +210,36 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process, and end the process when the command is over.
+
+    Whatever asked to be called at the end is called; what Python and the libraries then take down
+    piece by piece, in 0.1 to 1.5 seconds, is left to the kernel.
+    """
     end_on_sigterm()
-    run()
+    code: object = None  # of a process that ends as Python lets it, after Ctrl-C for example
+    ending = atexit.register(lambda: _leave(code))  # the first one registered is called last
+    try:
+        run()
+        code = 0
+    except SystemExit as error:
+        code = 0 if error.code is None else error.code
+        raise
+    finally:
+        if not isinstance(code, int):
+            atexit.unregister(ending)
+
+
+def _leave(code: object) -> None:
+    """Leave the process at once, with all that was said or logged."""
+    if not isinstance(code, int):
+        return
+    logging.shutdown()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # Python says so, with an exit code of its own
+        return
+    os._exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.grid import Grid
 from flarekit.core.registry import Registry, near_miss
 from flarekit.core.spec import HalfPrecision
+from flarekit.engine._pace import TilePace
 from flarekit.engine._restoration import Restoration
 from flarekit.engine._schedule import Schedule, Tile
 from flarekit.engine._slab import Slab
@@ -41,6 +42,7 @@ __all__ = [
     "Schedule",
     "Slab",
     "Tile",
+    "TilePace",
     "TileProgress",
     "TileRow",
     "create",
@@ -139,7 +141,7 @@ class Engine(Protocol):
         *,
         effort: Effort | None = None,
         needed_ZYX: NDArray[np.bool_] | None = None,
-        deadline: float | None = None,
+        pace: TilePace | None = None,
         progress: TileProgress = ...,
         schedule: Schedule | None = None,
     ) -> Sweep:
@@ -149,8 +151,8 @@ class Engine(Protocol):
             tensor_CZYX: float32 on the network's grid, any size.
             effort: the grid's own step and flips where None.
             needed_ZYX: tiles without any such voxel are left out: their voxels are background.
-            deadline: of `time.monotonic`; tiles first stand further apart, then are left out, so
-                that it is kept.
+            pace: has the deadline, and is told when tiles are done; no limit where None. Tiles are
+                left out for it where there is a schedule, or the window starts in the middle.
             progress: called after every tile.
             schedule: run these tiles and no others, the best of them where time is short.
         """

@@ -12,31 +12,15 @@ class Schedule:
 
     Attributes:
         waiting: tiles that were not run, best first.
-        expected_s: how long one takes before any was run, in seconds; None where that is unknown.
-        starting_s: how much longer the first one takes.
-        spare_s: how much later than its deadline a sweep may end that leaves none of them out.
     """
 
-    def __init__(
-        self,
-        tiles: Sequence[Tile],
-        expected_s: float | None = None,
-        *,
-        starting_s: float = 0.0,
-        spare_s: float = 0.0,
-    ) -> None:
+    def __init__(self, tiles: Sequence[Tile]) -> None:
         """Remember the tiles.
 
         Args:
             tiles: best first, each once.
-            expected_s: how long one takes, its flips included.
-            starting_s: how much longer the first one takes.
-            spare_s: what need not be done after a sweep that leaves none of them out.
         """
         self.waiting = list(tiles)
-        self.expected_s = expected_s
-        self.starting_s = starting_s
-        self.spare_s = spare_s
 
     def next_z(self, count: int, lowest_z: int) -> int | None:
         """Return the slice at which the next of the best `count` tiles start, from a slice on."""

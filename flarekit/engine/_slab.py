@@ -66,6 +66,7 @@ class Slab:
     Attributes:
         z: first slice.
         count: how many.
+        is_blank: no tile covers any of it, and all logits are zero.
     """
 
     z: int
@@ -73,6 +74,7 @@ class Slab:
     size_YX: Place
     sums: Sums
     precision: str
+    is_blank: bool = False
 
     def classes(self) -> NDArray[np.uint8]:
         """Return the class index of every voxel, (count, Y, X).

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.engine import Effort, TileProgress
+from flarekit.engine._pace import TilePace
 from flarekit.engine._runner import AnyRun, TileRunner
 from flarekit.engine._schedule import Schedule
 from flarekit.engine._sweep import Sweep, padded
@@ -30,7 +31,7 @@ class WindowEngine(TileRunner[AnyRun]):
         *,
         effort: Effort | None = None,
         needed_ZYX: NDArray[np.bool_] | None = None,
-        deadline: float | None = None,
+        pace: TilePace | None = None,
         progress: TileProgress = lambda _done, _total: None,
         schedule: Schedule | None = None,
     ) -> Sweep:
@@ -42,7 +43,7 @@ class WindowEngine(TileRunner[AnyRun]):
             size_ZYX=(z, y, x),
             effort=effort or Effort(step=self.grid.step, mirror_axes=self.grid.mirror_axes),
             needed_ZYX=needed_ZYX,
-            deadline=deadline,
+            pace=pace or TilePace(),
             progress=progress,
             schedule=schedule,
         )
@@ -89,7 +90,7 @@ class WindowEngine(TileRunner[AnyRun]):
             return fitted_rows(padded_ZYX, tile_ZYX, step, slices_at_once=self.slices_at_once)
         blank = np.broadcast_to(np.float32(0), (1, *shape_ZYX))
         sweep = self.sweep(blank, effort=Effort(step=step), needed_ZYX=needed_ZYX)
-        return sweep._rows(0, step)  # noqa: SLF001
+        return sweep._rows()  # noqa: SLF001
 
     def warm_up(self, channels: int) -> None:
         """Run blank tiles, as many together as in a sweep, so that all memory is taken."""

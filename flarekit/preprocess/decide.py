@@ -91,14 +91,38 @@ class Decider:
             self._came + slices > wanted_slices
         ):
             raise ValueError(f"logits {self._expected_KZYX} expected, got {logits_KZYX.shape}")
-        first, self._came = self._came, self._came + slices
-        low = max(0, self._skip_Z - first)
-        inside = slice(low, max(low, self._skip_Z + self._grid_ZYX[0] - first))
+        inside = self._inside_Z(slices)
         for logits_KYX in logits_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
             self._slices[self._arrived] = (logits_KYX, self._foreground(logits_KYX))
             self._arrived += 1
         with nullcontext() if self._linear else one_blas_thread():
             self._paint()
+
+    def add_blank(self, slices: int) -> None:
+        """Take slices whose logits are all zero, at no cost where zeros are background.
+
+        Raises:
+            ValueError: too many slices.
+        """
+        classes, wanted_slices, *plane = self._expected_KZYX
+        blank_KZYX = np.broadcast_to(np.float32(0), (classes, slices, *plane))
+        if not self._regions and self._class_values[0] != 0:
+            self.add(blank_KZYX)
+            return
+        if self._came + slices > wanted_slices:
+            raise ValueError(f"logits {self._expected_KZYX} expected, {slices} slices more came")
+        inside = self._inside_Z(slices)
+        for logits_KYX in blank_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
+            self._slices[self._arrived] = (logits_KYX, (_NOWHERE, _NOWHERE))
+            self._arrived += 1
+        with nullcontext() if self._linear else one_blas_thread():
+            self._paint()
+
+    def _inside_Z(self, slices: int) -> slice:  # noqa: N802 - axis letters
+        """Count the next slices, and return which of them are not padding."""
+        first, self._came = self._came, self._came + slices
+        low = max(0, self._skip_Z - first)
+        return slice(low, max(low, self._skip_Z + self._grid_ZYX[0] - first))
 
     def finish(self) -> None:
         """Check that every slice has come.
@@ -139,7 +163,7 @@ class Decider:
     def _keep_own_copies(self) -> None:
         """Copy the last slices, so that the slab they are views of can be freed."""
         self._slices = {
-            z: (logits if logits.base is None else logits.copy(), box)
+            z: (logits if logits.base is None or not any(logits.strides) else logits.copy(), box)
             for z, (logits, box) in self._slices.items()
         }
 

@@ -22,11 +22,12 @@ from flarekit.preprocess import Placement, middle_tile, place
 from flarekit.report.quality import removed_shares
 from flarekit.report.statistics import label_volumes
 from flarekit.segmentation.coarse import restrict_to_coarse
-from flarekit.segmentation.context import CaseExtras, Clock, Compute, RunContext
+from flarekit.segmentation.context import CaseExtras, Clock, RunContext
 from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
+from flarekit.segmentation.limits import Limits, Pace, Plan
 from flarekit.segmentation.loaded import LoadedCase, warnings_of
 from flarekit.segmentation.locator import LocatorMap
-from flarekit.segmentation.plan import Limits, Pace, Plan, fits_whole, plan_case
+from flarekit.segmentation.plan import fits_whole, plan_case
 from flarekit.segmentation.reach import Reach, Sweeper
 from flarekit.segmentation.scan_rules import apply_scan_rules, check_rules_fit, scan_of
 
@@ -243,7 +244,7 @@ def compute_case(
     )
     reach = sweeper.run(placed.tensor_CZYX, labelling, sinks)
     removed: dict[str, float] | None = {} if wanted.statistics else None
-    stored = _ruled(labelling, context, clock, _filling(placed, reach, compute), removed)
+    stored = _finished(placed, labelling, context, reach, removed)
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):
@@ -251,7 +252,6 @@ def compute_case(
             voxel_ml = placed.placement.stored_voxel_ml
             label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=placed.scan)
     compute.speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map.size)
-    compute.speeds.save()
     return Segmented(
         label_map_ZYX=label_map,
         geometry=placed.geometry,
@@ -272,19 +272,36 @@ def compute_case(
     )
 
 
-def _filling(placed: PlacedCase, reach: Reach, compute: Compute) -> Fill | None:
-    """Return what paints the locator's labels where the network did not come."""
+def _finished(
+    placed: PlacedCase,
+    labelling: Labelling,
+    context: RunContext,
+    reach: Reach,
+    removed: dict[str, float] | None,
+) -> NDArray[np.uint8]:
+    """Complete the label map, and learn how long that takes beside painting and the rules."""
+    clock, speeds = placed.clock, context.compute().speeds
     found, boxes = placed.found, reach.boxes
-    if found is None or boxes is None:
-        return None
+    painted: list[float] = []
 
     def fill(stored_ZYX: NDArray[np.uint8]) -> None:
+        """Paint the locator's labels where the network did not come."""
+        assert found is not None
+        assert boxes is not None
         began = time.monotonic()
-        with placed.clock.stage("restore"):
+        with clock.stage("restore"):
             found.fill(stored_ZYX, boxes)
-        compute.speeds.learn("fill", time.monotonic() - began, stored_ZYX.size)
+        painted.append(time.monotonic() - began)
 
-    return fill
+    began, ruled = time.monotonic(), clock.seconds.get("rules", 0.0)
+    fills = None if found is None or boxes is None else fill
+    stored = _ruled(labelling, context, clock, fills, removed)
+    rest_s = time.monotonic() - began - (clock.seconds.get("rules", 0.0) - ruled) - sum(painted)
+    for seconds in painted:
+        speeds.learn("fill", seconds, stored.size)
+    if placed.tensor_CZYX is not None:
+        speeds.learn("finish", max(0.0, rest_s), stored.size)
+    return stored
 
 
 def _ruled(

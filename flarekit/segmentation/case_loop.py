@@ -146,7 +146,7 @@ class CaseLoop:
         """Return when a case's mask has to be there; compiling a network is not counted."""
         if self.budget_s is None:
             return None
-        once_s = self.context.compute().engine.one_time_s if index == 0 else 0.0
+        once_s = self.context.compute().one_time_s if index == 0 else 0.0
         return began + once_s + self.budget_s
 
     def _guarded(self, case: Case, ahead: _Ahead, index: int, began: float) -> CaseRecord:
@@ -189,7 +189,6 @@ class CaseLoop:
         speeds = self.context.compute().speeds
         speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
         measured = measure(done, self.context, self.wanted)
-        speeds.save()
         record = CaseRecord(
             case_id=case.case_id,
             mask=mask,
@@ -204,7 +203,11 @@ class CaseLoop:
             curve=tuple((at - began, share) for at, share in done.curve),
             measured=conventions.measured_of(self.convention, case),
         )
+        drawing = time.monotonic()
         self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())
+        if self.wanted.picture:
+            speeds.learn("draw", time.monotonic() - drawing)
+        speeds.save()
         return record
 
     def _write_probabilities(self, case: Case, done: Segmented) -> None:

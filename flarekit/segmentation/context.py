@@ -58,6 +58,13 @@ class Compute:
     coarse: CoarsePass | None = None
     locator: Locator | None = None
 
+    @property
+    def one_time_s(self) -> float:
+        """Time spent on what later runs find ready: compiling, whichever network it was."""
+        engines = [self.engine]
+        engines += [each.engine for each in (self.coarse, self.locator) if each is not None]
+        return sum(engine.one_time_s for engine in engines)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
@@ -80,14 +87,12 @@ class RunContext:
     def for_mask(
         self, deadline: float | None, geometry: Geometry, wanted: CaseExtras
     ) -> float | None:
-        """Return when the mask has to be there, if its labels are measured by the deadline."""
+        """Return when the mask has to be there, if its labels are measured and drawn in time."""
         if deadline is None:
             return None
-        what, voxels = (
-            "statistics" if wanted.statistics else "volumes",
-            math.prod(geometry.shape_ZYX),
-        )
-        return deadline - (self.compute().speeds.seconds(what, voxels) or 0.0)
+        speeds, voxels = self.compute().speeds, math.prod(geometry.shape_ZYX)
+        deadline -= speeds.at_most("statistics" if wanted.statistics else "volumes", voxels)
+        return deadline - (speeds.at_most("draw") if wanted.picture else 0.0)
 
 
 def unheard(_done: int, _total: int) -> None:

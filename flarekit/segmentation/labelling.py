@@ -45,6 +45,10 @@ class Labelling(ABC):
         """Decide what can be decided now."""
 
     @abstractmethod
+    def pass_over(self, slices: int) -> None:
+        """Take slices of which no tile was run: background, or what is painted there later."""
+
+    @abstractmethod
     def finish(self, rules: Rules, stage: Stage, fill: Fill | None = None) -> Labels:
         """Apply rules and return the label map on the scan's stored grid.
 
@@ -70,6 +74,9 @@ class _OnNetworkGrid(Labelling):
         end = self._came + len(taken)
         self._label_map[self._came : end] = self._values[taken]
         self._came = end
+
+    def pass_over(self, slices: int) -> None:
+        self.add(np.zeros((slices, *self._label_map.shape[1:]), np.uint8))
 
     def finish(self, rules: Rules, stage: Stage, fill: Fill | None = None) -> Labels:
         if fill is not None:
@@ -106,6 +113,9 @@ class _OnScanGrid(Labelling):
             return
         self._painting.append(self._painter.submit(self._paint, self._decided, taken))
         self._decided += len(taken)
+
+    def pass_over(self, slices: int) -> None:
+        self._decider.add_blank(slices)
 
     def _paint(self, first: int, labels: NDArray[np.generic]) -> None:
         self._placement.target_of(self._stored)[first : first + len(labels)] = labels

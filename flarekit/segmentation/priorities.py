@@ -15,6 +15,7 @@ _STEPS = 8  # places along a tile at which another one may begin
 _MOST_IN_TURN = 64  # tiles that are chosen one by one; the rest comes by what they add by then
 _BORDER = 8  # the outer part of a tile, one of so many, sees less around it
 _AT_BORDER = 0.6  # and counts this much
+_AT_ENDS = 0.5  # of the worth of the middle is missing at the ends, where nothing is found
 _LEAST = 1e-4  # of the whole worth: what adds less comes in any order
 
 
@@ -22,25 +23,68 @@ class Priorities:
     """Puts tiles into the order of what they add to those before them."""
 
     def __init__(
-        self, found: LocatorMap, placement: Placement, tile_ZYX: tuple[int, int, int]
+        self,
+        worth: NDArray[np.float64],
+        expected: NDArray[np.float64],
+        placement: Placement,
+        tile_ZYX: tuple[int, int, int],
     ) -> None:
-        """Bring the locator's map onto a thinned form of the network's grid.
+        """Begin with values on a thinned form of the network's grid; see `of_map`, `of_body`.
+
+        Args:
+            worth: what tiles may add, in blocks.
+            expected: how much label is expected, likewise.
+            placement: of the scan on the network's grid.
+            tile_ZYX: what is run at once; a few slices of a 2D network.
+        """
+        self._strides = np.array(_strides(tile_ZYX))
+        self._shape = np.array(placement.shape_ZYX)
+        self._tile_ZYX = tile_ZYX
+        self._worth, self._expected = worth, expected
+        self._size = np.minimum(np.maximum(1, np.array(tile_ZYX) // self._strides), worth.shape)
+        self._border = np.where(self._size >= _BORDER, self._size // _BORDER, 0)
+        self._whole = max(float(worth.sum()), 1e-12)
+
+    @classmethod
+    def of_map(
+        cls, found: LocatorMap, placement: Placement, tile_ZYX: tuple[int, int, int]
+    ) -> Priorities:
+        """Return what a locator's map says, brought onto the network's grid.
 
         Args:
             found: what the locator says.
             placement: of the scan on the network's grid.
             tile_ZYX: what is run at once; a few slices of a 2D network.
         """
-        z, y, x = (max(1, n // _STEPS) for n in tile_ZYX)
-        self._strides = np.array((z, y, x))
-        self._shape = np.array(placement.shape_ZYX)
-        self._tile_ZYX = tile_ZYX
-        self._worth = _thinned(found.worth_ZYX, found.placement, placement, (z, y, x))
-        self._expected = _thinned(found.expected_ZYX, found.placement, placement, (z, y, x))
-        grid = self._worth.shape
-        self._size = np.minimum(np.maximum(1, np.array(tile_ZYX) // self._strides), grid)
-        self._border = np.where(self._size >= _BORDER, self._size // _BORDER, 0)
-        self._whole = max(float(self._worth.sum()), 1e-12)
+        strides, on = _strides(tile_ZYX), found.placement
+        worth = _thinned(found.worth_ZYX, on, placement, strides)
+        expected = _thinned(found.expected_ZYX, on, placement, strides)
+        return cls(worth, expected, placement, tile_ZYX)
+
+    @classmethod
+    def of_body(cls, placement: Placement, tile_ZYX: tuple[int, int, int]) -> Priorities:
+        """Return what can be said without a locator: a label may be anywhere in the body.
+
+        The middle of the scan counts a little more than its ends: who scans something has it there.
+
+        Args:
+            placement: of the scan on the network's grid.
+            tile_ZYX: what is run at once; a few slices of a 2D network.
+        """
+        needed = placement.needed_ZYX
+        if needed is None:
+            needed = np.broadcast_to(np.bool_(True), placement.shape_ZYX)
+        body = needed.astype(np.float32)
+        for axis, (stride, size) in enumerate(
+            zip(_strides(tile_ZYX), placement.shape_ZYX, strict=True)
+        ):
+            body = np.add.reduceat(body, np.arange(0, size, stride), axis=axis)
+        worth = body.astype(np.float64)
+        for axis, n in enumerate(worth.shape):
+            off_centre = np.abs(np.arange(n) + 0.5 - n / 2) / n
+            weights = 1 - _AT_ENDS * off_centre
+            worth *= weights.reshape([-1 if k == axis else 1 for k in range(3)])
+        return cls(worth, body.astype(np.float64), placement, tile_ZYX)
 
     def anywhere(self, count: int) -> list[Tile]:
         """Return the best places for so many tiles at most, wherever on the grid they are."""
@@ -87,6 +131,11 @@ class Priorities:
         """Return the place of the thinned grid where a tile begins."""
         places = np.round(np.array(tile) / self._strides).astype(int)
         return tuple(int(min(n, limit - 1)) for n, limit in zip(places, limits, strict=True))
+
+
+def _strides(tile_ZYX: tuple[int, int, int]) -> tuple[int, int, int]:
+    z, y, x = (max(1, n // _STEPS) for n in tile_ZYX)
+    return z, y, x
 
 
 def _thinned(

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.records import TileRecord
-from flarekit.engine import Schedule, Slab, Tile, TileProgress
-from flarekit.engine._sweep import Sweep
+from flarekit.engine import Schedule, Slab, Tile, TilePace, TileProgress
 from flarekit.preprocess import Box, Placement
 from flarekit.segmentation.context import Clock, Compute
+from flarekit.segmentation.ending import after_window_s, filling_s, settling_s
 from flarekit.segmentation.labelling import Labelling, LogitsSink
-from flarekit.segmentation.plan import Plan, filling_s, tiles_deadline
+from flarekit.segmentation.limits import Plan
 
 _LOG = logging.getLogger(__name__)
+_UNKNOWN_TILE = 6.0  # a tile of which nothing is known takes at most so many looks of the locator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class Reach:
         tiles: what the window did.
         traded: what was left out when the time was up, in words.
         curve: when, of `time.monotonic`, which share of the expected label was final.
-        boxes: of the stored grid, that were decided; None where everything was.
+        boxes: of the stored grid, that were decided; None where everything was, or where nothing
+            else knows labels.
     """
 
     tiles: TileRecord
@@ -74,48 +76,59 @@ class Sweeper:
         """
         began = time.monotonic()
         if tensor_CZYX is None:
-            return self._reach((), began, dropped=self.plan.usual)
-        speeds, plan = self.compute.speeds, self.plan
-        deadline = self.deadline
+            return self._reach((), began, self._record(0, self.plan.usual))
+        plan = self.plan
         sweep = self.compute.engine.sweep(
             tensor_CZYX,
             effort=plan.effort,
             needed_ZYX=self.placement.needed_ZYX,
-            deadline=None if deadline is None else tiles_deadline(self.placement, speeds, deadline),
+            pace=self._pace(),
             progress=self.progress,
-            schedule=self._schedule(),
+            schedule=None if plan.tiles is None else Schedule(plan.tiles),
         )
         self._decide(sweep, labelling, sinks)
         self.compute.engine.release()
-        self._learn(sweep)
-        if plan.tiles is None:
-            return Reach(tiles=self._record(sweep), traded=_given_up(sweep))
+        self._learn(sweep.pace)
+        late = ("one tile although its time was up",) if sweep.pace.is_late else ()
+        if plan.priorities is None:
+            record = self._record(sweep.done, sweep.dropped, sweep.empty)
+            left_out = f"{sweep.dropped} tiles left out when the time was up: background"
+            traded = (*late, left_out) if sweep.dropped else late
+            return Reach(tiles=record, traded=_said(traded, sweep.notes))
         dropped = max(0, plan.usual - sweep.done) if sweep.dropped else 0
-        return self._reach(sweep.ran, began, dropped=dropped, notes=tuple(sweep.notes))
+        return self._reach(sweep.ran, began, self._record(sweep.done, dropped), late, sweep.notes)
 
-    def _schedule(self) -> Schedule | None:
-        plan = self.plan
-        if plan.tiles is None:
-            return None
-        speeds = self.compute.speeds
-        return Schedule(
-            plan.tiles,
-            plan.expected_s,
+    def _pace(self) -> TilePace:
+        """Return what keeps the deadline; a mask without a map is not left empty for it."""
+        plan, speeds, placement = self.plan, self.compute.speeds, self.placement
+        if self.deadline is None:
+            return TilePace()
+        is_whole = plan.tiles is not None and len(plan.tiles) == plan.usual
+        return TilePace(
+            self.deadline,
+            after_s=after_window_s(placement, speeds, fills=plan.has_map),
+            settling_s=settling_s(placement, speeds),
+            expected_s=plan.expected_s,
+            longest_s=speeds.at_most("tile") * plan.effort.runs,
             starting_s=speeds.seconds("start") or 0.0,
-            spare_s=filling_s(self.placement, speeds) if len(plan.tiles) == plan.usual else 0.0,
+            spare_s=filling_s(placement, speeds) if plan.has_map and is_whole else 0.0,
+            unknown_s=_UNKNOWN_TILE * self.clock.seconds.get("locator", 0.0),
+            at_least=0 if plan.has_map else 1,
         )
 
-    def _learn(self, sweep: Sweep) -> None:
+    def _learn(self, pace: TilePace) -> None:
         """Remember how long tiles took, and what stands before the first and after the last."""
         speeds, runs = self.compute.speeds, self.plan.effort.runs
-        if sweep.first_s is None:
+        if pace.first_s is None:
             return
-        if sweep.later_s is not None and sweep.starting_s is not None:
-            speeds.learn("tile", sweep.later_s / runs)
-            speeds.learn("start", sweep.starting_s)
-        elif not speeds.knows("tile"):
-            speeds.learn("tile", sweep.first_s / runs)
-        speeds.learn("settle", sweep.settled_s, math.prod(self.placement.route.stored_shape))
+        if pace.later_s is not None and pace.took_longer_s is not None:
+            speeds.learn("tile", pace.later_s / runs)
+            speeds.learn("start", pace.took_longer_s)
+        else:
+            starting_s = min(speeds.seconds("start") or 0.0, pace.first_s / 2)
+            speeds.learn("tile", (pace.first_s - starting_s) / runs)
+        voxels = math.prod(self.placement.route.stored_shape)
+        speeds.learn("settle", pace.settled_s, pace.unsettled * voxels)
 
     def _decide(
         self, sweep: Iterable[Slab], labelling: Labelling, sinks: Sequence[LogitsSink]
@@ -126,64 +139,55 @@ class Sweeper:
                 slab = next(slabs, None)
                 if slab is None:
                     return
-                taken = labelling.take(slab)
+                taken = None if slab.is_blank else labelling.take(slab)
                 logits = slab.logits() if sinks else None
             with clock.stage("restore"):
-                labelling.add(taken)
+                if taken is None:
+                    labelling.pass_over(slab.count)
+                else:
+                    labelling.add(taken)
                 for sink in sinks:
                     assert logits is not None
                     sink.add(logits)
 
-    def _record(self, sweep: Sweep) -> TileRecord:
-        effort = self.plan.effort
+    def _record(self, done: int, dropped: int, empty: int | None = None) -> TileRecord:
+        effort, placement = self.plan.effort, self.placement
+        if empty is None:
+            engine, shape = self.compute.engine, placement.shape_ZYX
+            everywhere = engine.count_tiles(shape, effort.step, placement.needed_ZYX)
+            empty = max(0, everywhere - self.plan.usual)
         return TileRecord(
-            done=sweep.done,
-            empty=sweep.empty,
-            dropped=sweep.dropped,
-            step=effort.step,
-            runs=effort.runs,
+            done=done, empty=empty, dropped=dropped, step=effort.step, runs=effort.runs
         )
 
     def _reach(
         self,
         ran: Sequence[tuple[Tile, float]],
         began: float,
-        *,
-        dropped: int,
-        notes: tuple[str, ...] = (),
+        record: TileRecord,
+        late: tuple[str, ...] = (),
+        notes: Sequence[str] = (),
     ) -> Reach:
         """Return how far the best tiles reached."""
-        plan, effort = self.plan, self.plan.effort
+        plan = self.plan
         assert plan.priorities is not None
         tiles = [tile for tile, _ in ran]
         shares = plan.priorities.shares(tiles)
         curve = ((began, 0.0), *((at, s) for (_, at), s in zip(ran, shares, strict=True)))
-        everywhere = self.compute.engine.count_tiles(
-            self.placement.shape_ZYX, effort.step, self.placement.needed_ZYX
-        )
-        record = TileRecord(
-            done=len(ran),
-            empty=max(0, everywhere - plan.usual),
-            dropped=dropped,
-            step=effort.step,
-            runs=effort.runs,
-        )
-        whole = not dropped and set(plan.tiles or ()) == set(tiles)
-        fewer = len(ran) < plan.usual
-        if whole and not fewer:
-            return Reach(tiles=record, traded=notes, curve=curve)
-        share = shares[-1] if shares else 0.0
-        note = (
-            f"{len(ran)} tiles of {plan.usual}: {share:.0%} of the expected labels are the "
-            "network's, the rest is the locator's"
-        )
-        _LOG.warning("to keep the time budget: %s", note)
-        return Reach(
-            tiles=record,
-            traded=(note, *notes),
-            curve=curve,
-            boxes=tuple(self._stored_box(tile) for tile in tiles),
-        )
+        whole = not record.dropped and set(plan.tiles or ()) == set(tiles)
+        count, share = f"{len(ran)} tiles of {plan.usual}", shares[-1] if shares else 0.0
+        if whole and len(ran) >= plan.usual:
+            traded = late
+        elif plan.has_map:
+            labels = f"{share:.0%} of the expected labels are the network's"
+            traded = (*late, f"{count}: {labels}, the rest is the locator's")
+        else:
+            seen = f"{share:.0%} of the body was looked at"
+            traded = (*late, f"{count}: {seen}, the rest is background")
+        if not plan.has_map:
+            return Reach(tiles=record, traded=_said(traded, notes))
+        boxes = None if traded == late else tuple(self._stored_box(tile) for tile in tiles)
+        return Reach(tiles=record, traded=_said(traded, notes), curve=curve, boxes=boxes)
 
     def _stored_box(self, tile: Tile) -> Box:
         engine, grid = self.compute.engine, self.placement.shape_ZYX
@@ -195,13 +199,8 @@ class Sweeper:
         return self.placement.route.stored_box((z, y, x))
 
 
-def _given_up(sweep: Sweep) -> tuple[str, ...]:
-    """Return what a window over everything did without."""
-    notes = []
-    if sweep.hurried_at is not None:
-        notes.append(f"tiles one tile apart from slice {sweep.hurried_at} of the network's grid on")
-    if sweep.dropped:
-        notes.append(f"{sweep.dropped} tiles left out when the time was up: background")
-    for note in notes:
+def _said(traded: tuple[str, ...], notes: Sequence[str]) -> tuple[str, ...]:
+    """Log what was given up, and return it with what else there is to note."""
+    for note in traded:
         _LOG.warning("to keep the time budget: %s", note)
-    return (*notes, *sweep.notes)
+    return (*traded, *notes)

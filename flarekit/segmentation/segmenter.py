@@ -268,6 +268,7 @@ class Segmenter:
                 source.check_memory(self._memory)
                 ready = place_case(load_case(source.read, self.spec), context, wanted, deadline)
                 done = compute_case(ready, context, wanted, deadline)
+                context.compute().speeds.save()
             except FlarekitError as error:
                 error.message = named(error.message, source.files)
                 raise

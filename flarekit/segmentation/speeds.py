@@ -1,4 +1,10 @@
-"""How fast this machine is: learnt from what was really run, remembered from run to run."""
+"""How fast this machine is: learnt from what was really run, remembered from run to run.
+
+Remembered are the latest times of each step on a machine that does nothing else; what a step is
+going to take now is these, times how much slower the machine is just now. Other processes show at
+once in how long the threads of this one wait for a processor, and in how long the locator takes
+beside its usual time.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,8 @@ import json
 import logging
 import math
 import os
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 from flarekit.core.errors import OutputError
@@ -16,16 +24,24 @@ from flarekit.core.files import make_folder, write_atomically
 _LOG = logging.getLogger(__name__)
 _FILE = "speeds.json"
 _MOST = 200  # machines, devices and networks that are remembered
-_LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.3, 3.0
+_LATEST = 9  # times of a step that are remembered
+_LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.3, 10.0
+_SURE = 1.25  # a step takes at most so many times the longest of its latest times
+_SELDOM = 1.6  # the same where fewer than `_SEEN` times are known
+_SEEN = 3
+_ODD = 2.5  # a time that is longer than so many usual ones does not count as it is
+_ENOUGH_NS = 200_000_000  # of computing, that tell how long threads wait for a processor
 # seconds per voxel, where nothing is known: an old processor whose cores others use as well
 _USUAL = {
     "place": 15e-9,
     "settle": 15e-9,
+    "finish": 3e-9,
     "fill": 9e-9,
     "rules": 6e-9,
     "write": 3e-9,
     "statistics": 12e-9,
     "volumes": 1e-9,
+    "draw": 1.5,  # a picture, of whatever size
 }
 
 
@@ -33,51 +49,72 @@ class Speeds:
     """What steps of a case take, in seconds per tile or per voxel of the scan.
 
     Attributes:
-        slowdown: how much slower this machine is just now than it is remembered.
+        slowdown: how many times slower this machine is just now than it is remembered.
     """
 
-    def __init__(self, folder: Path | None, *facts: str) -> None:
+    def __init__(
+        self, folder: Path | None, *facts: str, waiting: Callable[[], float] | None = None
+    ) -> None:
         """Recall what is known.
 
         Args:
             folder: where it is remembered; nothing is, where None.
             facts: what tells this machine, device and network from all others.
+            waiting: gives how many times longer this process takes because others compute; measured
+                where None.
         """
         content = json.dumps([os.cpu_count(), *facts])
         self._key = hashlib.sha256(content.encode()).hexdigest()[:16]
         self._folder = folder
         self._rates = _read(folder).get(self._key, {})
-        self._before = dict(self._rates)
-        self.slowdown = 1.0
+        self._before = {what: list(rates) for what, rates in self._rates.items()}
+        self._waiting = Waiting() if waiting is None else waiting
+        self.slowdown = self._limited(self._waiting())
 
     def seconds(self, what: str, amount: float = 1.0) -> float | None:
-        """Return how long something is going to take; None where that is not known.
+        """Return how long something is expected to take; None where that is not known.
 
         Args:
-            what: `tile`, `start` (how much longer the first tile takes), `place`, `settle` (what
-                follows the last tile), `fill`, `rules`, `write`, `statistics` or `volumes`.
+            what: `tile`, `start` (how much longer the first tile takes), `place`, `settle` and
+                `finish` (what follows the last tile), `fill`, `rules`, `write`, `statistics`,
+                `volumes` or `draw` (a picture).
             amount: tiles, or voxels.
         """
-        rate = self._rates.get(what, _USUAL.get(what))
+        rates = self._rates.get(what)
+        rate = statistics.median(rates) if rates else _USUAL.get(what)
         return None if rate is None else rate * amount * self.slowdown
+
+    def at_most(self, what: str, amount: float = 1.0) -> float:
+        """Return how long something takes almost never more than; 0 where nothing is known.
+
+        Args:
+            what: as above.
+            amount: tiles, or voxels.
+        """
+        rates = self._rates.get(what)
+        if not rates:
+            return _USUAL.get(what, 0.0) * amount * self.slowdown
+        sure = _SURE if len(rates) >= _SEEN else _SELDOM
+        longest = min(max(rates), _ODD * statistics.median(rates))
+        return longest * sure * amount * self.slowdown
 
     def knows(self, what: str) -> bool:
         """Return whether something was run here before."""
         return what in self._rates
 
     def learn(self, what: str, seconds: float, amount: float = 1.0) -> None:
-        """Remember how long something took; half of what was known stays."""
+        """Remember how long something took, as it would on a machine that does nothing else."""
         if amount <= 0 or seconds < 0 or not math.isfinite(seconds):
             return
-        rate, known = seconds / amount, self._rates.get(what)
-        self._rates[what] = rate if known is None else (rate + known) / 2
+        rates = self._rates.setdefault(what, [])
+        rates.append(seconds / amount / self.slowdown)
+        del rates[:-_LATEST]
 
     def compare(self, what: str, seconds: float, amount: float = 1.0) -> None:
-        """Learn how long something took, and from that how busy this machine is just now."""
-        known = self._before.get(what)
-        if known and amount > 0:
-            ratio = seconds / amount / known
-            self.slowdown = min(max(ratio, _LEAST_SLOWDOWN), _MOST_SLOWDOWN)
+        """Learn how long something took, and from that how slow this machine is just now."""
+        known, waiting = self._before.get(what), self._waiting()
+        ratio = seconds / amount / statistics.median(known) if known and amount > 0 else waiting
+        self.slowdown = self._limited(max(waiting, ratio) if waiting > 1 else ratio)
         self.learn(what, seconds, amount)
 
     def save(self) -> None:
@@ -90,23 +127,74 @@ class Speeds:
             make_folder(self._folder)
             write_atomically(self._folder / _FILE, (json.dumps(kept, indent=1) + "\n").encode())
 
+    @staticmethod
+    def _limited(ratio: float) -> float:
+        return min(max(ratio, _LEAST_SLOWDOWN), _MOST_SLOWDOWN)
 
-def _read(folder: Path | None) -> dict[str, dict[str, float]]:
-    """Return what is remembered; what is no number of seconds is left out."""
+
+class Waiting:
+    """How much longer this process takes because its threads wait for a processor."""
+
+    def __init__(self, read: Callable[[], tuple[int, int]] | None = None) -> None:
+        """Begin with the start of the process.
+
+        Args:
+            read: gives how long all threads have computed and waited so far, in nanoseconds; asks
+                the kernel where None.
+        """
+        self._read = _computed_and_waited_ns if read is None else read
+        self._before = (0, 0)
+
+    def __call__(self) -> float:
+        """Return the wall time of computing over its processor time, since the last call.
+
+        Since the one before where too little was computed meanwhile; 1 where the kernel tells
+        nothing.
+        """
+        computed, waited = self._read()
+        new_computed, new_waited = computed - self._before[0], waited - self._before[1]
+        if new_computed < _ENOUGH_NS or new_waited < 0:
+            new_computed, new_waited = computed, waited
+        else:
+            self._before = computed, waited
+        return 1.0 if new_computed <= 0 else 1.0 + new_waited / new_computed
+
+
+def _computed_and_waited_ns() -> tuple[int, int]:
+    """Return how long the threads that there are now have computed, and waited to."""
+    computed = waited = 0
+    with contextlib.suppress(OSError, ValueError):
+        for file in Path("/proc/self/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+                on, waiting, *_ = map(int, file.read_text(encoding="ascii").split())
+                computed, waited = computed + on, waited + waiting
+    return computed, waited
+
+
+def _read(folder: Path | None) -> dict[str, dict[str, list[float]]]:
+    """Return what is remembered; what is no list of seconds is left out."""
     if folder is None:
         return {}
     try:
         content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         return {
             str(key): {
-                str(what): float(rate)
-                for what, rate in rates.items()
-                if isinstance(rate, int | float) and 0 <= rate < math.inf
+                str(what): [float(rate) for rate in rates][-_LATEST:]
+                for what, rates in steps.items()
+                if _are_times(rates)
             }
-            for key, rates in content.items()
+            for key, steps in content.items()
         }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
         _LOG.debug("%s: %s", folder / _FILE, error)
         return {}
+
+
+def _are_times(rates: object) -> bool:
+    return (
+        isinstance(rates, list)
+        and bool(rates)
+        and all(isinstance(rate, int | float) and 0 <= rate < math.inf for rate in rates)
+    )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flarekit.core.grid import Grid
-from flarekit.engine import Effort, EngineFacts, Schedule
+from flarekit.engine import Effort, EngineFacts, Schedule, TilePace
 from flarekit.engine._slab import Run
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import window_weights
@@ -77,38 +77,6 @@ def test_voxels_that_no_tile_covers_are_background():
     assert logits[1, :4, :4, :4].min() > 0
     assert not logits[:, 4:].any()
     assert (sweep.done, sweep.empty) == (1, 7)
-
-
-def test_a_late_sweep_puts_tiles_further_apart_and_still_sees_everything():
-    image = np.ones((1, 40, 16, 16), np.float32)
-    engine = Thresholds((8, 8, 8), step=0.25, seconds=0.004)
-    full = engine.count_tiles((40, 16, 16), 0.25)
-    sweep = engine.sweep(image, deadline=time.monotonic() + 0.6 * full * 0.004)
-    classes = classes_of(sweep)
-    assert sweep.hurried_at is not None
-    assert sweep.done < full
-    assert sweep.dropped == 0
-    assert classes.all()
-
-
-def test_a_sweep_whose_time_is_up_leaves_the_rest_as_background():
-    image = np.ones((1, 40, 8, 8), np.float32)
-    engine = Thresholds((8, 8, 8), step=0.5, seconds=0.05)
-    began = time.monotonic()
-    sweep = engine.sweep(image, deadline=began + 0.12)
-    classes = classes_of(sweep)
-    assert time.monotonic() - began < 0.3
-    assert sweep.dropped > 0
-    assert classes[:8].all()
-    assert not classes[-8:].any()
-
-
-def test_a_deadline_that_has_passed_runs_no_tile_at_all():
-    engine = Thresholds((4, 4, 4))
-    sweep = engine.sweep(np.ones((1, 9, 9, 9), np.float32), deadline=time.monotonic() - 1)
-    assert not classes_of(sweep).any()
-    assert engine.seen == []
-    assert sweep.dropped > 0
 
 
 def test_the_time_of_a_tile_is_measured():
@@ -193,9 +161,9 @@ def test_scheduled_tiles_decide_what_they_cover_and_nothing_else(data):
 def test_of_the_scheduled_tiles_the_best_are_run_that_there_is_time_for():
     engine = Thresholds((4, 4, 4), seconds=0.05)
     best_first = [(8, 0, 0), (20, 0, 0), (0, 0, 0), (4, 0, 0), (12, 0, 0), (16, 0, 0)]
-    schedule = Schedule(best_first, expected_s=0.05)
     image = np.ones((1, 24, 4, 4), np.float32)
-    sweep = engine.sweep(image, schedule=schedule, deadline=time.monotonic() + 0.12)
+    pace = TilePace(time.monotonic() + 0.13, expected_s=0.05)
+    sweep = engine.sweep(image, schedule=Schedule(best_first), pace=pace)
     classes_of(sweep)
     assert [tile for tile, _ in sweep.ran] == [(8, 0, 0), (20, 0, 0)]
     assert sweep.dropped == 4
@@ -204,9 +172,9 @@ def test_of_the_scheduled_tiles_the_best_are_run_that_there_is_time_for():
 def test_tiles_that_turn_out_slow_cost_those_that_add_least():
     engine = Thresholds((4, 4, 4), seconds=0.1)
     best_first = [(20, 0, 0), (0, 0, 0), (8, 0, 0), (4, 0, 0), (12, 0, 0), (16, 0, 0)]
-    schedule = Schedule(best_first, expected_s=0.001)
     image = np.ones((1, 24, 4, 4), np.float32)
-    sweep = engine.sweep(image, schedule=schedule, deadline=time.monotonic() + 0.35)
+    pace = TilePace(time.monotonic() + 0.38, expected_s=0.001)
+    sweep = engine.sweep(image, schedule=Schedule(best_first), pace=pace)
     classes_of(sweep)
     ran = [tile for tile, _ in sweep.ran]
     assert (20, 0, 0) in ran
@@ -216,7 +184,7 @@ def test_tiles_that_turn_out_slow_cost_those_that_add_least():
 def test_a_schedule_beyond_the_deadline_runs_nothing():
     engine = Thresholds((4, 4, 4))
     sweep = engine.sweep(
-        np.ones((1, 8, 4, 4), np.float32), schedule=Schedule([(0, 0, 0)]), deadline=0.0
+        np.ones((1, 8, 4, 4), np.float32), schedule=Schedule([(0, 0, 0)]), pace=TilePace(0.0)
     )
     assert not classes_of(sweep).any()
     assert (sweep.done, sweep.dropped) == (0, 1)
@@ -234,9 +202,37 @@ def test_rows_are_what_a_sweep_runs():
 def test_a_sweep_that_leaves_nothing_out_may_end_later(spare_s, done):
     engine = Thresholds((4, 4, 4), seconds=0.1)
     tiles = [(0, 0, 0), (4, 0, 0), (8, 0, 0)]
-    schedule = Schedule(tiles, expected_s=0.1, spare_s=spare_s)
-    sweep = engine.sweep(
-        np.ones((1, 12, 4, 4), np.float32), schedule=schedule, deadline=time.monotonic() + 0.15
-    )
+    pace = TilePace(time.monotonic() + 0.15, expected_s=0.1, spare_s=spare_s)
+    image = np.ones((1, 12, 4, 4), np.float32)
+    sweep = engine.sweep(image, schedule=Schedule(tiles), pace=pace)
     classes_of(sweep)
     assert sweep.done == done
+
+
+def test_slices_that_no_tile_covers_are_told_and_hold_nothing():
+    engine = Thresholds((4, 4, 4))
+    image = np.ones((1, 30, 4, 4), np.float32)
+    blank = np.zeros(30, bool)
+    for slab in engine.sweep(image, schedule=Schedule([(9, 0, 0), (11, 0, 0), (20, 0, 0)])):
+        blank[slab.z : slab.z + slab.count] = slab.is_blank
+        if slab.is_blank:
+            assert not slab.logits().any()
+    assert not blank[9:15].any()
+    assert not blank[20:24].any()
+    assert blank[:8].all()
+    assert blank[24:].all()
+
+
+def test_without_a_schedule_no_slice_is_blank():
+    sweep = Thresholds((4, 4, 4)).sweep(np.ones((1, 9, 4, 4), np.float32))
+    assert not any(slab.is_blank for slab in sweep)
+
+
+def test_from_the_centre_one_tile_at_least_is_run():
+    engine = centred((4, 4, 4))
+    pace = TilePace(0.0, at_least=1)
+    sweep = engine.sweep(np.ones((1, 20, 20, 20), np.float32), pace=pace)
+    classes_of(sweep)
+    assert sweep.done == 1
+    assert sweep.dropped > 0
+    assert pace.is_late

@@ -134,3 +134,43 @@ def test_a_slab_may_be_used_again_once_its_slices_are_taken():
         decider.add(slab)
         slab[:] = np.nan
     np.testing.assert_array_equal(target, wanted)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    grid=st.tuples(st.integers(3, 12), st.integers(1, 6), st.integers(1, 6)),
+    shape=st.tuples(*[st.integers(1, 14)] * 3),
+    order=st.sampled_from([0, 1, 3]),
+    regions=st.booleans(),
+    background=st.sampled_from([0, 9]),
+    padding=st.tuples(*[st.tuples(sides, sides)] * 3),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_blank_slices_are_as_good_as_zeros(
+    grid, shape, order, regions, background, padding, seed, data
+):
+    padded = tuple(n + low + high for n, (low, high) in zip(grid, padding, strict=True))
+    logits = np.random.default_rng(seed).normal(size=(3, *padded)).astype(np.float32)
+    first = data.draw(st.integers(0, padded[0]))
+    end = data.draw(st.integers(first, padded[0]))
+    logits[:, first:end] = 0
+    values = np.array([background, 4, 2], np.uint8)
+    targets = [np.zeros(shape, np.uint8) for _ in range(2)]
+    whole, parts = (
+        Decider(grid, target, (order,) * 3, values, regions=regions, padding=padding)
+        for target in targets
+    )
+    whole.add(logits)
+    parts.add(logits[:, :first])
+    parts.add_blank(end - first)
+    parts.add(logits[:, end:])
+    for decider in (whole, parts):
+        decider.finish()
+    np.testing.assert_array_equal(*targets)
+
+
+def test_more_blank_slices_than_the_grid_has_are_refused():
+    decider = Decider((4, 4, 4), np.zeros((4, 4, 4), np.uint8), (1, 1, 1), VALUES)
+    with pytest.raises(ValueError, match="5 slices more"):
+        decider.add_blank(5)

@@ -91,6 +91,8 @@ def segmented(segmenter, scan, budget_s=None, **how):
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FLAREKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Bright, "tile_s", 0.0)
+    # tiles take as long as they are told to, whatever else this machine does
+    monkeypatch.setattr("flarekit.segmentation.speeds.Waiting", lambda: lambda: 1.0)
 
 
 def test_with_a_locator_the_mask_is_the_same_and_tiles_without_labels_are_not_run(scan, truth):
@@ -193,3 +195,38 @@ def test_an_engine_takes_its_memory_before_the_plan_only_where_memory_is_short(
     monkeypatch.setattr("flarekit.segmentation.memory.resident_mib", lambda: 500.0)
     segmenter_of(ram_budget_mib=ram_mib).start()
     assert len(seen) == warmed
+
+
+def test_without_a_locator_one_tile_is_run_even_if_its_time_is_up_and_that_is_said(scan, truth):
+    segmenter = segmenter_of(budget_s=60, locator=False)
+    segmented(segmenter, scan)
+    Bright.tile_s = 0.02
+    result = segmented(segmenter, scan, budget_s=0.001)
+    assert 0 < dice(result.labels, truth) <= 1
+    assert "one tile although its time was up" in result.traded
+    assert any("the rest is background" in note for note in result.traded)
+
+
+def test_a_scan_of_a_single_tile_keeps_it_without_a_locator_in_no_time_and_on_its_own_grid():
+    whole = np.full((12, 14, 14), 100, np.int16)
+    segmenter = segmenter_of(locator=False)
+    expected = segmented(segmenter, whole).labels
+    result = segmented(segmenter, whole, budget_s=0.001)
+    np.testing.assert_array_equal(result.labels, expected)
+    assert expected.all()
+
+
+def test_without_a_locator_enough_time_gives_the_mask_without_a_limit(scan):
+    segmenter = segmenter_of(locator=False)
+    expected = segmented(segmenter, scan)
+    result = segmented(segmenter, scan, budget_s=60)
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    assert result.traded == ()
+
+
+@pytest.mark.parametrize("locator", [True, False])
+def test_a_scan_of_nothing_but_air_has_an_empty_mask_in_any_time(locator):
+    air = np.full((20, 24, 24), -1000, np.int16)
+    segmenter = segmenter_of(locator=locator)
+    for budget_s in (0.001, 60):
+        assert not segmented(segmenter, air, budget_s=budget_s).labels.any()

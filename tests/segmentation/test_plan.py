@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from flarekit.core.errors import BudgetError
+from flarekit.core.grid import Grid
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import TileRow
 from flarekit.engine._tiles import fitted_rows
 from flarekit.preprocess import locate
+from flarekit.segmentation.ending import after_window_s
+from flarekit.segmentation.limits import Limits, Pace
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory
-from flarekit.segmentation.plan import Limits, Pace, plan_case, tiles_deadline
+from flarekit.segmentation.plan import plan_case
 from flarekit.segmentation.speeds import Speeds
 
 
@@ -22,6 +25,7 @@ class Engine:
     """Counts tiles as a window of 4 voxels does; a tile takes as long as it is told to."""
 
     depth_at_once = 4
+    grid = Grid(spacing_mm_ZYX=(1.0, 1.0, 1.0), tile_ZYX=(4, 4, 4))
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -55,10 +59,10 @@ class Paced(Pace):
 
     @classmethod
     def of(cls, engine, known=None):
-        speeds = Speeds(None)
+        speeds = Speeds(None, waiting=lambda: 1.0)
         if known is not None:
             speeds.learn("tile", known)
-        for what in ("place", "fill", "rules", "write"):
+        for what in ("place", "settle", "finish", "fill", "rules", "write"):
             speeds.learn(what, 0.0)
         size = (1, 4, 4, 4)
         return cls(engine=engine, speeds=speeds, middle_tile=lambda _: np.ones(size, np.float32))
@@ -112,7 +116,7 @@ def test_flips_go_first_then_tiles_stand_further_apart(case, seconds_left, step,
 
 
 def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(case):
-    plan, _ = plan_within(case, 0.6, 1e-3)
+    plan, _ = plan_within(case, 0.5, 1e-3)
     assert plan.effort.step == 1.0
     assert plan.placement.shape_ZYX[0] < 32
     assert "coarser" in plan.traded[-1]
@@ -120,13 +124,57 @@ def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(cas
     assert back.shape == (32, 32, 32)
 
 
-def test_the_tiles_get_what_the_mask_leaves(case):
-    plan, _ = plan_within(case, 10, 1e-6)
-    deadline = time.monotonic() + 10
-    speeds = Speeds(None)
-    assert 9 < tiles_deadline(plan.placement, speeds, deadline) - time.monotonic() < 10
+def test_what_follows_the_tiles_has_its_time_and_more_of_it_on_a_busy_machine(case):
+    placement = plan_within(case, 10, 1e-6)[0].placement
+    speeds = Speeds(None, waiting=lambda: 1.0)
+    usual_s = after_window_s(placement, speeds)
+    assert 0 < usual_s < 1
+    assert after_window_s(placement, speeds, fills=True) > usual_s
     speeds.slowdown = 4.0
-    assert tiles_deadline(plan.placement, speeds, deadline) < deadline - 0.5
+    assert after_window_s(placement, speeds) == pytest.approx(4 * usual_s)
+
+
+def test_a_step_that_once_took_long_has_that_time(case):
+    placement = plan_within(case, 10, 1e-6)[0].placement
+    speeds = Speeds(None, waiting=lambda: 1.0)
+    for seconds in (0.1, 0.1, 0.3):
+        speeds.learn("rules", seconds, 32**3)
+    assert after_window_s(placement, speeds) > 0.3
+
+
+def test_without_a_locator_a_machine_too_slow_for_everything_sees_the_middle_of_the_body(case):
+    plan, _ = plan_within(case, 0.0, 1e-3)
+    assert 1 <= len(plan.tiles) < plan.usual
+    assert not plan.has_map
+    middle = np.array(plan.tiles[0]) + 2
+    assert np.abs(middle - np.array(plan.placement.shape_ZYX) / 2).max() <= 4
+
+
+def test_without_a_locator_the_grid_stays_where_coarser_ones_show_no_more(facts):
+    voxels = np.ones((4, 4, 4), np.float32)
+    geometry = Geometry(shape_ZYX=voxels.shape, affine=np.eye(4), header=None)
+    small = locate([Volume(voxels_ZYX=voxels, geometry=geometry, path=Path("x"))], facts)
+    plan, engine = plan_within((small, facts), -1.0, 1e-3)
+    assert plan.placement.shape_ZYX == (4, 4, 4)
+    assert plan.traded == ("no mirroring", "tiles 1 of a tile apart instead of 0.5")
+    assert not engine.timed  # there is no time for that either
+
+
+@pytest.mark.parametrize(("count", "factor"), [(1, 1.6), (60, 1.6), (350, 1.25), (500, 1.0)])
+def test_without_a_locator_few_tiles_show_more_on_a_coarser_grid(case, count, factor):
+    plan, _ = plan_within(case, count * 1.05 + 0.7, 1.0, known=1.0)
+    assert plan.placement.shape_ZYX[0] == round(32 / factor)
+
+
+def test_a_window_that_begins_in_the_middle_keeps_its_grid(case):
+    located, facts = case
+    engine = Engine(1e-3)
+    centred = facts.grid.model_copy(update={"order": "centre"})
+    facts, engine.grid = facts.model_copy(update={"grid": centred}), centred
+    pace = Paced.of(engine, known=1e-3)
+    plan = plan_case(located, facts, pace, Limits(deadline=time.monotonic()))
+    assert plan.tiles is None
+    assert plan.placement.shape_ZYX == (32, 32, 32)
 
 
 def test_a_tile_is_timed_only_where_nothing_is_known_and_it_is_one_of_the_scan(case):
@@ -219,5 +267,5 @@ def test_nothing_is_resampled_to_make_a_plan(case, monkeypatch):
 
     monkeypatch.setattr("flarekit.preprocess.resample.resample", forbidden)
     monkeypatch.setattr("flarekit.preprocess.route.resample", forbidden)
-    plan, _ = plan_within(case, 0.6, 1e-3)
+    plan, _ = plan_within(case, 0.5, 1e-3)
     assert "coarser" in plan.traded[-1]

@@ -4,70 +4,154 @@ import json
 
 import pytest
 
-from flarekit.segmentation.speeds import Speeds
+from flarekit.segmentation.speeds import Speeds, Waiting
+
+
+def speeds_of(folder, *facts, slower=1.0):
+    """Return speeds of a machine whose threads take so many times longer than they compute."""
+    return Speeds(folder, *facts, waiting=lambda: slower)
 
 
 def test_what_was_learnt_is_known_in_the_next_run(tmp_path):
-    speeds = Speeds(tmp_path, "cpu", "network")
+    speeds = speeds_of(tmp_path, "cpu", "network")
     assert speeds.seconds("tile") is None
     speeds.learn("tile", 0.5)
     speeds.learn("rules", 2.0, 1000)
     speeds.save()
-    again = Speeds(tmp_path, "cpu", "network")
+    again = speeds_of(tmp_path, "cpu", "network")
     assert again.seconds("tile") == 0.5
     assert again.seconds("rules", 500) == 1.0
 
 
 def test_another_network_or_device_has_speeds_of_its_own(tmp_path):
-    speeds = Speeds(tmp_path, "cpu", "network")
+    speeds = speeds_of(tmp_path, "cpu", "network")
     speeds.learn("tile", 0.5)
     speeds.save()
-    assert Speeds(tmp_path, "cuda:0", "network").seconds("tile") is None
-    assert Speeds(tmp_path, "cpu", "other").seconds("tile") is None
+    assert speeds_of(tmp_path, "cuda:0", "network").seconds("tile") is None
+    assert speeds_of(tmp_path, "cpu", "other").seconds("tile") is None
+
+
+def learnt(folder, **times):
+    speeds = speeds_of(folder, "cpu")
+    for what, seconds in times.items():
+        for each in seconds:
+            speeds.learn(what, each)
+    speeds.save()
 
 
 def test_a_machine_that_is_busy_now_takes_longer_for_everything(tmp_path):
-    speeds = Speeds(tmp_path, "cpu")
-    speeds.learn("tile", 1.0)
-    speeds.learn("locator", 0.1)
-    speeds.save()
-    busy = Speeds(tmp_path, "cpu")
+    learnt(tmp_path, tile=[1.0], locator=[0.1])
+    busy = speeds_of(tmp_path, "cpu")
     busy.compare("locator", 0.2)
     assert busy.slowdown == pytest.approx(2.0)
     assert busy.seconds("tile") == pytest.approx(2.0)
 
 
-def test_one_odd_moment_is_no_measure_of_the_machine(tmp_path):
-    speeds = Speeds(tmp_path, "cpu")
-    speeds.learn("locator", 0.001)
+def test_threads_that_wait_for_a_processor_tell_it_before_anything_was_run(tmp_path):
+    learnt(tmp_path, tile=[1.0])
+    assert speeds_of(tmp_path, "cpu", slower=3.0).seconds("tile") == pytest.approx(3.0)
+
+
+def test_the_slower_of_both_measures_counts(tmp_path):
+    learnt(tmp_path, tile=[1.0], locator=[0.1])
+    busy = speeds_of(tmp_path, "cpu", slower=3.0)
+    busy.compare("locator", 0.2)
+    assert busy.slowdown == pytest.approx(3.0)
+
+
+def test_what_is_learnt_on_a_busy_machine_is_remembered_as_of_an_idle_one(tmp_path):
+    learnt(tmp_path, locator=[0.1])
+    busy = speeds_of(tmp_path, "cpu")
+    busy.compare("locator", 0.4)
+    busy.learn("write", 2.0)
+    busy.save()
+    assert speeds_of(tmp_path, "cpu").seconds("write") == pytest.approx(0.5)
+
+
+def test_the_first_run_of_all_on_a_busy_machine_is_taken_for_one(tmp_path):
+    speeds = speeds_of(tmp_path, "cpu", slower=2.0)
+    speeds.compare("locator", 0.4)
+    assert speeds.slowdown == pytest.approx(2.0)
     speeds.save()
-    later = Speeds(tmp_path, "cpu")
+    assert speeds_of(tmp_path, "cpu").seconds("locator") == pytest.approx(0.2)
+
+
+def test_what_something_takes_at_most_is_the_longest_of_the_latest_times_and_more(tmp_path):
+    learnt(tmp_path, write=[0.1, 0.1, 0.3, 0.1])
+    speeds = speeds_of(tmp_path, "cpu")
+    assert speeds.seconds("write") == pytest.approx(0.1)
+    assert 0.3 < speeds.at_most("write") < 0.5
+    for _ in range(9):
+        speeds.learn("write", 0.1)
+    assert speeds.at_most("write") < 0.2
+
+
+def test_what_was_seen_once_may_take_much_longer(tmp_path):
+    learnt(tmp_path, write=[0.1], rules=[0.1] * 5)
+    speeds = speeds_of(tmp_path, "cpu")
+    assert speeds.at_most("write") > speeds.at_most("rules")
+
+
+def test_one_time_that_was_quite_out_of_order_does_not_rule_the_next_runs(tmp_path):
+    learnt(tmp_path, write=[0.1, 0.1, 50.0, 0.1])
+    assert speeds_of(tmp_path, "cpu").at_most("write") < 1
+
+
+def test_what_was_never_run_takes_what_it_usually_does():
+    assert speeds_of(None).at_most("write", 1e6) > 0
+    assert speeds_of(None).at_most("tile") == 0
+
+
+def test_one_odd_moment_is_no_measure_of_the_machine(tmp_path):
+    learnt(tmp_path, locator=[0.001])
+    later = speeds_of(tmp_path, "cpu")
     later.compare("locator", 5.0)
-    assert later.slowdown == 3.0
+    assert later.slowdown == 10.0
+
+
+def test_how_long_threads_wait_is_told_by_what_they_did_since_the_last_time():
+    seen = iter([(1_000_000_000, 0), (2_000_000_000, 3_000_000_000), (2_000_000_001, 9)])
+    waiting = Waiting(lambda: next(seen))
+    assert waiting() == pytest.approx(1.0)
+    assert waiting() == pytest.approx(4.0)
+    assert waiting() >= 1.0  # too little since then: of the whole process
+
+
+def test_a_kernel_that_tells_nothing_is_taken_for_an_idle_machine():
+    assert Waiting(lambda: (0, 0))() == 1.0
+
+
+def test_this_process_has_computed():
+    sum(range(10**6))
+    assert Waiting()() >= 1.0
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"k": 3}', '{"k": {"tile": "fast"}}', '{"k": {"tile": -1}}']
+    "content",
+    ["", "{", "[]", '{"k": 3}', '{"k": {"tile": "fast"}}', '{"k": {"tile": [-1]}}']
+    + ['{"k": {"tile": 1.0}}', '{"k": {"tile": []}}', '{"k": {"tile": ["fast"]}}'],
 )
 def test_a_file_that_holds_something_else_is_as_good_as_none(tmp_path, content):
-    (tmp_path / "speeds.json").write_text(content)
-    speeds = Speeds(tmp_path, "cpu")
+    learnt(tmp_path, other=[1.0])
+    (key,) = json.loads((tmp_path / "speeds.json").read_text())
+    (tmp_path / "speeds.json").write_text(content.replace("k", key, 1))
+    speeds = speeds_of(tmp_path, "cpu")
     assert speeds.seconds("tile") is None
     speeds.learn("tile", 1.0)
     speeds.save()
-    assert Speeds(tmp_path, "cpu").seconds("tile") == 1.0
+    assert speeds_of(tmp_path, "cpu").seconds("tile") == 1.0
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
 def test_no_time_that_cannot_be_is_learnt(seconds):
-    speeds = Speeds(None)
+    speeds = speeds_of(None)
     speeds.learn("tile", seconds)
     assert speeds.seconds("tile") is None
 
 
 def test_a_home_that_cannot_be_written_is_no_matter(tmp_path):
     (tmp_path / "home").write_text("no folder")
-    speeds = Speeds(tmp_path / "home" / "cache", "cpu")
+    speeds = speeds_of(tmp_path / "home" / "cache", "cpu")
     speeds.learn("tile", 1.0)
     speeds.save()
     assert speeds.seconds("tile") == 1.0
@@ -75,8 +159,8 @@ def test_a_home_that_cannot_be_written_is_no_matter(tmp_path):
 
 def test_the_file_stays_small(tmp_path):
     for number in range(230):
-        speeds = Speeds(tmp_path, str(number))
+        speeds = speeds_of(tmp_path, str(number))
         speeds.learn("tile", 1.0)
         speeds.save()
     assert len(json.loads((tmp_path / "speeds.json").read_text())) <= 201
-    assert Speeds(tmp_path, "229").seconds("tile") == 1.0
+    assert speeds_of(tmp_path, "229").seconds("tile") == 1.0

@@ -1,0 +1,72 @@
+"""A command's process ends at once when the command is over, with all it said and its code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+LINGERING = """
+import atexit, sys, threading, time
+from flarekit.cli import main
+class Slow:
+    def __del__(self):
+        time.sleep(5)
+slow = Slow()
+def run(command=main.run):
+    atexit.register(lambda: print("registered"))
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    command()
+main.run = run
+sys.argv = ["flarekit", *sys.argv[1:]]
+main.main()
+"""
+
+
+def ended(code, *arguments, **how):
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **how)
+
+
+def test_threads_and_whoever_asked_are_waited_for_and_nothing_else():
+    began = time.monotonic()
+    process = ended(LINGERING, "--version")
+    assert time.monotonic() - began < 4.5
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()
+    assert lines[0].startswith("flarekit ")
+    assert lines[1:] == ["thread", "registered"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["predict"], 2, "Missing option"),
+        (["conventions", "nowhere"], 2, "nowhere"),
+        (["--help"], 0, ""),
+    ],
+)
+def test_exit_codes_and_messages_are_those_of_the_command(arguments, code, said):
+    process = ended(LINGERING, *arguments)
+    assert process.returncode == code
+    assert said in process.stderr
+
+
+def test_a_bug_ends_the_process_as_python_does():
+    broken = LINGERING.replace("main.main()", "main.run = lambda: 1 / 0\nmain.main()")
+    process = ended(broken.replace("time.sleep(5)", "pass"), "--version")
+    assert process.returncode == 1
+    assert "ZeroDivisionError" in process.stderr
+
+
+def test_output_that_cannot_be_written_is_no_success():
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        process = subprocess.run(
+            [sys.executable, "-c", LINGERING.replace("time.sleep(5)", "pass"), "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert process.returncode != 0
