@@ -103,6 +103,8 @@ ENV FLAREKIT_PREDICTOR=${PREDICTOR} \
     FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
     FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
     FLAREKIT_RAM_BUDGET=container
+RUN python -m flarekit.images.bill /opt/flarekit/sbom.cdx.json
+LABEL flarekit.sbom=/opt/flarekit/sbom.cdx.json
 
 FROM cpu AS gc-cpu
 USER 1000:1000
@@ -165,6 +167,8 @@ ENV FLAREKIT_PREDICTOR=${PREDICTOR} \
     FLAREKIT_TIME_BUDGET=${TIME_BUDGET} \
     FLAREKIT_GPU_MEMORY_BUDGET=${GPU_MEMORY_BUDGET} \
     FLAREKIT_RAM_BUDGET=container
+RUN python -m flarekit.images.bill /opt/flarekit/sbom.cdx.json
+LABEL flarekit.sbom=/opt/flarekit/sbom.cdx.json
 
 FROM cuda AS gc
 USER 1000:1000

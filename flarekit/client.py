@@ -7,7 +7,7 @@
         case.save_mask("mask.nii.gz")
         print(case.volumes_ml["liver"])
 
-Needs `pip install flarekit[serve]`, of which it uses httpx alone.
+Needs httpx alone of the packages that the extra `serve` brings.
 """
 
 from __future__ import annotations

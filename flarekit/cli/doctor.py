@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from flarekit.core.extras import how_to_install
+
+if TYPE_CHECKING:
+    from flarekit.models.selective_scan import Backend
 
 State = Literal["ok", "absent", "broken"]
 _MARKS = {"ok": "+", "absent": "-", "broken": "!"}
@@ -19,12 +23,16 @@ _FACTS: dict[str, Any] = {
     "grid": {"spacing_mm_ZYX": [1.0, 1.0, 1.0], "tile_ZYX": [8, 16, 16]},
     "labels": {"anything": 1},
 }
+_CPU_SCANS: tuple[Backend, ...] = ("reference", "chunked")
 _EXTRAS = {
     "surface_distance": "evaluation",
     "matplotlib": "picture",
     "highdicom": "dicom",
     "nnunetv2": "train",
     "gcapi": "submit",
+    "fastapi": "serve",
+    "ray": "cluster",
+    "pyarrow": "statistics",
     "mamba_ssm": "mamba",
 }
 
@@ -95,6 +103,8 @@ def _engines() -> Iterator[Diagnosis]:
 
     for name in engine.names():
         yield _engine(name, "cpu")
+    if find_spec("torch") is not None:
+        yield from _scans("cpu", _CPU_SCANS)
 
 
 def _engine(name: str, device: str) -> Diagnosis:
@@ -116,7 +126,8 @@ def _engine(name: str, device: str) -> Diagnosis:
             segmenter.segment(np.zeros((9, 20, 20), np.float32), spacing_mm=(1.0, 1.0, 1.0))
     except Exception as error:  # noqa: BLE001 - whatever is wrong is the diagnosis
         return Diagnosis("engine", what, "broken", f"{type(error).__name__}: {error}")
-    return Diagnosis("engine", what, "ok", f"runs in {facts.precision} on {facts.device_name}")
+    runs = f"{version(name)} runs in {facts.precision} on {facts.device_name}"
+    return Diagnosis("engine", what, "ok", runs)
 
 
 def _gpus() -> Iterator[Diagnosis]:
@@ -131,6 +142,8 @@ def _gpus() -> Iterator[Diagnosis]:
         return
     import torch
 
+    from flarekit.models.selective_scan import BACKENDS
+
     built_for = torch.version.cuda
     if built_for is None:
         yield Diagnosis("gpu", "NVIDIA driver", "broken", f"{driver}, but torch has no CUDA in it")
@@ -142,17 +155,16 @@ def _gpus() -> Iterator[Diagnosis]:
         return
     for index in range(torch.cuda.device_count()):
         yield _engine("torch", f"cuda:{index}")
-        yield from _scans(f"cuda:{index}")
+        yield from _scans(f"cuda:{index}", BACKENDS)
 
 
-def _scans(device: str) -> Iterator[Diagnosis]:
+def _scans(device: str, backends: Iterable[Backend]) -> Iterator[Diagnosis]:
     """Run a small selective scan by each backend."""
     import torch
 
-    from flarekit.models.selective_scan import BACKENDS
     from flarekit.models.selective_scan._proof import fault_of
 
-    for name in BACKENDS:
+    for name in backends:
         fault = fault_of(name, torch.device(device))
         state: State = "ok" if fault is None else "absent"
         yield Diagnosis("scan", f"{name} on {device}", state, fault or "agrees with the reference")
@@ -169,24 +181,31 @@ def _containers() -> Iterator[Diagnosis]:
 def _extras() -> Iterator[Diagnosis]:
     for package, extra in _EXTRAS.items():
         here = find_spec(package) is not None
-        found = "installed" if here else f"{package} is not installed"
+        found = "installed" if here else how_to_install(extra)
         yield Diagnosis("extra", extra, "ok" if here else "absent", found)
 
 
 def _folders() -> Iterator[Diagnosis]:
-    from flarekit.segmentation.predictors import CACHE_VARIABLE
+    from flarekit.segmentation.predictors import cache_folder
+    from flarekit.segmentation.state import state_folder
 
-    cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "flarekit")
-    if not cache.is_dir():
-        yield Diagnosis("folder", "cache", "absent", f"{cache} is not there yet")
-        return
-    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
-    yield Diagnosis("folder", "cache", "ok", f"{cache}, {size / 2**20:.0f} MiB")
+    for what, folder in (("cache", cache_folder()), ("ledgers of runs", state_folder())):
+        if folder is None or not folder.is_dir():
+            why = "none is kept" if folder is None else f"{folder} is not there yet"
+            yield Diagnosis("folder", what, "absent", why)
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        yield Diagnosis("folder", what, "ok", f"{folder}, {size / 2**20:.0f} MiB")
 
 
 def _predictors() -> Iterator[Diagnosis]:
     from flarekit.core.errors import FlarekitError
-    from flarekit.segmentation.predictors import find_predictor, hash_state, predictor_folders
+    from flarekit.segmentation.predictors import (
+        find_predictor,
+        hash_state,
+        needs_trust,
+        predictor_folders,
+    )
 
     for folder in predictor_folders():
         try:
@@ -196,6 +215,7 @@ def _predictors() -> Iterator[Diagnosis]:
             yield Diagnosis("predictor", folder.name, "broken", error.message)
             continue
         found = f"{predictor.spec.weights.sha256[:12]}, {predictor.spec.title}"
+        found += "; needs --trust" if needs_trust(predictor) else ""
         if state == "ok":
             yield Diagnosis("predictor", folder.name, "ok", found)
         else:

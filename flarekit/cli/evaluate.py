@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 import typer
@@ -13,6 +12,7 @@ from flarekit.cli.console import Console
 from flarekit.cli.requests import Scoring
 from flarekit.cli.scores import tables
 from flarekit.core.apart import keep_below, keep_files
+from flarekit.core.cores import usable_cores
 from flarekit.core.dataset_json import NAME as DATASET_JSON
 from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import UsageError
@@ -53,7 +53,7 @@ def run_evaluate(request: Scoring, console: Console) -> int:
             pairs,
             scheme,
             settings,
-            workers=request.workers or _cores(),
+            workers=request.workers or usable_cores(),
             pictures=pictures,
             on_case=on_case,
             surplus=surplus,
@@ -260,13 +260,6 @@ def _close(evaluation: Evaluation, console: Console) -> int:
 
 def _listed(labels: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(f"{label}={'+'.join(map(str, each))}" for label, each in labels.items())
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 _MEANING = {

@@ -93,8 +93,8 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the entries of a list like `0,1,2`, as they are."""
-    return tuple(text.split(","))
+    """Return the entries of a list like `0,1,2`, without the spaces around them."""
+    return tuple(part.strip() for part in text.split(","))
 
 
 def _limit(word: str) -> Callable[[str], float | str | None]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from flarekit.cli.options import Also, Convention, Device, Precision
+from flarekit.cli.options import Also, Convention, Device, Precision, names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,14 @@ class Prediction:
             help="Look at the whole scan with the predictor's small network first, if it has one."
         ),
     ] = True
+    labels: Annotated[
+        Any,
+        typer.Option(
+            parser=names,
+            metavar="NAME,...",
+            help="Labels that masks get, for example liver,spleen; all of them by default.",
+        ),
+    ] = None
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same masks in every run on the same GPU.")
     ] = False

@@ -11,6 +11,7 @@ import typer
 
 from flarekit.cli.options import Device, Precision, Verbose, spread
 from flarekit.core.errors import UsageError
+from flarekit.core.extras import how_to_install
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def serve(serving: Serving, verbose: Verbose = False) -> None:
     """Serve a page and an API that segment scans, on this machine."""
     missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{missing[0]} is not installed", fix='pip install "flarekit[serve]"')
+        raise UsageError(f"{missing[0]} is not installed", fix=how_to_install("serve"))
     from flarekit.service.server import quiet_logs, server_of
     from flarekit.service.settings import Settings, read_tokens
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,8 +68,10 @@ def end_on_sigterm() -> None:
     """End in order on SIGTERM, and in any case soon: a network may be deep in one long call.
 
     Python's handlers wait for the main thread; the byte that a signal writes does not. No half
-    a file is left, since files get their names when they are whole.
+    a file is left, since files get their names when they are whole. Windows has no such signal.
     """
+    if sys.platform == "win32":
+        return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.signal(signal.SIGTERM, _terminate)

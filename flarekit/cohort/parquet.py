@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from flarekit.core.extras import how_to_install
 from flarekit.core.files import write_atomically
 from flarekit.report.statistics import HEADER
 
@@ -29,7 +30,8 @@ def write_parquet(folder: Path, rows: Sequence[Sequence[str]]) -> Path | None:
         OutputError: it cannot be written.
     """
     if find_spec("pyarrow") is None:
-        _LOG.info("no %s: pyarrow is not installed (pip install flarekit[statistics])", PARQUET)
+        how = how_to_install("statistics")
+        _LOG.info("no %s: pyarrow is not installed (%s)", PARQUET, how)
         return None
     import pyarrow
     from pyarrow import parquet

@@ -21,6 +21,7 @@ from flarekit.cohort.worker import Shipped, Work
 from flarekit.conventions import Case
 from flarekit.core.apart import keep_apart, keep_inputs
 from flarekit.core.errors import FlarekitError, UsageError
+from flarekit.core.extras import how_to_install
 from flarekit.core.files import make_folder, sha256_of
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder
@@ -274,7 +275,7 @@ def connected(address: str) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("ray is not installed", fix="pip install flarekit[cluster]") from error
+        raise UsageError("ray is not installed", fix=how_to_install("cluster")) from error
     own = ray.is_initialized()
     if not own:
         try:

@@ -16,6 +16,7 @@ from flarekit.core.files import write_atomically
 from flarekit.core.gate import Gate
 from flarekit.core.grid import Fast, Grid, Nnunet
 from flarekit.core.network import Architecture, Weights, check_network
+from flarekit.core.schema import SCHEMA, check_schema
 from flarekit.core.tables import Table, checked, read_toml
 
 Mode = Literal["exact", "fast"]
@@ -76,6 +77,7 @@ class PredictorSpec(Table):
     Attributes:
         labels: label name -> value in the mask, 1..255; background is 0 and not listed. The
             network's class k is the k-th label in order of value, class 0 the background.
+        only_labels: those of them that masks get; all where empty.
         auxiliary: further classes of the network, after those of the labels: what it was taught to
             tell from them, such as normal organs. Background in masks.
         internal: name -> auxiliary classes that stay one class of this name until the rules have
@@ -105,6 +107,7 @@ class PredictorSpec(Table):
     coarse: Coarse | None = None
     locator: Locator | None = None
     labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
+    only_labels: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
     internal: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
@@ -128,6 +131,8 @@ class PredictorSpec(Table):
         if isinstance(crop, BodyCrop) and len(crop.thresholds) not in (1, len(self.channels)):
             raise ValueError("crop: give one threshold, or one per channel")
         self._check_first_pass()
+        if unknown := sorted(set(self.only_labels) - set(self.labels)):
+            raise ValueError(f"only_labels names unknown labels {unknown}")
         if unknown := sorted(set(self.expected) - set(self.labels)):
             raise ValueError(f"expected names unknown labels {unknown}")
         for rule in self.rules:
@@ -153,6 +158,12 @@ class PredictorSpec(Table):
             raise ValueError("internal: an empty class, or one named as a label is")
         if max(self.rule_labels.values()) > _HIGHEST_VALUE:
             raise ValueError("the labels leave no values to internal classes")
+
+    @property
+    def mask_labels(self) -> dict[str, int]:
+        """Label name -> value of those that masks get."""
+        wanted = self.only_labels or tuple(self.labels)
+        return {name: value for name, value in self.labels.items() if name in wanted}
 
     @property
     def class_values(self) -> tuple[int, ...]:
@@ -267,7 +278,9 @@ def parse_spec(content: Mapping[str, Any], *, source: str) -> PredictorSpec:
     Raises:
         PredictorError: naming the fields that are missing, unknown or out of range, three at most.
     """
-    return checked(PredictorSpec, content, source=source)
+    stated = {name: value for name, value in content.items() if name != "schema"}
+    check_schema(content.get("schema", 1), source)
+    return checked(PredictorSpec, stated, source=source)
 
 
 def read_spec(folder: Path) -> PredictorFolder:
@@ -326,5 +339,5 @@ def write_spec(folder: Path, facts: Mapping[str, Any], *, head: str) -> None:
     import tomli_w
 
     parse_spec(facts, source=str(folder / "predictor.toml"))
-    content = f"# {head}\n\n{tomli_w.dumps(dict(facts))}"
+    content = f"# {head}\n\n{tomli_w.dumps({'schema': SCHEMA, **facts})}"
     write_atomically(folder / "predictor.toml", content.encode())

@@ -93,7 +93,7 @@ def check_readers(pairs: Sequence[Pair]) -> None:
     if foreign and find_spec("SimpleITK") is None:
         raise UsageError(
             f"{foreign[0]}: needs SimpleITK, which is not installed",
-            fix='pip install "flarekit[evaluation]"',
+            fix="pip install SimpleITK",
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError, UsageError
+from flarekit.core.extras import how_to_install
 from flarekit.core.files import write_atomically
 from flarekit.core.volume import orientation_of
 from flarekit.evaluation.masks import SUFFIXES, Mask, read_volume
@@ -49,7 +50,7 @@ def check_matplotlib() -> None:
     if find_spec("matplotlib") is None:
         raise UsageError(
             "pictures need matplotlib, which is not installed",
-            fix='pip install "flarekit[picture]"',
+            fix=how_to_install("picture"),
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flarekit.core.errors import UsageError
+from flarekit.core.extras import how_to_install
 
 _WITHIN = 255  # all eight voxels around a corner belong to the mask
 
@@ -89,7 +90,7 @@ def check_tables() -> None:
     if find_spec("surface_distance") is None:
         raise UsageError(
             "distances between surfaces need the package surface-distance, which is not installed",
-            fix='pip install "flarekit[evaluation]"',
+            fix=how_to_install("evaluation"),
         )
 
 

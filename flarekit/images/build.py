@@ -161,7 +161,7 @@ def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
             "[[convention_settings.outputs]] with path and kind",
         )
     organiser = conventions.facts_of(convention)
-    own = organiser.mask_values if organiser.one_label else spec.labels.values()
+    own = organiser.mask_values if organiser.one_label else spec.mask_labels.values()
     values = sorted(value for value in own if value)
     return {"values": values, "channels": len(spec.channels), "settings": settings}
 

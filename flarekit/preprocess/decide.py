@@ -6,7 +6,6 @@ takes the few it lies between, and a running argmax keeps one float and one labe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from contextlib import nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.cores import usable_cores
 from flarekit.preprocess.axis_maps import AxisMap, axis_map, one_blas_thread
 from flarekit.preprocess.resample import Orders, Shape
 
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 4 * 2**20  # of logits that a thread interpolates together
 
 
 def _side_by_side() -> int:
-    return min(_MOST_SIDE_BY_SIDE, len(os.sched_getaffinity(0)))
+    return min(_MOST_SIDE_BY_SIDE, usable_cores())
 
 
 class Decider:

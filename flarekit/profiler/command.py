@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from flarekit.profiler.probes.nvml import NvmlProbe
 from flarekit.profiler.probes.processes import ProcessesProbe, ProcessTree
 from flarekit.profiler.readings import Probe
 
-_KILLED = 128 + signal.SIGKILL
+_KILLED = 128 + 9  # SIGKILL, which Windows has no name for
 
 
 class CommandTarget:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 import flarekit
+from flarekit.core.cores import usable_cores
 from flarekit.profiler.probes.nvml import NvmlProbe
 
 _REPORTED = ("psutil", "nvidia-ml-py", "numpy", "torch", "openvino")
@@ -33,7 +34,7 @@ def environment(gpu: str, extra: Mapping[str, str] | None = None) -> dict[str, s
         **(extra or {}),
         **gpu_facts,
         "cpu": _cpu_name(),
-        "cores": f"{_usable_cores()} usable of {os.cpu_count()}",
+        "cores": f"{usable_cores()} usable of {os.cpu_count()}",
         "ram_mib": f"{psutil.virtual_memory().total / 2**20:.0f}",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -51,9 +52,3 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()

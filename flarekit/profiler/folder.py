@@ -18,6 +18,7 @@ from pathlib import Path
 
 import flarekit
 from flarekit.core.errors import OutputError
+from flarekit.core.extras import how_to_install
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.readings import Unsupported
 from flarekit.profiler import official
@@ -180,7 +181,7 @@ def draw(report: EfficiencyReport, folder: ReportFolder) -> None:
     samples = {case.name: samples_of(case, folder) for case in report.cases}
     write_atomically(folder.root / "efficiency.html", page(report, samples).encode())
     if find_spec("matplotlib") is None:
-        _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
+        _LOG.warning("no pictures: matplotlib is not installed (%s)", how_to_install("picture"))
         return
     from flarekit.profiler.pictures import write_picture
 

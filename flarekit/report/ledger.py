@@ -6,7 +6,6 @@ reads it and goes on from there. Each of several runs that share a folder has a 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -82,6 +81,11 @@ class Ledger:
 
     def _lock(self) -> None:
         """Keep other runs away until this process ends, whichever way."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            _LOG.warning("%s: nothing keeps a second run from writing to it here", self._path)
+            return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

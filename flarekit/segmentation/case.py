@@ -29,7 +29,7 @@ from flarekit.segmentation.loaded import LoadedCase, warnings_of
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.plan import fits_whole, plan_case
 from flarekit.segmentation.reach import Reach, Sweeper
-from flarekit.segmentation.scan_rules import apply_scan_rules, check_rules_fit, scan_of
+from flarekit.segmentation.scan_rules import apply_scan_rules, check_rules_fit, only_wanted, scan_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def compute_case(
             label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=placed.scan)
     compute.speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map.size)
     return Segmented(
-        label_map_ZYX=label_map,
+        label_map_ZYX=only_wanted(label_map, spec),
         geometry=placed.geometry,
         voxel_ml=placed.placement.stored_voxel_ml,
         tiles=reach.tiles,

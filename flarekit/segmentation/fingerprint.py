@@ -103,6 +103,7 @@ def settings_of(options: Options, convention: str) -> dict[str, Any]:
         "deterministic": options.deterministic,
         "mirroring": options.mirroring,
         "locator": options.locator,
+        "labels": None if options.labels is None else sorted(options.labels),
         "time_budget_s": options.time_budget_s,
         "gpu_memory_budget_mib": options.gpu_memory_budget_mib,
         "ram_budget_mib": options.ram_budget_mib,

@@ -55,7 +55,7 @@ def convention_of(name: str, spec: PredictorSpec, also: Sequence[str] = ()) -> C
     elif name == "dicom":
         settings |= {"predictor": spec.name, "weights_sha256": spec.weights.sha256}
         settings |= {"also": also} if also else {}
-    return conventions.get(name, settings, labels=spec.labels)
+    return conventions.get(name, settings, labels=spec.mask_labels)
 
 
 def check_also(also: Sequence[str], name: str) -> None:

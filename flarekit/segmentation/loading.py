@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ def load(
     ram_budget_mib: MemoryLimit = None,
     gpu_memory_budget_mib: Limit = None,
     locator: bool = True,
+    labels: Sequence[str] | None = None,
     trust: bool = False,
 ) -> Segmenter:
     """Load a predictor: a network with its weights, ready to segment scans.
@@ -59,6 +60,7 @@ def load(
             above.
         locator: use the predictor's locator, if it has one: tiles that can hold no label are not
             run, and with a time budget there is a whole mask at any moment.
+        labels: names of those that results have; all of them where None.
         trust: let the predictor folder execute what it names, a class of its own or a TorchScript
             file. Without it nothing in a folder is ever executed.
 
@@ -66,7 +68,7 @@ def load(
         What segments; use it in a `with` statement, or `close` it.
 
     Raises:
-        UsageError: no such predictor, or neither a predictor nor a module.
+        UsageError: no such predictor or label, or neither a predictor nor a module.
         PredictorError: weights missing, wrong or not fitting, facts that do not hold together, or a
             folder that would execute something and is not trusted.
         DeviceError: the device or the precision is not available.
@@ -93,6 +95,7 @@ def load(
         ram_budget_mib=ram_budget_mib,
         gpu_memory_budget_mib=gpu_memory_budget_mib,
         locator=locator,
+        labels=None if labels is None else tuple(labels),
     )
     segmenter = Segmenter(_source_of(predictor, module, facts, trust=trust), options)
     segmenter.start()

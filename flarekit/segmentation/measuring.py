@@ -45,7 +45,7 @@ def measure(done: Segmented, context: RunContext, wanted: CaseExtras) -> Measure
 
 
 def _measured(done: Segmented, context: RunContext, wanted: CaseExtras) -> Measured:
-    labels, label_map = context.spec.labels, done.label_map_ZYX
+    labels, label_map = context.spec.mask_labels, done.label_map_ZYX
     volumes_ml = label_volumes(label_map, labels, done.voxel_ml)
     if not wanted.statistics:
         return Measured(volumes_ml=volumes_ml)

@@ -15,7 +15,7 @@ from flarekit.core.spec import PredictorSpec
 from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.labelling import Probabilities
 from flarekit.segmentation.result import Result
-from flarekit.segmentation.scan_rules import apply_scan_rules
+from flarekit.segmentation.scan_rules import apply_scan_rules, only_wanted
 from flarekit.segmentation.scans import ScanInput
 
 Clicks = Mapping[str, Sequence[Sequence[int]]]
@@ -78,7 +78,7 @@ class OpenScan:
         label_map = apply_scan_rules(
             done.before_scan_rules, self._spec, voxel_ml=done.voxel_ml, scan=scan
         )
-        corrected = replace(done, label_map_ZYX=label_map)
+        corrected = replace(done, label_map_ZYX=only_wanted(label_map, self._spec))
         return Result.of(corrected, self._source, self._spec, time.monotonic() - began)
 
     def probabilities(self) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from flarekit import conventions
 from flarekit.core.budget import Budget, container_memory_mib
+from flarekit.core.errors import UsageError
+from flarekit.core.registry import near_miss
 from flarekit.core.spec import Mode, PredictorSpec
 from flarekit.engine import Precision
 from flarekit.segmentation.shards import Shard
@@ -40,6 +42,7 @@ class Options:
             container around it.
         began: when the first case's time began, of `time.monotonic`; when the run starts if None.
         locator: use the predictor's locator, if it has one.
+        labels: names of those that masks get; all of them where None. The network looks for all.
         on_error: what a failed case leaves: an empty `mask`, nothing (`skip`), or the end of the
             run (`stop`).
         probabilities: folder that gets those of every class of every case; none where None.
@@ -59,14 +62,27 @@ class Options:
     ram_budget_mib: MemoryLimit = None
     began: float | None = None
     locator: bool = True
+    labels: tuple[str, ...] | None = None
     on_error: OnError = "mask"
     probabilities: Path | None = None
     shard: Shard | None = None
 
 
 def facts_to_run(spec: PredictorSpec, options: Options) -> PredictorSpec:
-    """Return a predictor's facts in the mode, and with the flips, that the options name."""
+    """Return a predictor's facts in the mode, and with the flips and labels, that options name.
+
+    Raises:
+        UsageError: the predictor has no such label.
+    """
     spec = spec.for_mode(options.mode)
+    if options.labels is not None:
+        if not options.labels:
+            raise UsageError("no label is named", fix=f"known: {', '.join(spec.labels)}")
+        for name in options.labels:
+            if name not in spec.labels:
+                hint = near_miss(name, spec.labels)
+                raise UsageError(f"{spec.name} has no label {name!r}", fix=hint)
+        spec = spec.model_copy(update={"only_labels": tuple(options.labels)})
     if options.mirroring:
         return spec
     return spec.model_copy(update={"grid": spec.grid.model_copy(update={"mirror_axes": ()})})

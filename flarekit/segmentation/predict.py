@@ -39,6 +39,7 @@ def predict(
     resume: bool = False,
     retry_failed: bool = False,
     shard: str | None = None,
+    labels: Sequence[str] | None = None,
     trust: bool = False,
 ) -> RunRecord:
     """Segment every scan of a folder, as `flarekit predict` does.
@@ -74,6 +75,7 @@ def predict(
             folders: the same input, predictor and settings, and a mask that is whole.
         retry_failed: likewise, and run the cases again that failed.
         shard: which share of the cases is run, `3/8` say; all of them where None.
+        labels: names of those that masks get, with their usual values; all of them where None.
         trust: let the predictor folder execute what it names, as of `flarekit.load`.
 
     Returns:
@@ -104,6 +106,7 @@ def predict(
         ram_budget_mib=ram_budget_mib,
         gpu_memory_budget_mib=gpu_memory_budget_mib,
         on_error=on_error,
+        labels=None if labels is None else tuple(labels),
         shard=None if shard is None else Shard.of(shard),
     )
     given = [inputs] if isinstance(inputs, str | Path) else inputs

@@ -176,15 +176,20 @@ def networks_of(
     )
 
 
+def needs_trust(predictor: PredictorFolder) -> bool:
+    """Return whether loading a predictor executes something that its folder chooses."""
+    name = predictor.spec.architecture.name
+    return name == "torchscript" or models.OwnClass.of(name, predictor.folder) is not None
+
+
 def check_trust(predictor: PredictorFolder) -> models.OwnClass | None:
     """Return the class of its own that a predictor names; None where it names none.
 
     Raises:
         UntrustedError: it would execute something, and nobody has said that it may.
     """
-    name = predictor.spec.architecture.name
-    own = models.OwnClass.of(name, predictor.folder)
-    if predictor.trusted or (own is None and name != "torchscript"):
+    own = models.OwnClass.of(predictor.spec.architecture.name, predictor.folder)
+    if predictor.trusted or not needs_trust(predictor):
         return own
     what = (
         own.told() if own is not None else f"run the program in {predictor.weights} (TorchScript)"

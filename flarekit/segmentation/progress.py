@@ -93,4 +93,4 @@ class SharedProgress:
             return
         with self._turn:
             shown = next(iter(done.kept.values()))
-            self.report.draw(case.case_id, shown, done.label_map_ZYX, spec.labels)
+            self.report.draw(case.case_id, shown, done.label_map_ZYX, spec.mask_labels)

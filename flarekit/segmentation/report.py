@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.apart import keep_inputs
 from flarekit.core.errors import OutputError, UsageError
+from flarekit.core.extras import how_to_install
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.volume import Volume
 from flarekit.report.ledger import LEDGER, RUN, Ledger, Line, ledgers_in, part_of, read_ledgers
@@ -73,7 +74,7 @@ class Report:
         pictures = pictures and not only_ledger
         self.draws = pictures and find_spec("matplotlib") is not None
         if pictures and not self.draws:
-            _LOG.warning("no pictures: matplotlib is not installed (pip install flarekit[picture])")
+            _LOG.warning("no pictures: matplotlib is not installed (%s)", how_to_install("picture"))
 
     def check_place(
         self, inputs: Sequence[Path], outputs: Path | None, case_ids: Iterable[str]

@@ -67,8 +67,8 @@ class Result:
             probabilities = probabilities.transpose(0, 3, 2, 1)
         return cls(
             labels=done.label_map_ZYX.T if turned else done.label_map_ZYX,
-            label_names={value: name for name, value in spec.labels.items()},
-            volumes_ml=label_volumes(done.label_map_ZYX, spec.labels, done.voxel_ml),
+            label_names={value: name for name, value in spec.mask_labels.items()},
+            volumes_ml=label_volumes(done.label_map_ZYX, spec.mask_labels, done.voxel_ml),
             probabilities=probabilities,
             seconds=seconds,
             stage_seconds=dict(done.clock.seconds),
@@ -165,7 +165,7 @@ def _measured(
     done: Segmented, source: ScanInput, spec: PredictorSpec
 ) -> Callable[[], tuple[LabelStatistics, ...]]:
     """Return what gives the statistics: known where the scan is in hand, else it is read again."""
-    label_map, geometry, labels = done.label_map_ZYX, done.geometry, spec.labels
+    label_map, geometry, labels = done.label_map_ZYX, done.geometry, spec.mask_labels
 
     def measure(volumes: Mapping[str, Volume]) -> tuple[LabelStatistics, ...]:
         channels = {name: volume.voxels_ZYX for name, volume in volumes.items()}

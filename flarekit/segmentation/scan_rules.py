@@ -47,6 +47,16 @@ def check_rules_fit(
         memory.check(needed_mib, "post-processing the labels")
 
 
+def only_wanted(label_map_ZYX: NDArray[np.uint8], spec: PredictorSpec) -> NDArray[np.uint8]:
+    """Return a label map without the labels that masks do not get; itself where they get all."""
+    if not spec.only_labels:
+        return label_map_ZYX
+    table = np.zeros(256, np.uint8)
+    for value in spec.mask_labels.values():
+        table[value] = value
+    return table[label_map_ZYX]
+
+
 def scan_of(loaded: LoadedCase, spec: PredictorSpec) -> Scan:
     """Return what rules on the scan's grid look at."""
     names = (channel.name for channel in spec.channels)

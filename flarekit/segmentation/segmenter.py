@@ -95,7 +95,7 @@ class Segmenter:
         >>> flarekit.load("mpu_net_liver").label_names
         {1: 'liver'}
         """
-        return {value: name for name, value in self.spec.labels.items()}
+        return {value: name for name, value in self.spec.mask_labels.items()}
 
     def start(self) -> Compute:
         """Load the network where that has not been done, and return what computes.

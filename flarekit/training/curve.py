@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from flarekit.core.extras import how_to_install
 from flarekit.core.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ class Curve:
         """Draw the picture; without matplotlib say once that there is none."""
         if find_spec("matplotlib") is None:
             if not self._warned:
-                _LOG.warning("no curve.png: matplotlib is not installed (flarekit[picture])")
+                how = how_to_install("picture")
+                _LOG.warning("no curve.png: matplotlib is not installed (%s)", how)
             self._warned = True
             return
         from matplotlib.backends.backend_agg import FigureCanvasAgg

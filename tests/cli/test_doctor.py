@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from flarekit import engine
@@ -27,7 +28,9 @@ def test_what_works_is_told_and_what_is_missing_is_no_fault():
     assert result.exit_code == 0
     found = {(each["topic"], each["what"]): each for each in json.loads(result.stdout)}
     assert found["engine", "torch"]["state"] == "ok"
-    assert "runs in" in found["engine", "torch"]["found"]
+    assert f"{torch.__version__} runs in" in found["engine", "torch"]["found"]
+    assert found["scan", "chunked on cpu"]["state"] == "ok"
+    assert {what for topic, what in found if topic == "folder"} == {"cache", "ledgers of runs"}
     assert found["predictor", "toy"]["state"] == "ok"
     assert {each["state"] for each in found.values()} <= {"ok", "absent"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from flarekit.core.channels import Window
 from flarekit.core.errors import PredictorError
+from flarekit.core.schema import SCHEMA
 from flarekit.core.spec import PredictorSpec, parse_spec, read_spec, write_spec
 
 FACTS: dict[str, Any] = {
@@ -174,3 +176,27 @@ def test_a_fact_that_does_not_hold_names_the_file_it_stands_in(tmp_path):
     with pytest.raises(PredictorError) as caught:
         read_spec(tmp_path)
     assert caught.value.message.startswith(str(tmp_path / "predictor.toml"))
+
+
+def test_a_schema_is_written_older_ones_are_read_and_newer_ones_refused(toy):
+    path = toy.folder / "predictor.toml"
+    text = path.read_text()
+    assert "schema" not in text.splitlines()[0]
+    write_spec(toy.folder, tomllib.loads(text), head="again")
+    assert f"schema = {SCHEMA}" in path.read_text()
+    assert read_spec(toy.folder).spec == toy.spec
+    plain = "\n".join(line for line in path.read_text().splitlines() if "schema" not in line)
+    for stated, message in [
+        ("", None),
+        ("schema = 1", None),
+        (f"schema = {SCHEMA + 1}", f"has schema {SCHEMA + 1}, and this flarekit reads .* {SCHEMA}"),
+        ('schema = "2"', "should be a whole number"),
+        ("schema = 0", "should be a whole number"),
+        ("schema = true", "should be a whole number"),
+    ]:
+        path.write_text(f"{stated}\n{plain}")
+        if message is None:
+            assert read_spec(toy.folder).spec == toy.spec
+        else:
+            with pytest.raises(PredictorError, match=message):
+                read_spec(toy.folder)

@@ -5,8 +5,8 @@ unpacked into a temporary folder until the run is over; what is no CT, MR or PET
 alone. A predictor with one channel gets every CT; one with two gets the PET/CT of every study, the
 PET as SUV by body weight and the CT on the PET's grid. Masks are named after the series whose
 voxels they have; a series that holds several volumes has a mask for each, numbered. Files of
-images that cannot be used are named, and are in `left_out` of the cases. Needs
-`pip install flarekit[dicom]`.
+images that cannot be used are named, and are in `left_out` of the cases. Needs the packages of the
+extra `dicom`.
 
 A case that failed leaves nothing: an empty segmentation would read as "nothing found".
 
@@ -36,6 +36,7 @@ from flarekit.conventions.dicom.series import Found, Series, find_series, read_s
 from flarekit.conventions.dicom.suv import suv_factors
 from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
+from flarekit.core.extras import how_to_install
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts
 from flarekit.core.scan_files import write_mask
@@ -121,7 +122,7 @@ class Dicom:
         """
         for package in ("pydicom", "highdicom"):
             if find_spec(package) is None:
-                raise UsageError(f"{package} is not installed", fix="pip install flarekit[dicom]")
+                raise UsageError(f"{package} is not installed", fix=how_to_install("dicom"))
         for path in inputs:
             if not path.exists():
                 raise InputError(f"{path}: there is no such file or folder", fix="check the path")

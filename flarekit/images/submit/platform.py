@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import InputError, OutputError, UsageError
+from flarekit.core.extras import how_to_install
 from flarekit.images.submit.errors import ASK, TOKEN_VARIABLE, UPGRADE, PlatformError, in_words
 from flarekit.images.submit.inputs import Given, Interface, Socket
 from flarekit.images.submit.outputs import check_inside, place
@@ -246,7 +247,7 @@ def _imported() -> Any:  # noqa: ANN401 - a module
     if find_spec("gcapi") is None:
         raise UsageError(
             "the platform's client is not here (gcapi is not installed)",
-            fix='pip install "flarekit[submit]"',
+            fix=how_to_install("submit"),
         )
     try:
         gcapi = import_module("gcapi")
@@ -256,7 +257,7 @@ def _imported() -> Any:  # noqa: ANN401 - a module
         if (error.name or "").partition(".")[0] != "gcapi":
             raise UsageError(
                 f"the platform's client is not whole ({error.name} is not installed)",
-                fix='pip install "flarekit[submit]"',
+                fix=how_to_install("submit"),
             ) from error
         raise _too_old(str(error.name)) from error
     except (ImportError, AttributeError) as error:

@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 Backend = Literal["auto", "reference", "chunked", "triton", "nvrtc", "mamba_ssm"]
 BACKENDS: tuple[Backend, ...] = ("reference", "chunked", "triton", "nvrtc", "mamba_ssm")
 # packages that backends of the same name need, and what brings them
-_PACKAGES = {"triton": "triton", "mamba_ssm": '"flarekit[mamba]"'}
+_PACKAGES = {"triton": "triton", "mamba_ssm": "mamba-ssm"}
 # what `auto` tries, best first
 _ORDER: dict[str, tuple[Backend, ...]] = {"cuda": ("mamba_ssm", "nvrtc", "triton", "chunked")}
 

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
+from flarekit.core.extras import how_to_install
 from flarekit.core.registry import near_miss
 
 TRAINERS = {
@@ -38,7 +39,7 @@ def check_architecture(name: str) -> None:
         hint = near_miss(name, TRAINERS)
         raise UsageError(f"no trainer for architecture {name!r}", fix=hint)
     if find_spec("nnunetv2") is None:
-        raise UsageError("nnU-Net is not installed", fix="pip install 'flarekit[train]'")
+        raise UsageError("nnU-Net is not installed", fix=how_to_install("train"))
 
 
 def plans_name(architecture: str) -> str:
