@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ from flarekit.cli.options import (
     numbers,
     spread,
 )
+
+if TYPE_CHECKING:
+    from flarekit.cli.console import Console
 
 EditionPreset = Annotated[
     str | None,
@@ -73,6 +76,7 @@ def build(
     """Build an image of one predictor for one organiser."""
     from flarekit.cli.console import Console
     from flarekit.images import build as building
+    from flarekit.images.run_line import organisers_line
 
     console = Console(quiet=quiet)
     device: Literal["cpu", "cuda"] | None = None
@@ -83,6 +87,7 @@ def build(
     console.say(
         f"{wanted.tag}: {image.size_bytes / 1e6:.0f} MB; next: flarekit verify {wanted.tag}"
     )
+    _say_line(console, organisers_line(wanted.tag, image))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +175,12 @@ def save(
     for warning in saved.warnings:
         console.say(f"warning: {warning}")
     console.say(f"{saved.path}: {saved.size_bytes / 1e6:.0f} MB, sha256 {saved.sha256}")
+    _say_line(console, saved.run_line)
+
+
+def _say_line(console: Console, line: str | None) -> None:
+    if line is not None:
+        console.say(f"the organisers run it so:\n  {line}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,5 +169,8 @@ def preset_of(name: str, presets: Mapping[str, Limits]) -> Limits:
         UsageError: no such preset.
     """
     if name not in presets:
-        raise UsageError(f"no preset {name!r}", fix=near_miss(name, presets))
+        known = ", ".join(presets) or "none: leave --preset out"
+        near = near_miss(name, presets)
+        hint = f"{near}; " if near.startswith("did") else ""
+        raise UsageError(f"no preset {name!r}", fix=f"{hint}known: {known}")
     return presets[name]

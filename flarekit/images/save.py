@@ -17,6 +17,7 @@ from flarekit.containers.docker_images import image_id, inspect_image
 from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.files import sha256_of, write_atomically
 from flarekit.images.apptainer import definition
+from flarekit.images.run_line import organisers_line
 from flarekit.verification.image_checks import flare_name_faults, stem_of
 
 _ENDING, _DEFINITION = ".tar.gz", ".def"
@@ -47,12 +48,13 @@ class SaveRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """What was saved."""
+    """What was saved, and the line by which the organiser runs it."""
 
     path: Path
     size_bytes: int
     sha256: str
     warnings: tuple[str, ...]
+    run_line: str | None = None
 
 
 def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -> Saved:
@@ -99,6 +101,7 @@ def save(request: SaveRequest, *, say: Callable[[str], None] = lambda _: None) -
         size_bytes=size,
         sha256=sha256_of(request.path),
         warnings=tuple(warnings),
+        run_line=organisers_line(name, facts, convention),
     )
 
 

@@ -84,12 +84,43 @@ def test_verdicts_are_said_in_words():
     assert "<b>&" not in text
 
 
-def test_a_missing_gpu_is_said_and_never_drawn_as_zero():
-    text = drawn(made_case(gpu=(GONE, GONE)), gpu=(GONE, GONE))
-    elements = Elements(text)
-    assert "GPU memory: not supported: NVML <not> found" in elements.words
-    assert elements.words.count("not supported") >= 5
+def test_a_missing_gpu_is_said_once_and_its_columns_are_left_out():
+    cases = [made_case(name, gpu=(GONE, GONE)) for name in ("a_0000", "b_0000")]
+    elements = Elements(drawn(*cases, gpu=(GONE, GONE)))
+    said = [word for word in elements.words if "NVML <not> found" in word]
+    assert said == ["No GPU was measured, and its figures are left out: NVML <not> found"]
+    assert elements.words.count("not supported") == 2  # the kernel's own peak of two cases
+    top, rest = "".join(elements.words).split("Others, on other hardware")
+    assert "max GPU" not in top
+    assert "GPU memory (MiB)" not in top
+    assert "max GPU" in rest
     assert "area gpu" not in [attributes.get("class") for _, attributes in elements.found]
+
+
+def test_a_gpu_that_is_missing_in_some_cases_keeps_its_columns():
+    report = made_report(made_case("a_0000", gpu=(GONE, GONE)), made_case("b_0000"))
+    text = page(
+        report,
+        {"a_0000": made_samples((GONE, GONE)), "b_0000": made_samples((1000.0, 3000.0, 1000.0))},
+    )
+    words = Elements(text).words
+    assert "max GPU (MiB)" in words
+    assert "GPU memory: not supported: NVML <not> found" in words
+    assert words.count("not supported") == 6  # of the GPU, and the kernel's own peak of two cases
+
+
+def test_on_a_narrow_screen_nothing_is_wider_than_it():
+    style = drawn(made_case()).partition("<style>")[2].partition("</style>")[0]
+    wide = [int(px) for px in re.findall(r"(?:min-width|minmax\(): *(\d+)px", style)]
+    assert all(px <= 400 for px in wide)
+    assert not re.search(r"minmax\(\d+px", style)  # unless the screen is as wide
+    assert "@media (max-width: 480px)" in style
+    elements = Elements(drawn(made_case(stages=STAGES)))
+    scrolled = [a for name, a in elements.found if name == "div" and a.get("class") == "scroll"]
+    tables = [
+        a for name, a in elements.found if name == "table" and a.get("class") != "words facts"
+    ]
+    assert len(scrolled) == len(tables)  # wide tables scroll within the page
 
 
 def test_stages_slices_references_and_environment_are_there():

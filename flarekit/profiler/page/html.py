@@ -69,15 +69,18 @@ def _head(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
         if key in report.environment
     )
     times = [case.official.time_s for case in report.cases]
-    tiles = [
-        _tile(f"{total - len(bad)} of {total}", "cases within every limit"),
-        _tile(f"{len(report.failed)}", "cases failed"),
-        _tile(_most(times, "s"), "longest case (official time)"),
+    gpu_tiles = [
         _tile(_most_of([_gpu(case) for case in report.cases], "MiB"), "most GPU memory"),
         _tile(
             _most_of([case.official.gpu_area_mib_s for case in report.cases], "MiB s"),
             "largest GPU memory-time area",
         ),
+    ]
+    tiles = [
+        _tile(f"{total - len(bad)} of {total}", "cases within every limit"),
+        _tile(f"{len(report.failed)}", "cases failed"),
+        _tile(_most(times, "s"), "longest case (official time)"),
+        *(gpu_tiles if _has_gpu(report) else ()),
         _tile(_most_of([case.ram_mib for case in report.cases], "MiB"), "most memory"),
     ]
     command = tag("p", tag("code", shlex.join(report.command))) if report.command else None
@@ -87,8 +90,22 @@ def _head(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
         tag("p", f"{report.created} · flarekit {report.flarekit} · {machine}", class_="soft"),
         command,
         [tag("p", note) for note in report.notes],
+        None if _has_gpu(report) else tag("p", _no_gpu(report), class_="unmeasured"),
         tag("ul", tiles, class_="tiles"),
     )
+
+
+def _has_gpu(report: EfficiencyReport) -> bool:
+    """Return whether the GPU of any case was measured; where there are no cases it is shown."""
+    unknown = [isinstance(_gpu(case), Unsupported) for case in report.cases]
+    return not all(unknown) or not unknown
+
+
+def _no_gpu(report: EfficiencyReport) -> str:
+    """Return why there are no figures of a GPU: the same for all cases, mostly."""
+    reasons = [case.measured.get("gpu_used_mib", _gpu(case)) for case in report.cases]
+    words = {each.not_supported for each in reasons if isinstance(each, Unsupported)}
+    return f"No GPU was measured, and its figures are left out: {'; '.join(sorted(words))}"
 
 
 def _tile(value: str, label: str) -> Markup:
@@ -115,15 +132,18 @@ def _verdict_table(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -
         if most.counting == "sample"
         else "GPU maximum above (MiB)"
     )
+    gpu_titles = [
+        "max GPU (MiB)",
+        "GPU area, sum x 0.1 (MiB s)",
+        "GPU area, trapezoid (MiB s)",
+        counted,
+    ]
     titles = [
         "case",
         "slices",
         "time (s)",
         f"above {most.time_s:g} s",
-        "max GPU (MiB)",
-        "GPU area, sum x 0.1 (MiB s)",
-        "GPU area, trapezoid (MiB s)",
-        counted,
+        *(gpu_titles if _has_gpu(report) else ()),
         "memory (MiB)",
         "kernel's own peak (MiB)",
         "host CPU max (%)",
@@ -149,20 +169,27 @@ def _verdict_row(
         if isinstance(measured, Unsupported)
         else measured.area
     )
+    gpu_cells = [
+        _cell(official.max_gpu_mib),
+        _cell(official.gpu_area_mib_s),
+        _cell(trapezoid),
+        _cell(above, over=isinstance(above, float) and above > 0),
+    ]
     cells = [
         tag("td", case.name),
         tag("td", "" if case.slices is None else str(case.slices)),
         tag("td", f"{official.time_s:.2f}"),
         _cell(excess.time_s, over=excess.time_s > 0),
-        _cell(official.max_gpu_mib),
-        _cell(official.gpu_area_mib_s),
-        _cell(trapezoid),
-        _cell(above, over=isinstance(above, float) and above > 0),
+        *(gpu_cells if _has_gpu(report) else ()),
         _cell(case.ram_mib),
         _cell(case.kernel_peak_mib),
         _cell(official.max_cpu_percent),
     ]
-    own = [verdict for verdict in verdicts if verdict.case == case.name]
+    own = [
+        verdict
+        for verdict in verdicts
+        if verdict.case == case.name and (verdict.limit != "gpu" or _has_gpu(report))
+    ]
     return tag("tr", cells, tag("td", _verdict(own), class_="verdict"))
 
 
@@ -189,7 +216,7 @@ def _case(
         "article",
         tag("h3", f"{case.name}{size} · {case.official.time_s:.2f} s"),
         [tag("p", f"✗ {failure}", class_="broken") for failure in case.failures],
-        panels(case, samples[case.name], report.tolerances),
+        panels(case, samples[case.name], report.tolerances, gpu=_has_gpu(report)),
         class_="case",
     )
 

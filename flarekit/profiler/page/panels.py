@@ -23,8 +23,17 @@ _MEMORY = (
 )
 
 
-def panels(case: ProfiledCase, samples: Sequence[Sample], tolerances: Tolerances) -> Markup:
-    """Return the charts of a case; what was not supported is said in place of its chart."""
+def panels(
+    case: ProfiledCase, samples: Sequence[Sample], tolerances: Tolerances, *, gpu: bool = True
+) -> Markup:
+    """Return the charts of a case; what was not supported is said in place of its chart.
+
+    Args:
+        case: whose.
+        samples: of it.
+        tolerances: lines in the charts.
+        gpu: whether there is a chart of the GPU; the page says once why there is none.
+    """
     last_s = samples[-1].t_s if samples else 0.0
     x_max = max(last_s, case.wall_s, 0.1)
     memory = _memory(samples)
@@ -33,7 +42,7 @@ def panels(case: ProfiledCase, samples: Sequence[Sample], tolerances: Tolerances
     limit = (tolerances.gpu_mib, f"tolerance {number(tolerances.gpu_mib)} MiB")
     return tag(
         "div",
-        _chart("GPU memory", "MiB", _series(samples, _GPU), samples, span, limit),
+        _chart("GPU memory", "MiB", _series(samples, _GPU), samples, span, limit) if gpu else None,
         _chart("memory", "MiB", memory, samples, span, None),
         _chart("processor", "cores", processor, samples, span, None),
         class_="panels",
