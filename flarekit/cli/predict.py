@@ -65,7 +65,7 @@ def close_run(record: RunRecord, console: Console) -> int:
     quiet.
     """
     before = len(record.done_before) + len(record.failed_before)
-    total = len(record.cases) + len(record.not_run) + before
+    total = len(record.cases) + record.unlisted + len(record.not_run) + before
     if record.left_out:
         console.error(
             f"{len(record.left_out)} of the inputs left out: {_shortened(record.left_out)}", None

@@ -144,6 +144,7 @@ def run_cohort(
                 wall_s=time.monotonic() - began,
                 cases=tuple(run.records),
                 not_run=run.not_run(),
+                unlisted=run.unlisted,
                 done_before=tuple(resumed.done),
                 failed_before=tuple(resumed.failed),
                 left_out=conventions.left_out_of(cases),
@@ -170,12 +171,13 @@ class _Cohort:
         self._convention = found.convention
         self._progress, self._resumed = progress, resumed
         self._total = len(found.cases)
+        self._left = {case.case_id for case in resumed.to_run}
         self.records: list[CaseRecord] = []
+        self.unlisted = 0
 
     def not_run(self) -> tuple[str, ...]:
         """Return the ids of the cases that were left out because a failure ended the run."""
-        over = {record.case_id for record in self.records}
-        return tuple(c.case_id for c in self._resumed.to_run if c.case_id not in over)
+        return tuple(c.case_id for c in self._resumed.to_run if c.case_id in self._left)
 
     def segmented(self, work: Work) -> tuple[dict[str, float], Any]:
         """Segment on a cluster; return the seconds of starting it, and what computes there."""
@@ -214,8 +216,12 @@ class _Cohort:
         return seconds, pool.facts
 
     def _ended(self, record: CaseRecord) -> None:
-        self.records.append(replace(record, statistics=()))
+        self._left.discard(record.case_id)
         self._report.add(record)
+        if record.error is not None or record.traded or record.flags:
+            self.records.append(replace(record, statistics=(), curve=(), seconds={}))
+        else:
+            self.unlisted += 1  # what there is to say stands in the ledger
         self._progress.end_case(record)
 
     def _stand_in(self, job: Job, fault: str) -> list[CaseRecord]:

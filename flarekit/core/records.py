@@ -143,6 +143,8 @@ class RunRecord:
         wall_s: of the whole run.
         cases: in the order they ran.
         not_run: ids of the cases left out because a failure stopped the run.
+        unlisted: how many further cases were done, of which nothing is to be told: the record of a
+            large cohort does not grow with it.
         done_before: ids of the cases that an earlier run segmented, and that were skipped.
         failed_before: ids of those that failed in an earlier run, and were skipped as well.
         left_out: files and series that are in no case though they look as if they should be, and
@@ -161,6 +163,7 @@ class RunRecord:
     wall_s: float
     cases: tuple[CaseRecord, ...]
     not_run: tuple[str, ...] = ()
+    unlisted: int = 0
     done_before: tuple[str, ...] = ()
     failed_before: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -184,7 +187,7 @@ class RunRecord:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: what holds for the whole run, cases counted and named."""
         return asdict(replace(self, cases=())) | {
-            "cases": len(self.cases),
+            "cases": len(self.cases) + self.unlisted,
             "failed": [case.case_id for case in self.failed],
             "volumes_ml": {
                 case.case_id: case.volumes_ml for case in self.cases if case.error is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -107,6 +108,30 @@ def test_a_node_that_leaves_costs_no_case(cluster, tmp_path):
     lost = ("the worker's node is gone", "the worker's process died")  # whichever is seen first
     assert notes <= {f"run 2 times: {fault}" for fault in lost}
     assert len(list(tmp_path.glob("*.mask"))) == 24
+
+
+@pytest.mark.slow
+def test_a_thousand_cases_with_faults_by_chance_end_once_each(cluster, tmp_path):
+    """Workers crash, hang and raise, and a node leaves; what ends well has one whole mask."""
+    rng = random.Random(20261126)
+    names = [f"c{index:04d}" for index in range(1000)]
+    kinds = ("crash", "flaky", "flaky", "raise", "hang")
+    ids = [f"{name}-{rng.choice(kinds)}" if rng.random() < 0.02 else name for name in names]
+    node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+
+    def leave(count):
+        if count == 400:
+            cluster.remove_node(node, allow_graceful=False)
+
+    work = FakeWork(tmp_path, seconds=0.01)
+    records = drive(work, ids, workers=4, retries=2, case_timeout_s=8.0, during=leave)
+    assert sorted(records) == sorted(ids)
+    failed = {case_id for case_id, record in records.items() if record.error}
+    hopeless = ("crash", "raise", "hang")
+    assert failed == {case_id for case_id in ids if case_id.endswith(hopeless)}
+    masks = {path.stem: path.read_text() for path in tmp_path.glob("*.mask")}
+    assert masks == {case_id: case_id for case_id in ids if case_id not in failed}
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.fixture

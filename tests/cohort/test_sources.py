@@ -177,3 +177,43 @@ def test_a_list_may_name_scans_on_a_server(toy, server, tmp_path):
     _, convention, cases = opened(write_list(tmp_path / "l.csv", lines), toy.spec)
     (volume,) = convention.read_case(cases["a"])
     assert volume.voxels_ZYX.shape == (9, 20, 14)
+
+
+@pytest.fixture
+def s3(scans, monkeypatch):
+    """Run a server that speaks S3's protocol, with the scans in a bucket."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: S3 was not tested")
+    pytest.importorskip("flask", reason="moto[server] is not installed: S3 was not tested")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed: S3 was not tested")
+    import fsspec
+
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    store = fsspec.filesystem("s3", skip_instance_cache=True)
+    store.mkdir("hospital")
+    for path in scans.glob("*_0000.nii.gz"):
+        store.put_file(str(path), f"hospital/scans/{path.name}")
+    yield store
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scans_in_an_s3_bucket_are_listed_read_and_told_apart(toy, s3, write_scan, tmp_path):
+    _, convention, cases = opened("s3://hospital/scans", toy.spec)
+    assert list(cases) == ["a"]
+    (volume,) = convention.read_case(cases["a"])
+    assert volume.voxels_ZYX.shape == (9, 20, 14)
+    before = input_sha256(cases["a"])
+    changed = write_scan(tmp_path / "other.nii.gz", np.zeros((4, 5, 6)))
+    s3.put_file(str(changed), "hospital/scans/a_0000.nii.gz")
+    s3.invalidate_cache()
+    import fsspec
+
+    fsspec.filesystem("s3").invalidate_cache()
+    assert input_sha256(opened("s3://hospital/scans", toy.spec)[2]["a"]) != before
+    with pytest.raises(InputError, match=r"s3://hospital/none"):
+        source_of("s3://hospital/none", toy.spec, None)

@@ -258,6 +258,25 @@ segment_folder(find_predictor({str(toy.folder)!r}), Path({str(inputs)!r}),
     assert counting.ids == ["c"]
 
 
+def test_what_a_full_disk_kept_out_of_the_ledger_is_run_again(
+    segment, tmp_path, monkeypatch, caplog
+):
+    genuine = Ledger.add
+
+    def full(self, record):
+        if record.case_id == "b":
+            raise OSError(28, "No space left on device")
+        genuine(self, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "add", full)
+        assert not segment()[1].failed
+    assert "b is not in the record" in caplog.text
+    assert segment(AGAIN)[0] == ["b"]
+    rows = (tmp_path / "report" / "statistics.csv").read_text().splitlines()
+    assert len(rows) == len(set(rows)) == 1 + 3 * 2
+
+
 def test_a_second_run_on_one_ledger_is_refused_while_the_first_goes_on(segment, tmp_path):
     ledger = Ledger(tmp_path / "report")
     for resuming in (None, AGAIN):
