@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -44,15 +46,24 @@ def import_(
     force: Annotated[bool, typer.Option(help="Replace a predictor of that name.")] = False,
 ) -> None:
     """Make a predictor folder from a checkpoint; nothing in it is executed."""
+    from flarekit import conventions
     from flarekit.cli.console import Console
+    from flarekit.core.apart import keep_apart, keep_below, keep_files
     from flarekit.core.errors import OutputError, UsageError
     from flarekit.core.names import safe_name
     from flarekit.importing import ImportOptions, import_predictor
-    from flarekit.segmentation.predictors import FOLDERS_VARIABLE, build_networks, find_predictor
+    from flarekit.segmentation.predictors import (
+        FOLDERS_VARIABLE,
+        IMPORTED,
+        build_networks,
+        find_predictor,
+        predictor_folders,
+    )
 
     console, options = Console(), ImportOptions(**vars(wanted))
+    conventions.facts_of(options.convention)  # it is one
     if output is None:
-        output = Path(os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0] or "weights")
+        output = Path(os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0] or IMPORTED)
     if safe_name(options.name) != options.name:
         raise UsageError(
             f"--name {options.name!r} is no name of a folder",
@@ -61,11 +72,32 @@ def import_(
     folder = output / options.name
     if (folder / "predictor.toml").exists() and not force:
         raise OutputError(f"{folder}: holds a predictor already", fix="add --force to replace it")
-    import_predictor(source, folder, options)
-    networks = build_networks(find_predictor(str(folder)))  # it is whole if it can be loaded
+    with tempfile.TemporaryDirectory(prefix="flarekit-importing-") as scratch:
+        made = Path(scratch, options.name)
+        import_predictor(source, made, options)
+        networks = build_networks(find_predictor(str(made)))  # it is whole if it can be loaded
+        targets = [folder / path.name for path in made.iterdir()]
+        keep_files([source], targets)
+        if source.is_dir():
+            keep_apart(source, folder, [], what="the folder of the weights to import")
+            keep_below(source, targets, what="the folder of the weights to import")
+        _put(made, folder)
     count = sum(parameter.numel() for parameter in networks[0].parameters())
     console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
     console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
+    by_name = any(folder.samefile(each) for each in predictor_folders())
+    name = options.name if by_name else shlex.quote(str(folder))
+    console.say(f"next: flarekit predict -p {name} -i SCANS -o MASKS")
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Move a predictor into place; a card that somebody has completed stays."""
+    from flarekit.core.files import make_folder, write_atomically
+
+    make_folder(folder)
+    for path in sorted(made.iterdir()):  # the facts, which have the hashes, come last
+        if not (path.name == "CARD.md" and (folder / path.name).exists()):
+            write_atomically(folder / path.name, path.read_bytes())
 
 
 @app.command()

@@ -34,12 +34,14 @@ _LOG = logging.getLogger(__name__)
 HashState = Literal["ok", "missing", "wrong"]
 FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
 CACHE_VARIABLE = "FLAREKIT_CACHE"
+IMPORTED = "weights"  # in the current folder
 
 
 def weight_folders() -> list[Path]:
     """Return the folders that hold predictor folders, first match wins.
 
-    Those of `FLAREKIT_WEIGHTS` (separated like PATH), then the ones that came with the package.
+    Those of `FLAREKIT_WEIGHTS` (separated like PATH), then the ones that came with the package, and
+    `weights` in the current folder, where imported ones go.
 
     Raises:
         UsageError: `FLAREKIT_WEIGHTS` names a folder that is not there.
@@ -55,7 +57,10 @@ def weight_folders() -> list[Path]:
             )
     package = Path(flarekit.__file__).parent
     shipped = [package / "weights", package.parent / "weights"]  # installed; a checkout
-    return added + [folder for folder in shipped if folder.is_dir()][:1]
+    here = Path(IMPORTED)
+    known = added + [folder for folder in shipped if folder.is_dir()][:1]
+    is_known = any(here.is_dir() and here.samefile(folder) for folder in known)
+    return known + ([here] if here.is_dir() and not is_known else [])
 
 
 def predictor_folders() -> Iterator[Path]:

@@ -228,6 +228,38 @@ def test_weights_import_makes_a_predictor_and_never_replaces_one_unasked(tmp_pat
     assert run(*arguments, "--force").returncode == 0
 
 
+def test_the_command_that_an_import_ends_with_works_as_printed(tmp_path, monkeypatch):
+    import torch
+
+    from flarekit import models
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLAREKIT_WEIGHTS", raising=False)
+    network = models.create("attention_unet", num_classes=5)
+    own, keys = models.own_tensors(network), models.official_keys_of("attention_unet", network)
+    torch.save({key: own[ours] for ours, all_ in keys.items() for key in all_}, "x.pth")
+    made = run("weights", "import", "x.pth", "--name", "mini")
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "weights" / "mini" / "predictor.toml").is_file()
+    (line,) = [line for line in made.stderr.splitlines() if line.startswith("next: flarekit ")]
+    assert line == "next: flarekit predict -p mini -i SCANS -o MASKS"
+    listed = run("predictors")
+    assert "mini" in listed.stdout
+    assert run("weights", "verify", "mini").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--convention", "flair"), ("--name", "a/b"), ("--checkpoint", "x", "--folds", "7")]
+)
+def test_an_import_with_a_wrong_option_leaves_nothing(tmp_path, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result").mkdir()
+    arguments = ["result", "--name", "mini", *wrong]
+    assert run("weights", "import", *arguments).returncode != 0
+    assert os.listdir(tmp_path) == ["result"]
+    assert os.listdir(tmp_path / "result") == []
+
+
 def test_weights_verify_tells_which_predictor_is_not_whole(toy):
     assert run("weights", "verify", toy.folder).returncode == 0
     toy.weights.write_bytes(b"something else")
