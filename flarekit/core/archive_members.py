@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,10 +82,13 @@ def members_of(path: Path, limits: UnpackLimits) -> Iterator[Iterator[Member]]:
 @contextmanager
 def _decompressed(raw: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
     if kind == "gz":
-        from isal import igzip
+        from isal import igzip, igzip_lib
 
-        with igzip.open(raw, "rb") as stream:
-            yield stream
+        try:
+            with igzip.open(raw, "rb") as stream:
+                yield stream
+        except igzip_lib.IsalError as error:  # type: ignore[misc]
+            raise zlib.error(str(error)) from error
     elif kind == "xz":
         import lzma
 

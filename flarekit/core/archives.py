@@ -5,6 +5,7 @@ Nothing lands outside the folder, no link is ever made, and no more is unpacked 
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tarfile
 import tempfile
@@ -118,7 +119,8 @@ class Unpacked:
 
 def _os_error(path: Path, folder: Path, error: OSError) -> InputError | OutputError:
     """Tell a damaged or missing archive from a folder that cannot be written."""
-    if error.errno is None or (error.filename is not None and Path(error.filename) == path):
+    is_of_archive = error.filename is not None and Path(error.filename) == path
+    if error.errno in (None, errno.EINVAL) or is_of_archive:  # EINVAL: it points before its start
         return InputError(f"{path}: cannot be read: {error.strerror or error}", fix=AGAIN)
     return OutputError(
         f"{folder}: {path} cannot be unpacked there: {error.strerror}",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
 import random
+import shutil
 import tarfile
 import zipfile
 
@@ -186,6 +188,19 @@ def test_a_damaged_header_does_not_end_an_archive_silently(unpack):
         unpack(bytes(content))
 
 
+def test_gzip_streams_that_are_wrong_in_any_byte_are_the_archives_fault(tmp_path):
+    whole = gzip.compress(tar_of(("a", NOISE[:3000]), ("b", b"text" * 500)), mtime=0)
+    rng = random.Random(0)
+    for _ in range(100):
+        content = bytearray(whole)
+        content[rng.randrange(10, len(content))] ^= 1 << rng.randrange(8)
+        (tmp_path / "a.tgz").write_bytes(content)
+        with contextlib.suppress(InputError):
+            unpack_archive(tmp_path / "a.tgz", tmp_path / "out")
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
+
+
 def test_an_encrypted_zip_is_refused(unpack):
     packed = bytearray(zip_of(("a", b"secret")))
     packed[packed.index(b"PK\x03\x04") + 6] |= 1
@@ -212,3 +227,18 @@ def test_what_an_archive_is_its_content_tells(tmp_path):
     (tmp_path / "c.zip").write_bytes(b"hello")
     assert not is_archive(tmp_path / "c.zip")
     assert not is_archive(tmp_path / "none")
+
+
+def test_a_zip_whose_directory_points_before_its_start_is_the_archives_fault(tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", b"text")
+    content = bytearray(packed.getvalue())
+    end = content.rfind(b"PK\x05\x06") + 16  # where its directory begins
+    content[end : end + 4] = (int.from_bytes(content[end : end + 4], "little") + 10).to_bytes(
+        4, "little"
+    )
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zip"):
+        unpack_archive(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
