@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flarekit.cli.locators import locator
 from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, Trust, memory_mib, spread
 
 app = typer.Typer(
@@ -283,6 +284,9 @@ def export(
 
         export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
     typer.echo(f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder}")
+
+
+app.command()(locator)
 
 
 @app.command()

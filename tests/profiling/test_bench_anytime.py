@@ -32,7 +32,7 @@ def _in_this_process(monkeypatch):
     def run(command):
         began = time.monotonic()
         assert app(list(map(str, command[3:])), standalone_mode=False) in (0, None)
-        return {"wall_s": time.monotonic() - began, "peak_rss_mib": 0.0}
+        return {"wall_s": time.monotonic() - began, "cpu_s": 0.0, "peak_rss_mib": 0.0}
 
     monkeypatch.setattr(bench_anytime, "run", run)
 
@@ -50,6 +50,7 @@ def test_a_quick_run_measures_both_ends_of_the_time(located, make_dataset, tmp_p
     assert [row["s"] for row in scan["budgets"]] == [1.0, 0.0]
     assert scan["without_locator"]["curve"] == []
     assert {row["s"] for row in result["idle"]["summary"]} == {1.0, 0.0}
+    assert all(row["kept"].endswith(" of 1") for row in result["idle"]["summary"])
 
 
 def test_without_scans_there_is_nothing_to_measure(located_toy, tmp_path):
