@@ -32,7 +32,14 @@ from flarekit.segmentation.predictors import predictor_folders
 
 PROFILING = Path(__file__).parents[2] / "profiling"
 # no measurements: what they do, they do in a second
-ALWAYS_QUICK = {"card.py", "nnunet_folder.py", "peer_nnunet.py"}
+ALWAYS_QUICK = {
+    "card.py",
+    "figures.py",
+    "nnunet_folder.py",
+    "paper_rows.py",
+    "peer_nnunet.py",
+    "words.py",
+}
 # stands in for an environment with nnunetv2: says its version, and marks nothing in any scan
 PEER = """#!{python}
 import json, sys
