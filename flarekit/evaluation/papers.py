@@ -3,7 +3,7 @@
 DSC, NSD (FLARE23's attention U-Net, U-Mamba's data), recall (MambaClinix), accuracy, precision,
 specificity, IoU, MCC (MPU-Net), RAVD, ASD, Hausdorff distance, AUC (Mamba-AHNet; where there are
 probabilities), balanced accuracy, and the mean distance that Att-UMamba calls NSD (`assd_mm`).
-docs/papers.md has the equation of each. Labels may be regions of several values. What is 0 / 0, and
+docs/scores.md has the equation of each. Labels may be regions of several values. What is 0 / 0, and
 a distance to a surface that is not there, is NaN and stays out of the means; a missing prediction
 counts as an empty one.
 """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flarekit.core.errors import PredictorError, UsageError
 from flarekit.core.network import Architecture
 from flarekit.core.registry import Registry, near_miss
+from flarekit.models._monai import PEERS
 from flarekit.models._official import (
     load_official_state_dict,
     official_keys_of,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "PEERS",
     "OwnClass",
     "UntrustedError",
     "build",

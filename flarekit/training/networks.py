@@ -18,6 +18,8 @@ def as_trained(recipe: Recipe) -> nn.Module:
         return models.build(architecture, recipe.folder, trusted=recipe.trusted)
     if architecture.name == "mamba_ahnet":  # one output in the paper, and the image
         only = {"reconstruction": recipe.regime.objective.reconstruction > 0}
+    elif architecture.name in models.PEERS:  # one output
+        only = {}
     else:
         only = {"deep_supervision": True}
     return models.create(architecture.name, **{**architecture.arguments, **only})

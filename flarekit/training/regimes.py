@@ -274,6 +274,12 @@ class Regime:
 
 
 _DICE_CE = Objective(dice=1.0)
+# nothing is stated of the networks of MONAI that the papers compare with: its own usual choices
+_PEER = Regime(
+    objective=_DICE_CE,
+    optimiser=Optimiser(kind="adamw", learning_rate=1e-4, weight_decay=1e-5),
+    schedule=Schedule(kind="poly", epochs=1000),
+)
 _SGD = Optimiser(kind="sgd", learning_rate=1e-2, weight_decay=3e-5)
 REGIMES: dict[str, Regime] = {
     "compact": Regime(
@@ -315,4 +321,7 @@ REGIMES: dict[str, Regime] = {
         optimiser=Optimiser(kind="adam", learning_rate=1e-4),
         schedule=Schedule(kind="constant", epochs=100),
     ),
+    "segresnet": _PEER,
+    "unetr": _PEER,
+    "swin_unetr": _PEER,
 }

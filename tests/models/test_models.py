@@ -43,13 +43,16 @@ def build(name, seed=0):
     return models.create(name, **arguments).eval().requires_grad_(False), shape
 
 
-@pytest.mark.parametrize("name", models.names())
+OURS = [name for name in models.names() if name not in models.PEERS]  # those: test_peers.py
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_logits_have_the_image_s_size_and_one_channel_per_class(name):
     network, shape = build(name)
     assert network(torch.randn(shape)).shape == (shape[0], 3, *shape[2:])
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", OURS)
 def test_weights_survive_a_safetensors_file_exactly(name, tmp_path):
     network, shape = build(name)
     other, _ = build(name, seed=1)
@@ -71,7 +74,7 @@ def test_half_precision_leaves_what_does_not_fit_it(tmp_path):
         assert torch.equal(stored[name], network.state_dict()[name])
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", OURS)
 def test_official_names_cover_every_tensor_and_load_back(name):
     network, shape = build(name)
     other, _ = build(name, seed=1)
@@ -103,7 +106,7 @@ def test_a_near_miss_gets_a_hint():
         models.create("nnunett")
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", OURS)
 def test_arguments_that_an_architecture_does_not_take_are_an_error(name):
     with pytest.raises(PredictorError, match="does not take"):
         models.create(name, colour="red")

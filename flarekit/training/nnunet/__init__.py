@@ -30,6 +30,9 @@ TRAINERS = {
     "mpu_net": "FlarekitMPUNet",
     "attention_unet": "FlarekitAttentionUNet",
     "mamba_ahnet": "FlarekitMambaAHNet",
+    "segresnet": "FlarekitSegResNet",
+    "unetr": "FlarekitUNETR",
+    "swin_unetr": "FlarekitSwinUNETR",
 }
 
 

@@ -56,6 +56,21 @@ def mamba_ahnet(*, deep_supervision: bool = False, **arguments: Any) -> nn.Modul
     return models.create("mamba_ahnet", **arguments)
 
 
+def segresnet(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
+    """Return MONAI's SegResNet, which has one output whatever nnU-Net asks."""
+    return models.create("segresnet", **arguments)
+
+
+def unetr(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
+    """Return MONAI's UNETR, which has one output whatever nnU-Net asks."""
+    return models.create("unetr", **arguments)
+
+
+def swin_unetr(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
+    """Return MONAI's SwinUNETR, which has one output whatever nnU-Net asks."""
+    return models.create("swin_unetr", **arguments)
+
+
 def _planned(name: str, arguments: dict[str, Any]) -> nn.Module:
     given = dict(arguments)
     for key, known in _OPERATORS.items():

@@ -17,7 +17,14 @@ from flarekit.training.nnunet import check_architecture, environment, plans_name
 from flarekit.training.nnunet.networks import PLANNED
 
 _FLAT = ("attention_unet", "mamba_ahnet")  # 2D only
-_MULTIPLE = {"attention_unet": 16, "mamba_ahnet": 16, "mpu_net": 8}
+_MULTIPLE = {
+    "attention_unet": 16,
+    "mamba_ahnet": 16,
+    "mpu_net": 8,
+    "segresnet": 8,
+    "unetr": 16,
+    "swin_unetr": 32,
+}
 _NETWORKS = "flarekit.training.nnunet.networks"
 
 
@@ -149,9 +156,10 @@ def for_architecture(
         chosen["patch_size"] = [
             max(multiple, n // multiple * multiple) for n in chosen["patch_size"]
         ]
+        own = {"input_size": chosen["patch_size"]} if architecture == "unetr" else {}
         chosen["architecture"] = {
             "network_class_name": f"{_NETWORKS}.{architecture}",
-            "arch_kwargs": dict(arguments),
+            "arch_kwargs": {**arguments, **own},
             "_kw_requires_import": [],
         }
     content["configurations"] = {configuration: chosen}

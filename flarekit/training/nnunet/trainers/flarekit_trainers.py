@@ -204,6 +204,24 @@ class FlarekitMambaAHNet(FlarekitNnunet):
     architecture = "mamba_ahnet"
 
 
+class FlarekitSegResNet(FlarekitNnunet):
+    """SegResNet of MONAI: Dice and cross entropy, AdamW, poly."""
+
+    architecture = "segresnet"
+
+
+class FlarekitUNETR(FlarekitNnunet):
+    """UNETR of MONAI: the same."""
+
+    architecture = "unetr"
+
+
+class FlarekitSwinUNETR(FlarekitNnunet):
+    """SwinUNETR of MONAI: the same."""
+
+    architecture = "swin_unetr"
+
+
 def _supervise(network: nn.Module, *, enabled: bool) -> None:
     for module in network.modules():
         if hasattr(module, "deep_supervision"):
