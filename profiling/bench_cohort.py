@@ -6,7 +6,8 @@ that nothing is claimed of computation; the time counts from when all workers ar
 `throughput`: SCANS, a folder in FLARE's layout, by one `predict` and by `cohort run` with a worker
 per core, both with the same number of threads in all; Ray's start is stated apart.
 
-    python profiling/bench_cohort.py [--scans FOLDER --predictor mpu_net_liver]
+    python profiling/bench_cohort.py                                  # driver, scaling
+    python profiling/bench_cohort.py --scans FOLDER --predictor NAME  # throughput
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ def throughput(scans: Path, predictor: str) -> dict[str, Any]:
     common = ["-i", str(scans), "-p", predictor, "--device", "cpu"]
     found: dict[str, Any] = {"cases": count, "cores": cores, "predictor": predictor}
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"FLAREKIT_STATE": f"{folder}/state", "NO_COLOR": "1"}
+        environment = os.environ | {"FLAREKIT_STATE": f"{folder}/plain_state"}
         run = partial(subprocess.run, check=True, capture_output=True, text=True)
         began = time.perf_counter()
         run(
@@ -218,7 +219,8 @@ def throughput(scans: Path, predictor: str) -> dict[str, Any]:
         plain_s = time.perf_counter() - began
         began = time.perf_counter()
         line = [flarekit, "cohort", "run", *common, "-o", f"{folder}/ray", "--workers", str(cores)]
-        run(line, env=environment | {"OMP_NUM_THREADS": "1"})
+        own = {"OMP_NUM_THREADS": "1", "FLAREKIT_STATE": f"{folder}/state"}
+        run(line, env=environment | own)
         ray_s = time.perf_counter() - began
         (record,) = Path(folder, "state").rglob("run.json")
         starting_s = json.loads(record.read_text())["seconds"]["ray"]
@@ -236,23 +238,21 @@ def throughput(scans: Path, predictor: str) -> dict[str, Any]:
 
 
 def main(line: Sequence[str] | None = None) -> None:
-    """Measure and write `cohort.json`."""
+    """Measure, and write into `cohort.json`."""
     parser = parser_of(__doc__)
-    parser.add_argument("--scans", type=Path, help="folder for `throughput`; without it left out")
+    parser.add_argument("--scans", type=Path, help="folder, for `throughput` alone")
     parser.add_argument("--predictor", default="mpu_net_liver")
     wanted = parsed(parser, line)
-    result: dict[str, Any] = {
-        "driver": driver_cost([100] if wanted.quick else [1000, 10_000, 100_000]),
-        "scaling": scaling(
-            [1] if wanted.quick else [1, 2, 4, 8], 2 if wanted.quick else CASES_PER_NODE
-        ),
-    }
-    if wanted.scans is not None:
-        result["throughput"] = throughput(wanted.scans, wanted.predictor)
     path = wanted.output / "cohort.json"
-    if path.is_file() and "throughput" not in result:
-        kept = json.loads(path.read_text(encoding="utf-8")).get("throughput")
-        result |= {} if kept is None else {"throughput": kept}
+    result: dict[str, Any] = {}
+    if path.is_file():
+        result = json.loads(path.read_text(encoding="utf-8"))
+    if wanted.scans is None:
+        result["driver"] = driver_cost([100] if wanted.quick else [1000, 10_000, 100_000])
+        counts, cases = ([1], 2) if wanted.quick else ([1, 2, 4, 8], CASES_PER_NODE)
+        result["scaling"] = scaling(counts, cases)
+    else:
+        result["throughput"] = throughput(wanted.scans, wanted.predictor)
     text = re.sub(r"\n\s{4,}", " ", json.dumps(result, indent=2))
     path.write_text(text + "\n", encoding="utf-8")
     print(text)
