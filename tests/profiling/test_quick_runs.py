@@ -21,6 +21,7 @@ import bench_scaling
 import bench_scan
 import bench_startup
 import half_precision
+import load_service
 import nnunet_folder
 import numpy as np
 import pathology_pictures
@@ -124,6 +125,13 @@ def test_the_front_door(run, make_predictor, monkeypatch):
     folder = make_predictor().folder
     result = run(bench_front_door, "--predictor", folder, "--of-memory", folder)
     assert all(row["same_masks"] for row in result["scans"]["rounds"])
+
+
+@pytest.mark.slow
+def test_a_service_under_load_that_is_killed_in_the_middle(run, make_predictor):
+    result = run(load_service, "--predictor", make_predictor().folder)
+    assert result["became"]["lost"] == result["became"]["masks_that_changed"] == 0
+    assert set(result["became"]["states"]) <= {"done"}
 
 
 @pytest.mark.slow
