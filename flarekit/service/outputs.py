@@ -18,6 +18,7 @@ from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.engine import EngineFacts
 from flarekit.report.picture import write_picture
+from flarekit.report.quality import Findings, flags_of
 from flarekit.report.statistics import StatisticsTable, label_statistics
 from flarekit.segmentation.context import CaseExtras
 from flarekit.segmentation.memory import resident_mib
@@ -133,8 +134,13 @@ class Files:
                 labels = mask.voxels_ZYX.astype(np.uint8)
                 found = label_statistics(labels, mask.geometry, spec.labels, channels)
                 StatisticsTable(lines).add(folder.name, found)
-                content = json.dumps([asdict(each) for each in found])
-                write_atomically(table, content.encode())
+                flags = flags_of(found, spec.expected, Findings())
+                said = [
+                    asdict(each)
+                    | {"flags": [flag.text for flag in flags if flag.label == each.label]}
+                    for each in found
+                ]
+                write_atomically(table, json.dumps(said).encode())
         return table, lines
 
     def segmentation(self, folder: Path, revision: int, scan: UploadedScan) -> Path:

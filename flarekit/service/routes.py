@@ -287,7 +287,7 @@ def picture(request: Request, case_id: str) -> FileResponse:
 
 @router.get("/cases/{case_id}/statistics", response_class=FileResponse)
 def statistics(request: Request, case_id: str) -> FileResponse:
-    """Return what every label measures: volume, intensities, parts, place."""
+    """Return what every label measures: volume, intensities, parts, place, and what is unusual."""
     return FileResponse(_statistics(request, case_id)[0], media_type="application/json")
 
 

@@ -17,6 +17,7 @@ from flarekit.core.archives import is_archive, unpack_archive
 from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
 from flarekit.core.spec import PredictorSpec
+from flarekit.segmentation.inputs import convention_of
 from flarekit.segmentation.memory import reading_mib
 from flarekit.segmentation.scans import ScanInput, scan_input
 from flarekit.service.uploads import UploadedFile
@@ -178,9 +179,7 @@ def uploaded_scan(
 
 
 def _series(folder: Path, spec: PredictorSpec, most_bytes: int) -> UploadedScan:
-    own = spec.convention == DICOM
-    settings = spec.convention_settings if own else None
-    convention = conventions.get(DICOM, settings, labels=spec.labels)
+    convention = convention_of(DICOM, spec)
     cases = convention.find_cases(folder, len(spec.channels))
     case = max(cases, key=_voxels_of)
     notes = conventions.left_out_of(cases)

@@ -21,6 +21,7 @@ from matplotlib.image import imread
 import flarekit
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
+from tests.conventions.dicom.dicom_files import ct_voxels, write_series
 from tests.service.serving import nifti_of, serving
 
 pytestmark = pytest.mark.browser
@@ -111,6 +112,20 @@ def test_a_scan_is_dropped_segmented_looked_at_and_its_mask_kept(browser, runnin
         assert saved(page, "picture").startswith(b"\x89PNG")
         page.click("#theme")
         assert page.get_attribute("html", "data-theme") == "dark"
+
+
+def test_a_dicom_series_is_shown_once_the_service_has_read_it(browser, running, tmp_path):
+    write_series(tmp_path / "series", ct_voxels(), PatientName="DOE^JANE")
+    files = [
+        (f"IM{k}", path.read_bytes()) for k, path in enumerate((tmp_path / "series").iterdir())
+    ]
+    with opened(browser, running.url) as page:
+        choose(page, *files)
+        assert "6 files" in page.locator(".files").inner_text()
+        page.click("#start")
+        page.wait_for_selector("table.labels")
+        assert drawn(page) > 1
+        assert b"DICM" in saved(page, "segmentation.dcm")[:200]
 
 
 def test_a_reload_in_the_middle_loses_nothing(browser, running):

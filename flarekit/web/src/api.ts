@@ -22,7 +22,7 @@ export interface Case {
 export interface Statistics {
   label: string; value: number; volume_ml: number; components: number;
   intensities: Record<string, [number, number] | null>;
-  centroid_mm_ras: [number, number, number] | null; touches_edge: boolean;
+  centroid_mm_ras: [number, number, number] | null; touches_edge: boolean; flags: string[];
 }
 
 export class Problem extends Error {

@@ -69,11 +69,13 @@ export class ResultPanel {
   }
 
   private async statistics(): Promise<void> {
-    for (const { label, centroid_mm_ras, touches_edge, components } of await api.statistics(this.found.id)) {
+    this.table.querySelectorAll(".flag").forEach((flag) => flag.remove());
+    for (const { label, centroid_mm_ras, touches_edge, components, flags } of await api.statistics(this.found.id)) {
       if (centroid_mm_ras) this.places.set(label, centroid_mm_ras);
       const link = this.table.querySelector(`[data-label="${CSS.escape(label)}"]`);
       const notes = [components > 1 && `${components} parts`, touches_edge && "touches the scan's edge"].filter(Boolean);
       if (link && notes.length) link.after(el("span", { class: "quiet" }, ` ${notes.join(", ")}`));
+      if (link && flags.length) link.parentElement!.append(el("div", { class: "flag" }, `Look at it: ${flags.join("; ")}`));
     }
     this.root.setAttribute("data-measured", "");
   }
