@@ -5,11 +5,13 @@ from __future__ import annotations
 import traceback
 from dataclasses import replace
 
+from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run, given_up
 from flarekit.cli.requests import JobFolders
 from flarekit.core.errors import FlarekitError
 from flarekit.core.records import RunRecord
+from flarekit.segmentation.between_calls import usable_folder
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.job import predictor_of_job
 
@@ -23,7 +25,9 @@ def run_job(
     try:
         with console:
             predictor = predictor_of_job(own, folders.model, trust=trust)
-            options = replace(options, convention=options.convention or predictor.spec.convention)
+            convention = options.convention or predictor.spec.convention
+            lasting = usable_folder(conventions.facts_of(convention).between_calls)
+            options = replace(options, convention=convention, between_calls=lasting)
             record = segment_folder(predictor, folders.inputs, folders.outputs, options, console)
     except FlarekitError:
         raise

@@ -40,10 +40,11 @@ from flarekit.cli.options import (
     Predictor,
     Quiet,
     Trust,
+    TwoWordCommands,
     Verbose,
     spread,
 )
-from flarekit.cli.requests import JobFolders, Prediction, Recording, Scoring
+from flarekit.cli.requests import Interactive, JobFolders, Prediction, Recording, Scoring
 from flarekit.cli.terminating import end_on_sigterm
 from flarekit.core.errors import UsageError
 
@@ -53,6 +54,7 @@ trusted; 5 device or precision not available; 6 output cannot be written; 130, 1
 
 app = typer.Typer(
     name="flarekit",
+    cls=TwoWordCommands,
     help="From a trained 3D segmentation network to a challenge submission.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -160,6 +162,19 @@ def evaluate(scoring: Scoring, quiet: Quiet = False) -> None:
     from flarekit.cli.evaluate import run_evaluate
 
     raise typer.Exit(run_evaluate(scoring, Console(quiet=quiet)))
+
+
+@app.command("evaluate interactive", epilog=EXIT_CODES)
+@spread
+def evaluate_interactive(request: Interactive, quiet: Quiet = False) -> None:
+    """Mark errors call after call, as autoPET IV and V do, and score the curves.
+
+    Example: flarekit evaluate interactive att_umamba_petct --truth labelsTr --picture curves.svg
+    """
+    from flarekit.cli.console import Console
+    from flarekit.cli.interactive import run_interactive
+
+    raise typer.Exit(run_interactive(request, Console(quiet=quiet)))
 
 
 @app.command()

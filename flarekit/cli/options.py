@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from flarekit.core.errors import UsageError
 
@@ -262,3 +263,18 @@ class Budgets:
             "container: the limit of the container around it. No limit by default, and with 0.",
         ),
     ] = None
+
+
+class TwoWordCommands(TyperGroup):
+    """Commands of which some are called by two words, the first of which is a command too."""
+
+    def resolve_command(
+        self,
+        ctx: Any,  # noqa: ANN401 - click's, which typer brings
+        args: list[str],
+    ) -> Any:  # noqa: ANN401
+        """Return the command that the first word, or the first two, name."""
+        words = " ".join(args[:2])
+        if len(args) > 1 and words in self.commands:
+            args = [words, *args[2:]]
+        return super().resolve_command(ctx, args)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flarekit.cli.options import Also, Convention, Device, Precision, names
+from flarekit.cli.options import Also, Convention, Device, Gpus, OneDevice, Precision, names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +168,46 @@ class Scoring:
         Path | None,
         typer.Option("--images", help="Folder with the scans, to stand behind the pictures."),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interactive:
+    """What is marked step by step, as autoPET's organisers do, and where the figures go."""
+
+    played: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE_OR_PREDICTOR",
+            help="Name or folder of a predictor; else an image, or the tar it was saved to.",
+        ),
+    ]
+    truth: Annotated[Path, typer.Option(help="Folder with the true masks, a file for each case.")]
+    scans: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with images/ct/X and images/pet/X, or with X_0000 and X_0001; beside the "
+            "truth by default."
+        ),
+    ] = None
+    edition: Annotated[
+        Literal["4", "5"],
+        typer.Option(help="4: clicks, eleven calls a case; 5: scribbles, six calls a case."),
+    ] = "5"
+    seed: Annotated[int, typer.Option(help="Of the clicks and scribbles.")] = 0
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Empty /cache before every call of a case.")
+    ] = False
+    time_s: Annotated[
+        float | None,
+        typer.Option("--time-limit", help="Seconds for a call; the edition's limit by default."),
+    ] = None
+    json: Annotated[Path | None, typer.Option(help="File for all figures of every call.")] = None
+    picture: Annotated[
+        Path | None, typer.Option(help="SVG file for the curves of all cases and their mean.")
+    ] = None
+    backend: Annotated[
+        Literal["auto", "docker", "process"],
+        typer.Option("--sandbox", help="auto: Docker where an engine answers, else processes."),
+    ] = "auto"
+    device: OneDevice = "auto"
+    gpus: Gpus = None

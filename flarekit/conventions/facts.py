@@ -77,6 +77,7 @@ class _Facts(Table):
     runs_as: Literal["root", "user"] = "root"
     device: Literal["cpu", "cuda"] = "cuda"
     extra: str = ""
+    between_calls: str = ""
     mask_values: tuple[int, ...] = ()
     one_label: bool = False
     recognised: bool = False
@@ -94,6 +95,7 @@ class ConventionFacts:
         output_tree: the files of an output folder, likewise.
         runs_as: whether its images run as `root`, by a script, or as a `user` of the platform.
         device: what its images compute on where nothing else is asked for.
+        between_calls: folder inside that may last from call to call of a case; empty for none.
         extra: of this package, that its images need besides; empty for none.
         mask_values: that masks may hold where nothing says more.
         one_label: whether masks hold these values whatever a predictor's own labels are.
@@ -109,7 +111,7 @@ class ConventionFacts:
     def __init__(self, content: Mapping[str, Any]) -> None:
         stated = _Facts.model_validate(content)
         self.title, self.runs_as, self.extra = stated.title, stated.runs_as, stated.extra
-        self.device = stated.device
+        self.device, self.between_calls = stated.device, stated.between_calls
         self.input_tree, self.output_tree = stated.tree.input, stated.tree.output
         self.mask_values, self.one_label = stated.mask_values, stated.one_label
         self.recognised = stated.recognised

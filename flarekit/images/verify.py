@@ -120,7 +120,7 @@ def verify(
         DockerError: no engine, where one is needed.
         SandboxError: images cannot be run here.
     """
-    with _sandbox(request) as sandbox, tempfile.TemporaryDirectory() as scratch:
+    with open_sandbox(request) as sandbox, tempfile.TemporaryDirectory() as scratch:
         convention = request.convention or sandbox.facts.labels.get(CONVENTION_LABEL)
         if convention is None:
             raise UsageError("whose checks is not clear", fix="name a --convention")
@@ -213,8 +213,13 @@ def _is_tar(image: str) -> bool:
 
 
 @contextmanager
-def _sandbox(request: VerifyRequest) -> Iterator[Sandbox]:
-    """Give a sandbox for the image, and remove what was made for it."""
+def open_sandbox(request: VerifyRequest) -> Iterator[Sandbox]:
+    """Give a sandbox for the image, and remove what was made for it.
+
+    Raises:
+        InputError: there is no such tar, or only a tar can be run here.
+        DockerError: Docker was asked for, and does not answer.
+    """
     backend = request.backend
     fault = engine_fault() if backend == "auto" else None
     if backend == "auto":

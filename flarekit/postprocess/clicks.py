@@ -1,4 +1,8 @@
-"""What somebody clicked corrects the lesions: for predictors that do not take clicks themselves.
+"""What somebody marked corrects the lesions: for predictors that do not take clicks themselves.
+
+Three points and more in a row are a scribble, and where there is one all marks are: near the mask
+it moves the border there (`_scribbles.py`), as a click on background near the border does; on tumor
+away from any lesion, its hottest voxel counts as a click.
 
 A component with a background click and no tumor click becomes background. Of one with both, the
 voxels nearer to a background click than to a tumor click do. Around a tumor click that lies on
@@ -15,10 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.postprocess._scan import Scan
+from flarekit.postprocess._scribbles import (
+    LEAST_POINTS,
+    Scribble,
+    moved,
+    rows_in,
+    signed_distance_mm,
+)
 
 TAKES_VALUE = True
 NEEDS_CHANNEL = "PET"
 _REACH_MM = 30.0
+_NEAR_MM = 15.0  # a scribble on tumor further from any lesion is a lesion of its own
+_DEEP = 0.5  # of the greatest depth of a component: a click there means all of it
 _PEAK_MM = 6.0  # the maximum is looked for this far around a click
 
 _Points = NDArray[np.int64]
@@ -32,6 +45,7 @@ def apply_to_scan(
     none: _Points = np.zeros((0, 3), np.int64)
     tumor, background = (scan.points.get(name, none) for name in ("tumor", "background"))
     result = label_map_ZYX.copy()
+    tumor, background = _scribbled(result, labels, tumor, background, scan)
     if len(background):
         result[_refused(np.isin(result, labels), tumor, background, scan.spacing_mm_ZYX)] = 0
     if value is not None and len(tumor):
@@ -40,6 +54,57 @@ def apply_to_scan(
             if result[tuple(click)] == 0:
                 _grow(result, labels[0], click, background, uptake, value, scan.spacing_mm_ZYX)
     return result
+
+
+def _scribbled(
+    result: NDArray[np.uint8],
+    labels: Sequence[int],
+    tumor: _Points,
+    background: _Points,
+    scan: Scan,
+) -> tuple[_Points, _Points]:
+    """Move the border where that is marked; return what counts as clicks on tumor, background."""
+    rows = [
+        *((row, True) for row in rows_in(tumor)),
+        *((row, False) for row in rows_in(background)),
+    ]
+    lesions = np.isin(result, labels)
+    drawn = any(len(row) >= LEAST_POINTS for row, _ in rows)
+    if not rows or not (drawn or (len(background) and lesions.any())):
+        return tumor, background
+    spacing_mm = scan.spacing_mm_ZYX
+    away_mm = np.full(result.shape, np.inf)
+    if lesions.any():
+        away_mm = signed_distance_mm(lesions, spacing_mm)
+    clicks: dict[bool, list[_Points]] = {True: [], False: []}
+    near = []
+    for row, outwards in rows:
+        is_click = not drawn and (outwards or _is_deep(row, lesions, away_mm))
+        if outwards and drawn and np.median(away_mm[tuple(row.T)]) > _NEAR_MM:
+            hottest = int(np.argmax(scan.channel(NEEDS_CHANNEL)[tuple(row.T)]))
+            clicks[True].append(row[hottest][None])
+        elif is_click:
+            clicks[outwards].append(row)
+        elif lesions[tuple(row.T)].any() or outwards:
+            near.append(Scribble(places_ZYX=row, outwards=outwards))
+    if near and lesions.any():
+        after = moved(lesions, scan.channel(NEEDS_CHANNEL), near, away_mm, spacing_mm)
+        result[lesions & ~after] = 0
+        result[after & (result == 0)] = labels[0]
+    none: _Points = np.zeros((0, 3), np.int64)
+    return np.concatenate([none, *clicks[True]]), np.concatenate([none, *clicks[False]])
+
+
+def _is_deep(row: _Points, lesions: NDArray[np.bool_], away_mm: NDArray[np.float64]) -> bool:
+    """Tell whether a click lies well inside its component: then all of that is meant."""
+    import cc3d
+
+    numbered = cc3d.connected_components(lesions, connectivity=26)
+    number = int(numbered[tuple(row[0])])
+    if number == 0:
+        return True
+    deepest_mm = float(-away_mm[numbered == number].min())
+    return float(-away_mm[tuple(row.T)].min()) >= _DEEP * deepest_mm
 
 
 def _refused(

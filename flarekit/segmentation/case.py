@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from flarekit.postprocess import Scan, apply_rules, split_rules
 from flarekit.preprocess import Placement, middle_tile, place
 from flarekit.report.quality import removed_shares
 from flarekit.report.statistics import label_volumes
+from flarekit.segmentation.between_calls import BetweenCalls
 from flarekit.segmentation.coarse import restrict_to_coarse
 from flarekit.segmentation.context import CaseExtras, Clock, RunContext
 from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
@@ -30,8 +31,10 @@ from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.plan import fits_whole, plan_case
 from flarekit.segmentation.reach import Reach, Sweeper
 from flarekit.segmentation.scan_rules import apply_scan_rules, check_rules_fit, only_wanted, scan_of
+from flarekit.segmentation.segmented import Segmented
 
 _LOG = logging.getLogger(__name__)
+_NOTHING_RUN = Reach(tiles=TileRecord(done=0, empty=0, dropped=0, step=1.0, runs=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,47 +64,6 @@ class PlacedCase:
     kept: Mapping[str, Volume]
     warnings: tuple[str, ...]
     clock: Clock
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segmented:
-    """What a case came to.
-
-    Attributes:
-        label_map_ZYX: uint8 on the scan's stored grid.
-        geometry: of that grid.
-        voxel_ml: volume of one of its voxels.
-        tiles: what the window did.
-        traded: what the case did without, in words.
-        warnings: what was odd about its files.
-        clock: of the case.
-        placement: of the scan on the network's grid.
-        probabilities: (K, Z, Y, X) float32 on the stored grid; None where not wanted.
-        logits_KZYX: float32 on the network's grid; None where not wanted.
-        before_scan_rules: label map that rules on the scan begin with; None where not wanted.
-        scan: what those rules look at; likewise.
-        kept: channel name -> volume, of those that pictures or statistics need.
-        curve: when, of `time.monotonic`, which share of the expected label was the network's.
-        first_look: what the locator found; None where nothing is measured.
-        removed: label -> share of it that rules took away; empty where nothing is measured.
-    """
-
-    label_map_ZYX: NDArray[np.uint8]
-    geometry: Geometry
-    voxel_ml: float
-    tiles: TileRecord
-    traded: tuple[str, ...]
-    warnings: tuple[str, ...]
-    clock: Clock
-    placement: Placement
-    probabilities: NDArray[np.float32] | None = None
-    logits_KZYX: NDArray[np.float32] | None = None
-    before_scan_rules: NDArray[np.uint8] | None = None
-    scan: Scan | None = None
-    kept: Mapping[str, Volume] = field(default_factory=dict)
-    curve: tuple[tuple[float, float], ...] = ()
-    first_look: LocatorMap | None = None
-    removed: Mapping[str, float] = field(default_factory=dict)
 
 
 def is_simple(
@@ -213,7 +175,11 @@ def _pace(loaded: LoadedCase, context: RunContext) -> Pace:
 
 
 def compute_case(
-    placed: PlacedCase, context: RunContext, wanted: CaseExtras, deadline: float | None
+    placed: PlacedCase,
+    context: RunContext,
+    wanted: CaseExtras,
+    deadline: float | None,
+    between_calls: BetweenCalls | None = None,
 ) -> Segmented:
     """Run the window over a case that is ready, decide its labels and apply the rules.
 
@@ -222,6 +188,8 @@ def compute_case(
         context: what it goes through.
         wanted: beside its labels.
         deadline: of `time.monotonic`, for all of that; None where there is no limit.
+        between_calls: has the labels of an earlier call of the case, and keeps them for the next;
+            None where nothing is kept.
 
     Raises:
         DeviceError: the device has no room, or the network's output is not finite.
@@ -242,9 +210,16 @@ def compute_case(
         deadline=deadline,
         progress=wanted.progress,
     )
-    reach = sweeper.run(placed.tensor_CZYX, labelling, sinks)
     removed: dict[str, float] | None = {} if wanted.statistics else None
-    stored = _finished(placed, labelling, context, reach, removed)
+    stored = None
+    if between_calls is not None and not sinks:
+        stored = between_calls.load(placed.geometry.shape_ZYX)
+    reach = _NOTHING_RUN
+    if stored is None:
+        reach = sweeper.run(placed.tensor_CZYX, labelling, sinks)
+        stored = _finished(placed, labelling, context, reach, removed)
+        if between_calls is not None and not reach.traded:
+            between_calls.save(stored)
     label_map = stored
     if split_rules(spec.rules)[1] or spec.internal:
         with clock.stage("rules"):

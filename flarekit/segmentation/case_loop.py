@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
@@ -20,7 +21,8 @@ from flarekit.core.errors import FlarekitError, OutputError, named
 from flarekit.core.files import sha256_of
 from flarekit.core.probabilities import probabilities_path, write_probabilities
 from flarekit.core.records import CaseRecord
-from flarekit.segmentation.case import PlacedCase, Segmented, compute_case, is_simple, place_case
+from flarekit.segmentation.between_calls import BetweenCalls
+from flarekit.segmentation.case import PlacedCase, compute_case, is_simple, place_case
 from flarekit.segmentation.context import CaseExtras, RunContext
 from flarekit.segmentation.fingerprint import input_sha256
 from flarekit.segmentation.loaded import LoadedCase, load_case, warnings_of
@@ -35,6 +37,7 @@ from flarekit.segmentation.memory import (
 )
 from flarekit.segmentation.options import OnError
 from flarekit.segmentation.progress import SharedProgress
+from flarekit.segmentation.segmented import Segmented
 from flarekit.segmentation.segmenter import Segmenter
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class CaseLoop:
 
     Attributes:
         numbers: of its cases among all.
+        between_calls: see `Options`.
+        made_by: predictor and way of running, in plain values.
         noted: case -> what was odd about its files, from when they were read.
         digests: case -> SHA-256 of its inputs, where there is a ledger.
         probabilities: folder that gets those of every class; None where they are not wanted.
@@ -61,6 +66,8 @@ class CaseLoop:
     budget_s: float | None
     shared: SharedProgress
     numbers: Sequence[int]
+    between_calls: Path | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     probabilities: Path | None = None
@@ -178,7 +185,10 @@ class CaseLoop:
         deadline = self.deadline(index, began)
         ready = self._placed_case(ahead, index, deadline)
         ahead.begin(index + 1, ready)
-        done = compute_case(ready, self.context, self.wanted, deadline)
+        kept = None
+        if self.between_calls is not None:
+            kept = BetweenCalls.of(self.between_calls, case, self.made_by)
+        done = compute_case(ready, self.context, self.wanted, deadline, kept)
         del ready  # its tensor is not needed to write the mask
         with done.clock.stage("write"):
             self.context.memory.check(writing_mib(done.label_map_ZYX.size), "writing the mask")

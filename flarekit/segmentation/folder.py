@@ -127,7 +127,9 @@ def run_folder(
                 report.forget(case.case_id for case in resumed.to_run)
             segmenters = [segmenter, *others][: len(resumed.to_run)]
             shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
-            loops = _loops(segmenters, resumed, convention, output_dir, options, shared)
+            made_by = settings_of(segmenter.options, name)
+            made_by["predictor_sha256"] = segmenter.predictor_sha256
+            loops = _loops(segmenters, resumed, convention, output_dir, options, shared, made_by)
             by_id = {
                 record.case_id: record
                 for records in side_by_side(
@@ -205,6 +207,7 @@ def _loops(
     output_dir: Path,
     options: Options,
     shared: SharedProgress,
+    made_by: dict[str, Any],
 ) -> list[tuple[CaseLoop, Segmenter]]:
     """Deal the cases out among the devices."""
     cases, count = resumed.to_run, len(segmenters)
@@ -221,6 +224,8 @@ def _loops(
                 budget_s=each.budget.time_s,
                 shared=shared,
                 numbers=range(before + first, shared.total, count),
+                between_calls=options.between_calls,
+                made_by=made_by,
             ),
             each,
         )

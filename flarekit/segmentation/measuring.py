@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from flarekit.core.records import Flag, LabelStatistics
 from flarekit.report.quality import Findings, agreement, flags_of
 from flarekit.report.statistics import label_statistics, label_volumes
-from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.context import CaseExtras, RunContext
 from flarekit.segmentation.memory import measuring_mib
+from flarekit.segmentation.segmented import Segmented
 
 _LOG = logging.getLogger(__name__)
 

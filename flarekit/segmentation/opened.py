@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import UsageError
 from flarekit.core.spec import PredictorSpec
-from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.labelling import Probabilities
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scan_rules import apply_scan_rules, only_wanted
 from flarekit.segmentation.scans import ScanInput
+from flarekit.segmentation.segmented import Segmented
 
 Clicks = Mapping[str, Sequence[Sequence[int]]]
 _NAMES = ("tumor", "background")

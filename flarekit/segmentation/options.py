@@ -47,6 +47,8 @@ class Options:
             run (`stop`).
         probabilities: folder that gets those of every class of every case; none where None.
         shard: which share of a folder's cases is run; all of them where None.
+        between_calls: a folder that lasts from call to call of a case whose clicks grow; what the
+            network said is kept there and used again. None for no such folder.
     """
 
     convention: str | None = None
@@ -66,6 +68,7 @@ class Options:
     on_error: OnError = "mask"
     probabilities: Path | None = None
     shard: Shard | None = None
+    between_calls: Path | None = None
 
 
 def facts_to_run(spec: PredictorSpec, options: Options) -> PredictorSpec:

@@ -10,9 +10,9 @@ from typing import Protocol
 from flarekit.conventions import Case
 from flarekit.core.records import CaseRecord
 from flarekit.core.spec import PredictorSpec
-from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.memory import drawing_mib
 from flarekit.segmentation.report import Report
+from flarekit.segmentation.segmented import Segmented
 
 _LOG = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from flarekit.core.scan_files import nifti_geometry, sitk_of, write_mask
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.report.statistics import label_statistics, label_volumes
-from flarekit.segmentation.case import Segmented
 from flarekit.segmentation.context import CaseExtras
 from flarekit.segmentation.scans import Axes, ScanInput
+from flarekit.segmentation.segmented import Segmented
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError, named
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts, TileProgress
-from flarekit.segmentation.case import Segmented, compute_case, place_case
+from flarekit.segmentation.case import compute_case, place_case
 from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext, unheard
 from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
@@ -24,6 +24,7 @@ from flarekit.segmentation.options import Options, effective_budget, facts_to_ru
 from flarekit.segmentation.predictors import cache_folder, find_predictor
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scans import Scan, ScanInput, scan_input
+from flarekit.segmentation.segmented import Segmented
 from flarekit.segmentation.source import Source
 from flarekit.segmentation.speeds import Speeds
 

@@ -86,3 +86,69 @@ def test_other_labels_are_never_touched(label):
     label_map = np.full(SHAPE, 2, np.uint8)
     suv = np.ones(SHAPE, np.float32)
     np.testing.assert_array_equal(apply(label_map, suv, **{label: [[4, 4, 4]]}), label_map)
+
+
+def scribbled(mask, uptake, **points):
+    scan = Scan(
+        spacing_mm_ZYX=(2.0, 1.0, 1.0),
+        channels={"PET": uptake},
+        points={name: np.array(places, np.int64) for name, places in points.items()},
+    )
+    label_map = mask.astype(np.uint8)
+    return postprocess.apply_rules(label_map, [RULE], LABELS, voxel_ml=0.002, scan=scan) == 1
+
+
+def ball(radius, shape=(25, 50, 50), centre=(12, 25, 25)):
+    z, y, x = (
+        axis - at for axis, at in zip(np.ogrid[tuple(map(slice, shape))], centre, strict=True)
+    )
+    return (2.0 * z) ** 2 + y**2 + x**2 <= radius**2
+
+
+def test_a_scribble_on_background_takes_a_rim_away_and_leaves_the_lesion():
+    truth, mask = ball(10), ball(10) | ball(14, centre=(12, 25, 29))
+    uptake = np.where(truth, 6.0, 2.0).astype(np.float32)
+    row = [(12, y, 39) for y in range(18, 33)]
+    after = scribbled(mask, uptake, background=row)
+    assert not after[tuple(np.transpose(row))].any()
+    wrong_before, wrong_after = (mask & ~truth).sum(), (after & ~truth).sum()
+    assert wrong_after < 0.8 * wrong_before
+    assert (after & truth).sum() > 0.97 * truth.sum()
+
+
+def test_a_scribble_on_tumor_beside_the_mask_moves_its_border_outwards():
+    truth, mask = ball(12, centre=(12, 25, 27)), ball(10)
+    uptake = np.where(truth, 6.0, 1.0).astype(np.float32)
+    row = [(12, y, 37) for y in range(21, 30)]
+    after = scribbled(mask, uptake, tumor=row)
+    assert after[tuple(np.transpose(row))].all()
+    assert (truth & ~after).sum() < 0.8 * (truth & ~mask).sum()
+    assert (after & ~truth).sum() <= (mask & ~truth).sum()
+
+
+def test_a_scribble_far_from_any_lesion_is_a_lesion_of_its_own():
+    truth = ball(5, centre=(6, 10, 10))
+    uptake = np.where(truth, 8.0, 1.0).astype(np.float32)
+    row = [(6, 10, x) for x in range(7, 14)]
+    for mask in (ball(5, centre=(20, 40, 40)), np.zeros(truth.shape, bool)):
+        after = scribbled(mask, uptake, tumor=row)
+        assert (after & truth).sum() > 0.9 * truth.sum()
+        assert (after & ~truth & ~mask).sum() < 0.2 * truth.sum()
+
+
+def test_the_order_of_scribbles_does_not_matter():
+    mask = ball(10)
+    uptake = np.full(mask.shape, 3.0, np.float32)
+    rows = [[(12, y, 37) for y in range(21, 30)], [(12, 13, x) for x in range(21, 30)]]
+    one = scribbled(mask, uptake, tumor=rows[0] + rows[1])
+    other = scribbled(mask, uptake, tumor=rows[1] + rows[0])
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_click_on_background_at_the_rim_leaves_most_of_the_lesion():
+    mask = ball(12)
+    uptake = np.full(mask.shape, 3.0, np.float32)
+    after = scribbled(mask, uptake, background=[(12, 25, 36)])
+    assert not after[12, 25, 36]
+    assert after.sum() > 0.9 * mask.sum()
+    assert not scribbled(mask, uptake, background=[(12, 25, 27)]).any()
