@@ -16,7 +16,7 @@ def arrange(
         typer.Argument(metavar="INPUT...", help="Scans, folders of them, DICOM, or archives."),
     ] = None,
     convention: Annotated[
-        str, typer.Option("--convention", help="Whose layout: flare, autopet, uls23, ...")
+        str, typer.Option("--convention", "-c", help="Whose layout: flare, autopet, uls23, ...")
     ] = "flare",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to make; it may be there if it is empty.")
@@ -30,15 +30,14 @@ def arrange(
         typer.Option("--socket", help="grandchallenge: a channel's slug; may be repeated."),
     ] = None,
 ) -> None:
-    """Lay scans out as an organiser's platform does; `collect` brings the masks back.
-
-    Example: flarekit arrange ct_0000.nii.gz ct_0001.nii.gz --convention autopet -o input
-    """
+    """Lay scans out as an organiser's platform does; `collect` brings the masks back."""
+    from flarekit.cli.console import Console
     from flarekit.segmentation.arranging import arrange as lay_out
 
     if not inputs:
         raise UsageError("no scan is named", fix="name scans, or folders of them")
-    done = lay_out(inputs, convention, output, channels, sockets or ())
+    with Console().spinner("laying scans out"):
+        done = lay_out(inputs, convention, output, channels, sockets or ())
     for sentence in done.left_out:
         typer.echo(f"left out: {sentence}", err=True)
     jobs = {each.job for each in done.placed}
@@ -59,12 +58,14 @@ def collect(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
 ) -> None:
     """Bring masks of arranged scans back to the scans' names, places and formats."""
+    from flarekit.cli.console import Console
     from flarekit.conventions import collect as bring_back
     from flarekit.core.apart import keep_apart
 
     keep_apart(masks, output, [], what="the folder of the masks")
     keep_apart(arranged, output, [])
-    done = bring_back(masks, arranged, output)
+    with Console().spinner("bringing masks back"):
+        done = bring_back(masks, arranged, output)
     for sentence in done.missing:
         typer.echo(f"error: {sentence}", err=True)
     typer.echo(f"{len(done.masks)} of {len(done.masks) + len(done.missing)} masks are in {output}")

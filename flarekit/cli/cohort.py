@@ -8,14 +8,11 @@ from typing import Annotated
 
 import typer
 
+from flarekit.cli.help import App
 from flarekit.cli.options import Budgets, OutputDir, Predictor, Quiet, Verbose, memory_mib, spread
 from flarekit.cli.requests import Prediction
 
-app = typer.Typer(
-    help="Segment many scans by several processes or machines.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = App(help="Segment many scans by several processes or machines.")
 
 Places = Annotated[
     list[Path], typer.Argument(help="Folders of reports, or ledgers, of parts of one cohort.")
@@ -70,7 +67,9 @@ def report(
 
     console, first = Console(), places[0]
     folder = output or (first if first.is_dir() else first.parent)
-    console.say(f"{write_report(places, folder)}: written")
+    with console.spinner("writing the report"):
+        written = write_report(places, folder)
+    console.say(f"{written}: written")
 
 
 def statistics(
@@ -98,7 +97,8 @@ def statistics(
 
     console = Console()
     spec = None if predictor is None else find_predictor(predictor).spec
-    measured = measure_masks(masks, scans, output, spec)
+    with console.spinner("measuring masks"):
+        measured = measure_masks(masks, scans, output, spec)
     for case_id, fault in measured.faults.items():
         console.error(f"{case_id}: {fault}", None)
     total = len(measured.cases) + len(measured.faults)

@@ -14,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -86,6 +87,21 @@ class Console:
         with Progress(*_columns(), console=self._rich, transient=True) as bars:
             task = bars.add_task(what, total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    @contextmanager
+    def spinner(self, what: str) -> Iterator[None]:
+        """Show that something is going on, and for how long; nothing where nobody looks.
+
+        Args:
+            what: is going on, in a few words.
+        """
+        if self._quiet or not self._rich.is_terminal:
+            yield
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self._rich, transient=True) as bars:
+            bars.add_task(what, total=None)
+            yield
 
     def say(self, line: str) -> None:
         """Print one line, unless quiet."""

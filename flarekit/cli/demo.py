@@ -29,7 +29,8 @@ def run_demo(output_dir: Path, seed: int, options: Options, console: Console) ->
     make_folder(inputs)
     make_folder(truth.parent)
     console.say(f"generating phantom CT {seed}")
-    save_phantom(seed, scan=inputs / f"{case_id}_0000.nii.gz", labels=truth)
+    with console.spinner("phantom"):
+        save_phantom(seed, scan=inputs / f"{case_id}_0000.nii.gz", labels=truth)
     predictor = find_predictor(_PREDICTOR)
     with console:
         record = segment_folder(predictor, inputs, outputs, options, console, Report(report))

@@ -83,7 +83,8 @@ def build(
     if cuda is not None:
         device = "cuda" if cuda else "cpu"
     request = building.BuildRequest(**vars(wanted), device=device)
-    image = building.build(request, say=console.say)
+    with console.spinner(f"building {wanted.tag}"):
+        image = building.build(request, say=console.say)
     console.say(
         f"{wanted.tag}: {image.size_bytes / 1e6:.0f} MB; next: flarekit verify {wanted.tag}"
     )
@@ -162,16 +163,18 @@ def save(
             "and TEAM.tar.gz beside it, for clusters without Docker.",
         ),
     ] = "docker",
+    quiet: Quiet = False,
 ) -> None:
     """Save an image to the file that is handed in, named as the organiser wants it."""
     from flarekit.cli.console import Console
     from flarekit.images import save as saving
 
-    console = Console()
+    console = Console(quiet=quiet)
     request = saving.SaveRequest(
         image=image, path=output, convention=convention, format=save_format
     )
-    saved = saving.save(request, say=console.say)
+    with console.spinner(f"saving {image}"):
+        saved = saving.save(request, say=console.say)
     for warning in saved.warnings:
         console.say(f"warning: {warning}")
     console.say(f"{saved.path}: {saved.size_bytes / 1e6:.0f} MB, sha256 {saved.sha256}")

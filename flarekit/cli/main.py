@@ -28,6 +28,7 @@ from flarekit.cli import (
     train,
     weights,
 )
+from flarekit.cli.help import App
 from flarekit.cli.options import (
     AsJson,
     Budgets,
@@ -52,15 +53,13 @@ EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed or fi
 (each is named); 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
 trusted; 5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
 
-app = typer.Typer(
+app = App(
     name="flarekit",
     cls=TwoWordCommands,
     help="From a trained 3D segmentation network to a challenge submission.",
     epilog=EXIT_CODES,
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich takes as long to load as all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -195,12 +194,15 @@ def compile_(
         bool, typer.Option("--beside", help="Keep it beside the weights, not in the cache.")
     ] = False,
     trust: Trust = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compile predictors for the OpenVINO engine, so that runs start at once without torch."""
     from flarekit.cli.console import Console
     from flarekit.cli.predictors import compile_all
 
-    raise typer.Exit(compile_all(names or [], precision, Console(), beside=beside, trust=trust))
+    raise typer.Exit(
+        compile_all(names or [], precision, Console(quiet=quiet), beside=beside, trust=trust)
+    )
 
 
 @app.command()

@@ -115,6 +115,20 @@ def _limit(word: str) -> Callable[[str], float | str | None]:
     return limit
 
 
+def _predictors(begun: str) -> list[str]:
+    """Return the names of predictors that a word on the command line may become."""
+    from flarekit.segmentation.predictors import predictor_folders
+
+    return [each.name for each in predictor_folders() if each.name.startswith(begun)]
+
+
+def _conventions(begun: str) -> list[str]:
+    """Return the names of conventions that a word on the command line may become."""
+    from flarekit import conventions
+
+    return [name for name in conventions.names() if name.startswith(begun)]
+
+
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -142,13 +156,17 @@ Predictor = Annotated[
         "--predictor",
         "-p",
         envvar="FLAREKIT_PREDICTOR",
+        autocompletion=_predictors,
         help="A name (see `flarekit predictors`) or a predictor folder.",
     ),
 ]
 Convention = Annotated[
     str | None,
     typer.Option(
+        "--convention",
+        "-c",
         envvar="FLAREKIT_CONVENTION",
+        autocompletion=_conventions,
         help="Input and output layout; the predictor's own by default.",
     ),
 ]

@@ -77,9 +77,9 @@ def compile_all(
     wrong = 0
     for name in names or [str(folder) for folder in predictor_folders()]:
         try:
-            folder, made = compile_predictor(
-                find_predictor(name, trust=trust), precision, beside=beside
-            )
+            predictor = find_predictor(name, trust=trust)
+            with console.spinner(f"compiling {predictor.spec.name}"):
+                folder, made = compile_predictor(predictor, precision, beside=beside)
         except FlarekitError as error:
             wrong = error.exit_code
             console.error(f"{name}: {error.message}", error.fix)

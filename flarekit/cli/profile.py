@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flarekit.cli.help import App
 from flarekit.cli.options import Gpus, InputDir, OutputDir, spread
 
 if TYPE_CHECKING:
@@ -17,11 +18,7 @@ if TYPE_CHECKING:
     from flarekit.profiler.limits import Limits
     from flarekit.profiler.records import EfficiencyReport, ProfiledCase
 
-app = typer.Typer(
-    help="Measure what the organisers measure; enforce their limits.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = App(help="Measure what the organisers measure; enforce their limits.")
 
 _ReportDir = Annotated[
     Path, typer.Argument(metavar="REPORT_DIR", help="Folder that flarekit profile has made.")

@@ -105,10 +105,11 @@ class JobFolders:
     """Where the platform puts things."""
 
     inputs: Annotated[
-        Path, typer.Option("--input", help="Folder where the platform mounts the inputs.")
+        Path, typer.Option("--input", "-i", help="Folder where the platform mounts the inputs.")
     ] = Path("/input")
     outputs: Annotated[
-        Path, typer.Option("--output", help="Folder where the platform looks for the outputs.")
+        Path,
+        typer.Option("--output", "-o", help="Folder where the platform looks for the outputs."),
     ] = Path("/output")
     model: Annotated[
         Path, typer.Option(help="An uploaded predictor goes before the image's own.")
@@ -124,8 +125,10 @@ class Scoring:
     convention: Annotated[
         str | None,
         typer.Option(
+            "--convention",
+            "-c",
             help="Whose scores: flare, autopet, uls23, or papers (every figure); by default flare "
-            "where it knows the labels, else papers."
+            "where it knows the labels, else papers.",
         ),
     ] = None
     edition: Annotated[

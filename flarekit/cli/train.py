@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from flarekit.cli.first_recipe import init
+from flarekit.cli.help import App
 from flarekit.cli.locators import locator
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, OneDevice, Trust, memory_mib, spread
-
-app = typer.Typer(
-    help="Train a network and make a predictor folder of it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+from flarekit.cli.options import (
+    CHECKPOINT,
+    Checkpoint,
+    Folds,
+    OneDevice,
+    Quiet,
+    Trust,
+    spread,
 )
+
+app = App(help="Train a network and make a predictor folder of it.")
 
 _Architecture = Annotated[
     str,
@@ -44,63 +50,6 @@ class CompactRun:
             help="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on a CPU."
         ),
     ] = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class First:
-    """What a first recipe should be; see `flarekit.training.first_recipe.Wanted`."""
-
-    name: Annotated[
-        str | None, typer.Option(help="Name of the predictor; the dataset's by default.")
-    ] = None
-    convention: Annotated[
-        str, typer.Option("--convention", "-c", help="The predictor's default convention.")
-    ] = "flare"
-    device: OneDevice = "auto"
-    memory_mib: Annotated[
-        Any,
-        typer.Option(
-            "--memory",
-            parser=memory_mib,
-            metavar="<str>",
-            help="What a training step may take: 6g; half of what is free here by default.",
-        ),
-    ] = None
-
-
-@app.command()
-@spread
-def init(
-    dataset: Annotated[
-        Path, typer.Argument(help="Labelled scans: imagesTr, labelsTr, and dataset.json for names.")
-    ],
-    *,
-    wanted: First,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path(
-        "recipe.toml"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Replace a recipe of that name.")] = False,
-) -> None:
-    """Write a first recipe that fits your labelled scans and this machine.
-
-    Example: flarekit train init Dataset001_Liver -o recipe.toml
-    """
-    from flarekit.cli.console import Console
-    from flarekit.core.errors import UsageError
-    from flarekit.core.files import write_atomically
-    from flarekit.training.first_recipe import Wanted, first_recipe
-
-    console = Console()
-    if output.exists() and not force:
-        raise UsageError(f"{output}: is there already", fix="add --force to replace it")
-    with console.bar("label maps") as progress:
-        made = first_recipe(dataset, Wanted(**vars(wanted)), progress)
-    write_atomically(output, made.text.encode())
-    for note in made.notes:
-        console.say(f"note: {note}")
-    console.say(
-        f"{output}: written; next: flarekit train compact {output} {dataset} RUN_DIR --minutes 60"
-    )
 
 
 @app.command()
@@ -141,13 +90,12 @@ def compact(
         int, typer.Option(help="Processes that prepare the cases before training begins.")
     ] = 2,
     trust: Trust = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train on a small machine for a set time; call it again after a kill to go on.
 
     Recipe and data are compared before anything is prepared. The time begins when all cases are
     prepared, and does not count validation.
-
-    Example: flarekit train compact recipe.toml Dataset001_Liver run --minutes 60
     """
     from flarekit.cli.console import Console
     from flarekit.cli.training import Sources, run_compact
@@ -165,7 +113,9 @@ def compact(
         )
     sources = Sources(recipe_path, dataset, tuple(material or ()), tuple(negatives or ()), trust)
     kept = cases or run_dir / "cases"
-    run_compact(sources, run_dir, kept, processes, RunOptions(**vars(options)), Console())
+    run_compact(
+        sources, run_dir, kept, processes, RunOptions(**vars(options)), Console(quiet=quiet)
+    )
 
 
 @app.command()
@@ -252,7 +202,10 @@ class Export:
     """How an nnU-Net result is exported; see `flarekit.importing.ImportOptions`."""
 
     convention: Annotated[
-        str, typer.Option(help="Of an nnU-Net result: the predictor's default convention.")
+        str,
+        typer.Option(
+            "--convention", "-c", help="Of an nnU-Net result: the predictor's default convention."
+        ),
     ] = "flare"
     folds: Folds = None
     checkpoint: Checkpoint = CHECKPOINT
@@ -267,25 +220,26 @@ def export(
         Path | None, typer.Option(help="Of a compact run; by default the copy in its folder.")
     ] = None,
     trust: Trust = False,
+    quiet: Quiet = False,
     *,
     options: Export,
 ) -> None:
-    """Make a predictor folder of what was trained, with a card of the run's own figures.
-
-    Example: flarekit train export run weights/liver
-    """
+    """Make a predictor folder of what was trained, with a card of the run's own figures."""
+    from flarekit.cli.console import Console
+    from flarekit.cli.training import export_result
+    from flarekit.importing import ImportOptions
     from flarekit.training.export import export_predictor, is_run
 
-    if recipe is not None or is_run(source):
-        export_predictor(source, folder, recipe, trust=trust)
-    else:
-        from flarekit.cli.training import export_result
-        from flarekit.importing import ImportOptions
+    console = Console(quiet=quiet)
+    with console.spinner(f"exporting {source.name}"):
+        if recipe is not None or is_run(source):
+            export_predictor(source, folder, recipe, trust=trust)
+        else:
+            export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
+    console.say(f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder}")
 
-        export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
-    typer.echo(f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder}")
 
-
+app.command()(init)
 app.command()(locator)
 
 

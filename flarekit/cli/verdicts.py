@@ -33,7 +33,8 @@ def run_verify(request: VerifyRequest, console: Console, *, as_json: bool) -> in
         if verdict.fix:
             table.print(f"      to do: {escape(verdict.fix)}")
 
-    verification = verify(request, progress=show)
+    with console.spinner(f"checking {request.image}"):
+        verification = verify(request, progress=show)
     if as_json:
         typer.echo(json.dumps(verification.as_json(), indent=2))
     states = [verdict.finding.state for verdict in verification.verdicts]

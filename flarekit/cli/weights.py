@@ -11,11 +11,10 @@ from typing import Annotated
 
 import typer
 
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Trust, spread
+from flarekit.cli.help import App
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Quiet, Trust, spread
 
-app = typer.Typer(
-    help="Import checkpoints; verify what is there.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Import checkpoints; verify what is there.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,9 @@ class Import:
     """How a checkpoint is imported; see `flarekit.importing.ImportOptions`."""
 
     name: Annotated[str, typer.Option(help="Name of the predictor, and of its folder.")]
-    convention: Annotated[str, typer.Option(help="The predictor's default.")] = "flare"
+    convention: Annotated[
+        str, typer.Option("--convention", "-c", help="The predictor's default.")
+    ] = "flare"
     folds: Folds = None
     checkpoint: Checkpoint = CHECKPOINT
 
@@ -41,9 +42,12 @@ def import_(
     wanted: Import,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of predictors; FLAREKIT_WEIGHTS' first, or weights/."),
+        typer.Option(
+            "--output", "-o", help="Folder of predictors; FLAREKIT_WEIGHTS' first, or weights/."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace a predictor of that name.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make a predictor folder from a checkpoint; nothing in it is executed."""
     from flarekit import conventions
@@ -60,7 +64,7 @@ def import_(
         predictor_folders,
     )
 
-    console, options = Console(), ImportOptions(**vars(wanted))
+    console, options = Console(quiet=quiet), ImportOptions(**vars(wanted))
     conventions.facts_of(options.convention)  # it is one
     if output is None:
         output = Path(os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0] or IMPORTED)
@@ -72,7 +76,10 @@ def import_(
     folder = output / options.name
     if (folder / "predictor.toml").exists() and not force:
         raise OutputError(f"{folder}: holds a predictor already", fix="add --force to replace it")
-    with tempfile.TemporaryDirectory(prefix="flarekit-importing-") as scratch:
+    with (
+        console.spinner(f"importing {source.name}"),
+        tempfile.TemporaryDirectory(prefix="flarekit-importing-") as scratch,
+    ):
         made = Path(scratch, options.name)
         import_predictor(source, made, options)
         networks = build_networks(find_predictor(str(made)))  # it is whole if it can be loaded
@@ -127,6 +134,7 @@ def pack(
     name: Annotated[str, typer.Argument(metavar="predictor", help="A name or a predictor folder.")],
     path: Annotated[Path, typer.Option("--output", "-o", help="model.tar.gz")],
     trust: Trust = False,
+    quiet: Quiet = False,
 ) -> None:
     """Pack a predictor for the platform, which unpacks it to /opt/ml/model."""
     import io
@@ -139,11 +147,12 @@ def pack(
 
     predictor = find_predictor(name, trust=trust)
     keep_apart(predictor.folder, path.parent, [Path(path.name)], what="the predictor's folder")
-    check_whole(predictor)
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
-        for file in sorted(predictor.folder.rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
-                tar.add(file, arcname=file.relative_to(predictor.folder))
-    write_atomically(path, stream.getvalue())
-    Console().say(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {predictor.spec.name}")
+    console, stream = Console(quiet=quiet), io.BytesIO()
+    with console.spinner(f"packing {predictor.spec.name}"):
+        check_whole(predictor)
+        with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
+            for file in sorted(predictor.folder.rglob("*")):
+                if file.is_file() and not file.name.startswith("."):
+                    tar.add(file, arcname=file.relative_to(predictor.folder))
+        write_atomically(path, stream.getvalue())
+    console.say(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {predictor.spec.name}")

@@ -1,0 +1,128 @@
+"""How help pages read: an example for every command, and options in the same groups everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+# what is typed, by the command's name; the rest of it stands before each
+EXAMPLES = {
+    "arrange": "ct_0000.nii.gz pet_0001.nii.gz --convention autopet -o input",
+    "build": "-p abdomen_ct -t team --cpu",
+    "cohort merge": "report/shard_1 report/shard_2 -o report",
+    "cohort report": "report",
+    "cohort run": "-i scans -o masks --report report --workers 4",
+    "collect": "masks --arranged input -o collected",
+    "compile": "abdomen_ct",
+    "conventions": "autopet",
+    "demo": "-o demo",
+    "doctor": "",
+    "evaluate": "--pred masks --truth labels --csv scores.csv",
+    "job": "-i /input -o /output",
+    "predict": "-i scans -o masks",
+    "predictors": "",
+    "profile check": "report --preset flare23",
+    "profile compare": "report_before report_after",
+    "profile docker": "team:latest -i scans -o masks --report report",
+    "profile report": "report",
+    "profile run": "-o report -- python my_segmentation.py",
+    "save": "team -o team.tar.gz",
+    "serve": "--port 8000",
+    "statistics": "--masks masks --scans scans -o tables",
+    "submit": "my-algorithm -i case -o outputs",
+    "train compact": "recipe.toml Dataset001_Liver run --minutes 60",
+    "train expected": "weights/liver Dataset001_Liver",
+    "train export": "run weights/liver",
+    "train gate": "weights/lesion Dataset002_Lesions",
+    "train init": "Dataset001_Liver -o recipe.toml",
+    "train locator": "weights/liver scans run_locator --minutes 40",
+    "train plan": "Dataset001_Liver work -a nnunet",
+    "train recipes": "",
+    "train run": "work -a nnunet --fold 0",
+    "verify": "team:latest",
+    "weights import": "Dataset001_Liver/nnUNetTrainer__nnUNetPlans__3d_fullres --name liver",
+    "weights pack": "abdomen_ct -o model.tar.gz",
+    "weights verify": "",
+}
+# where an option stands, by its long name, whichever command has it
+GROUPS = {
+    "What goes in and out": (
+        "--input --output --predictor --convention --preset --labels --also --probabilities "
+        "--trust --pred --truth --images --masks --scans --arranged --channels --socket --tag "
+        "--format --name --force --recipe --start --material --negatives --cases"
+    ),
+    "What computes, and how": (
+        "--mode --engine --device --precision --mirroring --locator --deterministic --gpus --gpu "
+        "--cuda --cpu --processes --workers --minutes --architecture --configuration --fold "
+        "--folds --epochs --iterations --sandbox"
+    ),
+    "Limits": (
+        "--time-budget --gpu-memory-budget --ram-budget --timeout --time-limit --memory "
+        "--shm-size --max-time --max-gpu-mib --max-ram-mib --gpu-memory --case-timeout "
+        "--memory-per-worker --retries --max-upload-gb --queue"
+    ),
+    "Records and going on": (
+        "--report --pictures --resume --retry-failed --shard --on-error --json --csv --stages"
+    ),
+    "Messages": "--verbose --quiet --version --help --install-completion --show-completion",
+}
+_PLACES = {name: group for group, names in GROUPS.items() for name in names.split()}
+_OTHERS = "Further options"
+Record = tuple[str, str]
+
+
+class Command(TyperCommand):
+    """A command whose help has an example, and its options in groups."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Click's
+        """Write what the command does, and an example of it."""
+        super().format_help_text(ctx, formatter)
+        program, _, name = ctx.command_path.partition(" ")
+        if name not in EXAMPLES:
+            return
+        with formatter.section("Example"):
+            line = f"{program} {name} {EXAMPLES[name]}".strip()
+            formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Click's
+        """Write arguments, then the options group by group."""
+        for title, records in _grouped(self.get_params(ctx), ctx):
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _grouped(parameters: list[Any], ctx: Any) -> Iterator[tuple[str, list[Record]]]:  # noqa: ANN401
+    titles = ["Arguments", *GROUPS, _OTHERS]
+    found: dict[str, list[Record]] = {title: [] for title in titles}
+    for parameter in parameters:
+        record = parameter.get_help_record(ctx)
+        if record is None:
+            continue
+        if parameter.param_type_name == "argument":
+            found["Arguments"].append(record)
+        else:
+            found[_PLACES.get(long_name(parameter), _OTHERS)].append(record)
+    messages = "Messages"
+    for title in [each for each in titles if each != messages] + [messages]:
+        if found[title]:
+            yield title, found[title]
+
+
+def long_name(parameter: Any) -> str:  # noqa: ANN401 - Click's
+    """Return an option's name in full, `--output` say."""
+    return str(max(parameter.opts, key=len))
+
+
+class App(typer.Typer):
+    """Commands whose help reads alike; rich's own help takes as long to load as all the rest."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - Typer's own
+        usual = {"no_args_is_help": True, "rich_markup_mode": None, "add_completion": False}
+        super().__init__(**{**usual, **settings})
+
+    def command(self, *names: Any, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+        """Register a command; see `typer.Typer.command`."""
+        return super().command(*names, **{"cls": Command, **settings})
