@@ -22,9 +22,7 @@ class TilePace:
 
     Attributes:
         deadline: of the clock, for everything; None where there is no limit.
-        after_s: what follows the window takes, at most.
-        settling_s: what the window takes to decide labels in all slices, at most.
-        unsettled: share of the slices that are decided after the last tile.
+        after_s: what follows the last tile takes, at most.
         expected_s: how long a tile takes before any was run, its flips included; None where that is
             not known.
         longest_s: how long one takes at most, before any was run.
@@ -40,7 +38,6 @@ class TilePace:
         deadline: float | None = None,
         *,
         after_s: float = 0.0,
-        settling_s: float = 0.0,
         expected_s: float | None = None,
         longest_s: float = 0.0,
         starting_s: float = 0.0,
@@ -54,7 +51,6 @@ class TilePace:
         Args:
             deadline: see above.
             after_s: see above.
-            settling_s: see above.
             expected_s: see above.
             longest_s: see above.
             starting_s: see above.
@@ -65,8 +61,6 @@ class TilePace:
         """
         self.deadline = deadline
         self.after_s = after_s
-        self.settling_s = settling_s
-        self.unsettled = 1.0
         self.expected_s = expected_s
         self.longest_s = longest_s
         self.starting_s = starting_s
@@ -125,8 +119,7 @@ class TilePace:
         slower, usual_s = 1.0, self._usual_s()
         if self.expected_s and usual_s is not None:
             slower = min(max(1.0, usual_s / self.expected_s), _MOST_SLOWER)
-        after_s = self.after_s + self.settling_s * self.unsettled
-        return self.deadline - self._now() - after_s * slower
+        return self.deadline - self._now() - self.after_s * slower
 
     def _usual_s(self) -> float | None:
         """Return how long the next tiles take; the first one alone is not believed too much."""

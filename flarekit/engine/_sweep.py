@@ -71,7 +71,6 @@ class Sweep:
                 yield from self._passed(left, z, run)
                 left = z
                 depth = min(self.engine.depth_at_once, self.image_CZYX.shape[1] - z)
-                self.pace.unsettled = min(1.0, depth / self.size_ZYX[0])
                 row = TileRow(z=z, depth=depth, places=())
                 self._run_scheduled(row, schedule, run)
             self.dropped = len(schedule.waiting)
@@ -120,7 +119,6 @@ class Sweep:
         total = sum(len(row.places) for row in rows)
         with self._run(rows[0].depth) as run:
             for index, row in enumerate(rows):
-                self.pace.unsettled = min(1.0, row.depth / self.size_ZYX[0])
                 self._run_row(row, run, total)
                 end = rows[index + 1].z if index + 1 < len(rows) else self.image_CZYX.shape[1]
                 count = min(end, self.size_ZYX[0]) - row.z

@@ -7,31 +7,36 @@ import math
 from flarekit.preprocess import Placement
 from flarekit.segmentation.speeds import Speeds
 
-_AFTER_WINDOW = ("finish", "rules", "write")
 _ENDING_S = 0.06  # for what stands in writing, and for the process to end
 
 
-def after_window_s(placement: Placement, speeds: Speeds, *, fills: bool = False) -> float:
-    """Return how long what follows the window takes, at most.
+def after_tiles_s(
+    placement: Placement, speeds: Speeds, depth: int, *, fills: bool = False
+) -> float:
+    """Return how long what follows the last tile takes, at most.
 
     Args:
         placement: of the case.
         speeds: of this machine.
+        depth: slices that are run together.
         fills: whether a locator's labels are painted where no tile was run.
     """
     voxels = math.prod(placement.route.stored_shape)
-    after_s = _ENDING_S * speeds.slowdown
-    after_s += sum(speeds.at_most(what, voxels) for what in _AFTER_WINDOW)
-    if fills:
-        after_s += filling_s(placement, speeds)
-    return after_s
+    steps = {"settle": settled_share(placement, depth) * voxels}
+    steps |= dict.fromkeys(("finish", "rules", "write", *(("fill",) if fills else ())), voxels)
+    return _ENDING_S * speeds.slowdown + speeds.all_at_most(steps)
 
 
-def settling_s(placement: Placement, speeds: Speeds) -> float:
-    """Return how long the window takes to decide labels in all slices, at most."""
-    return speeds.at_most("settle", math.prod(placement.route.stored_shape))
+def settled_share(placement: Placement, depth: int) -> float:
+    """Return the share of the slices that are decided after the last tile.
+
+    Args:
+        placement: of the case.
+        depth: slices that are run together.
+    """
+    return min(1.0, depth / placement.shape_ZYX[0])
 
 
 def filling_s(placement: Placement, speeds: Speeds) -> float:
-    """Return the part of that in which the locator's labels are painted."""
-    return speeds.at_most("fill", math.prod(placement.route.stored_shape))
+    """Return how long it takes to paint the locator's labels, as far as can be expected."""
+    return speeds.seconds("fill", math.prod(placement.route.stored_shape)) or 0.0

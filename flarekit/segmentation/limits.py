@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import Effort, Engine, Tile
 from flarekit.preprocess import Placement
-from flarekit.segmentation.ending import after_window_s, settling_s
+from flarekit.segmentation.ending import after_tiles_s
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.priorities import Priorities
 from flarekit.segmentation.speeds import Speeds
@@ -117,9 +117,8 @@ def ready_at(placement: Placement, pace: Pace, limits: Limits, *, fills: bool = 
     assert limits.deadline is not None
     speeds, (z, y, x) = pace.speeds, placement.route.cropped_shape
     placing_s = speeds.seconds("place", placement.channels * z * y * x) or 0.0
-    share = min(1.0, pace.engine.depth_at_once / placement.shape_ZYX[0])  # behind the last tile
-    after_s = after_window_s(placement, speeds, fills=fills)
-    return limits.deadline - after_s - settling_s(placement, speeds) * share - placing_s
+    after_s = after_tiles_s(placement, speeds, pace.engine.depth_at_once, fills=fills)
+    return limits.deadline - after_s - placing_s
 
 
 def fits(

@@ -15,7 +15,7 @@ from flarekit.core.records import TileRecord
 from flarekit.engine import Schedule, Slab, Tile, TilePace, TileProgress
 from flarekit.preprocess import Box, Placement
 from flarekit.segmentation.context import Clock, Compute
-from flarekit.segmentation.ending import after_window_s, filling_s, settling_s
+from flarekit.segmentation.ending import after_tiles_s, filling_s, settled_share
 from flarekit.segmentation.labelling import Labelling, LogitsSink
 from flarekit.segmentation.limits import Plan
 
@@ -103,11 +103,11 @@ class Sweeper:
         plan, speeds, placement = self.plan, self.compute.speeds, self.placement
         if self.deadline is None:
             return TilePace()
+        depth = self.compute.engine.depth_at_once
         is_whole = plan.tiles is not None and len(plan.tiles) == plan.usual
         return TilePace(
             self.deadline,
-            after_s=after_window_s(placement, speeds, fills=plan.has_map),
-            settling_s=settling_s(placement, speeds),
+            after_s=after_tiles_s(placement, speeds, depth, fills=plan.has_map),
             expected_s=plan.expected_s,
             longest_s=speeds.at_most("tile") * plan.effort.runs,
             starting_s=speeds.seconds("start") or 0.0,
@@ -127,8 +127,8 @@ class Sweeper:
         else:
             starting_s = min(speeds.seconds("start") or 0.0, pace.first_s / 2)
             speeds.learn("tile", (pace.first_s - starting_s) / runs)
-        voxels = math.prod(self.placement.route.stored_shape)
-        speeds.learn("settle", pace.settled_s, pace.unsettled * voxels)
+        share = settled_share(self.placement, self.compute.engine.depth_at_once)
+        speeds.learn("settle", pace.settled_s, share * math.prod(self.placement.route.stored_shape))
 
     def _decide(
         self, sweep: Iterable[Slab], labelling: Labelling, sinks: Sequence[LogitsSink]

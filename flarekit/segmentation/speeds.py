@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flarekit.core.errors import OutputError
@@ -97,6 +97,19 @@ class Speeds:
         sure = _SURE if len(rates) >= _SEEN else _SELDOM
         longest = min(max(rates), _ODD * statistics.median(rates))
         return longest * sure * amount * self.slowdown
+
+    def all_at_most(self, steps: Mapping[str, float]) -> float:
+        """Return how long several steps take together, almost never more.
+
+        They do not all take their longest at once: what each may take beyond what is expected adds
+        up as independent errors do.
+
+        Args:
+            steps: what -> tiles, or voxels.
+        """
+        expected = {what: self.seconds(what, amount) or 0.0 for what, amount in steps.items()}
+        beyond = (self.at_most(what, steps[what]) - seconds for what, seconds in expected.items())
+        return sum(expected.values()) + math.hypot(*beyond)
 
     def knows(self, what: str) -> bool:
         """Return whether something was run here before."""

@@ -78,13 +78,6 @@ def test_what_follows_takes_longer_on_a_machine_that_turns_out_slower():
     assert 104.0 - clock.now >= 2 * 0.5
 
 
-def test_slices_that_are_decided_after_the_last_tile_have_their_time():
-    pace, _ = paced(1.0, expected_s=0.1, settling_s=0.5)
-    assert pace.affordable(99) == 5
-    pace.unsettled = 0.2
-    assert pace.affordable(99) == 9
-
-
 def test_one_slow_tile_is_no_measure_of_what_follows():
     pace, clock = paced(100.0, expected_s=0.01, after_s=1.0)
     run(pace, clock, [10.0])

@@ -130,8 +130,8 @@ def test_the_more_time_there_is_the_more_is_the_network_s(mode, scan, truth):
     whole = segmented(segmenter, scan)
     assert whole.traded == ()
     Bright.tile_s = 0.05
-    segmented(segmenter, scan, budget_s=0.8)
-    scores = [dice(segmented(segmenter, scan, budget_s=s).labels, truth) for s in (0.01, 1.5)]
+    segmented(segmenter, scan, budget_s=1.5)
+    scores = [dice(segmented(segmenter, scan, budget_s=s).labels, truth) for s in (0.01, 2.5)]
     assert 0.75 < scores[0] < scores[1] <= dice(whole.labels, truth)
 
 

@@ -13,7 +13,7 @@ from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import TileRow
 from flarekit.engine._tiles import fitted_rows
 from flarekit.preprocess import locate
-from flarekit.segmentation.ending import after_window_s
+from flarekit.segmentation.ending import after_tiles_s
 from flarekit.segmentation.limits import Limits, Pace
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory
@@ -127,11 +127,11 @@ def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(cas
 def test_what_follows_the_tiles_has_its_time_and_more_of_it_on_a_busy_machine(case):
     placement = plan_within(case, 10, 1e-6)[0].placement
     speeds = Speeds(None, waiting=lambda: 1.0)
-    usual_s = after_window_s(placement, speeds)
+    usual_s = after_tiles_s(placement, speeds, 4)
     assert 0 < usual_s < 1
-    assert after_window_s(placement, speeds, fills=True) > usual_s
+    assert after_tiles_s(placement, speeds, 4, fills=True) > usual_s
     speeds.slowdown = 4.0
-    assert after_window_s(placement, speeds) == pytest.approx(4 * usual_s)
+    assert after_tiles_s(placement, speeds, 4) == pytest.approx(4 * usual_s)
 
 
 def test_a_step_that_once_took_long_has_that_time(case):
@@ -139,7 +139,8 @@ def test_a_step_that_once_took_long_has_that_time(case):
     speeds = Speeds(None, waiting=lambda: 1.0)
     for seconds in (0.1, 0.1, 0.3):
         speeds.learn("rules", seconds, 32**3)
-    assert after_window_s(placement, speeds) > 0.3
+    assert after_tiles_s(placement, speeds, 4) > 0.3
+    assert after_tiles_s(placement, speeds, 32) > after_tiles_s(placement, speeds, 4)
 
 
 def test_without_a_locator_a_machine_too_slow_for_everything_sees_the_middle_of_the_body(case):

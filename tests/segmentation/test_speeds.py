@@ -86,6 +86,14 @@ def test_what_something_takes_at_most_is_the_longest_of_the_latest_times_and_mor
     assert speeds.at_most("write") < 0.2
 
 
+def test_steps_do_not_all_take_their_longest_at_once(tmp_path):
+    learnt(tmp_path, write=[0.1, 0.1, 0.5], rules=[0.1, 0.1, 0.5])
+    speeds = speeds_of(tmp_path, "cpu")
+    one, both = speeds.at_most("write"), speeds.all_at_most({"write": 1, "rules": 1})
+    assert one + 0.1 < both < 2 * one
+    assert speeds.all_at_most({"write": 1}) == pytest.approx(one)
+
+
 def test_what_was_seen_once_may_take_much_longer(tmp_path):
     learnt(tmp_path, write=[0.1], rules=[0.1] * 5)
     speeds = speeds_of(tmp_path, "cpu")
