@@ -208,7 +208,7 @@ def main(line: Sequence[str] | None = None) -> None:
         "resident_mib_highest_by_thirds": [
             round(max(part), 1) if part else None for part in thirds
         ],
-        "resident_mib": seen.resident_mib,
+        "resident_mib": [[at, round(mib)] for at, mib in seen.resident_mib[::20]],
     }
     write(arguments.output / "service_load_cpu.json", result)
 

@@ -59,7 +59,7 @@ def serve(serving: Serving, verbose: Verbose = False) -> None:
     missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
     if missing:
         raise UsageError(f"{missing[0]} is not installed", fix=how_to_install("serve"))
-    from flarekit.service.server import quiet_logs, server_of
+    from flarekit.service import server
     from flarekit.service.settings import Settings, read_tokens
 
     options: dict[str, Any] = vars(serving).copy()
@@ -71,8 +71,7 @@ def serve(serving: Serving, verbose: Verbose = False) -> None:
         tokens=() if token_file is None else read_tokens(token_file),
         allowed_hosts=tuple(allowed or ()),
     )
-    quiet_logs(verbose=verbose)
-    server_of(settings).run()
+    server.serve(settings, verbose=verbose)
 
 
 def _all_at_hand() -> list[str]:

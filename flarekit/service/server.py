@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from typing import Any
 
@@ -11,10 +12,12 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from flarekit.core.errors import UsageError
 from flarekit.service.app import create_app
 from flarekit.service.service import Service
 from flarekit.service.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 _HEADERS_S = 20.0
 _LINGER_S = 3.0
 _MOST_CONNECTIONS = 200
@@ -39,13 +42,39 @@ class PatientProtocol(H11Protocol):
             self.transport.close()
 
 
-def server_of(settings: Settings) -> uvicorn.Server:
-    """Return a server, ready to run.
+def serve(settings: Settings, *, verbose: bool = False) -> None:
+    """Serve until somebody ends it.
+
+    Args:
+        settings: of the service.
+        verbose: say more.
 
     Raises:
-        FlarekitError: a predictor is not there, or the data folder cannot be made.
+        FlarekitError: a predictor is not there, the data folder cannot be made or is in use, or
+            the address is.
     """
-    return uvicorn.Server(config_of(create_app(Service(settings)), settings))
+    with _listening(settings) as listening:
+        server = uvicorn.Server(config_of(create_app(Service(settings)), settings))
+        _quiet_logs(verbose=verbose)
+        port = listening.getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        _LOG.info("the page is at http://%s:%d/", host, port)
+        server.run(sockets=[listening])
+
+
+def _listening(settings: Settings) -> socket.socket:
+    kind = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(kind, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise UsageError(
+            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror or error}",
+            fix="choose another --port, or 0 for a free one, or another --host",
+        ) from error
+    return listening
 
 
 def config_of(app: Any, settings: Settings) -> uvicorn.Config:  # noqa: ANN401 - an ASGI application
@@ -68,7 +97,7 @@ def config_of(app: Any, settings: Settings) -> uvicorn.Config:  # noqa: ANN401 -
     )
 
 
-def quiet_logs(*, verbose: bool) -> None:
+def _quiet_logs(*, verbose: bool) -> None:
     """Let only the service speak: what libraries say may hold text of a scan's headers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

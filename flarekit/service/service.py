@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import secrets
 import shutil
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import flarekit
 from flarekit.core.archive_members import UnpackLimits
-from flarekit.core.errors import FlarekitError
+from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder
 from flarekit.core.spec import Mode, PredictorFolder
 from flarekit.segmentation.devices import devices_of
@@ -53,6 +54,7 @@ class Service:
             predictor = find_predictor(name)
             self.predictors[predictor.name] = predictor
         make_folder(settings.data / "cases")
+        self._kept = _only_one(settings.data)
         self.store = Store(settings.data / "cases.sqlite")
         self.progress: dict[str, Progress] = {}
         self.opened = OpenScans()
@@ -83,6 +85,7 @@ class Service:
             if worker.is_alive():
                 worker.join(timeout=20)
         self.store.close()
+        self._kept.close()
 
     def wait_for_end(self, timeout_s: float) -> bool:
         """Return whether the service ends within a time."""
@@ -301,6 +304,19 @@ class Service:
             precision=settings.precision,
             ram_budget_mib=settings.ram_budget_mib,
         )
+
+
+def _only_one(data: Path) -> TextIO:
+    """Keep other services off a data folder for as long as the file that is returned is open."""
+    lock = (data / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UsageError(
+            f"{data}: another service uses this folder", fix="end that one, or name another --data"
+        ) from error
+    return lock
 
 
 @lru_cache(maxsize=64)

@@ -39,7 +39,7 @@ def test_uploads_that_never_became_cases_are_removed(settings):
     stranger = settings().data / "cases" / "half"
     stranger.mkdir(parents=True)
     (stranger / "000001.nii").write_bytes(b"x")
-    Service(settings()).store.close()
+    Service(settings()).stop()
     assert not stranger.exists()
 
 

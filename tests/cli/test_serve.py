@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.command import run
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], 2, "lets other machines in, and no token is set"),
+        (["--token-file", "missing"], 3, "missing: cannot be read"),
+        (["-p", "abdomen"], 2, "no predictor 'abdomen'"),
+        (["--queue", "0"], 2, "--queue"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_listens(arguments, code, said, tmp_path):
+    ended = run("serve", *arguments, "--port", "0", "--data", tmp_path / "data")
+    assert (ended.returncode, said in ended.stderr) == (code, True), ended.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run("serve", "--port", port, "-p", "abdomen_ct", "--data", tmp_path / "data")
+    assert ended.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened on" in ended.stderr
+
+
+def test_two_services_do_not_share_a_folder(tmp_path):
+    from flarekit.service.service import Service
+    from flarekit.service.settings import Settings
+
+    first = Service(Settings(data=tmp_path / "data"))
+    ended = run("serve", "--port", "0", "-p", "abdomen_ct", "--data", tmp_path / "data")
+    first.stop()
+    assert ended.returncode == 2
+    assert "another service uses this folder" in ended.stderr
