@@ -15,7 +15,7 @@ from typing import Any
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-from flarekit.cli.help import EXAMPLES, GROUPS, long_name
+from flarekit.cli.help import GROUPS, example_of, long_name
 from flarekit.cli.main import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
@@ -52,7 +52,7 @@ def page() -> str:
     rows = []
     for name, command in commands():
         first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
-        example = f"flarekit {name} {EXAMPLES[name]}".strip()
+        example = f"flarekit {example_of(name, command)}"
         rows.append(f"| `{name}` | {first} | `{example}` |")
         for option in options(command):
             users[long_name(option)].append(name)

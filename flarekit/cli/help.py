@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,6 +72,7 @@ GROUPS = {
 }
 _PLACES = {name: group for group, names in GROUPS.items() for name in names.split()}
 _OTHERS = "Further options"
+_STATED = re.compile(r"\n\s*Example: (.+?)\s*(?=\n\s*\n|$)", re.DOTALL)
 Record = tuple[str, str]
 
 
@@ -79,13 +81,15 @@ class Command(TyperCommand):
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Click's
         """Write what the command does, and an example of it."""
+        words, self.help = self.help, _STATED.sub("", self.help or "")
         super().format_help_text(ctx, formatter)
+        self.help = words
         program, _, name = ctx.command_path.partition(" ")
-        if name not in EXAMPLES:
+        example = example_of(name, self)
+        if example is None:
             return
         with formatter.section("Example"):
-            line = f"{program} {name} {EXAMPLES[name]}".strip()
-            formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+            formatter.write(f"{'':{formatter.current_indent}}{program} {example}\n")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Click's
         """Write arguments, then the options group by group."""
@@ -109,6 +113,19 @@ def _grouped(parameters: list[Any], ctx: Any) -> Iterator[tuple[str, list[Record
     for title in [each for each in titles if each != messages] + [messages]:
         if found[title]:
             yield title, found[title]
+
+
+def example_of(name: str, command: TyperCommand) -> str | None:
+    """Return what is typed behind the program's name; None where there is no example.
+
+    Args:
+        name: of the command, with the group's before it.
+        command: whose docstring may have a paragraph that begins with `Example:` instead.
+    """
+    if name in EXAMPLES:
+        return f"{name} {EXAMPLES[name]}".strip()
+    stated = _STATED.search(command.help or "")
+    return None if stated is None else " ".join(stated[1].split()).removeprefix("flarekit ")
 
 
 def long_name(parameter: Any) -> str:  # noqa: ANN401 - Click's

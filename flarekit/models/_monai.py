@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flarekit.core.errors import UsageError
+from flarekit.core.extras import how_to_install
 
 PEERS = ("segresnet", "swin_unetr", "unetr")
 
@@ -25,6 +26,6 @@ def monai_network(name: str, **arguments: Any) -> Any:  # noqa: ANN401 - a class
         from monai.networks import nets
     except ImportError as error:
         raise UsageError(
-            f"MONAI, which has {name}, is not installed", fix="pip install 'flarekit[peers]'"
+            f"MONAI, which has {name}, is not installed", fix=how_to_install("peers")
         ) from error
     return getattr(nets, name)(**arguments)

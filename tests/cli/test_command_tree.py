@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flarekit.cli.console import Console
-from flarekit.cli.help import EXAMPLES, GROUPS, long_name
+from flarekit.cli.help import EXAMPLES, GROUPS, example_of, long_name
 from flarekit.cli.main import app
 from tests.command import COMMAND, run
 
@@ -80,10 +80,12 @@ def test_gpus_are_named_as_docker_run_names_them_wherever_they_are():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_that_its_own_parser_takes(name):
     said = run(*name.split(), "--help")
-    line = f"flarekit {name} {EXAMPLES[name]}".strip()
-    assert f"Example:\n  {line}\n" in said.stdout
-    words = shlex.split(EXAMPLES[name])
     command = COMMANDS[name]
+    example = example_of(name, command)
+    assert example is not None
+    assert f"Example:\n  flarekit {example}\n" in said.stdout
+    assert said.stdout.count("Example:") == 1
+    words = shlex.split(example.removeprefix(name))
     context = command.make_context(name, list(words), resilient_parsing=True)
     known = {each for option in command.params for each in (*option.opts, *option.secondary_opts)}
     before = words[: words.index("--")] if "--" in words else words
@@ -109,7 +111,7 @@ def test_options_stand_in_groups_and_messages_last():
 def test_an_option_has_one_place():
     names = [name for group in GROUPS.values() for name in group.split()]
     assert len(names) == len(set(names))
-    assert set(EXAMPLES) == set(COMMANDS)
+    assert set(EXAMPLES) <= set(COMMANDS)
 
 
 def test_the_page_of_commands_is_as_the_commands_are():
