@@ -51,6 +51,7 @@ class RunOptions:
         start: predictor folder whose weights a new run begins with; random ones where None.
         ahead: batches that a thread draws before they are needed; by default on CUDA only, where
             drawing is launching kernels.
+        seed: of the first weights and of the samples.
     """
 
     minutes: float
@@ -62,6 +63,7 @@ class RunOptions:
     show_every_s: float = 30.0
     start: Path | None = None
     ahead: int | None = None
+    seed: int = 0
 
 
 def train(
@@ -105,7 +107,7 @@ def train(
     precision = _training_precision(options.precision, device, half)
     dtype = _DTYPES[precision]
     _begin_folder(run_dir)
-    state = begun_state(recipe, run_dir, options.start, device, dtype)
+    state = begun_state(recipe, run_dir, options.start, device, dtype, options.seed)
     try_network(state, recipe, device)
     keep_recipe(recipe, run_dir)
     curve = Curve.resumed(run_dir, state.step)
@@ -123,7 +125,7 @@ def train(
 
     slower, ended = recipe.regime.schedule.after(curve.dice)
     ahead = options.ahead if options.ahead is not None else 3 * (device.type == "cuda")
-    with _Batches(Sampler(recipe, pools, device), ahead) as batches:
+    with _Batches(Sampler(recipe, pools, device, options.seed), ahead) as batches:
         while not ended and (done := (clock() - began) / (60 * options.minutes)) < 1:
             loss = _step(state, recipe, batches.at(state.step), done, dtype, slower)
             state.seconds = clock() - began

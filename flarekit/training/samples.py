@@ -49,18 +49,24 @@ class Sampler:
         recipe: what a sample looks like.
         pools: where samples come from.
         device: where cases are kept and samples are made.
+        seed: other samples for every other one.
     """
 
     def __init__(
-        self, recipe: Recipe, pools: Sequence[Pool], device: torch.device | None = None
+        self,
+        recipe: Recipe,
+        pools: Sequence[Pool],
+        device: torch.device | None = None,
+        seed: int = 0,
     ) -> None:
+        self._seed = seed
         self._recipe, self._pools = recipe, pools
         self._device = device or torch.device("cpu")
         self._held: dict[int, tuple[TrainingCase, OnDevice]] = {}
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step; it depends on nothing else."""
-        rng = np.random.default_rng([7, step])
+        rng = np.random.default_rng([7, step, self._seed] if self._seed else [7, step])
         images, classes, possible = [], [], []
         for _ in range(self._recipe.training.batch):
             case = _case(self._pools, rng)

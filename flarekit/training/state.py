@@ -66,8 +66,10 @@ def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[
     return state.average, state.effort
 
 
-def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> TrainingState:
-    torch.manual_seed(0)
+def _start(
+    recipe: Recipe, device: torch.device, dtype: torch.dtype, seed: int = 0
+) -> TrainingState:
+    torch.manual_seed(seed)
     network = as_trained(recipe).to(device).train()
     average = as_trained(recipe).to(device)
     average.load_state_dict(network.state_dict())
@@ -82,7 +84,12 @@ def _start(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Training
 
 
 def begun_state(
-    recipe: Recipe, run_dir: Path, start: Path | None, device: torch.device, dtype: torch.dtype
+    recipe: Recipe,
+    run_dir: Path,
+    start: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
 ) -> TrainingState:
     """Return the state that a folder's checkpoint holds, or that of a new run.
 
@@ -92,12 +99,13 @@ def begun_state(
         start: predictor folder whose weights a new run begins with; random ones where None.
         device: where it trains.
         dtype: in which it computes.
+        seed: of the random weights.
 
     Raises:
         InputError: the checkpoint is damaged, or another recipe's, or the recipe has changed.
         PredictorError: the weights to start with do not fit.
     """
-    state = _start(recipe, device, dtype)
+    state = _start(recipe, device, dtype, seed)
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
         if start is not None:
