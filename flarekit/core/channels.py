@@ -99,11 +99,41 @@ class PercentileZScore(Table):
 Intensity = Window | ZScore | Rescale | Scale | SliceZScore | SliceRescale | PercentileZScore
 
 
+class Drawn(Table):
+    """How clicks, scribbles or lines become a channel: of the distance d to the nearest of them.
+
+    Attributes:
+        kind: `point` is 1 in marked voxels alone; `gaussian` sums Gaussians around them, as
+            nnU-Net's baselines do; `exp` is exp(-d / scale).
+        scale: standard deviation of the Gaussian, or the divisor; 0 for points.
+        unit: of the scale.
+    """
+
+    kind: Literal["point", "gaussian", "exp"]
+    scale: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    unit: Literal["voxels", "mm"] = "voxels"
+
+    @model_validator(mode="after")
+    def _has_scale(self) -> Drawn:
+        if (self.kind == "point") != (self.scale == 0):
+            raise ValueError("points have no scale, everything else has one above 0")
+        return self
+
+    def __str__(self) -> str:
+        scale = f", {self.scale:g} {self.unit}" if self.scale else ""
+        return f"{self.kind}{scale}"
+
+
 class Channel(Table):
-    """One input channel: its name and how its intensities are normalised."""
+    """One input channel: its name and how its intensities are normalised.
+
+    Attributes:
+        drawn: of a channel that shows clicks, scribbles or lines: how they were drawn in training.
+    """
 
     name: str
     intensity: Annotated[Intensity, Field(discriminator="kind")]
+    drawn: Drawn | None = None
 
     @property
     def is_uptake(self) -> bool:

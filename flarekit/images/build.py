@@ -22,6 +22,7 @@ from flarekit.containers.docker_images import inspect_image
 from flarekit.conventions.facts import preset_of
 from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.segmentation.inputs import settings_for
 from flarekit.segmentation.predictors import check_trust, find_predictor, hash_state
 
 BASE = "python:3.11-slim-bookworm"
@@ -152,7 +153,7 @@ def task_facts(spec: PredictorSpec, convention: str) -> dict[str, Any]:
         UsageError: no such convention.
         PredictorError: the predictor does not suit it.
     """
-    settings = dict(spec.convention_settings) if convention == spec.convention else {}
+    settings = settings_for(spec, convention)
     conventions.get(convention, settings, labels=spec.labels)
     if convention == "grandchallenge" and not settings.get("outputs"):
         raise PredictorError(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
@@ -38,17 +39,26 @@ class FoundCases:
     cases: Sequence[Case]
 
 
+def settings_for(spec: PredictorSpec, convention: str) -> dict[str, Any]:
+    """Return the settings of a convention, with how marks were drawn when a network was trained.
+
+    They are the predictor's for its own convention, and mean nothing to another.
+    """
+    if convention != spec.convention:
+        return {}
+    drawn = {each.name: each.drawn.model_dump() for each in spec.channels if each.drawn is not None}
+    return dict(spec.convention_settings) | ({"drawn": drawn} if drawn else {})
+
+
 def convention_of(name: str, spec: PredictorSpec, also: Sequence[str] = ()) -> Convention:
     """Return a convention as a predictor sets it up.
-
-    Settings are the predictor's for its own convention, and mean nothing to another.
 
     Args:
         name: of the convention.
         spec: the predictor's facts.
         also: what masks are written as besides, `rtstruct` and `nifti`, by the convention `dicom`.
     """
-    settings = dict(spec.convention_settings) if name == spec.convention else {}
+    settings = settings_for(spec, name)
     if name == "plain":
         channels = [channel.name for channel in spec.channels]
         settings |= {"channels": channels, "air": [air_of(channel) for channel in spec.channels]}

@@ -1,8 +1,7 @@
-"""Clicks and scribbles of autoPET IV and V: read from JSON, drawn as channels.
+"""Clicks and scribbles of autoPET IV and V: read from JSON.
 
 `{"type": "Multiple points", "points": [{"point": [x, y, z], "name": "tumor"}, ...]}`; indices of
-voxels, x first. A scribble is a row of such points. Heat maps are those of the organisers' nnU-Net
-baseline: a Gaussian of three voxels around every voxel that was clicked, each voxel once.
+voxels, x first. A scribble is a row of such points.
 """
 
 from __future__ import annotations
@@ -77,39 +76,3 @@ def _parsed(entry: object) -> tuple[str, tuple[int, int, int]] | None:
 def none_set(clicks: Points, name: str) -> NDArray[np.int64]:
     """Return the clicks of a name, (0, 3) where there are none."""
     return clicks.get(name, np.zeros((0, 3), np.int64))
-
-
-def heat_map(
-    places_ZYX: NDArray[np.int64], shape_ZYX: tuple[int, int, int], sigma_voxels: float
-) -> NDArray[np.float32]:
-    """Draw clicks as a heat map.
-
-    Equals `scipy.ndimage.gaussian_filter` of a volume that is 1 in every clicked voxel, which
-    reflects at the volume's faces; only the surroundings of the clicks are computed.
-
-    Args:
-        places_ZYX: (N, 3) indices inside the volume; the same voxel counts once.
-        shape_ZYX: of the result.
-        sigma_voxels: of the Gaussian; 0 marks the voxels themselves.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    drawn = np.zeros(shape_ZYX, np.float32)
-    profiles: dict[tuple[int, int], tuple[slice, NDArray[np.float64]]] = {}
-    for place in np.unique(places_ZYX, axis=0):
-        if sigma_voxels == 0:
-            drawn[tuple(place)] = 1
-            continue
-        parts = []
-        for axis, (at, length) in enumerate(zip(place.tolist(), shape_ZYX, strict=True)):
-            if (axis, at) not in profiles:
-                impulse = np.zeros(length)
-                impulse[at] = 1
-                profile = gaussian_filter1d(impulse, sigma_voxels)
-                reach = np.flatnonzero(profile)
-                where = slice(int(reach[0]), int(reach[-1]) + 1)
-                profiles[axis, at] = where, profile[where]
-            parts.append(profiles[axis, at])
-        (z, of_z), (y, of_y), (x, of_x) = parts
-        drawn[z, y, x] += of_z[:, None, None] * of_y[:, None] * of_x
-    return drawn

@@ -14,7 +14,9 @@ tumor and on background; where a predictor takes none, a rule may use them (`rea
 Settings of a predictor: `edition` (1 to 5; `auto` looks for the clicks and takes 3 where there are
 none), `task` (2 is the second of edition 4), `data_centric` (what 3's JSON says), `lesion` (the
 label, where there are several), `channels` (names, where they are not in the order above),
-`click_sigma_voxels` (of the Gaussian around a click; 0 marks the voxel alone).
+`clicks` (how they are drawn: `kind` point, gaussian or exp, `scale`, `unit`; as channels say they
+were `drawn` in training, or else as the organisers' nnU-Net baseline does, a Gaussian of 3 voxels),
+or in short `click_sigma_voxels` (of the Gaussian; 0 marks the voxel alone).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pydantic import Field
 
 from flarekit.conventions import Case, Points
 from flarekit.conventions._arranging import names_of
+from flarekit.conventions._drawn import draw, encoding_of
 from flarekit.conventions._grid import onto
 from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import (
@@ -40,8 +43,9 @@ from flarekit.conventions._platform_images import (
     write_json,
     write_mask,
 )
-from flarekit.conventions.autopet.clicks import BACKGROUND, TUMOR, heat_map, none_set, read_clicks
+from flarekit.conventions.autopet.clicks import BACKGROUND, TUMOR, none_set, read_clicks
 from flarekit.conventions.autopet.follow_up import FollowUp, find_follow_ups, is_follow_up
+from flarekit.core.channels import Drawn
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaimage import read_metaimage
 from flarekit.core.plausible import with_doubts
@@ -52,6 +56,7 @@ _LOG = logging.getLogger(__name__)
 _CLICKS = "lesion-clicks.json"
 _FLAG = "data-centric-model.json"
 _PLAIN, _CLICKED = "automated-petct-lesion-segmentation", "tumor-lesion-segmentation"
+_USUAL = Drawn(kind="gaussian", scale=3.0)
 _ORDER = ("CT", "PET", TUMOR, BACKGROUND)
 Channel = Literal["CT", "PET", "tumor", "background", "baseline-CT", "baseline-lesions"]
 
@@ -62,7 +67,17 @@ class _Settings(Table):
     data_centric: bool = False
     lesion: str | None = None
     channels: tuple[Channel, ...] | None = None
-    click_sigma_voxels: float = Field(default=3.0, ge=0, le=50)
+    clicks: Drawn | None = None
+    click_sigma_voxels: float | None = Field(default=None, ge=0, le=50)
+    drawn: dict[str, Drawn] = Field(default_factory=dict)
+
+    @property
+    def stated(self) -> Drawn | None:
+        """How clicks are drawn, where the settings say it."""
+        sigma = self.click_sigma_voxels
+        if self.clicks is not None or sigma is None:
+            return self.clicks
+        return Drawn(kind="gaussian" if sigma else "point", scale=sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +119,13 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> AutoPet:
     parsed = checked(_Settings, settings, source="settings of the convention 'autopet'")
     if parsed.task == 2 and parsed.edition not in ("auto", 4):
         raise PredictorError("autopet: only edition 4 has a task 2", fix="set edition = 4")
-    return AutoPet(settings=parsed, lesion=lesion_value(labels, parsed.lesion))
+    if parsed.clicks is not None and parsed.click_sigma_voxels is not None:
+        raise PredictorError(
+            "autopet: clicks and click_sigma_voxels both say how clicks are drawn", fix="set one"
+        )
+    encoding = encoding_of(parsed.stated, parsed.drawn, _USUAL)
+    lesion = lesion_value(labels, parsed.lesion)
+    return AutoPet(settings=parsed, lesion=lesion, encoding=encoding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +135,12 @@ class AutoPet:
     Attributes:
         settings: a predictor's.
         lesion: the value of its lesions.
+        encoding: how clicks are drawn.
     """
 
     settings: _Settings
     lesion: int
+    encoding: Drawn
 
     def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
         """Return the PET/CT of the folder; several where CTs and PETs have the same names.
@@ -207,10 +230,10 @@ class AutoPet:
         self, points: Points, like: Volume, path: Path | None, kinds: Sequence[str]
     ) -> dict[str, Volume]:
         """Draw the clicks as channels."""
-        shape, sigma = like.geometry.shape_ZYX, self.settings.click_sigma_voxels
+        shape, spacing = like.geometry.shape_ZYX, like.geometry.spacing_mm_ZYX
         return {
             kind: Volume(
-                voxels_ZYX=heat_map(none_set(points, kind), shape, sigma),
+                voxels_ZYX=draw(none_set(points, kind), shape, spacing, self.encoding),
                 geometry=like.geometry,
                 path=path or like.path,
             )

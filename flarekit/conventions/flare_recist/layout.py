@@ -9,17 +9,18 @@ the line's length and direction (`flarekit/core/line.py`); what lesions share go
 line. The file is written when its last lesion is there.
 
 Settings of a predictor: `lesion` (the label, where there are several), `channels` (`CT`, `line`),
-`line_tau_mm` (the channel `line` is exp(-d / tau) of the distance to it), `window_hu` (of `imgs`;
-guessed from the histogram where not set), `black_hu` (of what is black in a
-window that hides lungs), `context` and `depth`
-(width and depth of the volume of interest in lengths of the line), `least_mm` (its least width),
-`reach` (how far from either end of the line the lesion may lie, in its lengths; 0 for no prior).
+`line` (how that channel is drawn: `kind` point, gaussian or exp, `scale`, `unit`; as the channel
+says it was `drawn` in training, or else exp(-d / 10 mm)), `window_hu` (of `imgs`; guessed from the
+histogram where not set), `black_hu` (of what is black in a window that hides lungs), `context` and
+`depth` (width and depth of the volume of interest in lengths of the line), `least_mm` (its least
+width), `reach` (how far from either end of the line the lesion may lie, in its lengths; 0 for no
+prior).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,24 +30,30 @@ from pydantic import Field
 
 from flarekit.conventions import Case, Points
 from flarekit.conventions._case import Cases
+from flarekit.conventions._drawn import draw, encoding_of
 from flarekit.conventions._lesion import lesion_value
-from flarekit.conventions.flare_recist import IMAGE, LINES, MASKS, SPACING
-from flarekit.conventions.flare_recist.lines import Line, find_lines
-from flarekit.conventions.flare_recist.npz import MOST_VOXELS, NpzFile, write_npz
-from flarekit.conventions.flare_recist.scan import (
-    Box,
-    LineScan,
-    MaskFile,
-    spacing_of,
-    stored_window,
+from flarekit.conventions.flare_recist import IMAGE
+from flarekit.conventions.flare_recist.cases import (
+    BoxGeometry,
+    DamagedCase,
+    LineCase,
+    empty_arrays,
+    is_input,
+    line_cases,
+    plain_case,
 )
+from flarekit.conventions.flare_recist.lines import Line
+from flarekit.conventions.flare_recist.npz import write_npz
+from flarekit.conventions.flare_recist.scan import Box, stored_window
+from flarekit.core.channels import Drawn
 from flarekit.core.errors import InputError, OutputError, PredictorError
-from flarekit.core.line import body_of_line, distances_mm, lesion_at_line
+from flarekit.core.line import body_of_line, lesion_at_line
 from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 from flarekit.evaluation.diameters import recist_diameter_mm
 
 _LINE = "line"
+_USUAL = Drawn(kind="exp", scale=10.0, unit="mm")
 _BRIGHTEST = 255
 _LUNG_HU = -650.0  # a window that begins above it shows nothing of lungs
 _MOST_HIDDEN = 0.2  # of a line's voxels that are black: more, and the CT does not show the lesion
@@ -57,60 +64,14 @@ Positive = Annotated[float, Field(gt=0, le=1000)]
 class _Settings(Table):
     lesion: str | None = None
     channels: tuple[Literal["CT", "line"], ...] = ("CT",)
-    line_tau_mm: Positive = 10.0
+    line: Drawn | None = None
+    drawn: dict[str, Drawn] = Field(default_factory=dict)
     window_hu: tuple[float, float] | None = None
     black_hu: float = -850.0
     context: Positive = 1.8
     depth: Positive = 1.5
     least_mm: Positive = 20.0
     reach: Annotated[float, Field(ge=0, le=100)] = 1.15
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxGeometry(Geometry):
-    """Where the voxels that a predictor sees lie in their CT.
-
-    Attributes:
-        inside: the box of the CT that they show.
-        placed: where in what a predictor sees that box is; the rest lies beyond the CT.
-        visible: whether the CT shows anything along the line.
-    """
-
-    inside: Box
-    placed: Box
-    visible: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class LineCase(Case):
-    """One lesion of a file.
-
-    Attributes:
-        index: of its line.
-        line: None in a file without lines.
-        scan: the CT, shared by all lesions of the file.
-        masks: where its mask goes, shared likewise.
-        notes: what is odd about the file.
-        measured: what is known of the mask once it is written.
-    """
-
-    index: int
-    line: Line | None
-    scan: LineScan
-    masks: MaskFile
-    notes: tuple[str, ...] = ()
-    measured: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DamagedCase(Case):
-    """A file that cannot be used.
-
-    Attributes:
-        error: why.
-    """
-
-    error: InputError
 
 
 def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> FlareRecist:
@@ -120,7 +81,9 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> FlareRecis
         PredictorError: unknown settings, or no label that is the lesion.
     """
     parsed = checked(_Settings, settings, source="settings of the convention 'flare_recist'")
-    return FlareRecist(settings=parsed, lesion=lesion_value(labels, parsed.lesion))
+    encoding = encoding_of(parsed.line, parsed.drawn, _USUAL)
+    lesion = lesion_value(labels, parsed.lesion)
+    return FlareRecist(settings=parsed, lesion=lesion, encoding=encoding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +93,12 @@ class FlareRecist:
     Attributes:
         settings: a predictor's.
         lesion: the value of its lesions.
+        encoding: how the channel `line` is drawn.
     """
 
     settings: _Settings
     lesion: int
+    encoding: Drawn
 
     def find_cases(self, input_dir: Path, channel_count: int) -> Sequence[Case]:
         """Return one case per line, file by file; of a file that cannot be used, one as well.
@@ -144,7 +109,7 @@ class FlareRecist:
         """
         if not input_dir.is_dir():
             raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
-        paths = sorted(path for path in input_dir.iterdir() if _is_input(path))
+        paths = sorted(path for path in input_dir.iterdir() if is_input(path))
         if not paths:
             raise InputError(f"{input_dir}: no .npz file in it", fix="put CASE.npz there")
         if channel_count != len(self.settings.channels):
@@ -156,9 +121,9 @@ class FlareRecist:
 
     def _cases_of(self, path: Path) -> list[Case]:
         try:
-            return _line_cases(path, len(self.settings.channels))
+            return line_cases(path, len(self.settings.channels))
         except InputError as error:
-            plain = _plain_case(path, len(self.settings.channels))
+            plain = plain_case(path, len(self.settings.channels))
             return [DamagedCase(**plain, error=error)]
 
     def read_case(self, case: Case) -> list[Volume]:
@@ -229,13 +194,11 @@ class FlareRecist:
         return _three(inside), _three(placed), (shape[0], shape[1], shape[2])
 
     def _drawn(self, case: LineCase, geometry: BoxGeometry) -> NDArray[np.float32]:
-        """Draw the line as a channel: exp(-d / tau)."""
-        if case.line is None:
-            return np.zeros(geometry.shape_ZYX, np.float32)
-        everywhere = np.indices(geometry.shape_ZYX).reshape(3, -1).T
-        far_mm = distances_mm(everywhere, _shifted(case.line, geometry), case.masks.spacing_mm_ZYX)
-        drawn = np.exp(-far_mm / self.settings.line_tau_mm)
-        return drawn.reshape(geometry.shape_ZYX).astype(np.float32)
+        """Draw the line as a channel."""
+        places = np.zeros((0, 3), np.int64)
+        if case.line is not None:
+            places = _shifted(case.line, geometry)
+        return draw(places, geometry.shape_ZYX, case.masks.spacing_mm_ZYX, self.encoding)
 
     def read_points(self, case: Case, volumes: Sequence[Volume]) -> Points:
         """Return the voxels of the `line` as indices into what was read."""
@@ -290,7 +253,7 @@ class FlareRecist:
         """
         path = output_dir / case.mask
         if isinstance(case, DamagedCase):
-            write_npz(path, _empty_arrays(case.channels[0]))
+            write_npz(path, empty_arrays(case.channels[0]))
             return path
         own = _line_case(case)
         inside, placed, shape = self._boxes(own)
@@ -318,71 +281,6 @@ class FlareRecist:
                 f"{path}: not written, {len(missing)} masks are missing ({', '.join(missing[:5])})",
                 fix="let failed cases leave a mask",
             )
-
-
-def _is_input(path: Path) -> bool:
-    is_named = path.suffix == ".npz" and not path.name.startswith(".")
-    return is_named and not path.is_dir()
-
-
-def _plain_case(path: Path, channel_count: int) -> dict[str, Any]:
-    return {"case_id": path.stem, "channels": (path,) * channel_count, "mask": Path(path.name)}
-
-
-def _line_cases(path: Path, channel_count: int) -> list[Case]:
-    """Return a case for each line of a file; one without a line where it has none."""
-    file = NpzFile(path)
-    scan = LineScan(file)
-    header = file.header(LINES)
-    if header.shape != scan.shape_ZYX:
-        sizes = [" x ".join(map(str, shape)) for shape in (header.shape, scan.shape_ZYX)]
-        raise InputError(
-            f"{path}: its array {LINES!r} is {sizes[0]}, {IMAGE!r} {sizes[1]}",
-            fix="draw the lines on the grid of the CT",
-        )
-    spacing, spacing_notes = spacing_of(file)
-    lines, line_notes = find_lines(file, LINES, spacing)
-    stated = file.small(SPACING, 3)
-    z, y, x = spacing
-    masks = MaskFile(
-        shape_ZYX=scan.shape_ZYX,
-        spacing_mm_ZYX=spacing,
-        stated={SPACING: np.array([x, y, z]) if stated is None else stated},
-        lines=lines,
-        scan=scan,
-    )
-    plain = _plain_case(path, channel_count)
-    shared = {"scan": scan, "masks": masks, "notes": (*spacing_notes, *line_notes)}
-    if not lines:
-        return [LineCase(**plain, **shared, index=0, line=None)]  # type: ignore[arg-type]
-    return [
-        LineCase(
-            **(plain | {"case_id": f"{path.stem}_lesion_{line.value}"}),
-            **shared,  # type: ignore[arg-type]
-            index=index,
-            line=line,
-        )
-        for index, line in enumerate(lines)
-    ]
-
-
-def _empty_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return zeros of the shape that a damaged file states, as far as it does."""
-    file = NpzFile(path)
-    arrays: dict[str, NDArray[Any]] = {MASKS: np.zeros((1, 1, 1), np.uint8)}
-    for name in (IMAGE, LINES):
-        try:
-            header = file.header(name)
-        except InputError:
-            continue
-        if len(header.shape) == 3 and header.count <= MOST_VOXELS:
-            arrays[MASKS] = np.zeros(header.shape, np.uint8)
-            break
-    try:
-        spacing, _ = spacing_of(file)
-    except InputError:
-        spacing = (1.0, 1.0, 1.0)
-    return arrays | {SPACING: np.array(spacing[::-1])}
 
 
 def _line_case(case: Case) -> LineCase:

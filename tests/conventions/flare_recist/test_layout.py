@@ -195,7 +195,8 @@ def test_values_beyond_a_byte_are_taken_for_hu_and_said_to_be(tmp_path):
 
 def test_a_predictor_may_see_the_line_as_a_channel(tmp_path):
     save(tmp_path / "a.npz", USUAL)
-    settings = {"channels": ["CT", "line"], "line_tau_mm": 5.0}
+    line = {"kind": "exp", "scale": 5.0, "unit": "mm"}
+    settings = {"channels": ["CT", "line"], "line": line}
     convention = conventions.get("flare_recist", settings, labels={"lesion": 1})
     (case,) = convention.find_cases(tmp_path, 2)
     ct, line = convention.read_case(case)
