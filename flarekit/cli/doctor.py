@@ -29,6 +29,7 @@ _EXTRAS = {
     "matplotlib": "picture",
     "highdicom": "dicom",
     "nnunetv2": "train",
+    "monai": "peers",
     "gcapi": "submit",
     "fastapi": "serve",
     "ray": "cluster",

@@ -36,7 +36,7 @@ def test_without_monai_the_extra_is_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(UsageError) as caught:
         models.create(name, input_channels=1, num_classes=2, **SMALL[name])
-    assert "flarekit[peers]" in caught.value.fix
+    assert ".[peers]" in caught.value.fix
 
 
 @needs_monai
