@@ -80,10 +80,7 @@ def real_cases(dataset: Path, recipe: Recipe, *, only: Sequence[str] | None = No
     """
     found = [each for each in case_ids(dataset) if taken(each, recipe.training, only)]
     if not found and only is None:
-        raise InputError(
-            f"{dataset}: holds no labelled cases to train on",
-            fix="name a folder in nnU-Net's raw layout (imagesTr, labelsTr)",
-        )
+        raise no_cases(dataset)
     other_ct = recipe.training.other_ct
     return LazyCases(
         [
@@ -91,6 +88,22 @@ def real_cases(dataset: Path, recipe: Recipe, *, only: Sequence[str] | None = No
             for case_id in found
             for copy in range(1 if other_ct is None else other_ct.copies)
         ]
+    )
+
+
+def no_cases(dataset: Path) -> InputError:
+    """Return the error of a folder without cases to train on: what is there instead."""
+    labels = dataset / "labelsTr"
+    others = sorted(path.name for path in labels.iterdir()) if labels.is_dir() else []
+    if case_ids(dataset):
+        there = ": all of its cases are held out, or for validation"
+    elif others:
+        there = f": labelsTr has {', '.join(others[:3])}, and should have CASE.nii.gz"
+    else:
+        there = "" if labels.is_dir() else ": it has no folder labelsTr"
+    return InputError(
+        f"{dataset}: holds no labelled cases to train on{there}",
+        fix="name a folder with imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz",
     )
 
 

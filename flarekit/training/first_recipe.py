@@ -18,7 +18,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
 from flarekit.core.nifti import read_nifti
 from flarekit.core.volume import largest_shift_mm
-from flarekit.training.cases import case_ids
+from flarekit.training.cases import case_ids, no_cases
 from flarekit.training.fitting import check_named, refuse_what_is_not_trained
 from flarekit.training.proposal import fit
 from flarekit.training.recipe import recipe_of
@@ -77,16 +77,13 @@ def first_recipe(
     """
     ids = case_ids(dataset)
     if not ids:
-        raise InputError(
-            f"{dataset}: holds no labelled cases",
-            fix="name a folder with imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz",
-        )
+        raise no_cases(dataset)
     stated = read_dataset(dataset / NAME, gaps=True) if (dataset / NAME).is_file() else None
     if stated is not None:
         refuse_what_is_not_trained(stated)
     channels = _channels(dataset, ids, stated)
     maps = survey([dataset / "labelsTr" / f"{each}.nii.gz" for each in ids], progress)
-    notes = list[str]()
+    notes = _unlabelled_scans(dataset, ids)
     labels = _labels(maps, stated, notes)
     unlabelled = _without_a_case(maps, labels)
     if unlabelled:
@@ -133,6 +130,16 @@ def first_recipe(
 def _name(dataset: Path) -> str:
     plain = re.sub(r"^Dataset\d{3}_", "", dataset.resolve().name)
     return re.sub(r"\W+", "_", plain).strip("_").lower() or "mine"
+
+
+def _unlabelled_scans(dataset: Path, ids: Sequence[str]) -> list[str]:
+    """Return a note on scans that have no labels: they are not trained on."""
+    scans = {path.name.rpartition("_")[0] for path in (dataset / "imagesTr").glob("*.nii.gz")}
+    without = sorted(scans - set(ids))
+    if not without:
+        return []
+    names = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+    return [f"scans without labels are left alone: {len(without)} ({names})"]
 
 
 def _title(labels: Sequence[str], channels: Sequence[Channel]) -> str:

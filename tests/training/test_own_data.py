@@ -19,6 +19,7 @@ from flarekit.training.first_recipe import Wanted, first_recipe
 from flarekit.training.fitting import check_fit
 from flarekit.training.recipe import read_recipe
 from flarekit.training.samples import Pool
+from flarekit.training.sources import training_pools
 from tests.command import run
 from tests.training.conftest import make_case
 from tests.training.test_cases import write_dataset
@@ -124,6 +125,24 @@ def test_a_folder_that_cannot_be_trained_on_gets_no_recipe(tmp_path, facts, mess
     dataset = dataset_of(tmp_path / "d", **facts)
     with pytest.raises(InputError, match=message):
         first_recipe(dataset, Wanted(device="cpu"))
+
+
+def test_what_is_there_instead_of_cases_is_told(tmp_path):
+    (tmp_path / "labelsTr").mkdir()
+    with pytest.raises(InputError, match="holds no labelled cases to train on "):
+        first_recipe(tmp_path, Wanted(device="cpu"))
+    (tmp_path / "labelsTr" / "a.mha").touch()
+    with pytest.raises(InputError, match=r"labelsTr has a\.mha, and should have CASE\.nii\.gz"):
+        first_recipe(tmp_path, Wanted(device="cpu"))
+    with pytest.raises(InputError, match="it has no folder labelsTr"):
+        first_recipe(tmp_path / "elsewhere", Wanted(device="cpu"))
+    dataset = dataset_of(tmp_path / "d", ["a", "b"])
+    (dataset / "labelsTr" / "b.nii.gz").unlink()
+    made = first_recipe(dataset, Wanted(device="cpu"))
+    assert made.notes == ("scans without labels are left alone: 1 (b)",)
+    recipe = recipe_for(dataset, tmp_path, ("held_out = []", 'held_out = ["a"]'))
+    with pytest.raises(InputError, match="all of its cases are held out"):
+        training_pools(recipe, dataset)
 
 
 def test_without_names_labels_are_called_by_their_values(tmp_path):
