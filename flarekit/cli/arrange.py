@@ -16,18 +16,33 @@ def arrange(
         typer.Argument(metavar="INPUT...", help="Scans, folders of them, DICOM, or archives."),
     ] = None,
     convention: Annotated[
-        str, typer.Option("--convention", "-c", help="Whose layout: flare, autopet, uls23, ...")
+        str,
+        typer.Option(
+            "--convention", "-c", help="Convention whose layout is made: flare, autopet, uls23, ..."
+        ),
     ] = "flare",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to make; it may be there if it is empty.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder that is made; one that is there already has to be empty."
+        ),
     ] = Path("input"),
     channels: Annotated[
         int,
-        typer.Option(min=1, help="Of a scan (X_0000, X_0001, ...), where that is not fixed."),
+        typer.Option(
+            min=1,
+            help=(
+                "Number of channels of a scan (X_0000, X_0001, ...), where the convention does "
+                "not fix it."
+            ),
+        ),
     ] = 1,
     sockets: Annotated[
         list[str] | None,
-        typer.Option("--socket", help="grandchallenge: a channel's slug; may be repeated."),
+        typer.Option(
+            "--socket",
+            help="With grandchallenge, the slug of a channel's socket; may be given several times.",
+        ),
     ] = None,
 ) -> None:
     """Lay scans out as an organiser's platform does; `collect` brings the masks back."""

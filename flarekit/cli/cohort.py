@@ -84,7 +84,7 @@ def statistics(
     ] = None,
     predictor: Annotated[
         str | None,
-        typer.Option("--predictor", "-p", help="Whose labels the masks have, for their names."),
+        typer.Option("--predictor", "-p", help="Predictor whose labels the masks have."),
     ] = None,
 ) -> None:
     """Measure masks that are there already: statistics.csv, statistics.parquet and report.html.

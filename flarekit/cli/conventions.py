@@ -9,7 +9,8 @@ import typer
 
 def conventions(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One of them, in full.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Name of a convention, to be shown in full."),
     ] = None,
 ) -> None:
     """Show the conventions, or the input and output folders of one."""

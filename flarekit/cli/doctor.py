@@ -57,7 +57,9 @@ class Diagnosis:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON document.")
+    ] = False,
 ) -> None:
     """Say what is here and what works: engines, GPUs, Docker, extras, caches, predictors.
 

@@ -37,16 +37,25 @@ class Build:
     """What image is built; see `flarekit.images.build.BuildRequest`."""
 
     predictor: Annotated[
-        str, typer.Option("--predictor", "-p", help="Name or folder of the image's predictor.")
+        str,
+        typer.Option(
+            "--predictor", "-p", help="Predictor to put into the image: a name or a folder."
+        ),
     ]
     tag: Annotated[str, typer.Option("--tag", "-t", help="Name of the image: TEAM or TEAM:latest.")]
     convention: Annotated[
-        str | None, typer.Option("--convention", "-c", help="The predictor's own by default.")
+        str | None,
+        typer.Option(
+            "--convention",
+            "-c",
+            help="Convention that the image follows; by default the predictor's own.",
+        ),
     ] = None
     preset: EditionPreset = None
-    base: Annotated[str, typer.Option(help="Image to start from.")] = "python:3.11-slim-bookworm"
+    base: Annotated[str, typer.Option(help="Base image to build on.")] = "python:3.11-slim-bookworm"
     torch_index: Annotated[
-        str | None, typer.Option(help="Package index for torch; PyPI by default.")
+        str | None,
+        typer.Option(help="Package index that PyTorch is installed from; by default PyPI."),
     ] = None
     mamba: Annotated[
         bool,
@@ -56,7 +65,7 @@ class Build:
             "then has CUDA 13, which needs NVIDIA driver 580 or later.",
         ),
     ] = False
-    network: Annotated[str, typer.Option(help="Docker network of the build.")] = "host"
+    network: Annotated[str, typer.Option(help="Docker network that the build may use.")] = "host"
     trust: Trust = False
 
 
@@ -67,8 +76,10 @@ def build(
         bool | None,
         typer.Option(
             "--cuda/--cpu",
-            help="With torch for a GPU, or lean without both; what the organiser runs on by "
-            "default.",
+            help=(
+                "Build for a GPU, with PyTorch, or for a CPU, without it; by default what the"
+                " organiser runs on."
+            ),
         ),
     ] = None,
     quiet: Quiet = False,
@@ -95,15 +106,27 @@ def build(
 class Verification:
     """What image is verified, and how; see `flarekit.images.verify.VerifyRequest`."""
 
-    image: Annotated[str, typer.Argument(help="An image, or the tar it was saved to.")]
+    image: Annotated[
+        str, typer.Argument(help="Name of an image, or a tar file that an image was saved to.")
+    ]
     convention: ImageConvention = None
     user_inputs: Annotated[
         Path | None,
-        typer.Option("--input", "-i", help="Folder with cases of yours, to run besides."),
+        typer.Option(
+            "--input",
+            "-i",
+            help="Folder with cases of your own, run in addition to the generated ones.",
+        ),
     ] = None
     backend: Annotated[
         Literal["auto", "docker", "process"],
-        typer.Option("--sandbox", help="auto: Docker where an engine answers, else processes."),
+        typer.Option(
+            "--sandbox",
+            help=(
+                "What runs the image: Docker, or processes in bubblewrap; auto takes Docker where"
+                " an engine answers."
+            ),
+        ),
     ] = "auto"
     preset: EditionPreset = None
     labels: Annotated[
@@ -111,11 +134,12 @@ class Verification:
         typer.Option(
             parser=numbers,
             metavar="<str>",
-            help="Values that masks may hold: 1,2,5; the task's by default.",
+            help=("Label values that masks may hold, such as 1,2,5; by default those of the task."),
         ),
     ] = None
     time_s: Annotated[
-        float | None, typer.Option("--time-limit", help="Seconds for a case; 0 for none.")
+        float | None,
+        typer.Option("--time-limit", help="Seconds that a case may take; 0 means no limit."),
     ] = None
     timeout_s: Annotated[
         float, typer.Option("--timeout", help="Seconds after which a run is killed.")
@@ -126,7 +150,10 @@ class Verification:
             "--memory",
             parser=memory_mib,
             metavar="<str>",
-            help="Limit of a run, as of docker run: 8g; what the organiser allows by default.",
+            help=(
+                "Memory limit of a run, as docker run takes it (8g); by default what the "
+                "organiser allows."
+            ),
         ),
     ] = None
     gpus: Gpus = None
@@ -136,7 +163,8 @@ class Verification:
 def verify(
     verification: Verification,
     only: Annotated[
-        list[str] | None, typer.Option(help="Name of a check; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Run only the check of this name; may be given several times."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,7 +180,10 @@ def verify(
 def save(
     image: Annotated[str, typer.Argument(help="Name of the image.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="TEAM.tar.gz, or TEAM.def for Apptainer.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: TEAM.tar.gz, or TEAM.def for Apptainer."
+        ),
     ],
     convention: ImageConvention = None,
     save_format: Annotated[
@@ -193,15 +224,20 @@ class Submission:
     algorithm: Annotated[
         str, typer.Argument(help="The last part of the address of the algorithm's page.")
     ]
-    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder for the outputs.")]
+    output_dir: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder that gets the outputs.")
+    ]
     input_dir: Annotated[
         Path | None,
         typer.Option(
-            "--input", "-i", help="A case, laid out as /input is, or a folder of such cases."
+            "--input", "-i", help="A case in the layout of /input, or a folder of such cases."
         ),
     ] = None
     job: Annotated[
-        str | None, typer.Option(help="Instead of --input: wait for this job, and fetch it.")
+        str | None,
+        typer.Option(
+            help="Wait for this job and fetch its outputs, instead of starting jobs for --input."
+        ),
     ] = None
     url: Annotated[str, typer.Option(help="Address of the platform's API.")] = (
         "https://grand-challenge.org/api/v1/"
@@ -212,7 +248,7 @@ class Submission:
 def submit(
     submission: Submission,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Minutes that a job may take; it goes on after that.")
+        float, typer.Option(min=0.1, help="Minutes to wait for a job, which goes on after that.")
     ] = 120.0,
     verbose: Verbose = False,
     quiet: Quiet = False,

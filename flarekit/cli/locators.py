@@ -28,7 +28,10 @@ class LocatorRun:
     """How a locator is trained."""
 
     minutes: Annotated[
-        float, typer.Option(help="Training time in all, runs that were killed counted in.")
+        float,
+        typer.Option(
+            help="Minutes of training altogether, including those of runs that were killed."
+        ),
     ] = 40
     device: OneDevice = "auto"
     replace: Annotated[

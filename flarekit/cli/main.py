@@ -67,11 +67,11 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(train.app, name="train")
 app.add_typer(profile.app, name="profile")
 app.add_typer(cohort.app, name="cohort")
-app.command()(cohort.statistics)
 for command in (
     *images.COMMANDS,
     arrange.arrange,
     arrange.collect,
+    cohort.statistics,
     conventions.conventions,
     doctor.doctor,
     serve.serve,
@@ -88,7 +88,10 @@ def _version(value: bool) -> None:
 @app.callback()
 def _flarekit(
     version: Annotated[  # noqa: ARG001 - acted on by its callback
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """From a trained 3D segmentation network to a challenge submission."""
@@ -187,11 +190,16 @@ def predictors(as_json: AsJson = False) -> None:
 @app.command("compile")
 def compile_(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Predictors; all at hand by default.")
+        list[str] | None,
+        typer.Argument(help="Predictors to compile; by default all that are installed."),
     ] = None,
     precision: Precision = "auto",
     beside: Annotated[
-        bool, typer.Option("--beside", help="Keep it beside the weights, not in the cache.")
+        bool,
+        typer.Option(
+            "--beside",
+            help="Write the compiled network beside the weights instead of into the cache.",
+        ),
     ] = False,
     trust: Trust = False,
     quiet: Quiet = False,
@@ -208,11 +216,14 @@ def compile_(
 @app.command()
 @spread
 def demo(
-    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path(
+    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder that is made.")] = Path(
         "demo"
     ),
     seed: Annotated[
-        int, typer.Option(help="Which phantom; those from 1000 to 1023 were trained on.")
+        int,
+        typer.Option(
+            help="Seed of the generated CT; the networks were trained on seeds 1000 to 1023."
+        ),
     ] = 1,
     *,
     computing: Computing,

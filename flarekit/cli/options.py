@@ -129,9 +129,11 @@ def _conventions(begun: str) -> list[str]:
     return [name for name in conventions.names() if name.startswith(begun)]
 
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print more, and show tracebacks of errors.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 InputDir = Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")]
 Inputs = Annotated[
     list[Path] | None,
@@ -167,13 +169,15 @@ Convention = Annotated[
         "-c",
         envvar="FLAREKIT_CONVENTION",
         autocompletion=_conventions,
-        help="Input and output layout; the predictor's own by default.",
+        help="Convention of the input and output folders; by default the predictor's own.",
     ),
 ]
 ImageConvention = Annotated[
     str | None,
     typer.Option(
-        "--convention", "-c", help="Whose conventions; what the image's label says by default."
+        "--convention",
+        "-c",
+        help="Convention of the image; by default the one that its label names.",
     ),
 ]
 
@@ -199,18 +203,28 @@ Also = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, cuda:N or a UUID; several (cuda:0,cuda:1) share the cases. "
-        "Never falls back."
+        help=(
+            "auto, cpu, cuda, cuda:N or a UUID. Several (cuda:0,cuda:1) share the cases. A "
+            "device that is asked for and not there is an error."
+        )
     ),
 ]
 OneDevice = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:N or a UUID; never falls back.")
+    str,
+    typer.Option(
+        help=(
+            "auto, cpu, cuda, cuda:N or a UUID. A device that is asked for and not there is an "
+            "error."
+        )
+    ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     typer.Option(
-        help="auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32; none that the network "
-        "overflows in."
+        help=(
+            "auto takes fp16 on CUDA, bf16 on a CPU that computes in it, and fp32 otherwise, "
+            "but none that the network overflows in."
+        )
     ),
 ]
 Trust = Annotated[
@@ -222,17 +236,27 @@ Trust = Annotated[
     ),
 ]
 Gpus = Annotated[
-    str | None, typer.Option(help="As of docker run: all, or device=0,1; no GPU by default.")
+    str | None,
+    typer.Option(
+        help=(
+            "GPUs that the container sees, as docker run takes them (all, or device=0,1); by "
+            "default none."
+        )
+    ),
 ]
 Folds = Annotated[  # a parser gives the type, which typer cannot tell from an annotation
     Any,
     typer.Option(
         parser=names,
         metavar="<str>",
-        help="Of an nnU-Net result, for example 0,1,2; all that are there by default.",
+        help=(
+            "Folds of an nnU-Net result to use, for example 0,1,2; by default all that are there."
+        ),
     ),
 ]
-Checkpoint = Annotated[str, typer.Option(help="Of an nnU-Net result: file name inside a fold.")]
+Checkpoint = Annotated[
+    str, typer.Option(help="File name of the checkpoint inside a fold of an nnU-Net result.")
+]
 CHECKPOINT = "checkpoint_final.pth"
 
 
@@ -255,8 +279,11 @@ class Budgets:
             envvar="FLAREKIT_TIME_BUDGET",
             parser=_limit("convention"),
             metavar="SECONDS|convention",
-            help="Seconds that a case may take; detail is given up for it, which the last line "
-            "tells. convention: what the organiser tolerates. No limit by default, and with 0.",
+            help=(
+                "Seconds that a case may take; the last line says what was given up for it. "
+                "The word convention stands for what the organiser tolerates. By default, and"
+                " with 0, there is no limit."
+            ),
         ),
     ] = None
     gpu_memory_budget_mib: Annotated[
@@ -266,8 +293,10 @@ class Budgets:
             envvar="FLAREKIT_GPU_MEMORY_BUDGET",
             parser=_limit("convention"),
             metavar="MIB|convention",
-            help="MiB that may be in use on the GPU. convention: what the organiser tolerates. "
-            "No limit by default, and with 0.",
+            help=(
+                "MiB that may be in use on the GPU. The word convention stands for what the "
+                "organiser tolerates. By default, and with 0, there is no limit."
+            ),
         ),
     ] = None
     ram_budget_mib: Annotated[
@@ -277,8 +306,11 @@ class Budgets:
             envvar="FLAREKIT_RAM_BUDGET",
             parser=_limit("container"),
             metavar="MIB|container",
-            help="MiB of memory that the run may have resident; what does not fit is refused. "
-            "container: the limit of the container around it. No limit by default, and with 0.",
+            help=(
+                "MiB of memory that the run may use; what does not fit is refused. The word "
+                "container stands for the limit of the container around it. By default, and "
+                "with 0, there is no limit."
+            ),
         ),
     ] = None
 

@@ -32,17 +32,20 @@ _Preset = Annotated[
 ]
 _Gpu = Annotated[str, typer.Option(help="Index or UUID of the GPU to watch, as nvidia-smi says.")]
 _OTHERS_MIB = 1.0
-_Timeout = Annotated[float | None, typer.Option(min=0.1, help="Seconds until a run is ended.")]
+_Timeout = Annotated[
+    float | None, typer.Option(min=0.1, help="Seconds after which a run is ended.")
+]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="What to run, with arguments.")
+        list[str],
+        typer.Argument(metavar="-- COMMAND...", help="Command to run, with its arguments."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
     name: Annotated[
-        str | None, typer.Option(help="Name of the run; the program's by default.")
+        str | None, typer.Option(help="Name of the run in the report; by default the program's.")
     ] = None,
     preset: _Preset = None,
     gpu: _Gpu = "0",
@@ -77,15 +80,32 @@ class RunLine:
     """What is on the run line; see `flarekit.profiler.container.ContainerOptions`."""
 
     gpus: Gpus = None
-    memory: Annotated[str | None, typer.Option(help="As of docker run, for example 28g.")] = None
-    shm_size: Annotated[str | None, typer.Option(help="As of docker run, for example 28g.")] = None
-    network: Annotated[str | None, typer.Option(help="As of docker run, for example none.")] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Value for the option of docker run that has the same name, for example 28g."
+        ),
+    ] = None
+    shm_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Value for the option of docker run that has the same name, for example 28g."
+        ),
+    ] = None
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="Value for the option of docker run that has the same name, for example none."
+        ),
+    ] = None
 
 
 @app.command()
 @spread
 def docker(
-    image: Annotated[str, typer.Argument(help="Name with tag, as docker image ls says.")],
+    image: Annotated[
+        str, typer.Argument(help="Name and tag of the image, as docker image ls shows them.")
+    ],
     input_dir: InputDir,
     output_dir: OutputDir,
     report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")],
@@ -101,7 +121,8 @@ def docker(
     ] = False,
     preset: _Preset = None,
     gpu: Annotated[
-        str | None, typer.Option(help="Index or UUID of the GPU to watch; that of --gpus.")
+        str | None,
+        typer.Option(help="Index or UUID of the GPU to watch; by default that of --gpus."),
     ] = None,
 ) -> None:
     """Run the organisers' loop: one case at a time, alone in the inputs folder."""
@@ -158,16 +179,22 @@ def docker(
 def check(
     report_dir: _ReportDir,
     max_time: Annotated[
-        float | None, typer.Option(help="Seconds of a case; 15 by default.")
+        float | None, typer.Option(help="Seconds that a case may take; by default 15.")
     ] = None,
     max_gpu_mib: Annotated[
-        float | None, typer.Option(help="MiB in use on the GPU; 4096 by default.")
+        float | None, typer.Option(help="MiB that may be in use on the GPU; by default 4096.")
     ] = None,
     max_ram_mib: Annotated[
-        float | None, typer.Option(help="MiB of the container or process tree; none by default.")
+        float | None,
+        typer.Option(
+            help="MiB that the container or process tree may use; by default there is no limit."
+        ),
     ] = None,
     cpu: Annotated[
-        bool, typer.Option("--cpu", help="No GPU is meant: its limit is left out.")
+        bool,
+        typer.Option(
+            "--cpu", help="The submission uses no GPU, so limits of GPU memory are left out."
+        ),
     ] = False,
     preset: _Preset = None,
 ) -> None:
@@ -223,8 +250,8 @@ def check(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A report's folder.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another report's folder.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of the first report.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of the second report.")],
 ) -> None:
     """Print both reports' figures case by case, and B over A."""
     from flarekit.cli.columns import aligned

@@ -22,24 +22,32 @@ class Prediction:
     also: Also = ""
     mode: Annotated[
         Literal["fast", "exact"],
-        typer.Option(help="fast, or exact: nnU-Net's arithmetic, every tile and flip."),
+        typer.Option(
+            help="fast, or exact, which uses nnU-Net's arithmetic, every tile and every flip."
+        ),
     ] = "fast"
     engine: Annotated[
         str,
         typer.Option(
             envvar="FLAREKIT_ENGINE",
-            help="auto: OpenVINO on a CPU where it is installed, else torch.",
+            help="auto takes OpenVINO on a CPU where it is installed, and PyTorch otherwise.",
         ),
     ] = "auto"
     device: Device = "auto"
     precision: Precision = "auto"
     mirroring: Annotated[
-        bool, typer.Option(help="With --mode exact: average over the predictor's flips, if any.")
+        bool,
+        typer.Option(
+            help="With --mode exact, average over the flips that the predictor's facts name."
+        ),
     ] = True
     locator: Annotated[
         bool,
         typer.Option(
-            help="Look at the whole scan with the predictor's small network first, if it has one."
+            help=(
+                "Look at the whole scan first with the predictor's locator, a small and "
+                "coarse network, if it has one."
+            )
         ),
     ] = True
     labels: Annotated[
@@ -51,7 +59,11 @@ class Prediction:
         ),
     ] = None
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same masks in every run on the same GPU.")
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Compute so that every run on the same GPU gives the same masks.",
+        ),
     ] = False
     probabilities: Annotated[
         Path | None,
@@ -62,7 +74,9 @@ class Prediction:
     ] = None
     on_error: Annotated[
         Literal["mask", "skip", "stop"],
-        typer.Option(help="A failed case leaves an empty mask, nothing, or ends the run."),
+        typer.Option(
+            help="What a failed case leaves: an empty mask, nothing, or the end of the run."
+        ),
     ] = "mask"
 
 
@@ -112,7 +126,10 @@ class JobFolders:
         typer.Option("--output", "-o", help="Folder where the platform looks for the outputs."),
     ] = Path("/output")
     model: Annotated[
-        Path, typer.Option(help="An uploaded predictor goes before the image's own.")
+        Path,
+        typer.Option(
+            help="Folder of an uploaded predictor, which is used instead of the image's own."
+        ),
     ] = Path("/opt/ml/model")
 
 
@@ -127,13 +144,19 @@ class Scoring:
         typer.Option(
             "--convention",
             "-c",
-            help="Whose scores: flare, autopet, uls23, or papers (every figure); by default flare "
-            "where it knows the labels, else papers.",
+            help=(
+                "Scores to compute: those of flare, autopet or uls23, or papers for every "
+                "figure. By default flare where it knows the labels, else papers."
+            ),
         ),
     ] = None
     edition: Annotated[
         str | None,
-        typer.Option(help="Whose year's rules: flare 21-24, autopet 1-5; the newest by default."),
+        typer.Option(
+            help=(
+                "Edition whose rules count (flare 21 to 24, autopet 1 to 5); by default the newest."
+            )
+        ),
     ] = None
     labels: Annotated[
         str | None,
@@ -150,26 +173,40 @@ class Scoring:
         ),
     ] = None
     predictor: Annotated[
-        str | None, typer.Option("--predictor", "-p", help="Score this predictor's labels.")
+        str | None, typer.Option("--predictor", "-p", help="Predictor whose labels are scored.")
     ] = None
     ignore: Annotated[
-        str | None, typer.Option(help="Labels that the truth does not hold: names or values.")
+        str | None,
+        typer.Option(
+            help="Labels to leave out because the truth does not hold them, by name or value."
+        ),
     ] = None
     tolerances: Annotated[
         list[str] | None,
-        typer.Option("--tolerance", help="NAME=MM, of a label's surface; may be repeated."),
+        typer.Option(
+            "--tolerance",
+            help="Tolerance of a label's surface distance, as NAME=MM; may be given several times.",
+        ),
     ] = None
-    json: Annotated[Path | None, typer.Option(help="File for rows, means and faults.")] = None
-    csv: Annotated[Path | None, typer.Option(help="File for rows and means.")] = None
+    json: Annotated[
+        Path | None,
+        typer.Option(help="JSON file to write: every row, the means, and what was wrong."),
+    ] = None
+    csv: Annotated[
+        Path | None, typer.Option(help="CSV file to write: every row and the means.")
+    ] = None
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Cases at once; one per core by default.")
+        int | None,
+        typer.Option(
+            min=1, help="Number of cases scored at the same time; by default one per core."
+        ),
     ] = None
     pictures: Annotated[Path | None, typer.Option(help="Folder for a picture of every case.")] = (
         None
     )
     scans: Annotated[
         Path | None,
-        typer.Option("--images", help="Folder with the scans, to stand behind the pictures."),
+        typer.Option("--images", help="Folder with the scans that pictures show behind the masks."),
     ] = None
 
 
@@ -210,7 +247,13 @@ class Interactive:
     ] = None
     backend: Annotated[
         Literal["auto", "docker", "process"],
-        typer.Option("--sandbox", help="auto: Docker where an engine answers, else processes."),
+        typer.Option(
+            "--sandbox",
+            help=(
+                "What runs the image: Docker, or processes in bubblewrap; auto takes Docker where"
+                " an engine answers."
+            ),
+        ),
     ] = "auto"
     device: OneDevice = "auto"
     gpus: Gpus = None

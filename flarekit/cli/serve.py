@@ -21,7 +21,9 @@ class Serving:
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need tokens.")
     ] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000
     predictors: Annotated[
         list[str] | None,
         typer.Option(

@@ -28,7 +28,8 @@ _Architecture = Annotated[
     typer.Option("--architecture", "-a", help="One of the networks, trained as its paper does."),
 ]
 _Configuration = Annotated[
-    str | None, typer.Option(help="nnU-Net's; 3d_fullres, or 2d for 2D networks, by default.")
+    str | None,
+    typer.Option(help="nnU-Net configuration; by default 3d_fullres, or 2d for 2D networks."),
 ]
 
 
@@ -37,7 +38,10 @@ class CompactRun:
     """How a compact run is made; see `flarekit.training.compact.RunOptions`."""
 
     minutes: Annotated[
-        float, typer.Option(help="Training time in all, runs that were killed counted in.")
+        float,
+        typer.Option(
+            help="Minutes of training altogether, including those of runs that were killed."
+        ),
     ] = 75
     start: Annotated[
         Path | None,
@@ -47,7 +51,10 @@ class CompactRun:
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         typer.Option(
-            help="auto: bf16 where the device computes in it, else fp16 on CUDA, fp32 on a CPU."
+            help=(
+                "auto takes bf16 where the device computes in it, and otherwise fp16 on CUDA "
+                "and fp32 on a CPU."
+            )
         ),
     ] = "auto"
 
@@ -73,11 +80,15 @@ def compact(
     options: CompactRun,
     material: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder that the recipe's synthesis works on; may be given again."),
+        typer.Option(
+            help="Folder that the recipe's synthesis works on; may be given several times."
+        ),
     ] = None,
     negatives: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of CTs that show none of the labels; may be given again."),
+        typer.Option(
+            help="Folder of CTs that show none of the labels; may be given several times."
+        ),
     ] = None,
     cases: Annotated[
         Path | None,
@@ -134,14 +145,26 @@ def plan(
     architecture: _Architecture,
     configuration: _Configuration = None,
     gpu_memory: Annotated[
-        float | None, typer.Option(help="GB that nnU-Net sizes patches for; 8 by default.")
+        float | None,
+        typer.Option(help="GPU memory in GB that nnU-Net chooses patch sizes for; by default 8."),
     ] = None,
     unlabelled: Annotated[
         list[str] | None,
-        typer.Option(help="A label that the cases do not have: never punished. May be repeated."),
+        typer.Option(
+            help=(
+                "Label that the cases do not have, so that predicting it is never counted as "
+                "wrong; may be given several times."
+            )
+        ),
     ] = None,
     width: Annotated[
-        float | None, typer.Option(help="Of attention_unet, mpu_net and mamba_ahnet; 1 is full.")
+        float | None,
+        typer.Option(
+            help=(
+                "Width of attention_unet, mpu_net or mamba_ahnet as a share of the paper's; 1 is "
+                "full width."
+            )
+        ),
     ] = None,
     argument: Annotated[
         list[str] | None,
@@ -173,7 +196,7 @@ class FoldRun:
     """How nnU-Net trains a fold; see `flarekit.training.nnunet.running.TrainOptions`."""
 
     configuration: _Configuration = None
-    fold: Annotated[str, typer.Option(help="0 to 4, or all.")] = "0"
+    fold: Annotated[str, typer.Option(help="Fold to train: 0 to 4, or all.")] = "0"
     device: OneDevice = "auto"
     epochs: Annotated[
         int | None, typer.Option(help="Epochs to train; the paper's number by default.")
@@ -204,7 +227,9 @@ class Export:
     convention: Annotated[
         str,
         typer.Option(
-            "--convention", "-c", help="Of an nnU-Net result: the predictor's default convention."
+            "--convention",
+            "-c",
+            help="Convention that the predictor of an nnU-Net result uses by default.",
         ),
     ] = "flare"
     folds: Folds = None
@@ -217,7 +242,8 @@ def export(
     source: Annotated[Path, typer.Argument(help="Folder of a run, or an nnU-Net result folder.")],
     folder: Annotated[Path, typer.Argument(help="The predictor folder to make.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="Of a compact run; by default the copy in its folder.")
+        Path | None,
+        typer.Option(help="Recipe of a compact run; by default the copy in the run's folder."),
     ] = None,
     trust: Trust = False,
     quiet: Quiet = False,

@@ -23,7 +23,10 @@ class Import:
 
     name: Annotated[str, typer.Option(help="Name of the predictor, and of its folder.")]
     convention: Annotated[
-        str, typer.Option("--convention", "-c", help="The predictor's default.")
+        str,
+        typer.Option(
+            "--convention", "-c", help="Convention that the new predictor uses by default."
+        ),
     ] = "flare"
     folds: Folds = None
     checkpoint: Checkpoint = CHECKPOINT
@@ -43,10 +46,17 @@ def import_(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder of predictors; FLAREKIT_WEIGHTS' first, or weights/."
+            "--output",
+            "-o",
+            help=(
+                "Folder that gets the predictor's folder; by default the first of "
+                "FLAREKIT_WEIGHTS, or weights/."
+            ),
         ),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace a predictor of that name.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Replace a predictor that has this name already.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a predictor folder from a checkpoint; nothing in it is executed."""
@@ -109,7 +119,9 @@ def _put(made: Path, folder: Path) -> None:
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Predictors; all by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Predictors to check; by default all.")
+    ] = None,
     trust: Trust = False,
 ) -> None:
     """Hash and load predictors: the exit code tells whether all are whole."""
@@ -132,7 +144,9 @@ def verify(
 @app.command()
 def pack(
     name: Annotated[str, typer.Argument(metavar="predictor", help="A name or a predictor folder.")],
-    path: Annotated[Path, typer.Option("--output", "-o", help="model.tar.gz")],
+    path: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write, named model.tar.gz.")
+    ],
     trust: Trust = False,
     quiet: Quiet = False,
 ) -> None:
