@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from flarekit.conventions.dicom.elements import ElementError
 from flarekit.conventions.dicom.file import read_dicom_file
 from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY, Slice
+from flarekit.conventions.dicom.unchecked import unchecked
 from flarekit.core.errors import UnreadableVolumeError
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
@@ -31,10 +31,8 @@ def voxels_of(slices: Sequence[Slice]) -> NDArray[Any]:
     Raises:
         UnreadableVolumeError: a slice is damaged, or compressed in a way nothing here reads.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pydicom")  # what matters is an error here
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return np.stack(list(pool.map(_pixels, slices)))
+    with unchecked(), ThreadPoolExecutor(_THREADS) as pool:  # what matters is an error here
+        return np.stack(list(pool.map(_pixels, slices)))
 
 
 def _pixels(each: Slice) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
@@ -17,6 +16,7 @@ from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.outlines import outlines_of
 from flarekit.conventions.dicom.seg import sources_of
 from flarekit.conventions.dicom.series import Series
+from flarekit.conventions.dicom.unchecked import unchecked
 from flarekit.core.colours import colour_of
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
@@ -43,15 +43,13 @@ def structure_set(
         labels: label name -> value in the map.
         algorithm: what made the mask.
     """
-    from pydicom.config import disable_value_validation
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     digest = hashlib.sha256(np.ascontiguousarray(label_map_ZYX).tobytes()).hexdigest()
     identity = [series.uid, digest, str(dict(labels)), algorithm.identity, "structures"]
     content = BytesIO()
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.filterwarnings("ignore", module="pydicom")
+    with unchecked():
         images = sources_of(series)
         whole = _header(images[0])
         whole.file_meta = FileMetaDataset()

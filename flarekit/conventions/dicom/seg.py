@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, TypeAlias
@@ -18,6 +17,7 @@ from flarekit.conventions.dicom.elements import Elements
 from flarekit.conventions.dicom.groups import derived_uid
 from flarekit.conventions.dicom.series import Series
 from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY
+from flarekit.conventions.dicom.unchecked import unchecked
 from flarekit.conventions.dicom.values import day_in, time_in
 from flarekit.core.colours import colour_of
 
@@ -83,7 +83,6 @@ def segmentation_object(
         algorithm: what made the mask.
     """
     import highdicom
-    from pydicom.config import disable_value_validation
     from pydicom.uid import generate_uid
 
     numbers = np.zeros(256, np.uint8)
@@ -92,9 +91,7 @@ def segmentation_object(
     digest = hashlib.sha256(np.ascontiguousarray(label_map_ZYX).tobytes()).hexdigest()
     sources = [series.uid, digest, str(dict(labels)), algorithm.identity]
     content = BytesIO()
-    with warnings.catch_warnings(), disable_value_validation():
-        # identifiers and names are written as the images have them
-        warnings.filterwarnings("ignore", module="pydicom|highdicom")
+    with unchecked():  # identifiers and names are written as the images have them
         segmentation = highdicom.seg.Segmentation(
             source_images=sources_of(series),
             pixel_array=numbers[label_map_ZYX],
