@@ -10,14 +10,14 @@ with a locator it writes the locator's map. Between them, `flarekit predict` run
 F + s (R - F) for s = 1, 1/2, 1/4, 1/8 and 0. Measured from outside is the time from the start of
 the process to its end; the mask is scored against the truth. `without_locator` is the run that
 looks everywhere, as there was before there were locators. One process per run and scan, on the CPU,
-compiled before; the first run, which nothing is known for, is not counted. --loaded does it again
-while two other processes keep two cores busy: `kept` counts the runs that ended by their budget and
-0.2 s. On a machine that others use, look at `load_before` and at `cpu_s` beside `taken_s`.
+compiled before; the first run, which nothing is known for, is not counted. `kept` counts the runs
+that ended by their budget and 0.2 s. --loaded does it while two other processes keep two cores
+busy. On a machine that others use, look at `load_before` and at `cpu_s` beside `taken_s`.
 
 Scans are the cases that the predictor's recipe holds out of DATASET, or phantoms. Results go to
-anytime_PREDICTOR.json (with _PRECISION, where that is named): of every scan and budget the mean
-Dice, how much later than the budget the process ended, tiles, what was given up, organs of over
-50 ml that were lost, and the curve.
+anytime_PREDICTOR.json (with _PRECISION, where that is named, and _loaded): of every scan and budget
+the mean Dice, how much later than the budget the process ended, tiles, what was given up, organs of
+over 50 ml that were lost, and the curve.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", help="of the dataset; the held-out ones by default")
     parser.add_argument("--phantoms", type=int, nargs="+", default=(), help="seeds")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each; medians count")
-    parser.add_argument("--loaded", action="store_true", help="also beside two busy processes")
+    parser.add_argument("--loaded", action="store_true", help="beside two busy processes")
     parser.add_argument("--precision", default="auto", help="fp32: a processor without bf16")
     parser.add_argument("--quick", action="store_true", help="the two ends only, on one scan")
     parser.add_argument("--output", type=Path, default=HERE)
@@ -226,12 +226,13 @@ def main(line: Sequence[str] | None = None) -> Path:
     shares = QUICK if arguments.quick else SHARES
     with tempfile.TemporaryDirectory() as name:
         every = trials(arguments, predictor, Path(name))
-        for title, loops in (("idle", 0), ("loaded", 2))[: 2 if arguments.loaded else 1]:
-            with busy(loops):
-                scans = [measured(predictor, trial, shares, arguments) for trial in every]
-            result[title] = {"summary": summary(scans), "scans": scans}
-            print(title, json.dumps(result[title]["summary"], indent=1))
+        title, loops = ("loaded", 2) if arguments.loaded else ("idle", 0)
+        with busy(loops):
+            scans = [measured(predictor, trial, shares, arguments) for trial in every]
+        result[title] = {"summary": summary(scans), "scans": scans}
+        print(title, json.dumps(result[title]["summary"], indent=1))
     suffix = "" if arguments.precision == "auto" else f"_{arguments.precision}"
+    suffix += "_loaded" if arguments.loaded else ""
     path: Path = arguments.output / f"anytime_{predictor.spec.name}{suffix}.json"
     write(path, result)
     return path

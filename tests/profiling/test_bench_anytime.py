@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 
 import bench_anytime
 import pytest
@@ -51,6 +52,17 @@ def test_a_quick_run_measures_both_ends_of_the_time(located, make_dataset, tmp_p
     assert scan["without_locator"]["curve"] == []
     assert {row["s"] for row in result["idle"]["summary"]} == {1.0, 0.0}
     assert all(row["kept"].endswith(" of 1") for row in result["idle"]["summary"])
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_a_loaded_run_has_a_result_of_its_own(located, make_dataset, tmp_path, monkeypatch):
+    loops = []
+    monkeypatch.setattr(bench_anytime, "busy", lambda count: loops.append(count) or nullcontext())
+    options = ["--dataset", str(make_dataset()), "--quick", "--loaded", "--output", str(tmp_path)]
+    path = bench_anytime.main([str(located.folder), *options])
+    assert loops == [2]
+    assert path.stem.endswith("_loaded")
+    assert "idle" not in json.loads(path.read_text())
 
 
 def test_without_scans_there_is_nothing_to_measure(located_toy, tmp_path):
