@@ -144,6 +144,7 @@ async function finished(found: api.Case, predictor: api.Predictor): Promise<void
 function showTools(): void {
   byId("empty").hidden = !viewer.isEmpty || following !== null;
   byId("orientation").hidden = viewer.isEmpty;
+  byId("orientation").textContent = `The patient's right is on the left.${viewer.isThinned ? " Shown with fewer pixels: this browser draws without a GPU." : ""}`;
   toolbar.hidden = viewer.isEmpty;
   if (viewer.isEmpty) return;
   const pressed = (text: string, on: boolean, act: () => void, more: Record<string, string> = {}) =>

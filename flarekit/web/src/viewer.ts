@@ -2,6 +2,7 @@
 
 import { DRAG_MODE, MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER, SLICE_TYPE } from "@niivue/niivue";
 import type { Label, Voxel } from "./api";
+import { strideFor, thin } from "./thin";
 
 export type View = "all" | "axial" | "coronal" | "sagittal" | "3d";
 export interface WindowPreset { name: string; low: number; high: number }
@@ -44,6 +45,8 @@ export class Viewer {
   private view: View = "all";
   private waiting = false;
   private hasGpu = false;
+  private stale = true; // the first volume has to be drawn again, not its overlays alone
+  isThinned = false;
   private shown = 0; // channel; beyond the last: all of them, fused
   readonly hidden = new Set<number>();
   opacity = 0.55;
@@ -90,7 +93,7 @@ export class Viewer {
   clear(): void {
     this.put([]);
     this.channels = []; this.mask = null; this.labels = []; this.hidden.clear(); this.shown = 0;
-    this.position = null;
+    this.position = null; this.isThinned = false;
   }
 
   /** Show the channels of a scan, from files that NiiVue reads. */
@@ -100,9 +103,11 @@ export class Viewer {
     })));
     this.clear();
     this.channels = images;
+    images.forEach(({ image }) => this.thinned(image));
     this.put(images.map(({ image }) => image));
     const leading = this.channels.findIndex(({ name }) => isUptake(name));
     this.shown = leading >= 0 && this.channels.length > 1 ? this.channels.length : 0;
+    this.stale = true;
     this.setView("all");
   }
 
@@ -133,19 +138,28 @@ export class Viewer {
   /** Put a mask over the scan, in place of the one before. */
   async setMask(file: File, labels: Label[]): Promise<void> {
     const image = await NVImage.loadFromFile({ file, name: "mask.nii.gz", opacity: this.opacity } as never);
+    this.thinned(image);
     this.labels = labels; this.mask = image;
     this.put([...this.channels.map((each) => each.image), image]);
-    this.draw();
+    this.draw(true);
+  }
+
+  private thinned(image: NVImage): void {
+    const stride = this.hasGpu ? 1 : strideFor(image.hdr!.dims.slice(1, 4));
+    this.isThinned = this.isThinned || stride > 1;
+    thin(image, stride);
   }
 
   /** Show or hide labels, or the whole mask, and take the opacity over. */
-  apply(): void { this.draw(); }
+  apply(): void { this.draw(true); }
 
   setView(view: View): void {
+    const was = this.view;
     this.view = view;
     this.nv.opts.sliceType = TYPES[view];
     this.arrange();
-    this.draw();
+    if ((was === "3d") !== (view === "3d") || this.stale) this.draw();
+    else this.nv.drawScene();
   }
 
   /** Without 3D the axial plane gets the room. */
@@ -180,8 +194,9 @@ export class Viewer {
   }
 
   /** Give every volume its looks, and draw once, with the next frame. */
-  private draw(): void {
+  private draw(onlyMask = false): void {
     if (this.isEmpty) return;
+    this.stale = this.stale || !onlyMask;
     const fused = this.shown >= this.channels.length;
     const in3d = this.view === "3d" && this.mask !== null;
     this.channels.forEach(({ name, image }, k) => {
@@ -196,7 +211,14 @@ export class Viewer {
     }
     if (this.waiting) return;
     this.waiting = true;
-    requestAnimationFrame(() => { this.waiting = false; this.nv.updateGLVolume(); });
+    requestAnimationFrame(() => {
+      const whole = this.stale || this.view === "3d";
+      this.waiting = this.stale = false;
+      if (whole) return this.nv.updateGLVolume();
+      this.nv.volumes.forEach((volume, layer) => layer > 0 && this.nv.refreshLayers(volume, layer));
+      this.nv.drawScene();
+      if (this.position) this.nv.createOnLocationChange();
+    });
   }
 
   /** Call back with the place of a click that is none of a drag. */
