@@ -34,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 HashState = Literal["ok", "missing", "wrong"]
 FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
 CACHE_VARIABLE = "FLAREKIT_CACHE"
+TRUST_VARIABLE = "FLAREKIT_TRUST"
 IMPORTED = "weights"  # in the current folder
 
 
@@ -100,7 +101,7 @@ def find_predictor(name_or_folder: str, *, trust: bool = False) -> PredictorFold
     Args:
         name_or_folder: a name in one of `weight_folders()`, or the path of a predictor folder.
         trust: it may execute what it names, a class of its own or a TorchScript file, when its
-            network is built.
+            network is built. `FLAREKIT_TRUST=1` says so for every predictor.
 
     Raises:
         UsageError: no such predictor.
@@ -118,7 +119,8 @@ def find_predictor(name_or_folder: str, *, trust: bool = False) -> PredictorFold
     for each in (predictor, predictor.locator):
         if each is not None:
             _check_names(each)
-    return trusted(predictor) if trust else predictor
+    everyone = os.environ.get(TRUST_VARIABLE, "").lower() in ("1", "true", "yes")
+    return trusted(predictor) if trust or everyone else predictor
 
 
 def trusted(predictor: PredictorFolder) -> PredictorFolder:
@@ -201,7 +203,8 @@ def check_trust(predictor: PredictorFolder) -> models.OwnClass | None:
     )
     raise models.UntrustedError(
         f"{predictor.folder / 'predictor.toml'}: loading it would {what}",
-        fix="read it, then add --trust (in Python: trust=True) if you trust who made it",
+        fix="read it, then add --trust (in Python trust=True), or set FLAREKIT_TRUST=1, if you "
+        "trust who made it",
     )
 
 

@@ -112,6 +112,17 @@ def test_without_trust_nothing_in_a_folder_is_executed_and_the_error_says_what_w
     assert said.returncode == 4
 
 
+def test_the_environment_can_say_that_every_predictor_is_trusted(tmp_path, monkeypatch):
+    folder = own_folder(tmp_path)
+    for said, trusted in (("", False), ("0", False), ("1", True)):
+        monkeypatch.setenv("FLAREKIT_TRUST", said)
+        if trusted:
+            flarekit.load(folder, **CPU).close()
+            continue
+        with pytest.raises(UntrustedError):
+            flarekit.load(folder, **CPU)
+
+
 def test_a_class_that_changed_is_compiled_anew(tmp_path):
     folder = own_folder(tmp_path)
     labels_of(folder, engine="openvino")
