@@ -126,7 +126,7 @@ class Cluster:
         str,
         typer.Option(
             help="local: this machine alone. auto: the cluster that this machine belongs to. Or "
-            "ray://HOST:PORT."
+            "HOST:PORT of its head, or ray://HOST:PORT."
         ),
     ] = "local"
     workers: Annotated[

@@ -8,6 +8,7 @@ from pathlib import Path
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run
 from flarekit.cli.terminating import telling
+from flarekit.cohort.report import write_report
 from flarekit.cohort.run import CohortRequest, rate_of, run_cohort
 from flarekit.core.errors import UsageError
 from flarekit.core.records import CaseRecord
@@ -71,4 +72,6 @@ def run_on_cluster(
         record = run_cohort(
             request, predictor, options, report, _Rates(console), pictures=wants_pictures
         )
+    if folder is not None:
+        console.say(f"{write_report([folder], folder)}: volumes, outliers, flags, failures")
     return close_run(record, console)

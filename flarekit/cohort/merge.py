@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flarekit.cohort.parquet import write_parquet
 from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
 from flarekit.report.ledger import LEDGER, Ledger, Line, ledgers_in, read_ledgers
@@ -60,7 +61,8 @@ def merge(places: Sequence[Path], folder: Path) -> Merged:
 
     Args:
         places: ledgers, or folders with ledgers.
-        folder: for `ledger.jsonl` and `statistics.csv`; made where it is missing.
+        folder: for `ledger.jsonl`, `statistics.csv` and `statistics.parquet`, the latter where
+            pyarrow is installed; made where it is missing.
 
     Raises:
         InputError: a place that has no ledger.
@@ -75,6 +77,7 @@ def merge(places: Sequence[Path], folder: Path) -> Merged:
         write_atomically(folder / LEDGER, content.encode())
         if statistics:
             write_rows(folder / STATISTICS, statistics)
+            write_parquet(folder, statistics)
     finally:
         ledger.end()
     return merged

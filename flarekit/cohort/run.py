@@ -290,10 +290,11 @@ def connected(address: str) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ImportError, RuntimeError, ValueError, OSError) as error:
             raise UsageError(
-                f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}",
-                fix="start one with `ray start --head`, or say --address local",
+                f"no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
+                fix="start one with `ray start --head`, or say --address local; where the cluster "
+                "asks for a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as Ray's documentation says",
             ) from error
     try:
         yield

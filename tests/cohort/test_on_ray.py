@@ -164,6 +164,7 @@ def test_masks_are_those_of_a_plain_run_and_what_is_done_is_skipped(toy, inputs,
     ]
     rows = (tmp_path / "report" / "statistics.csv").read_text().splitlines()
     assert len(rows) == 1 + 5 * 2
+    assert "Cohort of 6 cases" in (tmp_path / "report" / "report.html").read_text()
     again = run_process(*on_ray, "--resume", **threads)
     assert "1 of 6 cases failed in an earlier run: bad" in again.stderr
     assert "5 of 6 cases segmented (5 in an earlier run)" in again.stderr
