@@ -208,6 +208,7 @@ def throughput(scans: Path, predictor: str) -> dict[str, Any]:
     flarekit = Path(sys.executable).parent / "flarekit"
     common = ["-i", str(scans), "-p", predictor, "--device", "cpu"]
     found: dict[str, Any] = {"cases": count, "cores": cores, "predictor": predictor}
+    found["load_before"] = round(os.getloadavg()[0], 1)  # other work beside
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"FLAREKIT_STATE": f"{folder}/plain_state"}
         run = partial(subprocess.run, check=True, capture_output=True, text=True)

@@ -291,10 +291,11 @@ def connected(address: str) -> Iterator[None]:
                 logging_level=logging.ERROR,
             )
         except (ImportError, RuntimeError, ValueError, OSError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(
-                f"no Ray cluster at {address!r}: {str(error).strip().splitlines()[0]}",
-                fix="start one with `ray start --head`, or say --address local; where the cluster "
-                "asks for a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as Ray's documentation says",
+                f"no Ray cluster at {address!r}: {said}",
+                fix="start one with `ray start --head`, or say --address local; where it asks for "
+                "a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as Ray's documentation says",
             ) from error
     try:
         yield
