@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -187,7 +188,8 @@ def test_a_driver_that_is_killed_loses_no_case_that_was_done(toy, inputs, tmp_pa
         process.send_signal(signal.SIGKILL)
     before = len(ledger.read_bytes().splitlines())
     again = run_process(*command, "--resume")
-    assert f"({before - 1} in an earlier run)" in again.stderr or "segmented" in again.stderr
+    skipped = int(re.search(r"resumed: (\d+) of 26 cases are done", again.stderr)[1])
+    assert skipped in (before, before - 1)  # one of them may be the damaged scan
     ids = [json.loads(line)["case_id"] for line in ledger.read_text().splitlines()]
     assert len(ids) == len(set(ids)) == 26
     for path in (tmp_path / "out").iterdir():
