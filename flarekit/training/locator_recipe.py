@@ -117,10 +117,11 @@ def _named(labels: Mapping[str, int]) -> str:
 
 
 def _crop(spec: PredictorSpec) -> dict[str, Any]:
-    """Return the predictor's own crop; of a CT whose predictor has none, the body."""
-    if isinstance(spec.crop, BodyCrop):
-        return {"crop": spec.crop.model_dump(mode="json", exclude_defaults=True)}
+    """Return the predictor's own crop; of a CT whose predictor cuts off zeros at most, the body."""
     (first, *others) = spec.channels
-    if not others and isinstance(first.intensity, Window):
+    is_ct = not others and isinstance(first.intensity, Window)
+    if is_ct and not isinstance(spec.crop, BodyCrop):
         return {"crop": {"threshold": _BODY_HU}}
-    return {}
+    if spec.crop is None:
+        return {}
+    return {"crop": spec.crop.model_dump(mode="json", exclude_none=True)}

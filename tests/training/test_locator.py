@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import flarekit
 from flarekit.cli.main import app
+from flarekit.core.channels import Channel, NonzeroCrop
 from flarekit.core.errors import FlarekitError, InputError, PredictorError, UsageError
 from flarekit.core.grid import Grid
 from flarekit.core.spec import read_spec
@@ -166,3 +167,24 @@ def test_a_usual_scan_is_seen_in_a_tile_or_a_few(toy, extent_mm, finest_mm, spac
     assert recipe.spec.grid.tile_ZYX == tile
     assert recipe.training.validation == ("a",)
     assert recipe.spec.channels == toy.spec.channels
+
+
+@pytest.mark.parametrize(
+    ("intensity", "crop"),
+    [
+        ({"kind": "window", "low_hu": -100, "high_hu": 200, "mean": 0, "std": 50}, "BodyCrop"),
+        ({"kind": "z_score", "masked": True}, "NonzeroCrop"),
+        ({"kind": "rescale"}, "NonzeroCrop"),
+    ],
+)
+def test_an_imported_network_s_intensities_and_crop_are_the_locator_s(toy, intensity, crop):
+    spec = toy.spec.model_copy(
+        update={
+            "channels": (Channel(name="scan", intensity=intensity),),
+            "crop": NonzeroCrop(kind="nonzero"),
+        }
+    )
+    text = locator_recipe(spec, {"organ": 1}, (300, 300, 300), [])
+    recipe = recipe_of(text, tomllib.loads(text), Path("x"))
+    assert recipe.spec.channels == spec.channels
+    assert type(recipe.spec.crop).__name__ == crop
