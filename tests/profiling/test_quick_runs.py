@@ -16,6 +16,7 @@ import bench_components
 import bench_front_door
 import bench_openvino
 import bench_peers
+import bench_recist
 import bench_roofline
 import bench_scaling
 import bench_scan
@@ -206,6 +207,13 @@ def test_one_validation_case(make_predictor, make_dataset, capsys):
     line = [str(folder), "--data", str(make_dataset()), "--split", "held_out", "--quick"]
     assert accuracy_validation.main([*line, "--device", "cpu"]) == 0
     assert ": 1 cases, mean" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_files_with_lines(run, make_predictor):
+    result = run(bench_recist, make_predictor("uls23", {"lesion": 1}).folder)
+    assert [each["lines"] for each in result["files"]] == [1]
+    assert result["files"][0]["cpu_s"] > 0
 
 
 @pytest.mark.slow
