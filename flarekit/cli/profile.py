@@ -112,13 +112,6 @@ def docker(
     *,
     run_line: RunLine,
     timeout: _Timeout = 600.0,
-    stages: Annotated[
-        bool,
-        typer.Option(
-            "--stages",
-            help="Run flarekit predict --report in place of predict.sh, for stage times.",
-        ),
-    ] = False,
     preset: _Preset = None,
     gpu: Annotated[
         str | None,
@@ -130,8 +123,7 @@ def docker(
     from flarekit.core.apart import keep_apart
     from flarekit.profiler.case_folders import CaseFolders, find_scans
     from flarekit.profiler.container import (
-        PREDICT,
-        PREDICT_WITH_STAGES,
+        INSIDE,
         ContainerOptions,
         ContainerTarget,
         check_engine,
@@ -145,8 +137,7 @@ def docker(
     scans = find_scans(input_dir)
     keep_apart(input_dir, output_dir, [Path(f"{scan.case_id}.nii.gz") for scan in scans])
     keep_apart(input_dir, report_dir, [])
-    script = PREDICT_WITH_STAGES if stages else PREDICT
-    options = ContainerOptions(image=image, script=script, **vars(run_line))
+    options = ContainerOptions(image=image, **vars(run_line))
     watched = gpu if gpu is not None else options.watched_gpu
     facts = environment(watched, check_engine(image))
     name = options.team
@@ -162,7 +153,7 @@ def docker(
     folder.write(report)
 
     def make(work: CaseFolders, log: Path) -> ContainerTarget:
-        return ContainerTarget(options, work.volumes(stages=stages), log)
+        return ContainerTarget(options, work.volumes(INSIDE), log)
 
     def on_case(case: ProfiledCase) -> None:
         console.say(f"{case.name}: {case.official.time_s:.2f} s")

@@ -49,14 +49,14 @@ class CaseFolders:
     outputs: Path
     record: Path
 
-    def volumes(self, *, stages: bool) -> dict[Path, str]:
-        """Return the organisers' mounts: folder here -> folder in the container.
+    def volumes(self, inside: str) -> dict[Path, str]:
+        """Return the organisers' mounts, and one for step times: folder here -> in the container.
 
         Args:
-            stages: with a folder for stage times, which is ours.
+            inside: where a run of flarekit leaves its ledger; others leave that folder alone.
         """
         theirs = {self.inputs: "/workspace/inputs", self.outputs: "/workspace/outputs"}
-        mounts = theirs | {self.record: "/workspace/inside"} if stages else theirs
+        mounts = theirs | {self.record: inside}
         return {here.resolve(): there for here, there in mounts.items()}
 
 

@@ -29,10 +29,8 @@ from flarekit.profiler.probes.processes import ProcessesProbe
 from flarekit.profiler.readings import Probe
 
 PREDICT = "sh predict.sh"
-PREDICT_WITH_STAGES = (
-    "flarekit predict --input /workspace/inputs --output /workspace/outputs "
-    "--report /workspace/inside"
-)
+INSIDE = "/workspace/inside"  # where a run may leave its ledger, for the time of its steps
+_STATE_VARIABLE = "FLAREKIT_STATE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +79,8 @@ class ContainerOptions:
         ]
         given = [part for flag, value in options if value is not None for part in (flag, value)]
         mounts = [part for here, there in volumes.items() for part in ("-v", f"{here}/:{there}/")]
+        if INSIDE in volumes.values():
+            mounts += ["-e", f"{_STATE_VARIABLE}={INSIDE}"]
         shell = ["/bin/bash", "-c", self.script]
         return ["docker", "container", "run", *given, "--rm", *mounts, self.image, *shell]
 

@@ -158,8 +158,8 @@ def _profile_scan(
         *locked,
         *leftover_failures(leftovers),
     )
-    record_of_run = folders.record / "run.json"
-    times = _read_step_times(record_of_run) if record_of_run.is_file() else None
+    record_of_run = next(folders.record.rglob("run.json"), None)
+    times = _read_step_times(record_of_run)
     case = _case(scan.name, scan.case_id, seen, failures, times, report.tolerances)
     return replace(case, shape_XYZ=scan.shape_XYZ, leftovers=leftovers)
 
