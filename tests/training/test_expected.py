@@ -23,7 +23,7 @@ def dataset(tmp_path):
     (folder / "dataset.json").write_text(json.dumps(facts))
     for index in range(8):
         label_map = np.zeros((20, 20, 20), np.uint8)
-        label_map[2 : 10 + index % 3, 2:12, 2:12] = 2
+        label_map[4 : 12 + index % 3, 4:14, 4:14] = 2
         if index < 2:
             label_map[15, 15, 15] = 1
         scan = np.where(label_map == 2, 50 + index, -1000).astype(np.int16)
