@@ -241,7 +241,7 @@ def test_labels_come_from_the_convention_or_a_predictor_less_those_ignored(
         ({"edition": "20"}, "no edition '20'"),
         ({"labels": "liver"}, "'liver' is no label"),
         ({"labels": "liver=0"}, "'liver=0' is no label"),
-        ({"labels": "a=1,b=1"}, "share one value"),
+        ({"labels": "a=1,b=1"}, "have the same values"),
         ({"labels": "heart=1"}, "add --tolerance heart=MM"),
         ({"labels": "liver=1", "predictor": "x"}, "give one of them"),
         ({"ignore": "livr"}, "did you mean 'liver'"),
