@@ -138,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> Path:
     path = result_path(arguments.output, predictor.spec.name, split, arguments.profile)
     make_folder(path.parent)
     content = header(predictor, record, arguments) | result
-    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return path
 
 

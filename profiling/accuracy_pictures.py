@@ -15,7 +15,7 @@ from flarekit.core.files import make_folder, write_atomically
 from flarekit.evaluation.masks import SUFFIXES, read_mask
 from flarekit.evaluation.picture import Pictures, draw_case
 
-_MOST_BYTES = 250_000
+_MOST_BYTES = 60_000
 _AROUND_MM = 90.0
 
 
@@ -74,16 +74,16 @@ def draw_around_worst(path: Path, case_id: str, files: Files, labels: Mapping[st
         draw_worst(path, case_id, cropped, labels)
 
 
-def small_png(path: Path) -> bytes:
-    """Return a PNG in 256 colours, made smaller until it is a small file."""
+def small_png(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    """Return a PNG in 64 colours, made smaller until it is a small file."""
     from PIL import Image
 
     image = Image.open(path).convert("RGB")
     while True:
         stream = io.BytesIO()
-        few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few = image.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(stream, format="PNG", optimize=True)
-        if stream.tell() <= _MOST_BYTES:
+        if stream.tell() <= most_bytes:
             return stream.getvalue()
         image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.BOX)
 

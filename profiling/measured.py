@@ -103,5 +103,5 @@ def machine() -> dict[str, Any]:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write results as data, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.write_text(json.dumps(result, indent=1) + "\n")
     print(path)

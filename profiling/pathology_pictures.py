@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from accuracy_pictures import small_png
 
 from flarekit.training.augment import ct_window, place, sample
 from flarekit.training.cases import real_cases
@@ -72,6 +73,7 @@ def main(line: Sequence[str] | None = None) -> None:
             _draw(axes, case, recipe, facts, seed)
             axes.set_title(f"seed {seed}", fontsize=8, loc="left")
     figure.savefig(arguments.picture, dpi=70)
+    arguments.picture.write_bytes(small_png(arguments.picture, 130_000))
 
 
 def _draw(axes: Axes, case: TrainingCase, recipe: Recipe, facts: OrganFacts, seed: int) -> None:
