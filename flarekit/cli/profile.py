@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flarekit.cli.help import App
-from flarekit.cli.options import Gpus, InputDir, OutputDir, spread
+from flarekit.cli.options import ImageConvention, InputDir, OutputDir, spread
+from flarekit.cli.run_line import RunLine, line_of
 
 if TYPE_CHECKING:
     from flarekit.cli.console import Console
@@ -75,31 +75,6 @@ def run(
     raise typer.Exit(124 if code is None else code)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunLine:
-    """What is on the run line; see `flarekit.profiler.container.ContainerOptions`."""
-
-    gpus: Gpus = None
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            help="Value for the option of docker run that has the same name, for example 28g."
-        ),
-    ] = None
-    shm_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Value for the option of docker run that has the same name, for example 28g."
-        ),
-    ] = None
-    network: Annotated[
-        str | None,
-        typer.Option(
-            help="Value for the option of docker run that has the same name, for example none."
-        ),
-    ] = None
-
-
 @app.command()
 @spread
 def docker(
@@ -110,6 +85,7 @@ def docker(
     output_dir: OutputDir,
     report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")],
     *,
+    convention: ImageConvention = None,
     run_line: RunLine,
     timeout: _Timeout = 600.0,
     preset: _Preset = None,
@@ -118,10 +94,10 @@ def docker(
         typer.Option(help="Index or UUID of the GPU to watch; by default that of --gpus."),
     ] = None,
 ) -> None:
-    """Run the organisers' loop: one case at a time, alone in the inputs folder."""
+    """Run the organisers' loop: one case, or one job of a platform, at a time."""
     from flarekit.cli.console import Console
     from flarekit.core.apart import keep_apart
-    from flarekit.profiler.case_folders import CaseFolders, find_scans
+    from flarekit.profiler.case_folders import CaseFolders, find_jobs, find_scans
     from flarekit.profiler.container import (
         INSIDE,
         ContainerOptions,
@@ -130,14 +106,18 @@ def docker(
     )
     from flarekit.profiler.environment import environment
     from flarekit.profiler.folder import new_report
+    from flarekit.profiler.job_folders import job_folders
     from flarekit.profiler.limits import tolerances_of
     from flarekit.profiler.loop import WatchOptions, profile_scans
 
     console = Console()
-    scans = find_scans(input_dir)
-    keep_apart(input_dir, output_dir, [Path(f"{scan.case_id}.nii.gz") for scan in scans])
+    jobs = bool(job_folders(input_dir))
+    scans = find_jobs(input_dir) if jobs else find_scans(input_dir)
+    masks = [scan.case_id if jobs else f"{scan.case_id}.nii.gz" for scan in scans]
+    keep_apart(input_dir, output_dir, [Path(mask) for mask in masks])
     keep_apart(input_dir, report_dir, [])
-    options = ContainerOptions(image=image, **vars(run_line))
+    organiser = convention or ("grandchallenge" if jobs else "flare")
+    options = ContainerOptions.of(line_of(organiser, jobs=jobs), image, **vars(run_line))
     watched = gpu if gpu is not None else options.watched_gpu
     facts = environment(watched, check_engine(image))
     name = options.team
@@ -145,15 +125,17 @@ def docker(
     line = options.line(
         name,
         {
-            Path("$PWD/inputs"): "/workspace/inputs",
-            Path("$PWD/outputs"): "/workspace/outputs",
+            Path("$PWD/inputs"): options.inputs,
+            Path("$PWD/outputs"): options.outputs,
         },
     )
     report = new_report(name, "docker", tuple(line), tolerances_of(_limits(preset)), facts)
     folder.write(report)
 
     def make(work: CaseFolders, log: Path) -> ContainerTarget:
-        return ContainerTarget(options, work.volumes(INSIDE), log)
+        return ContainerTarget(
+            options, work.volumes(options.inputs, options.outputs, None if jobs else INSIDE), log
+        )
 
     def on_case(case: ProfiledCase) -> None:
         console.say(f"{case.name}: {case.official.time_s:.2f} s")

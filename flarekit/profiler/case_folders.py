@@ -10,7 +10,16 @@ from pathlib import Path
 
 from flarekit.core.errors import InputError, OutputError, UnreadableVolumeError
 from flarekit.core.files import below, locked_below, make_folder, printable, write_atomically
+from flarekit.core.names import safe_name
 from flarekit.core.nifti import read_geometry, read_nifti
+from flarekit.profiler.job_folders import (
+    copy_job,
+    job_failures,
+    job_folders,
+    job_leftovers,
+    keep_job,
+    shape_of_job,
+)
 
 _LOG = logging.getLogger(__name__)
 _SUFFIX = ".nii.gz"
@@ -20,10 +29,10 @@ _NAMED = 8  # leftovers that a failure names; the report lists all
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """One file of the input folder.
+    """One file of the input folder, or one job of a platform.
 
     Attributes:
-        path: `X_0000.nii.gz`.
+        path: `X_0000.nii.gz`; the folder of a platform's job.
         name: of the official JSON, `X_0000`, as it can be printed.
         case_id: of the mask, `X`, as it can be printed.
         shape_XYZ: None where its header cannot be read.
@@ -49,14 +58,17 @@ class CaseFolders:
     outputs: Path
     record: Path
 
-    def volumes(self, inside: str) -> dict[Path, str]:
+    def volumes(self, inputs: str, outputs: str, inside: str | None = None) -> dict[Path, str]:
         """Return the organisers' mounts, and one for step times: folder here -> in the container.
 
         Args:
+            inputs: the organisers' folder for inputs.
+            outputs: and for outputs.
             inside: where a run of flarekit leaves its ledger; others leave that folder alone.
         """
-        theirs = {self.inputs: "/workspace/inputs", self.outputs: "/workspace/outputs"}
-        mounts = theirs | {self.record: inside}
+        mounts = {self.inputs: inputs, self.outputs: outputs}
+        if inside is not None:
+            mounts[self.record] = inside
         return {here.resolve(): there for here, there in mounts.items()}
 
 
@@ -72,6 +84,22 @@ def find_scans(input_dir: Path) -> list[Scan]:
     if not paths:
         raise InputError(f"{input_dir}: no *{_SUFFIX} in it", fix="check --input")
     return [_scan(path) for path in paths]
+
+
+def find_jobs(input_dir: Path) -> list[Scan]:
+    """Return the jobs of a folder: itself, or the folders in it.
+
+    Raises:
+        InputError: there is none.
+    """
+    jobs = job_folders(input_dir)
+    if not jobs:
+        raise InputError(f"{input_dir}: no job with images/SOCKET/*.mha", fix="check --input")
+    names = [safe_name(job.resolve().name) for job in jobs]
+    return [
+        Scan(path=job, name=name, case_id=name, shape_XYZ=shape_of_job(job))
+        for job, name in zip(jobs, names, strict=True)
+    ]
 
 
 def _scan(path: Path) -> Scan:
@@ -104,7 +132,10 @@ def prepare(scan: Scan, root: Path) -> CaseFolders:
         make_folder(path)
     for path in (folders.outputs, folders.record):
         path.chmod(0o777)  # the container may run as anyone
-    shutil.copy2(scan.path, folders.inputs)
+    if scan.path.is_dir():
+        copy_job(scan.path, folders.inputs)
+    else:
+        shutil.copy2(scan.path, folders.inputs)
     return folders
 
 
@@ -119,6 +150,8 @@ def locked_failures(folders: CaseFolders) -> list[str]:
 
 def leftovers_of(scan: Scan, folders: CaseFolders) -> tuple[str, ...]:
     """Return what is there besides the scan, as it was, and its mask."""
+    if scan.path.is_dir():
+        return job_leftovers(scan.path, folders.inputs)
     own = (folders.inputs / scan.path.name, folders.outputs / _mask_name(scan))
     found = [
         path
@@ -156,6 +189,8 @@ def _listed(names: list[str]) -> str:
 
 def mask_failures(scan: Scan, folders: CaseFolders) -> list[str]:
     """Return what is wrong about the mask, and about the scan, which must be as it was."""
+    if scan.path.is_dir():
+        return job_failures(scan.path, folders.inputs, folders.outputs)
     failures = []
     copy, mask = folders.inputs / scan.path.name, folders.outputs / _mask_name(scan)
     there, name = printable(f"inputs/{copy.name}"), printable(f"outputs/{mask.name}")
@@ -195,6 +230,9 @@ def keep_mask(scan: Scan, folders: CaseFolders, output_dir: Path) -> None:
     Raises:
         OutputError: it cannot be copied.
     """
+    if scan.path.is_dir():
+        keep_job(folders.outputs, output_dir / scan.name)
+        return
     mask = folders.outputs / _mask_name(scan)
     try:
         if mask.is_file() and not mask.is_symlink():

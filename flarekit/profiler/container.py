@@ -6,8 +6,9 @@ import json
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
-from flarekit.containers import ProcessResult
+from flarekit.containers import ProcessResult, RunLine
 from flarekit.containers.cgroup_figures import Cgroup
 from flarekit.containers.docker_command import (
     DockerError,
@@ -43,7 +44,10 @@ class ContainerOptions:
         memory: of `-m`; None for no limit.
         shm_size: of `--shm-size`; None for Docker's 64 MB.
         network: of `--network`; None for Docker's default.
-        script: what bash runs.
+        script: what bash runs; None for the image's own command.
+        inputs: the organisers' folder for inputs.
+        outputs: and for outputs.
+        further: other options of the organisers' line.
     """
 
     image: str
@@ -51,7 +55,59 @@ class ContainerOptions:
     memory: str | None = None
     shm_size: str | None = None
     network: str | None = None
-    script: str = PREDICT
+    script: str | None = PREDICT
+    inputs: str = "/workspace/inputs"
+    outputs: str = "/workspace/outputs"
+    further: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        line: RunLine,
+        image: str,
+        *,
+        gpus: str | None = None,
+        memory: str | None = None,
+        shm_size: str | None = None,
+        network: str | None = None,
+    ) -> Self:
+        """Return the options of an organiser's line.
+
+        Args:
+            line: the organiser's. Of one that runs a script nothing but the folders is taken: its
+                limits differ from year to year.
+            image: name with tag.
+            gpus: for no GPU None.
+            memory: goes before the line's, like what follows.
+            shm_size: likewise.
+            network: likewise.
+        """
+        if line.command is not None:
+            return cls(
+                image=image,
+                gpus=gpus,
+                memory=memory,
+                shm_size=shm_size,
+                network=network,
+                inputs=line.inputs,
+                outputs=line.outputs,
+            )
+        limits = line.conditions
+        further = [] if limits.capabilities else ["--cap-drop", "ALL"]
+        further += [] if limits.new_privileges else ["--security-opt", "no-new-privileges"]
+        further += [] if limits.pids is None else ["--pids-limit", str(limits.pids)]
+        own_memory = None if limits.memory_mib is None else f"{limits.memory_mib}m"
+        return cls(
+            image=image,
+            gpus=gpus,
+            memory=memory or own_memory,
+            shm_size=shm_size or f"{limits.shm_mib}m",
+            network=network or (None if limits.network else "none"),
+            script=None,
+            inputs=line.inputs,
+            outputs=line.outputs,
+            further=tuple(further),
+        )
 
     @property
     def team(self) -> str:
@@ -70,19 +126,20 @@ class ContainerOptions:
             name: of the container.
             volumes: folder here -> folder inside.
         """
-        options = [
+        stated = [
             ("--gpus", None if self.gpus is None else gpus_argument(self.gpus)),
             ("--shm-size", self.shm_size),
             ("-m", self.memory),
             ("--network", self.network),
             ("--name", name),
         ]
-        given = [part for flag, value in options if value is not None for part in (flag, value)]
+        given = [part for flag, value in stated if value is not None for part in (flag, value)]
         mounts = [part for here, there in volumes.items() for part in ("-v", f"{here}/:{there}/")]
         if INSIDE in volumes.values():
             mounts += ["-e", f"{_STATE_VARIABLE}={INSIDE}"]
-        shell = ["/bin/bash", "-c", self.script]
-        return ["docker", "container", "run", *given, "--rm", *mounts, self.image, *shell]
+        shell = [] if self.script is None else ["/bin/bash", "-c", self.script]
+        options = [*given, *self.further, "--rm", *mounts]
+        return ["docker", "container", "run", *options, self.image, *shell]
 
 
 class ContainerTarget:

@@ -53,7 +53,9 @@ def test_a_profiled_run_leaves_its_step_times_in_a_folder_of_ours(tmp_path):
     folders = CaseFolders(
         inputs=tmp_path / "inputs", outputs=tmp_path / "outputs", record=tmp_path / "inside"
     )
-    line = ContainerOptions(image="team").line("team", folders.volumes(INSIDE))
+    line = ContainerOptions(image="team").line(
+        "team", folders.volumes("/workspace/inputs", "/workspace/outputs", INSIDE)
+    )
     assert line[line.index("-e") + 1] == f"FLAREKIT_STATE={INSIDE}"
     assert f"{tmp_path / 'inside'}/:{INSIDE}/" in line
     assert line[-3:] == ["/bin/bash", "-c", "sh predict.sh"]
