@@ -8,6 +8,8 @@ per core, both with the same number of threads in all; Ray's start is stated apa
 
     python profiling/bench_cohort.py                                  # driver, scaling
     python profiling/bench_cohort.py --scans FOLDER --predictor NAME  # throughput
+
+--quick takes a few jobs.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ segment them; spoilt masks are the held-out masks, changed. Each spoilt one come
 scan, and counts as found where it has a flag that the good one has not.
 
     python profiling/bench_flags.py DATASET
+
+--quick takes one scan.
 """
 
 from __future__ import annotations

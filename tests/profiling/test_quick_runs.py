@@ -36,6 +36,7 @@ PROFILING = Path(__file__).parents[2] / "profiling"
 # no measurements: what they do, they do in a second
 ALWAYS_QUICK = {
     "card.py",
+    "commands.py",
     "figures.py",
     "nnunet_folder.py",
     "paper_rows.py",
