@@ -290,6 +290,13 @@ def test_a_first_pass_tells_where_to_look(make_toy, inputs, tmp_path, write_scan
     assert not mask_of(tmp_path / "two" / "a.nii.gz")[..., 40:].any()
 
 
+def stand_in(monkeypatch, predictor):
+    """Let a predictor be found whatever the name of the first pass."""
+    for module in ("segmenter", "source"):
+        found = f"flarekit.segmentation.{module}.find_predictor"
+        monkeypatch.setattr(found, lambda *_, **__: predictor)
+
+
 def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
     toy, inputs, tmp_path, write_scan, monkeypatch
 ):
@@ -305,9 +312,7 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
         toy, labels={"organ": 1}, auxiliary=("lesion",), internal={"others": ("lesion",)}
     )
     for number, first in enumerate((toy, grouped)):
-        monkeypatch.setattr(
-            "flarekit.segmentation.source.find_predictor", lambda _, f=first, **__: f
-        )
+        stand_in(monkeypatch, first)
         one = with_facts(toy, coarse=Coarse(predictor="first"))
         segment_folder(one, inputs, tmp_path / str(number), EXACT)
     labelled, organ = looked_at
@@ -319,7 +324,7 @@ def test_a_first_pass_looks_near_its_labels_not_near_its_internal_classes(
 def test_a_first_pass_of_other_channels_is_refused(toy, inputs, tmp_path, write_scan, monkeypatch):
     write_scan(inputs / "a_0000.nii.gz")
     other = with_facts(toy, channels=toy.spec.channels * 2)
-    monkeypatch.setattr("flarekit.segmentation.source.find_predictor", lambda *_, **__: other)
+    stand_in(monkeypatch, other)
     one = with_facts(toy, coarse=Coarse(predictor="other"))
     with pytest.raises(PredictorError, match="takes 2 channels, not 1"):
         segment_folder(one, inputs, tmp_path / "out", EXACT)
