@@ -25,6 +25,7 @@ _LEAST_ALONG_MM, _LEAST_WITHIN_MM = 5.0, 3.0
 _UPTAKE = 0.3  # relative difference of uptake at which a vote fades
 _PERCENTILE = 20.0  # of the scribble's uptake that counts as its range
 _AS_IT_IS = 0.3  # the vote for the border as it is
+_CRUMB = 0.05  # of the component that it broke off, in voxels
 _FURTHEST = 3.0  # reaches, from which on a vote counts nothing
 
 _Points = NDArray[np.int64]
@@ -89,6 +90,26 @@ def moved(
     result[band] = away_mm[band] <= shift / total
     for scribble in scribbles:
         result[tuple(scribble.places_ZYX.T)] = scribble.outwards
+    return _without_crumbs(mask_ZYX, result, scribbles)
+
+
+def _without_crumbs(before: _Mask, after: _Mask, scribbles: Sequence[Scribble]) -> _Mask:
+    """Drop what only broke off a component as its border moved, and nobody marked as tumor."""
+    import cc3d
+
+    numbered = cc3d.connected_components(after, connectivity=18)
+    origins = cc3d.connected_components(before, connectivity=18)
+    sizes, whole = np.bincount(numbered.ravel()), np.bincount(origins.ravel())
+    whole[0] = 0
+    largest = np.zeros(len(sizes), np.int64)
+    np.maximum.at(largest, numbered[after], whole[origins[after]])
+    is_crumb = (sizes < _CRUMB * largest) | (largest == 0)
+    is_crumb[0] = False
+    for scribble in scribbles:
+        if scribble.outwards:
+            is_crumb[numbered[tuple(scribble.places_ZYX.T)]] = False
+    result = after.copy()
+    result[is_crumb[numbered]] = False
     return result
 
 

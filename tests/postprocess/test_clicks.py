@@ -152,3 +152,14 @@ def test_a_click_on_background_at_the_rim_leaves_most_of_the_lesion():
     assert not after[12, 25, 36]
     assert after.sum() > 0.9 * mask.sum()
     assert not scribbled(mask, uptake, background=[(12, 25, 27)]).any()
+
+
+def test_what_only_breaks_off_as_a_border_moves_is_dropped():
+    mask = ball(12)
+    mask[12, 25, 37:41] = True
+    mask[12, 24:27, 41:43] = True
+    uptake = np.full(mask.shape, 3.0, np.float32)
+    after = scribbled(mask, uptake, background=[(12, 25, x) for x in range(36, 41)])
+    assert not after[12, 25, 37:].any()
+    assert not after[12, 24:27, 41:43].any()
+    assert after.sum() > 0.8 * ball(12).sum()
