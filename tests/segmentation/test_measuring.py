@@ -102,7 +102,9 @@ def test_the_time_for_statistics_is_kept_free_for_them():
     compute = context.Compute(engine=None, speeds=speeds)
     run = context.RunContext(spec=None, compute=lambda: compute, memory=None)
     wanted = context.CaseExtras(statistics=True)
-    assert run.for_mask(100.0, geometry, wanted) == pytest.approx(97.0)
+    expected = speeds.seconds("statistics", math.prod(geometry.shape_ZYX))
+    assert expected >= 3.0  # what was seen once may take longer
+    assert run.for_mask(100.0, geometry, wanted) == pytest.approx(100.0 - expected)
     assert run.for_mask(None, geometry, wanted) is None
     assert run.for_mask(100.0, geometry, context.CaseExtras()) > 99.9
 
