@@ -183,7 +183,7 @@ def test_an_unknown_architecture_gets_a_hint():
 
 @pytest.mark.skipif(find_spec("nnunetv2") is not None, reason="nnU-Net is installed")
 def test_without_nnunet_the_extra_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"flarekit\[train\]"):
+    with pytest.raises(UsageError, match=r"\[train\]"):
         plan(tmp_path, tmp_path, "umamba", PlanOptions())
 
 
