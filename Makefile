@@ -2,7 +2,8 @@
 # make web     the page of flarekit serve, built into flarekit/web/dist
 # make wheel   dist/: a wheel with the weights inside, which pip installs anywhere, and a source archive;
 #              with the page of flarekit serve where make web has built it
-# make test    what the unmarked tests say; `make check` adds lint, types and import rules
+# make test    what the unmarked tests say; `make test-long` runs those that compute for longer,
+#              `make check` lint, types and import rules
 PYTHON ?= python3
 # where torch comes from; https://download.pytorch.org/whl/cpu spares a CPU machine the CUDA libraries
 TORCH_INDEX ?=
@@ -11,7 +12,7 @@ LEAN := "dynamic-network-architectures<0.4"
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo web wheel test check format
+.PHONY: install demo web wheel test test-long check format
 
 install: $(VENV)/.installed
 
@@ -34,6 +35,9 @@ wheel: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto  # one process per core, one thread each
+
+test-long: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "long and not slow and not data and not gpu"
 
 check: install
 	$(BIN)/ruff check .

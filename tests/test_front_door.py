@@ -111,6 +111,7 @@ def example_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("example_files")
 @pytest.mark.parametrize("what", EXAMPLES, ids=lambda what: getattr(what, "__qualname__", None))
 def test_the_examples_of_public_names_work_as_written(what):
@@ -124,6 +125,7 @@ def test_the_examples_of_public_names_work_as_written(what):
     assert results.failed == 0, "".join(said)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("example_files")
 @pytest.mark.parametrize(("page", "said"), [("README.md", ""), ("docs/python.md", "()\n")])
 def test_the_first_example_of_a_page_works_as_typed(page, said, capsys):

@@ -115,6 +115,7 @@ def stand_in(made, folder, name, convention):
     (target / "predictor.toml").write_text(text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", sorted(PREPARE))
 def test_what_a_page_tells_to_type_works(page, make_toy, tmp_path_factory, tmp_path, monkeypatch):
     predictors = tmp_path_factory.mktemp("predictors")

@@ -49,6 +49,7 @@ def test_help_imports_nothing_heavy():
     )
 
 
+@pytest.mark.long
 def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
     result = run_process(
         "predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder, "--device", "cpu"
@@ -59,6 +60,7 @@ def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
     assert "1 of 1 cases segmented" in result.stderr
 
 
+@pytest.mark.long
 def test_quiet_says_nothing(toy, inputs, tmp_path):
     result = run_process("predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -179,6 +181,7 @@ def test_predictors_lists_what_is_there_and_what_is_wrong_with_it(toy):
     assert "is not TOML" in table.stdout
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_run_within_seconds_and_leaves_no_half_file(
     toy, inputs, tmp_path, write_scan
 ):
@@ -211,6 +214,7 @@ def test_sigterm_ends_a_run_within_seconds_and_leaves_no_half_file(
     assert os.listdir(tmp_path / "out") == []
 
 
+@pytest.mark.long
 def test_weights_import_makes_a_predictor_and_never_replaces_one_unasked(tmp_path):
     import torch
 
@@ -228,6 +232,7 @@ def test_weights_import_makes_a_predictor_and_never_replaces_one_unasked(tmp_pat
     assert run(*arguments, "--force").returncode == 0
 
 
+@pytest.mark.long
 def test_the_command_that_an_import_ends_with_works_as_printed(tmp_path, monkeypatch):
     import torch
 
@@ -268,6 +273,7 @@ def test_weights_verify_tells_which_predictor_is_not_whole(toy):
     assert "SHA-256" in result.stderr
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_run_that_is_deep_in_one_long_call():
     script = (
         "import hashlib; from flarekit.cli.terminating import end_on_sigterm; end_on_sigterm(); "

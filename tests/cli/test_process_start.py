@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 CODE = """
 import time
 from flarekit.cli.predict import process_start
@@ -11,6 +13,7 @@ print(time.monotonic() - process_start())
 """
 
 
+@pytest.mark.long
 def test_the_time_of_a_case_begins_with_the_process_to_a_few_hundredths_of_a_second():
     for _ in range(3):  # at other fractions of a second
         began = time.monotonic()

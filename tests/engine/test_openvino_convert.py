@@ -61,6 +61,7 @@ def prepared(name, arguments, shape):
     return network, image, output[0] if isinstance(output, list) else output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(set(models.names()) - set(models.PEERS)))
 def test_every_architecture_gives_the_same_logits_in_openvino(name):
     network, image, expected = prepared(name, *SMALL[name])
@@ -135,6 +136,7 @@ def test_a_mamba_layer_is_float32_in_a_half_precision_network(size, compress, tm
     assert relative(torch.from_numpy(imported([image.numpy()])[0]), layer(image)) < 1e-5
 
 
+@pytest.mark.long
 def test_conversion_leaves_the_network_untouched():
     network, image, _ = prepared("mamba_clinix", *SMALL["mamba_clinix"])
     network.train()

@@ -34,6 +34,7 @@ def counted_mib(network, image, precision):
     return peak / 2**20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_the_estimate_is_within_a_tenth_of_what_the_profiler_counts(folder, precision):

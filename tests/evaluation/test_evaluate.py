@@ -78,6 +78,7 @@ def test_a_truth_that_cannot_be_read_stays_out_of_the_means(folders):
     assert evaluation.summary.labels["liver"]["dsc"].count == 3
 
 
+@pytest.mark.long
 def test_several_processes_give_what_one_gives(folders):
     one, several = score_folders(folders), score_folders(folders, workers=3)
     assert strip(as_dict(one)) == strip(as_dict(several))
@@ -142,6 +143,7 @@ def test_what_is_not_defined_is_null_in_json_and_empty_in_csv(tmp_path, write_ma
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("a,scored,,0.0,,")
 
 
+@pytest.mark.long
 def test_pictures_show_truth_prediction_and_difference(folders, write_scan):
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread
@@ -179,6 +181,7 @@ def test_pictures_without_matplotlib_are_refused(monkeypatch):
         check_matplotlib()
 
 
+@pytest.mark.long
 def test_the_command_prints_tables_and_its_last_line_names_every_fault(folders):
     result = run(
         "evaluate",

@@ -97,6 +97,7 @@ def test_different_seeds_give_different_patients() -> None:
     assert (first.hu_ZYX != second.hu_ZYX).mean() > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_organ_is_there_except_perhaps_the_gallbladder(seed: int, coarse: Coarse) -> None:
     missing = set(range(1, 14)) - set(np.unique(coarse(seed).labels_ZYX).tolist())

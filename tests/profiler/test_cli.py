@@ -74,6 +74,7 @@ def test_a_preset_s_gpu_limit_fails_where_no_gpu_was_measured_unless_none_is_mea
     assert "contradict" in both.stderr
 
 
+@pytest.mark.long
 def test_what_was_not_measured_has_no_unit(tmp_path, flarekit):
     result = flarekit("run", "--output", tmp_path, "--", sys.executable, "-c", "")
     assert "GPU not measured, memory" in result.stderr
@@ -81,6 +82,7 @@ def test_what_was_not_measured_has_no_unit(tmp_path, flarekit):
     assert "not supported MiB" not in result.stderr
 
 
+@pytest.mark.long
 def test_a_command_s_memory_between_two_samples_is_the_kernel_s_own_peak(tmp_path, flarekit):
     code = "import time; time.sleep(.3); x = bytearray(b'x') * (200 << 20); del x; time.sleep(.2)"
     result = flarekit("run", "--output", tmp_path, "--name", "c", "--", sys.executable, "-c", code)
@@ -118,6 +120,7 @@ def test_compare_prints_ratios(tmp_path, flarekit):
     assert row.split()[-4:] == ["10.00", "5.00", "x", "0.50"]
 
 
+@pytest.mark.long
 def test_run_leaves_a_report_and_the_command_s_own_exit_code(tmp_path, flarekit):
     code = "import sys; print('said'); sys.exit(7)"
     result = flarekit(

@@ -72,6 +72,7 @@ def test_labels_that_scans_lack_are_scored_on_phantoms_only(
     assert phantoms["command"].endswith("--split phantoms --phantoms 1 --device cpu")
 
 
+@pytest.mark.long
 def test_whole_bodies_go_through_autopets_layout(monkeypatch, make_predictor, output, tmp_path):
     from flarekit.synthesis import ORGANS
 

@@ -81,6 +81,7 @@ def test_predictors_that_need_a_scan_otherwise_have_it_in_a_folder_of_theirs(
     assert widths[1] > 250
 
 
+@pytest.mark.long
 def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path):
     import time
 

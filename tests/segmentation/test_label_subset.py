@@ -40,6 +40,7 @@ def test_the_other_labels_are_background_and_the_wanted_ones_are_as_ever(toy, sc
     assert {each.label for each in some.statistics} == {name}
 
 
+@pytest.mark.long
 def test_the_command_writes_and_records_the_wanted_labels_alone(toy, scan, tmp_path):
     (name, value), *_ = toy.labels.items()
     words = ["predict", "-p", toy.folder, "-i", scan.parent, "-o", tmp_path / "out"]

@@ -50,6 +50,7 @@ def test_a_predictor_names_its_locator(folder):
     assert len(predictor.all_members) == 2
 
 
+@pytest.mark.long
 def test_a_scan_is_segmented_with_it(folder):
     scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
     with flarekit.load(folder, device="cpu", precision="fp32") as segmenter:
@@ -60,6 +61,7 @@ def test_a_scan_is_segmented_with_it(folder):
         assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
 
 
+@pytest.mark.long
 def test_exact_without_a_limit_does_not_ask_it(folder):
     scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
     with flarekit.load(folder, device="cpu", mode="exact", precision="fp32") as segmenter:

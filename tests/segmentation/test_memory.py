@@ -63,6 +63,7 @@ def predict(toy, tmp_path):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "dtype", "budget_mib", "code"),
     [

@@ -124,6 +124,7 @@ def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(cas
     assert back.shape == (32, 32, 32)
 
 
+@pytest.mark.long
 def test_what_follows_the_tiles_has_its_time_and_more_of_it_on_a_busy_machine(case):
     placement = plan_within(case, 10, 1e-6)[0].placement
     speeds = Speeds(None, waiting=lambda: 1.0)
@@ -134,6 +135,7 @@ def test_what_follows_the_tiles_has_its_time_and_more_of_it_on_a_busy_machine(ca
     assert after_tiles_s(placement, speeds, 4) == pytest.approx(4 * usual_s)
 
 
+@pytest.mark.long
 def test_a_step_that_once_took_long_has_that_time(case):
     placement = plan_within(case, 10, 1e-6)[0].placement
     speeds = Speeds(None, waiting=lambda: 1.0)
@@ -178,6 +180,7 @@ def test_a_window_that_begins_in_the_middle_keeps_its_grid(case):
     assert plan.placement.shape_ZYX == (32, 32, 32)
 
 
+@pytest.mark.long
 def test_a_tile_is_timed_only_where_nothing_is_known_and_it_is_one_of_the_scan(case):
     _, engine = plan_within(case, 60, 1e-3, known=1e-3)
     assert not engine.timed

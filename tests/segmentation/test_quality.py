@@ -27,6 +27,7 @@ def read_labels(path):
     return read_nifti(path).voxels_ZYX.astype(np.uint8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
     assert seed not in range(*read_recipe(predictor.folder / "recipe.toml").training.phantom_seeds)

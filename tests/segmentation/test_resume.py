@@ -201,6 +201,7 @@ def test_a_ledger_of_an_older_version_is_read_and_its_cases_are_run(segment, tmp
     assert segment(AGAIN)[0] == ["a", "b", "c"]
 
 
+@pytest.mark.long
 def test_the_parts_of_a_stack_are_run_together_or_not_at_all(toy, tmp_path):
     inputs = tmp_path / "stack"
     folder = inputs / "images" / "stacked-3d-ct-lesion-volumes"
@@ -232,6 +233,7 @@ def test_the_parts_of_a_stack_are_run_together_or_not_at_all(toy, tmp_path):
     assert first != second
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_loses_the_case_it_was_at_and_no_other(toy, inputs, tmp_path):
     script = f"""
 import os, signal
@@ -332,6 +334,7 @@ def test_where_no_ledger_can_be_kept_runs_go_on_and_resuming_is_refused(toy, inp
         assert "--report" in refused.stderr
 
 
+@pytest.mark.long
 def test_sigterm_says_how_far_the_run_is_and_how_it_goes_on(toy, inputs, tmp_path, write_scan):
     write_scan(inputs / "d_0000.nii.gz", np.zeros((200, 300, 300)))
     command = [sys.executable, "-m", "flarekit.cli.main", "predict", "--device", "cpu"]

@@ -19,6 +19,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("predictor", "mode"),
     [pytest.param(*case, marks=() if case in QUICK else (pytest.mark.slow,)) for case in CASES],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from flarekit.service.housekeeping import sweep
 from flarekit.service.service import Service
 from flarekit.service.store import Store, StoredCase
@@ -55,6 +57,7 @@ def test_cases_are_deleted_when_their_time_is_up(running):
     assert running.client.get("/v1/cases").json() == []
 
 
+@pytest.mark.long
 def test_a_predictor_that_nobody_uses_is_released(serve, settings, monkeypatch):
     monkeypatch.setattr("flarekit.service.worker._LOOK_S", 0.02)
     with serve(settings(idle_minutes=0.001)) as running:

@@ -68,6 +68,7 @@ def build(block, **arguments):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [name for name in nnunet.TRAINERS if name not in ("nnunet", *models.PEERS)]
 )
@@ -111,6 +112,7 @@ def test_arguments_of_a_network_are_toml_or_words():
             parse_arguments([odd])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

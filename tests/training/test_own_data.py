@@ -56,6 +56,7 @@ def commands_of(page):
     return [shlex.split(line)[1:] for line in blocks[0].splitlines()]
 
 
+@pytest.mark.long
 def test_the_page_s_three_commands_make_a_predictor_with_its_own_card(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ids = ["p1", "p2", "p3", "p4"]

@@ -85,6 +85,7 @@ def stating(**settings):
     return {"flarekit.facts": json.dumps({"settings": settings})}
 
 
+@pytest.mark.long
 def test_an_algorithm_that_behaves_passes_everything(tmp_path):
     found = look(program(), tmp_path)
     assert failed(found) == {}
@@ -95,6 +96,7 @@ def test_an_algorithm_that_behaves_passes_everything(tmp_path):
 FIRST = {min(names): fault for fault, (_, names, _) in reversed(BROKEN.items())}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("check", [check.name for check in OWN if check.name != "given_inputs"])
 def test_every_check_catches_a_fault_and_says_which(tmp_path, check):
     faults, _, words = BROKEN[FIRST[check]]
@@ -208,6 +210,7 @@ def clicked(mask, clicks):
     return click_rule.apply_to_scan(mask.astype(np.uint8), [1], 0.41, scan) > 0
 
 
+@pytest.mark.long
 def test_the_rule_for_clicks_is_found_to_read_them_right_and_misreadings_are_named():
     before = samples.petct().suv_ZYX > 4
     assert placed(before, clicked(before, samples.PLACED_CLICKS)).state == "pass"

@@ -69,6 +69,7 @@ def verdicts(program, folder, *only, **options):
     return {each.check.name: each.finding for each in _verdicts(image, checks)}
 
 
+@pytest.mark.long
 def test_a_program_that_behaves_passes_everything(tmp_path):
     found = verdicts(behave, tmp_path)
     assert failed(found) == set()
@@ -156,6 +157,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_caught_by_the_checks_meant_for_it(fault, tmp_path):
     program, expected = FAULTS[fault]

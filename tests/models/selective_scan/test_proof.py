@@ -187,6 +187,7 @@ def test_the_record_can_name_what_scans_and_why_nothing_better_does():
     assert "nvrtc does not work: " in words
 
 
+@pytest.mark.long
 def test_the_kernel_computes_the_reference_scan_when_emulated(tmp_path):
     scan = emulated_scan(tmp_path, states=3)
     for batch, channels, tokens in ((2, 3, 700), (1, 2, 1), (1, 1, 512), (1, 2, 513)):
