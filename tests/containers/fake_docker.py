@@ -17,7 +17,9 @@ call = sys.argv[1:]
 kept["calls"].append(call)
 
 def leave(code=0, out="", err=""):
-    state.write_text(json.dumps(kept))
+    whole = state.with_suffix(".new")  # the test reads while `docker events` writes
+    whole.write_text(json.dumps(kept))
+    whole.replace(state)
     sys.stdout.buffer.write(out if isinstance(out, bytes) else out.encode())
     sys.stderr.buffer.write(err if isinstance(err, bytes) else err.encode())
     sys.exit(code)

@@ -184,7 +184,7 @@ def test_a_sender_that_hangs_up_leaves_nothing(running):
                 b'Content-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\nabc'
             )
     deadline = time.monotonic() + 10
-    while left_in(running) and time.monotonic() < deadline:
+    while (left_in(running) or running.service._uploading) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left_in(running) == []
     assert running.service._uploading == 0
