@@ -34,10 +34,10 @@ wheel: install
 	$(BIN)/python -m build --outdir dist
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto  # one process per core, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal  # one process per core, one thread each
 
 test-long: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "long and not slow and not data and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "long and not slow and not data and not gpu"
 
 check: install
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = """#!{python}
-import fcntl, json, pathlib, sys
+import fcntl, json, pathlib, sys, time
 state = pathlib.Path({state!r})
 lock = open({state!r} + ".lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX)  # `docker events` goes on beside the others
@@ -20,6 +20,9 @@ def leave(code=0, out="", err=""):
     whole = state.with_suffix(".new")  # the test reads while `docker events` writes
     whole.write_text(json.dumps(kept))
     whole.replace(state)
+    if call[0] == "run":
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(kept["lasts_s"])
     sys.stdout.buffer.write(out if isinstance(out, bytes) else out.encode())
     sys.stderr.buffer.write(err if isinstance(err, bytes) else err.encode())
     sys.exit(code)
@@ -80,6 +83,7 @@ class FakeDocker:
             "config": {"Cmd": ["sh", "predict.sh"], "WorkingDir": "/workspace"},
             "tar": None,
             "exit_code": 0,
+            "lasts_s": 0.0,
         }
         self._save()
         program = folder / "docker"
@@ -101,6 +105,11 @@ class FakeDocker:
     def answers(self, words, *, code=0, out=b"", err=b""):
         """Answer calls that begin with these words."""
         self._kept["answers"][words] = (code, out.hex(), err.hex())
+        self._save()
+
+    def lasts(self, seconds):
+        """Let containers run for a while."""
+        self._kept["lasts_s"] = seconds
         self._save()
 
     def exits(self, code):

@@ -154,6 +154,7 @@ def test_what_a_run_tried_last_is_counted_too(engine, monkeypatch):
             return 3
 
     engine.has(NEW, "team:latest")
+    engine.lasts(1.0)  # time for its start to be heard of
     engine.answers("inspect", out=f"{os.getpid()}\n".encode())
     engine.answers(
         "events", out=b'{"Action":"start","timeNano":1}\n{"Action":"die","timeNano":2}\n'

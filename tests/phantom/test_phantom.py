@@ -105,6 +105,7 @@ def test_every_organ_is_there_except_perhaps_the_gallbladder(seed: int, coarse: 
     assert coarse(seed).labels_ZYX.max() == LEFT_KIDNEY
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_organ_volumes_are_plausible(seed: int, coarse: Coarse) -> None:
     for label, (low, high) in PLAUSIBLE_ML.items():

@@ -113,6 +113,7 @@ class Timed(CommandTarget):
         return super().run(timeout_s)
 
 
+@pytest.mark.long
 def test_a_process_with_a_known_memory_curve_is_measured_to_within_one_sample(tmp_path):
     target = Timed([sys.executable, "-c", STEPS, str(tmp_path / "steps.json")])
     seen = monitor(

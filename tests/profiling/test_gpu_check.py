@@ -57,6 +57,7 @@ def supervise(tmp_path):
     return run
 
 
+@pytest.mark.long
 def test_a_step_that_hangs_is_killed_and_keeps_what_it_told(supervise):
     began = time.monotonic()
     steps = supervise([Step(name="hangs", most_s=0.5), Step(name="fine", most_s=5)])
@@ -73,6 +74,7 @@ def test_a_step_that_crashes_takes_none_along_and_its_words_are_kept(supervise):
     assert steps["fine"]["state"] == "done"
 
 
+@pytest.mark.long
 def test_steps_without_time_are_skipped_and_said_so(supervise):
     steps = supervise([Step(name="hangs", most_s=60), Step(name="fine", most_s=5)], seconds=4.5)
     assert steps["hangs"]["state"] == "cut"

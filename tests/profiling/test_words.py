@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import words
 
 
+@pytest.mark.long
 def test_every_command_and_every_error_is_printed(capsys):
     words.main()
     said = capsys.readouterr().out

@@ -57,6 +57,7 @@ def test_what_went_wrong_is_told_in_the_services_words(client, tmp_path):
         nobody.cases()
 
 
+@pytest.mark.long
 def test_a_full_queue_is_waited_for(serve, settings, scan, monkeypatch):
     monkeypatch.setattr("flarekit.service.service._USUAL_CASE_S", 0.1)
     with serve(settings(queue=1)) as running, Client(running.url) as client:

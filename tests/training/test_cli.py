@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from typer.testing import CliRunner
 
 from flarekit.cli.main import app
@@ -12,6 +13,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
 
 
+@pytest.mark.long
 def test_a_recipe_becomes_a_run_and_the_run_a_predictor(recipe, tmp_path):
     dataset = write_dataset(tmp_path / "d", ["a", "case_b"])
     out = tmp_path / "run"
