@@ -257,6 +257,7 @@ def main(line: Sequence[str] | None = None) -> None:
     else:
         result["throughput"] = throughput(wanted.scans, wanted.predictor)
     text = re.sub(r"\n\s{4,}", " ", json.dumps(result, indent=2))
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     print(text)
 
