@@ -2,8 +2,8 @@
 
 Channels of one scan lie beside each other as `X_0000`, `X_0001` and so on; where as many files are
 named as a predictor takes channels, these are they. Masks are named after their scans and lie in
-the same tree; `X_0000` is called `X`. A case that failed leaves nothing: an empty mask would read
-as "nothing found".
+the same tree; `X_0000` is called `X`, unless that is a scan as well. A case that failed leaves
+nothing: an empty mask would read as "nothing found".
 
 Settings of a predictor: `channels` (their names; where one is PET, SUV or PT, masks have its
 voxels), `air` (what voxels of each channel get that are no number).
@@ -29,13 +29,21 @@ from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.nifti import AIR_HU
-from flarekit.core.scan_files import SCAN_ENDINGS, ending_of, read_scan, stem_of, write_mask
+from flarekit.core.scan_files import (
+    MASK_ENDINGS,
+    SCAN_ENDINGS,
+    ending_of,
+    read_scan,
+    stem_of,
+    write_mask,
+)
 from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 _MOST_NAMED = 5
+_Group = tuple[Path, bool]  # a scan's place in the tree of masks; whether its files are numbered
 
 
 class _Settings(Table):
@@ -80,18 +88,18 @@ class Plain:
             InputError: a path is missing, or no scan; or there is no scan with all its channels.
         """
         scans = _scans_of(inputs)
-        groups: dict[Path, dict[int, Path]] = {}
+        groups: dict[_Group, dict[int, Path]] = {}
         for path, place in scans.items():
             match = _NUMBERED.fullmatch(stem_of(path))
             if match is not None and (channel_count > 1 or _has_first(path, match[1], scans)):
                 whole = place.with_name(f"{match[1]}{ending_of(path)}")
-                groups.setdefault(whole, {})[int(match[2])] = path
+                groups.setdefault((whole, True), {})[int(match[2])] = path
             else:
-                groups.setdefault(place, {})[0] = path
+                groups.setdefault((place, False), {})[0] = path
         cases, left_out = self._cases(groups, channel_count)
         if not cases and len(scans) == channel_count and all(map(Path.is_file, inputs)):
             first, *_ = scans.values()
-            cases, left_out = [_case(first, tuple(scans), first.name)], []
+            cases, left_out = [_case(_usual_mask(first), tuple(scans), first.name)], []
         if not cases:
             raise self._nothing(inputs, list(scans), channel_count)
         for sentence in left_out:
@@ -99,25 +107,29 @@ class Plain:
         return Cases(cases, left_out=left_out)
 
     def _cases(
-        self, groups: Mapping[Path, Mapping[int, Path]], channel_count: int
+        self, groups: Mapping[_Group, Mapping[int, Path]], channel_count: int
     ) -> tuple[list[Case], list[str]]:
         """Return the cases that are whole, and a sentence for every file that is in none."""
-        stems = Counter(place.with_name(stem_of(place)) for place in groups)
-        cases, left_out = [], []
-        for place, channels in sorted(groups.items()):
+        whole: dict[_Group, tuple[Path, ...]] = {}
+        left_out = []
+        for group, channels in sorted(groups.items()):
             missing = [k for k in range(channel_count) if k not in channels]
             if missing:
                 names = ", ".join(str(path) for path in channels.values())
                 left_out.append(f"{names}: {self._missing(missing, channel_count)}")
                 continue
-            files = tuple(channels[k] for k in range(channel_count))
-            name = place.name if stems[place.with_name(stem_of(place))] > 1 else stem_of(place)
-            cases.append(_case(place, files, name))
+            whole[group] = tuple(channels[k] for k in range(channel_count))
             left_out += [
                 f"{path}: is channel {k}, and the predictor takes {channel_count}"
                 for k, path in sorted(channels.items())
                 if k >= channel_count
             ]
+        masks = _masks_of(whole)
+        stems = Counter(mask.with_name(stem_of(mask)) for mask in masks.values())
+        cases = []
+        for group, mask in masks.items():
+            alone = stems[mask.with_name(stem_of(mask))] == 1
+            cases.append(_case(mask, whole[group], stem_of(mask) if alone else group[0].name))
         return cases, left_out
 
     def _missing(self, missing: Sequence[int], channel_count: int) -> str:
@@ -192,14 +204,39 @@ class Plain:
         )
 
 
-def _case(place: Path, files: tuple[Path, ...], name: str) -> Case:
-    """Return a case by the place of its scan in the tree that the masks will have."""
-    ending = ending_of(place).replace(".mhd", ".mha")
-    return Case(
-        case_id=place.with_name(name).as_posix(),
-        channels=files,
-        mask=place.with_name(f"{stem_of(place)}{ending}"),
-    )
+def _case(mask: Path, files: tuple[Path, ...], name: str) -> Case:
+    """Return a case by where its mask lies in the output folder, and its name there."""
+    return Case(case_id=mask.with_name(name).as_posix(), channels=files, mask=mask)
+
+
+def _usual_mask(place: Path) -> Path:
+    """Return what the mask of a scan is called that lies there in the tree."""
+    return place.with_name(f"{stem_of(place)}{ending_of(place).replace('.mhd', '.mha')}")
+
+
+def _masks_of(groups: Mapping[_Group, Sequence[Path]]) -> dict[_Group, Path]:
+    """Return where each scan's mask goes, no two to one place.
+
+    Masks that are called as their scans come first. Where another scan's mask would be called so
+    too (`X_0000.nii.gz` beside `X.nii.gz`, `X.mhd` beside `X.mha`), it keeps its scan's whole name:
+    `X_0000.nii.gz`, `X.mhd.mha`.
+    """
+
+    def is_renamed(group: _Group) -> bool:
+        return group[1] or _usual_mask(group[0]) != group[0]
+
+    masks: dict[_Group, Path] = {}
+    taken: set[Path] = set()
+    for group in sorted(groups, key=lambda group: (is_renamed(group), group)):
+        mask, first = _usual_mask(group[0]), groups[group][0]
+        if mask in taken:
+            is_mask = ending_of(first) in MASK_ENDINGS
+            mask = mask.with_name(first.name if is_mask else f"{first.name}.mha")
+        while mask in taken:
+            mask = mask.with_name(f"{mask.name}{ending_of(mask)}")
+        taken.add(mask)
+        masks[group] = mask
+    return dict(sorted(masks.items()))
 
 
 def _has_first(path: Path, name: str, scans: Mapping[Path, Path]) -> bool:
