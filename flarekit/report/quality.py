@@ -74,8 +74,9 @@ def _of_label(each: LabelStatistics, expected: Expected | None) -> list[Flag]:
             found.append(_flag("volume", each, f"nothing found; all {cases} had it"))
         return found
     if each.volume_ml > high or (each.volume_ml < low and not is_cut):
-        span = f"{_number(low)} to {_number(high)} ml are to be expected by {cases}"
-        found.append(_flag("volume", each, f"{_number(each.volume_ml)} ml; {span}"))
+        usual = f"{_number(low)} to {_number(high)} ml are usual, judged by {cases}"
+        text = f"its volume is {_number(each.volume_ml)} ml; {usual}"
+        found.append(_flag("volume", each, text))
     if each.second_part > max(_LARGE_PART, expected.second_part):
         text = f"{each.second_part:.0%} of it is a second component"
         found.append(_flag("parts", each, text))
@@ -84,8 +85,9 @@ def _of_label(each: LabelStatistics, expected: Expected | None) -> list[Flag]:
         return found
     low, high = expected.intensity
     if not low <= measured[0] <= high:
-        span = f"{_number(low)} to {_number(high)} are to be expected by {cases}"
-        found.append(_flag("intensity", each, f"its mean is {_number(measured[0])}; {span}"))
+        usual = f"{_number(low)} to {_number(high)} are usual, judged by {cases}"
+        text = f"its mean intensity is {_number(measured[0])}; {usual}"
+        found.append(_flag("intensity", each, text))
     return found
 
 
@@ -127,7 +129,7 @@ def removed_shares(before: Mapping[str, float], after: Mapping[str, float]) -> d
 
     Args:
         before: label -> volume before the rules.
-        after: likewise behind them.
+        after: label -> volume after them.
     """
     return {
         name: max(0.0, 1 - after[name] / volume) for name, volume in before.items() if volume > 0

@@ -75,7 +75,9 @@ def test_the_scan_the_rules_and_the_locator_have_a_say():
 
 def test_a_flag_says_what_was_found_and_what_is_usual():
     (flag,) = flags_of([replace(USUAL, volume_ml=120.0)], EXPECTED, Findings())
-    assert str(flag) == "liver: 120 ml; 600 to 4000 ml are to be expected by 16 training cases"
+    assert str(flag) == (
+        "liver: its volume is 120 ml; 600 to 4000 ml are usual, judged by 16 training cases"
+    )
 
 
 def test_agreement_is_the_dice_of_what_is_large():
