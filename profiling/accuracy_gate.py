@@ -13,7 +13,6 @@ of each kind.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ import nibabel
 import numpy as np
 from accuracy_bodies import unseen_maps
 from accuracy_cases import Array, Spacing, oriented
+from measured import write
 
 import flarekit
 from flarekit.core.errors import FlarekitError
@@ -216,7 +216,7 @@ def main(line: Sequence[str] | None = None) -> int:
         print(words)
     if arguments.output is not None:
         found = {"gate": fitted.gate.model_dump(mode="json"), "most": fitted.most, "cases": rows}
-        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        write(arguments.output, found)
     return 0
 
 

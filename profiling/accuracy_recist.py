@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_cases import oriented
+from measured import write
 from numpy.typing import NDArray
 
 from flarekit.core.errors import FlarekitError, InputError
@@ -161,7 +162,7 @@ def main(line: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        write(arguments.output, results)
     return 0
 
 

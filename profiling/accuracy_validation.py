@@ -14,7 +14,6 @@ median, 5th percentile, worst case. Choices are made on these cases; held-out on
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from accuracy_cases import oriented
 from accuracy_vois import Voi, click_in, cut_voi, lay_out_vois
+from measured import write
 from numpy.typing import NDArray
 
 from flarekit.core.errors import FlarekitError, InputError
@@ -120,7 +120,7 @@ def main(line: Sequence[str] | None = None) -> int:
             f"worst {dice[worst]:.3f} ({worst})"
         )
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        write(arguments.output, found)
     return 0
 
 

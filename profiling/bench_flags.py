@@ -22,7 +22,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from measured import parsed, parser_of
+from measured import parsed, parser_of, write
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
@@ -191,8 +191,7 @@ def main(line: Sequence[str] | None = None) -> None:
         "good": good,
         "spoilt": rows,
     }
-    path = wanted.output / f"flags_{PREDICTOR}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(wanted.output / f"flags_{PREDICTOR}.json", result)
     print(json.dumps({k: v for k, v in result.items() if k not in ("good", "spoilt")}, indent=1))
 
 

@@ -11,7 +11,6 @@ line.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import parsed, parser_of, run
+from measured import parsed, parser_of, run, write
 from numpy.typing import NDArray
 
 _LINES = (1, 3, 10)
@@ -87,8 +86,7 @@ def main(line: Sequence[str] | None = None) -> int:
             rows.append({"lines": count, "voxels": list(images.shape), **row})
             print(rows[-1])
     found = {"predictor": str(arguments.predictor), "files": rows}
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "recist_cpu.json").write_text(json.dumps(found, indent=1) + "\n")
+    write(arguments.output / "recist_cpu.json", found)
     return 0
 
 

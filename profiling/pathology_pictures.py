@@ -72,6 +72,7 @@ def main(line: Sequence[str] | None = None) -> None:
         for axes, seed in zip(row[1:], _SEEDS, strict=True):
             _draw(axes, case, recipe, facts, seed)
             axes.set_title(f"seed {seed}", fontsize=8, loc="left")
+    arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.picture, dpi=70)
     arguments.picture.write_bytes(small_png(arguments.picture, 130_000))
 

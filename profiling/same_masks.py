@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from accuracy_cases import Trial, held_out_petct, held_out_scans
 from accuracy_vois import lesion_vois
+from measured import write
 
 from flarekit.evaluation.masks import read_mask
 
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
                     )
                     segment(arguments.checkout, name, mode, trial)
                     done[f"{name} {mode}"] = hashes(trial.outputs)
-                arguments.output.write_text(json.dumps(done, indent=1) + "\n")
+                write(arguments.output, done)
                 print(name, mode, len(done[f"{name} {mode}"]), "masks", flush=True)
 
 
@@ -128,7 +129,7 @@ def compare(arguments: argparse.Namespace) -> None:
         result[run_name] = {"masks": len(one), "labelled_voxels": voxels, "different": differ}
         print(run_name, result[run_name])
     result["in_one_only"] = sorted(set(old) ^ set(new))
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.output, result)
 
 
 def main(line: Sequence[str] | None = None) -> None:

@@ -44,8 +44,9 @@ def test_organ_maps_of_other_patients_are_left_for_measuring(shared):
 
 def test_spoilt_scans_are_flagged(shared, tmp_path):
     dataset = str(shared / "data" / "Dataset001_Abdomen")
-    bench_flags.main([dataset, "--quick", "--output", str(tmp_path)])
-    result = json.loads((tmp_path / "flags_abdomen_ct.json").read_text())
+    output = tmp_path / "results"
+    bench_flags.main([dataset, "--quick", "--output", str(output)])
+    result = json.loads((output / "flags_abdomen_ct.json").read_text())
     assert result["spoilt_scans_found"].endswith(" of 2")
     assert {row["scan"] for row in result["spoilt"]} == {"BTCV_03"}
 

@@ -203,11 +203,12 @@ def test_one_body(make_predictor, write_scan, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_one_validation_case(make_predictor, make_dataset, capsys):
-    folder = make_predictor("uls23", {"lesion": 1}).folder
+def test_one_validation_case(make_predictor, make_dataset, tmp_path, capsys):
+    folder, path = make_predictor("uls23", {"lesion": 1}).folder, tmp_path / "new" / "dice.json"
     line = [str(folder), "--data", str(make_dataset()), "--split", "held_out", "--quick"]
-    assert accuracy_validation.main([*line, "--device", "cpu"]) == 0
+    assert accuracy_validation.main([*line, "--device", "cpu", "--output", str(path)]) == 0
     assert ": 1 cases, mean" in capsys.readouterr().out
+    assert [len(cases) for cases in json.loads(path.read_text()).values()] == [1]
 
 
 @pytest.mark.slow
@@ -218,10 +219,11 @@ def test_files_with_lines(run, make_predictor):
 
 
 @pytest.mark.slow
-def test_a_line_across_a_lesion(make_predictor, make_dataset, capsys):
-    folder = make_predictor("uls23", {"lesion": 1}).folder
+def test_a_line_across_a_lesion(make_predictor, make_dataset, tmp_path, capsys):
+    folder, path = make_predictor("uls23", {"lesion": 1}).folder, tmp_path / "new" / "dice.json"
     line = [str(folder), "--data", str(make_dataset()), "--split", "held_out", "--quick"]
-    assert accuracy_recist.main(line) == 0
+    assert accuracy_recist.main([*line, "--output", str(path)]) == 0
+    assert set(json.loads(path.read_text())) == {"with the line", "without"}
     said = capsys.readouterr().out
     assert "with the line" in said
     assert ": 1 lesions, Dice mean" in said
@@ -234,11 +236,11 @@ def test_the_same_masks_of_two_checkouts(make_predictor, make_dataset, tmp_path)
     (checkout / "flarekit").symlink_to(PROFILING.parent / "flarekit")
     shutil.copytree(make_predictor().folder, checkout / "weights" / "abdomen_ct")
     make_dataset().rename(tmp_path / "Dataset001_Abdomen")
-    results = [tmp_path / "old.json", tmp_path / "new.json"]
+    results = [tmp_path / "old" / "masks.json", tmp_path / "new" / "masks.json"]
     for path in results:
         line = ["--checkout", checkout, "--data", tmp_path, "--output", path, "--quick"]
         same_masks.main(["run", *map(str, line)])
-    compared = tmp_path / "same.json"
+    compared = tmp_path / "compared" / "same.json"
     same_masks.main(["compare", *map(str, results), "--output", str(compared)])
     run = json.loads(compared.read_text())["abdomen_ct fast"]
     assert (run["masks"], run["different"]) == (1, [])
@@ -256,6 +258,6 @@ def test_a_report(make_predictor, tmp_path):
 @pytest.mark.slow
 @pytest.mark.data
 def test_a_picture_of_a_change(shared, tmp_path):
-    picture = tmp_path / "pathology.png"
+    picture = tmp_path / "new" / "pathology.png"
     pathology_pictures.main([str(shared / "data" / "Dataset001_Abdomen"), str(picture), "--quick"])
     assert picture.stat().st_size > 10_000
