@@ -22,6 +22,7 @@ from flarekit.core.errors import OutputError, PredictorError
 from flarekit.core.files import make_folder, sha256_of, write_atomically
 from flarekit.engine import Networks
 from flarekit.engine._cpu import cpu_capability
+from flarekit.engine._onnx_file import check_contained
 
 if TYPE_CHECKING:
     import openvino
@@ -130,12 +131,15 @@ def _of_onnx(
     """Read ONNX networks for one shape of input; what lies outside their files is not read.
 
     Raises:
-        PredictorError: OpenVINO does not read one, or it does not take a tile.
+        PredictorError: one has tensors outside its file; OpenVINO does not read one, or it does not
+            take a tile.
     """
     found = []
     for path in networks.onnx:
+        content = path.read_bytes()
         try:
-            model = core.read_model(path.read_bytes(), b"")
+            check_contained(path, content)
+            model = core.read_model(content, b"")
             model.reshape(list(input_shape))  # of its one input
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]

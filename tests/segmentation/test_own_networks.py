@@ -17,7 +17,7 @@ from flarekit.core.spec import parse_spec
 from flarekit.images.build import BuildRequest, build
 from flarekit.models import UntrustedError
 from tests.command import run
-from tests.segmentation.onnx_file import convolution
+from tests.segmentation.onnx_file import convolution, tensor_outside
 
 CODE = '''
 from pathlib import Path
@@ -212,6 +212,17 @@ def test_an_onnx_file_of_other_channels_or_of_no_network_is_refused(tmp_path):
             PredictorError, match=r"model\.onnx: OpenVINO does not run it on a tile"
         ):
             flarekit.load(saved, **CPU)
+
+
+@pytest.mark.parametrize("place", ["outside.bin", "{tmp_path}/outside.bin"])
+def test_an_onnx_file_reads_no_other_file(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    np.array([-2.0, 2.0], np.float32).tofile("outside.bin")
+    weights = tensor_outside("w", place.format(tmp_path=tmp_path), (2, 1, 1, 1, 1))
+    (tmp_path / "net.onnx").write_bytes(convolution(np.ones((2, 1)), np.zeros(2), weights=weights))
+    saved = flarekit.save_predictor(tmp_path / "mine", FACTS, file=tmp_path / "net.onnx")
+    with pytest.raises(PredictorError, match=r"model\.onnx: the values of its tensor 'w' lie out"):
+        flarekit.load(saved, **CPU)
 
 
 def test_an_onnx_file_with_other_classes_than_the_labels_is_refused(tmp_path):
