@@ -120,7 +120,12 @@ class NpzFile:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
         if read is None:
             raise self._fault(f"its array {name!r} is stored in an unknown way", _AGAIN)
-        shape, in_columns, dtype = read(stream)
+        try:
+            shape, in_columns, dtype = read(stream)
+        except _DAMAGE:
+            raise
+        except Exception as error:  # NumPy parses headers as Python, which raises whatever it likes
+            raise self._fault(f"the header of its array {name!r} cannot be read", _AGAIN) from error
         if dtype.kind not in _NUMBERS:
             what = "Python objects, which are never unpickled" if dtype.hasobject else str(dtype)
             raise self._fault(f"its array {name!r} holds {what}", "store plain numbers")
@@ -137,7 +142,7 @@ class NpzFile:
             raise
         except FileNotFoundError as error:
             raise self._fault("does not exist", "check the path") from error
-        except (*_DAMAGE, RuntimeError, NotImplementedError) as error:
+        except (*_DAMAGE, RuntimeError) as error:  # encrypted, or compressed in an unknown way
             reason = str(error).strip().splitlines()
             words = reason[0] if reason else "it ends early"
             raise self._fault(f"is no whole .npz file: {words}", _AGAIN) from error

@@ -54,7 +54,7 @@ class LineScan:
         """Return the whole CT, uint8; or int16 where it holds anything but 0 to 255.
 
         Raises:
-            InputError: the file ends before it, or is damaged.
+            InputError: the file ends before it, or is damaged; or it lies between 0 and 1.
         """
         with self._lock:
             if self._voxels is None:
@@ -68,14 +68,20 @@ class LineScan:
 
     def _read(self) -> NDArray[np.generic]:
         flat: NDArray[Any] = np.empty(self._header.count, np.uint8)
-        start = 0
+        start, highest = 0, 0.0
         for piece in self._file.pieces(IMAGE):
             if piece.dtype != np.uint8:
+                highest = max(highest, float(np.nan_to_num(piece).max()))
                 piece = np.clip(np.rint(np.nan_to_num(piece)), -32768, 32767).astype(np.int16)
                 if flat.dtype == np.uint8 and (piece.min() < 0 or piece.max() > _BRIGHTEST):
                     flat = flat.astype(np.int16)
             flat[start : start + len(piece)] = piece
             start += len(piece)
+        if self._header.dtype.kind == "f" and 0 < highest <= 1 and flat.dtype == np.uint8:
+            raise InputError(
+                f"{self._file.path}: its array {IMAGE!r} lies between 0 and 1, not 0 and 255",
+                fix="store a window of HU as whole numbers from 0 to 255",
+            )
         return flat.reshape(self._header.shape, order=self._header.order)
 
 

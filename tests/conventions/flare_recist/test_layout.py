@@ -193,6 +193,17 @@ def test_values_beyond_a_byte_are_taken_for_hu_and_said_to_be(tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_ct_between_0_and_1_is_refused_rather_than_rounded(kind, tmp_path):
+    save(tmp_path / "a.npz", {**USUAL, "imgs": USUAL["imgs"].astype(kind) / kind(255)})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    with pytest.raises(InputError, match="lies between 0 and 1, not 0 and 255"):
+        RECIST.read_case(case)
+    save(tmp_path / "a.npz", {**USUAL, "imgs": USUAL["imgs"].astype(kind)})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    assert RECIST.read_case(case)[0].warnings == ()
+
+
 def test_a_predictor_may_see_the_line_as_a_channel(tmp_path):
     save(tmp_path / "a.npz", USUAL)
     line = {"kind": "exp", "scale": 5.0, "unit": "mm"}
@@ -265,6 +276,33 @@ def test_a_file_that_cannot_be_used_says_why_and_costs_no_other(name, tmp_path):
     assert not load(tmp_path / "out" / "broken.npz")["segs"].any()
     (volume,) = RECIST.read_case(good)
     assert volume.voxels_ZYX.any()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<u1', 'fortran_order': False, 'shape': (1, 2,",
+        b"{'descr': '<u1', 3: False, 'shape': (1, 2, 3)}",
+        b"{'descr': ',,', 'fortran_order': False, 'shape': (1, 2, 3)}",
+        b"{'descr': 5, 'fortran_order': False, 'shape': (1, 2, 3)}",
+        b"{[]: 3}",
+        b"  x\n y",
+        b"-" * 5000 + b"1",
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_header_of_an_array_costs_no_other_file(header, tmp_path):
+    save(tmp_path / "good.npz", USUAL)
+    with zipfile.ZipFile(tmp_path / "broken.npz", "w") as archive:
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        archive.writestr("imgs.npy", content)
+        archive.writestr("spacing.npy", content)
+    broken, good = RECIST.find_cases(tmp_path, 1)
+    with pytest.raises(InputError, match=r"broken\.npz"):
+        RECIST.read_case(broken)
+    RECIST.write_empty_mask(broken, tmp_path / "out")
+    assert not load(tmp_path / "out" / "broken.npz")["segs"].any()
+    assert RECIST.read_case(good)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
