@@ -91,7 +91,7 @@ class RayPool:
         self._workers: list[_Worker] = []
         self._failed_starts, self._said = 0, time.monotonic()
         self._target = workers
-        self.facts: EngineFacts | None = None
+        self.facts: list[EngineFacts] = []  # of the workers, what is the same once
         for _ in range(workers):
             self._add()
 
@@ -159,9 +159,23 @@ class RayPool:
             return self._lost(worker, _reason(error))
         worker.future, worker.job = None, None
         if job is None:
-            self.facts, self._failed_starts = found, 0
+            self._failed_starts = 0
+            self._note(found)
             return None
         return Outcome(job=job, records=found)
+
+    def _note(self, facts: EngineFacts | None) -> None:
+        """Keep what computes in a worker, and say where it is not what computes in the others."""
+        if facts is None or facts in self.facts:
+            return
+        words = _words(facts)
+        if self.facts and words not in map(_words, self.facts):
+            _LOG.warning(
+                "a worker computes with %s, others with %s; masks may differ a little",
+                words,
+                _words(self.facts[0]),
+            )
+        self.facts.append(facts)
 
     def _lost(self, worker: _Worker, reason: str) -> Outcome | None:
         job = worker.job
@@ -215,6 +229,12 @@ class RayPool:
         """End all workers."""
         for worker in list(self._workers):
             self._drop(worker)
+
+
+def _words(facts: EngineFacts) -> str:
+    """Return what masks may depend on, of what computes."""
+    scan = "" if facts.scan is None else f", scans by {facts.scan}"
+    return f"{facts.engine} on {facts.device} in {facts.precision}{scan}"
 
 
 def _as_expected(cause: BaseException) -> FlarekitError:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from flarekit import conventions
 from flarekit.cohort.driver import Driver
@@ -25,13 +24,15 @@ from flarekit.core.extras import how_to_install
 from flarekit.core.files import make_folder, sha256_of
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder
+from flarekit.engine import EngineFacts
+from flarekit.segmentation.devices import facts_of_all
 from flarekit.segmentation.fingerprint import input_sha256, settings_of
 from flarekit.segmentation.folder import check_probabilities
 from flarekit.segmentation.inputs import FoundCases
 from flarekit.segmentation.options import Options, effective_budget
 from flarekit.segmentation.progress import Progress
 from flarekit.segmentation.report import Report
-from flarekit.segmentation.resume import Sorted, sort_out
+from flarekit.segmentation.resume import Sorted, what_is_left
 from flarekit.segmentation.source import Source as NetworkSource
 
 _LOG = logging.getLogger(__name__)
@@ -101,27 +102,23 @@ def run_cohort(
     source = source_of(request.inputs, network.spec, options.convention)
     keep_apart(predictor.folder, request.output_dir, [], what="the predictor's folder")
     with source.open(network.spec) as found:
-        convention, cases = found.convention, found.cases
+        if not isinstance(source, Rows):
+            _check_places(request, options, report, found)
+        make_folder(request.output_dir)
         stamp = {
             "predictor_sha256": network.sha256,
             "settings": settings_of(options, found.name),
         }
-        if not isinstance(source, Rows):
-            inputs = [Path(request.inputs)]
-            keep_inputs(inputs, request.output_dir, conventions.outputs_of(convention, cases))
-            report.check_place(inputs, request.output_dir, [case.case_id for case in cases])
-            check_probabilities(options, inputs, request.output_dir, cases)
-        make_folder(request.output_dir)
         try:
-            lines = report.begin(stamp)
-            resumed = Sorted(to_run=list(cases))
-            if report.resuming.wanted:
-                retry = report.resuming.retry_failed
-                resumed = sort_out(
-                    cases, lines, stamp, convention, request.output_dir, retry_failed=retry
-                )
-                resumed.say()
-                report.forget(case.case_id for case in resumed.to_run)
+            resumed = what_is_left(
+                found.cases,
+                report,
+                report.begin(stamp),
+                stamp,
+                found.convention,
+                request.output_dir,
+                options.probabilities,
+            )
             work = Work(
                 source=source,
                 output_dir=request.output_dir.resolve(),
@@ -130,15 +127,16 @@ def run_cohort(
                 report=report.for_workers(pictures=pictures),
             )
             run = _Cohort(request, found, options, report, progress, resumed)
-            seconds, facts = run.segmented(work) if resumed.to_run else ({}, None)
+            seconds, facts = run.segmented(work) if resumed.to_run else ({}, facts_of_all([]))
             record = RunRecord(
                 predictor=network.spec.name,
                 convention=found.name,
                 mode=options.mode,
-                engine="" if facts is None else facts.engine,
-                device="" if facts is None else facts.device,
-                device_name="" if facts is None else facts.device_name,
-                precision="" if facts is None else facts.precision,
+                engine=facts.engine,
+                device=facts.device,
+                device_name=facts.device_name,
+                precision=facts.precision,
+                scan=facts.scan,
                 budget=effective_budget(network.spec.convention, options),
                 seconds=seconds,
                 wall_s=time.monotonic() - began,
@@ -147,12 +145,22 @@ def run_cohort(
                 unlisted=run.unlisted,
                 done_before=tuple(resumed.done),
                 failed_before=tuple(resumed.failed),
-                left_out=conventions.left_out_of(cases),
+                left_out=conventions.left_out_of(found.cases),
             )
             report.close(record)
             return record
         finally:
             report.end()
+
+
+def _check_places(
+    request: CohortRequest, options: Options, report: Report, found: FoundCases
+) -> None:
+    """Refuse folders where something would replace the scans of a folder."""
+    inputs, output_dir, cases = [Path(request.inputs)], request.output_dir, found.cases
+    keep_inputs(inputs, output_dir, conventions.outputs_of(found.convention, cases))
+    report.check_place(inputs, output_dir, [case.case_id for case in cases])
+    check_probabilities(options, inputs, output_dir, cases)
 
 
 class _Cohort:
@@ -179,7 +187,7 @@ class _Cohort:
         """Return the ids of the cases that were left out because a failure ended the run."""
         return tuple(c.case_id for c in self._resumed.to_run if c.case_id in self._left)
 
-    def segmented(self, work: Work) -> tuple[dict[str, float], Any]:
+    def segmented(self, work: Work) -> tuple[dict[str, float], EngineFacts]:
         """Segment on a cluster; return the seconds of starting it, and what computes there."""
         request, cases = self._request, self._resumed.to_run
         jobs = jobs_of(cases, self._convention)
@@ -213,7 +221,8 @@ class _Cohort:
                 driver.run(jobs)
             finally:
                 pool.stop()
-        return seconds, pool.facts
+        devices = dict.fromkeys(facts.device for facts in pool.facts)
+        return seconds, replace(facts_of_all(pool.facts), device=",".join(devices))
 
     def _ended(self, record: CaseRecord) -> None:
         self._left.discard(record.case_id)

@@ -26,7 +26,7 @@ from flarekit.segmentation.inputs import cases_in, check_also, convention_of, pl
 from flarekit.segmentation.options import Options
 from flarekit.segmentation.progress import Progress, SharedProgress, Silent
 from flarekit.segmentation.report import Report, Resuming
-from flarekit.segmentation.resume import Sorted, sort_out
+from flarekit.segmentation.resume import Sorted, what_is_left
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.shards import cases_of
 from flarekit.segmentation.source import Source
@@ -119,12 +119,9 @@ def run_folder(
         check_probabilities(options, given, output, cases)
         make_folder(output_dir)
         with _begun(report, segmenter, options, name) as (stamp, lines):
-            resumed = Sorted(to_run=list(cases))
-            if report is not None and report.resuming.wanted:
-                retry = report.resuming.retry_failed
-                resumed = sort_out(cases, lines, stamp, convention, output_dir, retry_failed=retry)
-                resumed.say()
-                report.forget(case.case_id for case in resumed.to_run)
+            resumed = what_is_left(
+                cases, report, lines, stamp, convention, output_dir, options.probabilities
+            )
             segmenters = [segmenter, *others][: len(resumed.to_run)]
             shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
             made_by = settings_of(segmenter.options, name)

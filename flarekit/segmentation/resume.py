@@ -12,8 +12,10 @@ from typing import Any
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.files import sha256_of
+from flarekit.core.probabilities import probabilities_path
 from flarekit.report.ledger import Line
 from flarekit.segmentation.fingerprint import input_sha256
+from flarekit.segmentation.report import Report
 
 _LOG = logging.getLogger(__name__)
 _NEW, _FAILED = "not done before", "failed before"
@@ -45,25 +47,53 @@ class Sorted:
         _LOG.info("resumed: %s", "; ".join(said))
 
 
-def sort_out(
+def what_is_left(
+    cases: Sequence[Case],
+    report: Report | None,
+    lines: Mapping[str, Line],
+    stamp: Mapping[str, Any],
+    convention: Convention,
+    output_dir: Path,
+    probabilities: Path | None = None,
+) -> Sorted:
+    """Return what is to be run: all of it, or what earlier runs left where this one resumes.
+
+    What is skipped is said, and what is run again leaves the statistics of earlier runs.
+
+    Args:
+        cases: of the run.
+        report: says whether the run resumes; None where nothing is recorded.
+        lines: case id -> what the last run that ended it says of it.
+        stamp: the predictor's SHA-256 and the settings of this run, as they stand in ledgers.
+        convention: knows what is written for a case.
+        output_dir: of the masks.
+        probabilities: folder of those of every class; None where they are not wanted.
+
+    Raises:
+        OutputError: the statistics of earlier runs cannot be written.
+    """
+    if report is None or not report.resuming.wanted:
+        return Sorted(to_run=list(cases))
+    retry_failed = report.resuming.retry_failed
+    found = _sorted(
+        cases, lines, stamp, convention, output_dir, probabilities, retry_failed=retry_failed
+    )
+    found.say()
+    report.forget(case.case_id for case in found.to_run)
+    return found
+
+
+def _sorted(
     cases: Sequence[Case],
     lines: Mapping[str, Line],
     stamp: Mapping[str, Any],
     convention: Convention,
     output_dir: Path,
+    probabilities: Path | None,
     *,
     retry_failed: bool,
 ) -> Sorted:
-    """Return which cases are to be run; those that are parts of one mask run together.
-
-    Args:
-        cases: of the run.
-        lines: case id -> what the last run that ended it says of it.
-        stamp: the predictor's SHA-256 and the settings of this run, as they stand in ledgers.
-        convention: knows what is written for a case.
-        output_dir: of the masks.
-        retry_failed: run the cases again that failed.
-    """
+    """Sort the cases by what is done; those that are parts of one mask are run together."""
     found = Sorted()
     by_mask: dict[Path, list[Case]] = {}
     for case in cases:
@@ -77,6 +107,8 @@ def sort_out(
             reason = _FAILED
         if not reason and not _is_whole(output_dir / mask, outputs, before):
             reason = "have a mask that is missing or was changed"
+        if not reason and not _has_probabilities(probabilities, before):
+            reason = "have no probabilities in the folder that is named for them"
         if reason:
             found.to_run.extend(parts)
             found.reasons[reason] += len(parts)
@@ -121,3 +153,9 @@ def _is_whole(mask: Path, outputs: Iterable[Path], lines: Sequence[Line]) -> boo
     except OSError:
         return False
     return is_same and all(path.exists() for path in outputs)
+
+
+def _has_probabilities(folder: Path | None, lines: Iterable[Line]) -> bool:
+    """Return whether what is wanted beside the masks is there; cases that failed have none."""
+    done = [str(line["case_id"]) for line in lines if not line.get("error")]
+    return folder is None or all(probabilities_path(folder, each).is_file() for each in done)

@@ -11,6 +11,7 @@ from flarekit.cohort.jobs import Job
 from flarekit.core.errors import DeviceError
 from flarekit.core.files import write_atomically
 from flarekit.core.records import CaseRecord
+from flarekit.engine import EngineFacts
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class FakeWork:
     folder: Path
     seconds: float = 0.0
     broken: bool = False
+    precisions: tuple[str, ...] = ()  # of the workers, in the order in which they start
 
     def __call__(self) -> FakeRunner:
         return FakeRunner(self)
@@ -31,9 +33,18 @@ class FakeRunner:
     def __init__(self, work: FakeWork) -> None:
         self._work = work
 
-    def start(self) -> None:
+    def start(self) -> EngineFacts | None:
         if self._work.broken:
             raise DeviceError("no device 'abacus'", fix="name another")
+        for precision in self._work.precisions:
+            try:
+                (self._work.folder / f"{precision}.worker").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return EngineFacts(
+                engine="fake", device="cpu", device_name="a CPU", precision=precision
+            )
+        return None
 
     def run(self, job: Job) -> list[CaseRecord]:
         return [self._one(case_id) for case_id in job.case_ids]

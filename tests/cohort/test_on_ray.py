@@ -94,6 +94,21 @@ def test_workers_that_cannot_start_end_the_run_with_their_reason(tmp_path):
         drive(FakeWork(tmp_path, broken=True), ["a"])
 
 
+@pytest.mark.usefixtures("cluster")
+def test_what_computes_in_every_worker_is_kept_and_workers_that_differ_are_told(tmp_path, caplog):
+    from flarekit.cohort.pool import RayPool, WorkerNeeds
+
+    work = FakeWork(tmp_path, precisions=("bf16", "fp32"))
+    pool = RayPool(work, workers=2, needs=WorkerNeeds(cpus=1))
+    try:
+        while pool.free() < 2:
+            pool.take(1.0)
+    finally:
+        pool.stop()
+    assert sorted(each.precision for each in pool.facts) == ["bf16", "fp32"]
+    assert "a worker computes with fake on cpu in" in caplog.text
+
+
 def test_a_node_that_leaves_costs_no_case(cluster, tmp_path):
     node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     ids = [f"c{index:02d}" for index in range(24)]
@@ -166,6 +181,8 @@ def test_masks_are_those_of_a_plain_run_and_what_is_done_is_skipped(toy, inputs,
     rows = (tmp_path / "report" / "statistics.csv").read_text().splitlines()
     assert len(rows) == 1 + 5 * 2
     assert "Cohort of 6 cases" in (tmp_path / "report" / "report.html").read_text()
+    record = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert (record["engine"], record["device"]) == ("torch", "cpu")
     again = run_process(*on_ray, "--resume", **threads)
     assert "1 of 6 cases failed in an earlier run: bad" in again.stderr
     assert "5 of 6 cases segmented (5 in an earlier run)" in again.stderr

@@ -347,3 +347,23 @@ def test_sigterm_says_how_far_the_run_is_and_how_it_goes_on(toy, inputs, tmp_pat
         said = process.stderr.read()
     assert process.returncode == 143
     assert said.splitlines()[-1] == "error: terminated; 3 of 4 done; run again with --resume"
+
+
+def test_probabilities_that_are_not_where_they_are_wanted_are_made(segment, tmp_path):
+    """In a folder that one run made and the next one names another, or that lost a file."""
+    options = replace(OPTIONS, probabilities=tmp_path / "q")
+    segment(options=options)
+    assert segment(AGAIN, options)[0] == []
+    (tmp_path / "q" / "b.npz").unlink()
+    assert segment(AGAIN, options)[0] == ["b"]
+    elsewhere = replace(OPTIONS, probabilities=tmp_path / "elsewhere")
+    assert segment(AGAIN, elsewhere)[0] == ["a", "b", "c"]
+    assert len(list((tmp_path / "elsewhere").glob("*.npz"))) == 3
+
+
+def test_a_case_that_failed_is_not_run_again_for_probabilities(segment, inputs, tmp_path):
+    (inputs / "b_0000.nii.gz").write_bytes(b"torn")
+    options = replace(OPTIONS, probabilities=tmp_path / "q")
+    segment(options=options)
+    ids, record = segment(AGAIN, options)
+    assert (ids, record.failed_before) == ([], ("b",))
