@@ -14,49 +14,55 @@ from flarekit.cli.requests import Prediction
 
 app = App(help="Segment many scans by several processes or machines.")
 
-Places = Annotated[
-    list[Path], typer.Argument(help="Folders of reports, or ledgers, of parts of one cohort.")
-]
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What several processes left of one cohort, and where what is made of it goes."""
 
-@app.command()
-def merge(
-    places: Places,
+    places: Annotated[
+        list[Path], typer.Argument(help="Folders of reports, or ledgers, of parts of one cohort.")
+    ]
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", help="Folder to write to; the first that is named by default."
         ),
-    ] = None,
-) -> None:
+    ] = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write to."""
+        first = self.places[0]
+        return self.output or (first if first.is_dir() else first.parent)
+
+
+@app.command()
+@spread
+def merge(parts: Parts) -> None:
     """Make one ledger and one table of statistics of what shards left.
 
     Of a case that several ledgers have, the line counts that was written last. The exit code is 1
-    where cases failed.
+    where cases failed, and where a shard is not there or was not run to its end.
     """
     from flarekit.cli.console import Console
     from flarekit.cohort.merge import merge
 
-    console, first = Console(), places[0]
-    folder = output or (first if first.is_dir() else first.parent)
-    merged = merge(places, folder)
+    console = Console()
+    merged = merge(parts.places, parts.folder)
+    for sentence in merged.missing:
+        console.error(sentence, "run that shard, with --resume, and merge again")
     done = len(merged.lines) - len(merged.failed)
-    console.say(f"{folder}: {done} of {len(merged.lines)} cases done, {len(merged.failed)} failed")
+    console.say(
+        f"{parts.folder}: {done} of {len(merged.lines)} cases done, {len(merged.failed)} failed"
+    )
     for case_id in merged.failed:
         console.say(f"failed: {case_id}: {merged.lines[case_id]['error']}")
-    raise typer.Exit(1 if merged.failed else 0)
+    raise typer.Exit(1 if merged.failed or merged.missing else 0)
 
 
 @app.command()
-def report(
-    places: Places,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder to write to; the first that is named by default."
-        ),
-    ] = None,
-) -> None:
+@spread
+def report(parts: Parts) -> None:
     """Write report.html of a cohort, and statistics.parquet where pyarrow is installed.
 
     One page that needs no network: volumes of every label, outliers with their pictures, flagged
@@ -65,10 +71,9 @@ def report(
     from flarekit.cli.console import Console
     from flarekit.cohort.report import write_report
 
-    console, first = Console(), places[0]
-    folder = output or (first if first.is_dir() else first.parent)
+    console = Console()
     with console.spinner("writing the report"):
-        written = write_report(places, folder)
+        written = write_report(parts.places, parts.folder)
     console.say(f"{written}: written")
 
 

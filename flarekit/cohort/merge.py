@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 from flarekit.cohort.parquet import write_parquet
 from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
-from flarekit.report.ledger import LEDGER, Ledger, Line, ledgers_in, read_ledgers
+from flarekit.report.ledger import LEDGER, RUN, Ledger, Line, ledgers_in, part_of, read_ledgers
 from flarekit.report.statistics import STATISTICS, read_rows, write_rows
+
+_PART = re.compile(r"ledger-((\d+)-of-(\d+))\.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +24,12 @@ class Merged:
     Attributes:
         lines: case id -> the last line of any ledger, sorted by id.
         ledgers: that were read.
+        missing: parts of the cohort that are not there or not run to their end, a sentence each.
     """
 
     lines: dict[str, Line]
     ledgers: tuple[Path, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -50,7 +55,37 @@ def read_parts(places: Iterable[Path]) -> Merged:
                 f"{place}: has no ledger", fix="name a ledger.jsonl, or the folder of a report"
             )
         ledgers += [path for path in found if path not in ledgers]
-    return Merged(lines=dict(sorted(read_ledgers(ledgers).items())), ledgers=tuple(ledgers))
+    return Merged(
+        lines=dict(sorted(read_ledgers(ledgers).items())),
+        ledgers=tuple(ledgers),
+        missing=_missing_of(ledgers),
+    )
+
+
+def _missing_of(ledgers: Sequence[Path]) -> tuple[str, ...]:
+    """Return what lacks for a whole cohort, by the names of the ledgers of its parts.
+
+    A cohort may have been dealt out more than once, in other numbers of parts; then it is whole
+    where one of these dealings is.
+    """
+    dealings: dict[int, dict[int, Path]] = {}
+    for ledger in ledgers:
+        match = _PART.fullmatch(ledger.name)
+        if match is not None:
+            dealings.setdefault(int(match[3]), {})[int(match[2])] = ledger
+    gaps = [_gaps(count, parts) for count, parts in dealings.items()]
+    return min(gaps, key=len, default=())
+
+
+def _gaps(count: int, parts: dict[int, Path]) -> tuple[str, ...]:
+    gaps = []
+    for number in range(1, count + 1):
+        name = f"{number}-of-{count}"
+        if number not in parts:
+            gaps.append(f"{part_of(Path(LEDGER), name)} is not there: its cases are missing")
+        elif not (record := part_of(parts[number].with_name(RUN), name)).is_file():
+            gaps.append(f"{parts[number]}: has no {record.name} beside it: its run did not end")
+    return tuple(gaps)
 
 
 def merge(places: Sequence[Path], folder: Path) -> Merged:
@@ -71,7 +106,7 @@ def merge(places: Sequence[Path], folder: Path) -> Merged:
     """
     merged = read_parts(places)
     statistics = statistics_of(merged)
-    ledger = Ledger(folder, keep=True)  # which keeps runs away meanwhile
+    ledger = Ledger(folder, keep=True, begins=False)  # which keeps runs away meanwhile
     try:
         content = "".join(json.dumps(line) + "\n" for line in merged.lines.values())
         write_atomically(folder / LEDGER, content.encode())

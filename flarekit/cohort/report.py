@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from flarekit.cohort.merge import read_parts, statistics_of
 from flarekit.cohort.page import write_page
 from flarekit.cohort.parquet import write_parquet
 from flarekit.report.ledger import Line
+
+_LOG = logging.getLogger(__name__)
 
 
 def write_report(places: Sequence[Path], folder: Path) -> Path:
@@ -26,6 +29,8 @@ def write_report(places: Sequence[Path], folder: Path) -> Path:
         OutputError: something cannot be read or written.
     """
     merged = read_parts(places)
+    for sentence in merged.missing:
+        _LOG.warning("the cohort is not whole: %s", sentence)
     rows = statistics_of(merged)
     write_parquet(folder, rows)
     return write_page(folder, merged.lines, volumes_of(merged.lines))

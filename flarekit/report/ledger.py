@@ -37,6 +37,7 @@ class Ledger:
         *,
         part: str = "",
         keep: bool = False,
+        begins: bool = True,
         stamp: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the folder where it is missing, and open the ledger.
@@ -45,6 +46,7 @@ class Ledger:
             folder: of the ledger.
             part: which part of a cohort this run is, as it stands in the names of its files.
             keep: the lines of earlier runs; else they are replaced.
+            begins: whether a run begins, so that the record of the one before no longer holds.
             stamp: what every line says besides.
 
         Raises:
@@ -65,7 +67,8 @@ class Ledger:
                 self._end_torn_line()
             else:
                 os.ftruncate(self._file, 0)
-            self._run.unlink(missing_ok=True)
+            if begins:
+                self._run.unlink(missing_ok=True)
         except OSError as error:
             self.end()
             raise self._fault(error) from error

@@ -46,6 +46,33 @@ def test_shards_become_one_ledger_and_one_table_with_every_case_once(tmp_path):
     assert cases_in(tmp_path / "report") == (list("abcde"), rows)
 
 
+def test_a_shard_that_is_not_there_or_did_not_end_is_named(shards, tmp_path, write_scan):
+    write_scan(tmp_path / "inputs" / "c_0000.nii.gz")
+    for number in (1, 2, 3):
+        assert run(*shards, "--resume", "--shard", f"{number}/3").returncode == 0
+    report = tmp_path / "report"
+    assert run("cohort", "merge", report).returncode == 0
+    (report / "run-2-of-3.json").unlink()  # as a run that is killed leaves it
+    unfinished = run("cohort", "merge", report)
+    assert unfinished.returncode == 1
+    assert "ledger-2-of-3.jsonl: has no run-2-of-3.json beside it" in unfinished.stderr
+    (report / "ledger-2-of-3.jsonl").unlink()
+    absent = run("cohort", "merge", report)
+    assert absent.returncode == 1
+    assert "ledger-2-of-3.jsonl is not there" in absent.stderr
+    assert "ledger-2-of-3.jsonl is not there" in run("cohort", "report", report).stderr
+    for number in (1, 2):  # dealt out anew, in two
+        run(*shards, "--resume", "--shard", f"{number}/2")
+    assert run("cohort", "merge", report).returncode == 0
+
+
+def test_merging_leaves_the_record_of_a_run_where_it_is(shards, tmp_path):
+    run(*shards)
+    before = (tmp_path / "report" / "run.json").read_bytes()
+    run("cohort", "merge", tmp_path / "report")
+    assert (tmp_path / "report" / "run.json").read_bytes() == before
+
+
 def test_the_line_that_was_written_last_counts(shards, tmp_path, write_scan):
     run("cohort", "merge", tmp_path / "report")
     write_scan(tmp_path / "inputs" / "c_0000.nii.gz")
