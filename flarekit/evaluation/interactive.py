@@ -110,8 +110,11 @@ def areas(sessions: Sequence[Session]) -> dict[str, dict[str, float]]:
 
 
 def mean_curve(sessions: Sequence[Session], name: str) -> list[float]:
-    """Return the mean of a figure at every step, over the cases in which it is defined."""
-    curves = np.array([each.curve(name) for each in sessions if each.error is None])
-    if not curves.size:
-        return []
-    return [float(np.mean(column[~np.isnan(column)])) for column in curves.T]
+    """Return the mean of a figure at every step, over the cases in which it is defined.
+
+    NaN where it is defined in none.
+    """
+    curves = [each.curve(name) for each in sessions if each.error is None]
+    columns = [np.array(column) for column in zip(*curves, strict=True)]
+    defined = [column[~np.isnan(column)] for column in columns]
+    return [float(np.mean(column)) if column.size else math.nan for column in defined]

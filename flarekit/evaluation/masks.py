@@ -70,7 +70,7 @@ def find_pairs(predicted_dir: Path, truth_dir: Path) -> tuple[list[Pair], list[s
     Raises:
         InputError: a folder is missing, the truth has no mask, or one case has two files.
     """
-    truths, predictions = _by_case(truth_dir), _by_case(predicted_dir)
+    truths, predictions = masks_by_case(truth_dir), masks_by_case(predicted_dir)
     if not truths:
         raise InputError(
             f"{truth_dir}: no mask in it", fix=f"put files there that end in {', '.join(SUFFIXES)}"
@@ -135,7 +135,12 @@ def read_volume(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
     return _read_itk(path)
 
 
-def _by_case(folder: Path) -> dict[str, Path]:
+def masks_by_case(folder: Path) -> dict[str, Path]:
+    """Return the masks of a folder by their names without endings, sorted; hidden files are none.
+
+    Raises:
+        InputError: there is no such folder, or one case has two files.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder", fix="name the folder with the masks")
     found: dict[str, Path] = {}

@@ -24,7 +24,7 @@ from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.files import make_folder, open_to_all
 from flarekit.core.volume import Volume, repaired_directions
 from flarekit.evaluation.interactive import Session, Step, figures_of
-from flarekit.evaluation.masks import Mask, case_id_of, read_mask, read_volume
+from flarekit.evaluation.masks import case_id_of, masks_by_case, read_mask, read_volume
 from flarekit.evaluation.scribbles import (
     KINDS,
     Marks,
@@ -144,19 +144,15 @@ def find_examinations(truth: Path, scans: Path | None) -> list[Examination]:
             `X_0001` (nnU-Net's layout); beside the truth where None.
 
     Raises:
-        InputError: there is no truth, or a case has no CT or no PET.
+        InputError: there is no truth, a case has two, or no CT or no PET.
     """
-    if not truth.is_dir():
-        raise InputError(f"{truth}: is not a folder", fix="name the folder of the true masks")
-    truths = {case_id_of(path): path for path in sorted(truth.iterdir()) if path.is_file()}
-    truths.pop(None, None)
+    truths = masks_by_case(truth)
     if not truths:
         raise InputError(f"{truth}: no mask in it", fix="put a true mask of each case there")
     beside = truth.resolve().parent
     places = [scans] if scans is not None else [beside, beside / "imagesTr", beside / "imagesTs"]
     found = []
     for case_id, path in truths.items():
-        assert case_id is not None
         ct, pet = (_scan(places, case_id, channel) for channel in (0, 1))
         if ct is None or pet is None:
             where = " or ".join(str(place) for place in places)
@@ -233,6 +229,12 @@ class _Table:
         marks, marked = no_marks(), ""
         for step in range(count):
             mask, seconds = self._call(inputs, marks, step)
+            if mask.shape != lesions.shape:
+                sizes = [" x ".join(map(str, each[::-1])) for each in (mask.shape, lesions.shape)]
+                raise CallError(
+                    f"call {step + 1} wrote a mask of {sizes[0]} voxels, the PET has {sizes[1]}",
+                    fix="write masks on the PET's grid",
+                )
             figures = figures_of(lesions, mask, truth.voxel_ml)
             self.steps.append(Step(figures=figures, seconds=seconds, marked=marked))
             if kind == "clicks":
@@ -279,8 +281,7 @@ class _Table:
             raise CallError(
                 f"call {step + 1} wrote {len(written)} masks below images/", fix="write one mask"
             )
-        mask: Mask = read_mask(written[0])
-        return mask.values_ZYX > 0
+        return read_mask(written[0]).values_ZYX > 0
 
 
 def _write_scan(

@@ -47,6 +47,15 @@ def test_areas_are_means_over_the_cases_that_define_them():
     )
 
 
+def test_a_mean_of_no_case_is_nan_and_no_warning():
+    healthy = session("a", [math.nan] * 3)
+    assert np.isnan(mean_curve([healthy, healthy], "dice")).tolist() == [True] * 3
+    assert mean_curve([healthy, session("b", [0.5, 0.5, 1.0])], "dice") == [0.5, 0.5, 1.0]
+    assert mean_curve([session("c", [0.5], error="failed")], "dice") == []
+    assert "dice" not in areas([healthy])
+    assert "<svg" in curves_svg({"Dice": [[math.nan] * 3]}, {"Dice": [math.nan] * 3})
+
+
 def test_figures_of_one_mask_are_those_of_autopet():
     truth = np.zeros((4, 10, 10), bool)
     mask = truth.copy()

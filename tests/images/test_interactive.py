@@ -153,6 +153,34 @@ def test_a_call_that_takes_too_long_or_writes_nothing_is_said(cases, tmp_path):
     assert "wrote 0 masks" in session.error
 
 
+@pytest.mark.parametrize("shape", [(9, 20, 24), (10, 24, 20), (1, 1, 1)])
+def test_a_mask_of_another_size_fails_its_case_alone(shape, cases, tmp_path):
+    right = Image()
+
+    def image(inside):
+        if len(right.points) != 1:
+            return right(inside)
+        right.points.append([])
+        name = inside.image_of("/input/images/ct").name
+        pet = SimpleITK.GetImageFromArray(np.zeros(shape, np.uint8))
+        return inside.write(
+            f"/output/images/tumor-lesion-segmentation/{name}", np.zeros(shape, np.uint8), pet
+        )
+
+    first, *others = played(image, cases, tmp_path)
+    size = " x ".join(map(str, shape[::-1]))
+    assert first.error == f"call 2 wrote a mask of {size} voxels, the PET has 24 x 20 x 10"
+    assert [session.error for session in others] == [None, None]
+
+
+def test_truths_are_one_a_case_and_no_hidden_files(cases):
+    (cases / "._c0.nii.gz").write_bytes(b"what a Mac leaves")
+    assert [case.case_id for case in find_examinations(cases, None)] == ["c0", "c1", "c2"]
+    (cases / "c1.mha").write_bytes(b"")
+    with pytest.raises(InputError, match=r"c1\.mha and c1\.nii\.gz are one case"):
+        find_examinations(cases, None)
+
+
 def test_scans_are_found_in_both_layouts_or_named_as_missing(cases, tmp_path):
     assert [case.case_id for case in find_examinations(cases, None)] == ["c0", "c1", "c2"]
     other = tmp_path / "platform"
