@@ -7,7 +7,6 @@ the mask value of each of the K classes, 0 for the background.
 from __future__ import annotations
 
 import secrets
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.names import path_within
+from flarekit.core.npz_files import read_arrays
 
 
 def probabilities_path(folder: Path, case_id: str) -> Path:
@@ -74,9 +74,9 @@ def read_probabilities(
     """
     fix = "write it with flarekit predict --probabilities FOLDER"
     try:
-        with np.load(path, allow_pickle=False) as content:
-            probabilities, values = content["probabilities"], content["values"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        content = read_arrays(path)
+        probabilities, values = content["probabilities"], content["values"]
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path}: holds no probabilities: {error}", fix=fix) from error
     fits = probabilities.ndim == 4 and probabilities.shape == (len(values), *shape_ZYX)
     if not fits or probabilities.dtype.kind != "f":

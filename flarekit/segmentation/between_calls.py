@@ -11,8 +11,6 @@ import io
 import json
 import logging
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,11 @@ from numpy.typing import NDArray
 from flarekit.conventions import Case
 from flarekit.core.errors import OutputError
 from flarekit.core.files import write_atomically
+from flarekit.core.npz_files import read_arrays
 from flarekit.segmentation.fingerprint import input_sha256
 
 _LOG = logging.getLogger(__name__)
 _CLICKS = "clicks"  # the field of a case whose file the network does not see
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def usable_folder(folder: str) -> Path | None:
@@ -66,9 +64,9 @@ class BetweenCalls:
         if not self.path.is_file():
             return None
         try:
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-                labels, digest = content["labels"], content["sha256"].tobytes()
-        except _DAMAGE as error:
+            content = read_arrays(self.path)
+            labels, digest = content["labels"], content["sha256"].tobytes()
+        except (ValueError, KeyError) as error:
             _LOG.warning("%s: cannot be used (%s): the network runs again", self.path, error)
             return None
         whole = labels.dtype == np.uint8 and labels.shape == tuple(shape_ZYX)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
+from flarekit.core.npz_files import read_arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +70,6 @@ def _read_metaimage(path: Path) -> Mask:
         affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine,  # ITK's world is LPS
         components=image.GetNumberOfComponentsPerPixel(),
     )
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an `.npz` file; what would have to be unpickled is refused.
-
-    Raises:
-        ValueError: it is damaged, or holds Python objects.
-    """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except ValueError:
-        raise
-    except Exception as error:  # zip archives and NumPy's headers raise whatever they like
-        raise ValueError(str(error) or "it ends early") from error
 
 
 def _read_npz(path: Path) -> Mask:

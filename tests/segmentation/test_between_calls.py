@@ -63,6 +63,14 @@ def test_a_damaged_file_is_not_used_and_said(share, tmp_path, case, caplog):
     assert "the network runs again" in caplog.text
 
 
+def test_a_file_of_another_kind_is_not_used_and_said(tmp_path, case, caplog):
+    state = kept(tmp_path, case)
+    with state.path.open("wb") as stream:
+        np.save(stream, LABELS)
+    assert state.load(LABELS.shape) is None
+    assert "the network runs again" in caplog.text
+
+
 def test_labels_that_somebody_changed_are_not_used(tmp_path, case):
     state = kept(tmp_path, case)
     state.save(LABELS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 
 import nibabel
@@ -14,7 +13,6 @@ from flarekit.core.errors import UnreadableVolumeError
 from flarekit.verification.masks import (
     Mask,
     geometry_faults,
-    read_arrays,
     read_mask,
     same_content,
 )
@@ -152,30 +150,3 @@ def test_a_mask_of_several_numbers_per_voxel_says_so(tmp_path):
 
 def test_a_mask_is_what_it_was_made_of():
     assert replace(a_mask(), scaled=True).scaled
-
-
-def an_npy_file(path):
-    with path.open("wb") as stream:
-        np.save(stream, np.zeros(3))
-
-
-def a_broken_header(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("segs.npy", b"\x93NUMPY\x01\x00\x02\x00[1")
-
-
-def no_archive(path):
-    path.write_bytes(b"no archive")
-
-
-def no_bytes(path):
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("write", [an_npy_file, a_broken_header, no_archive, no_bytes])
-def test_an_npz_file_that_is_none_is_a_value_error(write, tmp_path):
-    write(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match=r"."):
-        read_arrays(tmp_path / "a.npz")
-    with pytest.raises(UnreadableVolumeError, match="cannot be read"):
-        read_mask(tmp_path / "a.npz")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions.flare_recist import IMAGE, LINES, MASKS, SPACING, samples
+from flarekit.core.npz_files import read_arrays
 from flarekit.evaluation.diameters import longest_line, recist_diameter_mm
 from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of, warn
 from flarekit.verification.contents import agreement, unlike_usual
@@ -22,7 +23,6 @@ from flarekit.verification.image_checks import (
     size,
     team_name,
 )
-from flarekit.verification.masks import read_arrays
 from flarekit.verification.run_checks import RUNS, is_sentence
 from flarekit.verification.shell_checks import devices_left_alone, plain_shell, shells
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
