@@ -26,7 +26,14 @@ from flarekit.models._own import (
     create_installed,
     installed,
 )
-from flarekit.models._weights import load_weights, own_tensors, save_weights
+from flarekit.models._weights import (
+    WeightsState,
+    check_weights,
+    load_weights,
+    own_tensors,
+    save_weights,
+    weights_state,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,8 +42,10 @@ __all__ = [
     "PEERS",
     "OwnClass",
     "UntrustedError",
+    "WeightsState",
     "build",
     "built_in",
+    "check_weights",
     "create",
     "load_official_state_dict",
     "load_weights",
@@ -45,6 +54,7 @@ __all__ = [
     "official_state_dict_keys",
     "own_tensors",
     "save_weights",
+    "weights_state",
     "without_auxiliary",
 ]
 

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from flarekit.core.errors import WeightsMismatchError
+from flarekit.core.errors import WeightsHashError, WeightsMismatchError, WeightsMissingError
 from flarekit.core.files import sha256_of, write_atomically
+from flarekit.core.network import Weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+WeightsState = Literal["ok", "missing", "wrong"]
+
+
+def weights_state(path: Path, facts: Weights) -> WeightsState:
+    """Return whether a weights file is the one that facts describe, by its SHA-256."""
+    if not path.is_file():
+        return "missing"
+    return "ok" if sha256_of(path) == facts.sha256 else "wrong"
+
+
+def check_weights(path: Path, facts: Weights) -> None:
+    """Refuse a weights file that is not the one that facts describe.
+
+    Raises:
+        WeightsMissingError: it is not there.
+        WeightsHashError: it has another SHA-256.
+    """
+    state = weights_state(path, facts)
+    if state == "missing":
+        raise WeightsMissingError(
+            f"{path}: the weights are not there",
+            fix="fetch them, or export them beside predictor.toml",
+        )
+    if state == "wrong":
+        raise WeightsHashError(
+            f"{path}: is not the file that predictor.toml describes (SHA-256)",
+            fix="fetch it again, or export the predictor again",
+        )
 
 
 def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import flarekit
 from flarekit import conventions, models, postprocess
@@ -17,11 +17,8 @@ from flarekit.core.errors import (
     FlarekitError,
     PredictorError,
     UsageError,
-    WeightsHashError,
     WeightsMismatchError,
-    WeightsMissingError,
 )
-from flarekit.core.files import sha256_of
 from flarekit.core.network import NETWORK_FILES, Weights
 from flarekit.core.registry import near_miss
 from flarekit.core.spec import PredictorFolder, PredictorSpec, read_spec
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LOG = logging.getLogger(__name__)
-HashState = Literal["ok", "missing", "wrong"]
 FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
 CACHE_VARIABLE = "FLAREKIT_CACHE"
 TRUST_VARIABLE = "FLAREKIT_TRUST"
@@ -143,9 +139,9 @@ def _check_names(predictor: PredictorFolder) -> None:
             )
 
 
-def hash_state(predictor: PredictorFolder) -> HashState:
+def hash_state(predictor: PredictorFolder) -> models.WeightsState:
     """Return whether every weights file, the locator's included, is as the facts describe it."""
-    states = [_state(path, facts.sha256) for path, facts in predictor.all_members.items()]
+    states = [models.weights_state(path, facts) for path, facts in predictor.all_members.items()]
     return next((state for state in ("missing", "wrong") if state in states), "ok")
 
 
@@ -166,7 +162,7 @@ def networks_of(
     """
     own = check_trust(predictor)
     for path, facts in predictor.members.items():
-        _check(path, facts)
+        models.check_weights(path, facts)
     spec = predictor.spec
     weights = [facts.sha256 for facts in predictor.members.values()]
     merged = [*spec.auxiliary, *([spec.internal] if spec.internal else [])]
@@ -234,22 +230,8 @@ def build_networks(predictor: PredictorFolder) -> list[nn.Module]:
     return [_build(predictor, path, facts) for path, facts in predictor.members.items()]
 
 
-def _check(path: Path, facts: Weights) -> None:
-    state = _state(path, facts.sha256)
-    if state == "missing":
-        raise WeightsMissingError(
-            f"{path}: the weights are not there",
-            fix="fetch them, or export them beside predictor.toml",
-        )
-    if state == "wrong":
-        raise WeightsHashError(
-            f"{path}: is not the file that predictor.toml describes (SHA-256)",
-            fix="fetch it again, or export the predictor again",
-        )
-
-
 def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
-    _check(path, facts)
+    models.check_weights(path, facts)
     architecture, spec = predictor.spec.architecture, predictor.spec
     if architecture.name == "onnx":
         raise PredictorError(
@@ -284,7 +266,7 @@ def check_whole(predictor: PredictorFolder) -> None:
             continue
         if each.spec.architecture.name == "onnx":
             for path, facts in each.members.items():
-                _check(path, facts)
+                models.check_weights(path, facts)
         else:
             build_networks(each)
 
@@ -292,9 +274,3 @@ def check_whole(predictor: PredictorFolder) -> None:
 def _groups(spec: PredictorSpec) -> list[list[int]]:
     """Return the indices, among the auxiliary classes, of those that stay one class."""
     return [[spec.auxiliary.index(part) for part in group] for group in spec.internal.values()]
-
-
-def _state(path: Path, sha256: str) -> HashState:
-    if not path.is_file():
-        return "missing"
-    return "ok" if sha256_of(path) == sha256 else "wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from flarekit import models
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.files import write_atomically
+from flarekit.core.network import NETWORK_FILES
 from flarekit.core.spec import read_spec
 from flarekit.training.fitting import check_classes
 from flarekit.training.networks import as_trained
@@ -21,6 +23,16 @@ from flarekit.training.recipe import Recipe, read_recipe
 from flarekit.training.run_record import CHECKPOINT, RECIPE
 
 _LOG = logging.getLogger(__name__)
+# what damaged files, and files of other programs, raise
+_UNREADABLE = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass
@@ -103,7 +115,8 @@ def begun_state(
 
     Raises:
         InputError: the checkpoint is damaged, or another recipe's, or the recipe has changed.
-        PredictorError: the weights to start with do not fit.
+        PredictorError: the weights to start with are not there, are others than their predictor
+            names, or do not fit.
     """
     state = _start(recipe, device, dtype, seed)
     checkpoint = run_dir / CHECKPOINT
@@ -120,6 +133,12 @@ def begun_state(
 def _begin_with(state: TrainingState, recipe: Recipe, folder: Path) -> None:
     """Take the weights of a predictor; what it has no tensors for stays random."""
     predictor = read_spec(folder)
+    if predictor.spec.architecture.name in NETWORK_FILES:
+        raise PredictorError(
+            f"{folder}: is a network in a file, which no training begins with",
+            fix="name the folder of a predictor whose weights are safetensors",
+        )
+    models.check_weights(predictor.weights, predictor.spec.weights)
     network = models.build(recipe.spec.architecture, recipe.folder, trusted=recipe.trusted)
     models.load_weights(network, predictor.weights)
     tensors = models.own_tensors(network)
@@ -203,10 +222,10 @@ def _resume(state: TrainingState, path: Path) -> None:
         state.network.load_state_dict(content["network"])
         state.average.load_state_dict(content["average"])
         state.optimiser.load_state_dict(content["optimiser"])
-    except (RuntimeError, ValueError, KeyError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+        if content.get("scaler") and state.scaler.is_enabled():
+            state.scaler.load_state_dict(content["scaler"])
+        state.step, state.seconds = int(content["step"]), float(content["seconds"])
+        state.start, state.devices = content.get("start", ""), content.get("devices", [])
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: is not this recipe's checkpoint: {reason}", fix=fix) from error
-    if content.get("scaler") and state.scaler.is_enabled():
-        state.scaler.load_state_dict(content["scaler"])
-    state.step, state.seconds = content["step"], content["seconds"]
-    state.start, state.devices = content.get("start", ""), content.get("devices", [])

@@ -12,9 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from flarekit.core.errors import FlarekitError, InputError, PredictorError
+from flarekit import save_predictor
+from flarekit.core.errors import (
+    FlarekitError,
+    InputError,
+    PredictorError,
+    WeightsHashError,
+    WeightsMissingError,
+)
 from flarekit.core.spec import read_spec
+from flarekit.core.tables import read_toml
 from flarekit.segmentation.predictors import build_networks
 from flarekit.training.compact import RunOptions, train
 from flarekit.training.curve import Curve
@@ -307,6 +316,42 @@ def test_weights_of_another_network_are_refused_to_start_with(make_recipe, recip
     options = RunOptions(minutes=0.1, start=tmp_path / "made", **CPU)
     with pytest.raises(PredictorError, match="the network needs"):
         train(other, pools(), tmp_path / "other", options, clock=Clock())
+
+
+def test_weights_that_are_not_those_of_their_predictor_are_refused_to_start_with(recipe, tmp_path):
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.1, **CPU), clock=Clock())
+    export_predictor(tmp_path / "run", tmp_path / "made")
+    made = tmp_path / "made" / "model.safetensors"
+    stored = load_file(made)
+    save_file({name: tensor + 1 for name, tensor in stored.items()}, made)
+    options = RunOptions(minutes=0.1, start=tmp_path / "made", **CPU)
+    with pytest.raises(WeightsHashError, match=r"model\.safetensors: is not the file"):
+        train(recipe, pools(), tmp_path / "other", options, clock=Clock())
+    made.unlink()
+    with pytest.raises(WeightsMissingError, match="the weights are not there"):
+        train(recipe, pools(), tmp_path / "other", options, clock=Clock())
+
+
+def test_a_network_in_a_file_is_refused_to_start_with(recipe, tmp_path):
+    facts = read_toml(ROOT / "weights" / "abdomen_ct" / "predictor.toml", fix="")[1]
+    facts = {name: facts[name] for name in ("channels", "labels", "grid")}
+    (tmp_path / "net.onnx").write_bytes(b"whatever it holds")
+    save_predictor(tmp_path / "made", facts, file=tmp_path / "net.onnx")
+    options = RunOptions(minutes=0.1, start=tmp_path / "made", **CPU)
+    with pytest.raises(PredictorError, match="is a network in a file"):
+        train(recipe, pools(), tmp_path / "other", options, clock=Clock())
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 99, b"", b"PK\x03\x04", [1, 2], {"step": 1}])
+def test_what_is_no_checkpoint_is_named(recipe, tmp_path, content):
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.parent.mkdir()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is not this recipe's checkpoint"):
+        averaged_network(recipe, path)
 
 
 class NeverBetter:
