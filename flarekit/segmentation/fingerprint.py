@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -73,15 +73,15 @@ def _digest(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001 - t
     return sha256_of(path)
 
 
-def predictor_sha256(*specs: PredictorSpec, code: str = "") -> str:
+def predictor_sha256(*specs: PredictorSpec, code: Sequence[str] = ()) -> str:
     """Return the SHA-256 of the facts that masks depend on, those of the weights included.
 
     Args:
         specs: of a predictor, and of the locator and the first pass that it has.
-        code: what tells the code of a class of its own from any other.
+        code: what tells the code of each class of their own from any other.
     """
     facts: list[Any] = [spec.model_dump(mode="json", exclude=_DESCRIPTIONS) for spec in specs]
-    facts += [code] if code else []
+    facts += code
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -46,11 +46,20 @@ class Source:
         """What tells its networks and facts from all others; None where they are not stored."""
         if not self.is_stored:
             return None
-        specs = [self.spec, *([self.locator.spec] if self.locator else [])]
+        parts: list[tuple[PredictorSpec, PredictorFolder | None]] = [(self.spec, self.folder)]
+        if self.locator is not None:
+            parts.append((self.locator.spec, self.locator.folder))
         if self.spec.coarse is not None:
-            specs.append(find_predictor(self.spec.coarse.predictor, trust=self.trusted).spec)
-        own = None if self.folder is None else check_trust(self.folder)
-        return predictor_sha256(*specs, code="" if own is None else own.sha256())
+            first = find_predictor(self.spec.coarse.predictor, trust=self.trusted)
+            parts.append((first.spec, first))
+        own = [
+            check_trust(folder)
+            for _, folder in parts
+            if folder is not None and (folder is self.folder or folder.trusted)
+        ]
+        return predictor_sha256(
+            *(spec for spec, _ in parts), code=[each.sha256() for each in own if each is not None]
+        )
 
     @classmethod
     def of_folder(cls, predictor: PredictorFolder) -> Source:
@@ -58,7 +67,7 @@ class Source:
         locator = None
         if predictor.locator is not None:
             networks = partial(networks_of, predictor.locator, within=predictor)
-            locator = cls(spec=predictor.locator.spec, networks=networks)
+            locator = cls(spec=predictor.locator.spec, networks=networks, folder=predictor.locator)
         networks = partial(networks_of, predictor)
         return cls(spec=predictor.spec, networks=networks, locator=locator, folder=predictor)
 

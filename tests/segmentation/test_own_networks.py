@@ -16,6 +16,8 @@ from flarekit.core.errors import DeviceError, PredictorError, UsageError
 from flarekit.core.spec import parse_spec
 from flarekit.images.build import BuildRequest, build
 from flarekit.models import UntrustedError
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.source import Source
 from tests.command import run
 from tests.segmentation.onnx_file import convolution, tensor_outside
 
@@ -48,6 +50,7 @@ FACTS = {
     "convention": "flare",
 }
 OWN = {"name": "nets:Threshold", "arguments": {"sharpness": 2.0}}
+CONVOLUTION = {"in_channels": 1, "out_channels": 2, "kernel_size": 1}
 CPU = {"device": "cpu", "precision": "fp32"}
 
 
@@ -129,6 +132,23 @@ def test_a_class_that_changed_is_compiled_anew(tmp_path):
     turned = (folder / "nets.py").read_text().replace("return image *", "return -image *")
     (folder / "nets.py").write_text(turned)
     assert np.array_equal(labels_of(folder, engine="openvino"), ~scan()[1])
+
+
+@pytest.mark.parametrize("inner", ["locator", "coarse"])
+def test_a_changed_class_of_a_first_look_makes_another_predictor(tmp_path, inner):
+    first = own_folder(tmp_path)
+    outer = tmp_path / "outer"
+    facts = {**FACTS, "architecture": {"name": "torch.nn:Conv3d", "arguments": CONVOLUTION}}
+    if inner == "locator":
+        outer.mkdir()
+        first = first.rename(outer / "locator")
+        facts["locator"] = {"sha256": find_predictor(str(first)).spec.weights.sha256}
+    else:
+        facts["coarse"] = {"predictor": str(first)}
+    flarekit.save_predictor(outer, facts, module=torch.nn.Conv3d(**CONVOLUTION))
+    before = Source.of_folder(find_predictor(str(outer), trust=True)).sha256
+    (first / "nets.py").write_text(CODE.replace("-sharpness, sharpness", "sharpness, -sharpness"))
+    assert Source.of_folder(find_predictor(str(outer), trust=True)).sha256 != before
 
 
 def test_two_folders_may_have_modules_of_the_same_name(tmp_path):
