@@ -9,7 +9,7 @@ from typing import Literal
 
 from flarekit.containers import RunLine
 from flarekit.core.files import printable
-from flarekit.verification.trials import ImageUnderTest, TaskFacts
+from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 State = Literal["pass", "fail", "warn", "skip"]
 
@@ -108,3 +108,8 @@ def verdict_of(faults: Sequence[str], most: int = 3) -> Finding:
         return PASS
     more = f" (and {len(faults) - most} more)" if len(faults) > most else ""
     return fail("; ".join(faults[:most]) + more)
+
+
+def verdict_of_trial(trial: TrialResult, faults: Sequence[str]) -> Finding:
+    """Return `pass` where a trial ended well and has no faults, else `fail` with these."""
+    return verdict_of([*faults, *([] if trial.failure is None else [trial.failure])])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,16 @@ def agreement(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
         return 0.0
     either = (one != 0) | (other != 0)
     return float((one == other)[either].mean()) if either.any() else 1.0
+
+
+def over_old_masks(image: ImageUnderTest, names: Iterable[str]) -> TrialResult:
+    """Return a trial of the usual inputs with old files of these names in the output folder."""
+
+    def leave_old(outputs: Path) -> None:
+        for name in names:
+            (outputs / name).write_bytes(b"an old mask")
+
+    return image.trial(image.usual_inputs(), prepare=leave_old)
 
 
 def unlike_usual(image: ImageUnderTest, trial: TrialResult, *, noise: float = _NOISE) -> list[str]:

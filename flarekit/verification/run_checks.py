@@ -271,3 +271,13 @@ RUNS = (
     in_time,
     in_memory,
 )
+
+
+def nothing_done(trial: TrialResult) -> Finding:
+    """Return whether a trial without inputs wrote nothing, and ended well or said why not."""
+    faults = [f"wrote {name}" for name in trial.files]
+    if trial.outcome.timed_out:
+        faults.append("did not end")
+    elif trial.outcome.exit_code and not is_sentence(trial.outcome.last_line):
+        faults.append(f"ends with {trial.outcome.last_line[:120]!r}, which says nothing")
+    return verdict_of(faults)

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from flarekit.conventions.flare import samples
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of, warn
-from flarekit.verification.contents import agreement, unlike_usual
+from flarekit.verification.check import (
+    PASS,
+    Finding,
+    check,
+    fail,
+    skip,
+    verdict_of,
+    verdict_of_trial,
+    warn,
+)
+from flarekit.verification.contents import agreement, over_old_masks, unlike_usual
 from flarekit.verification.image_checks import (
     amd64,
     facts_label,
@@ -23,7 +32,7 @@ from flarekit.verification.image_checks import (
     team_name,
 )
 from flarekit.verification.masks import geometry_faults, read_mask
-from flarekit.verification.run_checks import RUNS, is_sentence
+from flarekit.verification.run_checks import RUNS, nothing_done
 from flarekit.verification.shell_checks import devices_left_alone, plain_shell, shells
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
@@ -113,7 +122,7 @@ def odd_names(image: ImageUnderTest) -> Finding:
     """Several inputs, with _0000, dots or spaces in their names, all get their mask."""
     trial = image.kept("odd_names", samples.odd_names)
     faults = [fault for fault in _name_faults(trial) if "too" not in fault]
-    return _of(trial, faults or list(_unlike_each_other(image, trial)))
+    return verdict_of_trial(trial, faults or list(_unlike_each_other(image, trial)))
 
 
 def _unlike_each_other(image: ImageUnderTest, trial: TrialResult) -> Iterator[str]:
@@ -129,24 +138,13 @@ def _unlike_each_other(image: ImageUnderTest, trial: TrialResult) -> Iterator[st
 def other_files(image: ImageUnderTest) -> Finding:
     """Files that are no inputs are ignored."""
     trial = image.kept("odd_names", samples.odd_names)
-    return _of(trial, [fault for fault in _name_faults(trial) if "too" in fault])
-
-
-def _of(trial: TrialResult, faults: list[str]) -> Finding:
-    """Return the faults of a trial; a trial that failed is one too."""
-    return verdict_of([*faults, *([trial.failure] if trial.failure else [])])
+    return verdict_of_trial(trial, [fault for fault in _name_faults(trial) if "too" in fault])
 
 
 @check(fix="say that there is nothing to do")
 def no_inputs(image: ImageUnderTest) -> Finding:
     """A folder without scans writes nothing, and ends well or with a clear message."""
-    trial = image.trial(image.inputs("nothing", samples.nothing))
-    faults = [f"wrote {name}" for name in trial.files]
-    if trial.outcome.timed_out:
-        faults.append("did not end")
-    elif trial.outcome.exit_code and not is_sentence(trial.outcome.last_line):
-        faults.append(f"ends with {trial.outcome.last_line[:120]!r}, which says nothing")
-    return verdict_of(faults)
+    return nothing_done(image.trial(image.inputs("nothing", samples.nothing)))
 
 
 @check(fix="write to a temporary name, then rename over the old one")
@@ -155,17 +153,12 @@ def overwrites(image: ImageUnderTest) -> Finding:
 
     Old masks lie in the output folder: they give way, and do not disturb the run.
     """
-
-    def leave_old(outputs: Path) -> None:
-        for name in _wanted(image.base()):
-            (outputs / name).write_bytes(b"an old mask")
-
     base = image.base()
-    trial = image.trial(image.usual_inputs(), prepare=leave_old)
+    trial = over_old_masks(image, _wanted(base))
     if not base.files:
-        return _of(trial, [])
+        return verdict_of_trial(trial, [])
     faults = list(_stored_faults(trial)) + _name_faults(trial)
-    return _of(trial, faults or unlike_usual(image, trial))
+    return verdict_of_trial(trial, faults or unlike_usual(image, trial))
 
 
 @check(fix="catch errors case by case, and write zeros of the header's shape")
@@ -194,7 +187,7 @@ def orientations(image: ImageUnderTest) -> Finding:
         trial = image.kept(f"turned_{number}", partial(samples.turned, axes=axes))
         faults = _name_faults(trial) or _turned_back(trial, axes, masks)
         if faults or trial.failure is not None:
-            return _of(trial, faults)
+            return verdict_of_trial(trial, faults)
     reference = masks["RAS"]
     if not reference.any():
         return skip("the mask of the generated CT is empty, so it shows no direction")
@@ -248,7 +241,7 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     faults = [*_name_faults(trial), *_stored_faults(trial)]
     if not faults:
         faults = [*_grid_faults(trial), *_value_faults(trial, image.task.values)]
-    return _of(trial, faults)
+    return verdict_of_trial(trial, faults)
 
 
 CHECKS = (

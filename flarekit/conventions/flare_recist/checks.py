@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 from flarekit.conventions.flare_recist import IMAGE, LINES, MASKS, SPACING, samples
 from flarekit.core.npz_files import read_arrays
 from flarekit.evaluation.diameters import longest_line, recist_diameter_mm
-from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of, warn
-from flarekit.verification.contents import agreement, unlike_usual
+from flarekit.verification.check import (
+    PASS,
+    Finding,
+    check,
+    fail,
+    skip,
+    verdict_of,
+    verdict_of_trial,
+    warn,
+)
+from flarekit.verification.contents import agreement, over_old_masks, unlike_usual
 from flarekit.verification.image_checks import (
     amd64,
     facts_label,
@@ -23,7 +32,7 @@ from flarekit.verification.image_checks import (
     size,
     team_name,
 )
-from flarekit.verification.run_checks import RUNS, is_sentence
+from flarekit.verification.run_checks import RUNS, nothing_done
 from flarekit.verification.shell_checks import devices_left_alone, plain_shell, shells
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
@@ -32,6 +41,7 @@ _FAR = 1.5  # lengths of its line that a lesion may begin away from it
 _SMALLEST_MM = 10.0
 _ODD_RATIO = 2.0  # of a mask's diameter to its line, or the other way round
 _ALIKE = 0.9
+_Spacing = tuple[float, float, float]  # in mm, (Z, Y, X)
 
 
 def write_sample(folder: Path, task: TaskFacts) -> None:
@@ -42,8 +52,12 @@ def write_sample(folder: Path, task: TaskFacts) -> None:
 
 def _wanted(trial: TrialResult) -> dict[str, Path]:
     """Return the files that a trial's inputs ask for, with the inputs that they belong to."""
-    inputs = sorted(trial.inputs.glob(f"*{_ENDING}"))
-    return {path.name: path for path in inputs if not path.name.startswith(".")}
+    return _inputs_in(trial.inputs)
+
+
+def _inputs_in(folder: Path) -> dict[str, Path]:
+    paths = sorted(folder.glob(f"*{_ENDING}"))
+    return {path.name: path for path in paths if not path.name.startswith(".")}
 
 
 def _name_faults(trial: TrialResult) -> list[str]:
@@ -58,6 +72,25 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         return read_arrays(path)
     except ValueError:
         return {}
+
+
+def _spacing_mm(scan: Mapping[str, NDArray[Any]]) -> _Spacing:
+    """Return the spacing (Z, Y, X) of an input; 1 mm where it says none."""
+    stated = scan.get(SPACING)
+    x, y, z = (1.0, 1.0, 1.0) if stated is None else stated.astype(float).ravel().tolist()
+    return z, y, x
+
+
+def _input_faults(path: Path) -> Iterator[str]:
+    """Yield why an input that a user gave is none of this task."""
+    try:
+        content = read_arrays(path)
+    except ValueError as error:
+        yield f"{path} cannot be read ({error})"
+        return
+    yield from (f"{path} has no array {name}" for name in (IMAGE, LINES) if name not in content)
+    if SPACING in content and content[SPACING].size != 3:
+        yield f"{path}: {SPACING} is {content[SPACING].tolist()}, not x, y and z"
 
 
 def _stored_faults(trial: TrialResult) -> Iterator[str]:
@@ -83,13 +116,13 @@ def _grid_faults(trial: TrialResult) -> Iterator[str]:
         scan = read_arrays(given)
         if content[MASKS].shape != scan[IMAGE].shape:
             yield f"{name}: {MASKS} is {content[MASKS].shape}, {IMAGE} {scan[IMAGE].shape}"
-        stated = content.get(SPACING)
+        stated, wanted = content.get(SPACING), scan.get(SPACING)
         if stated is None:
             yield f"{name} has no array {SPACING}"
-        elif stated.shape != scan[SPACING].shape or not np.allclose(
-            stated.astype(float), scan[SPACING].astype(float)
+        elif wanted is not None and (
+            stated.shape != wanted.shape or not np.allclose(stated, wanted.astype(float))
         ):
-            yield f"{name}: {SPACING} is {stated.tolist()}, given was {scan[SPACING].tolist()}"
+            yield f"{name}: {SPACING} is {stated.tolist()}, given was {wanted.tolist()}"
 
 
 def _lesion_faults(trial: TrialResult) -> Iterator[str]:
@@ -104,7 +137,7 @@ def _lesion_faults(trial: TrialResult) -> Iterator[str]:
         odd = sorted(set(np.unique(segs).tolist()) - {0, *values})
         if odd:
             yield f"{name} holds {', '.join(map(str, odd[:5]))}, which no line has"
-        spacing_mm = scan[SPACING].astype(float)[::-1]
+        spacing_mm = _spacing_mm(scan)
         for value in values:
             away_mm, length_mm = _away_mm(segs == value, lines == value, spacing_mm)
             if away_mm is None:
@@ -114,13 +147,13 @@ def _lesion_faults(trial: TrialResult) -> Iterator[str]:
 
 
 def _away_mm(
-    mask: NDArray[np.bool_], line: NDArray[np.bool_], spacing_mm: NDArray[np.float64]
+    mask: NDArray[np.bool_], line: NDArray[np.bool_], spacing_mm: _Spacing
 ) -> tuple[float | None, float]:
     """Return how far a mask is from its line (None where it is empty), and the line's length."""
     from scipy.spatial import KDTree
 
     _, one, other = longest_line(line)
-    length_mm = float(np.linalg.norm((other - one) * spacing_mm[1:]))
+    length_mm = float(np.linalg.norm((other - one) * np.array(spacing_mm[1:])))
     if not mask.any():
         return None, length_mm
     tree = KDTree(np.argwhere(line) * spacing_mm)
@@ -130,11 +163,6 @@ def _away_mm(
 def _all_faults(trial: TrialResult) -> list[str]:
     faults = [*_name_faults(trial), *_stored_faults(trial)]
     return faults or [*_grid_faults(trial), *_lesion_faults(trial)]
-
-
-def _of(trial: TrialResult, faults: list[str]) -> Finding:
-    """Return the faults of a trial; a trial that failed is one too."""
-    return verdict_of([*faults, *([trial.failure] if trial.failure else [])])
 
 
 @check(fix="write each mask under the name of its input; put temporary files into /tmp")
@@ -165,7 +193,7 @@ def lesion_at_its_line(image: ImageUnderTest) -> Finding:
 def odd_lesions(image: ImageUnderTest) -> Finding:
     """Lesions with lines of one pixel, that touch, or on the edge, all have their masks."""
     trial = image.kept("odd_lesions", samples.odd_lesions)
-    return _of(trial, _all_faults(trial))
+    return verdict_of_trial(trial, _all_faults(trial))
 
 
 @check(fix="compare the longest diameter of the mask with the line")
@@ -175,9 +203,9 @@ def diameters(image: ImageUnderTest) -> Finding:
         scan, content = read_arrays(given), _arrays(image.base().outputs / name)
         if MASKS not in content or content[MASKS].shape != scan[LINES].shape:
             return skip("there is no mask to measure")
-        z, y, x = scan[SPACING].astype(float).tolist()[::-1]
+        spacing_mm = _spacing_mm(scan)
         of_line, of_mask = (
-            recist_diameter_mm(array > 0, (z, y, x)) for array in (scan[LINES], content[MASKS])
+            recist_diameter_mm(array > 0, spacing_mm) for array in (scan[LINES], content[MASKS])
         )
         if not of_line / _ODD_RATIO <= of_mask <= of_line * _ODD_RATIO:
             return warn(f"{name}: the line is {of_line:.0f} mm long, the mask {of_mask:.0f} mm")
@@ -188,7 +216,7 @@ def diameters(image: ImageUnderTest) -> Finding:
 def no_lesion(image: ImageUnderTest) -> Finding:
     """A CT without a line gets a mask of zeros."""
     trial = image.kept("no_lesion", samples.no_lesion)
-    return _of(trial, _all_faults(trial))
+    return verdict_of_trial(trial, _all_faults(trial))
 
 
 @check(fix="read arrays by name with numpy.load; take direction and origin as not always there")
@@ -198,7 +226,7 @@ def ways_to_store(image: ImageUnderTest) -> Finding:
     faults = _all_faults(trial)
     usual = _arrays(image.base().outputs / f"{samples.USUAL}{_ENDING}").get(MASKS)
     if faults or trial.failure is not None or usual is None:
-        return _of(trial, faults)
+        return verdict_of_trial(trial, faults)
     for name in _wanted(trial):
         share = agreement(usual, _arrays(trial.outputs / name)[MASKS])
         if share < _ALIKE:
@@ -210,31 +238,20 @@ def ways_to_store(image: ImageUnderTest) -> Finding:
 def odd_names(image: ImageUnderTest) -> Finding:
     """Several inputs, with dots or spaces in their names, get their masks; others do not."""
     trial = image.kept("odd_names", samples.odd_names)
-    return _of(trial, _all_faults(trial))
+    return verdict_of_trial(trial, _all_faults(trial))
 
 
 @check(fix="say that there is nothing to do")
 def no_inputs(image: ImageUnderTest) -> Finding:
     """A folder without .npz files writes nothing, and ends well or with a clear message."""
-    trial = image.trial(image.inputs("nothing", samples.nothing))
-    faults = [f"wrote {name}" for name in trial.files]
-    if trial.outcome.timed_out:
-        faults.append("did not end")
-    elif trial.outcome.exit_code and not is_sentence(trial.outcome.last_line):
-        faults.append(f"ends with {trial.outcome.last_line[:120]!r}, which says nothing")
-    return verdict_of(faults)
+    return nothing_done(image.trial(image.inputs("nothing", samples.nothing)))
 
 
 @check(fix="write to a temporary name, then rename over the old one")
 def overwrites(image: ImageUnderTest) -> Finding:
     """Masks that lie in the output folder already are replaced."""
-
-    def leave_old(outputs: Path) -> None:
-        for name in _wanted(image.base()):
-            (outputs / name).write_bytes(b"an old mask")
-
-    trial = image.trial(image.usual_inputs(), prepare=leave_old)
-    return _of(trial, _name_faults(trial) or unlike_usual(image, trial))
+    trial = over_old_masks(image, _wanted(image.base()))
+    return verdict_of_trial(trial, _name_faults(trial) or unlike_usual(image, trial))
 
 
 @check(fix="catch errors file by file")
@@ -246,7 +263,12 @@ def damaged_input(image: ImageUnderTest) -> Finding:
     name = f"{samples.USUAL}{_ENDING}"
     if name not in trial.files:
         return fail(f"no {name}, because {samples.DAMAGED}{_ENDING} is damaged")
-    share = agreement(*(_arrays(each.outputs / name)[MASKS] for each in (image.base(), trial)))
+    usual, mask = (_arrays(each.outputs / name).get(MASKS) for each in (image.base(), trial))
+    if usual is None:
+        return skip("there is no usual mask to compare with")
+    if mask is None:
+        return fail(f"{name} has no array {MASKS}")
+    share = agreement(usual, mask)
     return PASS if share >= _ALIKE else fail(f"{name} is not the usual mask")
 
 
@@ -267,8 +289,11 @@ def given_inputs(image: ImageUnderTest) -> Finding:
         return skip("no --input was given")
     if not any(given.glob(f"*{_ENDING}")):
         return fail(f"{given} holds no *{_ENDING}")
+    unusable = [fault for path in _inputs_in(given).values() for fault in _input_faults(path)]
+    if unusable:
+        return verdict_of(unusable)
     trial = image.trial(given)
-    return _of(trial, _all_faults(trial))
+    return verdict_of_trial(trial, _all_faults(trial))
 
 
 CHECKS = (

@@ -68,6 +68,7 @@ class Program:
             if self.fault == "stops at damage":
                 raise Failure(f"{path.name} is damaged and cannot be read") from error
             return None
+        given.setdefault("spacing", np.ones(3))
         if self.fault == "needs directions" and "direction" not in given:
             given["recist"] = given["recist"][::-1].copy()
         return given
@@ -76,6 +77,8 @@ class Program:
         named = {"segs": self.masks(given), "spacing": given["spacing"]}
         if self.fault == "other array":
             named["mask"] = named.pop("segs")
+        if self.fault == "no masks beside damage" and (path.parent / "damaged.npz").exists():
+            del named["segs"]
         if self.fault == "no spacing":
             del named["spacing"]
         if self.fault == "spacing turned":
@@ -102,11 +105,13 @@ class Program:
         return changes.get(self.fault, lambda: segs)()
 
 
-def verdicts(fault, folder):
+def verdicts(fault, folder, *only, given=None):
+    task = replace(WANTED, user_inputs=given)
     image = ImageUnderTest(
-        Shells(Program(fault)), RECIST.run_line, WANTED, RECIST.write_sample, folder / "work"
+        Shells(Program(fault)), RECIST.run_line, task, RECIST.write_sample, folder / "work"
     )
-    return {each.check.name: each.finding for each in _verdicts(image, RECIST.checks)}
+    checks = [check for check in RECIST.checks if not only or check.name in only]
+    return {each.check.name: each.finding for each in _verdicts(image, checks)}
 
 
 def test_a_program_that_behaves_passes_everything(tmp_path):
@@ -143,3 +148,41 @@ def test_a_mask_that_is_far_longer_than_its_line_gets_a_warning(tmp_path):
     found = verdicts("far too large", tmp_path)["diameters"]
     assert found.state == "warn"
     assert "the line is" in found.reason
+
+
+def test_a_file_without_masks_beside_a_damaged_one_is_named(tmp_path):
+    found = verdicts("no masks beside damage", tmp_path, "damaged_input")["damaged_input"]
+    assert (found.state, found.reason) == ("fail", "phantom.npz has no array segs")
+
+
+def given_files(folder, **changes):
+    folder.mkdir()
+    content = {**samples.arrays(samples.ONE), **changes}
+    stored = {name: array for name, array in content.items() if array is not None}
+    np.savez_compressed(folder / "own.npz", **stored)
+    return folder
+
+
+def test_inputs_of_a_user_may_leave_the_spacing_out(tmp_path):
+    given = given_files(tmp_path / "given", spacing=None)
+    assert verdicts("", tmp_path, "given_inputs", given=given)["given_inputs"].state == "pass"
+    found = verdicts("no spacing", tmp_path / "other", "given_inputs", given=given)["given_inputs"]
+    assert "own.npz has no array spacing" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recist": None}, "own.npz has no array recist"),
+        ({"imgs": None}, "own.npz has no array imgs"),
+        ({"spacing": np.ones(2)}, "own.npz: spacing is [1.0, 1.0], not x, y and z"),
+        ({"imgs": np.array([{}], object)}, "own.npz cannot be read"),
+    ],
+)
+def test_inputs_of_a_user_that_are_none_of_the_task_are_named_not_the_image(
+    changes, words, tmp_path
+):
+    given = given_files(tmp_path / "given", **changes)
+    found = verdicts("", tmp_path, "given_inputs", given=given)["given_inputs"]
+    assert found.state == "fail"
+    assert f"{given}/{words}" in found.reason
