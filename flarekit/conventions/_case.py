@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.archives import Unpacked
-from flarekit.core.errors import InputError
+from flarekit.core.errors import InputError, OutputError
 from flarekit.core.volume import Geometry, Volume
 
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
@@ -32,6 +32,10 @@ class Case:
     channels: tuple[Path, ...]
     mask: Path
     identity: str | None = None
+
+
+_Case = TypeVar("_Case", bound=Case)
+_MOST_NAMED = 5
 
 
 class Cases(list[Case]):
@@ -229,3 +233,60 @@ def finish_run(convention: Convention, cases: Sequence[Case], output_dir: Path) 
     """
     if isinstance(convention, Finishing):
         convention.finish_run(cases, output_dir)
+
+
+def check_folder(input_dir: Path) -> None:
+    """Refuse what is no folder of inputs.
+
+    Raises:
+        InputError: it is missing, or something else.
+    """
+    if not input_dir.is_dir():
+        raise InputError(f"{input_dir}: is not a folder", fix="name the folder with the scans")
+
+
+def own_case(case: Case, kind: type[_Case]) -> _Case:
+    """Return a case of a convention as what that convention made of it.
+
+    Raises:
+        TypeError: another convention found it.
+    """
+    if not isinstance(case, kind):
+        raise TypeError(f"{type(case).__name__} is not a case of this convention")
+    return case
+
+
+def refuse_empty_mask(case: Case, output_dir: Path) -> NoReturn:
+    """Refuse to write a mask for a case that failed: an empty one would read as "nothing found".
+
+    Raises:
+        OutputError: always.
+    """
+    raise OutputError(
+        f"{output_dir / case.mask}: not written, the case failed",
+        fix="an empty mask would read as nothing found; correct the case",
+    )
+
+
+def check_whole(missing: Sequence[Case], output_dir: Path) -> None:
+    """Say which files could not be written because masks that belong in them are missing.
+
+    Args:
+        missing: the cases that left no mask.
+        output_dir: folder of the masks.
+
+    Raises:
+        OutputError: there are any.
+    """
+    files: dict[Path, list[str]] = {}
+    for case in missing:
+        files.setdefault(output_dir / case.mask, []).append(case.case_id)
+    if files:
+        raise OutputError(
+            "; ".join(
+                f"{path}: not written, {len(names)} masks are missing "
+                f"({', '.join(names[:_MOST_NAMED])})"
+                for path, names in files.items()
+            ),
+            fix="let failed cases leave a mask",
+        )

@@ -17,6 +17,7 @@ from flarekit.conventions._case import (
     finish_run,
     left_out_of,
     outputs_of,
+    own_case,
     points_of,
     share_of,
 )
@@ -76,7 +77,7 @@ class ManyJobs:
         Raises:
             InputError: a channel is missing or unreadable.
         """
-        return self.convention.read_case(_job(case).own)
+        return self.convention.read_case(own_case(case, JobCase).own)
 
     def write_mask(
         self, case: Case, label_map_ZYX: NDArray[np.uint8], geometry: Geometry, output_dir: Path
@@ -86,7 +87,7 @@ class ManyJobs:
         Raises:
             OutputError: it could not be written.
         """
-        job = _job(case)
+        job = own_case(case, JobCase)
         make_folder(output_dir / job.job)
         return self.convention.write_mask(job.own, label_map_ZYX, geometry, output_dir / job.job)
 
@@ -96,7 +97,7 @@ class ManyJobs:
         Raises:
             OutputError: it could not be written.
         """
-        job = _job(case)
+        job = own_case(case, JobCase)
         make_folder(output_dir / job.job)
         return self.convention.write_empty_mask(job.own, output_dir / job.job)
 
@@ -106,16 +107,16 @@ class ManyJobs:
         Raises:
             InputError: the file with the points is not readable.
         """
-        return points_of(self.convention, _job(case).own, volumes)
+        return points_of(self.convention, own_case(case, JobCase).own, volumes)
 
     def further_outputs(self, case: Case) -> Sequence[Path]:
         """Return what else is written for a case, relative to the output folder."""
-        job = _job(case)
+        job = own_case(case, JobCase)
         return [Path(job.job) / path for path in outputs_of(self.convention, [job.own])]
 
     def share_of(self, case: Case) -> float:
         """Return which part of its files a case is."""
-        return share_of(self.convention, _job(case).own)
+        return share_of(self.convention, own_case(case, JobCase).own)
 
     def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
         """Complete the output of every job.
@@ -124,8 +125,9 @@ class ManyJobs:
             OutputError: it could not be completed or written.
         """
         by_job: dict[str, list[Case]] = {}
-        for case in map(_job, cases):
-            by_job.setdefault(case.job, []).append(case.own)
+        for case in cases:
+            job = own_case(case, JobCase)
+            by_job.setdefault(job.job, []).append(job.own)
         for name, own in by_job.items():
             finish_run(self.convention, own, output_dir / name)
 
@@ -138,9 +140,3 @@ def _of_job(name: str, case: Case, *, alone: bool) -> JobCase:
         job=name,
         own=case,
     )
-
-
-def _job(case: Case) -> JobCase:
-    if not isinstance(case, JobCase):
-        raise TypeError(f"{type(case).__name__} is not a case of a job")
-    return case

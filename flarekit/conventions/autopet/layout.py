@@ -33,6 +33,7 @@ from pydantic import Field
 
 from flarekit.conventions import Case, Points
 from flarekit.conventions._arranging import names_of
+from flarekit.conventions._case import check_folder, own_case
 from flarekit.conventions._drawn import draw, encoding_of
 from flarekit.conventions._grid import onto
 from flarekit.conventions._lesion import lesion_value
@@ -149,8 +150,7 @@ class AutoPet:
             InputError: no such folder, no pair in it, or no telling what belongs together.
             PredictorError: a number of channels that has no usual order.
         """
-        if not input_dir.is_dir():
-            raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
+        check_folder(input_dir)
         if self.settings.task == 2 or (self.settings.edition == "auto" and is_follow_up(input_dir)):
             return find_follow_ups(input_dir, channel_count, self.settings.channels)
         pairs = _pairs(input_dir)
@@ -212,7 +212,7 @@ class AutoPet:
         """
         if isinstance(case, FollowUp):
             return case.read(self._maps)
-        petct = _petct(case)
+        petct = own_case(case, PetCt)
         pet = with_doubts(read_metaimage(petct.pet, air=0.0), "PET")
         uptake = bool(pet.voxels_ZYX.max() > 0)
         pet = replace(pet, geometry=PetGeometry(**vars(pet.geometry), uptake=uptake))
@@ -249,7 +249,7 @@ class AutoPet:
         """
         if isinstance(case, FollowUp):
             return case.points(volumes[0])
-        return _points(_petct(case), volumes[0])[0]
+        return _points(own_case(case, PetCt), volumes[0])[0]
 
     def further_outputs(self, case: Case) -> Sequence[Path]:
         """Return autoPET III's JSON, where its edition is served."""
@@ -282,17 +282,15 @@ class AutoPet:
         Raises:
             OutputError: it could not be written.
         """
-        images = (case.ct,) if isinstance(case, FollowUp) else (_petct(case).pet, _petct(case).ct)
+        if isinstance(case, FollowUp):
+            images: tuple[Path, ...] = (case.ct,)
+        else:
+            petct = own_case(case, PetCt)
+            images = petct.pet, petct.ct
         geometry = geometry_of_first_readable(images)
         if isinstance(case, PetCt):
             _write_flag(case, output_dir)
         return write_mask(output_dir / case.mask, np.zeros(geometry.shape_ZYX, np.uint8), geometry)
-
-
-def _petct(case: Case) -> PetCt:
-    if not isinstance(case, PetCt):
-        raise TypeError(f"{type(case).__name__} is not a case of this convention")
-    return case
 
 
 def _pairs(input_dir: Path) -> list[tuple[Path, Path]]:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Cases
+from flarekit.conventions._case import check_folder, own_case, refuse_empty_mask
 from flarekit.conventions._grid import onto
 from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.rtstruct import structure_set
@@ -35,7 +36,7 @@ from flarekit.conventions.dicom.seg import segmentation_object
 from flarekit.conventions.dicom.series import Found, Series, find_series, read_series
 from flarekit.conventions.dicom.suv import suv_factors
 from flarekit.core.archives import Unpacked
-from flarekit.core.errors import InputError, OutputError, PredictorError, UsageError
+from flarekit.core.errors import InputError, PredictorError, UsageError
 from flarekit.core.extras import how_to_install
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts
@@ -107,8 +108,7 @@ class Dicom:
         Raises:
             InputError: no such folder, or no usable series in it.
         """
-        if not input_dir.is_dir():
-            raise InputError(f"{input_dir}: is not a folder", fix="name the folder with the series")
+        check_folder(input_dir)
         return self.find_in([input_dir], channel_count)
 
     def find_in(self, inputs: Sequence[Path], channel_count: int) -> Sequence[Case]:
@@ -161,7 +161,7 @@ class Dicom:
         Raises:
             InputError: a slice is damaged, or SUV cannot be computed.
         """
-        wanted = _dicom(case)
+        wanted = own_case(case, DicomCase)
         volumes = {wanted.grid.name: _read(wanted.grid)}
         reference = volumes[wanted.grid.name].geometry
         for each in wanted.series:
@@ -194,7 +194,7 @@ class Dicom:
         )
         path = output_dir / case.mask
         make_folder(path.parent)
-        of_case = label_map_ZYX, _dicom(case).grid, labels, self.algorithm
+        of_case = label_map_ZYX, own_case(case, DicomCase).grid, labels, self.algorithm
         if "rtstruct" in self.also:
             further = output_dir / _beside(case, _ENDINGS["rtstruct"])
             write_atomically(further, structure_set(*of_case))
@@ -205,7 +205,7 @@ class Dicom:
 
     def share_of(self, case: Case) -> float:
         """Return which part of its folders' bytes a case's series are."""
-        series = _dicom(case).series
+        series = own_case(case, DicomCase).series
         own = sum(_size_of(each.path) for every in series for each in every.slices)
         whole = sum(
             _size_of(path) for every in series for path in every.folder.rglob("*") if path.is_file()
@@ -218,10 +218,7 @@ class Dicom:
         Raises:
             OutputError: always.
         """
-        raise OutputError(
-            f"{output_dir / case.mask}: not written, the case failed",
-            fix="an empty segmentation would read as nothing found; correct the case",
-        )
+        refuse_empty_mask(case, output_dir)
 
 
 def _beside(case: Case, ending: str) -> Path:
@@ -233,12 +230,6 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _dicom(case: Case) -> DicomCase:
-    if not isinstance(case, DicomCase):
-        raise TypeError(f"{type(case).__name__} is not a case of this convention")
-    return case
 
 
 def _nothing(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case
+from flarekit.conventions._case import check_folder
 from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
 from flarekit.core.nifti import blank_geometry, read_geometry, read_nifti
@@ -35,8 +36,7 @@ def find_cases(input_dir: Path, channel_count: int) -> Sequence[Case]:
     Raises:
         InputError: no such folder, or no such file in it.
     """
-    if not input_dir.is_dir():
-        raise InputError(f"{input_dir}: is not a folder", fix="name the folder with the scans")
+    check_folder(input_dir)
     cases, others = [], []
     for path in sorted(input_dir.iterdir()):
         case_id = path.name.removesuffix(_FIRST_CHANNEL)

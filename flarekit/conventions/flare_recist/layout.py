@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from flarekit.conventions import Case, Points
-from flarekit.conventions._case import Cases
+from flarekit.conventions._case import Cases, check_folder, check_whole, own_case
 from flarekit.conventions._drawn import draw, encoding_of
 from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions.flare_recist import IMAGE
@@ -46,7 +46,7 @@ from flarekit.conventions.flare_recist.lines import Line
 from flarekit.conventions.flare_recist.npz import write_npz
 from flarekit.conventions.flare_recist.scan import Box, stored_window
 from flarekit.core.channels import Drawn
-from flarekit.core.errors import InputError, OutputError, PredictorError
+from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.line import body_of_line, lesion_at_line
 from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
@@ -107,8 +107,7 @@ class FlareRecist:
             InputError: no such folder, or no `.npz` file in it.
             PredictorError: the predictor takes other channels.
         """
-        if not input_dir.is_dir():
-            raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
+        check_folder(input_dir)
         paths = sorted(path for path in input_dir.iterdir() if is_input(path))
         if not paths:
             raise InputError(f"{input_dir}: no .npz file in it", fix="put CASE.npz there")
@@ -134,7 +133,7 @@ class FlareRecist:
         """
         if isinstance(case, DamagedCase):
             raise case.error
-        own = _line_case(case)
+        own = own_case(case, LineCase)
         voxels = own.scan.voxels()
         inside, placed, shape = self._boxes(own)
         low, high, notes = self._window(voxels)
@@ -202,7 +201,7 @@ class FlareRecist:
 
     def read_points(self, case: Case, volumes: Sequence[Volume]) -> Points:
         """Return the voxels of the `line` as indices into what was read."""
-        own, geometry = _line_case(case), volumes[0].geometry
+        own, geometry = own_case(case, LineCase), volumes[0].geometry
         if own.line is None or not isinstance(geometry, BoxGeometry):
             return {}
         return {_LINE: _shifted(own.line, geometry)}
@@ -219,7 +218,7 @@ class FlareRecist:
         Raises:
             OutputError: it could not be written.
         """
-        own = _line_case(case)
+        own = own_case(case, LineCase)
         if not isinstance(geometry, BoxGeometry):
             raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
         found = label_map_ZYX == self.lesion
@@ -243,7 +242,7 @@ class FlareRecist:
 
         The diameter is the longest one in any slice.
         """
-        return _line_case(case).measured
+        return own_case(case, LineCase).measured
 
     def write_empty_mask(self, case: Case, output_dir: Path) -> Path:
         """Write a body of the line's length for a lesion that failed; zeros where there is no line.
@@ -255,7 +254,7 @@ class FlareRecist:
         if isinstance(case, DamagedCase):
             write_npz(path, empty_arrays(case.channels[0]))
             return path
-        own = _line_case(case)
+        own = own_case(case, LineCase)
         inside, placed, shape = self._boxes(own)
         body = np.zeros(shape, np.bool_)
         if own.line is not None:
@@ -274,19 +273,7 @@ class FlareRecist:
             OutputError: naming the cases.
         """
         own = [case for case in cases if isinstance(case, LineCase)]
-        missing = [case.case_id for case in own if not case.masks.has(case.index)]
-        if missing:
-            path = output_dir / own[0].mask
-            raise OutputError(
-                f"{path}: not written, {len(missing)} masks are missing ({', '.join(missing[:5])})",
-                fix="let failed cases leave a mask",
-            )
-
-
-def _line_case(case: Case) -> LineCase:
-    if not isinstance(case, LineCase):
-        raise TypeError(f"{type(case).__name__} is not a case of this convention")
-    return case
+        check_whole([case for case in own if not case.masks.has(case.index)], output_dir)
 
 
 def _shifted(line: Line, geometry: BoxGeometry) -> NDArray[np.int64]:

@@ -30,6 +30,7 @@ from pydantic import AfterValidator, Field
 
 from flarekit.conventions import Case
 from flarekit.conventions._arranging import names_of
+from flarekit.conventions._case import check_folder
 from flarekit.conventions._grid import onto
 from flarekit.conventions._platform_images import (
     AIR_HU,
@@ -152,8 +153,7 @@ class GrandChallenge:
             InputError: no such folder, a socket is missing, or a socket has not one image.
             PredictorError: no outputs are stated, or which sockets are the channels is not clear.
         """
-        if not input_dir.is_dir():
-            raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
+        check_folder(input_dir)
         if not self.outputs:
             raise PredictorError("grandchallenge: no outputs are stated", fix=_FIX)
         if self.inputs is not None and len(self.inputs) != channel_count:

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Cases
+from flarekit.conventions._case import refuse_empty_mask
 from flarekit.conventions._grid import onto
 from flarekit.core.channels import UPTAKE_NAMES
-from flarekit.core.errors import InputError, OutputError
+from flarekit.core.errors import InputError
 from flarekit.core.files import make_folder
 from flarekit.core.nifti import AIR_HU
 from flarekit.core.scan_files import (
@@ -198,10 +199,7 @@ class Plain:
         Raises:
             OutputError: always.
         """
-        raise OutputError(
-            f"{output_dir / case.mask}: not written, the case failed",
-            fix="an empty mask would read as nothing found; correct the case",
-        )
+        refuse_empty_mask(case, output_dir)
 
 
 def _case(mask: Path, files: tuple[Path, ...], name: str) -> Case:

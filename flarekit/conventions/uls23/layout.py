@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from flarekit.conventions import Case
 from flarekit.conventions._arranging import names_of
+from flarekit.conventions._case import check_folder, check_whole, own_case
 from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import images_in, only_image, read_json
 from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.conventions.uls23.stack import MaskStack, StackReader
 from flarekit.core.central import central_component
-from flarekit.core.errors import InputError, OutputError, PredictorError
+from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaheader import read_header
 from flarekit.core.metaimage import usable
 from flarekit.core.tables import Table, checked
@@ -106,8 +107,7 @@ class Uls23:
                 not fit.
             PredictorError: the predictor takes more than the CT.
         """
-        if not input_dir.is_dir():
-            raise InputError(f"{input_dir}: is not a folder", fix="name the input folder")
+        check_folder(input_dir)
         if channel_count != 1:
             raise PredictorError(
                 f"uls23 has one channel, the predictor takes {channel_count}",
@@ -159,7 +159,7 @@ class Uls23:
         Raises:
             InputError: the stack ends before it, or is damaged.
         """
-        voi = _voi(case)
+        voi = own_case(case, Voi)
         voxels, notes = usable(voi.scans.read(voi.index), air=_AIR_HU)
         inside = _inside_padding(voxels)
         shown = (slice(None),) * 3 if inside is None else _around_centre(inside)
@@ -187,7 +187,7 @@ class Uls23:
         Raises:
             OutputError: it could not be written.
         """
-        voi = _voi(case)
+        voi = own_case(case, Voi)
         if not isinstance(geometry, VoiGeometry):
             raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
         allowed = None
@@ -205,13 +205,13 @@ class Uls23:
         Raises:
             OutputError: it could not be written.
         """
-        voi = _voi(case)
+        voi = own_case(case, Voi)
         ball = central_component(np.zeros(SHAPE_ZYX, np.bool_), voi.spacing_mm_ZYX)
         return voi.masks.put(voi.index, ball, output_dir / case.mask)
 
     def share_of(self, case: Case) -> float:
         """Return which part of the stack a volume of interest is."""
-        return 1 / _voi(case).masks.count
+        return 1 / own_case(case, Voi).masks.count
 
     def finish_run(self, cases: Sequence[Case], output_dir: Path) -> None:
         """Say so where cases left no mask, so that the stack could not be written.
@@ -219,19 +219,8 @@ class Uls23:
         Raises:
             OutputError: naming the cases.
         """
-        missing = [case.case_id for case in cases if not _voi(case).masks.has(_voi(case).index)]
-        if missing:
-            path = output_dir / cases[0].mask
-            raise OutputError(
-                f"{path}: not written, {len(missing)} masks are missing ({', '.join(missing[:5])})",
-                fix="let failed cases leave a mask",
-            )
-
-
-def _voi(case: Case) -> Voi:
-    if not isinstance(case, Voi):
-        raise TypeError(f"{type(case).__name__} is not a case of this convention")
-    return case
+        vois = [own_case(case, Voi) for case in cases]
+        check_whole([voi for voi in vois if not voi.masks.has(voi.index)], output_dir)
 
 
 def _spacings(path: Path) -> list[_Spacing]:

@@ -375,3 +375,20 @@ def test_the_record_has_the_length_of_the_line_and_the_diameter_of_the_mask(toy,
     assert measured["line_mm"] == pytest.approx(1.5 * (row[-1] - row[0]))
     assert measured["diameter_mm"] > 0
     assert measured["volume_ml"] > 0
+
+
+def test_each_file_that_lacks_a_mask_is_named_with_its_lesions_and_no_other(tmp_path):
+    for name in ("a", "b", "c"):
+        save(tmp_path / f"{name}.npz", samples.arrays(samples.MANY[:2]))
+    cases = RECIST.find_cases(tmp_path, 1)
+    for case in cases:
+        if case.case_id not in ("b_lesion_2", "c_lesion_1", "c_lesion_2"):
+            RECIST.write_empty_mask(case, tmp_path / "out")
+    with pytest.raises(OutputError) as caught:
+        RECIST.finish_run(cases, tmp_path / "out")
+    out = tmp_path / "out"
+    assert caught.value.message == (
+        f"{out / 'b.npz'}: not written, 1 masks are missing (b_lesion_2); "
+        f"{out / 'c.npz'}: not written, 2 masks are missing (c_lesion_1, c_lesion_2)"
+    )
+    assert [path.name for path in out.iterdir()] == ["a.npz"]
