@@ -161,8 +161,19 @@ def _check_held_out(
         for folder, table in zip(found, tables, strict=True)
         for each in _ids(folder.folder, table)
     ]
+    for folder, table in zip(found, tables, strict=True):
+        unknown = sorted(set(table.known_Z) - set(_ids(folder.folder, table)))
+        if unknown:
+            raise InputError(
+                f"training.datasets.known_Z: no case {', '.join(unknown)} in {folder.folder}",
+                fix=f"name whole bodies that are there, X of X{SUV_ENDING}, or remove them",
+            )
     scans = [path.name for folder in others for path in material_files(folder, ())]
-    for field, patterns in (("held_out", facts.held_out), ("validation", facts.validation)):
+    for field, patterns in (
+        ("held_out", facts.held_out),
+        ("validation", facts.validation),
+        ("labelled", tuple(facts.labelled)),
+    ):
         unknown = [
             pattern
             for pattern in patterns

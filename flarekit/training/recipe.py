@@ -14,6 +14,7 @@ from flarekit.core.network import NETWORK_FILES
 from flarekit.core.spec import PredictorSpec, parse_spec
 from flarekit.core.tables import checked, read_toml
 from flarekit.models import OwnClass
+from flarekit.training.idle import idle_option
 from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
 from flarekit.training.tables import OrganFacts, TrainingFacts
 
@@ -219,7 +220,9 @@ def _fields(table: Mapping[str, Any], inside: str) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, path: Path) -> None:
+    regime = recipe.regime
     fault = _class_fault(recipe) or _network_fault(recipe) or _sample_fault(recipe)
+    fault = fault or idle_option(recipe.training, regime.objective, regime.schedule)
     if fault:
         raise PredictorError(f"{path}: {fault}", fix="correct that")
 

@@ -201,7 +201,7 @@ def negative_cases(recipe: Recipe, facts: NegativeFacts, folders: Sequence[Path]
     """Return scans in which nothing is to be found but what the recipe says may be there.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or none of a name that the recipe says more of.
     """
     held_out = recipe.training.held_out
     files = [path for folder in folders for path in material_files(folder, held_out)]
@@ -210,6 +210,14 @@ def negative_cases(recipe: Recipe, facts: NegativeFacts, folders: Sequence[Path]
             "the recipe takes negatives, and no folder with such scans was named",
             fix="name a folder of CTs without a label with --negatives",
         )
+    for field, told in (("possible", facts.possible), ("part", facts.part)):
+        unknown = [each for each in told if not any(path.name.startswith(each) for path in files)]
+        if unknown:
+            raise InputError(
+                f"training.negatives.{field}: no scan among the negatives is named "
+                f"{', '.join(unknown)}...",
+                fix="name scans that are there, or remove what is said of these",
+            )
     return LazyCases([NegativeCase(path, recipe, facts) for path in files])
 
 

@@ -155,9 +155,11 @@ def test_a_recipe_takes_the_columns_of_table_5(make_recipe):
 
 
 def test_what_a_recipe_does_not_name_stays_the_regime_s(make_recipe):
-    plain = make_recipe()
+    paper = ("batch = 1", 'regime = "nnunet"\nbatch = 1')
+    plain = make_recipe(paper)
     changed = make_recipe(
-        ("[provenance]", '[training.schedule]\nkind = "exponential"\nwarm_up = 5\n\n[provenance]')
+        paper,
+        ("[provenance]", '[training.schedule]\nkind = "exponential"\nwarm_up = 5\n\n[provenance]'),
     )
     assert changed.regime.objective == plain.regime.objective
     assert changed.regime.schedule.epochs == plain.regime.schedule.epochs

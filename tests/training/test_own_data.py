@@ -162,6 +162,10 @@ def test_without_names_labels_are_called_by_their_values(tmp_path):
         (("spleen = 3", "spleen = 3\npancreas = 4"), "names no label pancreas"),
         (("held_out = []", 'held_out = ["patient_9"]'), "held_out: no case patient_9"),
         (("validation = []", 'validation = ["z*"]'), r"validation: no case z\*"),
+        (
+            ("[provenance]", '[training.labelled]\n"patient*" = ["liver"]\n\n[provenance]'),
+            r"labelled: no case patient\*",
+        ),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_data_is_refused(tmp_path, change, message):

@@ -8,6 +8,7 @@ import pytest
 
 from flarekit.core.errors import InputError
 from flarekit.training.cases import case_ids, matches
+from flarekit.training.fitting import check_fit
 from flarekit.training.losses import MAYBE
 from flarekit.training.other_ct import outline, with_other_ct
 from flarekit.training.sources import training_pools
@@ -191,3 +192,22 @@ def test_the_real_datasets_give_cases_to_the_shipped_recipes(shared):
     assert [case.case_id for case in as_they_are] == ["HN-CHUS-052", "HN-CHUS-052", "STS_001"]
     assert [1 in case.classes_ZYX for case in as_they_are] == [False, False, True]
     assert 1 in pool.cases[1].classes_ZYX  # added to the second copy
+
+
+def test_slices_of_a_body_that_is_not_there_are_refused(tmp_path, make_recipe):
+    write_body(tmp_path / "bodies", "b")
+    recipe = pet_recipe(make_recipe, BODIES % (1.0, "[[0, 24]]"))
+    with pytest.raises(InputError, match=r"known_Z: no case a in .*bodies"):
+        check_fit(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("told", ["possible = { chest = ['liver'] }", "part = { chest = [0, 1] }"])
+def test_what_is_said_of_negatives_that_are_not_there_is_refused(tmp_path, make_recipe, told):
+    write_dataset(tmp_path / "ct", ["case_a"])
+    write_dataset(tmp_path / "elsewhere", ["arm"])
+    table = f"[training.negatives]\nshare = 0.5\n{told}\n\n[provenance]"
+    recipe = make_recipe(("[provenance]", table))
+    with pytest.raises(InputError, match="no scan among the negatives is named chest"):
+        training_pools(recipe, tmp_path / "ct", negatives=[tmp_path / "elsewhere"])
+    write_dataset(tmp_path / "elsewhere", ["chest_1"])
+    assert len(training_pools(recipe, tmp_path / "ct", negatives=[tmp_path / "elsewhere"])) == 2
