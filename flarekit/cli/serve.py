@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flarekit.cli.options import Device, Precision, Verbose, spread
-from flarekit.core.errors import UsageError
+from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.extras import how_to_install
 
 
@@ -77,10 +77,23 @@ def serve(serving: Serving, verbose: Verbose = False) -> None:
 
 
 def _all_at_hand() -> list[str]:
-    """Return the predictors whose weights are there, the default one first."""
-    from flarekit.segmentation.predictors import predictors
+    """Return the predictors whose weights are there, the default one first.
 
-    names = [each.name for each in predictors() if each.weights.is_file()]
+    Those that could not be loaded are left out, and named.
+    """
+    from flarekit.cli.console import Console
+    from flarekit.segmentation.predictors import predictors
+    from flarekit.segmentation.source import Source
+
+    console, names = Console(), []
+    for predictor in predictors():
+        if predictor.weights.is_file():
+            try:
+                Source.of_folder(predictor).check()
+            except FlarekitError as error:
+                console.error(f"{predictor.name} is not offered: {error.message}", error.fix)
+            else:
+                names.append(predictor.name)
     if not names:
         raise UsageError("no predictor is at hand", fix="see `flarekit predictors`")
     return sorted(names, key=lambda name: name != "abdomen_ct")

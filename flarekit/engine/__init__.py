@@ -309,6 +309,26 @@ def choose_engine(device: str) -> str:
     return "torch" if choose_device("auto").type == "cuda" else "openvino"
 
 
+def check_available(device: str, precision: Precision) -> None:
+    """Find out whether a device is here and computes in a precision, without a network.
+
+    Args:
+        device: as `create` takes it.
+        precision: likewise.
+
+    Raises:
+        DeviceError: it is not, or does not.
+    """
+    if choose_engine(device) == "openvino":
+        from flarekit.engine.openvino import choose_precision
+
+        choose_precision(precision, ("fp16", "bf16"))
+    else:
+        from flarekit.engine import torch
+
+        torch.choose_precision(precision, torch.choose_device(device))
+
+
 def sees_gpu() -> bool:
     """Return whether a GPU's driver seems to be here; it may not work."""
     return any(Path(node).exists() for node in _GPU_NODES)

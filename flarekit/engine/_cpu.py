@@ -15,6 +15,11 @@ def cpu_has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & _flags())
 
 
+def cpu_runs_bf16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 here, by instructions or in their place."""
+    return cpu_has_bf16() or "avx512f" in _flags()
+
+
 def cpu_name() -> str:
     """Return the processor's own name."""
     match = re.search(r"^model name\s*:\s*(.+)$", _cpu_info(), re.MULTILINE)

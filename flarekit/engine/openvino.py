@@ -19,7 +19,7 @@ from flarekit.core.grid import Grid
 from flarekit.core.spec import HalfPrecision
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
-from flarekit.engine._cpu import cpu_has_bf16, cpu_name
+from flarekit.engine._cpu import cpu_has_bf16, cpu_name, cpu_runs_bf16
 from flarekit.engine._slab import Place, Run
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import TileRow, window_weights
@@ -92,6 +92,8 @@ def choose_precision(request: Precision, half_precisions: Sequence[HalfPrecision
         return "bf16" if cpu_has_bf16() and "bf16" in half_precisions else "fp32"
     if request == "fp16":
         raise DeviceError("fp16 is not available on the CPU", fix="use --precision bf16 or fp32")
+    if request == "bf16" and not cpu_runs_bf16():
+        raise DeviceError(f"bf16 is not available on {cpu_name()}", fix="use --precision fp32")
     return request
 
 

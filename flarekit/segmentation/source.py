@@ -61,6 +61,19 @@ class Source:
             *(spec for spec, _ in parts), code=[each.sha256() for each in own if each is not None]
         )
 
+    def check(self) -> None:
+        """Look whether the weights, those of the locator included, are here and whole.
+
+        Nothing is loaded.
+
+        Raises:
+            WeightsMissingError, WeightsHashError: they are not.
+            UntrustedError: loading them would execute something, and nobody has said that it may.
+        """
+        self.networks()
+        if self.locator is not None:
+            self.locator.check()
+
     @classmethod
     def of_folder(cls, predictor: PredictorFolder) -> Source:
         """Return the source that a predictor folder is."""

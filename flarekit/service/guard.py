@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flarekit.service.problems import Problem
+from flarekit.service.problems import Problem, log_fault
 from flarekit.service.settings import Settings
 from flarekit.service.uploads import too_large
 
@@ -73,8 +72,7 @@ class Guard:
         try:
             await self._app(scope, body, answer)
         except Exception as error:  # noqa: BLE001 - it was answered; here it is only told
-            where = "".join(traceback.format_tb(error.__traceback__)[-3:])
-            _LOG.error("%s within the service, at\n%s", type(error).__name__, where)
+            log_fault(_LOG, error, "the service")
 
     def _check_host(self, headers: Headers) -> None:
         hosts = headers.getlist("host")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from flarekit.service.problems import log_fault
+
 if TYPE_CHECKING:
     from flarekit.service.service import Service
 
+_LOG = logging.getLogger(__name__)
 _SWEEP_S = 30.0
 
 
@@ -48,4 +52,7 @@ class Sweeper(threading.Thread):
         """Sweep now and then."""
         pause_s = min(_SWEEP_S, self._service.settings.keep_hours * 1800)
         while not self._service.wait_for_end(pause_s):
-            sweep(self._service)
+            try:
+                sweep(self._service)
+            except Exception as error:  # noqa: BLE001 - a full disk may not keep scans for ever
+                log_fault(_LOG, error, "the sweep, which is tried again")

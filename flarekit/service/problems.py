@@ -5,7 +5,9 @@ Messages that speak of a scan lose whatever came out of it: paths and quoted tex
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,12 @@ def said_of(error: FlarekitError, folder: Path) -> dict[str, str]:
         "message": without_names(error.message, folder),
         "fix": without_names(error.fix, folder),
     }
+
+
+def log_fault(log: logging.Logger, error: Exception, where: str) -> None:
+    """Log what nobody expected by its kind and place; its text may be that of a scan's headers."""
+    frames = "".join(traceback.format_tb(error.__traceback__)[-3:])
+    log.error("%s within %s, at\n%s", type(error).__name__, where, frames)
 
 
 def without_names(text: str, folder: Path) -> str:

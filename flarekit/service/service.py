@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import flarekit
+from flarekit import engine
 from flarekit.core.archive_members import UnpackLimits
 from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder
@@ -19,6 +20,7 @@ from flarekit.core.spec import Mode, PredictorFolder
 from flarekit.segmentation.devices import devices_of
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.source import Source
 from flarekit.service.housekeeping import Sweeper, remove_strangers
 from flarekit.service.outputs import Files
 from flarekit.service.problems import Problem, problem_of, said_of
@@ -46,13 +48,16 @@ class Service:
             load: gives a segmenter for a predictor, a mode and a device.
 
         Raises:
-            FlarekitError: a predictor is not there, or the data folder cannot be made.
+            FlarekitError: a predictor is not there, or its weights are not those that its facts
+                name; a device is not there, or does not compute in the precision; or the data
+                folder cannot be made.
         """
         self.settings = settings
         self.predictors: dict[str, PredictorFolder] = {}
         for name in settings.predictors:
-            predictor = find_predictor(name)
-            self.predictors[predictor.name] = predictor
+            self._offer(name)
+        for device in devices_of(settings.device):
+            engine.check_available(device, settings.precision)
         make_folder(settings.data / "cases")
         self._kept = _only_one(settings.data)
         self.store = Store(settings.data / "cases.sqlite")
@@ -68,6 +73,18 @@ class Service:
             Worker(self, load or self._load, device) for device in devices_of(settings.device)
         ]
         self._sweeper = Sweeper(self)
+
+    def _offer(self, name: str) -> None:
+        """Offer a predictor whose weights are here and whole."""
+        predictor = find_predictor(name)
+        other = self.predictors.get(predictor.name)
+        if other is not None and other.folder.resolve() != predictor.folder.resolve():
+            raise UsageError(
+                f"{other.folder} and {predictor.folder} are both named {predictor.name}",
+                fix="offer one of them, or give one another name in its predictor.toml",
+            )
+        Source.of_folder(predictor).check()
+        self.predictors[predictor.name] = predictor
 
     def start(self) -> None:
         """Begin to compute."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flarekit.core.errors import FlarekitError
 from flarekit.phantom import save_phantom
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.service.outputs import MASK, MemoryCurve, summary_of
-from flarekit.service.problems import said_of
+from flarekit.service.problems import log_fault, said_of
 from flarekit.service.scans import UploadedScan
 from flarekit.service.segmenters import Load, Segmenters
 from flarekit.service.store import StoredCase
@@ -73,13 +74,20 @@ class Worker(threading.Thread):
         self._segmenters = Segmenters(load, device)
 
     def run(self) -> None:
-        """Compute until the service ends."""
+        """Compute until the service ends, whatever happens meanwhile to its list of cases."""
         while not self._service.is_over:
-            case = self._service.wait_for_work(_LOOK_S)
-            if case is None:
-                self._segmenters.release_idle(self._service.settings.idle_minutes * 60)
-            else:
-                self._guarded(case)
+            try:
+                self._take_turn()
+            except Exception as error:  # noqa: BLE001 - a service without workers helps nobody
+                log_fault(_LOG, error, "a worker, which goes on")
+                self._service.wait_for_end(_LOOK_S)
+
+    def _take_turn(self) -> None:
+        case = self._service.wait_for_work(_LOOK_S)
+        if case is None:
+            self._segmenters.release_idle(self._service.settings.idle_minutes * 60)
+        else:
+            self._guarded(case)
 
     def _guarded(self, case: StoredCase) -> None:
         """Compute a case; whatever goes wrong is the case's, never the service's."""
@@ -92,12 +100,12 @@ class Worker(threading.Thread):
         except CancelledError:
             state = "waiting" if service.is_over else "cancelled"
             attempts = case.attempts - 1 if service.is_over else case.attempts
-            service.store.change(case.id, state=state, attempts=attempts)
+            self._settle(case, state=state, attempts=attempts)
             _LOG.info("case %s is %s", case.id[:6], state)
         except FlarekitError as error:
             self._fail(case, said_of(error, folder))
         except Exception as error:  # noqa: BLE001 - no scan may take the service along
-            _LOG.debug("case %s", case.id[:6], exc_info=True)
+            log_fault(_LOG, error, f"case {case.id[:6]}")
             said = {
                 "message": f"{type(error).__name__} while it was computed",
                 "fix": "run flarekit predict -v on the scan, and report what it says",
@@ -107,8 +115,20 @@ class Worker(threading.Thread):
             service.progress.pop(case.id, None)
 
     def _fail(self, case: StoredCase, said: dict[str, str]) -> None:
-        self._service.store.change(case.id, state="failed", error=said)
+        self._settle(case, state="failed", error=said)
         _LOG.info("case %s failed", case.id[:6])
+
+    def _settle(self, case: StoredCase, **changes: Any) -> None:  # noqa: ANN401 - columns
+        """Record how a case ended; where the disk is full, as soon as it is not."""
+        while True:
+            try:
+                self._service.store.change(case.id, **changes)
+            except sqlite3.Error as error:
+                _LOG.error("case %s: its end cannot be recorded yet: %s", case.id[:6], error)  # noqa: TRY400
+                if self._service.wait_for_end(_LOOK_S):
+                    return  # it runs again when the service is back
+            else:
+                return
 
     def _compute(self, case: StoredCase, progress: Progress, folder: Path) -> None:
         service = self._service
@@ -126,9 +146,7 @@ class Worker(threading.Thread):
             progress.begin("writing")
             write_result(folder, result)
         summary = summary_of(result, scan, segmenter.facts, curve, folder)
-        service.store.change(
-            case.id, state="done", result=summary, revision=case.revision + 1, error={}
-        )
+        self._settle(case, state="done", result=summary, revision=case.revision + 1, error={})
 
     def _result(
         self, case: StoredCase, segmenter: Segmenter, scan: UploadedScan, progress: Progress

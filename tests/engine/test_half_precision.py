@@ -61,6 +61,18 @@ def test_auto_on_a_cpu_is_bf16_only_for_networks_that_are_finite_in_it(monkeypat
     assert choose_precision("auto", CPU, ("fp16",)) == "fp32"
 
 
+@pytest.mark.parametrize(("flags", "runs"), [("avx2", False), ("avx512f", True)])
+def test_openvino_refuses_bf16_where_it_cannot_compute_in_it(monkeypatch, flags, runs):
+    openvino = pytest.importorskip("flarekit.engine.openvino")
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: f"flags : fma {flags}")
+    if runs:
+        assert openvino.choose_precision("bf16", ()) == "bf16"
+    else:
+        with pytest.raises(DeviceError, match="bf16 is not available"):
+            openvino.choose_precision("bf16", ())
+    assert openvino.choose_precision("auto", ("bf16",)) == "fp32"
+
+
 def test_bf16_that_is_emulated_is_refused(gpu):
     with pytest.raises(DeviceError, match="bf16 is not available on a card"):
         choose_precision("bf16", gpu((7, 5)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 import time
 
 import pytest
@@ -68,3 +70,46 @@ def test_a_predictor_that_nobody_uses_is_released(serve, settings, monkeypatch):
         assert running.loaded[0].closed
         running.finished(running.upload(("scan", "a.nii", nifti_of()))["id"])
         assert len(running.loaded) == 2
+
+
+@pytest.mark.parametrize(
+    ("unwritten", "content", "ends"),
+    [("running", nifti_of(), "done"), ("done", nifti_of(), "done"), ("failed", b"torn", "failed")],
+)
+def test_a_full_disk_costs_neither_the_worker_nor_how_a_case_ended(
+    serve, settings, monkeypatch, unwritten, content, ends
+):
+    monkeypatch.setattr("flarekit.service.worker._LOOK_S", 0.02)
+    change, faults = Store.change, []
+
+    def full(self, case_id, **changes):
+        if changes.get("state") == unwritten and len(faults) < 3:
+            faults.append(changes)
+            raise sqlite3.OperationalError("database or disk is full")
+        return change(self, case_id, **changes)
+
+    monkeypatch.setattr(Store, "change", full)
+    with serve(settings()) as running:
+        case = running.upload(("scan", "a.nii", content))
+        assert running.finished(case["id"])["state"] == ends
+        assert len(faults) == 3
+        again = running.upload(("scan", "a.nii", nifti_of()))
+        assert running.finished(again["id"])["state"] == "done"
+
+
+def test_a_sweep_that_fails_is_tried_again(settings, monkeypatch):
+    sweeps = threading.Event()
+
+    def failing(_):
+        if not failing.done:
+            failing.done = True
+            raise OSError("the disk is full")
+        sweeps.set()
+
+    failing.done = False
+    monkeypatch.setattr("flarekit.service.housekeeping.sweep", failing)
+    monkeypatch.setattr("flarekit.service.housekeeping._SWEEP_S", 0.01)
+    service = Service(settings())
+    service.start()
+    assert sweeps.wait(10)
+    service.stop()
