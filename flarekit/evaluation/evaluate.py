@@ -166,6 +166,7 @@ def _run(tasks: Sequence[_Task], workers: int) -> Iterator[CaseResult]:
     if workers <= 1:
         yield from map(_score, tasks)
         return
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
     try:
@@ -175,7 +176,7 @@ def _run(tasks: Sequence[_Task], workers: int) -> Iterator[CaseResult]:
         pool.shutdown()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
+import time
 
 import numpy as np
 import pytest
@@ -82,6 +84,31 @@ def test_a_truth_that_cannot_be_read_stays_out_of_the_means(folders):
 def test_several_processes_give_what_one_gives(folders):
     one, several = score_folders(folders), score_folders(folders, workers=3)
     assert strip(as_dict(one)) == strip(as_dict(several))
+
+
+class StopError(Exception):
+    """What ends an evaluation early."""
+
+
+@pytest.mark.long
+def test_an_evaluation_that_is_stopped_ends_its_own_processes_and_no_others(folders):
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+
+    def stop(_case):
+        raise StopError
+
+    try:
+        with pytest.raises(StopError):
+            score_folders(folders, workers=2, on_case=stop)
+        assert other.is_alive()
+        until = time.monotonic() + 20
+        while multiprocessing.active_children() != [other] and time.monotonic() < until:
+            time.sleep(0.05)
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.terminate()
+        other.join()
 
 
 def strip(content):
