@@ -41,7 +41,9 @@ def definition(image: str, facts: ImageFacts, archive: str) -> str:
     inputs, outputs = _FOLDERS if line is None else (line.inputs, line.outputs)
     name = archive.partition(".")[0]
     title = re.sub(r"[^ -~]", "?", image)
-    labels = "".join(f"    {key} {_one_line(value)}\n" for key, value in facts.labels.items())
+    labels = "".join(
+        f"    {'-'.join(key.split())} {_one_line(value)}\n" for key, value in facts.labels.items()
+    )
     return f"""\
 # {title}, for Apptainer. On a machine that has it, with {archive} beside this file:
 #   apptainer build {name}.sif {name}.def

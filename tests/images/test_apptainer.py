@@ -54,6 +54,13 @@ def test_the_definition_is_built_from_the_saved_image():
     assert 'flarekit.facts {"a": 1}' in sections["labels"]
 
 
+def test_a_label_s_name_stays_on_its_line():
+    facts = replace(FACTS, labels={"of\n%post\n    two lines": "a\n%post"})
+    sections = sections_of(definition("team:latest", facts, "team.tar.gz"))[1]
+    assert list(sections) == ["labels", "runscript"]
+    assert sections["labels"].split("\n")[0] == "    of-%post-two-lines a %post"
+
+
 def test_it_starts_as_the_image_does_and_takes_flarekit_s_arguments(tmp_path):
     text = definition("team:latest", FACTS, "team.tar.gz")
     assert started(text, tmp_path) == "started in /tmp\n"
