@@ -19,8 +19,9 @@ prior).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -116,7 +117,15 @@ class FlareRecist:
                 f"flare_recist: which {channel_count} channels the predictor takes is not clear",
                 fix='set channels = ["CT", "line"] for the convention, as the network has them',
             )
-        return Cases([case for path in paths for case in self._cases_of(path)])
+        cases = [case for path in paths for case in self._cases_of(path)]
+        counts = Counter(case.case_id for case in cases)
+        # X_lesion_1.npz without a line beside lesion 1 of X.npz
+        return Cases(
+            replace(case, case_id=case.mask.name)
+            if counts[case.case_id] > 1 and case.case_id == case.mask.stem
+            else case
+            for case in cases
+        )
 
     def _cases_of(self, path: Path) -> list[Case]:
         try:

@@ -392,3 +392,15 @@ def test_each_file_that_lacks_a_mask_is_named_with_its_lesions_and_no_other(tmp_
         f"{out / 'c.npz'}: not written, 2 masks are missing (c_lesion_1, c_lesion_2)"
     )
     assert [path.name for path in out.iterdir()] == ["a.npz"]
+
+
+def test_a_file_that_is_called_as_another_s_lesion_has_a_name_of_its_own(tmp_path):
+    save(tmp_path / "a.npz", USUAL)
+    save(tmp_path / "a_lesion_1.npz", samples.arrays(()))
+    (tmp_path / "a_lesion_1_lesion_1.npz").write_bytes(b"damaged")
+    ids = {case.mask.name: case.case_id for case in RECIST.find_cases(tmp_path, 1)}
+    assert ids == {
+        "a.npz": "a_lesion_1",
+        "a_lesion_1.npz": "a_lesion_1.npz",
+        "a_lesion_1_lesion_1.npz": "a_lesion_1_lesion_1",
+    }
