@@ -8,9 +8,9 @@ every `--held-out`-th case is for validation and never trained on. Each row is t
 row's arguments, a narrower network (`--width`) and a smaller tile where the machine asks for it.
 The result, ablation_PAPER.json, has every run's mean Dice on the validation cases, mean and spread
 of each row, and what the paper says; a difference that is smaller than the spread is "undecided".
-Runs that are complete in `--work` are not repeated; one that was cut off begins again. With
-`--steps` every row makes the same number of them, which is up to five fewer: validation looks at
-the clock, too. `--quick` makes two steps of each with one seed.
+Runs that are complete in `--work` are not repeated, and those of other settings are refused; one
+that was cut off begins again. With `--steps` every row makes the same number of them, which is up
+to five fewer: validation looks at the clock, too. `--quick` makes two steps of each with one seed.
 """
 
 from __future__ import annotations
@@ -117,9 +117,12 @@ def run(
     recipe = read_recipe(paper_recipes()[told.recipe or ablation.recipe])
     recipe = narrowed(recipe, arguments, told.width, told.tile, validation)
     folder = told.work / f"{row.replace(' ', '_')}-{seed}"
-    done = folder / "done.json"
+    done, effort = folder / "done.json", [told.steps, None if told.steps else told.minutes]
+    made_of = json.dumps([recipe.trained_by, str(told.dataset.resolve()), effort], sort_keys=True)
     if done.is_file():
         kept: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        if kept.pop("made_of", None) != made_of:
+            raise SystemExit(f"{folder}: is a run of other settings; name another --work")
         return kept
     shutil.rmtree(folder, ignore_errors=True)
     pools, aside = training_pools(recipe, told.dataset), validation_pool(recipe, told.dataset)
@@ -131,7 +134,7 @@ def run(
     measured = read_measured(folder)
     assert measured is not None
     result = {"seed": seed, "steps": measured.step, "dice": measured.mean}
-    done.write_text(json.dumps(result), encoding="utf-8")
+    done.write_text(json.dumps({**result, "made_of": made_of}), encoding="utf-8")
     return result
 
 

@@ -123,8 +123,14 @@ def _limits(recipe: Recipe, record: RunRecord | None) -> str:
         lines.append(
             f"- It has seen {count} labelled cases; nothing is known of scans unlike them."
         )
-    if recipe.training.unlabelled:
-        names = ", ".join(recipe.training.unlabelled)
-        lines.append(f"- No case that it was trained on had labels of {names}.")
+    partly = {name for names in recipe.training.labelled.values() for name in names}
+    never = [name for name in recipe.training.unlabelled if name not in partly]
+    if never:
+        lines.append(f"- No case that it was trained on had labels of {', '.join(never)}.")
+    if any(set(names) < set(recipe.spec.labels) for names in recipe.training.labelled.values()):
+        lines.append(
+            "- Some of its cases have labels of some organs only: `training.labelled` in "
+            "recipe.toml says which."
+        )
     lines.append("- Not a medical device.")
     return "\n".join(lines)

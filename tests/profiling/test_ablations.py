@@ -43,3 +43,10 @@ def test_an_ablation_runs_trains_every_row_and_says_what_came_of_it(tmp_path):
     assert result["rows"][0]["runs"][0]["steps"] >= 1
     assert result["validation"] == ["case_0"]
     assert len(result["verdicts"]) == 2
+    ablations.main(list(map(str, line)))  # of complete runs
+    assert json.loads((tmp_path / "out" / "ablation_mamba_ahnet.json").read_text()) | {
+        "machine": None
+    } == result | {"machine": None}
+    line[line.index(0.125)] = 0.25
+    with pytest.raises(SystemExit, match="is a run of other settings"):
+        ablations.main(list(map(str, line)))

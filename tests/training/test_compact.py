@@ -309,6 +309,23 @@ def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path, caplog):
     assert steps_of(recipe, tmp_path / "second") > 0
 
 
+def test_a_card_says_what_cases_were_labelled_in_part(make_recipe, tmp_path):
+    said = {}
+    for name, labels in {"all": '"liver", "spleen"', "some": '"liver"'}.items():
+        table = f'[training.labelled]\n"full*" = [{labels}]\n\n[provenance]'
+        recipe = make_recipe(
+            ("[provenance]", table), ("batch = 1", 'batch = 1\nunlabelled = ["spleen"]')
+        )
+        options = RunOptions(minutes=0.05, **CPU)
+        train(recipe, pools(), tmp_path / name, options, clock=Clock())
+        export_predictor(tmp_path / name, tmp_path / f"made_{name}")
+        said[name] = (tmp_path / f"made_{name}" / "CARD.md").read_text()
+    assert "had labels of" not in said["all"]
+    assert "have labels of some organs only" not in said["all"]
+    assert "No case that it was trained on had labels of spleen." in said["some"]
+    assert "have labels of some organs only" in said["some"]
+
+
 def test_weights_of_another_network_are_refused_to_start_with(make_recipe, recipe, tmp_path):
     train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.1, **CPU), clock=Clock())
     export_predictor(tmp_path / "run", tmp_path / "made")
