@@ -19,7 +19,8 @@ from flarekit.core.tables import read_toml
 from flarekit.core.volume import Geometry
 from flarekit.report.statistics import label_statistics
 from flarekit.training.cases import case_ids
-from flarekit.training.recipe import read_recipe
+from flarekit.training.recipe import Recipe, read_recipe
+from flarekit.training.survey import label_values
 
 _OUTSIDE = 0.002  # of other cases are expected below the least volume, and beyond the greatest
 _FEWEST = 4  # cases, from which bounds can be told
@@ -32,8 +33,9 @@ _HEAD = "Facts of a predictor; [expected] is written by flarekit train expected.
 
 @dataclass
 class _Seen:
-    """What one label measured."""
+    """What one label measured, in the cases that would have been labelled for it."""
 
+    cases: int = 0
     volumes_ml: list[float] = field(default_factory=list)
     means: list[float] = field(default_factory=list)
     cut: int = 0
@@ -63,19 +65,27 @@ def expected_of(
         ids: of the cases.
 
     Returns:
-        Label -> what it measured; labels that fewer than four cases have are left out.
+        Label -> what it measured; labels that fewer than four cases have are left out. A case that
+        lacks a label by the predictor's recipe (`training.labelled`, `training.unlabelled`) tells
+        nothing of it.
 
     Raises:
-        InputError: a file is missing or unreadable.
+        InputError: a file is missing or unreadable, or two do not fit each other.
     """
-    facts = read_dataset(dataset / NAME)
-    labels = {name: facts.labels[name] for name in predictor.spec.labels if name in facts.labels}
-    seen = {name: _Seen() for name in labels}
+    facts, recipe = read_dataset(dataset / NAME, gaps=True), _recipe_of(predictor)
+    stated = {name: facts.labels[name] for name in predictor.spec.labels if name in facts.labels}
+    seen = {name: _Seen() for name in stated}
     for case_id in ids:
         scan = read_nifti(dataset / "imagesTr" / f"{case_id}_0000.nii.gz")
         truth = read_nifti(dataset / "labelsTr" / f"{case_id}.nii.gz")
-        label_map = truth.voxels_ZYX.astype(np.uint8)
+        if truth.voxels_ZYX.shape != scan.voxels_ZYX.shape:
+            raise InputError(f"{truth.path}: has another size than its scan", fix="resample it")
+        label_map = label_values(truth.voxels_ZYX, truth.path)
         channels = {predictor.spec.channels[0].name: scan.voxels_ZYX}
+        lacking = set() if recipe is None else _names(recipe, recipe.unlabelled_in(case_id))
+        labels = {name: value for name, value in stated.items() if name not in lacking}
+        for name in labels:
+            seen[name].cases += 1
         for each in label_statistics(label_map, truth.geometry, labels, channels):
             if each.voxels:
                 seen[each.label].add(each)
@@ -83,11 +93,7 @@ def expected_of(
                 own = scan.voxels_ZYX[label_map == each.value]
                 share = float(np.mean(own <= scan.voxels_ZYX.min()))
                 seen[each.label].clipped = max(seen[each.label].clipped, share)
-    return {
-        name: _expected(each, len(ids))
-        for name, each in seen.items()
-        if len(each.volumes_ml) >= _FEWEST
-    }
+    return {name: _expected(each) for name, each in seen.items() if len(each.volumes_ml) >= _FEWEST}
 
 
 def _is_near_edge(each: LabelStatistics, geometry: Geometry) -> bool:
@@ -99,12 +105,12 @@ def _is_near_edge(each: LabelStatistics, geometry: Geometry) -> bool:
     return bool((np.minimum(first, beyond) * spacing_mm).min() < _NEAR_MM)
 
 
-def _expected(seen: _Seen, cases: int) -> Expected:
+def _expected(seen: _Seen) -> Expected:
     count = len(seen.volumes_ml)
     low, high = _interval([math.log(ml) for ml in seen.volumes_ml])
     return Expected(
         cases=count,
-        missing=_rounded(1 - count / cases),
+        missing=_rounded(1 - count / seen.cases),
         volume_ml=(_rounded(math.exp(low)), _rounded(math.exp(high))),
         intensity=_with_observed(seen.means) if seen.clipped <= _MOST_CLIPPED else None,
         cut=_rounded(seen.cut / count),
@@ -138,15 +144,23 @@ def training_ids(predictor: PredictorFolder, dataset: Path) -> list[str]:
     Raises:
         InputError: there are none.
     """
-    recipe_path = predictor.folder / "recipe.toml"
+    recipe = _recipe_of(predictor)
     held_out: tuple[str, ...] = ()
-    if recipe_path.is_file():
-        facts = read_recipe(recipe_path).training
-        held_out = (*facts.held_out, *facts.validation)
+    if recipe is not None:
+        held_out = (*recipe.training.held_out, *recipe.training.validation)
     found = case_ids(dataset, without=held_out)
     if not found:
         raise InputError(f"{dataset}: has no training cases", fix="name a data set with labelsTr")
     return found
+
+
+def _recipe_of(predictor: PredictorFolder) -> Recipe | None:
+    path = predictor.folder / "recipe.toml"
+    return read_recipe(path) if path.is_file() else None
+
+
+def _names(recipe: Recipe, classes: Sequence[int]) -> set[str]:
+    return {recipe.class_names[index] for index in classes}
 
 
 def write_expected(predictor: PredictorFolder, expected: dict[str, Expected]) -> None:

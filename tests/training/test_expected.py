@@ -11,6 +11,7 @@ from flarekit.core.spec import read_spec
 from flarekit.segmentation.fingerprint import predictor_sha256
 from flarekit.training.expected import expected_of, training_ids, write_expected
 from tests.command import run
+from tests.training.conftest import RECIPE
 
 
 @pytest.fixture
@@ -41,6 +42,32 @@ def test_labels_are_measured_by_their_names_and_few_cases_tell_nothing(toy, data
     assert low < 100 < 125 < high < 400
     assert organ.intensity[0] < 50 < 57 < organ.intensity[1]
     assert (organ.cases, organ.missing, organ.cut, organ.second_part) == (8, 0.0, 0.0, 0.0)
+
+
+def test_cases_that_lack_a_label_tell_nothing_of_it(toy, dataset):
+    labels = ", ".join(f"{name} = {value}" for name, value in toy.spec.labels.items())
+    names = [name for name in toy.spec.labels if name != "organ"]
+    text = RECIPE.replace("liver = 1\nspleen = 3", labels.replace(", ", "\n"))
+    text = text.replace("num_classes = 3", f"num_classes = {1 + len(toy.spec.labels)}")
+    table = f'[training.labelled]\n"c[01]" = {json.dumps(names)}\n\n[provenance]'
+    (toy.folder / "recipe.toml").write_text(text.replace("[provenance]", table))
+    for name in ("c0", "c1"):  # where nobody looked for it
+        path = dataset / "labelsTr" / f"{name}.nii.gz"
+        empty = nibabel.Nifti1Image(np.zeros((20, 20, 20), np.uint8), nibabel.load(path).affine)
+        nibabel.save(empty, path)
+    organ = expected_of(toy, dataset, training_ids(toy, dataset))["organ"]
+    assert (organ.cases, organ.missing) == (6, 0.0)
+    (toy.folder / "recipe.toml").write_text(text)
+    organ = expected_of(toy, dataset, training_ids(toy, dataset))["organ"]
+    assert (organ.cases, organ.missing) == (6, 0.25)
+
+
+def test_a_label_map_of_another_size_or_of_no_labels_is_named(toy, dataset):
+    for shape, message in (((20, 20, 18), "another size"), ((20, 20, 20), r"holds 0\.5")):
+        odd = nibabel.Nifti1Image(np.full(shape, 0.5, np.float32), np.diag([5, 5, 5, 1]))
+        nibabel.save(odd, dataset / "labelsTr" / "c3.nii.gz")
+        with pytest.raises(InputError, match=rf"c3\.nii\.gz: .*{message}"):
+            expected_of(toy, dataset, ["c3"])
 
 
 def test_they_become_facts_that_masks_do_not_depend_on(toy, dataset):
