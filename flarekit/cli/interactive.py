@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import typer
 from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.requests import Interactive
+from flarekit.containers import Sandbox
 from flarekit.core.apart import keep_below
-from flarekit.core.errors import UsageError
+from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import write_atomically
 from flarekit.evaluation.curves import curves_svg
 from flarekit.evaluation.interactive import FIGURES, Session, areas, mean_curve
@@ -79,15 +80,14 @@ def _player(request: Interactive, limit_s: float) -> Iterator[Player]:
     """Give what makes the masks: a predictor of that name, or else an image."""
     from flarekit.segmentation.predictors import find_predictor
 
+    predictor = unknown = None
     try:
         predictor = find_predictor(request.played)
-    except UsageError:
-        predictor = None
+    except UsageError as error:
+        unknown = error
     if predictor is None:
-        from flarekit.images.verify import VerifyRequest, open_sandbox
-
-        asked = VerifyRequest(image=request.played, backend=request.backend)
-        with open_sandbox(asked) as sandbox:
+        with ExitStack() as opened:
+            sandbox = _opened(request, opened, unknown)
             timeout_s = limit_s if math.isfinite(limit_s) else 3600.0
             yield ImagePlayer(sandbox, timeout_s, request.gpus)
         return
@@ -105,6 +105,28 @@ def _player(request: Interactive, limit_s: float) -> Iterator[Player]:
                 raise UsageError(case.error or "it failed", fix=case.fix or "see the log")
 
         yield PredictorPlayer(run)
+
+
+def _opened(request: Interactive, opened: ExitStack, unknown: UsageError | None) -> Sandbox:
+    """Return what runs the image, for as long as `opened` is.
+
+    Args:
+        request: names it.
+        opened: gets what has to be closed.
+        unknown: why it is no predictor, said where there is no such image either.
+    """
+    from flarekit.images.verify import VerifyRequest, open_sandbox
+
+    asked = VerifyRequest(image=request.played, backend=request.backend)
+    try:
+        return opened.enter_context(open_sandbox(asked))
+    except InputError as error:
+        if unknown is None:
+            raise
+        raise InputError(
+            f"{unknown.message}, and no image: {error.message}",
+            fix=f"{unknown.fix}; or else {error.fix}",
+        ) from error
 
 
 def _in_words(session: Session) -> str:

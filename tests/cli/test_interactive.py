@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flarekit.cli.main import app
+from flarekit.core.errors import InputError
 
 SHAPE = (8, 16, 20)
 
@@ -70,6 +71,15 @@ def test_a_call_above_the_limit_is_named_and_fails(played):
     result = play(folder, "--truth", truth, "--time-limit", "0.0001")
     assert result.exit_code == 1
     assert "the limit is 0.0001 s" in result.output
+
+
+def test_what_is_neither_a_predictor_nor_an_image_is_said_to_be_neither(played):
+    result = play("att_umamba_pett", "--truth", played[1], "--sandbox", "process")
+    assert isinstance(result.exception, InputError)
+    assert "no predictor 'att_umamba_pett', and no image" in result.exception.message
+    assert result.exception.fix.endswith(
+        "or else name the file that flarekit save or docker save has made"
+    )
 
 
 def test_figures_are_not_written_over_the_truth(played):
