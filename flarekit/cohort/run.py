@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flarekit import conventions
+from flarekit.cohort.cluster import connected, places_for
 from flarekit.cohort.driver import Driver
 from flarekit.cohort.jobs import Job, jobs_of, largest_mib
 from flarekit.cohort.pool import RayPool, WorkerNeeds
@@ -19,8 +19,7 @@ from flarekit.cohort.sources import Rows, source_of
 from flarekit.cohort.worker import Shipped, Work
 from flarekit.conventions import Case
 from flarekit.core.apart import keep_apart, keep_inputs
-from flarekit.core.errors import FlarekitError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.errors import FlarekitError
 from flarekit.core.files import make_folder, sha256_of
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder
@@ -38,7 +37,6 @@ from flarekit.segmentation.source import Source as NetworkSource
 _LOG = logging.getLogger(__name__)
 _BASE_MIB = 1200.0  # of a worker: Python, engine, weights
 _PER_CASE = 5.0  # of a case's memory beside that of its voxels as read
-_MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +97,7 @@ def run_cohort(
     """
     began = time.monotonic()
     network = NetworkSource.of_folder(predictor)
-    source = source_of(request.inputs, network.spec, options.convention)
+    source = source_of(request.inputs, network.spec, options.convention, options.also)
     keep_apart(predictor.folder, request.output_dir, [], what="the predictor's folder")
     with source.open(network.spec) as found:
         if not isinstance(source, Rows):
@@ -122,7 +120,7 @@ def run_cohort(
             work = Work(
                 source=source,
                 output_dir=request.output_dir.resolve(),
-                options=replace(options, began=None),
+                options=_for_workers(options),
                 predictor=Shipped.of(predictor),
                 report=report.for_workers(pictures=pictures),
             )
@@ -151,6 +149,12 @@ def run_cohort(
             return record
         finally:
             report.end()
+
+
+def _for_workers(options: Options) -> Options:
+    """Return how cases are run by processes that may have another working directory."""
+    folder = options.probabilities
+    return replace(options, began=None, probabilities=folder and folder.resolve())
 
 
 def _check_places(
@@ -273,66 +277,6 @@ def _memory_mib(request: CohortRequest, cases: Sequence[Case]) -> float:
     if request.memory_per_worker_mib is not None:
         return request.memory_per_worker_mib
     return _BASE_MIB + _PER_CASE * largest_mib(cases)
-
-
-@contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Connect to a Ray cluster, or start one on this machine, for a while.
-
-    Args:
-        address: `local`, `auto` or `ray://HOST:PORT`.
-
-    Raises:
-        UsageError: Ray is not installed, or no cluster is there.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU given, none seen
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("ray is not installed", fix=how_to_install("cluster")) from error
-    own = ray.is_initialized()
-    if not own:
-        try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ImportError, RuntimeError, ValueError, OSError) as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(
-                f"no Ray cluster at {address!r}: {said}",
-                fix="start one with `ray start --head`, or say --address local; where it asks for "
-                "a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as Ray's documentation says",
-            ) from error
-    try:
-        yield
-    finally:
-        if not own:
-            ray.shutdown()
-
-
-def places_for(needs: WorkerNeeds) -> int:
-    """Return how many workers the cluster has room for, at least one."""
-    import ray
-
-    places = 0
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
-        has = node["Resources"]
-        fitting = [
-            math.floor(has.get(name, 0.0) / needed + 1e-9)
-            for name, needed in (
-                ("CPU", needs.cpus),
-                ("GPU", needs.gpus),
-                ("memory", needs.memory_mib * _MIB),
-            )
-            if needed
-        ]
-        places += min(fitting, default=0)
-    return max(1, places)
 
 
 def rate_of(done: int, seconds: float, left: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from flarekit.cohort.manifest import read_manifest
 from flarekit.cohort.stores import files_at
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.spec import PredictorSpec
-from flarekit.segmentation.inputs import FoundCases, cases_in, convention_of
+from flarekit.segmentation.inputs import FoundCases, cases_in, check_also, convention_of
 
 _LISTS = (".csv", ".jsonl")
 _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -40,19 +40,23 @@ class Folder:
     """A convention's input folder, which every worker sees under the same path.
 
     Attributes:
+        path: of the folder, absolute: workers may run elsewhere.
         convention: its name; the predictor's own where None, or whichever the folder has.
+        also: what masks of DICOM series are written as besides, `rtstruct` and `nifti`.
     """
 
     path: Path
     convention: str | None
+    also: tuple[str, ...] = ()
 
     @contextmanager
     def open(self, spec: PredictorSpec) -> Iterator[FoundCases]:
         """Give the cases of the folder."""
         name = self.convention or spec.convention
-        get = partial(convention_of, spec=spec)
+        get = partial(convention_of, spec=spec, also=self.also)
         others = get if self.convention is None else None
         with cases_in(name, get(name), self.path, len(spec.channels), others) as found:
+            check_also(self.also, found.name)
             yield found
 
 
@@ -75,7 +79,9 @@ class Rows:
         yield FoundCases(name="listed", convention=Listed(spec), cases=self.cases)
 
 
-def source_of(text: str, spec: PredictorSpec, convention: str | None) -> Source:
+def source_of(
+    text: str, spec: PredictorSpec, convention: str | None, also: Sequence[str] = ()
+) -> Source:
     """Return the source that a path or URI names.
 
     Args:
@@ -83,14 +89,17 @@ def source_of(text: str, spec: PredictorSpec, convention: str | None) -> Source:
             of a list or of a folder of scans.
         spec: of the predictor.
         convention: of a folder here; the predictor's own where None.
+        also: what masks of a folder of DICOM series are written as besides.
 
     Raises:
         InputError: there is nothing to segment.
-        UsageError: a convention was named for what is no folder of this machine.
+        UsageError: a convention was named for what is no folder of this machine, or something
+            besides masks is wanted of what is listed.
     """
     is_uri = _URI.match(text) is not None
     if not is_uri and not text.endswith(_LISTS):
-        return Folder(path=Path(text), convention=convention)
+        return Folder(path=Path(text).absolute(), convention=convention, also=tuple(also))
+    check_also(also, "a list")
     if convention is not None:
         raise UsageError(
             f"{text}: --convention is of folders of this machine",

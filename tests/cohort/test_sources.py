@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from flarekit import conventions
 from flarekit.cohort.sources import Folder, Rows, source_of
 from flarekit.core.errors import InputError, UsageError
 from flarekit.segmentation.fingerprint import input_sha256
+from tests.conventions.dicom.dicom_files import ct_voxels, write_series
 
 pytest.importorskip("fsspec", reason="the extra `cluster` is not installed")
 
@@ -44,6 +46,26 @@ def write_list(path, text):
 def test_a_folder_is_that_of_a_convention(toy, scans):
     source = source_of(str(scans), toy.spec, None)
     assert source == Folder(path=scans, convention=None)
+
+
+def test_what_workers_are_told_does_not_depend_on_where_they_run(toy, scans, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert source_of(scans.name, toy.spec, None) == Folder(path=scans, convention=None)
+
+
+def test_what_is_written_besides_masks_is_written_for_dicom_alone(toy, scans, tmp_path):
+    write_series(tmp_path / "dicom" / "s", ct_voxels())
+    source = source_of(str(tmp_path / "dicom"), toy.spec, "dicom", ("rtstruct",))
+    with source.open(toy.spec) as found:
+        outputs = conventions.outputs_of(found.convention, found.cases)
+    assert any("rtstruct" in path.name for path in outputs)
+    with (
+        pytest.raises(UsageError, match="rtstruct is written for DICOM series"),
+        source_of(str(scans), toy.spec, None, ("rtstruct",)).open(toy.spec),
+    ):
+        pass
+    with pytest.raises(UsageError, match="rtstruct is written for DICOM series"):
+        source_of("list.csv", toy.spec, None, ("rtstruct",))
 
 
 @pytest.mark.parametrize("column", ["scan", "CT", "ct"])
