@@ -10,7 +10,7 @@ import typer
 
 from flarekit.cli.help import App
 from flarekit.cli.options import Budgets, OutputDir, Predictor, Quiet, Verbose, memory_mib, spread
-from flarekit.cli.requests import Prediction
+from flarekit.cli.requests import Prediction, Recording
 
 app = App(help="Segment many scans by several processes or machines.")
 
@@ -124,6 +124,19 @@ class CohortPrediction(Prediction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CohortRecording(Recording):
+    """What a cohort leaves in writing, and how it goes on from what earlier runs left."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder, seen by all nodes, for the record, the statistics and a picture of every "
+            "case."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Who segments; see `flarekit.cohort.run.CohortRequest`."""
 
@@ -179,21 +192,7 @@ def run(
         str | None,
         typer.Option(help="What each may take, 8g say; by the largest scan by default."),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder, seen by all nodes, for the record, the statistics and a picture of every "
-            "case."
-        ),
-    ] = None,
-    pictures: Annotated[bool, typer.Option(help="With --report: draw the pictures.")] = True,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Skip the cases that an earlier run has done.")
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Like --resume, and run the failed cases again."),
-    ] = False,
+    recording: CohortRecording,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -206,7 +205,7 @@ def run(
     from flarekit.cli.cohort_run import run_on_cluster
     from flarekit.cli.console import Console
     from flarekit.cohort.run import CohortRequest
-    from flarekit.segmentation.folder import Options, Resuming
+    from flarekit.segmentation.folder import Options
 
     request = CohortRequest(
         inputs=inputs,
@@ -215,7 +214,6 @@ def run(
         **vars(cluster),
     )
     options = Options(**vars(prediction), **vars(budgets))
-    resuming = Resuming(resume=resume, retry_failed=retry_failed)
     console = Console(verbose=verbose, quiet=quiet)
-    code = run_on_cluster(request, predictor, options, report, resuming, console, pictures=pictures)
+    code = run_on_cluster(request, predictor, options, recording, console)
     raise typer.Exit(code)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run
+from flarekit.cli.requests import Recording
 from flarekit.cli.terminating import telling
 from flarekit.cohort.report import write_report
 from flarekit.cohort.run import CohortRequest, rate_of, run_cohort
@@ -53,14 +54,12 @@ def run_on_cluster(
     request: CohortRequest,
     name: str,
     options: Options,
-    folder: Path | None,
-    resuming: Resuming,
+    recording: Recording,
     console: Console,
-    *,
-    pictures: bool,
 ) -> int:
     """Segment a cohort, say what happened, and return the exit code."""
-    predictor = find_predictor(name)
+    predictor, folder, pictures = find_predictor(name), recording.report, recording.pictures
+    resuming = Resuming(resume=recording.resume, retry_failed=recording.retry_failed)
     if folder is not None:
         report: Report | None = Report(folder, pictures=pictures, resuming=resuming)
     else:

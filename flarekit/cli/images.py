@@ -13,6 +13,7 @@ from flarekit.cli.options import (
     Gpus,
     ImageConvention,
     Quiet,
+    Sandbox,
     Trust,
     Verbose,
     memory_mib,
@@ -118,16 +119,7 @@ class Verification:
             help="Folder with cases of your own, run in addition to the generated ones.",
         ),
     ] = None
-    backend: Annotated[
-        Literal["auto", "docker", "process"],
-        typer.Option(
-            "--sandbox",
-            help=(
-                "What runs the image: Docker, or processes in bubblewrap; auto takes Docker where"
-                " an engine answers."
-            ),
-        ),
-    ] = "auto"
+    backend: Sandbox = "auto"
     preset: EditionPreset = None
     labels: Annotated[
         Any,

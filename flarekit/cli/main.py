@@ -45,7 +45,7 @@ from flarekit.cli.options import (
     Verbose,
     spread,
 )
-from flarekit.cli.requests import Interactive, JobFolders, Prediction, Recording, Scoring
+from flarekit.cli.requests import Interactive, JobFolders, Prediction, Scoring, ShardRecording
 from flarekit.cli.terminating import end_on_sigterm
 from flarekit.core.errors import UsageError
 
@@ -110,7 +110,7 @@ def predict(
     profile: Annotated[
         Literal["fast", "exact"] | None, typer.Option(hidden=True, help="The old name of --mode.")
     ] = None,
-    recording: Recording,
+    recording: ShardRecording,
     trust: Trust = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

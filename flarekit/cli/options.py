@@ -244,6 +244,16 @@ Gpus = Annotated[
         )
     ),
 ]
+Sandbox = Annotated[
+    Literal["auto", "docker", "process"],
+    typer.Option(
+        "--sandbox",
+        help=(
+            "What runs the image: Docker, or processes in bubblewrap; auto takes Docker where"
+            " an engine answers."
+        ),
+    ),
+]
 Folds = Annotated[  # a parser gives the type, which typer cannot tell from an annotation
     Any,
     typer.Option(

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flarekit.cli.options import Also, Convention, Device, Gpus, OneDevice, Precision, names
+from flarekit.cli.options import (
+    Also,
+    Convention,
+    Device,
+    Gpus,
+    OneDevice,
+    Precision,
+    Sandbox,
+    names,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +113,12 @@ class Recording:
         bool,
         typer.Option("--retry-failed", help="Like --resume, and run the failed cases again."),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecording(Recording):
+    """The same of a run that may be one of several shares of a cohort."""
+
     shard: Annotated[
         str | None,
         typer.Option(
@@ -245,15 +260,6 @@ class Interactive:
     picture: Annotated[
         Path | None, typer.Option(help="SVG file for the curves of all cases and their mean.")
     ] = None
-    backend: Annotated[
-        Literal["auto", "docker", "process"],
-        typer.Option(
-            "--sandbox",
-            help=(
-                "What runs the image: Docker, or processes in bubblewrap; auto takes Docker where"
-                " an engine answers."
-            ),
-        ),
-    ] = "auto"
+    backend: Sandbox = "auto"
     device: OneDevice = "auto"
     gpus: Gpus = None
