@@ -17,7 +17,14 @@ from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.json_files import read_json, typed
 from flarekit.core.names import path_within
-from flarekit.core.scan_files import MASK_ENDINGS, ending_of, read_scan, stem_of, write_mask
+from flarekit.core.scan_files import (
+    MASK_ENDINGS,
+    ending_of,
+    labels_in,
+    read_scan,
+    stem_of,
+    write_mask,
+)
 from flarekit.core.tables import Table
 from flarekit.core.volume import Geometry, Volume
 
@@ -140,11 +147,12 @@ def collect(masks: Path, arranged: Path, output_dir: Path) -> Collected:
         job = masks if not placed.job else path_within(masks, placed.job, source=path)
         try:
             volume = _mask_of(placed, job)
+            labels_ZYX = labels_in(volume.path, volume.voxels_ZYX)
         except InputError as error:
             missing.append(f"{placed.mask}: {error}")
             continue
         make_folder(target.parent)
-        write_mask(target, volume.voxels_ZYX.astype(np.uint8), volume.geometry)
+        write_mask(target, labels_ZYX, volume.geometry)
         written.append(target)
     return Collected(masks=tuple(written), missing=tuple(missing))
 

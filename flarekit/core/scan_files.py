@@ -19,6 +19,8 @@ from flarekit.core.volume import Geometry, Volume
 
 SCAN_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 MASK_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
+_INTEGRAL = 1e-3  # what a header's slope may leave of an integer
+_LARGEST = 255
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -170,3 +172,32 @@ def write_scan(path: Path, volume: Volume) -> None:
 
             nibabel.save(nibabel.Nifti1Image(voxels.T, volume.geometry.affine), whole)
         write_atomically(path, whole.read_bytes())
+
+
+def labels_in(path: Path, voxels_ZYX: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the labels that a mask's voxels hold, as they are: nothing is rounded or cut off.
+
+    Args:
+        path: of the mask.
+        voxels_ZYX: as they were read.
+
+    Raises:
+        UnreadableVolumeError: they are anything but whole numbers from 0 to 255.
+    """
+    if voxels_ZYX.dtype == np.uint8:
+        return voxels_ZYX
+    low, high = voxels_ZYX.min(), voxels_ZYX.max()
+    if not (low >= 0 and high <= _LARGEST):
+        raise UnreadableVolumeError(
+            path, f"is no label map: it holds {low:g} to {high:g}", fix="labels are 0 to 255"
+        )
+    if voxels_ZYX.dtype.kind == "f":
+        rounded = np.rint(voxels_ZYX)
+        if float(np.abs(voxels_ZYX - rounded).max()) > _INTEGRAL:
+            raise UnreadableVolumeError(
+                path,
+                "is no label map: it holds fractions",
+                fix="decide the labels first; resample masks to the nearest value",
+            )
+        voxels_ZYX = rounded
+    return voxels_ZYX.astype(np.uint8)

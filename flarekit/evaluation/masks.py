@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.nifti_affine import mm_per_unit
+from flarekit.core.scan_files import labels_in
 from flarekit.core.volume import Geometry, Volume
 
 _NIFTI = (".nii.gz", ".nii")
 SUFFIXES = (*_NIFTI, ".mha", ".mhd", ".nrrd")
-_INTEGRAL = 1e-3  # what a header's slope may leave of an integer
-_LARGEST = 255
 _SAME_SPACING = 1e-3
 
 
@@ -114,7 +113,7 @@ def read_mask(path: Path) -> Mask:
     """
     volume, spacing_mm_XYZ = read_volume(path)
     return Mask(
-        values_ZYX=_labels(path, volume.voxels_ZYX),
+        values_ZYX=labels_in(path, volume.voxels_ZYX),
         spacing_mm_XYZ=spacing_mm_XYZ,
         geometry=volume.geometry,
         path=path,
@@ -211,23 +210,3 @@ def _affine(
     affine[:3, 3] = origin_mm
     affine[:2] *= -1
     return affine
-
-
-def _labels(path: Path, voxels_ZYX: NDArray[Any]) -> NDArray[np.uint8]:
-    if voxels_ZYX.dtype == np.uint8:
-        return voxels_ZYX
-    low, high = voxels_ZYX.min(), voxels_ZYX.max()
-    if not (low >= 0 and high <= _LARGEST):
-        raise UnreadableVolumeError(
-            path, f"is no label map: it holds {low:g} to {high:g}", fix="labels are 0 to 255"
-        )
-    if voxels_ZYX.dtype.kind == "f":
-        rounded = np.rint(voxels_ZYX)
-        if float(np.abs(voxels_ZYX - rounded).max()) > _INTEGRAL:
-            raise UnreadableVolumeError(
-                path,
-                "is no label map: it holds fractions",
-                fix="decide the labels first; resample masks to the nearest value",
-            )
-        voxels_ZYX = rounded
-    return voxels_ZYX.astype(np.uint8)

@@ -208,6 +208,25 @@ def test_masks_that_are_missing_are_named_and_the_others_come_back(toy, tree, tm
     assert "2 of 3 masks are in" in result.output
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(300, "holds 0 to 300"), (-1, "holds -1 to 0"), (0.6, "holds fractions")]
+)
+def test_a_mask_of_something_else_than_labels_is_named_and_not_rounded(
+    value, words, tree, tmp_path
+):
+    arrange([tree], "flare", tmp_path / "in")
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b"):
+        voxels = nibabel.load(tree / "a.nii.gz").get_fdata().astype(np.float32) * 0
+        voxels[2, 2, 2] = value if name == "b" else 3
+        image = nibabel.Nifti1Image(voxels, np.eye(4))
+        nibabel.save(image, tmp_path / "masks" / f"{name}.nii.gz")
+    back = conventions.collect(tmp_path / "masks", tmp_path / "in", tmp_path / "back")
+    assert [path.name for path in back.masks] == ["a.nii.gz"]
+    assert read_scan(back.masks[0], air=0).voxels_ZYX.max() == 3
+    assert any(words in sentence and "b.nii.gz" in sentence for sentence in back.missing)
+
+
 def test_only_an_empty_folder_is_filled_and_only_for_those_who_have_a_layout(tree, tmp_path):
     with pytest.raises(OutputError, match="is not empty"):
         arrange([tree / "a.nii.gz"], "flare", tree / "p q")
