@@ -17,14 +17,13 @@ from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.files import make_folder
 from flarekit.core.nifti import AIR_HU
 from flarekit.core.records import LabelStatistics
-from flarekit.core.scan_files import MASK_ENDINGS, SCAN_ENDINGS, read_scan, stem_of
+from flarekit.core.scan_files import MASK_ENDINGS, SCAN_ENDINGS, labels_in, read_scan, stem_of
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Volume, largest_shift_mm
 from flarekit.report.quality import Findings, flags_of
 from flarekit.report.statistics import STATISTICS, StatisticsTable, label_statistics, read_rows
 
 _LOG = logging.getLogger(__name__)
-_HIGHEST = 255
 _SAME_MM = 1.0  # between the corners of a mask and its scan
 
 
@@ -97,25 +96,13 @@ def _statistics(
     path: Path, scans: Path | None, spec: PredictorSpec | None
 ) -> tuple[LabelStatistics, ...]:
     mask = read_scan(path, air=0.0)
-    label_map = _labels(mask)
+    label_map = labels_in(path, mask.voxels_ZYX)
     channels = {} if scans is None else _channels(mask, scans, spec)
     if spec is not None:
         labels = dict(spec.labels)
     else:
         labels = {f"label {value}": int(value) for value in np.unique(label_map) if value}
     return label_statistics(label_map, mask.geometry, labels, channels)
-
-
-def _labels(mask: Volume) -> NDArray[np.uint8]:
-    voxels = mask.voxels_ZYX
-    low, high = float(voxels.min()), float(voxels.max())
-    whole = voxels.astype(np.uint8)
-    if low < 0 or high > _HIGHEST or not np.array_equal(whole, voxels):
-        raise InputError(
-            f"{mask.path}: holds values that are no labels ({low:g} to {high:g})",
-            fix="name a folder of masks: whole numbers from 0 to 255",
-        )
-    return whole
 
 
 def _channels(
