@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -168,8 +168,15 @@ class Client:
         return Case(client=self, content=answer.json())
 
     def events(self, case_id: str) -> Iterator[Case]:
-        """Yield a case whenever something changes, until it is over."""
-        with self._http.stream("GET", f"/v1/cases/{case_id}/events") as answer:
+        """Yield a case whenever something changes, until it is over or the service ends.
+
+        Raises:
+            ServiceError: there is no such case, or the service does not answer any more.
+        """
+        with (
+            self._answered(),
+            self._http.stream("GET", f"/v1/cases/{case_id}/events") as answer,
+        ):
             if answer.is_error:
                 answer.read()
             _check(answer)
@@ -248,8 +255,14 @@ class Client:
         return self._checked("GET", path)
 
     def _checked(self, method: str, path: str, **content: Any) -> httpx.Response:  # noqa: ANN401
-        try:
+        with self._answered():
             return _check(self._http.request(method, path, **content))
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Say so where the service is not there, or is no longer."""
+        try:
+            yield
         except httpx.TransportError as error:
             raise ServiceError(
                 f"{self._http.base_url}: does not answer ({type(error).__name__})",

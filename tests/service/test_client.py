@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -77,3 +78,24 @@ def test_a_cancelled_case_is_told_so(running, client, scan):
     client.cancel(case.id)
     with pytest.raises(ServiceError, match="cancelled"):
         client.wait(case.id)
+
+
+def test_a_service_that_ends_in_the_middle_of_an_answer_is_told_so():
+    """As one that is killed: events and files alike."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer_in_part():
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+
+        thread = threading.Thread(target=answer_in_part)
+        thread.start()
+        with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
+            with pytest.raises(ServiceError, match="does not answer"):
+                list(client.events("any"))
+            with pytest.raises(ServiceError, match="does not answer"):
+                client.get("/v1/cases/any/mask")
+        thread.join()
