@@ -88,9 +88,18 @@ def _player(request: Interactive, limit_s: float) -> Iterator[Player]:
     if predictor is None:
         with ExitStack() as opened:
             sandbox = _opened(request, opened, unknown)
+            if request.device != "auto":
+                raise UsageError(
+                    "--device is where a predictor runs, and this is an image",
+                    fix="give it GPUs with --gpus",
+                )
             timeout_s = limit_s if math.isfinite(limit_s) else 3600.0
             yield ImagePlayer(sandbox, timeout_s, request.gpus)
         return
+    if request.gpus is not None:
+        raise UsageError(
+            "--gpus are those of an image, and this is a predictor", fix="name its --device"
+        )
     from flarekit.segmentation.folder import Options, run_folder
     from flarekit.segmentation.segmenter import Segmenter
     from flarekit.segmentation.source import Source

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from flarekit.cli.main import app
-from flarekit.core.errors import InputError
+from flarekit.core.errors import InputError, UsageError
+from tests.verification.fake_images import FakeSandbox
 
 SHAPE = (8, 16, 20)
 
@@ -80,6 +82,18 @@ def test_what_is_neither_a_predictor_nor_an_image_is_said_to_be_neither(played):
     assert result.exception.fix.endswith(
         "or else name the file that flarekit save or docker save has made"
     )
+
+
+def test_options_of_the_other_kind_are_refused_and_not_passed_over(played, monkeypatch, tmp_path):
+    result = play(played[0], "--truth", played[1], "--gpus", "all")
+    assert isinstance(result.exception, UsageError)
+    assert "--gpus are those of an image" in result.exception.message
+    monkeypatch.setattr(
+        "flarekit.images.verify.open_sandbox", lambda _request: nullcontext(FakeSandbox(None))
+    )
+    result = play(tmp_path / "image.tar", "--truth", played[1])
+    assert isinstance(result.exception, UsageError)
+    assert "--device is where a predictor runs" in result.exception.message
 
 
 def test_figures_are_not_written_over_the_truth(played):
