@@ -21,14 +21,17 @@ def arrange(scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
         OutputError: one cannot be written.
     """
     for scan in scans:
-        targets = [folder / f"{scan.name}_{k:04d}.nii.gz" for k in range(max(1, len(scan.files)))]
         if scan.files and all(path.name.endswith(".nii.gz") for path in scan.files):
-            for path, target in zip(scan.files, targets, strict=True):
-                _copy(path, target)
+            for k, path in enumerate(scan.files):
+                _copy(path, _channel(folder, scan, k))
             continue
-        for target, volume in zip(targets, scan.read(), strict=True):
-            write_scan(target, volume)
+        for k, volume in enumerate(scan.read()):
+            write_scan(_channel(folder, scan, k), volume)
     return [Placed(mask=scan.mask.as_posix(), stem=scan.name) for scan in scans]
+
+
+def _channel(folder: Path, scan: ScanToPlace, k: int) -> Path:
+    return folder / f"{scan.name}_{k:04d}.nii.gz"
 
 
 def _copy(path: Path, target: Path) -> None:
