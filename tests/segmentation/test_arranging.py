@@ -209,9 +209,6 @@ def test_masks_that_are_missing_are_named_and_the_others_come_back(toy, tree, tm
     assert "2 of 3 masks are in" in result.output
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [(300, "holds 0 to 300"), (-1, "holds -1 to 0"), (0.6, "holds fractions")]
-)
 def test_channels_that_are_no_files_are_all_laid_out_for_flare(tree, tmp_path):
     volume = read_scan(tree / "a.nii.gz", air=0)
     scan = ScanToPlace(name="x", mask=Path("x.nii.gz"), read=lambda: [volume, volume])
@@ -220,6 +217,9 @@ def test_channels_that_are_no_files_are_all_laid_out_for_flare(tree, tmp_path):
     assert_like(tmp_path / "x_0001.nii.gz", tree / "a.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(300, "holds 0 to 300"), (-1, "holds -1 to 0"), (0.6, "holds fractions")]
+)
 def test_a_mask_of_something_else_than_labels_is_named_and_not_rounded(
     value, words, tree, tmp_path
 ):
