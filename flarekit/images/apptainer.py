@@ -11,6 +11,7 @@ import shlex
 from flarekit import conventions
 from flarekit.containers import CONVENTION_LABEL, ImageFacts
 
+_ARCHIVE = ".tar.gz"
 _FOLDERS = ("/input", "/output")  # where nothing says where an image looks
 
 
@@ -39,15 +40,16 @@ def definition(image: str, facts: ImageFacts, archive: str) -> str:
         with_arguments = 'exec "$@"'
     line = None if convention is None else conventions.facts_of(convention).run_line
     inputs, outputs = _FOLDERS if line is None else (line.inputs, line.outputs)
-    name = archive.partition(".")[0]
+    name = archive.removesuffix(_ARCHIVE)
+    built, source = shlex.quote(f"{name}.sif"), shlex.quote(f"{name}.def")
     title = re.sub(r"[^ -~]", "?", image)
     labels = "".join(
         f"    {'-'.join(key.split())} {_one_line(value)}\n" for key, value in facts.labels.items()
     )
     return f"""\
 # {title}, for Apptainer. On a machine that has it, with {archive} beside this file:
-#   apptainer build {name}.sif {name}.def
-#   apptainer run --containall --bind SCANS:{inputs}:ro,MASKS:{outputs} {name}.sif
+#   apptainer build {built} {source}
+#   apptainer run --containall --bind SCANS:{inputs}:ro,MASKS:{outputs} {built}
 # Add --nv for a GPU.
 Bootstrap: docker-archive
 From: {archive}

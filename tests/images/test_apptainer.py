@@ -54,6 +54,19 @@ def test_the_definition_is_built_from_the_saved_image():
     assert 'flarekit.facts {"a": 1}' in sections["labels"]
 
 
+@pytest.mark.parametrize(
+    ("archive", "line"),
+    [
+        ("team.v1.2.tar.gz", "apptainer build team.v1.2.sif team.v1.2.def"),
+        ("our team.tar.gz", "apptainer build 'our team.sif' 'our team.def'"),
+    ],
+)
+def test_the_command_names_the_file_that_lies_beside_the_image(archive, line):
+    head, _ = sections_of(definition("team:latest", FACTS, archive))
+    assert f"#   {line}\n" in head
+    assert f"From: {archive}\n" in f"{head}\n"
+
+
 def test_a_label_s_name_stays_on_its_line():
     facts = replace(FACTS, labels={"of\n%post\n    two lines": "a\n%post"})
     sections = sections_of(definition("team:latest", facts, "team.tar.gz"))[1]
