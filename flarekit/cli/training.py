@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flarekit.cli.console import Console
 from flarekit.importing import ImportOptions
-from flarekit.training.compact import RunOptions, train
+from flarekit.training.compact import RunOptions, check_run, train
 from flarekit.training.fitting import check_fit
 from flarekit.training.recipe import Recipe, read_recipe
 from flarekit.training.run_record import begin_record
@@ -42,6 +42,7 @@ def run_compact(
         )
     pools = training_pools(recipe, sources.dataset, sources.material, sources.negatives)
     aside = validation_pool(recipe, sources.dataset)
+    check_run(recipe, run_dir, options)
     begin_record(run_dir, recipe, folders, _others(recipe, sources), _command(sources, options))
     with console.bar("cases") as progress:
         make_all([*pools, aside], cases, processes, progress)

@@ -102,13 +102,9 @@ def train(
         FlarekitError: the loss stays infinite.
         OutputError: the folder cannot be written.
     """
-    device = choose_device(options.device)
-    half = recipe.spec.half_precisions
-    precision = _training_precision(options.precision, device, half)
-    dtype = _DTYPES[precision]
     _begin_folder(run_dir)
-    state = begun_state(recipe, run_dir, options.start, device, dtype, options.seed)
-    try_network(state, recipe, device)
+    state, device, precision = _begun(recipe, run_dir, options)
+    dtype = _DTYPES[precision]
     keep_recipe(recipe, run_dir)
     curve = Curve.resumed(run_dir, state.step)
     state.note_device(f"{device_name(device)} in {precision}")
@@ -156,6 +152,32 @@ def train(
         measure(validation)
     curve.draw()
     return state.average
+
+
+def check_run(recipe: Recipe, run_dir: Path, options: RunOptions) -> None:
+    """Raise what `train` would raise before its first step, before any case is prepared for it.
+
+    Args:
+        recipe: architecture and training facts.
+        run_dir: of the run; nothing is written.
+        options: device, precision, and what it starts with.
+
+    Raises:
+        InputError, PredictorError, DeviceError: as of `train`.
+    """
+    _begun(recipe, run_dir, options)
+
+
+def _begun(
+    recipe: Recipe, run_dir: Path, options: RunOptions
+) -> tuple[TrainingState, torch.device, str]:
+    """Return a state whose network has taken a sample, the device and the precision."""
+    device = choose_device(options.device)
+    precision = _training_precision(options.precision, device, recipe.spec.half_precisions)
+    start, seed = options.start, options.seed
+    state = begun_state(recipe, run_dir, start, device, _DTYPES[precision], seed)
+    try_network(state, recipe, device)
+    return state, device, precision
 
 
 def _begin_folder(run_dir: Path) -> None:

@@ -201,6 +201,29 @@ def test_what_does_not_fit_is_told_on_the_command_line_before_any_work(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("pattern", "instead", "start", "message"),
+    [
+        ('name = "nnunet"', 'name = "nets:Small"', None, "add --trust"),
+        (r"tile_ZYX = \[\d+(?=.*\nbatch)", "tile_ZYX = [15", None, "does not take a sample"),
+        ("", "", "d", r"predictor\.toml"),
+    ],
+)
+def test_what_would_stop_a_training_is_told_before_a_case_is_prepared(
+    tmp_path, pattern, instead, start, message
+):
+    dataset, run_dir, path = dataset_of(tmp_path / "d"), tmp_path / "run", tmp_path / "recipe.toml"
+    recipe_for(dataset, tmp_path)
+    path.write_text(re.sub(pattern, instead, path.read_text()))
+    (tmp_path / "nets.py").write_text(NETS)
+    words = ["train", "compact", path, dataset, run_dir, "--minutes", "0.01"]
+    said = run(*words, *(["--start", tmp_path / start] if start else []))
+    assert said.returncode in (3, 4)
+    assert re.search(message, said.stderr)
+    assert not run_dir.exists()
+
+
 def trained(recipe, run_dir):
     train(recipe, [Pool(cases=[make_case()], share=1.0)], run_dir, RunOptions(minutes=1e-3, **CPU))
 
