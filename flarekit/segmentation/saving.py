@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,8 @@ def save_predictor(
         The predictor, as `flarekit.load` takes it; it is not trusted yet.
 
     Raises:
-        UsageError: neither a module nor a file, or both, or a file of another kind.
+        UsageError: neither a module nor a file, or both, a file of another kind, or code that is
+            not there.
         PredictorError: the facts do not hold together; nothing is written then.
         OutputError: something could not be written.
 
@@ -67,6 +67,8 @@ def save_predictor(
     folder, name = Path(folder), Path(folder).resolve().name
     if (module is None) == (file is None):
         raise UsageError("what to save is not clear", fix="give a module, or the file of a network")
+    if code is not None and not Path(code).is_file():
+        raise UsageError(f"{code}: is not there", fix="name the Python file that has the class")
     whole = {"name": name, "title": name, "convention": "flare", **facts}
     if file is not None:
         whole["architecture"] = {"name": _kind(Path(file))}
@@ -83,7 +85,7 @@ def save_predictor(
         write_atomically(path, Path(file).read_bytes())
         whole["weights"] = {"file": path.name, "sha256": sha256_of(path)}
     if code is not None and Path(code).resolve().parent != folder.resolve():
-        shutil.copy(code, folder / Path(code).name)
+        write_atomically(folder / Path(code).name, Path(code).read_bytes())
     write_spec(folder, whole, head=_HEAD)
     return find_predictor(str(folder))
 

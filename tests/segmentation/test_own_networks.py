@@ -134,6 +134,15 @@ def test_a_class_that_changed_is_compiled_anew(tmp_path):
     assert np.array_equal(labels_of(folder, engine="openvino"), ~scan()[1])
 
 
+def test_code_that_is_not_there_leaves_no_folder(tmp_path):
+    whole = {**FACTS, "architecture": OWN}
+    with pytest.raises(UsageError, match=r"nets\.py: is not there"):
+        flarekit.save_predictor(
+            tmp_path / "mine", whole, module=Threshold(2.0), code=tmp_path / "nets.py"
+        )
+    assert not (tmp_path / "mine").exists()
+
+
 @pytest.mark.parametrize("inner", ["locator", "coarse"])
 def test_a_changed_class_of_a_first_look_makes_another_predictor(tmp_path, inner):
     first = own_folder(tmp_path)
