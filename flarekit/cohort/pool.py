@@ -168,6 +168,11 @@ class RayPool:
         """Keep what computes in a worker, and say where it is not what computes in the others."""
         if facts is None or facts in self.facts:
             return
+        if self._needs.gpus and facts.device == "cpu":
+            _LOG.warning(
+                "a worker that has %g GPUs computes on the CPU; see `flarekit doctor` on its node",
+                self._needs.gpus,
+            )
         words = _words(facts)
         if self.facts and words not in map(_words, self.facts):
             _LOG.warning(

@@ -214,11 +214,12 @@ class CaseLoop:
             measured=conventions.measured_of(self.convention, case),
         )
         drawing = time.monotonic()
-        self.shared.draw(case, done, self.context.spec, self.context.memory.usable_mib())
+        usable_mib = self.context.memory.usable_mib()
+        notes = self.shared.draw(case, done, self.context.spec, usable_mib)
         if self.wanted.picture:
             speeds.learn("draw", time.monotonic() - drawing)
         speeds.save()
-        return record
+        return replace(record, warnings=(*record.warnings, *notes))
 
     def _write_probabilities(self, case: Case, done: Segmented) -> None:
         """Write those of every class beside the mask, where they are wanted."""

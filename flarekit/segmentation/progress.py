@@ -83,14 +83,24 @@ class SharedProgress:
                 self.report.add(record)
             self.progress.end_case(record)
 
-    def draw(self, case: Case, done: Segmented, spec: PredictorSpec, usable_mib: float) -> None:
-        """Draw a case into the report, where there is one and memory for it."""
+    def draw(
+        self, case: Case, done: Segmented, spec: PredictorSpec, usable_mib: float
+    ) -> tuple[str, ...]:
+        """Draw a case into the report, where there is one and memory for it.
+
+        Returns:
+            Why there is no picture, where one was wanted.
+        """
         if self.report is None or not self.draws:
-            return
+            return ()
         needed_mib = drawing_mib(done.label_map_ZYX.size)
         if usable_mib < needed_mib:
-            _LOG.warning("no picture of %s: it takes %.0f MiB", case.case_id, needed_mib)
-            return
-        with self._turn:
-            shown = next(iter(done.kept.values()))
-            self.report.draw(case.case_id, shown, done.label_map_ZYX, spec.mask_labels)
+            note: str | None = f"no picture of {case.case_id}: it takes {needed_mib:.0f} MiB"
+        else:
+            with self._turn:
+                shown = next(iter(done.kept.values()))
+                note = self.report.draw(case.case_id, shown, done.label_map_ZYX, spec.mask_labels)
+        if note is None:
+            return ()
+        _LOG.warning(note)
+        return (note,)

@@ -153,7 +153,7 @@ class Report:
         volume: Volume,
         label_map_ZYX: NDArray[np.uint8],
         labels: Mapping[str, int],
-    ) -> None:
+    ) -> str | None:
         """Draw a case while its scan and labels are in hand.
 
         Args:
@@ -161,13 +161,17 @@ class Report:
             volume: the first channel, as the network saw it.
             label_map_ZYX: uint8, on its grid.
             labels: label name -> value.
+
+        Returns:
+            Why there is no picture; None where there is one.
         """
         path = self.folder / self._picture(case_id)
         try:
             write_picture(path, volume, label_map_ZYX, labels)
         except Exception as error:  # noqa: BLE001 - a picture is never worth a run
-            _LOG.warning("no picture of %s: %s: %s", case_id, type(error).__name__, error)
             _LOG.debug("picture of %s", case_id, exc_info=True)
+            return f"no picture of {case_id}: {type(error).__name__}: {error}"
+        return None
 
     @staticmethod
     def _picture(case_id: str) -> Path:

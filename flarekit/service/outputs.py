@@ -14,15 +14,15 @@ import numpy as np
 import flarekit
 from flarekit.core.files import write_atomically
 from flarekit.core.nifti import read_nifti
-from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Volume
-from flarekit.engine import EngineFacts
 from flarekit.report.picture import write_picture
 from flarekit.report.quality import Findings, flags_of
 from flarekit.report.statistics import StatisticsTable, label_statistics
 from flarekit.segmentation.context import CaseExtras
 from flarekit.segmentation.memory import resident_mib
 from flarekit.segmentation.result import Result
+from flarekit.segmentation.segmenter import Segmenter
 from flarekit.service.problems import Problem, without_names
 from flarekit.service.scans import UploadedScan
 from flarekit.service.store import StoredCase
@@ -69,9 +69,10 @@ class MemoryCurve:
 
 
 def summary_of(
-    result: Result, scan: UploadedScan, facts: EngineFacts, curve: MemoryCurve, folder: Path
+    result: Result, scan: UploadedScan, segmenter: Segmenter, curve: MemoryCurve, folder: Path
 ) -> dict[str, Any]:
-    """Return what a case came to, but for its files, as plain values for JSON."""
+    """Return what a case came to and by what, but for its files, as plain values for JSON."""
+    facts = segmenter.facts
     warnings = [without_names(text, folder) for text in (*scan.notes, *result.warnings)]
     return {
         "labels": {str(value): name for value, name in result.label_names.items()},
@@ -87,15 +88,16 @@ def summary_of(
         "device": facts.device,
         "device_name": facts.device_name,
         "precision": facts.precision,
+        "scans_by": facts.scan,
+        "flarekit": flarekit.__version__,
+        "weights_sha256": segmenter.spec.weights.sha256,
     }
 
 
-def record_of(case: StoredCase, predictor: PredictorFolder) -> dict[str, Any]:
+def record_of(case: StoredCase) -> dict[str, Any]:
     """Return the record of a case that is done: what computed what, and how."""
     return {
-        "flarekit": flarekit.__version__,
-        "predictor": predictor.spec.name,
-        "weights_sha256": predictor.spec.weights.sha256,
+        "predictor": case.predictor,
         "case": case.id,
         "options": case.options,
         "clicks": case.clicks,

@@ -311,4 +311,4 @@ def run(request: Request, case_id: str) -> JSONResponse:
     """Return the record of the case: what computed what, how long each step took, and memory."""
     service = _service(request)
     found = service.finished(case_id, _owner(request))
-    return JSONResponse(record_of(found, service.predictor(found.predictor)))
+    return JSONResponse(record_of(found))

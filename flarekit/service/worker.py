@@ -145,7 +145,7 @@ class Worker(threading.Thread):
             result = self._result(case, segmenter, scan, progress)
             progress.begin("writing")
             write_result(folder, result)
-        summary = summary_of(result, scan, segmenter.facts, curve, folder)
+        summary = summary_of(result, scan, segmenter, curve, folder)
         self._settle(case, state="done", result=summary, revision=case.revision + 1, error={})
 
     def _result(

@@ -446,6 +446,7 @@ def test_no_picture_that_fails_ends_a_run(toy, inputs, tmp_path, write_scan, mon
     assert not record.failed
     assert (tmp_path / "report" / "run.json").is_file()
     assert "no picture of a: MemoryError: no room to draw" in caplog.text
+    assert record.cases[0].warnings == ("no picture of a: MemoryError: no room to draw",)
 
 
 def test_a_picture_that_does_not_fit_into_memory_is_left_out_and_named(
@@ -455,8 +456,10 @@ def test_a_picture_that_does_not_fit_into_memory_is_left_out_and_named(
     write_scan(inputs / "a_0000.nii.gz")
     options = Options(device="cpu", precision="fp32", ram_budget_mib=1e6)
     report = Report(tmp_path / "report")
-    assert not segment_folder(toy, inputs, tmp_path / "out", options, report=report).failed
+    record = segment_folder(toy, inputs, tmp_path / "out", options, report=report)
+    assert not record.failed
     assert "no picture of a: it takes 1000000000 MiB" in caplog.text
+    assert record.cases[0].warnings == ("no picture of a: it takes 1000000000 MiB",)
     assert not list((tmp_path / "report").glob("*.png"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,23 @@ def test_a_full_disk_costs_neither_the_worker_nor_how_a_case_ended(
         assert len(faults) == 3
         again = running.upload(("scan", "a.nii", nifti_of()))
         assert running.finished(again["id"])["state"] == "done"
+
+
+def test_a_record_names_the_weights_that_made_the_mask_not_those_that_came_later(
+    serve, settings, monkeypatch
+):
+    with serve(settings()) as running:
+        case_id = running.finished(running.upload(("scan", "a.nii", nifti_of()))["id"])["id"]
+        before = running.client.get(f"/v1/cases/{case_id}/run").json()
+        spec = running.service.predictors["abdomen_ct"].spec
+    assert before["weights_sha256"] == spec.weights.sha256
+    newer = spec.weights.model_copy(update={"sha256": "0" * 64})
+    monkeypatch.setattr("flarekit.__version__", "99.0")
+    with serve(settings()) as running:
+        offered = running.service.predictors
+        other = spec.model_copy(update={"weights": newer})
+        offered["abdomen_ct"] = replace(offered["abdomen_ct"], spec=other)
+        assert running.client.get(f"/v1/cases/{case_id}/run").json() == before
 
 
 def test_a_sweep_that_fails_is_tried_again(settings, monkeypatch):
