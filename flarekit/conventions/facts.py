@@ -159,7 +159,7 @@ def read_facts(folder: Path) -> ConventionFacts:
         folder: the convention's, with a `facts.toml`.
 
     Raises:
-        ValueError: the file is not as this page describes it.
+        ValueError: the file lacks a fact, or has one that this module does not know.
     """
     return ConventionFacts(tomllib.loads((folder / "facts.toml").read_text(encoding="utf-8")))
 

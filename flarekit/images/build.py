@@ -171,9 +171,9 @@ def budget_arguments(convention: str, preset: str | None = None) -> dict[str, st
     """Return what an image is built to keep, 0 for no limit.
 
     Args:
-        convention: what its organiser tolerates counts,
-        preset: or, where an edition is named, nine tenths of the time after which that ends a run
-            (its tolerance where it ends none), and its GPU memory.
+        convention: whose organiser's tolerances count where no edition is named.
+        preset: an edition, of which count nine tenths of the time after which it ends a run (its
+            tolerance where it ends none) and its GPU memory.
 
     Raises:
         UsageError: the convention has no such edition.
