@@ -135,7 +135,7 @@ def run_cohort(
                 device_name=facts.device_name,
                 precision=facts.precision,
                 scan=facts.scan,
-                budget=effective_budget(network.spec.convention, options),
+                budget=effective_budget(options.convention or network.spec.convention, options),
                 seconds=seconds,
                 wall_s=time.monotonic() - began,
                 cases=tuple(run.records),

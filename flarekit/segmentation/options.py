@@ -107,6 +107,27 @@ def effective_budget(convention: str, options: Options) -> Budget:
     )
 
 
+def unlimited(convention: str, options: Options) -> tuple[str, ...]:
+    """Return which limits were asked for by a word that stands for none here, a sentence each.
+
+    Args:
+        convention: the name of the one that is run.
+        options: how to run.
+    """
+    budget = effective_budget(convention, options)
+    none_stated = f"the convention {convention} states none"
+    asked = (
+        ("time", options.time_budget_s, budget.time_s, none_stated),
+        ("GPU memory", options.gpu_memory_budget_mib, budget.gpu_memory_mib, none_stated),
+        ("memory", options.ram_budget_mib, budget.ram_mib, "no container around it has one"),
+    )
+    return tuple(
+        f"a case has no limit of {what}: {why}"
+        for what, word, limit, why in asked
+        if isinstance(word, str) and limit is None
+    )
+
+
 def _in_numbers(asked: float | str | None, tolerated: float | None) -> float | None:
     if isinstance(asked, str):
         return tolerated

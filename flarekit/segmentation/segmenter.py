@@ -20,7 +20,7 @@ from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.opened import OpenScan
-from flarekit.segmentation.options import Options, effective_budget, facts_to_run
+from flarekit.segmentation.options import Options, effective_budget, facts_to_run, unlimited
 from flarekit.segmentation.predictors import cache_folder, find_predictor
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scans import Scan, ScanInput, scan_input
@@ -63,8 +63,8 @@ class Segmenter:
         self._source = source
         self.options = options or Options()
         self.spec = facts_to_run(source.spec, self.options)
-        convention = self.options.convention or source.spec.convention
-        self.budget: Budget = effective_budget(convention, self.options)
+        self._budget_of = self.options.convention or source.spec.convention
+        self.budget: Budget = effective_budget(self._budget_of, self.options)
         self.seconds: dict[str, float] = {}
         self._memory = Memory(budget_mib=self.budget.ram_mib)
         self._compute: Compute | None = None
@@ -301,6 +301,8 @@ class Segmenter:
         where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
         mode = self.options.mode
         _LOG.info("predictor %s, mode %s, engine %s", self.spec.name, mode, where)
+        for sentence in unlimited(self._budget_of, self.options):
+            _LOG.info(sentence)
         return Compute(engine=compute, speeds=self._speeds(facts), coarse=coarse, locator=locator)
 
     def _locator(self) -> Locator | None:

@@ -25,7 +25,7 @@ from flarekit.core.probabilities import read_probabilities
 from flarekit.core.spec import Coarse
 from flarekit.segmentation import case, case_loop, loaded
 from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
-from flarekit.segmentation.options import effective_budget
+from flarekit.segmentation.options import effective_budget, unlimited
 from flarekit.segmentation.predictors import find_predictor
 from tests.core.broken import broken_files
 
@@ -372,6 +372,26 @@ def test_the_container_s_memory_is_a_limit_where_that_is_asked_for(monkeypatch):
     monkeypatch.setattr("flarekit.segmentation.options.container_memory_mib", lambda: 2048.0)
     assert effective_budget("flare", Options()).ram_mib is None
     assert effective_budget("flare", Options(ram_budget_mib="container")).ram_mib == 2048
+
+
+def test_a_word_that_stands_for_no_limit_is_told(
+    toy, inputs, tmp_path, write_scan, caplog, monkeypatch
+):
+    monkeypatch.setattr("flarekit.segmentation.options.container_memory_mib", lambda: None)
+    options = replace(EXACT, convention="plain", time_budget_s="convention")
+    assert unlimited("flare", options) == unlimited("plain", EXACT) == ()
+    assert unlimited("plain", options) == (
+        "a case has no limit of time: the convention plain states none",
+    )
+    other = replace(EXACT, gpu_memory_budget_mib="convention", ram_budget_mib="container")
+    assert unlimited("autopet", other) == (
+        "a case has no limit of GPU memory: the convention autopet states none",
+        "a case has no limit of memory: no container around it has one",
+    )
+    caplog.set_level("INFO")
+    write_scan(inputs / "a_0000.nii.gz")
+    segment_folder(toy, inputs, tmp_path / "out", options)
+    assert "no limit of time: the convention plain states none" in caplog.text
 
 
 def test_a_small_next_case_is_read_ahead_and_a_large_one_is_not(
