@@ -136,7 +136,7 @@ def _slices_below(
     inputs: Sequence[Path], found: Found, unpacked: Unpacked | None
 ) -> Iterator[Slice]:
     archives = []
-    for path in sorted(path for each in inputs for path in (each, *each.rglob("*"))):
+    for path in sorted({path for each in inputs for path in (each, *each.rglob("*"))}):
         try:
             if not path.is_file():
                 continue
@@ -153,7 +153,7 @@ def _slices_below(
             else:
                 yield what
     if unpacked is None:
-        found.alone["archives within an archive"] += len(archives)
+        found.alone.update(["archives within an archive"] * len(archives))
         return
     for path in archives:
         yield from _slices_in(path, found, unpacked)

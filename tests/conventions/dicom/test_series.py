@@ -697,3 +697,19 @@ def test_three_slices_of_one_row_are_a_volume_and_are_all_named_where_they_are_n
     write(tmp_path, thin)
     with pytest.raises(InputError, match=r"3 files: IM0000.dcm, IM0001.dcm, IM0002.dcm\]"):
         find(tmp_path)
+
+
+def test_what_is_named_with_its_folder_is_taken_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write(tmp_path / "study" / "ct", stack())
+    with zipfile.ZipFile(tmp_path / "study" / "other.zip", "w") as archive:
+        write(tmp_path / "packed", stack())
+        for path in (tmp_path / "packed").iterdir():
+            archive.write(path, path.name)
+    study = tmp_path / "study"
+    named = [study, study / "ct", study / "ct" / "IM0002.dcm", study / "other.zip"]
+    cases = conventions.get("dicom").find_in(named, 1)
+    assert [len(case.series[0].slices) for case in cases] == [6, 6]
+    assert caplog.text.count("is unpacked") == 1
+    assert "left alone" not in caplog.text
+    conventions.give_up(cases)
