@@ -222,7 +222,8 @@ def demo(
     seed: Annotated[
         int,
         typer.Option(
-            help="Seed of the generated CT; the networks were trained on seeds 1000 to 1023."
+            min=0,
+            help="Seed of the generated CT; the networks were trained on seeds 1000 to 1023.",
         ),
     ] = 1,
     *,

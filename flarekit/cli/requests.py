@@ -248,7 +248,9 @@ class Interactive:
         Literal["4", "5"],
         typer.Option(help="4: clicks, eleven calls a case; 5: scribbles, six calls a case."),
     ] = "5"
-    seed: Annotated[int, typer.Option(help="Seed that clicks and scribbles are drawn with.")] = 0
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed that clicks and scribbles are drawn with.")
+    ] = 0
     forget: Annotated[
         bool, typer.Option("--forget", help="Empty /cache before every call of a case.")
     ] = False

@@ -84,6 +84,13 @@ def test_what_is_neither_a_predictor_nor_an_image_is_said_to_be_neither(played):
     )
 
 
+@pytest.mark.parametrize("command", [("evaluate", "interactive", "x", "--truth", "y"), ("demo",)])
+def test_a_seed_is_not_below_0(command):
+    result = CliRunner().invoke(app, [*command, "--seed", "-1"])
+    assert result.exit_code == 2
+    assert "--seed': Input should be greater than or equal to 0" in result.stderr
+
+
 def test_options_of_the_other_kind_are_refused_and_not_passed_over(played, monkeypatch, tmp_path):
     result = play(played[0], "--truth", played[1], "--gpus", "all")
     assert isinstance(result.exception, UsageError)
