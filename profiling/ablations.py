@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measured import machine, parsed, parser_of
+from measured import machine, parsed, parser_of, write
 
 from flarekit.training.cases import case_ids
 from flarekit.training.compact import RunOptions, train
@@ -100,9 +100,7 @@ def main(line: Sequence[str] | None = None) -> None:
         "rows": found,
         "verdicts": verdicts(found),
     }
-    told.output.mkdir(parents=True, exist_ok=True)
-    path = told.output / f"ablation_{told.paper}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write(told.output / f"ablation_{told.paper}.json", result)
 
 
 def run(

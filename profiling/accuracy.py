@@ -38,7 +38,7 @@ from accuracy_pictures import Files, draw_around_worst, draw_worst
 from accuracy_scores import score, worst_case
 from accuracy_table import MORE_SPLITS, SPLITS, result_path, write_table
 from accuracy_vois import lesion_vois
-from measured import parsed, parser_of
+from measured import parsed, parser_of, text_of
 
 from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder, write_atomically
@@ -138,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> Path:
     path = result_path(arguments.output, predictor.spec.name, split, arguments.profile)
     make_folder(path.parent)
     content = header(predictor, record, arguments) | result
-    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, text_of(content, allow_nan=False).encode())
     return path
 
 

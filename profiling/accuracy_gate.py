@@ -129,8 +129,8 @@ def examinations(arguments: argparse.Namespace, recipe: Recipe) -> Iterator[Exam
         )
 
 
-def figures_of(mask: Array, case: Examination) -> dict[str, float]:
-    """Return false positives, lesions found and Dice of a mask."""
+def figures_of(mask: Array, case: Examination) -> dict[str, float | None]:
+    """Return false positives, lesions found and Dice of a mask; no Dice without a lesion."""
     import cc3d
 
     truth = np.asarray(case.lesions_ZYX, bool)
@@ -144,7 +144,7 @@ def figures_of(mask: Array, case: Examination) -> dict[str, float]:
         "false_ml": round(match.spurious_voxels * voxel_ml, 2),
         "lesions": match.found + match.missed,
         "found": match.found,
-        "dice": round(2 * int((mask & truth).sum()) / total, 4) if truth.any() else float("nan"),
+        "dice": round(2 * int((mask & truth).sum()) / total, 4) if truth.any() else None,
     }
 
 
@@ -181,7 +181,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         parts = [f"{kind}: {len(own)} cases"]
         for what in ("without", "with"):
             each = [row[what] for row in own]
-            dice = [figures["dice"] for figures in each if not np.isnan(figures["dice"])]
+            dice = [figures["dice"] for figures in each if figures["dice"] is not None]
             parts.append(
                 f"{what} the gate {sum(f['false_components'] > 0 for f in each)} cases with false "
                 f"positives, {sum(f['false_components'] for f in each)} of them, "

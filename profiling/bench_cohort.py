@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measured import parsed, parser_of
+from measured import parsed, parser_of, write
 
 from flarekit.cohort.driver import Driver
 from flarekit.cohort.jobs import Job, Outcome
@@ -256,10 +255,8 @@ def main(line: Sequence[str] | None = None) -> None:
         result["scaling"] = scaling(counts, cases)
     else:
         result["throughput"] = throughput(wanted.scans, wanted.predictor)
-    text = re.sub(r"\n\s{4,}", " ", json.dumps(result, indent=2))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write(path, result)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

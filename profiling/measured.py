@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -100,8 +101,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def text_of(result: Mapping[str, Any], *, allow_nan: bool = True) -> str:
+    """Return results as JSON, what lies three levels deep or deeper on one line."""
+    return re.sub(r"\n {3,}", " ", json.dumps(result, indent=1, allow_nan=allow_nan)) + "\n"
+
+
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write results as data, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(text_of(result), encoding="utf-8")
     print(path)

@@ -92,7 +92,7 @@ def _draw(axes: Axes, case: TrainingCase, recipe: Recipe, facts: OrganFacts, see
     )
     window = ct_window(recipe.spec.channels[0])
     image, classes = change_organs(image, classes, window, _MM, facts, names, rng)
-    axes.imshow(image[0, 0] * window.std + window.mean, cmap="gray", vmin=-125, vmax=225)
+    axes.imshow((image[0, 0] * window.std + window.mean).numpy(), cmap="gray", vmin=-125, vmax=225)
     labels = classes[0].float().numpy()
     labels[(labels == 0) | (labels >= len(names))] = np.nan
     axes.imshow(labels, cmap="tab20", vmin=0, vmax=len(names), alpha=0.35)
