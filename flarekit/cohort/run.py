@@ -15,7 +15,7 @@ from flarekit.cohort.cluster import connected, places_for
 from flarekit.cohort.driver import Driver
 from flarekit.cohort.jobs import Job, jobs_of, largest_mib
 from flarekit.cohort.pool import RayPool, WorkerNeeds
-from flarekit.cohort.sources import Rows, source_of
+from flarekit.cohort.sources import source_of
 from flarekit.cohort.worker import Shipped, Work
 from flarekit.conventions import Case
 from flarekit.core.apart import keep_apart, keep_inputs
@@ -100,8 +100,7 @@ def run_cohort(
     source = source_of(request.inputs, network.spec, options.convention, options.also)
     keep_apart(predictor.folder, request.output_dir, [], what="the predictor's folder")
     with source.open(network.spec) as found:
-        if not isinstance(source, Rows):
-            _check_places(request, options, report, found)
+        _check_places(source.here(), request.output_dir, options, report, found)
         make_folder(request.output_dir)
         stamp = {
             "predictor_sha256": network.sha256,
@@ -158,10 +157,10 @@ def _for_workers(options: Options) -> Options:
 
 
 def _check_places(
-    request: CohortRequest, options: Options, report: Report, found: FoundCases
+    inputs: list[Path], output_dir: Path, options: Options, report: Report, found: FoundCases
 ) -> None:
-    """Refuse folders where something would replace the scans of a folder."""
-    inputs, output_dir, cases = [Path(request.inputs)], request.output_dir, found.cases
+    """Refuse folders where something would replace what is read."""
+    cases = found.cases
     keep_inputs(inputs, output_dir, conventions.outputs_of(found.convention, cases))
     report.check_place(inputs, output_dir, [case.case_id for case in cases])
     check_probabilities(options, inputs, output_dir, cases)

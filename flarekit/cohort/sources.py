@@ -19,12 +19,17 @@ from flarekit.segmentation.inputs import FoundCases, cases_in, check_also, conve
 
 _LISTS = (".csv", ".jsonl")
 _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_OF_THIS_MACHINE = re.compile(r"(file|local)://", re.IGNORECASE)
 _SCANS = (".nii", ".nii.gz", ".mha")
 _CHANNEL = re.compile(r"(.+)_(\d{4})(\.nii\.gz|\.nii|\.mha)")
 
 
 class Source(Protocol):
     """Where scans come from; it goes to every worker."""
+
+    def here(self) -> list[Path]:
+        """Return the folders and files of this machine that are read."""
+        ...
 
     def open(self, spec: PredictorSpec) -> AbstractContextManager[FoundCases]:
         """Give the cases, and what reads them and writes their masks.
@@ -49,6 +54,10 @@ class Folder:
     convention: str | None
     also: tuple[str, ...] = ()
 
+    def here(self) -> list[Path]:
+        """Return the folder."""
+        return [self.path]
+
     @contextmanager
     def open(self, spec: PredictorSpec) -> Iterator[FoundCases]:
         """Give the cases of the folder."""
@@ -62,9 +71,21 @@ class Folder:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Cases by name, each with the files or URIs of its channels."""
+    """Cases by name, each with the files or URIs of its channels.
+
+    Attributes:
+        cases: that are listed.
+        place: of the list, a file or URI; empty where it is none.
+    """
 
     cases: tuple[ListedCase, ...]
+    place: str = ""
+
+    def here(self) -> list[Path]:
+        """Return the files that have no URI, or one of this machine, and the list itself."""
+        places = [self.place, *(place for case in self.cases for place in case.places)]
+        paths = [_OF_THIS_MACHINE.sub("", place) for place in places]
+        return [Path(path) for path in paths if path and "://" not in path]
 
     @contextmanager
     def open(self, spec: PredictorSpec) -> Iterator[FoundCases]:
@@ -106,7 +127,9 @@ def source_of(
             fix="leave it out: listed scans are NIfTI or .mha files, one per channel",
         )
     if text.endswith(_LISTS):
-        return Rows(cases=tuple(read_manifest(text, [each.name for each in spec.channels])))
+        names = [each.name for each in spec.channels]
+        place = text if is_uri else str(Path(text).absolute())
+        return Rows(cases=tuple(read_manifest(place, names)), place=place)
     return Rows(cases=tuple(_scans_at(text, len(spec.channels))))
 
 

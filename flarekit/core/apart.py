@@ -84,8 +84,7 @@ def keep_inputs(inputs: Sequence[Path], folder: Path, written: Iterable[Path]) -
     for path in inputs:
         if path.is_dir():
             keep_apart(path, folder, names)
-        else:
-            keep_files([path], [folder / name for name in names])
+    keep_files((path for path in inputs if not path.is_dir()), (folder / name for name in names))
 
 
 def _identities_below(folder: Path) -> Iterator[tuple[int, int]]:

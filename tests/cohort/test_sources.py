@@ -15,6 +15,7 @@ from flarekit import conventions
 from flarekit.cohort.sources import Folder, Rows, source_of
 from flarekit.core.errors import InputError, UsageError
 from flarekit.segmentation.fingerprint import input_sha256
+from tests.command import run
 from tests.conventions.dicom.dicom_files import ct_voxels, write_series
 
 pytest.importorskip("fsspec", reason="the extra `cluster` is not installed")
@@ -51,6 +52,23 @@ def test_a_folder_is_that_of_a_convention(toy, scans):
 def test_what_workers_are_told_does_not_depend_on_where_they_run(toy, scans, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert source_of(scans.name, toy.spec, None) == Folder(path=scans, convention=None)
+
+
+@pytest.mark.parametrize("written", ["a.nii.gz", "statistics.csv", "q/a.npz"])
+@pytest.mark.parametrize("spelled", ["", "file://", "local://"])
+def test_no_file_that_a_list_names_is_replaced(toy, tmp_path, write_scan, written, spelled):
+    out, report = tmp_path / "out", tmp_path / "report"
+    scan = {"a.nii.gz": out, "q/a.npz": tmp_path, "statistics.csv": report}[written] / written
+    scan.parent.mkdir()
+    write_scan(tmp_path / "scan.nii.gz").rename(scan)
+    before = scan.read_bytes()
+    place = write_list(tmp_path / "list.csv", f"case,scan\na,{spelled}{scan}\n")
+    command = ["cohort", "run", "-i", place, "-o", out, "-p", toy.folder, "--device", "cpu"]
+    command += ["--report", report, "--probabilities", tmp_path / "q", "--no-pictures"]
+    ended = run(*command)
+    assert ended.returncode == 2
+    assert f"{scan}: is an input and would be replaced" in ended.stderr
+    assert scan.read_bytes() == before
 
 
 def test_what_is_written_besides_masks_is_written_for_dicom_alone(toy, scans, tmp_path):
