@@ -40,48 +40,53 @@ def names() -> tuple[str, ...]:
     return _REGISTRY.names()
 
 
-def check_rules(rules: Sequence[Rule], channels: Sequence[str] | None = None) -> None:
+def check_rules(
+    rules: Sequence[Rule], channels: Sequence[str] | None = None, *, source: str = ""
+) -> None:
     """Refuse rules that cannot be applied, before anything is computed.
 
     Args:
         rules: from the predictor.
         channels: names of its channels; not checked where None.
+        source: the file that states them, for the message.
 
     Raises:
         PredictorError: no such rule, a value that is missing, superfluous or not positive, too few
             labels, or a channel that the predictor does not have.
     """
     for rule in rules:
-        if rule.name not in names():
-            hint = near_miss(rule.name, names())
-            raise PredictorError(f"no rule {rule.name!r}", fix=hint)
-        module = _module(rule)
-        takes_value = module.TAKES_VALUE
-        if takes_value and (rule.value is None or rule.value <= 0):
-            raise PredictorError(
-                f"rule {rule.name!r} needs a positive value", fix="add value = ..."
-            )
-        if not takes_value and rule.value is not None:
-            raise PredictorError(f"rule {rule.name!r} takes no value", fix="remove it")
-        if len(rule.labels) < getattr(module, "LEAST_LABELS", 1):
-            raise PredictorError(
-                f"rule {rule.name!r} needs at least {module.LEAST_LABELS} labels",
-                fix=f"see flarekit/postprocess/{rule.name}.py",
-            )
-        if getattr(module, "NEEDS_GATE", False) != (rule.gate is not None):
-            raise PredictorError(
-                f"rule {rule.name!r} needs a gate"
-                if rule.gate is None
-                else f"rule {rule.name!r} takes no gate",
-                fix="let flarekit train gate write it" if rule.gate is None else "remove it",
-            )
-        channel = rule.gate.channel if rule.gate else getattr(module, "NEEDS_CHANNEL", None)
-        if channel and channels is not None and channel.lower() not in map(str.lower, channels):
-            raise PredictorError(
-                f"rule {rule.name!r} needs a channel named {channel!r}; the predictor has "
-                f"{', '.join(channels)}",
-                fix="remove the rule, or name the channel so",
-            )
+        fault = _fault(rule, channels)
+        if fault is not None:
+            message, fix = fault
+            raise PredictorError(f"{source}: {message}" if source else message, fix=fix)
+
+
+def _fault(rule: Rule, channels: Sequence[str] | None) -> tuple[str, str] | None:
+    """Return why a rule cannot be applied, and what to do; None where it can."""
+    if rule.name not in names():
+        return f"no rule {rule.name!r}", near_miss(rule.name, names())
+    module = _module(rule)
+    if module.TAKES_VALUE and (rule.value is None or rule.value <= 0):
+        return f"rule {rule.name!r} needs a positive value", "add value = ..."
+    if not module.TAKES_VALUE and rule.value is not None:
+        return f"rule {rule.name!r} takes no value", "remove it"
+    least = getattr(module, "LEAST_LABELS", 1)
+    if len(rule.labels) < least:
+        fix = f"see flarekit/postprocess/{rule.name}.py"
+        return f"rule {rule.name!r} needs at least {least} labels", fix
+    needs_gate = getattr(module, "NEEDS_GATE", False)
+    if needs_gate and rule.gate is None:
+        return f"rule {rule.name!r} needs a gate", "let flarekit train gate write it"
+    if rule.gate is not None and not needs_gate:
+        return f"rule {rule.name!r} takes no gate", "remove it"
+    channel = rule.gate.channel if rule.gate else getattr(module, "NEEDS_CHANNEL", None)
+    if channel and channels is not None and channel.lower() not in map(str.lower, channels):
+        return (
+            f"rule {rule.name!r} needs a channel named {channel!r}; the predictor has "
+            f"{', '.join(channels)}",
+            "remove the rule, or name the channel so",
+        )
+    return None
 
 
 def split_rules(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:

@@ -127,7 +127,8 @@ def trusted(predictor: PredictorFolder) -> PredictorFolder:
 
 def _check_names(predictor: PredictorFolder) -> None:
     spec = predictor.spec
-    postprocess.check_rules(spec.rules, [channel.name for channel in spec.channels])
+    channels = [channel.name for channel in spec.channels]
+    postprocess.check_rules(spec.rules, channels, source=str(predictor.folder / "predictor.toml"))
     for kind, name, names in (
         ("convention", spec.convention, conventions.names()),
         ("architecture", spec.architecture.name, (*models.names(), *NETWORK_FILES)),

@@ -8,12 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from flarekit import conventions
 from flarekit.core.channels import Window
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.network import NETWORK_FILES
 from flarekit.core.spec import PredictorSpec, parse_spec
 from flarekit.core.tables import checked, read_toml
 from flarekit.models import OwnClass
+from flarekit.postprocess import check_rules
 from flarekit.training.idle import idle_option
 from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
 from flarekit.training.tables import OrganFacts, TrainingFacts
@@ -220,6 +222,8 @@ def _fields(table: Mapping[str, Any], inside: str) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, path: Path) -> None:
+    channels = [channel.name for channel in recipe.spec.channels]
+    check_rules(recipe.spec.rules, channels, source=str(path))
     regime = recipe.regime
     fault = _class_fault(recipe) or _network_fault(recipe) or _sample_fault(recipe)
     fault = fault or idle_option(recipe.training, regime.objective, regime.schedule)
@@ -229,6 +233,8 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def _class_fault(recipe: Recipe) -> str:
     spec, facts = recipe.spec, recipe.training
+    if spec.convention not in conventions.names():
+        return f"predictor.convention: none is called {spec.convention!r}"
     possible = facts.negatives.possible.values() if facts.negatives is not None else ()
     near = (facts.near,) if facts.near is not None else ()
     sets = (*possible, *facts.labelled.values())

@@ -42,6 +42,17 @@ def test_a_recipe_without_a_regime_is_the_compact_one(recipe):
             'hard_negatives = { channel = "CT", above = 100, share = 0.5 }',
             "more than 1 together",
         ),
+        ('convention = "flare"', 'convention = "flair"', "convention: none is called 'flair'"),
+        (
+            "[training]",
+            '[[predictor.rules]]\nname = "x"\nlabels = ["liver"]\n[training]',
+            "no rule",
+        ),
+        (
+            "[training]",
+            '[[predictor.rules]]\nname = "shared_uptake"\nlabels = ["liver"]\n[training]',
+            "shared_uptake",
+        ),
         ("batch = 1", "augmentation = { hidden = { PET = 0.1 } }", "no channel PET"),
         (
             'kind = "window", low_hu = -125, high_hu = 275, mean = 50, std = 80 }',
