@@ -145,7 +145,7 @@ class Console:
         if self._bars is not None:
             self._bars.advance(self._case_bar)
         if record.error is not None:
-            left = f"an empty mask is at {record.mask}" if record.mask else "no mask was written"
+            left = f"a stand-in is at {record.mask}" if record.mask else "no mask was written"
             self.error(f"case {record.case_id}: {record.error}", f"{record.fix}; {left}")
             return
         stages = ", ".join(f"{name} {value:.1f} s" for name, value in record.seconds.items())

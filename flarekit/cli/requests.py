@@ -84,7 +84,8 @@ class Prediction:
     on_error: Annotated[
         Literal["mask", "skip", "stop"],
         typer.Option(
-            help="What a failed case leaves: an empty mask, nothing, or the end of the run."
+            help="What a failed case leaves: a stand-in for its mask (mostly an empty one), "
+            "nothing, or the end of the run."
         ),
     ] = "mask"
 
