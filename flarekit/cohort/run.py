@@ -22,7 +22,7 @@ from flarekit.core.apart import keep_apart, keep_inputs
 from flarekit.core.errors import FlarekitError
 from flarekit.core.files import make_folder, sha256_of
 from flarekit.core.records import CaseRecord, RunRecord
-from flarekit.core.spec import PredictorFolder
+from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.engine import EngineFacts
 from flarekit.segmentation.devices import facts_of_all
 from flarekit.segmentation.fingerprint import input_sha256, settings_of
@@ -124,26 +124,9 @@ def run_cohort(
                 report=report.for_workers(pictures=pictures),
             )
             run = _Cohort(request, found, options, report, progress, resumed)
-            seconds, facts = run.segmented(work) if resumed.to_run else ({}, facts_of_all([]))
-            record = RunRecord(
-                predictor=network.spec.name,
-                convention=found.name,
-                mode=options.mode,
-                engine=facts.engine,
-                device=facts.device,
-                device_name=facts.device_name,
-                precision=facts.precision,
-                scan=facts.scan,
-                budget=effective_budget(options.convention or network.spec.convention, options),
-                seconds=seconds,
-                wall_s=time.monotonic() - began,
-                cases=tuple(run.records),
-                not_run=run.not_run(),
-                unlisted=run.unlisted,
-                done_before=tuple(resumed.done),
-                failed_before=tuple(resumed.failed),
-                left_out=conventions.left_out_of(found.cases),
-            )
+            if resumed.to_run:
+                run.segment(work)
+            record = run.record(network.spec, wall_s=time.monotonic() - began)
             report.close(record)
             return record
         finally:
@@ -179,24 +162,50 @@ class _Cohort:
         resumed: Sorted,
     ) -> None:
         self._request, self._options, self._report = request, options, report
-        self._convention = found.convention
+        self._found, self._convention = found, found.convention
         self._progress, self._resumed = progress, resumed
         self._total = len(found.cases)
         self._left = {case.case_id for case in resumed.to_run}
-        self.records: list[CaseRecord] = []
-        self.unlisted = 0
+        self._records: list[CaseRecord] = []
+        self._unlisted = 0
+        self._seconds: dict[str, float] = {}
+        self._facts: list[EngineFacts] = []
 
-    def not_run(self) -> tuple[str, ...]:
-        """Return the ids of the cases that were left out because a failure ended the run."""
-        return tuple(c.case_id for c in self._resumed.to_run if c.case_id in self._left)
+    def record(self, spec: PredictorSpec, *, wall_s: float) -> RunRecord:
+        """Return what happened, and what computed in all workers, each thing once.
 
-    def segmented(self, work: Work) -> tuple[dict[str, float], EngineFacts]:
-        """Segment on a cluster; return the seconds of starting it, and what computes there."""
+        Args:
+            spec: of the predictor.
+            wall_s: that the run took.
+        """
+        facts, resumed, options = facts_of_all(self._facts), self._resumed, self._options
+        return RunRecord(
+            predictor=spec.name,
+            convention=self._found.name,
+            mode=options.mode,
+            engine=facts.engine,
+            device=",".join(dict.fromkeys(each.device for each in self._facts)),
+            device_name=facts.device_name,
+            precision=facts.precision,
+            scan=facts.scan,
+            budget=effective_budget(options.convention or spec.convention, options),
+            seconds=self._seconds,
+            wall_s=wall_s,
+            cases=tuple(self._records),
+            not_run=tuple(c.case_id for c in resumed.to_run if c.case_id in self._left),
+            unlisted=self._unlisted,
+            done_before=tuple(resumed.done),
+            failed_before=tuple(resumed.failed),
+            left_out=conventions.left_out_of(self._found.cases),
+        )
+
+    def segment(self, work: Work) -> None:
+        """Segment what is to be run, on a cluster."""
         request, cases = self._request, self._resumed.to_run
         jobs = jobs_of(cases, self._convention)
         began = time.monotonic()
         with connected(request.address):
-            seconds = {"ray": time.monotonic() - began}
+            self._seconds["ray"] = time.monotonic() - began
             needs = WorkerNeeds(
                 cpus=request.cpus_per_worker,
                 gpus=_gpus(request.gpus_per_worker, self._options.device),
@@ -224,16 +233,15 @@ class _Cohort:
                 driver.run(jobs)
             finally:
                 pool.stop()
-        devices = dict.fromkeys(facts.device for facts in pool.facts)
-        return seconds, replace(facts_of_all(pool.facts), device=",".join(devices))
+        self._facts = pool.facts
 
     def _ended(self, record: CaseRecord) -> None:
         self._left.discard(record.case_id)
         self._report.add(record)
         if record.error is not None or record.traded or record.flags:
-            self.records.append(replace(record, statistics=(), curve=(), seconds={}))
+            self._records.append(replace(record, statistics=(), curve=(), seconds={}))
         else:
-            self.unlisted += 1  # what there is to say stands in the ledger
+            self._unlisted += 1  # what there is to say stands in the ledger
         self._progress.end_case(record)
 
     def _stand_in(self, job: Job, fault: str) -> list[CaseRecord]:
