@@ -127,8 +127,12 @@ class Service:
         return self.settings.data / "cases" / case_id
 
     def scan_of(self, case: StoredCase) -> UploadedScan:
-        """Return the scan of a case, to be read."""
-        spec = self.predictors[case.predictor].spec
+        """Return the scan of a case, to be read.
+
+        Raises:
+            Problem: its predictor is no longer offered.
+        """
+        spec = self.predictor(case.predictor).spec
         most_bytes = self.settings.max_unpacked_bytes
         return uploaded_scan(self.folder_of(case.id), case.files, spec, most_bytes)
 
@@ -254,7 +258,7 @@ class Service:
             Problem: its predictor takes no clicks, one lies outside the scan, or the queue is full.
         """
         case = self.finished(case_id, owner)
-        check_clicks(case, self.predictors[case.predictor].spec, clicks)
+        check_clicks(case, self.predictor(case.predictor).spec, clicks)
         held = self.opened.get(case.id)
         if held is not None and case.state == "done":
             scan, lock = held

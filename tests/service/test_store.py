@@ -115,6 +115,22 @@ def test_a_record_names_the_weights_that_made_the_mask_not_those_that_came_later
         assert running.client.get(f"/v1/cases/{case_id}/run").json() == before
 
 
+def test_what_is_left_of_a_predictor_that_is_no_longer_offered(serve, settings):
+    """Mask and record stay; what needs the predictor's facts is refused."""
+    with serve(settings()) as running:
+        case_id = running.finished(running.upload(("scan", "a.nii", nifti_of()))["id"])["id"]
+    with serve(settings(predictors=("mpu_net_liver",))) as running:
+        place = f"/v1/cases/{case_id}"
+        for what in ("", "/mask", "/run"):
+            assert running.client.get(place + what).status_code == 200, what
+        for what in ("/scan", "/picture", "/statistics", "/segmentation.dcm"):
+            answer = running.client.get(place + what)
+            assert answer.status_code == 422, what
+            assert answer.json()["detail"] == "no such predictor is offered"
+        clicks = {"tumor": [(0, 0, 0)], "background": []}
+        assert running.client.post(f"{place}/clicks", json=clicks).status_code == 422
+
+
 def test_a_sweep_that_fails_is_tried_again(settings, monkeypatch):
     sweeps = threading.Event()
 
