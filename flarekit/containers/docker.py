@@ -117,9 +117,10 @@ class DockerSandbox:
                 "build", "--force-rm", "--network", "none", "-t", tag, "-", stdin="\n".join(lines)
             )
             if built.returncode:
+                reason = reason_in(built.stderr)
                 raise SandboxError(
-                    f"no symbolic link could be put into the image: {reason_in(built.stderr)}",
-                    fix="the image needs /bin/sh, rm and ln for this",
+                    f"no symbolic link could be put into the image: {reason}",
+                    fix=machine_fix(reason) or "the image needs /bin/sh, rm and ln for this",
                 )
             self._linked[key] = tag
         return self._linked[key]

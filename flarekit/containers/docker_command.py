@@ -27,6 +27,7 @@ _MACHINE_FAULTS = {
     "bind source path does not exist": "use a folder that the Docker engine sees too",
     "no space left on device": "make room where Docker keeps its data (docker system df)",
     "cannot connect to the docker daemon": "start Docker, and check that you may use it",
+    "error during connect": "start Docker, and check that you may use it",
     "permission denied while trying to connect": "start Docker, and check that you may use it",
     "invalid argument": "write the option as docker run takes it",
     "unknown flag": "use a newer Docker",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flarekit.containers import ImageFacts
-from flarekit.containers.docker_command import docker, reason_in
+from flarekit.containers.docker_command import docker, machine_fix, reason_in
 from flarekit.containers.saved_image import Archive, facts_of
 from flarekit.core.errors import InputError
 
@@ -23,9 +23,11 @@ def inspect_image(name: str) -> ImageFacts:
     """
     found = docker("image", "inspect", name)
     if found.returncode:
+        reason = reason_in(found.stderr)
         raise InputError(
-            f"image {name}: {reason_in(found.stderr)}",
-            fix="build it with flarekit build, or name one of docker image ls",
+            f"image {name}: {reason}",
+            fix=machine_fix(reason)
+            or "build it with flarekit build, or name one of docker image ls",
         )
     config: dict[str, Any] = json.loads(found.stdout)[0]
     return facts_of(config, tuple(config.get("RepoTags") or ()), int(config["Size"]))
@@ -63,7 +65,10 @@ def load_image(archive: Archive) -> Loaded:
     said = [line for line in loaded.stdout.splitlines() if line.startswith("Loaded image")]
     if loaded.returncode or not said:
         reason = reason_in(loaded.stderr or loaded.stdout)
-        raise InputError(f"{path}: docker load refuses it: {reason}", fix="save the image again")
+        raise InputError(
+            f"{path}: docker load refuses it: {reason}",
+            fix=machine_fix(reason) or "save the image again",
+        )
     own = archive.images[0].names
     reference = own[0] if own else said[0].partition(": ")[2].strip()
     found = image_id(reference)

@@ -65,6 +65,15 @@ def _write_unnamed(folder: Path, name: Path, content: bytes) -> bool:
     return True
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether a disk without space, or a quota, is why writing failed.
+
+    `shutil` tells of several files in one error, without a number.
+    """
+    kinds = (errno.ENOSPC, errno.EDQUOT)
+    return error.errno in kinds or any(os.strerror(each) in str(error) for each in kinds)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it; one that is there already is fine.
 

@@ -20,8 +20,9 @@ from flarekit.containers import CONVENTION_LABEL, FACTS_LABEL, ImageFacts
 from flarekit.containers.docker import require_engine
 from flarekit.containers.docker_images import inspect_image
 from flarekit.conventions.facts import preset_of
-from flarekit.core.errors import FlarekitError, PredictorError, UsageError
+from flarekit.core.errors import FlarekitError, OutputError, PredictorError, UsageError
 from flarekit.core.spec import PredictorFolder, PredictorSpec
+from flarekit.images.build_faults import build_fix
 from flarekit.segmentation.inputs import settings_for
 from flarekit.segmentation.predictors import check_trust, find_predictor, hash_state
 
@@ -35,7 +36,7 @@ _TARGETS = {
     (True, "cuda"): "gc",
     (True, "cpu"): "gc-cpu",
 }
-_LAST_LINES = 12
+_LAST_LINES, _SHOWN_LINES = 200, 12
 _SHARE_OF_CAP = 0.9  # of the time after which a run is ended, for a container to start and end
 # NVIDIA's compiler is on PyPI for CUDA 13 alone, so that mamba-ssm is built for a torch with it
 _WITH_MAMBA = {
@@ -99,6 +100,7 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
             convention.
         DockerError: no engine.
         BuildError: Docker's own build failed; its last lines are in the message.
+        OutputError: there is no space for what the image is built from.
     """
     if not request.is_valid_tag:
         raise UsageError(
@@ -122,7 +124,13 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
     target = _TARGETS[as_user, request.device or "cuda"]
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
-        write_context(predictor, context)
+        try:
+            write_context(predictor, context)
+        except OSError as error:
+            raise OutputError(
+                f"{context}: what the image is built from cannot be copied there: {error}",
+                fix="make room there, or name another folder with TMPDIR",
+            ) from error
         _docker_build(request, predictor.folder.name, convention, facts, target, context, say)
     return inspect_image(request.tag)
 
@@ -254,7 +262,5 @@ def _docker_build(
             last.append(text.rstrip())
             say(text.rstrip())
     if process.returncode:
-        raise BuildError(
-            "docker build failed:\n" + "\n".join(last),
-            fix="the build needs the network for packages: see --network, --base, --torch-index",
-        )
+        shown = list(last)[-_SHOWN_LINES:]
+        raise BuildError("docker build failed:\n" + "\n".join(shown), fix=build_fix(list(last)))

@@ -12,7 +12,7 @@ from typing import Literal
 
 from flarekit.containers import CONVENTION_LABEL, ImageFacts
 from flarekit.containers.docker import require_engine
-from flarekit.containers.docker_command import DockerError, docker, reason_in
+from flarekit.containers.docker_command import DockerError, docker, machine_fix, reason_in
 from flarekit.containers.docker_images import image_id, inspect_image
 from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.files import sha256_of, write_atomically
@@ -127,8 +127,10 @@ def _give_name(image: str, name: str) -> list[str]:
     owner = image_id(name)
     tagged = docker("image", "tag", image, name)
     if tagged.returncode:
+        reason = reason_in(tagged.stderr)
         raise DockerError(
-            f"{image} could not be named {name}: {reason_in(tagged.stderr)}", fix="tag it by hand"
+            f"{image} could not be named {name}: {reason}",
+            fix=machine_fix(reason) or "tag it by hand",
         )
     if owner is None:
         return []
@@ -155,8 +157,10 @@ def _write(image: str, path: Path) -> None:
                 shutil.copyfileobj(process.stdout, stream, _BLOCK)
             said = process.stderr.read().decode(errors="replace") if process.stderr else ""
         if process.returncode:
+            reason = reason_in(said)
             raise DockerError(
-                f"docker could not save {image}: {reason_in(said)}", fix="see docker image ls"
+                f"docker could not save {image}: {reason}",
+                fix=machine_fix(reason) or "see docker image ls",
             )
         temporary.replace(path)
     except OSError as error:

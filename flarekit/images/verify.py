@@ -17,6 +17,7 @@ from flarekit.containers.docker_command import engine_fault
 from flarekit.containers.saved_image import ENDINGS, read_archive
 from flarekit.conventions.facts import preset_of
 from flarekit.core.errors import FlarekitError, InputError, UsageError
+from flarekit.core.files import is_full
 from flarekit.core.registry import near_miss
 from flarekit.images.stated_task import stated_task
 from flarekit.verification.check import Check, Finding, fail, skip
@@ -164,7 +165,11 @@ def _verdicts(image: ImageUnderTest, checks: Sequence[Check]) -> Iterator[Verdic
 
 
 def _look(check: Check, image: ImageUnderTest) -> Finding:
-    """Return what a check finds; an image that makes it stumble has failed it."""
+    """Return what a check finds; an image that makes it stumble has failed it.
+
+    Raises:
+        SandboxError: this machine cannot run the image, or has no space for what runs leave.
+    """
     try:
         return check.look(image)
     except RefusedError as error:
@@ -173,9 +178,20 @@ def _look(check: Check, image: ImageUnderTest) -> Finding:
         raise
     except FlarekitError as error:
         return fail(error.message)
+    except OSError as error:
+        if is_full(error):
+            raise SandboxError(
+                f"{tempfile.gettempdir()}: no space left for the runs of {check.name}",
+                fix="make room there, or name another folder with TMPDIR",
+            ) from error
+        return _stumbled(check, error)
     except Exception as error:  # noqa: BLE001 - the other verdicts must not be lost to odd output
-        _LOG.debug("%s", check.name, exc_info=True)
-        return fail(f"what it wrote cannot be judged: {type(error).__name__}: {error}")
+        return _stumbled(check, error)
+
+
+def _stumbled(check: Check, error: Exception) -> Finding:
+    _LOG.debug("%s", check.name, exc_info=error)
+    return fail(f"what it wrote cannot be judged: {type(error).__name__}: {error}")
 
 
 def _chosen(checks: Sequence[Check], only: Sequence[str]) -> list[Check]:

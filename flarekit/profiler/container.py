@@ -207,9 +207,10 @@ def check_engine(image: str) -> dict[str, str]:
     version = docker("version", "--format", "{{.Server.Version}}")
     inspected = docker("image", "inspect", image)
     if inspected.returncode:
+        reason = reason_in(inspected.stderr)
         raise InputError(
-            f"image {image}: {reason_in(inspected.stderr)}",
-            fix="docker load -i TEAM.tar.gz, or name one of docker image ls",
+            f"image {image}: {reason}",
+            fix=machine_fix(reason) or "docker load -i TEAM.tar.gz, or name one of docker image ls",
         )
     facts = json.loads(inspected.stdout)[0]
     digests = facts.get("RepoDigests") or ["none: not from a registry"]

@@ -18,7 +18,7 @@ from flarekit.containers.docker_command import (
     reason_in,
 )
 from flarekit.containers.saved_image import read_archive
-from flarekit.core.errors import InputError
+from flarekit.core.errors import FlarekitError, InputError
 from flarekit.images.save import SaveRequest, save
 from flarekit.images.verify import VerifyRequest, verify
 from tests.containers import small_images
@@ -248,6 +248,28 @@ def test_a_tar_that_docker_refuses_is_named_with_docker_s_reason(engine, saved):
     engine.answers("image load", code=1, err=b"Error response from daemon: no space left\nend\n")
     with pytest.raises(InputError, match="no space left"):
         DockerSandbox("team.tar", read_archive(saved("team:latest")))
+
+
+FULL = b"Error response from daemon: write /var/lib/docker/x: no space left on device\n"
+GONE = b"Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n"
+
+
+@pytest.mark.parametrize(("said", "words"), [(FULL, "make room"), (GONE, "start Docker")])
+@pytest.mark.parametrize("command", ["load", "save", "tag", "inspect", "link"])
+def test_a_fault_of_this_machine_has_its_own_remedy_in_every_command(
+    engine, saved, tmp_path, command, said, words
+):
+    engine.has(NEW, "mine:2")
+    request = SaveRequest(image="mine:2", path=tmp_path / "team.tar.gz", convention="flare")
+    answered = "build" if command == "link" else f"image {command}"
+    engine.answers(answered, code=1, err=said)
+    acts = {
+        "load": lambda: DockerSandbox("team.tar", read_archive(saved("team:latest"))),
+        "link": lambda: DockerSandbox("mine:2").run(Run(mounts=(), linked={"/input": "/mnt"})),
+    }
+    with pytest.raises(FlarekitError) as caught:
+        acts.get(command, lambda: save(request))()
+    assert words in caught.value.fix
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])

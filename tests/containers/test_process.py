@@ -25,11 +25,11 @@ from flarekit.containers import (
     rootfs,
 )
 from flarekit.containers.docker import DockerSandbox
-from flarekit.containers.docker_command import docker, engine_fault
 from flarekit.containers.process import ProcessSandbox, available
 from flarekit.containers.saved_image import read_archive
 from flarekit.core.errors import InputError, OutputError
 from tests.containers.small_images import entry, folder, host_programs, layer, save, symlink
+from tests.docker.built_images import built, docker, need_engine
 
 PROGRAMS = (
     "sh",
@@ -528,8 +528,7 @@ def test_users_without_rights_can_run_images_too(archive):
 
 @pytest.fixture(scope="module")
 def docker_sandbox(archive):
-    if (reason := engine_fault()) is not None:
-        pytest.skip(reason)
+    need_engine()
     made = DockerSandbox(str(archive), read_archive(archive))
     yield made
     made.close()
@@ -621,7 +620,6 @@ PREDICT = "flarekit predict --input /workspace/inputs --output /workspace/output
 @pytest.mark.parametrize("target", ["cpu", pytest.param("gc-cpu", marks=pytest.mark.slow)])
 def test_an_image_of_ours_gives_the_masks_that_it_gives_in_docker(target, tmp_path):
     from flarekit.phantom import save_phantom
-    from tests.docker.test_container import built
 
     if (reason := available()) is not None:
         pytest.skip(reason)

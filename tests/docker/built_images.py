@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -12,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from flarekit.containers.docker_command import docker as run
+from flarekit.containers.docker_command import engine_fault, reason_in
+
 ROOT = Path(__file__).parents[2]
+HOST = ("--force-rm", "--network", "host")  # of builds that install packages
 TAGS = {
     "flare": "flarekit:latest",
     "gc": "flarekit-gc:latest",
@@ -27,21 +30,41 @@ def built(target: str) -> str:
 
     What has been built before is found in Docker's cache.
     """
-    if shutil.which("docker") is None or docker("info").returncode:
-        pytest.skip("no Docker engine")
+    need_engine()
     index = os.environ.get("TORCH_INDEX")
     extra = ["--build-arg", f"TORCH_INDEX={index}"] if index else []
     with (Path(tempfile.gettempdir()) / "flarekit-docker-build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        build = docker(
-            "build", "--network", "host", "--target", target, *extra, "-t", TAGS[target], ROOT
-        )
-    assert build.returncode == 0, build.stdout[-3000:] + build.stderr[-3000:]
+        docker("build", *HOST, "--target", target, *extra, "-t", TAGS[target], ROOT)
     return TAGS[target]
 
 
-def docker(*arguments) -> subprocess.CompletedProcess[str]:
-    """Run a docker command."""
-    return subprocess.run(
-        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False
-    )
+def need_engine() -> None:
+    """Skip the test where no Docker engine answers."""
+    if (fault := engine_fault()) is not None:
+        pytest.skip(fault)
+
+
+def docker(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a docker command.
+
+    Args:
+        arguments: of it.
+        check: whether the test goes wrong where the command fails, with what Docker has said.
+
+    Raises:
+        AssertionError: it failed, and was not expected to.
+    """
+    ended = run(*map(str, arguments))
+    if check and ended.returncode:
+        said = f"{ended.stdout[-3000:]}{ended.stderr[-3000:]}".strip()
+        raise AssertionError(
+            f"docker {' '.join(ended.args[1:])}: exit code {ended.returncode}: "
+            f"{reason_in(ended.stderr)}\n{said}"
+        )
+    return ended
+
+
+def size_of(image: str) -> int:
+    """Return the size of an image, its base included, in bytes."""
+    return int(docker("image", "inspect", "--format", "{{.Size}}", image).stdout)

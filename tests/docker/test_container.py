@@ -10,10 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from flarekit.images.build import BASE
 from flarekit.phantom import save_phantom
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
-from tests.docker.built_images import built, docker
+from tests.docker.built_images import built, docker, size_of
 
 pytestmark = pytest.mark.docker
 
@@ -75,6 +76,7 @@ def official_line(inputs, outputs, image, *flags):
         "/bin/bash",
         "-c",
         "sh predict.sh",
+        check=False,
     )
 
 
@@ -144,13 +146,9 @@ def test_the_image_obeys_the_evaluators(image):
 
 
 def test_the_cpu_image_is_lean_and_starts_compiled(cpu_image):
-    has_torch = docker("run", "--rm", cpu_image, "python", "-c", "import torch")
+    has_torch = docker("run", "--rm", cpu_image, "python", "-c", "import torch", check=False)
     assert "No module named 'torch'" in has_torch.stderr
-    sizes = [
-        int(docker("image", "inspect", "--format", "{{.Size}}", tag).stdout)
-        for tag in (cpu_image, "python:3.11-slim-bookworm")
-    ]
-    assert (sizes[0] - sizes[1]) / 1e6 < 700
+    assert (size_of(cpu_image) - size_of(BASE)) / 1e6 < 700
     compiled = docker("run", "--rm", cpu_image, "flarekit", "compile", "--beside")
     assert "compiled before" in compiled.stderr
 

@@ -1,21 +1,27 @@
-"""The image for a GPU on a machine without one: what is inside, and that it says what it lacks."""
+"""The image for a GPU on a machine without one: what is inside, and that it says what it lacks.
+
+Of every predictor with a selective scan, and of one with mamba-ssm's kernel built in as well, which
+takes a quarter of an hour.
+"""
 
 from __future__ import annotations
 
-import subprocess
+from dataclasses import dataclass
+from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 
-from flarekit.containers.docker_command import docker, engine_fault
+from flarekit.conventions import checks_of
+from flarekit.core.scan_files import read_scan
 from flarekit.images.build import BASE, BuildRequest, build
-from flarekit.phantom import save_phantom
+from flarekit.segmentation.predictors import find_predictor
+from flarekit.verification.trials import TaskFacts
+from tests.docker.built_images import docker, need_engine, size_of
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("_image")]
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-TAG = "flarekit-cuda"
 LOCKED = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--env", "HOME=/proc/nowhere"]
+COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "nvcc", "ptxas")
 KERNELS = """
 import torch
 from flarekit.models.selective_scan._nvrtc import compile_scan
@@ -36,75 +42,142 @@ for path in libraries:
 """
 
 
-@pytest.fixture(scope="module")
-def _image():
-    """Build the image of a predictor with a selective scan."""
-    if engine_fault() is not None:
-        pytest.skip("no Docker engine")
-    build(BuildRequest(predictor="mamba_clinix_abdomen", convention="flare", tag=TAG))
+DRIVERS_OWN = ("libcuda.so.1", "rdma")  # come with the NVIDIA runtime, and with a network card
 
 
-def run(*arguments, flags=()):
-    return subprocess.run(
-        ["docker", "run", "--rm", *LOCKED, *flags, TAG, *arguments],
-        text=True,
-        capture_output=True,
-        check=False,
+@dataclass(frozen=True)
+class Kind:
+    """An image to be built, and what it is labelled with."""
+
+    predictor: str
+    mamba: bool = False
+    driver: str = "525.60.13"
+    architectures: str = "sm_75 sm_80 sm_86 sm_90"
+
+
+KINDS = {
+    "mamba_clinix_abdomen": Kind("mamba_clinix_abdomen"),
+    "att_umamba_petct": Kind("att_umamba_petct"),
+    "mamba_ahnet_lesion": Kind("mamba_ahnet_lesion"),
+    "mamba_ssm": Kind("mamba_clinix_abdomen", mamba=True, driver="580.65.06"),
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that is there.
+
+    Attributes:
+        kind: what it is.
+        tag: its name.
+    """
+
+    kind: Kind
+    tag: str
+
+    @property
+    def convention(self):
+        """The organiser's way to run it."""
+        return checks_of(find_predictor(self.kind.predictor).spec.convention)
+
+    def run(self, *arguments, flags=()):
+        """Run it where everything is locked, its own command or another; without a GPU."""
+        return docker("run", "--rm", *LOCKED, *flags, self.tag, *arguments, check=False)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def image(request):
+    """Build an image; it takes gigabytes, and is removed before the next one is built."""
+    need_engine()
+    kind, tag = KINDS[request.param], f"flarekit-cuda-{request.param.replace('_', '-')}"
+    build(
+        BuildRequest(
+            predictor=kind.predictor, convention=None, tag=tag, device="cuda", mamba=kind.mamba
+        )
     )
+    yield Image(kind, tag)
+    docker("image", "rm", "--force", tag)
 
 
 @pytest.fixture
-def mounts(tmp_path):
-    """Return flags that mount a scan, and the folder of masks."""
+def mounts(image, tmp_path):
+    """Return flags that mount a case as its organiser does, and the folder of masks."""
+    line = image.convention.run_line
     (tmp_path / "inputs").mkdir()
     (tmp_path / "outputs").mkdir()
-    save_phantom(3, scan=tmp_path / "inputs" / "p_0000.nii.gz", labels=tmp_path / "truth.nii.gz")
-    flags = [f"--volume={tmp_path / name}:/workspace/{name}" for name in ("inputs", "outputs")]
+    (tmp_path / "outputs").chmod(0o777)
+    settings = find_predictor(image.kind.predictor).spec.convention_settings
+    task = TaskFacts(values=frozenset({0, 1}), settings=settings)
+    image.convention.write_sample(tmp_path / "inputs", task)
+    places = {"inputs": line.inputs, "outputs": line.outputs}
+    flags = [f"--volume={tmp_path / name}:{there}" for name, there in places.items()]
     return [*flags, "--env", "FLAREKIT_TIME_BUDGET=0"], tmp_path / "outputs"
 
 
-def test_it_has_cuda_s_torch_no_compiler_and_says_what_it_runs_on():
-    facts = run("python", "-c", "import torch; print(torch.version.cuda)")
-    labels = docker("inspect", "--format", "{{json .Config.Labels}}", TAG).stdout
+def masks(folder: Path):
+    return [path for path in folder.rglob("*") if path.name.endswith((".mha", ".nii.gz"))]
+
+
+def test_it_has_cuda_s_torch_no_compiler_and_says_what_it_runs_on(image):
+    facts = image.run("python", "-c", "import torch; print(torch.version.cuda)")
+    labels = docker("inspect", "--format", "{{json .Config.Labels}}", image.tag).stdout
     assert f'"flarekit.cuda.version":"{facts.stdout.strip()}"' in labels
-    assert '"flarekit.cuda.driver":"525.60.13"' in labels
-    assert "sm_75 sm_80 sm_86 sm_90" in labels
-    for name in ("cc", "gcc", "g++", "c++", "clang", "nvcc", "ptxas"):
-        assert run("sh", "-c", f"command -v {name}").stdout == ""
+    assert f'"flarekit.cuda.driver":"{image.kind.driver}"' in labels
+    assert image.kind.architectures in labels
+    for name in COMPILERS:
+        assert image.run("sh", "-c", f"command -v {name}").stdout == ""
 
 
-def test_it_takes_less_than_five_gigabytes_on_its_base():
-    sizes = [int(docker("inspect", "--format", "{{.Size}}", tag).stdout) for tag in (TAG, BASE)]
-    assert sizes[0] - sizes[1] < 5e9
+def test_it_takes_less_than_five_gigabytes_on_its_base(image):
+    assert size_of(image.tag) - size_of(BASE) < 5e9
 
 
-def test_its_scan_is_compiled_without_a_compiler_a_home_or_a_disk():
-    result = run("python", "-c", KERNELS)
+def test_its_scan_is_compiled_without_a_compiler_a_home_or_a_disk(image):
+    result = image.run("python", "-c", KERNELS)
     assert result.returncode == 0, result.stderr
 
 
-def test_every_library_that_is_left_finds_those_that_it_names():
-    result = run("python", "-c", LIBRARIES)
+def test_mamba_ssm_is_inside_where_it_was_asked_for_and_loads(image):
+    result = image.run("python", "-c", "import torch, selective_scan_cuda as scan; scan.fwd")
+    if image.kind.mamba:
+        assert result.returncode == 0, result.stderr
+    else:
+        assert "No module named 'selective_scan_cuda'" in result.stderr
+
+
+def test_every_library_that_is_left_finds_those_that_it_names(image):
+    result = image.run("python", "-c", LIBRARIES)
     count, *faults = result.stdout.splitlines()
     assert int(count) > 30, result.stderr
-    # the driver's own come with the NVIDIA runtime, that of a kind of network card with the card
-    assert [each for each in faults if "libcuda.so.1" not in each and "rdma" not in each] == []
+    assert [each for each in faults if not any(own in each for own in DRIVERS_OWN)] == []
 
 
-def test_without_a_gpu_it_says_so_and_computes_on_the_cpu(mounts):
+def test_without_a_gpu_it_says_so_and_computes_on_the_cpu(image, mounts):
     flags, outputs = mounts
-    result = run(flags=flags)
+    line = image.convention.run_line
+    result = image.run(*(line.command or ()), flags=flags)
     assert result.returncode == 0, result.stderr
     assert "no GPU is visible in this container: run it with --gpus" in result.stderr
     assert "engine openvino on cpu" in result.stderr
-    assert np.asarray(nibabel.load(outputs / "p.nii.gz").dataobj).any()
+    (mask,) = masks(outputs)
+    assert read_scan(mask, air=0.0).voxels_ZYX.any()
 
 
-def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error(mounts):
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error(image, mounts):
     flags, outputs = mounts
-    line = ["flarekit", "predict", "--input", "/workspace/inputs", "--output", "/workspace/outputs"]
-    result = run(*line, "--device", "cuda", flags=flags)
+    places = image.convention.run_line
+    line = ["flarekit", "predict", "--input", places.inputs, "--output", places.outputs]
+    result = image.run(*line, "--device", "cuda", flags=flags)
     assert result.returncode == 5
     assert "device 'cuda' is not available: no driver or no GPU is visible" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(outputs.iterdir()) == []
+
+
+def test_doctor_says_that_there_is_no_gpu_and_which_scans_run(image):
+    result = image.run("flarekit", "doctor")
+    assert result.returncode == 0, result.stderr
+    (driver,) = [each for each in result.stdout.splitlines() if "NVIDIA driver" in each]
+    assert driver.startswith("-")
+    assert "none answers" in driver
+    assert "chunked on cpu         agrees with the reference" in result.stdout

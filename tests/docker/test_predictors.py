@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flarekit.containers.docker_command import docker, engine_fault
 from flarekit.conventions import checks_of
 from flarekit.images.build import BuildRequest, build
 from flarekit.images.verify import VerifyRequest, verify
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
+from tests.docker.built_images import docker, need_engine
 
 pytestmark = pytest.mark.docker
 
@@ -39,8 +39,7 @@ SLOW_MACHINE_S = 120.0  # a case on CI's two cores; the organisers' limits are f
 @pytest.fixture(scope="module", params=[folder.name for folder in predictor_folders()])
 def image(request):
     """Return the name of a predictor and its image for a machine without a GPU."""
-    if engine_fault() is not None:
-        pytest.skip("no Docker engine")
+    need_engine()
     tag = f"flarekit-{request.param.replace('_', '-')}"
     build(BuildRequest(predictor=request.param, convention=None, tag=tag, device="cpu"))
     yield request.param, tag

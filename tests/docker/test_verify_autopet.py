@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -15,7 +14,7 @@ from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.conventions.autopet.petct_script import BROKEN, script
-from tests.docker.built_images import built, docker
+from tests.docker.built_images import built
 
 pytestmark = pytest.mark.docker
 
@@ -28,29 +27,18 @@ III = {"mask": "clicks = []", "image": "folder = 'automated-petct-lesion-segment
 
 
 @pytest.fixture
-def make_image(tmp_path):
+def make_image(build_image):
     """Return a function that builds an image of the algorithm with faults in it."""
     base = built(BASE)
-    tags = []
 
     def make(name, faults, *, label=None) -> str:
-        context = tmp_path / "context"
-        context.mkdir()
-        (context / "run.py").write_text(script(**faults))
-        (context / "run.py").chmod(0o644)
         lines = [f"FROM {base}", "ENTRYPOINT []", "COPY run.py /opt/run.py"]
         lines += ['CMD ["python", "/opt/run.py"]']
         lines += [f"LABEL flarekit.facts='{json.dumps(label)}'"] if label else []
-        (context / "Dockerfile").write_text("\n".join(lines) + "\n")
         tag = f"fkv-autopet-{name.replace('_', '-')}"
-        built = docker("build", "--network", "none", "-t", tag, context)
-        assert built.returncode == 0, built.stderr
-        tags.append(tag)
-        return tag
+        return build_image(tag, "\n".join(lines) + "\n", {"run.py": script(**faults)})
 
-    yield make
-    for tag in tags:
-        docker("image", "rm", "--force", tag)
+    return make
 
 
 def look(image, scratch):
@@ -87,7 +75,6 @@ def test_an_image_for_iii_passes_with_and_without_a_label(make_image, tmp_path):
     label = {"settings": {"edition": 3}}
     for name, how in (("iii", "where it writes"), ("iii_labelled", "its label")):
         image = make_image(name, III, label=label if how == "its label" else None)
-        shutil.rmtree(tmp_path / "context")
         found = look(image, tmp_path / name)
         assert failed(found) == {}
         assert found["edition"].reason == f"judged as III, by {how}"

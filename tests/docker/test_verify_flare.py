@@ -6,13 +6,14 @@ import textwrap
 
 import pytest
 
+from flarekit.images.build import BASE
 from flarekit.images.save import SaveRequest, save
 from flarekit.images.verify import VerifyRequest, verify
-from tests.docker.built_images import built, docker
+from tests.docker.built_images import built, docker, need_engine
 
 pytestmark = pytest.mark.docker
 
-BASE = "cpu"  # has Python, NumPy and nibabel
+TARGET = "cpu"  # has Python, NumPy and nibabel
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -43,31 +44,26 @@ GOOD = {"script": SCRIPT, "shell": "set -eu\nexec python /opt/run.py\n", "docker
 
 
 @pytest.fixture
-def make_image(tmp_path):
+def make_image(build_image):
     """Return a function that builds an image from what is broken in it."""
-    base = built(BASE)
-    tags = []
+    need_engine()
 
-    def make(tag, **broken) -> str:
+    def make(tag, *, is_run=True, **broken) -> str:
+        base = built(TARGET) if is_run else BASE  # which is a fifth of the size
         parts = {**GOOD, **broken}
         script = SCRIPT
         for place in ("start", "mask", "out", "done"):
             line = textwrap.dedent(broken.get(place, ""))
             indent = "" if place == "start" else "    "
             script = script.replace(f"#{place}", textwrap.indent(line, indent).strip())
-        (tmp_path / "run.py").write_text(script)
-        (tmp_path / "predict.sh").write_text(parts["shell"])
-        (tmp_path / "Dockerfile").write_text(
-            f"FROM {base}\nCOPY run.py /opt/run.py\nCOPY predict.sh ./\n{parts['dockerfile']}\n"
+        copied = "WORKDIR /workspace\nCOPY run.py /opt/run.py\nCOPY predict.sh ./\n"
+        return build_image(
+            tag,
+            f"FROM {base}\n{copied}{parts['dockerfile']}\n",
+            {"run.py": script, "predict.sh": parts["shell"]},
         )
-        built = docker("build", "--network", "none", "-t", tag, tmp_path)
-        assert built.returncode == 0, built.stdout + built.stderr
-        tags.append(tag)
-        return tag
 
-    yield make
-    for tag in tags:
-        docker("image", "rm", "--force", tag)
+    return make
 
 
 def findings(image, *only, **options):
@@ -270,7 +266,7 @@ def test_a_broken_image_is_caught_and_named(make_image, fault):
 
 
 def test_a_saved_tar_is_verified_by_its_name(make_image, tmp_path):
-    image = make_image("fkv-team")
+    image = make_image("fkv-team", is_run=False)
     saved = save(SaveRequest(image=image, path=tmp_path / "team-a.tar.gz"))
     assert findings(str(saved.path), "team_name")["team_name"].state == "pass"
     other = saved.path.rename(tmp_path / "Team.v2.tar.gz")
@@ -281,9 +277,9 @@ def test_a_saved_tar_is_verified_by_its_name(make_image, tmp_path):
 
 
 def test_a_tar_with_two_images_is_caught(make_image, tmp_path):
-    image = make_image("fkv-one")
+    image = make_image("fkv-one", is_run=False)
     docker("tag", image, "fkv-two")
-    second = make_image("fkv-second", dockerfile="ENV A=1")
+    second = make_image("fkv-second", is_run=False, dockerfile="ENV A=1")
     docker("save", "-o", tmp_path / "both.tar", image, second)
     found = findings(str(tmp_path / "both.tar"), "one_image")
     assert "2 images" in found["one_image"].reason
@@ -335,7 +331,7 @@ def test_an_older_tar_does_not_take_the_name_of_a_newer_image(make_image, tmp_pa
 
 
 def test_a_tar_saved_by_its_id_has_no_name_whatever_the_engine_holds(make_image, tmp_path):
-    image = make_image("fkv-byid")
+    image = make_image("fkv-byid", is_run=False)
     number = docker("image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
     docker("save", "-o", tmp_path / "fkv-byid.tar", number)
     assert "named none" in findings(str(tmp_path / "fkv-byid.tar"), "team_name")["team_name"].reason

@@ -12,7 +12,7 @@ from flarekit.images.verify import VerifyRequest, _verdicts, verify
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
-from tests.docker.built_images import built, docker
+from tests.docker.built_images import built
 
 pytestmark = pytest.mark.docker
 
@@ -168,28 +168,19 @@ class Fault:
 
 
 @pytest.fixture
-def make_image(tmp_path):
+def make_image(build_image):
     """Return a function that builds an image from a script."""
-    base, tags = built(BASE), []
+    base = built(BASE)
 
     def make(tag, script, changes=(), dockerfile="") -> str:
         for place, lines in changes:
             assert place in script
             script = script.replace(place, lines.strip().replace("\n", "\n    "))
-        (tmp_path / "run.py").write_text(script)
-        (tmp_path / "run.py").chmod(0o644)
-        (tmp_path / "Dockerfile").write_text(
-            f"FROM {base}\nENTRYPOINT []\nCOPY run.py /opt/run.py\n"
-            f'CMD ["python", "/opt/run.py"]\n{dockerfile}\n'
-        )
-        built = docker("build", "--network", "none", "-t", f"fkv-platform-{tag}", tmp_path)
-        assert built.returncode == 0, built.stderr
-        tags.append(f"fkv-platform-{tag}")
-        return tags[-1]
+        start = 'ENTRYPOINT []\nCOPY run.py /opt/run.py\nCMD ["python", "/opt/run.py"]\n'
+        whole = f"FROM {base}\n{start}{dockerfile}\n"
+        return build_image(f"fkv-platform-{tag}", whole, {"run.py": script})
 
-    yield make
-    for tag in tags:
-        docker("image", "rm", "--force", tag)
+    return make
 
 
 def findings(image, convention, scratch, only=None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tarfile
 
 import pytest
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 
 from flarekit.cli.main import app
 from flarekit.containers.docker_command import DockerError
-from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.errors import OutputError, PredictorError, UsageError
 from flarekit.images.build import (
     BuildRequest,
     budget_arguments,
@@ -19,6 +21,7 @@ from flarekit.images.build import (
 )
 from flarekit.images.save import SaveRequest, save
 from flarekit.images.verify import VerifyRequest, verify
+from tests.containers.fake_docker import FakeDocker
 
 
 def request(toy, **changes):
@@ -121,6 +124,20 @@ def test_damaged_weights_are_not_built_in(toy):
     (toy.folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(PredictorError, match="wrong"):
         build(request(toy))
+
+
+def test_a_full_disk_of_this_machine_is_told_before_docker_is_asked(toy, tmp_path, monkeypatch):
+    engine = FakeDocker(tmp_path / "bin")
+    monkeypatch.setenv("PATH", engine.path)
+
+    def full(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("flarekit.images.build.shutil.copytree", full)
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        build(request(toy))
+    assert "TMPDIR" in caught.value.fix
+    assert [call for call in engine.calls if call[0] == "build"] == []
 
 
 @pytest.mark.usefixtures("_no_engine")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +14,7 @@ from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.options import numbers
 from flarekit.cli.verdicts import run_verify
-from flarekit.containers import RefusedError
+from flarekit.containers import RefusedError, SandboxError
 from flarekit.core.errors import InputError, UsageError
 from flarekit.images import verify as verifying
 from flarekit.images.verify import VerifyRequest, verify
@@ -54,6 +57,32 @@ def test_a_check_that_stumbles_over_odd_output_fails_and_the_others_go_on(judge)
     assert first.state == "fail"
     assert "IndexError: list index out of range" in first.reason
     assert second == PASS
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/tmp/x"),
+        shutil.Error([("/a", "/b", str(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))]),
+    ],
+    ids=["space", "quota", "of_several_files"],
+)
+def test_a_full_disk_of_this_machine_is_not_the_image_s_fault(judge, full):
+    def look(_bench):
+        raise full
+
+    with pytest.raises(SandboxError, match="no space left for the runs of odd") as caught:
+        judge(check("odd", look))
+    assert "TMPDIR" in caught.value.fix
+
+
+def test_another_fault_of_a_file_is_the_image_s(judge):
+    def look(_bench):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), "mask.nii.gz")
+
+    (finding,) = judge(check("odd", look))
+    assert "cannot be judged: FileNotFoundError" in finding.reason
 
 
 def test_conditions_that_the_sandbox_cannot_make_are_left_out(judge):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
+
+from tests.docker.built_images import HOST, docker, need_engine
 
 pytestmark = pytest.mark.docker
 
@@ -49,22 +49,14 @@ if mode != "missing":
 """
 
 
-def docker(*arguments):
-    return subprocess.run(
-        ["docker", *map(str, arguments)], text=True, capture_output=True, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    if shutil.which("docker") is None or docker("info").returncode:
-        pytest.skip("no Docker engine")
+    need_engine()
     folder = tmp_path_factory.mktemp("image")
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / "work.py").write_text(WORK)
     (folder / "predict.sh").write_text("exec python3 work.py\n")
-    built = docker("build", "--network", "host", "-t", IMAGE, folder)
-    assert built.returncode == 0, built.stderr
+    docker("build", *HOST, "-t", IMAGE, folder)
     yield IMAGE
     docker("image", "rm", "-f", IMAGE)
 
