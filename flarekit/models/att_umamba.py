@@ -10,6 +10,7 @@ Float32 islands under half precision: every Mamba layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import wraps
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class AttentionGate(nn.Module):
         return gated
 
 
+@wraps(umamba.create, assigned=())  # so that its signature is that one's
 def create(**arguments: Any) -> nn.Module:  # noqa: ANN401 - umamba's, which checks them
     """Build the network; arguments as in `flarekit.models.umamba.create`.
 

@@ -15,6 +15,8 @@ from flarekit.training.losses import MAYBE, cross_entropy
 from flarekit.training.nnunet.networks import PLANNED
 from flarekit.training.nnunet.planning import (
     PlanOptions,
+    check_arguments,
+    check_labels,
     configuration_for,
     for_architecture,
     parse_arguments,
@@ -66,6 +68,38 @@ def build(block, **arguments):
     return locate(block["network_class_name"])(
         input_channels=1, num_classes=3, deep_supervision=True, **kwargs, **arguments
     )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "known"),
+    [
+        ("att_umamba", "mamba"),
+        ("umamba", "n_conv_per_stage"),
+        ("mamba_clinix", "blocks"),
+        ("mpu_net", "width"),
+        ("mamba_ahnet", "encoder_mamba"),
+        ("unetr", "feature_size"),
+        ("nnunet", None),
+    ],
+)
+def test_arguments_that_a_network_does_not_take_are_refused_before_planning(architecture, known):
+    check_arguments(architecture, {} if known is None else {known: 1})
+    with pytest.raises(UsageError, match=f"{architecture} takes no argument widht"):
+        check_arguments(architecture, {"widht": 0.5})
+
+
+@pytest.mark.parametrize("name", ["num_classes", "input_channels", "input_size"])
+def test_arguments_that_the_dataset_or_the_plan_gives_are_refused(name):
+    with pytest.raises(UsageError, match=f"{name}: comes from the dataset"):
+        check_arguments("umamba", {name: 2})
+
+
+def test_labels_that_the_dataset_does_not_name_are_refused_before_planning(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
+    check_labels(path, ["liver"])
+    with pytest.raises(UsageError, match=r"no label spleen .known: liver"):
+        check_labels(path, ["spleen"])
 
 
 @pytest.mark.long

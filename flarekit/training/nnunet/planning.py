@@ -7,10 +7,13 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from flarekit.core.apart import keep_apart
+from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.training.nnunet import check_architecture, environment, plans_name
@@ -26,6 +29,7 @@ _MULTIPLE = {
     "swin_unetr": 32,
 }
 _NETWORKS = "flarekit.training.nnunet.networks"
+_GIVEN = ("input_channels", "num_classes", "input_size", "deep_supervision")  # by dataset and plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +64,8 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
         The plans file.
 
     Raises:
-        UsageError: no such architecture or configuration, nnU-Net is not installed, or the work
-            folder is the dataset's.
+        UsageError: no such architecture, configuration, argument or label, nnU-Net is not
+            installed, or the work folder is the dataset's.
         InputError: the dataset is not in nnU-Net's layout.
     """
     check_architecture(architecture)
@@ -72,6 +76,8 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
             f"{dataset}: is not a dataset of nnU-Net's",
             fix="name a folder DatasetNNN_Name with dataset.json, imagesTr and labelsTr",
         )
+    check_arguments(architecture, options.arguments or {})
+    check_labels(dataset / "dataset.json", options.unlabelled)
     keep_apart(dataset, work_dir, [], what="the folder of the dataset")
     for name in ("raw", "preprocessed", "results"):
         make_folder(work_dir / name)
@@ -107,6 +113,44 @@ def parse_arguments(entries: Sequence[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             arguments[name] = value
     return arguments
+
+
+def check_arguments(architecture: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that a network does not take, before anything is planned.
+
+    Raises:
+        UsageError: naming them, and those that it takes.
+    """
+    given = sorted(set(arguments) & set(_GIVEN))
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: comes from the dataset and from what nnU-Net plans",
+            fix="leave it out",
+        )
+    if architecture == "nnunet":  # its arguments are what nnU-Net plans
+        known: set[str] = set()
+    else:
+        known = set(signature(import_module(f"flarekit.models.{architecture}").create).parameters)
+    known -= set(_GIVEN)
+    unknown = sorted(set(arguments) - known)
+    if unknown:
+        raise UsageError(
+            f"{architecture} takes no argument {', '.join(unknown)}",
+            fix=f"it takes {', '.join(sorted(known))}" if known else "leave it out",
+        )
+
+
+def check_labels(path: Path, names: Sequence[str]) -> None:
+    """Refuse names of labels that a dataset.json does not have.
+
+    Raises:
+        UsageError: naming them.
+        InputError: the file is damaged.
+    """
+    labels = read_dataset(path, gaps=True).labels if names else {}
+    unknown = sorted(set(names) - set(labels))
+    if unknown:
+        raise UsageError(f"no label {', '.join(unknown)}", fix=f"known: {', '.join(labels)}")
 
 
 def configuration_for(architecture: str, wanted: str | None) -> str:
@@ -190,10 +234,5 @@ def _let_nnunet_plan(
 def _note_unlabelled(path: Path, names: Sequence[str]) -> None:
     """Write into the preprocessed dataset's facts what its cases do not have."""
     facts = json.loads(path.read_text(encoding="utf-8"))
-    unknown = sorted(set(names) - set(facts["labels"]))
-    if unknown:
-        raise UsageError(
-            f"no label {', '.join(unknown)}", fix=f"known: {', '.join(facts['labels'])}"
-        )
     facts["unlabelled"] = list(names)
     write_atomically(path, (json.dumps(facts, indent=4) + "\n").encode())
