@@ -105,14 +105,10 @@ def _settings(request: Scoring, console: Console) -> tuple[NamedScheme, Settings
             f"convention {name!r} has no edition {edition!r}",
             fix=f"known: {', '.join(scheme.EDITIONS)}",
         )
-    if labels is None:
-        labels, source = _single(scheme.default_labels(edition)), f"the convention {name}"
-    regions = {label: values for label, values in labels.items() if len(values) > 1}
-    if name != PAPERS.name and (regions or request.probabilities is not None):
-        what = f"the region {next(iter(regions))}" if regions else "probabilities"
-        raise UsageError(
-            f"convention {name!r} does not score {what}", fix="score it with --convention papers"
-        )
+    usual = _usual(scheme.default_labels(edition))
+    _check_plain(name, labels or {}, request)
+    if labels is None or (_are_numbers(usual) and request.labels is None):
+        labels, source = usual, f"the convention {name}"
     if request.convention is None or source.endswith(DATASET_JSON):
         console.say(f"scores of {name}; labels of {source}: {', '.join(labels)}")
     tolerances_mm = dict(_parse_tolerance(entry) for entry in request.tolerances or ())
@@ -134,8 +130,27 @@ def _settings(request: Scoring, console: Console) -> tuple[NamedScheme, Settings
     )
 
 
-def _single(labels: Mapping[str, int]) -> Values:
-    return {name: (value,) for name, value in labels.items()}
+def _usual(labels: Mapping[str, int | tuple[int, ...]]) -> Values:
+    return {name: value if isinstance(value, tuple) else (value,) for name, value in labels.items()}
+
+
+def _are_numbers(labels: Values) -> bool:
+    """Tell whether an organiser's values are numbers of lesions, not a predictor's labels."""
+    return any(len(values) > 1 for values in labels.values())
+
+
+def _check_plain(name: str, labels: Values, request: Scoring) -> None:
+    """Check that an organiser who scores one value a label is asked for no more.
+
+    Raises:
+        UsageError: there are regions or probabilities.
+    """
+    regions = [label for label, values in labels.items() if len(values) > 1]
+    if name != PAPERS.name and (regions or request.probabilities is not None):
+        what = f"the region {regions[0]}" if regions else "probabilities"
+        raise UsageError(
+            f"convention {name!r} does not score {what}", fix="score it with --convention papers"
+        )
 
 
 def _stated_labels(request: Scoring) -> tuple[Values | None, str, str | None]:
@@ -153,7 +168,7 @@ def _stated_labels(request: Scoring) -> tuple[Values | None, str, str | None]:
 
         spec = find_predictor(request.predictor).spec
         own = spec.convention if spec.convention in conventions.scored() else None
-        return _single(spec.labels), spec.name, own
+        return _usual(spec.labels), spec.name, own
     for folder in (request.truth, request.truth.resolve().parent):
         path = folder / DATASET_JSON
         if path.is_file():
@@ -163,7 +178,7 @@ def _stated_labels(request: Scoring) -> tuple[Values | None, str, str | None]:
                     f"{path}: its labels are regions, which are not one value each",
                     fix="name what is to be scored with --labels, such as WT=1+2+3,TC=1+3,ET=3",
                 )
-            return _single(dataset.labels), str(path), None
+            return _usual(dataset.labels), str(path), None
     if request.convention is None:
         raise UsageError(
             "which labels are to be scored is not clear",

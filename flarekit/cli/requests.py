@@ -161,8 +161,8 @@ class Scoring:
             "--convention",
             "-c",
             help=(
-                "Scores to compute: those of flare, autopet or uls23, or papers for every "
-                "figure. By default flare where it knows the labels, else papers."
+                "Scores to compute: those of flare, flare_recist, autopet or uls23, or papers for "
+                "every figure. By default flare where it knows the labels, else papers."
             ),
         ),
     ] = None

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.nifti_affine import mm_per_unit
+from flarekit.core.npz_files import read_arrays
 from flarekit.core.scan_files import labels_in
 from flarekit.core.volume import Geometry, Volume
 
 _NIFTI = (".nii.gz", ".nii")
-SUFFIXES = (*_NIFTI, ".mha", ".mhd", ".nrrd")
+_ARRAYS = ".npz"
+SUFFIXES = (*_NIFTI, ".mha", ".mhd", ".nrrd", _ARRAYS)
+_MASK_ARRAYS = ("segs", "gts")  # of FLARE's tasks with lines or prompts
 _SAME_SPACING = 1e-3
 
 
@@ -88,7 +91,7 @@ def check_readers(pairs: Sequence[Pair]) -> None:
         UsageError: some need SimpleITK, which is not there.
     """
     paths = [path for pair in pairs for path in (pair.truth, pair.predicted) if path is not None]
-    foreign = [path for path in paths if not path.name.endswith(_NIFTI)]
+    foreign = [path for path in paths if not path.name.endswith((*_NIFTI, _ARRAYS))]
     if foreign and find_spec("SimpleITK") is None:
         raise UsageError(
             f"{foreign[0]}: needs SimpleITK, which is not installed",
@@ -131,11 +134,13 @@ def read_volume(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
         volume = read_nifti(path, air=0.0)
         spacing_mm_XYZ, notes = _header_spacing_mm(volume.geometry)
         return replace(volume, warnings=(*volume.warnings, *notes)), spacing_mm_XYZ
-    return _read_itk(path)
+    return _read_npz(path) if path.name.endswith(_ARRAYS) else _read_itk(path)
 
 
 def masks_by_case(folder: Path) -> dict[str, Path]:
     """Return the masks of a folder by their names without endings, sorted; hidden files are none.
+
+    An `.npz` beside another file of the same name is none either: it holds probabilities.
 
     Raises:
         InputError: there is no such folder, or one case has two files.
@@ -143,9 +148,11 @@ def masks_by_case(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder", fix="name the folder with the masks")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == _ARRAYS, path)):
         case_id = case_id_of(path)
         if case_id is None or path.name.startswith(".") or path.is_dir():
+            continue
+        if case_id in found and path.suffix == _ARRAYS:
             continue
         if case_id in found:
             raise InputError(
@@ -153,7 +160,7 @@ def masks_by_case(folder: Path) -> dict[str, Path]:
                 fix="leave one of them",
             )
         found[case_id] = path
-    return found
+    return dict(sorted(found.items()))
 
 
 def _header_spacing_mm(geometry: Geometry) -> tuple[NDArray[np.floating[Any]], list[str]]:
@@ -173,6 +180,40 @@ def _header_spacing_mm(geometry: Geometry) -> tuple[NDArray[np.floating[Any]], l
         f"its pixdim says {stated} mm, its sform or qform {used} mm: distances and volumes are "
         "those of the latter"
     ]
+
+
+def _read_npz(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
+    """Read the mask in an `.npz` file, which has no place in the world."""
+    if not path.is_file():
+        raise UnreadableVolumeError(path, "does not exist", fix="check the path")
+    try:
+        arrays = read_arrays(path)
+    except ValueError as error:
+        raise UnreadableVolumeError(
+            path, f"is no whole .npz file of numbers ({error})", fix="write it again"
+        ) from error
+    voxels_ZYX = next((arrays[name] for name in _MASK_ARRAYS if name in arrays), None)
+    if (
+        voxels_ZYX is None
+        or voxels_ZYX.ndim != len("ZYX")
+        or voxels_ZYX.size == 0
+        or voxels_ZYX.dtype.kind not in "biuf"
+    ):
+        raise UnreadableVolumeError(
+            path,
+            f"has no mask of three axes; its arrays: {', '.join(arrays) or 'none'}",
+            fix=f"store the mask as the array {_MASK_ARRAYS[0]!r}, (D, H, W)",
+        )
+    stated, notes = np.ravel(arrays.get("spacing", ())), []
+    spacing_mm_XYZ = np.ones(3)
+    if stated.shape == (3,) and (np.isfinite(stated) & (stated > 0)).all():
+        spacing_mm_XYZ = stated.astype(np.float64)
+    else:
+        notes.append("it states no usable spacing: its voxels are taken for cubes of 1 mm")
+    affine = np.diag([*spacing_mm_XYZ * (-1, -1, 1), 1.0])
+    geometry = Geometry(shape_ZYX=voxels_ZYX.shape, affine=affine, header=None)
+    volume = Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path, warnings=tuple(notes))
+    return volume, spacing_mm_XYZ
 
 
 def _read_itk(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:

@@ -96,8 +96,8 @@ class Scheme(Protocol):
 
     EDITIONS: tuple[str, ...]
 
-    def default_labels(self, edition: str) -> dict[str, int]:
-        """Return the organiser's labels: name -> value."""
+    def default_labels(self, edition: str) -> Mapping[str, int | tuple[int, ...]]:
+        """Return the organiser's labels: name -> value, or its values where these are numbers."""
         ...
 
     def check(self, settings: Settings) -> None:

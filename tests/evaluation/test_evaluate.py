@@ -264,6 +264,21 @@ def test_labels_come_from_the_convention_or_a_predictor_less_those_ignored(
     assert labels(labels="liver=1,heart=9", tolerances=("heart=3",)) == ["liver", "heart"]
 
 
+@pytest.mark.parametrize("options", [{}, {"predictor": "mamba_ahnet_lesion"}])
+def test_numbered_lesions_in_npz_are_scored_one_by_one_whatever_the_predictor(
+    tmp_path, capsys, options
+):
+    truth = box()
+    truth[:2, :, 8] = 2
+    for folder, name, values in (("truth", "gts", truth), ("pred", "segs", box())):
+        (tmp_path / folder).mkdir()
+        spacing = np.array([1.0, 1.0, 2.0])
+        np.savez_compressed(tmp_path / folder / "a.npz", **{name: values, "spacing": spacing})
+    assert score_as_asked(tmp_path, convention="flare_recist", **options) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:3]}
+    assert rows == {"a[1]": ["1.0000", "1.0000"], "a[2]": ["0.0000", "0.0000"]}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

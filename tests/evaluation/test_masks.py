@@ -8,7 +8,14 @@ import pytest
 import SimpleITK
 
 from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
-from flarekit.evaluation.masks import Pair, case_id_of, check_readers, find_pairs, read_mask
+from flarekit.evaluation.masks import (
+    Pair,
+    case_id_of,
+    check_readers,
+    find_pairs,
+    masks_by_case,
+    read_mask,
+)
 
 VALUES_ZYX = np.random.default_rng(4).integers(0, 4, (3, 4, 5))
 
@@ -99,3 +106,49 @@ def test_the_reader_that_is_missing_is_named_before_anything_is_scored(tmp_path,
     check_readers([nifti])
     with pytest.raises(UsageError, match=r"b\.mha: needs SimpleITK"):
         check_readers([nifti, Pair(case_id="b", truth=tmp_path / "b.mha", predicted=None)])
+
+
+@pytest.mark.parametrize("more", [{}, {"direction": np.eye(3).ravel(), "origin": np.zeros(3)}])
+@pytest.mark.parametrize("name", ["segs", "gts"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_mask_in_an_npz_is_read_as_stored(tmp_path, name, more, save):
+    save(tmp_path / "a.npz", **{name: VALUES_ZYX, "spacing": (0.7, 0.8, 2), **more})
+    mask = read_mask(tmp_path / "a.npz")
+    assert mask.values_ZYX.dtype == np.uint8
+    assert (mask.values_ZYX == VALUES_ZYX).all()
+    assert mask.spacing_mm_XYZ.tolist() == [0.7, 0.8, 2]
+    assert mask.warnings == ()
+
+
+@pytest.mark.parametrize("spacing", [{}, {"spacing": (1.0, 0.0, 1.0)}, {"spacing": (1.0, 2.0)}])
+def test_an_npz_without_a_spacing_is_taken_for_cubes_and_says_so(tmp_path, spacing):
+    np.savez(tmp_path / "a.npz", segs=VALUES_ZYX, **spacing)
+    mask = read_mask(tmp_path / "a.npz")
+    assert mask.spacing_mm_XYZ.tolist() == [1, 1, 1]
+    assert "cubes of 1 mm" in mask.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"imgs": VALUES_ZYX}, "no mask of three axes; its arrays: imgs"),
+        ({"segs": VALUES_ZYX[0]}, "no mask of three axes"),
+        ({"segs": VALUES_ZYX[:0]}, "no mask of three axes"),
+        ({"segs": VALUES_ZYX.astype(str)}, "no mask of three axes"),
+        ({"segs": np.array([[[None]]])}, "no whole .npz file of numbers"),
+        ({"segs": VALUES_ZYX + 0.5}, "fractions"),
+    ],
+)
+def test_an_npz_that_holds_no_mask_is_named(tmp_path, arrays, words):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UnreadableVolumeError, match=rf"a\.npz: .*{words}"):
+        read_mask(tmp_path / "a.npz")
+
+
+def test_probabilities_beside_a_mask_are_not_a_second_mask(tmp_path):
+    for name in ("a.npz", "a.nii.gz", "b.npz"):
+        (tmp_path / name).touch()
+    assert {key: path.name for key, path in masks_by_case(tmp_path).items()} == {
+        "a": "a.nii.gz",
+        "b": "b.npz",
+    }

@@ -47,9 +47,12 @@ def test_flare26_scores_lesions_and_is_not_the_default():
 def test_every_scheme_keeps_its_contract(name, mask):
     scheme = conventions.scheme_of(name).load()
     for edition in scheme.EDITIONS:
-        chosen = Settings(edition=edition, labels=scheme.default_labels(edition))
+        usual = scheme.default_labels(edition)
+        numbers = {name: values for name, values in usual.items() if isinstance(values, tuple)}
+        single = {name: value for name, value in usual.items() if name not in numbers}
+        chosen = Settings(edition=edition, labels=single, regions=numbers)
         scheme.check(chosen)
-        label, value = next(iter(chosen.labels.items()))
+        label, (value, *_) = next(iter(chosen.members.items()))
         truth = mask(block(value))
         rows = [
             *scheme.score("same", truth, truth, chosen),
@@ -466,3 +469,45 @@ def test_the_axes_of_a_lesion_are_compared_long_with_long_and_short_with_short(m
         scores = figures("uls23", mask(truth), mask(predicted), lesion)
         assert scores["l"]["long_axis_error"] < 0.2
         assert scores["l"]["short_axis_error"] > 0.5
+
+
+# --- FLARE25, task 1
+
+
+RECIST = Settings(edition="25", labels={}, regions={"lesion": tuple(range(1, 256))})
+
+
+def recist(truth, predicted):
+    scheme = conventions.scheme_of("flare_recist").load()
+    rows = scheme.score("a", truth, predicted, RECIST)
+    return {row.row_id: row.scores["lesion"] for row in rows}, scheme.summarise(rows, RECIST)
+
+
+def test_flare25_scores_every_lesion_by_its_number(mask):
+    truth, predicted = block(3), block(3)
+    truth[5, 5, 5] = 7
+    predicted[0] = 9  # a number that no true lesion has
+    rows, summary = recist(mask(truth), mask(predicted))
+    assert rows == {"a[3]": {"dsc": 1.0, "nsd": 1.0}, "a[7]": {"dsc": 0.0, "nsd": 0.0}}
+    assert summary.overall == {"dsc": 0.5, "nsd": 0.5}
+
+
+def test_flare25_scores_as_flare_scores_a_lesion(mask):
+    truth, predicted = mask(block()), mask(block(depth=slice(2, 6)))
+    flare26 = figures("flare", truth, predicted, Settings(edition="26", labels={"lesion": 1}))
+    rows, _ = recist(truth, predicted)
+    assert rows["a"] == flare26["lesion"]
+    assert 0 < rows["a"]["dsc"] < 1
+
+
+def test_flare25_of_a_file_without_lesions_is_1_where_nothing_is_marked(mask):
+    assert recist(mask(NOTHING), mask(NOTHING))[0] == {"a": {"dsc": 1.0, "nsd": 1.0}}
+    assert recist(mask(NOTHING), mask(block(2)))[0] == {"a": {"dsc": 0.0, "nsd": 0.0}}
+    assert recist(mask(NOTHING), None)[0] == {"a": {"dsc": 0.0, "nsd": 0.0}}
+
+
+def test_flare25_scores_no_second_label():
+    with pytest.raises(UsageError, match="by their numbers"):
+        conventions.scheme_of("flare_recist").load().check(
+            Settings(edition="25", labels={"a": 1, "b": 2})
+        )

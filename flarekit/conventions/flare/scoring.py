@@ -9,18 +9,16 @@ FLARE26's task 1 (`26`) scores lesions only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flarekit.conventions._dsc_nsd import dsc_and_nsd
 from flarekit.core.errors import UsageError
-from flarekit.evaluation.confusion import confusion
 from flarekit.evaluation.masks import Mask
 from flarekit.evaluation.scheme import Row, Settings, Summary, means_of
-from flarekit.evaluation.surface import check_tables, surface_distances
+from flarekit.evaluation.surface import check_tables
 from flarekit.evaluation.tolerances import TOLERANCES_MM
 
 EDITIONS = ("21", "22", "23", "26", "24")  # the default last
@@ -73,7 +71,7 @@ def score(case_id: str, truth: Mask, predicted: Mask | None, settings: Settings)
     tolerances_mm = _tolerances_mm(settings)
     scores = {}
     for name, value in settings.labels.items():
-        dsc, nsd = _score_label(
+        dsc, nsd = dsc_and_nsd(
             truth.values_ZYX == value,
             predicted.values_ZYX == value,
             truth.spacing_mm_XYZ.astype(np.float64),
@@ -106,33 +104,6 @@ def _has_foreign_label(predicted: Mask, settings: Settings) -> bool:
     """Return whether task 1 of FLARE24 and 26, lesions only, refuses a mask for a value."""
     lesions_only = settings.edition in ("24", "26") and dict(settings.labels) == {_LESION: 1}
     return lesions_only and bool((predicted.values_ZYX > 1).any())
-
-
-def _score_label(
-    truth: NDArray[np.bool_],
-    predicted: NDArray[np.bool_],
-    spacing_mm_XYZ: NDArray[np.float64],
-    tolerance_mm: float,
-    least_dsc: float,
-    *,
-    on_true_slices: bool,
-) -> tuple[float, float]:
-    in_truth, in_predicted = bool(truth.any()), bool(predicted.any())
-    if not in_truth and not in_predicted:
-        return 1.0, 1.0
-    if not in_truth or not in_predicted:
-        return 0.0, 0.0
-    if on_true_slices:
-        slices = np.flatnonzero(truth.any(axis=(1, 2)))
-        extent = slice(int(slices[0]), int(slices[-1]))
-        truth, predicted = truth[extent], predicted[extent]
-    dsc = confusion(truth, predicted).dice
-    if math.isnan(dsc):
-        return math.nan, math.nan
-    if dsc < least_dsc or not predicted.any():
-        return dsc, 0.0
-    distances = surface_distances(truth.T, predicted.T, spacing_mm_XYZ)
-    return dsc, distances.dice_within(tolerance_mm)
 
 
 def _rounded(value: float | np.floating[Any], settings: Settings) -> float:
