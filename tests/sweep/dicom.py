@@ -241,11 +241,18 @@ def _(random, folder):
 @DICOM.same("other files lie beside them")
 def _(random, folder):
     for _ in range(random.randint(1, 4)):
-        name = f"{random.randrange(10**6)}{random.choice(['', '.txt', '.json', '.zip', '.bin'])}"
+        name = f"{random.randrange(10**6)}{random.choice(['', '.txt', '.json', '.bin'])}"
         (folder / name).write_bytes(garbage(random, 2000))
     report = pydicom.dcmread(paths(folder)[0])
     report.Modality, report.SOPClassUID = "SR", "1.2.840.10008.5.1.4.1.1.88.11"
     report.save_as(folder / "report.dcm")
+
+
+@DICOM.refused("a file that is named an archive is none")
+def _(random, folder):
+    path = folder / f"{random.randrange(10**6)}{random.choice(['.zip', '.tar', '.tgz'])}"
+    path.write_bytes(garbage(random, 2000))
+    return [path.name]
 
 
 @DICOM.same("slices are there twice")
