@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from flarekit.cohort.cluster import connected, places_for
 from flarekit.cohort.driver import Driver
 from flarekit.cohort.jobs import Job, jobs_of, largest_mib
 from flarekit.cohort.pool import RayPool, WorkerNeeds
-from flarekit.cohort.sources import source_of
+from flarekit.cohort.sources import Source, source_of
 from flarekit.cohort.worker import Shipped, Work
 from flarekit.conventions import Case
 from flarekit.core.apart import keep_apart, keep_inputs
@@ -102,35 +102,56 @@ def run_cohort(
     with source.open(network.spec) as found:
         _check_places(source.here(), request.output_dir, options, report, found)
         make_folder(request.output_dir)
-        stamp = {
-            "predictor_sha256": network.sha256,
-            "settings": settings_of(options, found.name),
-        }
-        try:
-            resumed = what_is_left(
-                found.cases,
-                report,
-                report.begin(stamp),
-                stamp,
-                found.convention,
-                request.output_dir,
-                options.probabilities,
-            )
-            work = Work(
-                source=source,
-                output_dir=request.output_dir.resolve(),
-                options=_for_workers(options),
-                predictor=Shipped.of(predictor),
-                report=report.for_workers(pictures=pictures),
-            )
+        with _begun(request, found, options, report, network.sha256) as resumed:
             run = _Cohort(request, found, options, report, progress, resumed)
             if resumed.to_run:
-                run.segment(work)
+                run.segment(_work(request, source, predictor, options, report, pictures=pictures))
             record = run.record(network.spec, wall_s=time.monotonic() - began)
             report.close(record)
             return record
-        finally:
-            report.end()
+
+
+@contextmanager
+def _begun(
+    request: CohortRequest,
+    found: FoundCases,
+    options: Options,
+    report: Report,
+    predictor_sha256: str | None,
+) -> Iterator[Sorted]:
+    """Begin the ledger, give what earlier runs left to be done, and end the ledger after that."""
+    stamp = {"predictor_sha256": predictor_sha256, "settings": settings_of(options, found.name)}
+    try:
+        yield what_is_left(
+            found.cases,
+            report,
+            report.begin(stamp),
+            stamp,
+            found.convention,
+            request.output_dir,
+            options.probabilities,
+        )
+    finally:
+        report.end()
+
+
+def _work(
+    request: CohortRequest,
+    source: Source,
+    predictor: PredictorFolder,
+    options: Options,
+    report: Report,
+    *,
+    pictures: bool,
+) -> Work:
+    """Return what every worker is told, in places that hold on other machines as well."""
+    return Work(
+        source=source,
+        output_dir=request.output_dir.resolve(),
+        options=_for_workers(options),
+        predictor=Shipped.of(predictor),
+        report=report.for_workers(pictures=pictures),
+    )
 
 
 def _for_workers(options: Options) -> Options:
