@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flarekit.cli.options import OneDevice, Quiet, memory_mib, spread
+from flarekit.cli.options import OneDevice, Quiet, memory_option, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,7 @@ class First:
     device: OneDevice = "auto"
     memory_mib: Annotated[
         Any,
-        typer.Option(
-            "--memory",
-            parser=memory_mib,
-            metavar="<str>",
-            help="What a training step may take: 6g; half of what is free here by default.",
-        ),
+        memory_option("What a training step may take: 6g; half of what is free here by default."),
     ] = None
 
 

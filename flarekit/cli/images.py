@@ -16,7 +16,7 @@ from flarekit.cli.options import (
     Sandbox,
     Trust,
     Verbose,
-    memory_mib,
+    memory_option,
     numbers,
     spread,
 )
@@ -138,14 +138,9 @@ class Verification:
     ] = 600.0
     memory_mib: Annotated[
         Any,
-        typer.Option(
-            "--memory",
-            parser=memory_mib,
-            metavar="<str>",
-            help=(
-                "Memory limit of a run, as docker run takes it (8g); by default what the "
-                "organiser allows."
-            ),
+        memory_option(
+            "Memory limit of a run, as docker run takes it (8g); by default what the organiser "
+            "allows."
         ),
     ] = None
     gpus: Gpus = None

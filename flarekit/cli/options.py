@@ -81,6 +81,11 @@ def memory_mib(text: str) -> int:
     return mib
 
 
+def memory_option(text: str) -> Any:  # noqa: ANN401 - typer's own type is private
+    """Return the option --memory, an amount that becomes MiB, with a help text."""
+    return typer.Option("--memory", parser=memory_mib, metavar="<str>", help=text)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Return the values of a list like `1,2,5`.
 
