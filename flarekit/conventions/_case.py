@@ -35,6 +35,7 @@ class Case:
 
 
 _Case = TypeVar("_Case", bound=Case)
+_Geometry = TypeVar("_Geometry", bound=Geometry)
 _MOST_NAMED = 5
 
 
@@ -254,6 +255,17 @@ def own_case(case: Case, kind: type[_Case]) -> _Case:
     if not isinstance(case, kind):
         raise TypeError(f"{type(case).__name__} is not a case of this convention")
     return case
+
+
+def own_geometry(geometry: Geometry, kind: type[_Geometry]) -> _Geometry:
+    """Return a geometry as what a convention made of it when it read the case.
+
+    Raises:
+        TypeError: it is of no case that the convention read.
+    """
+    if not isinstance(geometry, kind):
+        raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
+    return geometry
 
 
 def refuse_empty_mask(case: Case, output_dir: Path) -> NoReturn:

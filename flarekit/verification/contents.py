@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,21 @@ def agreement(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
         return 0.0
     either = (one != 0) | (other != 0)
     return float((one == other)[either].mean()) if either.any() else 1.0
+
+
+def name_faults(trial: TrialResult, wanted: Mapping[str, Path]) -> list[str]:
+    """Return which outputs a trial lacks, and what it wrote besides.
+
+    Args:
+        trial: whose outputs.
+        wanted: name of an output -> the input that asks for it.
+    """
+    missing = [
+        f"no {name}" if given.name == name else f"no {name} for {given.name}"
+        for name, given in wanted.items()
+        if name not in trial.files
+    ]
+    return missing + [f"wrote {name} too" for name in trial.files if name not in wanted]
 
 
 def over_old_masks(image: ImageUnderTest, names: Iterable[str]) -> TrialResult:

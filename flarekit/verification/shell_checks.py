@@ -6,7 +6,16 @@ import json
 from collections.abc import Mapping
 
 from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of, warn
+from flarekit.verification.image_checks import (
+    amd64,
+    facts_label,
+    one_image,
+    root,
+    size,
+    team_name,
+)
 from flarekit.verification.remedies import image_fix
+from flarekit.verification.run_checks import RUNS
 from flarekit.verification.scripts import (
     PREDICT,
     bashisms,
@@ -92,3 +101,18 @@ def devices_left_alone(image: ImageUnderTest) -> Finding:
         or (name == "NVIDIA_VISIBLE_DEVICES" and value not in ("", "all", "void", "none"))
     ]
     return verdict_of([*faults, *choices_of_gpus(scripts_of(image))])
+
+
+# what holds for every image that an organiser loads from a file and starts by predict.sh
+SUBMITTED_BY_FILE = (
+    one_image,
+    amd64,
+    size,
+    team_name,
+    root,
+    facts_label,
+    devices_left_alone,
+    shells,
+    plain_shell,
+    *RUNS,
+)

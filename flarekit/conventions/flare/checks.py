@@ -22,18 +22,15 @@ from flarekit.verification.check import (
     verdict_of_trial,
     warn,
 )
-from flarekit.verification.contents import agreement, over_old_masks, unlike_usual
-from flarekit.verification.image_checks import (
-    amd64,
-    facts_label,
-    one_image,
-    root,
-    size,
-    team_name,
+from flarekit.verification.contents import (
+    agreement,
+    name_faults,
+    over_old_masks,
+    unlike_usual,
 )
 from flarekit.verification.masks import geometry_faults, read_mask
-from flarekit.verification.run_checks import RUNS, nothing_done
-from flarekit.verification.shell_checks import devices_left_alone, plain_shell, shells
+from flarekit.verification.run_checks import nothing_done
+from flarekit.verification.shell_checks import SUBMITTED_BY_FILE
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _ENDING, _MASK_ENDING = "_0000.nii.gz", ".nii.gz"
@@ -50,15 +47,6 @@ def _wanted(trial: TrialResult) -> dict[str, Path]:
     """Return the masks that a trial's inputs ask for, with the scans that they belong to."""
     scans = sorted(trial.inputs.glob(f"*{_ENDING}"))
     return {scan.name.removesuffix(_ENDING) + _MASK_ENDING: scan for scan in scans}
-
-
-def _name_faults(trial: TrialResult) -> list[str]:
-    wanted = _wanted(trial)
-    missing = [f"no {name} for {scan.name}" for name, scan in wanted.items()]
-    missing = [
-        words for words, name in zip(missing, wanted, strict=True) if name not in trial.files
-    ]
-    return missing + [f"wrote {name} too" for name in trial.files if name not in wanted]
 
 
 def _stored_faults(trial: TrialResult) -> Iterator[str]:
@@ -96,7 +84,7 @@ def _value_faults(trial: TrialResult, values: frozenset[int]) -> Iterator[str]:
 @check(fix="name masks by removing the last _0000; put logs and temporary files into /tmp")
 def output_tree(image: ImageUnderTest) -> Finding:
     """X_0000.nii.gz gives X.nii.gz, and nothing else is written."""
-    return verdict_of(_name_faults(image.base()))
+    return verdict_of(name_faults(image.base(), _wanted(image.base())))
 
 
 @check(fix="make a new header: set_data_dtype(uint8), set_slope_inter(1, 0)")
@@ -121,7 +109,7 @@ def labels(image: ImageUnderTest) -> Finding:
 def odd_names(image: ImageUnderTest) -> Finding:
     """Several inputs, with _0000, dots or spaces in their names, all get their mask."""
     trial = image.kept("odd_names", samples.odd_names)
-    faults = [fault for fault in _name_faults(trial) if "too" not in fault]
+    faults = [fault for fault in name_faults(trial, _wanted(trial)) if "too" not in fault]
     return verdict_of_trial(trial, faults or list(_unlike_each_other(image, trial)))
 
 
@@ -138,7 +126,9 @@ def _unlike_each_other(image: ImageUnderTest, trial: TrialResult) -> Iterator[st
 def other_files(image: ImageUnderTest) -> Finding:
     """Files that are no inputs are ignored."""
     trial = image.kept("odd_names", samples.odd_names)
-    return verdict_of_trial(trial, [fault for fault in _name_faults(trial) if "too" in fault])
+    return verdict_of_trial(
+        trial, [fault for fault in name_faults(trial, _wanted(trial)) if "too" in fault]
+    )
 
 
 @check(fix="say that there is nothing to do")
@@ -157,7 +147,7 @@ def overwrites(image: ImageUnderTest) -> Finding:
     trial = over_old_masks(image, _wanted(base))
     if not base.files:
         return verdict_of_trial(trial, [])
-    faults = list(_stored_faults(trial)) + _name_faults(trial)
+    faults = list(_stored_faults(trial)) + name_faults(trial, _wanted(trial))
     return verdict_of_trial(trial, faults or unlike_usual(image, trial))
 
 
@@ -185,7 +175,7 @@ def orientations(image: ImageUnderTest) -> Finding:
     masks: dict[str, NDArray[np.generic]] = {}
     for number, axes in enumerate(samples.ORDERS):
         trial = image.kept(f"turned_{number}", partial(samples.turned, axes=axes))
-        faults = _name_faults(trial) or _turned_back(trial, axes, masks)
+        faults = name_faults(trial, _wanted(trial)) or _turned_back(trial, axes, masks)
         if faults or trial.failure is not None:
             return verdict_of_trial(trial, faults)
     reference = masks["RAS"]
@@ -238,23 +228,14 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     if not any(given.glob(f"*{_ENDING}")):
         return fail(f"{given} holds no *{_ENDING}")
     trial = image.trial(given)
-    faults = [*_name_faults(trial), *_stored_faults(trial)]
+    faults = [*name_faults(trial, _wanted(trial)), *_stored_faults(trial)]
     if not faults:
         faults = [*_grid_faults(trial), *_value_faults(trial, image.task.values)]
     return verdict_of_trial(trial, faults)
 
 
 CHECKS = (
-    one_image,
-    amd64,
-    size,
-    team_name,
-    root,
-    facts_label,
-    devices_left_alone,
-    shells,
-    plain_shell,
-    *RUNS,
+    *SUBMITTED_BY_FILE,
     output_tree,
     stored_type,
     geometry,

@@ -23,17 +23,14 @@ from flarekit.verification.check import (
     verdict_of_trial,
     warn,
 )
-from flarekit.verification.contents import agreement, over_old_masks, unlike_usual
-from flarekit.verification.image_checks import (
-    amd64,
-    facts_label,
-    one_image,
-    root,
-    size,
-    team_name,
+from flarekit.verification.contents import (
+    agreement,
+    name_faults,
+    over_old_masks,
+    unlike_usual,
 )
-from flarekit.verification.run_checks import RUNS, nothing_done
-from flarekit.verification.shell_checks import devices_left_alone, plain_shell, shells
+from flarekit.verification.run_checks import nothing_done
+from flarekit.verification.shell_checks import SUBMITTED_BY_FILE
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 _ENDING = ".npz"
@@ -58,12 +55,6 @@ def _wanted(trial: TrialResult) -> dict[str, Path]:
 def _inputs_in(folder: Path) -> dict[str, Path]:
     paths = sorted(folder.glob(f"*{_ENDING}"))
     return {path.name: path for path in paths if not path.name.startswith(".")}
-
-
-def _name_faults(trial: TrialResult) -> list[str]:
-    wanted = _wanted(trial)
-    missing = [f"no {name}" for name in wanted if name not in trial.files]
-    return missing + [f"wrote {name} too" for name in trial.files if name not in wanted]
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -161,14 +152,14 @@ def _away_mm(
 
 
 def _all_faults(trial: TrialResult) -> list[str]:
-    faults = [*_name_faults(trial), *_stored_faults(trial)]
+    faults = [*name_faults(trial, _wanted(trial)), *_stored_faults(trial)]
     return faults or [*_grid_faults(trial), *_lesion_faults(trial)]
 
 
 @check(fix="write each mask under the name of its input; put temporary files into /tmp")
 def output_tree(image: ImageUnderTest) -> Finding:
     """X.npz gives X.npz, and nothing else is written."""
-    return verdict_of(_name_faults(image.base()))
+    return verdict_of(name_faults(image.base(), _wanted(image.base())))
 
 
 @check(fix="numpy.savez_compressed(path, segs=mask.astype(numpy.uint8), spacing=spacing)")
@@ -251,7 +242,7 @@ def no_inputs(image: ImageUnderTest) -> Finding:
 def overwrites(image: ImageUnderTest) -> Finding:
     """Masks that lie in the output folder already are replaced."""
     trial = over_old_masks(image, _wanted(image.base()))
-    return verdict_of_trial(trial, _name_faults(trial) or unlike_usual(image, trial))
+    return verdict_of_trial(trial, name_faults(trial, _wanted(trial)) or unlike_usual(image, trial))
 
 
 @check(fix="catch errors file by file")
@@ -297,16 +288,7 @@ def given_inputs(image: ImageUnderTest) -> Finding:
 
 
 CHECKS = (
-    one_image,
-    amd64,
-    size,
-    team_name,
-    root,
-    facts_label,
-    devices_left_alone,
-    shells,
-    plain_shell,
-    *RUNS,
+    *SUBMITTED_BY_FILE,
     output_tree,
     stored_type,
     geometry,

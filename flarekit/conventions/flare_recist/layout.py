@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from flarekit.conventions import Case, Points
-from flarekit.conventions._case import Cases, check_folder, check_whole, own_case
+from flarekit.conventions._case import Cases, check_folder, check_whole, own_case, own_geometry
 from flarekit.conventions._drawn import draw, encoding_of
 from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions.flare_recist import IMAGE
@@ -228,23 +228,20 @@ class FlareRecist:
             OutputError: it could not be written.
         """
         own = own_case(case, LineCase)
-        if not isinstance(geometry, BoxGeometry):
-            raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
+        box = own_geometry(geometry, BoxGeometry)
         found = label_map_ZYX == self.lesion
         spacing = own.masks.spacing_mm_ZYX
         if own.line is not None:
-            places = _shifted(own.line, geometry)
+            places = _shifted(own.line, box)
             beyond = np.ones(found.shape, np.bool_)
-            beyond[geometry.placed] = False
+            beyond[box.placed] = False
             found[beyond] = False
-            reach, visible = self.settings.reach, geometry.visible
+            reach, visible = self.settings.reach, box.visible
             found = lesion_at_line(found, spacing, places, reach, visible=visible)
             own.measured["line_mm"] = round(own.line.length_mm, 2)
             own.measured["diameter_mm"] = round(recist_diameter_mm(found, spacing), 2)
             own.measured["volume_ml"] = round(float(found.sum()) * float(np.prod(spacing)) / 1e3, 4)
-        return own.masks.put(
-            own.index, geometry.inside, found[geometry.placed], output_dir / case.mask
-        )
+        return own.masks.put(own.index, box.inside, found[box.placed], output_dir / case.mask)
 
     def measured(self, case: Case) -> Mapping[str, float]:
         """Return the lengths of line and mask, in mm, and the mask's volume, once it is written.

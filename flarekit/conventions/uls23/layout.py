@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from flarekit.conventions import Case
 from flarekit.conventions._arranging import names_of
-from flarekit.conventions._case import check_folder, check_whole, own_case
+from flarekit.conventions._case import check_folder, check_whole, own_case, own_geometry
 from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import images_in, only_image, read_json
 from flarekit.conventions.uls23 import SHAPE_ZYX
@@ -188,14 +188,13 @@ class Uls23:
             OutputError: it could not be written.
         """
         voi = own_case(case, Voi)
-        if not isinstance(geometry, VoiGeometry):
-            raise TypeError(f"{type(geometry).__name__} is not of a case that was read")
+        box = own_geometry(geometry, VoiGeometry)
         allowed = None
-        if geometry.inside is not None:
+        if box.inside is not None:
             allowed = np.zeros(SHAPE_ZYX, np.bool_)
-            allowed[geometry.inside] = True
+            allowed[box.inside] = True
         found = np.zeros(SHAPE_ZYX, np.bool_)
-        found[geometry.shown] = label_map_ZYX == self.lesion
+        found[box.shown] = label_map_ZYX == self.lesion
         mask = central_component(found, voi.spacing_mm_ZYX, allowed)
         return voi.masks.put(voi.index, mask, output_dir / case.mask)
 
