@@ -28,7 +28,7 @@ IMPORT = "the import of tests/conftest.py"
 CRASH = "the end of the interpreter, or of its time"
 _BROKEN = 70  # what a fork ends with where it is this script that failed
 _MOST_BYTES = 8 << 30  # of a fork, as a changed number may ask for any amount
-_CPU_S = 60.0  # of a fork, beside ten times what its tests took
+_CPU_S = 20.0  # of a fork, beside four times what its tests took
 _WALL_S = 1200
 _HEAVY = ("torch", "nibabel", "SimpleITK", "scipy.ndimage", "pydicom", "typer")
 _COPIED = ("flarekit", "tests")
@@ -202,7 +202,7 @@ class Runs:
                 selection.failed.append(IMPORT)
             path.write_text(json.dumps(selection.failed), encoding="utf-8")
 
-        cpu_s = _CPU_S + 10 * sum(calls.seconds[test] for test in tests)
+        cpu_s = _CPU_S + 4 * sum(calls.seconds[test] for test in tests)
         paths = {self.tree / name: source for name, source in changed.items()}
         kept = {path: (path.read_bytes(), path.stat()) for path in paths}
         try:

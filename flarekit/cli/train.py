@@ -272,9 +272,18 @@ app.command()(locator)
 @app.command()
 def expected(
     predictor: Annotated[str, typer.Argument(help="Name or folder of a predictor.")],
-    dataset: Annotated[
-        Path, typer.Argument(help="Data set it was trained on, in nnU-Net's raw layout.")
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(help="Data sets it was trained on, in nnU-Net's raw layout."),
     ],
+    crops: Annotated[
+        bool,
+        typer.Option(
+            "--crops",
+            help="The scans are crops around what is labelled, whose edges tell nothing of other "
+            "scans.",
+        ),
+    ] = False,
 ) -> None:
     """Measure the labels of the training cases, so that unusual masks are flagged.
 
@@ -285,10 +294,11 @@ def expected(
     from flarekit.training import expected as measuring
 
     found = find_predictor(predictor)
-    ids = measuring.training_ids(found, dataset)
-    labels = measuring.expected_of(found, dataset, ids)
+    cases = {folder: measuring.training_ids(found, folder) for folder in datasets}
+    labels = measuring.expected_of(found, cases, crops=crops)
     measuring.write_expected(found, labels)
-    typer.echo(f"{found.folder}: {len(labels)} labels, measured in {len(ids)} cases")
+    count = sum(map(len, cases.values()))
+    typer.echo(f"{found.folder}: {len(labels)} labels, measured in {count} cases")
 
 
 @app.command()

@@ -21,7 +21,8 @@ class Expected(Table):
         volume_ml: least and greatest volume that is to be expected of another case.
         intensity: likewise of its mean in the first channel, in the channel's unit; None where that
             says nothing, since gas in it was clipped.
-        cut: share of the cases in which it came near the edge of the scan.
+        cut: share of the cases in which it came near the edge of the scan; None where the scans
+            were crops around it.
         second_part: greatest share of a label's voxels in its second largest component.
     """
 
@@ -29,5 +30,5 @@ class Expected(Table):
     missing: Share
     volume_ml: tuple[float, float]
     intensity: tuple[float, float] | None = None
-    cut: Share
+    cut: Share | None = None
     second_part: Share

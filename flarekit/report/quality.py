@@ -65,10 +65,9 @@ def _of_label(each: LabelStatistics, expected: Expected | None) -> list[Flag]:
         return found
     low, high = expected.volume_ml
     cases = f"{expected.cases} training cases"
-    is_cut = each.touches_edge and expected.cut <= _SELDOM_CUT
+    is_cut = each.touches_edge and (expected.cut is None or expected.cut <= _SELDOM_CUT)
     if is_cut:
-        seldom = f"came near it in {expected.cut:.0%} of {cases}"
-        found.append(_flag("edge", each, f"reaches the edge of the scan; it {seldom}"))
+        found.append(_flag("edge", each, f"reaches the edge of the scan{_seldom(expected)}"))
     if not each.voxels:
         if not expected.missing:
             found.append(_flag("volume", each, f"nothing found; all {cases} had it"))
@@ -89,6 +88,12 @@ def _of_label(each: LabelStatistics, expected: Expected | None) -> list[Flag]:
         text = f"its mean intensity is {_number(measured[0])}; {usual}"
         found.append(_flag("intensity", each, text))
     return found
+
+
+def _seldom(expected: Expected) -> str:
+    if expected.cut is None:
+        return ""
+    return f"; it came near it in {expected.cut:.0%} of {expected.cases} training cases"
 
 
 def _flag(kind: str, each: LabelStatistics, text: str) -> Flag:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,29 +51,44 @@ class _Seen:
 
 
 def expected_of(
-    predictor: PredictorFolder, dataset: Path, ids: Sequence[str]
+    predictor: PredictorFolder, cases: Mapping[Path, Sequence[str]], *, crops: bool = False
 ) -> dict[str, Expected]:
-    """Measure the labels of a data set that a predictor has as well, by their names.
+    """Measure the labels of data sets that a predictor has as well, by their names.
 
     Volumes are taken as log-normal and mean intensities as normal, with their medians and median
     absolute deviations; bounds are those of the prediction interval that two in a thousand cases
-    are beyond, on either side.
+    are beyond, on either side. Each data set has its own interval, as lesions of one kind tell
+    little of another; what any of them expects is expected.
 
     Args:
-        predictor: whose labels.
-        dataset: folder in nnU-Net's raw layout.
-        ids: of the cases.
+        predictor: whose labels; those of a folder without a `dataset.json` have its values.
+        cases: folder in nnU-Net's raw layout -> ids of its cases.
+        crops: the scans are crops around what is labelled, whose edges tell nothing of other scans.
 
     Returns:
-        Label -> what it measured; labels that fewer than four cases have are left out. A case that
-        lacks a label by the predictor's recipe (`training.labelled`, `training.unlabelled`) tells
-        nothing of it.
+        Label -> what it measured. A data set where fewer than four cases have a label tells nothing
+        of it; labels that none tells of are left out. A case that lacks a label by the predictor's
+        recipe (`training.labelled`, `training.unlabelled`) tells nothing of it.
 
     Raises:
         InputError: a file is missing or unreadable, or two do not fit each other.
     """
-    facts, recipe = read_dataset(dataset / NAME, gaps=True), _recipe_of(predictor)
-    stated = {name: facts.labels[name] for name in predictor.spec.labels if name in facts.labels}
+    seen: dict[str, list[_Seen]] = {}
+    for dataset, ids in cases.items():
+        for name, each in _seen_in(predictor, dataset, ids).items():
+            if len(each.volumes_ml) >= _FEWEST:
+                seen.setdefault(name, []).append(each)
+    return {
+        name: _expected(seen[name], crops=crops) for name in predictor.spec.labels if name in seen
+    }
+
+
+def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> dict[str, _Seen]:
+    """Return what the labels of one data set measure."""
+    values, recipe = predictor.spec.labels, _recipe_of(predictor)
+    if (dataset / NAME).is_file():
+        values = read_dataset(dataset / NAME, gaps=True).labels
+    stated = {name: values[name] for name in predictor.spec.labels if name in values}
     seen = {name: _Seen() for name in stated}
     for case_id in ids:
         scan = read_nifti(dataset / "imagesTr" / f"{case_id}_0000.nii.gz")
@@ -93,7 +108,7 @@ def expected_of(
                 own = scan.voxels_ZYX[label_map == each.value]
                 share = float(np.mean(own <= scan.voxels_ZYX.min()))
                 seen[each.label].clipped = max(seen[each.label].clipped, share)
-    return {name: _expected(each) for name, each in seen.items() if len(each.volumes_ml) >= _FEWEST}
+    return seen
 
 
 def _is_near_edge(each: LabelStatistics, geometry: Geometry) -> bool:
@@ -105,17 +120,26 @@ def _is_near_edge(each: LabelStatistics, geometry: Geometry) -> bool:
     return bool((np.minimum(first, beyond) * spacing_mm).min() < _NEAR_MM)
 
 
-def _expected(seen: _Seen) -> Expected:
-    count = len(seen.volumes_ml)
-    low, high = _interval([math.log(ml) for ml in seen.volumes_ml])
+def _expected(seen: Sequence[_Seen], *, crops: bool) -> Expected:
+    """Return what several data sets together expect of one label."""
+    count = sum(len(each.volumes_ml) for each in seen)
+    volumes = [_interval([math.log(ml) for ml in each.volumes_ml]) for each in seen]
+    intensities = [_with_observed(each.means) for each in seen]
+    low, high = _widest(volumes)
     return Expected(
         cases=count,
-        missing=_rounded(1 - count / seen.cases),
+        missing=_rounded(1 - count / sum(each.cases for each in seen)),
         volume_ml=(_rounded(math.exp(low)), _rounded(math.exp(high))),
-        intensity=_with_observed(seen.means) if seen.clipped <= _MOST_CLIPPED else None,
-        cut=_rounded(seen.cut / count),
-        second_part=_rounded(seen.second_part),
+        intensity=_widest(intensities)
+        if max(each.clipped for each in seen) <= _MOST_CLIPPED
+        else None,
+        cut=None if crops else _rounded(sum(each.cut for each in seen) / count),
+        second_part=_rounded(max(each.second_part for each in seen)),
     )
+
+
+def _widest(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return min(low for low, _ in bounds), max(high for _, high in bounds)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

@@ -63,6 +63,8 @@ def test_what_was_seen_in_training_is_not_flagged():
 
 def test_without_training_cases_a_cut_label_is_flagged_and_no_volume_is():
     assert kinds(replace(USUAL, touches_edge=True, volume_ml=1.0), {}) == ["edge"]
+    unknown = {name: each.model_copy(update={"cut": None}) for name, each in EXPECTED.items()}
+    assert kinds(replace(USUAL, touches_edge=True), unknown) == ["edge"]
 
 
 def test_the_scan_the_rules_and_the_locator_have_a_say():

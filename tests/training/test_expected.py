@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -35,13 +36,49 @@ def dataset(tmp_path):
 
 
 def test_labels_are_measured_by_their_names_and_few_cases_tell_nothing(toy, dataset):
-    found = expected_of(toy, dataset, [f"c{index}" for index in range(8)])
+    found = expected_of(toy, {dataset: [f"c{index}" for index in range(8)]})
     assert list(found) == ["organ"]
     organ = found["organ"]
     low, high = organ.volume_ml
     assert low < 100 < 125 < high < 400
     assert organ.intensity[0] < 50 < 57 < organ.intensity[1]
     assert (organ.cases, organ.missing, organ.cut, organ.second_part) == (8, 0.0, 0.0, 0.0)
+
+
+def test_what_comes_near_the_edge_is_cut_but_edges_of_crops_tell_nothing(toy, dataset):
+    ids = [f"c{index}" for index in range(8)]
+    for index, case_id in enumerate(ids):
+        label_map = np.zeros((20, 20, 20), np.uint8)
+        label_map[2 + index % 2 : 14, 4:14, 4:14] = 2  # 10 or 15 mm from the edge
+        path = dataset / "labelsTr" / f"{case_id}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(label_map, np.diag([5, 5, 5, 1])), path)
+    assert expected_of(toy, {dataset: ids})["organ"].cut == 0.5
+    assert expected_of(toy, {dataset: ids}, crops=True)["organ"].cut is None
+
+
+def test_what_any_of_several_data_sets_expects_is_expected(toy, dataset, tmp_path):
+    ids = [f"c{index}" for index in range(8)]
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    (other / "dataset.json").unlink()
+    value = toy.spec.labels["organ"]
+    for index, case_id in enumerate(ids):
+        label_map = np.zeros((20, 20, 20), np.uint8)
+        label_map[8 : 9 + index % 2, 8:10, 8:10] = value
+        scan = np.where(label_map == value, -600 - index, -1000).astype(np.int16)
+        for path, voxels in (
+            (other / "labelsTr" / f"{case_id}.nii.gz", label_map),
+            (other / "imagesTr" / f"{case_id}_0000.nii.gz", scan),
+        ):
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([5, 5, 5, 1])), path)
+    alone = expected_of(toy, {dataset: ids})["organ"], expected_of(toy, {other: ids})["organ"]
+    both = expected_of(toy, {dataset: ids, other: ids})["organ"]
+    large, small = alone
+    assert (both.cases, both.missing) == (16, 0.0)
+    assert both.volume_ml == (small.volume_ml[0], large.volume_ml[1])
+    assert both.intensity == (small.intensity[0], large.intensity[1])
+    few = expected_of(toy, {dataset: ids, other: ids[:3]})["organ"]
+    assert few == large
 
 
 def test_cases_that_lack_a_label_tell_nothing_of_it(toy, dataset):
@@ -55,10 +92,10 @@ def test_cases_that_lack_a_label_tell_nothing_of_it(toy, dataset):
         path = dataset / "labelsTr" / f"{name}.nii.gz"
         empty = nibabel.Nifti1Image(np.zeros((20, 20, 20), np.uint8), nibabel.load(path).affine)
         nibabel.save(empty, path)
-    organ = expected_of(toy, dataset, training_ids(toy, dataset))["organ"]
+    organ = expected_of(toy, {dataset: training_ids(toy, dataset)})["organ"]
     assert (organ.cases, organ.missing) == (6, 0.0)
     (toy.folder / "recipe.toml").write_text(text)
-    organ = expected_of(toy, dataset, training_ids(toy, dataset))["organ"]
+    organ = expected_of(toy, {dataset: training_ids(toy, dataset)})["organ"]
     assert (organ.cases, organ.missing) == (6, 0.25)
 
 
@@ -67,14 +104,14 @@ def test_a_label_map_of_another_size_or_of_no_labels_is_named(toy, dataset):
         odd = nibabel.Nifti1Image(np.full(shape, 0.5, np.float32), np.diag([5, 5, 5, 1]))
         nibabel.save(odd, dataset / "labelsTr" / "c3.nii.gz")
         with pytest.raises(InputError, match=rf"c3\.nii\.gz: .*{message}"):
-            expected_of(toy, dataset, ["c3"])
+            expected_of(toy, {dataset: ["c3"]})
 
 
 def test_they_become_facts_that_masks_do_not_depend_on(toy, dataset):
     before = predictor_sha256(toy.spec)
     assert run("train", "expected", toy.folder, dataset).returncode == 0
     again = read_spec(toy.folder)
-    assert again.spec.expected == expected_of(toy, dataset, training_ids(toy, dataset))
+    assert again.spec.expected == expected_of(toy, {dataset: training_ids(toy, dataset)})
     assert predictor_sha256(again.spec) == before
 
 
