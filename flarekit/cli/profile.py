@@ -9,7 +9,7 @@ import typer
 
 from flarekit.cli.help import App
 from flarekit.cli.options import ImageConvention, InputDir, OutputDir, spread
-from flarekit.cli.run_line import RunLine, line_of
+from flarekit.cli.run_line import JOBS, RunLine, line_of
 
 if TYPE_CHECKING:
     from flarekit.cli.console import Console
@@ -109,15 +109,18 @@ def docker(
     from flarekit.profiler.job_folders import job_folders
     from flarekit.profiler.limits import tolerances_of
     from flarekit.profiler.loop import WatchOptions, profile_scans
+    from flarekit.profiler.scan_kinds import ending_of
 
     console = Console()
     jobs = bool(job_folders(input_dir))
     scans = find_jobs(input_dir) if jobs else find_scans(input_dir)
-    masks = [scan.case_id if jobs else f"{scan.case_id}.nii.gz" for scan in scans]
-    keep_apart(input_dir, output_dir, [Path(mask) for mask in masks])
+    keep_apart(input_dir, output_dir, [Path(scan.output) for scan in scans])
     keep_apart(input_dir, report_dir, [])
-    organiser = convention or ("grandchallenge" if jobs else "flare")
-    options = ContainerOptions.of(line_of(organiser, jobs=jobs), image, **vars(run_line))
+    organiser = line_of(convention, JOBS if jobs else str(ending_of(scans[0].path)))
+    limits = _limits(preset)
+    options = ContainerOptions.of(
+        organiser, image, **vars(run_line), edition_mib=None if preset is None else limits.ram_mib
+    )
     watched = gpu if gpu is not None else options.watched_gpu
     facts = environment(watched, check_engine(image))
     name = options.team
@@ -129,7 +132,7 @@ def docker(
             Path("$PWD/outputs"): options.outputs,
         },
     )
-    report = new_report(name, "docker", tuple(line), tolerances_of(_limits(preset)), facts)
+    report = new_report(name, "docker", tuple(line), tolerances_of(limits), facts)
     folder.write(report)
 
     def make(work: CaseFolders, log: Path) -> ContainerTarget:

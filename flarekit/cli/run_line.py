@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from flarekit.containers import RunLine as OrganisersLine
 
 
+JOBS = "jobs"
+_MEANT = {JOBS: "grandchallenge", ".nii.gz": "flare", ".npz": "flare_recist"}
+_IN_WORDS = {
+    JOBS: "jobs with images/SOCKET/*.mha",
+    ".nii.gz": "scans X_0000.nii.gz",
+    ".npz": "scans X.npz",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
     """What is on the run line; see `flarekit.profiler.container.ContainerOptions`."""
@@ -38,8 +47,17 @@ class RunLine:
     ] = None
 
 
-def line_of(convention: str, *, jobs: bool) -> OrganisersLine:
+def kind_of(line: OrganisersLine) -> str:
+    """Return what images run on by a line: `JOBS`, or the ending of scans."""
+    return JOBS if line.command is None else line.scans
+
+
+def line_of(convention: str | None, kind: str) -> OrganisersLine:
     """Return the line of an organiser whose inputs are of this kind.
+
+    Args:
+        convention: whose; the one that is meant where no other is named, if None.
+        kind: `JOBS`, or the ending of scans.
 
     Raises:
         UsageError: nobody runs images of that convention, or on other inputs than these.
@@ -47,11 +65,11 @@ def line_of(convention: str, *, jobs: bool) -> OrganisersLine:
     from flarekit import conventions
     from flarekit.core.errors import UsageError
 
+    convention = convention or _MEANT[kind]
     line = conventions.facts_of(convention).run_line
-    if line is None or (line.command is None) != jobs:
-        kind = "jobs with images/SOCKET/*.mha" if jobs else "scans X_0000.nii.gz"
+    if line is None or kind_of(line) != kind:
         raise UsageError(
-            f"--convention {convention} does not run on {kind}",
+            f"--convention {convention} does not run on {_IN_WORDS[kind]}",
             fix="leave it out, or lay the inputs out with flarekit arrange",
         )
     return line

@@ -90,7 +90,8 @@ class RunLine:
     Attributes:
         inputs: folder inside that holds the cases.
         outputs: folder inside that gets the masks.
-        command: what replaces the image's own; None where it runs as it is.
+        command: what replaces the image's own; None where it runs as it is, on jobs.
+        scans: how the names of scans end, where an image does not run on jobs.
         conditions: of the line as it is written.
         writable_inputs: whether the line would let an image write into its inputs.
     """
@@ -100,6 +101,7 @@ class RunLine:
     command: tuple[str, ...] | None
     conditions: Conditions
     writable_inputs: bool
+    scans: str = ".nii.gz"
 
 
 @dataclass(frozen=True, kw_only=True)

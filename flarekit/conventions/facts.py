@@ -31,6 +31,7 @@ class _RunTable(Table):
     inputs: str
     outputs: str
     command: tuple[str, ...] | None = None
+    scans: str = ".nii.gz"
     writable_inputs: bool = False
     network: bool = False
     capabilities: bool = False
@@ -147,7 +148,8 @@ def _in_words(limits: _LimitsTable) -> str:
 
 def _run_line(stated: _RunTable) -> RunLine:
     content = stated.model_dump()
-    own = {name: content.pop(name) for name in ("inputs", "outputs", "command", "writable_inputs")}
+    names = ("inputs", "outputs", "command", "scans", "writable_inputs")
+    own = {name: content.pop(name) for name in names}
     return RunLine(**own, conditions=Conditions(**content))
 
 

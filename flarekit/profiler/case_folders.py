@@ -11,7 +11,6 @@ from pathlib import Path
 from flarekit.core.errors import InputError, OutputError, UnreadableVolumeError
 from flarekit.core.files import below, locked_below, make_folder, printable, write_atomically
 from flarekit.core.names import safe_name
-from flarekit.core.nifti import read_geometry, read_nifti
 from flarekit.profiler.job_folders import (
     copy_job,
     job_failures,
@@ -20,10 +19,16 @@ from flarekit.profiler.job_folders import (
     keep_job,
     shape_of_job,
 )
+from flarekit.profiler.scan_kinds import (
+    ENDINGS,
+    case_id_of,
+    ending_of,
+    mask_name,
+    shape_of_mask,
+    shape_of_scan,
+)
 
 _LOG = logging.getLogger(__name__)
-_SUFFIX = ".nii.gz"
-_CHANNEL = "_0000"
 _NAMED = 8  # leftovers that a failure names; the report lists all
 
 
@@ -32,8 +37,8 @@ class Scan:
     """One file of the input folder, or one job of a platform.
 
     Attributes:
-        path: `X_0000.nii.gz`; the folder of a platform's job.
-        name: of the official JSON, `X_0000`, as it can be printed.
+        path: `X_0000.nii.gz` or `X.npz`; the folder of a platform's job.
+        name: of the official JSON, `X_0000` or `X`, as it can be printed.
         case_id: of the mask, `X`, as it can be printed.
         shape_XYZ: None where its header cannot be read.
     """
@@ -42,6 +47,11 @@ class Scan:
     name: str
     case_id: str
     shape_XYZ: tuple[int, int, int] | None
+
+    @property
+    def output(self) -> str:
+        """What it leaves in the folder of masks: the mask's name, or that of a job's folder."""
+        return self.case_id if self.path.is_dir() else mask_name(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +86,19 @@ def find_scans(input_dir: Path) -> list[Scan]:
     """Return the scans of a folder, as the organisers list them.
 
     Raises:
-        InputError: no such folder, or none in it.
+        InputError: no such folder, none in it, or of two kinds.
     """
     if not input_dir.is_dir():
         raise InputError(f"{input_dir}: no such folder", fix="check --input")
-    paths = sorted(path for path in input_dir.iterdir() if path.name.endswith(_SUFFIX))
+    paths = sorted(path for path in input_dir.iterdir() if ending_of(path) is not None)
     if not paths:
-        raise InputError(f"{input_dir}: no *{_SUFFIX} in it", fix="check --input")
+        raise InputError(f"{input_dir}: no *{' or *'.join(ENDINGS)} in it", fix="check --input")
+    kinds = sorted({str(ending_of(path)) for path in paths})
+    if len(kinds) > 1:
+        raise InputError(
+            f"{input_dir}: holds files of two kinds, *{' and *'.join(kinds)}",
+            fix="give each a folder of its own: no organiser takes both",
+        )
     return [_scan(path) for path in paths]
 
 
@@ -103,16 +119,13 @@ def find_jobs(input_dir: Path) -> list[Scan]:
 
 
 def _scan(path: Path) -> Scan:
-    name = printable(path.name.removesuffix(_SUFFIX))
+    name = printable(path.name.removesuffix(ending_of(path) or ""))
     try:
-        z, y, x = read_geometry(path).shape_ZYX
+        shape = shape_of_scan(path)
     except InputError as error:
         _LOG.warning("%s: size unknown: %s", path, error.message)
         shape = None
-    else:
-        shape = (x, y, z)
-    case_id = name.removesuffix(_CHANNEL)
-    return Scan(path=path, name=name, case_id=case_id, shape_XYZ=shape)
+    return Scan(path=path, name=name, case_id=case_id_of(name), shape_XYZ=shape)
 
 
 def prepare(scan: Scan, root: Path) -> CaseFolders:
@@ -152,7 +165,7 @@ def leftovers_of(scan: Scan, folders: CaseFolders) -> tuple[str, ...]:
     """Return what is there besides the scan, as it was, and its mask."""
     if scan.path.is_dir():
         return job_leftovers(scan.path, folders.inputs)
-    own = (folders.inputs / scan.path.name, folders.outputs / _mask_name(scan))
+    own = (folders.inputs / scan.path.name, folders.outputs / mask_name(scan.path))
     found = [
         path
         for folder in (folders.inputs, folders.outputs)
@@ -192,7 +205,7 @@ def mask_failures(scan: Scan, folders: CaseFolders) -> list[str]:
     if scan.path.is_dir():
         return job_failures(scan.path, folders.inputs, folders.outputs)
     failures = []
-    copy, mask = folders.inputs / scan.path.name, folders.outputs / _mask_name(scan)
+    copy, mask = folders.inputs / scan.path.name, folders.outputs / mask_name(scan.path)
     there, name = printable(f"inputs/{copy.name}"), printable(f"outputs/{mask.name}")
     change = _change(copy, scan.path)
     if change:
@@ -202,11 +215,11 @@ def mask_failures(scan: Scan, folders: CaseFolders) -> list[str]:
     if not os.path.lexists(mask):
         return [*failures, f"no mask: {name} is missing"]
     try:
-        z, y, x = read_nifti(mask).geometry.shape_ZYX
+        shape = shape_of_mask(mask)
     except UnreadableVolumeError as error:
         return [*failures, f"the mask {name} cannot be read: {error.fault}"]
-    if scan.shape_XYZ is not None and (x, y, z) != scan.shape_XYZ:
-        failures.append(f"the mask is {(x, y, z)} voxels, the scan {scan.shape_XYZ}")
+    if scan.shape_XYZ is not None and shape != scan.shape_XYZ:
+        failures.append(f"the mask is {shape} voxels, the scan {scan.shape_XYZ}")
     return failures
 
 
@@ -220,10 +233,6 @@ def _change(copy: Path, scan: Path) -> str:
     return "was removed"
 
 
-def _mask_name(scan: Scan) -> str:
-    return f"{scan.path.name.removesuffix(_SUFFIX).removesuffix(_CHANNEL)}{_SUFFIX}"
-
-
 def keep_mask(scan: Scan, folders: CaseFolders, output_dir: Path) -> None:
     """Copy the mask to where all of them go.
 
@@ -233,7 +242,7 @@ def keep_mask(scan: Scan, folders: CaseFolders, output_dir: Path) -> None:
     if scan.path.is_dir():
         keep_job(folders.outputs, output_dir / scan.name)
         return
-    mask = folders.outputs / _mask_name(scan)
+    mask = folders.outputs / mask_name(scan.path)
     try:
         if mask.is_file() and not mask.is_symlink():
             write_atomically(output_dir / mask.name, mask.read_bytes())

@@ -70,23 +70,25 @@ class ContainerOptions:
         memory: str | None = None,
         shm_size: str | None = None,
         network: str | None = None,
+        edition_mib: float | None = None,
     ) -> Self:
         """Return the options of an organiser's line.
 
         Args:
             line: the organiser's. Of one that runs a script nothing but the folders is taken: its
-                limits differ from year to year.
+                limits differ from edition to edition.
             image: name with tag.
             gpus: for no GPU None.
             memory: goes before the line's, like what follows.
             shm_size: likewise.
             network: likewise.
+            edition_mib: memory that one edition of such a line gives.
         """
         if line.command is not None:
             return cls(
                 image=image,
                 gpus=gpus,
-                memory=memory,
+                memory=memory or (None if edition_mib is None else f"{edition_mib:.0f}m"),
                 shm_size=shm_size,
                 network=network,
                 inputs=line.inputs,

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 
 from flarekit import conventions
-from flarekit.cli.run_line import line_of
+from flarekit.cli.run_line import JOBS, kind_of, line_of
 from flarekit.core.errors import InputError, UsageError
 from flarekit.profiler.case_folders import find_jobs
 from flarekit.profiler.command import CommandTarget
@@ -101,7 +101,7 @@ def test_a_folder_that_is_a_job_is_the_only_one_and_one_without_is_named(tmp_pat
 )
 def test_every_convention_with_presets_has_a_line_to_profile_by(name):
     facts = conventions.facts_of(name)
-    line = line_of(name, jobs=facts.run_line.command is None)
+    line = line_of(name, kind_of(facts.run_line))
     options = ContainerOptions.of(line, "team", gpus="device=1")
     words = options.line("t", {Path("/in"): options.inputs, Path("/out"): options.outputs})
     assert f"/in/:{facts.run_line.inputs}/" in words
@@ -114,8 +114,33 @@ def test_every_convention_with_presets_has_a_line_to_profile_by(name):
         assert words[-1] == "sh predict.sh"
 
 
-def test_scans_and_jobs_are_not_taken_for_each_other():
-    with pytest.raises(UsageError, match="flare does not run on jobs"):
-        line_of("flare", jobs=True)
-    with pytest.raises(UsageError, match="autopet does not run on scans"):
-        line_of("autopet", jobs=False)
+@pytest.mark.parametrize(
+    ("convention", "kind", "words"),
+    [
+        ("flare", JOBS, "flare does not run on jobs"),
+        ("flare_recist", ".nii.gz", "flare_recist does not run on scans X_0000.nii.gz"),
+        ("flare", ".npz", "flare does not run on scans X.npz"),
+        ("autopet", ".nii.gz", "autopet does not run on scans"),
+        ("dicom", ".nii.gz", "dicom does not run on scans"),
+    ],
+)
+def test_scans_and_jobs_are_not_taken_for_each_other(convention, kind, words):
+    with pytest.raises(UsageError, match=words):
+        line_of(convention, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(JOBS, "grandchallenge"), (".nii.gz", "flare"), (".npz", "flare_recist")],
+)
+def test_the_inputs_tell_whose_line_it_is_where_none_is_named(kind, name):
+    assert line_of(None, kind) == conventions.facts_of(name).run_line
+
+
+def test_an_edition_s_memory_is_on_the_line_unless_another_is_named():
+    line = line_of("flare_recist", ".npz")
+    words = ContainerOptions.of(line, "team", edition_mib=8192.0).line("t", {})
+    assert words[words.index("-m") + 1] == "8192m"
+    words = ContainerOptions.of(line, "team", memory="9g", edition_mib=8192.0).line("t", {})
+    assert words[words.index("-m") + 1] == "9g"
+    assert "-m" not in ContainerOptions.of(line, "team").line("t", {})
