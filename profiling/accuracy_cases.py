@@ -28,7 +28,7 @@ class Trial:
     Attributes:
         folder: an empty one.
         groups: case id -> which source it is of, where there are several.
-        organs: case id -> label map of what is no lesion, on the grid of the truth.
+        organs: case id -> label map of what is not a lesion, on the grid of the truth.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""What a PET/CT predictor marks in a real whole-body PET that is no lesion.
+"""What a PET/CT predictor marks in a real whole-body PET that is not a lesion.
 
     python profiling/accuracy_real_body.py att_umamba_petct --pets FOLDER --case STS_001
     python profiling/accuracy_real_body.py att_umamba_petct --pets FOLDER --case STS_001 --hu 20

@@ -50,7 +50,7 @@ def messages(source: Path) -> Iterator[tuple[int, str]]:
 
 
 def spelled(node: ast.expr) -> str:
-    """Return the words of an expression, with its values in braces; empty for what is no text."""
+    """Return the words of an expression, with its values in braces; empty for what is not text."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):

@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+import typer
 from typer.testing import CliRunner
 
 from flarekit import conventions
@@ -165,3 +166,48 @@ def test_a_page_is_short_and_its_links_lead_somewhere(page):
     assert len(text.splitlines()) <= 80
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (DOCS / link).exists(), link
+
+
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "weights/*.md", "weights/*/CARD.md", "profiling/*.md")
+    for path in DOCS.parent.glob(pattern)
+    if path.name != "CHANGELOG.md"  # of commands as they were
+)
+
+
+def shown_on(path):
+    """Return every line of a page that calls flarekit: of its blocks, and within its text."""
+    text = path.read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    lines = blocks.replace("\\\n", " ").splitlines()
+    within = re.findall(
+        r"`((?:\w+=\S+ )*flarekit [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.S)
+    )
+    return [line for line in lines if re.search(r"(^|\s)flarekit ", line)] + within
+
+
+def unknown_in(line):
+    """Return what a line names that flarekit does not have: a command or an option."""
+    called = re.search(r"(?:^|\s)flarekit (.*)", line)[1]
+    words = re.split(r"[|&;>)#]|\s--\s", called)[0].replace("'", " ").replace('"', " ").split()
+    command = typer.main.get_command(app)
+    while words and isinstance(command, typer.core.TyperGroup):
+        name = words[0]
+        if name.startswith("-") or not re.fullmatch(r"[a-z]+", name):
+            break
+        if name not in command.commands:
+            return name
+        name = two if (two := " ".join(words[:2])) in command.commands else name
+        command = command.commands[name]
+        words = words[len(name.split()) :]
+    known = {"--help", "-h", "--version", "--install-completion", "--show-completion"}
+    for parameter in command.params:
+        known |= {*parameter.opts, *parameter.secondary_opts}
+    strange = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    return next((word for word in strange if word.rstrip(",.:") not in known), None)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
+def test_pages_show_commands_and_options_that_exist(path):
+    assert {line: unknown_in(line) for line in shown_on(path) if unknown_in(line)} == {}

@@ -64,7 +64,7 @@ def doctor(
     """Say what is here and what works: engines, GPUs, Docker, extras, caches, predictors.
 
     Everything that computes is really run on a few voxels. The exit code is 1 where something that
-    is here does not work; optional things that are missing are no fault.
+    is here does not work; optional things that are missing are not a fault.
     """
     found = []
     for each in diagnoses():

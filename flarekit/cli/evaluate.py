@@ -206,7 +206,7 @@ def _parse_labels(text: str) -> Values:
         right = all(part.isdecimal() and 1 <= int(part) <= 255 for part in parts)
         if not name or not right or len(set(parts)) != len(parts) or name in labels:
             raise UsageError(
-                f"--labels: {entry.strip()!r} is no label",
+                f"--labels: {entry.strip()!r} is not a label",
                 fix="write liver=1,spleen=3, or WT=1+2+3 for a region (values from 1 to 255)",
             )
         labels[name] = tuple(int(part) for part in parts)
@@ -222,7 +222,9 @@ def _parse_tolerance(text: str) -> tuple[str, float]:
     except ValueError:
         tolerance_mm = math.nan
     if not name or not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise UsageError(f"--tolerance: {text!r} is no tolerance", fix="write duodenum=7 (in mm)")
+        raise UsageError(
+            f"--tolerance: {text!r} is not a tolerance", fix="write duodenum=7 (in mm)"
+        )
     return name, tolerance_mm
 
 
@@ -247,7 +249,7 @@ def _close(evaluation: Evaluation, console: Console) -> int:
         console.say(f"not scored, no truth: {', '.join(evaluation.surplus)}")
     for value, (truths, predictions) in evaluation.strange_values.items():
         console.say(
-            f"warning: {value} is no label's value, and is in {truths} true masks and "
+            f"warning: {value} is not a label's value, and is in {truths} true masks and "
             f"{predictions} predictions (labels: {_listed(evaluation.settings.members)})"
         )
     absent = evaluation.absent_labels

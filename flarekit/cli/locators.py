@@ -137,7 +137,10 @@ def _masks(
             ids.append(case_id)
             console.say(f"{case.case_id}: has a mask ({number} of {len(found.cases)})")
     if not ids:
-        raise InputError(f"{scans}: none of the scans could be segmented", fix="see above")
+        raise InputError(
+            f"{scans}: none of the scans could be segmented",
+            fix="read the errors above, one for each scan",
+        )
     return sorted(ids)
 
 

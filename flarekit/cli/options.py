@@ -75,7 +75,7 @@ def memory_mib(text: str) -> int:
     mib = 0 if match is None else int(float(match[1]) * 2 ** shift[match[2]] / 2**20)
     if mib < _LEAST_MIB:
         raise UsageError(
-            f"--memory {text!r} is no amount of memory",
+            f"--memory {text!r} is not an amount of memory",
             fix=f"write 28g, or 2048m; {_LEAST_MIB}m at least",
         )
     return mib
@@ -95,7 +95,7 @@ def numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{text!r} are no label values", fix="give them like 1,2,5") from None
+        raise UsageError(f"{text!r} are not label values", fix="give them like 1,2,5") from None
 
 
 def names(text: str) -> tuple[str, ...]:

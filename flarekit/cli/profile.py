@@ -278,7 +278,7 @@ def _folder(root: Path, name: str) -> ReportFolder:
 
     if safe_name(name) != name:
         raise UsageError(
-            f"--name {name!r} is no file name",
+            f"--name {name!r} is not a file name",
             fix=f"letters, digits, ., _ and -: {safe_name(Path(name).name)}",
         )
     folder = ReportFolder(root, name)

@@ -80,7 +80,7 @@ def import_(
         output = Path(os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0] or IMPORTED)
     if safe_name(options.name) != options.name:
         raise UsageError(
-            f"--name {options.name!r} is no name of a folder",
+            f"--name {options.name!r} cannot be the name of a folder",
             fix=f"letters, digits, ., _ and -: {safe_name(options.name)}",
         )
     folder = output / options.name

@@ -78,7 +78,10 @@ class Listed:
         Raises:
             InputError: always.
         """
-        raise InputError(f"{input_dir}: {channel_count} channels are listed", fix="read the list")
+        raise InputError(
+            f"{input_dir}: the cases of {channel_count} channels are listed, not found in a folder",
+            fix="take the cases from the list",
+        )
 
     def read_case(self, case: Case) -> list[Volume]:
         """Read all channels of a case, one after the other, and bring them onto one grid.

@@ -79,7 +79,9 @@ def _csv_rows(place: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
-        raise _fault(place, reader.line_num, f"is no CSV ({error})", "export it again") from error
+        raise _fault(
+            place, reader.line_num, f"is not a CSV ({error})", "export it again"
+        ) from error
 
 
 def _json_rows(place: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -89,9 +91,9 @@ def _json_rows(place: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _fault(place, number, f"is no JSON ({error})", "correct the line") from error
+            raise _fault(place, number, f"is not JSON ({error})", "correct the line") from error
         if not isinstance(row, dict):
-            raise _fault(place, number, "is no object {...}", "correct the line")
+            raise _fault(place, number, "is not an object {...}", "correct the line")
         yield number, row
 
 

@@ -33,7 +33,7 @@ def outliers(volumes: Mapping[str, Mapping[str, float]]) -> list[Outlier]:
     """Return the volumes that are far from the others of their label, the farthest first.
 
     Args:
-        volumes: label -> case id -> volume, in ml; volumes of 0 are no outliers, and do not count.
+        volumes: label -> case id -> volume, in ml; volumes of 0 are not outliers, and do not count.
     """
     found = []
     for label, by_case in volumes.items():

@@ -147,7 +147,7 @@ class RayPool:
         try:
             found = self._ray.get(worker.future)
         except self._ray.exceptions.RayTaskError as error:
-            # the worker lives: something was raised that is no failure of a case
+            # the worker lives: something was raised that is not a failure of a case
             cause = error.cause if isinstance(error.cause, BaseException) else error
             if job is None:
                 self._drop(worker)

@@ -114,7 +114,7 @@ def source_of(
 
     Raises:
         InputError: there is nothing to segment.
-        UsageError: a convention was named for what is no folder of this machine, or something
+        UsageError: a convention was named for what is not a folder of this machine, or something
             besides masks is wanted of what is listed.
     """
     is_uri = _URI.match(text) is not None
@@ -141,7 +141,10 @@ def _scans_at(uri: str, channel_count: int) -> Iterator[ListedCase]:
     if not first and channel_count == 1:
         first = list(found)
     if not first:
-        raise InputError(f"{uri}: has no scans named *_0000.nii.gz", fix="name them so")
+        raise InputError(
+            f"{uri}: has no scans named *_0000.nii.gz",
+            fix="name each scan CASE_0000.nii.gz, or list the scans in a .csv",
+        )
     for path in first:
         match = parts[path]
         places = [path]

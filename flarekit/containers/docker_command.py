@@ -45,7 +45,7 @@ class DockerError(FlarekitError):
 
 
 def docker(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the docker command; bytes that are no UTF-8 are replaced, line ends are kept."""
+    """Run the docker command; bytes that are not UTF-8 are replaced, line ends are kept."""
     ended = subprocess.run(
         ["docker", *arguments],
         input=None if stdin is None else stdin.encode(),

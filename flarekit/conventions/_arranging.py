@@ -143,7 +143,7 @@ def collect(masks: Path, arranged: Path, output_dir: Path) -> Collected:
     written, missing = [], []
     for placed, target in zip(manifest.scans, targets, strict=True):
         if ending_of(target) not in MASK_ENDINGS:
-            raise InputError(f"{path}: {target.name} is no mask's name", fix="arrange once more")
+            raise InputError(f"{path}: {target.name} is not a mask's name", fix="arrange once more")
         job = masks if not placed.job else path_within(masks, placed.job, source=path)
         try:
             volume = _mask_of(placed, job)

@@ -237,7 +237,7 @@ def finish_run(convention: Convention, cases: Sequence[Case], output_dir: Path) 
 
 
 def check_folder(input_dir: Path) -> None:
-    """Refuse what is no folder of inputs.
+    """Refuse what is not a folder of inputs.
 
     Raises:
         InputError: it is missing, or something else.

@@ -105,7 +105,7 @@ class ConventionFacts:
         budget: what is tolerated per case.
         limits: preset's name -> what a report is checked against.
         edition_values: preset's name -> what masks of that edition may hold, where it is fixed.
-        presets: preset's name -> the same in words, with what is no statement of the organiser
+        presets: preset's name -> the same in words, with what is not a statement of the organiser
             marked, and its source.
     """
 

@@ -154,7 +154,7 @@ class _Unpacking:
             elif member.is_file:
                 self._write(target, member)
             else:
-                raise self._refused(f"holds {member.name!r}, which is no file and no folder")
+                raise self._refused(f"holds {member.name!r}, which is neither a file nor a folder")
         for target, link in self._links:
             self._copy(target, link)
         return self._files
@@ -178,7 +178,7 @@ class _Unpacking:
         """Copy what a link of the archive points to, so that no link is ever made."""
         original = path_within(self._root, link, source=self._archive)
         if original not in self._files:
-            raise self._refused(f"holds a link to {link!r}, which is no file of it")
+            raise self._refused(f"holds a link to {link!r}, which is not a file of it")
         self._expect(original.stat().st_size)
         self._make(target.parent)
         if target != original:

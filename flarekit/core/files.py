@@ -133,7 +133,7 @@ def locked_below(folder: Path, may: Callable[[Path, int], bool] | None = None) -
 def printable(text: str) -> str:
     r"""Return text that consoles and files take.
 
-    Bytes of names that are no UTF-8, and characters that would control a terminal, become `\xNN`.
+    Bytes of names that are not UTF-8, and characters that would control a terminal, become `\xNN`.
     """
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return _CONTROLS.sub(lambda match: f"\\x{ord(match.group()):02x}", text)

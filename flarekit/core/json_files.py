@@ -76,4 +76,4 @@ def _in_words(fault: Any, inside: str) -> str:  # noqa: ANN401 - pydantic's own
 
 
 def _not_finite(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a number")

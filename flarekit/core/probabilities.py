@@ -86,5 +86,5 @@ def read_probabilities(
             fix=fix,
         )
     if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
-        raise InputError(f"{path}: holds numbers that are no probabilities", fix=fix)
+        raise InputError(f"{path}: holds numbers that are not probabilities", fix=fix)
     return probabilities.astype(np.float16, copy=False), values.astype(np.uint8)

@@ -189,14 +189,14 @@ def labels_in(path: Path, voxels_ZYX: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = voxels_ZYX.min(), voxels_ZYX.max()
     if not (low >= 0 and high <= _LARGEST):
         raise UnreadableVolumeError(
-            path, f"is no label map: it holds {low:g} to {high:g}", fix="labels are 0 to 255"
+            path, f"is not a label map: it holds {low:g} to {high:g}", fix="labels are 0 to 255"
         )
     if voxels_ZYX.dtype.kind == "f":
         rounded = np.rint(voxels_ZYX)
         if float(np.abs(voxels_ZYX - rounded).max()) > _INTEGRAL:
             raise UnreadableVolumeError(
                 path,
-                "is no label map: it holds fractions",
+                "is not a label map: it holds fractions",
                 fix="decide the labels first; resample masks to the nearest value",
             )
         voxels_ZYX = rounded

@@ -39,7 +39,7 @@ def check_contained(path: Path, content: bytes) -> None:
 
     Raises:
         PredictorError: naming the file and the tensor.
-        ValueError: it is no ONNX file.
+        ValueError: it is not an ONNX file.
     """
     name = outside_tensor(content)
     if name is not None:
@@ -56,7 +56,7 @@ def outside_tensor(content: bytes) -> str | None:
         content: of the file.
 
     Raises:
-        ValueError: it is no ONNX file.
+        ValueError: it is not an ONNX file.
     """
     waiting = [("model", memoryview(content), 0)]
     while waiting:

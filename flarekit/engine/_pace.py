@@ -10,7 +10,7 @@ from itertools import pairwise
 _LATEST = 4  # tiles that tell how long the next ones take
 _LONGEST_OF = 8  # tiles that tell how long the next one may take
 _SURE = 1.15  # it takes at most so many times the longest of these
-_MOST_SLOWER = 2.0  # one slow tile is no measure of what follows the tiles
+_MOST_SLOWER = 2.0  # one slow tile is not a measure of what follows the tiles
 
 
 class TilePace:

@@ -100,7 +100,7 @@ def check_readers(pairs: Sequence[Pair]) -> None:
 
 
 def case_id_of(path: Path) -> str | None:
-    """Return a mask's name without its ending; None where the file is no mask."""
+    """Return a mask's name without its ending; None where the file is not a mask."""
     for suffix in SUFFIXES:
         case_id = path.name.removesuffix(suffix)
         if case_id not in ("", path.name):

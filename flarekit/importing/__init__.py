@@ -56,6 +56,6 @@ def import_predictor(source: Path, folder: Path, options: ImportOptions) -> None
     else:
         first = ", ".join(map(str, list(content)[:3]))
         raise InputError(
-            f"{source}: is no checkpoint that is known (its first keys: {first})",
+            f"{source}: is not a checkpoint that is known (its first keys: {first})",
             fix="import an nnU-Net v2 result folder, a FLARE23 or FLARE21 state dict, or MPU-Net's",
         )

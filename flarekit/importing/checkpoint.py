@@ -23,7 +23,7 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     """Load a `torch.save` file with `weights_only=True` and numpy's scalars allowed.
 
     Raises:
-        InputError: the file is not there, is damaged, is no mapping, or wants to run something
+        InputError: the file is not there, is damaged, is not a mapping, or wants to run something
             that is not on the list; it is not run.
     """
     import torch
@@ -34,7 +34,9 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         wanted = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL " in str(error) else None
         if wanted is None:
-            raise InputError(f"{path}: is no PyTorch checkpoint", fix="fetch it again") from error
+            raise InputError(
+                f"{path}: is not a PyTorch checkpoint", fix="fetch it again"
+            ) from error
         raise InputError(
             f"{path}: refused: loading it would call {wanted}, which can run anything",
             fix="only tensors and numbers are loaded; save the state dict alone, as safetensors",
@@ -42,7 +44,7 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader meets
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise InputError(
-            f"{path}: is no PyTorch checkpoint: {reason}", fix="fetch it again"
+            f"{path}: is not a PyTorch checkpoint: {reason}", fix="fetch it again"
         ) from error
     if not isinstance(content, Mapping):
         raise InputError(

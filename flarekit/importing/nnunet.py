@@ -110,7 +110,7 @@ def fold_files(result: Path, options: ImportOptions) -> list[Path]:
         wanted = list(dict.fromkeys(fold.strip() for fold in options.folds))
         if _ALL in wanted and len(wanted) > 1:
             raise InputError(
-                f"{result}: fold_all is no member of an ensemble of folds: it has seen their cases",
+                f"{result}: fold_all is not a member of an ensemble: it saw the cases of all folds",
                 fix=f"choose --folds {_ALL}, or numbers",
             )
     else:

@@ -24,7 +24,7 @@ def create(*, input_channels: int, num_classes: int, feature_size: int = 48) -> 
 
     Raises:
         UsageError: MONAI is not installed.
-        ValueError: the feature size is no multiple of 12.
+        ValueError: the feature size is not a multiple of 12.
     """
     network: nn.Module = monai_network(
         "SwinUNETR",

@@ -46,7 +46,9 @@ def copy_job(job: Path, inputs: Path) -> None:
             job, inputs, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, ".*")
         )
     except (OSError, shutil.Error) as error:
-        raise OutputError(f"{inputs}: {job} cannot be copied: {error}", fix="free space") from error
+        raise OutputError(
+            f"{inputs}: {job} cannot be copied: {error}", fix="free some space"
+        ) from error
 
 
 def job_leftovers(job: Path, inputs: Path) -> tuple[str, ...]:
@@ -93,5 +95,5 @@ def keep_job(outputs: Path, folder: Path) -> None:
                 shutil.copyfile(path, target)
     except OSError as error:
         raise OutputError(
-            f"{folder}: outputs cannot be copied there: {error.strerror}", fix="free space"
+            f"{folder}: outputs cannot be copied there: {error.strerror}", fix="free some space"
         ) from error

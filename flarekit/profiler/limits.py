@@ -39,7 +39,7 @@ class LimitVerdict:
 
     Attributes:
         case: its name in the report.
-        limit: `time`, `cap`, `gpu`, `ram`, or `run` for everything that is no figure.
+        limit: `time`, `cap`, `gpu`, `ram`, or `run` for everything that is not a figure.
         text: in words.
     """
 

@@ -238,7 +238,7 @@ def read_report_json(path: Path) -> EfficiencyReport:
             f"{path}: cannot be read: {error.strerror}", fix="name a folder that profile has made"
         ) from error
     except ValueError as error:
-        raise InputError(f"{path}: is no JSON: {error}", fix="profile again") from error
+        raise InputError(f"{path}: is not JSON: {error}", fix="profile again") from error
     if not is_profile(content):
         raise InputError(
             f"{path}: is not a profile's, but perhaps that of flarekit predict --report",

@@ -4,7 +4,7 @@
     {"t_s": 0.1, "gpu_used_mib": 2218.0, "gpu_tree_mib": null}
     {"t_s": 0.1, "not_supported": {"gpu_tree_mib": "Not Supported"}}
 
-null is no reading; why not is said when it begins or changes.
+null is not a reading; why not is said when it begins or changes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def read_samples(path: Path) -> Recording:
         samples = _samples(rest) if known else []
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: is no file of samples: {error}", fix="remove it, or profile again"
+            f"{path}: is not a file of samples: {error}", fix="remove it, or profile again"
         ) from error
     if not known:
         raise InputError(f"{path}: samples of an unknown version", fix="use a newer flarekit")

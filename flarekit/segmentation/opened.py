@@ -113,7 +113,7 @@ class OpenScan:
                 continue
             if given.ndim != 2 or given.shape[1] != 3 or given.dtype.kind not in "iu":
                 raise UsageError(
-                    f"the {name} clicks are no voxels: {places!r}",
+                    f"the {name} clicks are not voxels: {places!r}",
                     fix="give three whole numbers each, in the order of the labels' axes",
                 )
             found = given[:, ::-1] if self._source.axes == "xyz" else given

@@ -93,7 +93,7 @@ def save_predictor(
 def _kind(file: Path) -> str:
     if file.suffix not in _KINDS or not file.is_file():
         raise UsageError(
-            f"{file}: is no network in a file",
+            f"{file}: is not a network in a file",
             fix="give an .onnx file, or a .pt file that torch.jit.save has written",
         )
     return _KINDS[file.suffix]

@@ -129,7 +129,7 @@ def _kind(scan: One) -> str:
     if hasattr(scan, "__array__"):
         return "array"
     raise UsageError(
-        f"{type(scan).__name__} is no scan",
+        f"{type(scan).__name__} is not a scan",
         fix="give a path, a NumPy array, a nibabel or a SimpleITK image, or a list of channels",
     )
 
@@ -227,7 +227,7 @@ def _array_affine(spacing_mm: ArrayLike | None, affine: ArrayLike | None) -> NDA
         matrix = np.array(affine, np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise UsageError(
-                f"affine has shape {matrix.shape} or holds what is no number",
+                f"affine has shape {matrix.shape} or holds what is not a number",
                 fix="give a (4, 4) matrix from (x, y, z, 1) to mm, RAS",
             )
         lengths = np.linalg.norm(matrix[:3, :3], axis=0)

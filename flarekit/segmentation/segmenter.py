@@ -186,7 +186,7 @@ class Segmenter:
 
         Raises:
             InputError: a file cannot be read, or the channels do not fit together.
-            UsageError: an array without spacing or affine, or something that is no scan.
+            UsageError: an array without spacing or affine, or something that is not a scan.
             BudgetError: it does not fit into the memory budget.
             DeviceError: the device has no room for a tile.
 

@@ -36,7 +36,7 @@ class Shard:
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(
-                f"{text!r} is no shard", fix="write 1/8 for the first of eight, up to 8/8"
+                f"{text!r} is not a shard", fix="write 1/8 for the first of eight, up to 8/8"
             )
         return cls(int(match[1]), int(match[2]))
 

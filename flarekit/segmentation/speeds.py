@@ -185,7 +185,7 @@ def _computed_and_waited_ns() -> tuple[int, int]:
 
 
 def _read(folder: Path | None) -> dict[str, dict[str, list[float]]]:
-    """Return what is remembered; what is no list of seconds is left out."""
+    """Return what is remembered; what is not a list of seconds is left out."""
     if folder is None:
         return {}
     try:

@@ -113,7 +113,7 @@ def _check_origin(scope: Scope, headers: Headers) -> None:
 def _check_length(headers: Headers, limit: int) -> None:
     stated = headers.get("content-length", "0")
     if not stated.isdigit():
-        raise Problem(400, "Content-Length is no number", fix="send the request again")
+        raise Problem(400, "Content-Length is not a number", fix="send the request again")
     if int(stated) > limit:
         raise too_large(limit)
 

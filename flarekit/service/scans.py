@@ -206,7 +206,7 @@ def _voxels_of_nrrd(path: Path) -> int:
     fields = dict(re.findall(rb"^([a-z ]+?)\s*:\s*(.*)$", head, re.MULTILINE))
     if not head.startswith(b"nrrd") or {b"data file", b"datafile"} & set(fields):
         raise InputError(
-            f"{path}: is no NRRD that holds its own voxels", fix="save the scan as one .nrrd"
+            f"{path}: is not a NRRD that holds its own voxels", fix="save the scan as one .nrrd"
         )
     sizes = fields.get(b"sizes", b"").split()
     if not sizes or not all(size.isdigit() and len(size) < 10 for size in sizes):

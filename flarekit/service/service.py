@@ -164,7 +164,7 @@ class Service:
         """Put an upload into the queue.
 
         Raises:
-            Problem: it is no scan that this predictor takes.
+            Problem: it is not a scan that this predictor takes.
         """
         predictor = self.predictor(wish.predictor)
         folder = self.folder_of(case_id)

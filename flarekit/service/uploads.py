@@ -79,12 +79,12 @@ async def receive(
         limits: what may come.
 
     Raises:
-        Problem: it is no multipart request, brings too much, or comes too slowly.
+        Problem: it is not a multipart request, brings too much, or comes too slowly.
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary or len(boundary) > 200:
-        raise Problem(415, "the request is no multipart/form-data", fix=_AGAIN)
+        raise Problem(415, "the request is not multipart/form-data", fix=_AGAIN)
     writer = _Writer(boundary, folder, limits)
     began = time.monotonic()
     waiting: list[bytes] = []

@@ -20,7 +20,7 @@ class Clicks(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tumor: list[Voxel] = Field(default_factory=list, description="In a lesion that was missed.")
-    background: list[Voxel] = Field(default_factory=list, description="In what is no lesion.")
+    background: list[Voxel] = Field(default_factory=list, description="In what is not a lesion.")
 
 
 class ProblemView(BaseModel):

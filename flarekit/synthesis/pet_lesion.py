@@ -1,6 +1,6 @@
 """Lesions of random shape and uptake, added to real PETs where there is little uptake.
 
-The real body shows what is no lesion; beside it a network sees what a lesion is.
+The real body shows what is not a lesion; beside it a network sees what a lesion is.
 """
 
 from __future__ import annotations

@@ -94,7 +94,10 @@ def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> d
         scan = read_nifti(dataset / "imagesTr" / f"{case_id}_0000.nii.gz")
         truth = read_nifti(dataset / "labelsTr" / f"{case_id}.nii.gz")
         if truth.voxels_ZYX.shape != scan.voxels_ZYX.shape:
-            raise InputError(f"{truth.path}: has another size than its scan", fix="resample it")
+            raise InputError(
+                f"{truth.path}: has another size than its scan",
+                fix="resample the label map to the scan",
+            )
         label_map = label_values(truth.voxels_ZYX, truth.path)
         channels = {predictor.spec.channels[0].name: scan.voxels_ZYX}
         lacking = set() if recipe is None else _names(recipe, recipe.unlabelled_in(case_id))
@@ -199,7 +202,9 @@ def write_expected(predictor: PredictorFolder, expected: dict[str, Expected]) ->
             f"no label of {predictor.name} has {_FEWEST} training cases",
             fix="name a data set with labels of the same names",
         )
-    text, content = read_toml(predictor.folder / "predictor.toml", fix="name a predictor")
+    text, content = read_toml(
+        predictor.folder / "predictor.toml", fix="name the folder of a predictor"
+    )
     head = text.partition("\n")[0].removeprefix("#").strip() if text.startswith("#") else _HEAD
     tables = {
         name: each.model_dump(mode="json", exclude_none=True) for name, each in expected.items()

@@ -73,7 +73,7 @@ def first_recipe(
 
     Raises:
         InputError: no labelled cases, a scan that is missing or lies on another grid than its
-            labels, labels that are no labels or have no names, regions.
+            labels, labels that are not labels or have no names, regions.
     """
     ids = case_ids(dataset)
     if not ids:

@@ -69,7 +69,7 @@ def fit_gate(
     from scipy.stats import f
 
     if not 0 < lost < 1:
-        raise UsageError(f"{lost:g} is no share of lesions", fix="give one between 0 and 1")
+        raise UsageError(f"{lost:g} is not a share of lesions", fix="give one between 0 and 1")
     label, index = _label(predictor, label), _channel(predictor, channel)
     rows = np.array([row for folder in datasets for row in _rows(predictor, folder, label, index)])
     count, features = len(rows), len(FEATURES)
@@ -108,7 +108,9 @@ def write_gate(predictor: PredictorFolder, fitted: Fitted) -> None:
     Raises:
         OutputError: it could not be written.
     """
-    text, content = read_toml(predictor.folder / "predictor.toml", fix="name a predictor")
+    text, content = read_toml(
+        predictor.folder / "predictor.toml", fix="name the folder of a predictor"
+    )
     head = text.partition("\n")[0].removeprefix("#").strip() if text.startswith("#") else _HEAD
     rule = {
         "name": RULE,
@@ -168,7 +170,10 @@ def _rows(
         truth = read_nifti(folder / "labelsTr" / f"{case_id}.nii.gz")
         mask = truth.voxels_ZYX == value
         if mask.shape != scan.voxels_ZYX.shape:
-            raise InputError(f"{truth.path}: has another size than its scan", fix="resample it")
+            raise InputError(
+                f"{truth.path}: has another size than its scan",
+                fix="resample the label map to the scan",
+            )
         numbered = cc3d.connected_components(mask, connectivity=26)
         for number, box in enumerate(cc3d.statistics(numbered)["bounding_boxes"][1:], 1):
             inside = numbered[box] == number

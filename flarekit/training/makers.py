@@ -1,4 +1,4 @@
-"""What makes cases that are no plain labelled scans: bodies, lesions, scans without a label."""
+"""What makes cases that are not plain labelled scans: bodies, lesions, scans without a label."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ class WholeBodyPet:
             lesions[read_nifti(self._beside("_label.nii.gz")).voxels_ZYX > 0] = 1
         hu = np.full(lesions.shape, _NO_CT_HU, np.float32) if ct is None else ct.voxels_ZYX
         if hu.shape != lesions.shape:
-            raise InputError(f"{own_ct}: lies on another grid than the PET", fix="resample it")
+            raise InputError(
+                f"{own_ct}: lies on another grid than the PET", fix="resample the CT to the PET"
+            )
         rng = np.random.default_rng([19, self.copy, crc32(name.encode())])
         suv = pet.voxels_ZYX.astype(np.float32)
         known = slice(None) if self.known_Z is None else slice(*self.known_Z)

@@ -229,5 +229,5 @@ def _resume(state: TrainingState, path: Path) -> None:
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, pickle.UnpicklingError):  # whose words advise to unpickle it
-            reason = "it holds what is no tensor and no number, or is damaged"
+            reason = "it holds what is neither a tensor nor a number, or is damaged"
         raise InputError(f"{path}: is not this recipe's checkpoint: {reason}", fix=fix) from error

@@ -46,7 +46,7 @@ def survey(paths: Iterable[Path], progress: Progress = lambda *_: None) -> list[
         progress: called with how many are read, of how many.
 
     Raises:
-        InputError: a file cannot be read, or holds what is no label value.
+        InputError: a file cannot be read, or holds what is not a label value.
     """
     wanted, found = list(paths), list[LabelMap]()
     with ThreadPoolExecutor(max_workers=2) as threads:
@@ -60,7 +60,7 @@ def read_label_map(path: Path) -> LabelMap:
     """Return what a label map holds.
 
     Raises:
-        InputError: it cannot be read, or holds a value that is no whole number from 0 to 255.
+        InputError: it cannot be read, or holds a value that is not a whole number from 0 to 255.
     """
     volume = read_nifti(path)
     labels = label_values(volume.voxels_ZYX, path)
@@ -84,7 +84,7 @@ def label_values(voxels_ZYX: NDArray[np.generic], path: Path) -> NDArray[np.uint
     """Return voxels as label values.
 
     Raises:
-        InputError: a voxel is no whole number from 0 to 255.
+        InputError: a voxel is not a whole number from 0 to 255.
     """
     with np.errstate(invalid="ignore"):
         labels = voxels_ZYX.astype(np.uint8)

@@ -78,7 +78,7 @@ def flare_name_faults(stem: str, names: tuple[str, ...]) -> list[str]:
     """
     faults = []
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", stem):
-        faults.append(f"{stem!r} is no team name: lower case, digits, - and _, no dots")
+        faults.append(f"{stem!r} is not a team name: lower case, digits, - and _, no dots")
     if f"{stem}:latest" not in names:
         held_names = ", ".join(names) or "none"
         faults.append(f"the evaluator runs {stem}:latest, the image is named {held_names}")

@@ -43,7 +43,7 @@ class Record:
 
     @contextmanager
     def attempt(self, name: str) -> Iterator[None]:
-        """Note what goes wrong inside and go on: one part's fault is no other's."""
+        """Note what goes wrong inside and go on: one part's fault is not another's."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - it is what the check is there to find

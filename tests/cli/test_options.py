@@ -88,5 +88,5 @@ def test_memory_is_read_as_docker_reads_it(text, mib):
 
 @pytest.mark.parametrize("text", ["much", "5m", "-1g", ""])
 def test_what_is_no_amount_of_memory_is_refused(text):
-    with pytest.raises(UsageError, match="no amount of memory"):
+    with pytest.raises(UsageError, match="not an amount of memory"):
         memory_mib(text)

@@ -170,7 +170,7 @@ def test_masks_that_cannot_be_measured_are_named_and_the_others_are(report, tmp_
         "statistics", "--masks", masks, "--scans", tmp_path / "inputs", "-o", tmp_path / "new"
     )
     assert measured.returncode == 1
-    for words in ("b: ", "c: ", "is no label map", "d: ", "1 of 4 masks measured"):
+    for words in ("b: ", "c: ", "is not a label map", "d: ", "1 of 4 masks measured"):
         assert words in measured.stderr
     assert "label 1" in (tmp_path / "new" / "statistics.csv").read_text()
     assert report.is_dir()

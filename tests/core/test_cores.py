@@ -41,7 +41,7 @@ def test_labels_are_decided_without_affinity(monkeypatch, toy):
 
 @pytest.mark.long
 def test_the_command_segments_without_what_linux_alone_has(toy, write_scan, tmp_path):
-    """This is no test of those systems: only of the names that are missing there."""
+    """This is not a test of those systems: only of the names that are missing there."""
     (tmp_path / "in").mkdir()
     write_scan(tmp_path / "in" / "p_0000.nii.gz")
     words = ["predict", "-p", toy.folder, "-i", tmp_path / "in", "-o", tmp_path / "out"]

@@ -37,7 +37,7 @@ GEOMETRY_BYTES = {
     348: ((39, 40), (76, 108), (123, 124), (252, 328)),
     540: ((104, 168), (344, 496), (500, 504), (524, 525)),
 }
-# NIfTI-2, axes that are not orthogonal and no qform, a qform that is no rotation
+# NIfTI-2, axes that are not orthogonal and no qform, a qform that is not a rotation
 SIMPLEITK_REFUSES = ("nifti2", "big_endian_nifti2", "gantry_tilt", "off_by_rounding")
 LABELS_ZYX = (np.arange(VOXELS_ZYX.size).reshape(SHAPE_ZYX) % 14).astype(np.uint8)
 

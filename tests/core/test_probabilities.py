@@ -38,8 +38,8 @@ def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path):
         (lambda path: np.savez(path, probabilities=np.array([{}]), values=[0]), "holds no prob"),
         (lambda path: write_probabilities(path, some(3), [0, 1]), "for 2 classes"),
         (lambda path: write_probabilities(path, some()[:, :2], [0, 1]), "the mask has"),
-        (lambda path: write_probabilities(path, some() * 3, [0, 1]), "no probabilities"),
-        (lambda path: write_probabilities(path, some() * np.nan, [0, 1]), "no probabilities"),
+        (lambda path: write_probabilities(path, some() * 3, [0, 1]), "are not probabilities"),
+        (lambda path: write_probabilities(path, some() * np.nan, [0, 1]), "are not probabilities"),
     ],
 )
 def test_what_holds_no_probabilities_of_the_case_is_named(write, message, tmp_path):

@@ -76,7 +76,7 @@ def header_of(stream):
     while "ElementDataFile" not in fields:
         lines.append(stream.readline().decode())
         if " = " not in lines[-1]:
-            raise ValueError("the stack is no image that can be read")
+            raise ValueError("the stack is not an image that can be read")
         key, _, value = lines[-1].strip().partition(" = ")
         fields[key] = value
     return fields, lines

@@ -161,7 +161,7 @@ def test_values_that_no_label_has_and_labels_that_no_mask_has_are_named(tmp_path
         save(tmp_path / side / "c.nii.gz", cube(10, 255))
     code, _, err = ask(convention="autopet")
     assert code == 1
-    assert "255 is no label's value, and is in 1 true masks and 1 predictions" in err
+    assert "255 is not a label's value, and is in 1 true masks and 1 predictions" in err
     assert "no mask, true or predicted, holds lesion" in err
     assert "nothing was scored" in err
 
@@ -171,7 +171,7 @@ def test_a_value_in_predictions_alone_is_named_and_the_rest_is_scored(tmp_path, 
     save(tmp_path / "p" / "c.nii.gz", cube(10) + cube(25, 7))
     code, _, err = ask(labels="lesion=1,cyst=2")
     assert code == 0
-    assert "7 is no label's value, and is in 0 true masks and 1 predictions" in err
+    assert "7 is not a label's value, and is in 0 true masks and 1 predictions" in err
     assert "no mask, true or predicted, holds cyst" in err
 
 

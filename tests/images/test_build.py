@@ -109,7 +109,7 @@ def test_a_predictor_without_outputs_is_no_algorithm_of_the_platform(toy):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tag": "Team A"}, "no tag"),
+        ({"tag": "Team A"}, "not a tag"),
         ({"convention": "flair"}, "no convention"),
         ({"predictor": "nothing"}, "nothing"),
     ],

@@ -87,7 +87,7 @@ def test_the_names_for_debuggers_go_from_a_library_that_still_loads(packages):
 def test_symbols_of_what_is_no_library_are_an_error(packages):
     result = run("symbols: a/code.py\n", packages)
     assert result.returncode == 1
-    assert "is no library" in result.stderr
+    assert "is not a library" in result.stderr
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)

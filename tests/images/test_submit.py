@@ -521,8 +521,8 @@ def test_a_gcapi_that_lacks_a_name_is_too_old_as_well(request_for, told, monkeyp
     [
         ({"input_dir": None}, "either --input or --job"),
         ({"job": JOB}, "either --input or --job"),
-        ({"input_dir": None, "job": "../algorithms"}, "is no job's identifier"),
-        ({"algorithm": "https://grand-challenge.org/algorithms/x/"}, "is no algorithm's name"),
+        ({"input_dir": None, "job": "../algorithms"}, "is not a job's identifier"),
+        ({"algorithm": "https://grand-challenge.org/algorithms/x/"}, "is not an algorithm's name"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_at_once(

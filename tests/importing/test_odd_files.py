@@ -93,7 +93,7 @@ PLANS = [
     (lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(percentile_99_5=-500),
      "percentile_00_5 is not below percentile_99_5"),
     (lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(std=float("nan")),
-     "NaN is no number"),
+     "NaN is not a number"),
 ]  # fmt: skip
 DATASET = [
     (lambda d: d.pop("labels"), "labels is missing"),
@@ -261,7 +261,7 @@ def test_the_fold_of_all_cases_is_no_member_of_an_ensemble(tmp_path, caplog):
     import_predictor(result, tmp_path / "all", chosen)
     assert read_spec(tmp_path / "all").spec.provenance["fold_names"] == ["all"]
     both = type(OPTIONS)(name="x", folds=("2", "all"))
-    with pytest.raises(InputError, match="fold_all is no member"):
+    with pytest.raises(InputError, match="fold_all is not a member"):
         import_predictor(result, tmp_path / "both", both)
 
 

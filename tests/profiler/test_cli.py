@@ -147,7 +147,7 @@ def test_run_leaves_a_report_and_the_command_s_own_exit_code(tmp_path, flarekit)
 def test_a_name_that_would_leave_the_folder_is_refused(tmp_path):
     result = run("profile", "run", "-o", tmp_path, "--name", "../x", "--", "true")
     assert result.returncode == 2
-    assert "'../x' is no file name" in result.stderr
+    assert "'../x' is not a file name" in result.stderr
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_not_supported_is_a_value_of_its_own_on_disk(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "is no JSON"), (json.dumps(INSIDE), "predict --report"), (None, "cannot be read")],
+    [("{", "is not JSON"), (json.dumps(INSIDE), "predict --report"), (None, "cannot be read")],
 )
 def test_another_file_is_refused_by_name(tmp_path, content, words):
     path = tmp_path / "efficiency.json"

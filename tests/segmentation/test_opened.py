@@ -73,8 +73,8 @@ def test_an_open_scan_has_the_probabilities_of_its_labels(clicked, petct):
     ("clicks", "words"),
     [
         ({"lesion": [(0, 0, 0)]}, "not lesion"),
-        ({"tumor": [(0, 0)]}, "are no voxels"),
-        ({"tumor": [(0.5, 0, 0)]}, "are no voxels"),
+        ({"tumor": [(0, 0)]}, "are not voxels"),
+        ({"tumor": [(0.5, 0, 0)]}, "are not voxels"),
         ({"tumor": [(0, 0, 24)]}, "outside the scan"),
         ({"background": [(-1, 0, 0)]}, "outside the scan"),
     ],

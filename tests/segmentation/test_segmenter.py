@@ -171,7 +171,7 @@ def test_a_disk_without_room_for_probabilities_is_said(loaded, scan, monkeypatch
         (voxels_of(), {"affine": np.zeros((4, 4))}, "singular"),
         ("scan.nii.gz", {"spacing_mm": (1, 1, 1)}, "has its own geometry"),
         ([voxels_of(), voxels_of()], {"spacing_mm": (1, 1, 1)}, "2 channels given, toy takes 1"),
-        (7, {}, "int is no scan"),
+        (7, {}, "int is not a scan"),
         ([], {}, "0 channels given"),
     ],
 )

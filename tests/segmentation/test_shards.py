@@ -35,7 +35,7 @@ def test_a_shard_is_written_as_its_number_and_their_count(text):
 
 @pytest.mark.parametrize("text", ["", "3", "0/8", "9/8", "-1/8", "1/0", "a/b", "1/2/3", "1.5/2"])
 def test_what_is_no_shard_is_refused(text):
-    with pytest.raises(UsageError, match="is no shard"):
+    with pytest.raises(UsageError, match="is not a shard"):
         Shard.of(text)
 
 

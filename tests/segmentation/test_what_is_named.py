@@ -195,7 +195,7 @@ def test_what_is_no_scan_or_not_there_is_named(toy, inputs, tmp_path, write_scan
     with pytest.raises(InputError, match=r"gone.nii.gz: there is no such file or folder"):
         segment_folder(toy, tmp_path / "gone.nii.gz", tmp_path / "out", OPTIONS)
     (inputs / "notes.txt").write_text("no scan")
-    with pytest.raises(InputError, match=r"notes.txt: is no scan that can be read"):
+    with pytest.raises(InputError, match=r"notes.txt: is not a scan that can be read"):
         segment_folder(toy, [inputs / "notes.txt"], tmp_path / "out", OPTIONS)
     write_scan(inputs / "good.nii.gz")
     (inputs / "bad.nii.gz").write_bytes(b"no scan")

@@ -279,7 +279,7 @@ def _(random, folder):
     return [path.name, keyword]
 
 
-@DICOM.refused("a needed element is no number")
+@DICOM.refused("a needed element is not a number")
 def _(random, folder):
     keyword = random.choice([*_NEEDED, "RescaleSlope", "RescaleIntercept"])
     path = random.choice(paths(folder))

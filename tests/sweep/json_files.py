@@ -111,7 +111,7 @@ def _(random, folder):
     return [NAME]
 
 
-@JSON.refused("the file is no JSON")
+@JSON.refused("the file is not JSON")
 def _(random, folder):
     odd = [
         garbage(random, 500),

@@ -159,7 +159,7 @@ def _(random, folder):
     return field(random, folder, {"DimSize": random.choice(odd)})
 
 
-@MHA.refused("the placement is no numbers")
+@MHA.refused("the placement is not numbers")
 def _(random, folder):
     key = random.choice(["TransformMatrix", "Offset", "ElementSpacing"])
     odd = ["nan nan nan", "inf 1 1", "x y z", "1", "1,5 1,5 4", "1e999 1 1", "0x1 1 1", "1 2"]

@@ -122,6 +122,6 @@ def _(random, folder):
     return save(folder, packed(random, bytes(content)))
 
 
-@TAR.refused("it is no archive")
+@TAR.refused("it is not an archive")
 def _(random, folder):
     return save(folder, random.choice([b"", garbage(random, 3000), b"PK\3\4" + garbage(random)]))

@@ -91,7 +91,7 @@ def test_what_cannot_be_measured_is_said(named, toy, dataset):
         fit_gate(toy, [named])
     with pytest.raises(UsageError, match="no channel 'MR'"):
         fit_gate(toy, [named], label=label_of(toy), channel="MR")
-    with pytest.raises(UsageError, match="no share"):
+    with pytest.raises(UsageError, match="not a share"):
         fit_gate(toy, [named], label=label_of(toy), lost=1.0)
     for path in list(dataset.glob("labelsTr/*"))[3:]:
         path.unlink()

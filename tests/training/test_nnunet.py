@@ -142,7 +142,7 @@ def test_arguments_of_a_network_are_toml_or_words():
         "mamba": "enc", "orders": [2, 3], "dropout": 0.1, "blocks": ["conv", "hgcn"],
     }  # fmt: skip
     for odd in ("mamba", "=enc", "mamba=", "a b=1"):
-        with pytest.raises(UsageError, match="is no argument"):
+        with pytest.raises(UsageError, match="is not an argument"):
             parse_arguments([odd])
 
 

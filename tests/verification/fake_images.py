@@ -86,7 +86,7 @@ def read(path):
     try:
         return SimpleITK.ReadImage(str(path))
     except RuntimeError:
-        raise Failure(f"Error: {path.name} is no image that can be read") from None
+        raise Failure(f"Error: {path.name} is not an image that can be read") from None
 
 
 class FakeSandbox:

@@ -19,7 +19,7 @@ if [ "$1" = "[[ x ]]" ] && [ -d inputs ]; then echo 'source ${x^^} <(y)'; fi
 x=$((1 + 2)); y=${x:-3}; z=${y#*/}; w=${z%%.*}; ${w:+echo}; n=${#w}
 for scan in inputs/*_0000.nii.gz; do python predict.py "$scan" >log 2>&1 || true; done
 cat <<END
-[[ this is no command ]] && source it
+[[ this is not a command ]] && source it
 END
 awk '{ if (a == b) print $1 }' file | grep -E '[[:space:]]' | tr '[a-z]' '[A-Z]'
 case "$x" in a|b) echo "$x";; [0-9][0-9]) ;; esac

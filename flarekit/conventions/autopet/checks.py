@@ -177,7 +177,7 @@ def clicks_placed(image: ImageUnderTest) -> Finding:
     return placed(lesions(_no_clicks(image)), lesions(trial))
 
 
-@check(fix="see the reason")
+@check(fix="mend what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given lead to a mask that is right in all of this."""
     given = image.task.user_inputs

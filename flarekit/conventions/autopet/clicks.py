@@ -21,7 +21,7 @@ TUMOR, BACKGROUND = "tumor", "background"
 def read_clicks(path: Path, shape_ZYX: tuple[int, int, int]) -> tuple[Points, tuple[str, ...]]:
     """Read the clicks of a file.
 
-    Clicks outside the volume and entries that are no points are left out; the notes count them.
+    Clicks outside the volume and entries that are not points are left out; the notes count them.
 
     Args:
         path: the JSON file.

@@ -108,7 +108,7 @@ class Elements:
         """Return one whole number.
 
         Raises:
-            ElementError: see `numbers`; also where it is no whole number.
+            ElementError: see `numbers`; also where it is not a whole number.
         """
         value = self.number(element)
         if not value.is_integer():
@@ -119,7 +119,7 @@ class Elements:
         """Return one number; another where there is no value.
 
         Raises:
-            ElementError: there is a value, and it is no number.
+            ElementError: there is a value, and it is not a number.
         """
         return self.number(element) if self.has(element) else otherwise
 

@@ -1,7 +1,7 @@
 """DICOM: a folder with series in, one segmentation object (SEG) per case out.
 
 The folder may hold one series, a study or many, in any tree, and zips or tars of such, which are
-unpacked into a temporary folder until the run is over; what is no CT, MR or PET image is left
+unpacked into a temporary folder until the run is over; what is not a CT, MR or PET image is left
 alone. A predictor with one channel gets every CT; one with two gets the PET/CT of every study, the
 PET as SUV by body weight and the CT on the PET's grid. Masks are named after the series whose
 voxels they have; a series that holds several volumes has a mask for each, numbered. Files of

@@ -212,7 +212,7 @@ def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone | Archive:
 
 
 def _other(elements: Elements) -> LeftAlone | None:
-    """Return what a file is where it is no image of a volume."""
+    """Return what a file is where it is not an image of a volume."""
     kind, modality = _class_of(elements), _modality_of(elements)
     if kind == _DIRECTORY:
         return LeftAlone("directories of DICOM files")
@@ -272,7 +272,9 @@ def _slice(elements: Elements, file: DicomFile) -> Slice:
     directions = np.array(elements.numbers("ImageOrientationPatient", 6)).reshape(2, 3)
     lengths = np.linalg.norm(directions, axis=1)
     if np.abs(lengths - 1).max() > _UNIT or abs(float(directions[0] @ directions[1])) > _UNIT:
-        raise _fault(path, "its ImageOrientationPatient is no pair of unit vectors at right angles")
+        raise _fault(
+            path, "its ImageOrientationPatient is not a pair of unit vectors at right angles"
+        )
     position = np.array(elements.numbers("ImagePositionPatient", 3))
     _check_pixels(elements, file, shape)
     slope = elements.number_or("RescaleSlope", 1.0)

@@ -20,7 +20,7 @@ DOSE_BQ = (1e6, 1e10)  # 1 MBq to 10 GBq: less is most likely stated in MBq
 HALF_LIFE_S = (30.0, 1e6)
 MOST_HALF_LIVES = 6.0  # from injection to scan; then 1.6 % of the activity is left
 DOUBTFUL_HALF_LIVES = 3.0
-DOUBTFUL_UPTAKE = timedelta(minutes=5)  # less is no usual whole-body scan
+DOUBTFUL_UPTAKE = timedelta(minutes=5)  # less is not a usual whole-body scan
 SERIES_BEFORE_ACQUISITION = timedelta(hours=1)
 # half-lives in seconds by mass number (NuDat 3, National Nuclear Data Center)
 _NUCLIDES_S = {

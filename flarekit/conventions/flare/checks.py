@@ -124,7 +124,7 @@ def _unlike_each_other(image: ImageUnderTest, trial: TrialResult) -> Iterator[st
 
 @check(fix="take *_0000.nii.gz only")
 def other_files(image: ImageUnderTest) -> Finding:
-    """Files that are no inputs are ignored."""
+    """Files that are not inputs are ignored."""
     trial = image.kept("odd_names", samples.odd_names)
     return verdict_of_trial(
         trial, [fault for fault in name_faults(trial, _wanted(trial)) if "too" in fault]
@@ -219,7 +219,7 @@ def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple
     return own, ""
 
 
-@check(fix="see the reason")
+@check(fix="mend what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     if image.task.user_inputs is None:

@@ -27,7 +27,7 @@ def usual(folder: Path) -> None:
 
 
 def odd_names(folder: Path) -> None:
-    """Write several CTs with names that are legal but rare, and files that are no inputs."""
+    """Write several CTs with names that are legal but rare, and files that are not inputs."""
     for name in ODD_NAMES:
         _write(folder / f"{name}_0000.nii.gz", (0, 1, 2), (-1, -1, 1))
     for name in OTHER_FILES:

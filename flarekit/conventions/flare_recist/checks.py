@@ -272,7 +272,7 @@ def no_pickles(image: ImageUnderTest) -> Finding:
     return fail("it ran a program that was hidden in an input") if marked else PASS
 
 
-@check(fix="see the reason")
+@check(fix="mend what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     given = image.task.user_inputs

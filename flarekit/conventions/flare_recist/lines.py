@@ -11,7 +11,7 @@ from flarekit.conventions.flare_recist.npz import Header, NpzFile
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.line import line_ends
 
-_MOST_LINE_VOXELS = 1 << 22  # of all lines together: more is no drawing of lines
+_MOST_LINE_VOXELS = 1 << 22  # of all lines together: more is not a drawing of lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def find_lines(
 ) -> tuple[list[Line], tuple[str, ...]]:
     """Return the lines of a file in ascending order of their values, and what was odd.
 
-    Values that are no positive integer are left out. Of a value on several slices the slice with
+    Values that are not positive integers are left out. Of a value on several slices the slice with
     the longest line is taken.
 
     Raises:

@@ -57,7 +57,7 @@ class NpzFile:
         """Return the names of its arrays.
 
         Raises:
-            UnreadableVolumeError: it is no zip archive, or a damaged one.
+            UnreadableVolumeError: it is not a zip archive, or a damaged one.
         """
         with self._damage_named(), zipfile.ZipFile(self.path) as archive:
             members = archive.namelist()
@@ -145,7 +145,7 @@ class NpzFile:
         except (*_DAMAGE, RuntimeError) as error:  # encrypted, or compressed in an unknown way
             reason = str(error).strip().splitlines()
             words = reason[0] if reason else "it ends early"
-            raise self._fault(f"is no whole .npz file: {words}", _AGAIN) from error
+            raise self._fault(f"is not a whole .npz file: {words}", _AGAIN) from error
 
     def _fault(self, fault: str, fix: str) -> UnreadableVolumeError:
         return UnreadableVolumeError(self.path, fault, fix=fix)

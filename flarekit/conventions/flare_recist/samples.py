@@ -75,7 +75,7 @@ def no_lesion(folder: Path) -> None:
 
 
 def odd_names(folder: Path) -> None:
-    """Write several CTs with names that are legal but rare, and files that are no inputs."""
+    """Write several CTs with names that are legal but rare, and files that are not inputs."""
     for name in ODD_NAMES:
         _save(folder / f"{name}.npz", arrays(ONE))
     for name in OTHER_FILES:

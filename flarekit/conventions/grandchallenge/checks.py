@@ -229,7 +229,7 @@ def geometry(image: ImageUnderTest) -> Finding:
     return verdict_of(list(_grid_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
-@check(fix="see the reason")
+@check(fix="mend what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     outputs = _declared(image.task)

@@ -6,7 +6,7 @@ is each image that is written (https://grand-challenge.org/documentation/runtime
 Settings of a predictor:
 
     inputs = ["ct-image", "pet-image"]   # slugs or paths, one per channel; may be left out for one
-    air = -1024                          # what voxels get that are no number
+    air = -1024                          # what voxels get that are not numbers
 
     [[outputs]]                          # all that the algorithm declares
     path = "images/organ-segmentation"   # as the socket states it
@@ -138,7 +138,7 @@ class GrandChallenge:
 
     Attributes:
         inputs: slugs or paths of the channels' sockets; None where one socket is all there is.
-        air: what voxels get that are no number.
+        air: what voxels get that are not numbers.
         outputs: what to write.
     """
 

@@ -6,7 +6,7 @@ the same tree; `X_0000` is called `X`, unless that is a scan as well. A case tha
 nothing: an empty mask would read as "nothing found".
 
 Settings of a predictor: `channels` (their names; where one is PET, SUV or PT, masks have its
-voxels), `air` (what voxels of each channel get that are no number).
+voxels), `air` (what voxels of each channel get that are not numbers).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Plain:
 
     Attributes:
         channels: names of a predictor's channels; empty where they are not known.
-        air: what voxels of each channel get that are no number; that of CT where empty.
+        air: what voxels of each channel get that are not numbers; that of CT where empty.
     """
 
     channels: tuple[str, ...] = ()
@@ -260,7 +260,7 @@ def _scans_of(inputs: Sequence[Path]) -> dict[Path, Path]:
             raise InputError(f"{path}: there is no such file or folder", fix="check the path")
         elif not ending_of(path):
             raise InputError(
-                f"{path}: is no scan that can be read",
+                f"{path}: is not a scan that can be read",
                 fix=f"give {', '.join(SCAN_ENDINGS)}, DICOM, or an archive of them",
             )
         else:

@@ -23,7 +23,7 @@ def arrange(scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
     """Stack volumes of interest along Z, in the order of their names, all of them in one job.
 
     Raises:
-        InputError: a scan cannot be read, or is no volume of interest of ULS23's size.
+        InputError: a scan cannot be read, or is not a volume of interest of ULS23's size.
         OutputError: the stack cannot be written.
     """
     parts, spacings, placed = [], [], []

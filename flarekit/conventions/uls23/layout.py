@@ -231,7 +231,7 @@ def _spacings(path: Path) -> list[_Spacing]:
         valid = isinstance(entry, list) and len(entry) == 3
         if not valid or not all(type(mm) in (int, float) and 0 < mm < 1000 for mm in entry):
             raise InputError(
-                f"{path}: entry {index} ({entry}) is no spacing", fix="write [x, y, z] in mm"
+                f"{path}: entry {index} ({entry}) is not a spacing", fix="write [x, y, z] in mm"
             )
         x, y, z = (float(mm) for mm in entry)
         spacings.append((z, y, x))

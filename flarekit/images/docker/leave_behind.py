@@ -50,7 +50,7 @@ def _drop_symbols(path: Path) -> int:
     """
     content = bytearray(path.read_bytes())
     if content[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
-        raise SystemExit(f"{path}: is no library whose symbols could be dropped")
+        raise SystemExit(f"{path}: is not a library whose symbols could be dropped")
     struct.pack_into("<Q", content, 0x28, 0)  # no sections
     struct.pack_into("<HH", content, 0x3C, 0, 0)
     (table,) = struct.unpack_from("<Q", content, 0x20)

@@ -68,7 +68,7 @@ def _check(request: Request) -> None:
         raise UsageError("either --input or --job is needed", fix="give one of them")
     if not request.algorithm or "/" in request.algorithm:
         raise UsageError(
-            f"{request.algorithm!r} is no algorithm's name",
+            f"{request.algorithm!r} is not an algorithm's name",
             fix="give the last part of the address of its page",
         )
     if request.job is not None:
@@ -76,7 +76,7 @@ def _check(request: Request) -> None:
             uuid.UUID(request.job)
         except ValueError as error:
             raise UsageError(
-                f"--job {request.job}: is no job's identifier",
+                f"--job {request.job}: is not a job's identifier",
                 fix="give the last part of the address of its page",
             ) from error
     if request.input_dir is not None:

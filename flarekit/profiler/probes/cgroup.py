@@ -36,7 +36,7 @@ class CgroupProbe:
     def read(self) -> dict[str, Reading]:
         """Read; nothing before the container is there, and only its peak after it is gone.
 
-        A file that was there before and is not now went with the group: that is no fault.
+        A file that was there before and is not now went with the group: that is not a fault.
         """
         group = self._cgroup()
         if group is None:

@@ -106,7 +106,7 @@ def parse_arguments(entries: Sequence[str]) -> dict[str, Any]:
         name, _, value = (part.strip() for part in entry.partition("="))
         if not name.isidentifier() or not value:
             raise UsageError(
-                f"--argument: {entry!r} is no argument", fix="write it as --argument mamba=enc"
+                f"--argument: {entry!r} is not an argument", fix="write it as --argument mamba=enc"
             )
         try:
             arguments[name] = tomllib.loads(f"value = {value}")["value"]

@@ -157,7 +157,7 @@ export class ResultPanel {
     const made = tumor.length + background.length === 0 ? "No clicks yet."
       : `${tumor.length} added, ${background.length} taken away.`;
     const now = this.kind === "tumor" ? " Click into a lesion that was missed."
-      : this.kind === "background" ? " Click into what is no lesion." : "";
+      : this.kind === "background" ? " Click into what is not a lesion." : "";
     this.clickState.textContent = before + made + now;
   }
 

@@ -231,7 +231,7 @@ def without(name):
 
 
 BROKEN = {
-    "no zip": (lambda path: path.write_bytes(b"not a zip"), "no whole .npz"),
+    "no zip": (lambda path: path.write_bytes(b"not a zip"), "not a whole .npz"),
     "no image": (lambda path: save(path, without("imgs")), "no array 'imgs'"),
     "no lines": (lambda path: save(path, without("recist")), "no array 'recist'"),
     "other size": (
