@@ -64,11 +64,17 @@ def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
     raise SystemExit(_TERMINATED)
 
 
+def _end_at_once() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def end_on_sigterm() -> None:
     """End in order on SIGTERM, and in any case soon: a network may be deep in one long call.
 
     Python's handlers wait for the main thread; the byte that a signal writes does not. No half
     a file is left, since files get their names when they are whole. Windows has no such signal.
+    Forked children end at once: they share the pipe, and their end is not their parent's.
     """
     if sys.platform == "win32":
         return
@@ -76,6 +82,7 @@ def end_on_sigterm() -> None:
     os.set_blocking(writing, False)
     signal.signal(signal.SIGTERM, _terminate)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_end_at_once)
 
     def end() -> None:
         while os.read(reading, 1) != bytes([signal.SIGTERM]):
