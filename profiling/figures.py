@@ -18,6 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import paper_readings
 import paper_rows
 from accuracy_table import read_results
 
@@ -145,8 +146,16 @@ def gpu() -> Lines:
 
 def mamba_clinix_rows() -> Lines:
     """Tabulate MambaClinix's Table 4: parameters of ours and the paper's, in millions."""
-    header = ["row", "parameters", "paper's", "more than the baseline", "paper's"]
+    header = ["row", "all, code", "encoder, code", "encoder, C' = 32", "paper's"]
+    header += ["added, code", "added, C' = 32", "paper's"]
     return markdown(header, paper_rows.rows())
+
+
+def mamba_clinix_readings() -> Lines:
+    """Tabulate what readings of MambaClinix's HGCN add to the baseline, in millions."""
+    rows = ("HGCN [2, 3, 4, 5, 6, 6]", "HGCN and Mamba (Bot)", "HGCN [2, 3, 4] and Mamba")
+    header = ["C'", "stem", "convolutions behind", *rows]
+    return markdown(header, paper_readings.rows())
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
@@ -162,6 +171,7 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "anytime": anytime,
     "gpu": gpu,
     "mamba_clinix_rows": mamba_clinix_rows,
+    "mamba_clinix_readings": mamba_clinix_readings,
 }
 
 

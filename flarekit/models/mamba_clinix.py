@@ -8,7 +8,8 @@ code decides: the recursion adds its parts (Eq. 6 of the paper has a constant fa
 paper's Table 4: `[4, 4, 4]` with Mamba stage by stage is orders [4, 4, 4, 0, 0, 0]; Mamba "Bot" is
 HGCN in all stages but the last; the baseline has neither. The paper says that residual blocks stand
 in their place there, but its counts are those of stages without a second block: with Mamba in six
-stages 2.24 M more parameters than without, which is what six Mamba layers have.
+stages 2.24 M more parameters than without, which is what six Mamba layers have. What its rows count
+are encoders, whose HGCNs have 32 channels within (`gated_channels=32`, docs/mamba_clinix.md).
 
 Float32 islands under half precision: every Mamba layer.
 """
@@ -97,11 +98,27 @@ class GatedConvolution(nn.Module):
 
 
 class HGCN(nn.Module):
-    """Hierarchical gated convolution network: halve the channels, gate, expand, add the input."""
+    """Hierarchical gated convolution network: fewer channels, gate, expand, add the input.
 
-    def __init__(self, facts: Topology, channels: int, order: int, kernel: Sequence[int]) -> None:
+    Args:
+        facts: of the network.
+        channels: in and out.
+        order: of the gated convolution.
+        kernel: of the stage.
+        inner: channels within (C' of the paper), after a convolution of the stage's kernel; where
+            None half the channels, after one of a single voxel, as the authors' code has it.
+    """
+
+    def __init__(
+        self,
+        facts: Topology,
+        channels: int,
+        order: int,
+        kernel: Sequence[int],
+        inner: int | None = None,
+    ) -> None:
         super().__init__()
-        half = channels // 2
+        half = channels // 2 if inner is None else inner
 
         def bare(channels_in: int, channels_out: int, size: Sequence[int] | int) -> nn.Module:
             unit: nn.Module = ConvDropoutNormReLU(
@@ -113,7 +130,7 @@ class HGCN(nn.Module):
         self.hgConvs = GatedConvolution(facts, half, order, kernel)
         self.lynorm1 = ChannelNorm(half)
         self.lynorm2 = ChannelNorm(half)
-        self.transconv = bare(channels, half, 1)
+        self.transconv = bare(channels, half, 1 if inner is None else kernel)
         self.conv1 = bare(half, channels, kernel)
         self.conv2 = bare(channels, channels, kernel)
 
@@ -161,6 +178,7 @@ class Encoder(nn.Module):
         input_channels: int,
         blocks: Sequence[Block],
         orders: Sequence[int],
+        gated_channels: int | None,
     ) -> None:
         super().__init__()
         features, kernels = facts.features_per_stage, facts.kernel_sizes
@@ -172,13 +190,18 @@ class Encoder(nn.Module):
         self.last_gated = max(gated, default=None)
         if self.last_gated is not None:
             self.LayerNorm = ChannelNorm(features[self.last_gated])
-        stages, layers, channels = [], [], features[0]
+        stages, channels = [], features[0]
+        layers: list[nn.Module] = []
         for stage, width in enumerate(features):
             kernel, stride = list(kernels[stage]), list(facts.strides[stage])
             stages.append(
                 StackedResidualBlocks(1, facts.conv, channels, width, kernel, stride, **units)
             )
-            layers.append(_layer(facts, blocks[stage], width, orders[stage], kernel))
+            if blocks[stage] == "hgcn":
+                layers.append(HGCN(facts, width, orders[stage], kernel, gated_channels))
+            else:
+                mamba = blocks[stage] == "mamba"
+                layers.append(MambaResidualLayer(width) if mamba else nn.Identity())
             channels = width
         self.encoder_layers = nn.ModuleList(layers)
         self.stages = nn.ModuleList(stages)
@@ -243,10 +266,11 @@ class MambaClinix(nn.Module):
         *,
         blocks: Sequence[Block],
         orders: Sequence[int],
+        gated_channels: int | None,
         deep_supervision: bool,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(facts, input_channels, blocks, orders)
+        self.encoder = Encoder(facts, input_channels, blocks, orders, gated_channels)
         self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
@@ -268,8 +292,9 @@ def create(
     deep_supervision: bool = False,
     blocks: Sequence[Block] | None = None,
     orders: Sequence[int] | None = None,
+    gated_channels: int | None = None,
 ) -> nn.Module:
-    """Build the network; arguments are nnU-Net's own but for the last two.
+    """Build the network; arguments are nnU-Net's own but for the last three.
 
     Args:
         input_channels: C of the input (B, C, Z, Y, X), or (B, C, Y, X) where kernels have 2 axes.
@@ -286,6 +311,8 @@ def create(
             for nothing more. By default what `n_conv_per_stage` says.
         orders: of each stage's HGCN, from 2 to 6; any number where a stage has another block. By
             default 2 in the first stage and one more in each further one, 6 at most (Eq. 11).
+        gated_channels: within every HGCN; 32 in the network that the paper's Table 4 counts. By
+            default half of each stage's, as in the authors' code.
 
     Raises:
         ValueError: the arguments contradict each other.
@@ -312,6 +339,7 @@ def create(
         num_classes,
         blocks=blocks,
         orders=orders,
+        gated_channels=gated_channels,
         deep_supervision=deep_supervision,
     )
 
@@ -319,12 +347,3 @@ def create(
 def official_names(module: nn.Module) -> Iterator[OfficialName]:
     """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
     yield from shared_names(module)
-
-
-def _layer(
-    facts: Topology, block: Block, channels: int, order: int, kernel: Sequence[int]
-) -> nn.Module:
-    """Return what follows the residual block of a stage."""
-    if block == "hgcn":
-        return HGCN(facts, channels, order, kernel)
-    return MambaResidualLayer(channels) if block == "mamba" else nn.Identity()

@@ -24,6 +24,7 @@ BLOCKS = {
     "hgcn": {"blocks": ["hgcn"] * 4, "orders": [2, 3, 4, 5]},
     "bot": {"blocks": ["hgcn", "hgcn", "hgcn", "mamba"], "orders": [4, 4, 4, 0]},
     "mixed": {"blocks": ["conv", "mamba", "hgcn", "conv"], "orders": [0, 0, 3, 0]},
+    "of table 4": {"blocks": ["hgcn"] * 4, "orders": [2, 3, 4, 4], "gated_channels": 8},
 }
 PARTS = ("cross_attention", "layer_norm", "multi_head", "multi_scale")
 VARIANTS = {
@@ -137,6 +138,7 @@ def test_orders_rise_no_further_than_six():
         ({"blocks": ["hgcn"] * 4, "orders": [2, 3, 4, 7]}, "from 2 to 6"),
         ({"blocks": ["hgcn"] * 4, "orders": [1, 3, 4, 5]}, "from 2 to 6"),
         ({"blocks": ["hgcn"] * 4, "orders": [5, 5, 5, 5]}, "halved"),
+        ({"blocks": ["hgcn"] * 4, "gated_channels": 12}, "12 channels cannot be halved"),
     ],
 )
 def test_blocks_and_orders_that_make_no_network_are_refused(change, message):
