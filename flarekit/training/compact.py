@@ -234,9 +234,8 @@ def _step(
     slower: float,
 ) -> float:
     regime, facts = recipe.regime, recipe.training
-    peak = facts.learning_rate or regime.optimiser.learning_rate
     for group in state.optimiser.param_groups:
-        group["lr"] = slower * peak * regime.schedule.factor(progress)
+        group["lr"] = slower * regime.optimiser.learning_rate * regime.schedule.factor(progress)
     with torch.autocast(batch.image.device.type, dtype, enabled=dtype != torch.float32):
         outputs = state.network(batch.image)
     loss = regime.objective(

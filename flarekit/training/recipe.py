@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from flarekit.core.tables import checked, read_toml
 from flarekit.models import OwnClass
 from flarekit.postprocess import check_rules
 from flarekit.training.idle import idle_option
-from flarekit.training.regimes import GIVE_PROBABILITIES, REGIMES, Regime
+from flarekit.training.regimes import GIVE_PROBABILITIES, Regime
 from flarekit.training.tables import OrganFacts, TrainingFacts
 
 _PAPERS = Path(__file__).parent / "recipes"
@@ -56,16 +56,7 @@ class Recipe:
     @property
     def regime(self) -> Regime:
         """Loss, optimiser and schedule."""
-        regime, facts = REGIMES[self.training.regime], self.training
-        terms = facts.objective.model_dump(exclude_none=True)
-        if facts.reconstruction is not None:
-            terms["reconstruction"] = facts.reconstruction
-        schedule = facts.schedule.model_dump(exclude_none=True)
-        return replace(
-            regime,
-            objective=replace(regime.objective, **terms),
-            schedule=replace(regime.schedule, **schedule),
-        )
+        return self.training.whole_regime
 
     @property
     def case_facts(self) -> str:

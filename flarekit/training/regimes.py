@@ -177,11 +177,9 @@ class Optimiser:
     weight_decay: float = 0.0
     eps: float = 1e-8
 
-    def build(
-        self, parameters: Iterable[torch.nn.Parameter], learning_rate: float | None = None
-    ) -> torch.optim.Optimizer:
-        """Return it over some parameters, where wanted with another learning rate."""
-        rate = self.learning_rate if learning_rate is None else learning_rate
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """Return it over some parameters."""
+        rate = self.learning_rate
         if self.kind == "sgd":
             return torch.optim.SGD(
                 parameters, rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay

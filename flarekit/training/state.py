@@ -88,9 +88,7 @@ def _start(
     return TrainingState(
         network=network,
         average=average.requires_grad_(False),
-        optimiser=recipe.regime.optimiser.build(
-            network.parameters(), recipe.training.learning_rate
-        ),
+        optimiser=recipe.regime.optimiser.build(network.parameters()),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
     )
 

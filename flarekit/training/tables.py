@@ -6,15 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from flarekit.core.registry import near_miss
 from flarekit.core.tables import Table
-from flarekit.training.regimes import REGIMES
+from flarekit.training.regime_facts import RegimeFacts, Spread
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Share
-Spread = Annotated[float, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class OrganFacts(Table):
@@ -198,44 +195,8 @@ class ViewFacts(Table):
     border: Chance = 0.15
 
 
-class ObjectiveFacts(Table):
-    """The `[training.objective]` table: what of the regime's loss is another; see `Objective`.
-
-    Weights of terms (`cross_entropy`, `dice`, `tversky`, `region_tversky`, `region_dice`, `focal`,
-    `boundary`, `binary_cross_entropy`) may be 0; what is not named is the regime's.
-    """
-
-    cross_entropy: Spread | None = None
-    dice: Spread | None = None
-    tversky: Spread | None = None
-    region_tversky: Spread | None = None
-    region_dice: Spread | None = None
-    focal: Spread | None = None
-    boundary: Spread | None = None
-    binary_cross_entropy: Spread | None = None
-    balanced: bool | None = None
-    regions: tuple[Count, Count, Count] | None = None
-    region_weights: tuple[Spread, Spread] | None = None
-
-
-class ScheduleFacts(Table):
-    """The `[training.schedule]` table: what of the regime's schedule is another; see `Schedule`.
-
-    `plateau_patience` and `early_stopping` count validations, ten of which there are in a training
-    that has cases for them.
-    """
-
-    kind: Literal["cosine", "poly", "halved", "constant", "exponential"] | None = None
-    epochs: Count | None = None
-    warm_up: Annotated[int, Field(ge=0)] | None = None
-    decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    plateau_patience: Count | None = None
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
-    early_stopping: Count | None = None
-
-
-class TrainingFacts(Table):
-    """The `[training]` table.
+class TrainingFacts(RegimeFacts):
+    """The `[training]` table; loss, optimiser and schedule are in `RegimeFacts`.
 
     Attributes:
         held_out: case ids that are never trained on; `*` and `?` stand for any characters.
@@ -245,8 +206,6 @@ class TrainingFacts(Table):
             is empty.
         other_ct: PET/CTs with a missing or misplaced CT.
         views: how windows around lesions are cut.
-        reconstruction: weight of the loss of the image that Mamba-AHNet draws, in place of the
-            regime's.
         neighbours: values, in the label maps, of organs that the predictor does not segment, by
             name: samples are centred on them and they change their size as labels do.
         unlabelled: labels that the real cases do not have; never punished where they may lie.
@@ -260,10 +219,6 @@ class TrainingFacts(Table):
         negatives: scans in which nothing is to be found.
         tile_ZYX: voxels per training sample; Z = 1 for 2D networks.
         batch: samples per step.
-        regime: whose loss, optimiser and schedule; a name in `flarekit.training.regimes`.
-        learning_rate: in place of the regime's.
-        objective: what of the regime's loss is another.
-        schedule: what of the regime's schedule is another.
         average: weight of the past in the running average of the weights, which is what is
             exported.
         case_grid: grid on which cases are kept: the `network`'s, or the `scan`'s own, from which
@@ -279,7 +234,6 @@ class TrainingFacts(Table):
     datasets: tuple[DatasetFacts, ...] = ()
     other_ct: OtherCtFacts | None = None
     views: ViewFacts | None = None
-    reconstruction: Annotated[float, Field(ge=0)] | None = None
     unlabelled: tuple[str, ...] = ()
     labelled: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     near: str | None = None
@@ -290,20 +244,8 @@ class TrainingFacts(Table):
     negatives: NegativeFacts | None = None
     tile_ZYX: tuple[int, int, int]
     batch: Annotated[int, Field(ge=1)] = 2
-    regime: str = "compact"
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    objective: ObjectiveFacts = ObjectiveFacts()
-    schedule: ScheduleFacts = ScheduleFacts()
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     case_grid: Literal["network", "scan"] = "network"
     foreground: Share = 0.67
     hard_negatives: HardNegativeFacts | None = None
     augmentation: AugmentationFacts = AugmentationFacts()
-
-    @field_validator("regime")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in REGIMES:
-            hint = near_miss(name, REGIMES)
-            raise ValueError(f"no regime {name!r}; {hint}")
-        return name

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flarekit.cli import images, options, profile, requests, train, weights
+from flarekit.cli import images, nnunet_training, options, profile, requests, train, weights
 from flarekit.cli.options import memory_mib, spread
 from flarekit.core.errors import UsageError
 from flarekit.images.build import BuildRequest
@@ -70,7 +70,7 @@ def test_a_field_without_a_default_has_to_be_given():
         (weights.Import, ImportOptions),
         (train.Export, ImportOptions),
         (train.CompactRun, RunOptions),
-        (train.FoldRun, TrainOptions),
+        (nnunet_training.FoldRun, TrainOptions),
         (profile.RunLine, ContainerOptions),
     ],
 )

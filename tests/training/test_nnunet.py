@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from flarekit import models
+from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import InputError, PredictorError, UsageError
 from flarekit.training import nnunet
 from flarekit.training.losses import MAYBE, cross_entropy
-from flarekit.training.nnunet.networks import PLANNED
+from flarekit.training.nnunet.networks import PLANNED, try_network
 from flarekit.training.nnunet.planning import (
     PlanOptions,
     check_arguments,
     check_labels,
+    check_regions,
     configuration_for,
     for_architecture,
     parse_arguments,
@@ -94,12 +96,44 @@ def test_arguments_that_the_dataset_or_the_plan_gives_are_refused(name):
         check_arguments("umamba", {name: 2})
 
 
+def described(folder, labels, **further):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"labels": labels, **further}))
+    return read_dataset(path)
+
+
 def test_labels_that_the_dataset_does_not_name_are_refused_before_planning(tmp_path):
-    path = tmp_path / "dataset.json"
-    path.write_text(json.dumps({"labels": {"background": 0, "liver": 1}}))
-    check_labels(path, ["liver"])
+    dataset = described(tmp_path, {"background": 0, "liver": 1, "left kidney": 2})
+    check_labels(dataset, ["liver", "left_kidney"])
     with pytest.raises(UsageError, match=r"no label spleen .known: liver"):
-        check_labels(path, ["spleen"])
+        check_labels(dataset, ["spleen"])
+
+
+def test_regions_are_refused_before_planning_where_the_network_trains_none(tmp_path):
+    labels = {"background": 0, "WT": [1, 2], "TC": [1]}
+    regions = described(tmp_path, labels, regions_class_order=[2, 1])
+    check_regions(regions, "umamba")
+    with pytest.raises(InputError, match="has regions, which mpu_net does not train"):
+        check_regions(regions, "mpu_net")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mamba_clinix", {"orders": [9, 9, 9]}),
+        ("mamba_clinix", {"blocks": ["conv"] * 5}),
+        ("mpu_net", {"width": "half"}),
+        ("mpu_net", {"paper_parts": ["heads"]}),
+    ],
+)
+def test_an_argument_of_a_wrong_value_is_refused_before_preprocessing(name, arguments):
+    def tried(chosen):
+        ours = for_architecture(PLANS, name, "3d_fullres", chosen)
+        try_network(name, ours["configurations"]["3d_fullres"], 1, 3)
+
+    tried({})
+    with pytest.raises(PredictorError, match=f"'{name}' does not take these arguments"):
+        tried(arguments)
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from flarekit.training.losses import (
     region_tversky_loss,
     tversky_loss,
 )
+from flarekit.training.regime_facts import RegimeFacts
 from flarekit.training.regimes import (
     REGIMES,
     Objective,
@@ -124,7 +125,9 @@ def test_optimisers_have_the_papers_constants():
     facts = sgd.param_groups[0]
     assert (facts["lr"], facts["weight_decay"], facts["momentum"]) == (1e-2, 3e-5, 0.99)
     assert facts["nesterov"]
-    adam = REGIMES["mamba_clinix"].optimiser.build([parameter], 1e-3)
+    adam = RegimeFacts(regime="mamba_clinix", learning_rate=1e-3).whole_regime.optimiser.build(
+        [parameter]
+    )
     assert type(adam) is torch.optim.Adam
     assert (adam.param_groups[0]["lr"], adam.param_groups[0]["eps"]) == (1e-3, 1e-5)
     assert REGIMES["mpu_net"].optimiser.learning_rate == 1e-4
@@ -163,8 +166,8 @@ def test_every_network_s_outputs_fit_its_regime_and_learn_from_it(name):
     network = models.create(name, input_channels=1, num_classes=2, **arguments).train()
     image, _ = batch(2, (32, 32) if flat else (16, 16, 16))
     target = Target((image[:, 0] > 0.5).long(), torch.zeros(2, 2, dtype=torch.bool))
-    regime = REGIMES[name]
-    optimiser = regime.optimiser.build(network.parameters(), 2e-3)
+    regime = RegimeFacts(regime=name, learning_rate=2e-3).whole_regime
+    optimiser = regime.optimiser.build(network.parameters())
     losses = []
     for _ in range(6):
         loss = regime.objective(network(image), target, image, architecture=name)

@@ -6,8 +6,10 @@ not used: ours have the same ones built in. The others have a width instead of a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from flarekit import models
@@ -24,6 +26,28 @@ _OPERATORS: dict[str, tuple[Any, ...]] = {
     "nonlin": (None, nn.LeakyReLU),
     "nonlin_kwargs": (None, {"inplace": True}),
 }
+
+
+def try_network(
+    architecture: str, configuration: Mapping[str, Any], channels: int, classes: int
+) -> None:
+    """Build a network as it was planned; where it can be, without memory for its weights.
+
+    Args:
+        architecture: `nnunet`, whose network nnU-Net builds, is not tried.
+        configuration: of plans.
+        channels: of the dataset.
+        classes: of the network.
+
+    Raises:
+        PredictorError: it does not take these arguments.
+    """
+    if architecture == "nnunet":
+        return
+    arguments = configuration["architecture"]["arch_kwargs"]
+    plain = {name: value for name, value in arguments.items() if name not in _OPERATORS}
+    with torch.device("cpu" if architecture in models.PEERS else "meta"):
+        globals()[architecture](input_channels=channels, num_classes=classes, **plain)
 
 
 def umamba(**arguments: Any) -> nn.Module:  # noqa: ANN401

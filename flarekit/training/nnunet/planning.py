@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from flarekit.core.apart import keep_apart
-from flarekit.core.dataset_json import read_dataset
+from flarekit.core.dataset_json import Dataset, read_dataset
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.training.cases import case_ids
 from flarekit.training.nnunet import check_architecture, environment, plans_name
-from flarekit.training.nnunet.networks import PLANNED
+from flarekit.training.nnunet.from_recipe import Taken, into_plans
+from flarekit.training.nnunet.networks import PLANNED, try_network
 
 _FLAT = ("attention_unet", "mamba_ahnet")  # 2D only
 _MULTIPLE = {
@@ -28,6 +30,7 @@ _MULTIPLE = {
     "unetr": 16,
     "swin_unetr": 32,
 }
+SPLITS = "splits_final.json"  # nnU-Net's folds
 _NETWORKS = "flarekit.training.nnunet.networks"
 _GIVEN = ("input_channels", "num_classes", "input_size", "deep_supervision")  # by dataset and plan
 
@@ -42,6 +45,7 @@ class PlanOptions:
         unlabelled: labels that the cases do not have: background may be one of them.
         processes: for fingerprint and preprocessing.
         arguments: of the network, over what is planned (for example {"width": 0.5}).
+        taken: of a recipe; the paper's regime where None.
     """
 
     configuration: str | None = None
@@ -49,6 +53,7 @@ class PlanOptions:
     unlabelled: tuple[str, ...] = ()
     processes: int = 2
     arguments: Mapping[str, Any] | None = None
+    taken: Taken | None = None
 
 
 def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions) -> Path:
@@ -64,9 +69,11 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
         The plans file.
 
     Raises:
-        UsageError: no such architecture, configuration, argument or label, nnU-Net is not
+        UsageError: no such architecture, configuration, argument, label or case, nnU-Net is not
             installed, or the work folder is the dataset's.
-        InputError: the dataset is not in nnU-Net's layout.
+        InputError: the dataset is not in nnU-Net's layout, or has regions that the network does
+            not train; the work folder has other folds.
+        PredictorError: the network does not take the arguments.
     """
     check_architecture(architecture)
     configuration = configuration_for(architecture, options.configuration)
@@ -76,20 +83,34 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
             f"{dataset}: is not a dataset of nnU-Net's",
             fix="name a folder DatasetNNN_Name with dataset.json, imagesTr and labelsTr",
         )
-    check_arguments(architecture, options.arguments or {})
-    check_labels(dataset / "dataset.json", options.unlabelled)
+    facts = read_dataset(dataset / "dataset.json")
+    check_regions(facts, architecture)
+    arguments = {**(options.taken.arguments if options.taken else {}), **(options.arguments or {})}
+    check_arguments(architecture, arguments)
+    unlabelled = options.unlabelled + (options.taken.unlabelled if options.taken else ())
+    check_labels(facts, unlabelled)
+    splits = options.taken.splits(case_ids(dataset)) if options.taken else []
     keep_apart(dataset, work_dir, [], what="the folder of the dataset")
     for name in ("raw", "preprocessed", "results"):
         make_folder(work_dir / name)
     link = work_dir / "raw" / dataset.resolve().name
     if not link.exists():
         link.symlink_to(dataset.resolve(), target_is_directory=True)
-    environment(work_dir)
     preprocessed = work_dir / "preprocessed" / link.name
-    _let_nnunet_plan(preprocessed, int(match[1]), configuration, options)
-    _note_unlabelled(preprocessed / "dataset.json", options.unlabelled)
+    check_splits(preprocessed / SPLITS, splits)
+    environment(work_dir)
+    _let_nnunet_plan(preprocessed, int(match[1]), options)
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
-    ours = for_architecture(plans, architecture, configuration, options.arguments or {})
+    ours = for_architecture(plans, architecture, configuration, arguments)
+    classes = len(facts.region_values) or len(facts.labels) + 1
+    try_network(
+        architecture, ours["configurations"][configuration], len(facts.channel_names()), classes
+    )
+    _let_nnunet_preprocess(preprocessed, int(match[1]), configuration, options)
+    _note_unlabelled(preprocessed / "dataset.json", unlabelled)
+    if splits:
+        write_atomically(preprocessed / SPLITS, (json.dumps(splits, indent=4) + "\n").encode())
+    ours |= into_plans(options.taken, case_ids(dataset))
     path = preprocessed / f"{ours['plans_name']}.json"
     write_atomically(path, (json.dumps(ours, indent=4) + "\n").encode())
     return path
@@ -140,17 +161,58 @@ def check_arguments(architecture: str, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def check_labels(path: Path, names: Sequence[str]) -> None:
-    """Refuse names of labels that a dataset.json does not have.
+def check_labels(dataset: Dataset, names: Sequence[str]) -> None:
+    """Refuse names of labels that a dataset does not have.
 
     Raises:
         UsageError: naming them.
+    """
+    unknown = sorted(set(names) - set(dataset.labels))
+    if unknown:
+        raise UsageError(
+            f"no label {', '.join(unknown)}", fix=f"known: {', '.join(dataset.labels)}"
+        )
+
+
+def check_regions(dataset: Dataset, architecture: str) -> None:
+    """Refuse regions of a dataset for a network whose outputs exclude each other.
+
+    Raises:
+        InputError: the dataset has regions.
+    """
+    if dataset.region_values and architecture not in (*PLANNED, "nnunet"):
+        raise InputError(
+            f"{dataset.source}: has regions, which {architecture} does not train",
+            fix=f"train regions with {', '.join((*PLANNED, 'nnunet'))}; or give each voxel one "
+            "label, and score the regions: flarekit evaluate --labels WT=1+2+3,TC=1+3,ET=3",
+        )
+
+
+def read_splits(path: Path) -> list[Any]:
+    """Return nnU-Net's folds of a file; none where there is no such file.
+
+    Raises:
         InputError: the file is damaged.
     """
-    labels = read_dataset(path, gaps=True).labels if names else {}
-    unknown = sorted(set(names) - set(labels))
-    if unknown:
-        raise UsageError(f"no label {', '.join(unknown)}", fix=f"known: {', '.join(labels)}")
+    try:
+        content: list[Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error})", fix="delete it") from error
+    return content
+
+
+def check_splits(path: Path, splits: Sequence[Mapping[str, Sequence[str]]]) -> None:
+    """Refuse a recipe's folds where a work folder has others.
+
+    Raises:
+        InputError: what was trained there has kept other cases apart.
+    """
+    found = read_splits(path) if splits else []
+    if found and found != splits:
+        raise InputError(
+            f"{path}: holds other folds than the recipe's held_out and validation make",
+            fix="plan it in another work folder",
+        )
 
 
 def configuration_for(architecture: str, wanted: str | None) -> str:
@@ -210,29 +272,39 @@ def for_architecture(
     return content
 
 
-def _let_nnunet_plan(
-    preprocessed: Path, number: int, configuration: str, options: PlanOptions
-) -> None:
-    """Run fingerprint, planning and, unless its files are all there already, preprocessing."""
+def _let_nnunet_plan(preprocessed: Path, number: int, options: PlanOptions) -> None:
+    """Run nnU-Net's fingerprint and planning."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (  # type: ignore[import-not-found]
         extract_fingerprints,
         plan_experiments,
-        preprocess,
     )
 
-    path = preprocessed / "nnUNetPlans.json"
-    before = path.read_bytes() if path.is_file() else b""
     extract_fingerprints([number], num_processes=options.processes, clean=False)
     plan_experiments([number], gpu_memory_target_in_gb=options.gpu_memory_gb)
-    chosen = json.loads(path.read_text(encoding="utf-8"))["configurations"].get(configuration, {})
-    folder = preprocessed / str(chosen.get("data_identifier"))
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        raise InputError(f"{preprocessed}: nnU-Net has planned nothing", fix="see what it said")
+
+
+def _let_nnunet_preprocess(
+    preprocessed: Path, number: int, configuration: str, options: PlanOptions
+) -> None:
+    """Run nnU-Net's preprocessing, unless all its files are there, made for these very plans."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess
+
+    plans = (preprocessed / "nnUNetPlans.json").read_bytes()
+    made_for = preprocessed / f"flarekit_{configuration}.made_for.json"
+    identifier = json.loads(plans)["configurations"][configuration]["data_identifier"]
     cases = len(list((preprocessed.parents[1] / "raw" / preprocessed.name / "labelsTr").iterdir()))
-    if path.read_bytes() != before or len(list(folder.glob("*.pkl"))) != cases:
+    whole = len(list((preprocessed / identifier).glob("*.pkl"))) == cases
+    if not (whole and made_for.is_file() and made_for.read_bytes() == plans):
+        made_for.unlink(missing_ok=True)
         preprocess([number], configurations=(configuration,), num_processes=[options.processes])
+        write_atomically(made_for, plans)
 
 
 def _note_unlabelled(path: Path, names: Sequence[str]) -> None:
     """Write into the preprocessed dataset's facts what its cases do not have."""
     facts = json.loads(path.read_text(encoding="utf-8"))
-    facts["unlabelled"] = list(names)
+    stated = {name.strip().replace(" ", "_"): name for name in facts["labels"]}
+    facts["unlabelled"] = [stated[name] for name in names]
     write_atomically(path, (json.dumps(facts, indent=4) + "\n").encode())

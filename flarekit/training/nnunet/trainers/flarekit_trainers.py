@@ -1,5 +1,7 @@
 """Trainer classes for nnU-Net v2: each paper's loss, optimiser and schedule in nnU-Net's loop.
 
+What `flarekit train plan --recipe` has put into the plans goes before the paper's: loss, learning
+rate, schedule; plateaus and early stopping count nnU-Net's epochs, and look at its Dice of patches.
 Unlike nnU-Net's own, they never punish organs that `unlabelled` of the dataset's facts names, write
 checkpoints whole, and at least every 50 seconds. `FLAREKIT_EPOCHS` and `FLAREKIT_ITERATIONS`
 shorten a training.
@@ -22,8 +24,10 @@ from nnunetv2.utilities.get_network_from_plans import (  # type: ignore[import-n
 from torch import nn
 
 from flarekit.core.errors import InputError
-from flarekit.training.nnunet.targets import nnunet_target
-from flarekit.training.regimes import REGIMES, Regime, Schedule
+from flarekit.training.losses import Target
+from flarekit.training.nnunet.from_recipe import regime_of
+from flarekit.training.nnunet.targets import nnunet_target, region_levels, region_target
+from flarekit.training.regimes import Regime, Schedule
 
 _CHECKPOINT_EVERY_S = 50.0
 
@@ -36,11 +40,16 @@ class _Rates:
     ) -> None:
         self._optimiser, self._schedule = optimiser, schedule
         self._rate, self._epochs = rate, epochs
+        self.slower = 1.0  # after plateaus
 
     def step(self, epoch: int) -> None:
         """Set the rate of an epoch."""
         for group in self._optimiser.param_groups:
-            group["lr"] = self._rate * self._schedule.factor(epoch / self._epochs)
+            group["lr"] = self.slower * self._rate * self._schedule.factor(epoch / self._epochs)
+
+
+class _EndedError(Exception):
+    """Validation has not improved for as long as the schedule waits."""
 
 
 class FlarekitNnunet(nnUNetTrainer):  # type: ignore[misc]
@@ -72,8 +81,8 @@ class FlarekitNnunet(nnUNetTrainer):  # type: ignore[misc]
 
     @property
     def regime(self) -> Regime:
-        """The paper's."""
-        return REGIMES[self.architecture]
+        """The recipe's that was planned with; the paper's where there was none."""
+        return regime_of(self.plans_manager.plans, self.architecture)
 
     @staticmethod
     def build_network_architecture(
@@ -110,29 +119,62 @@ class FlarekitNnunet(nnUNetTrainer):  # type: ignore[misc]
         return optimiser, _Rates(optimiser, self.regime.schedule, self.initial_lr, self.num_epochs)
 
     def _build_loss(self) -> Any:  # noqa: ANN401 - nnU-Net calls it with outputs and target
-        if self.label_manager.has_regions:
-            raise InputError("regions are not supported", fix="use nnU-Net's own trainers")
         names = self.dataset_json.get("unlabelled", [])
-        ignored = self.label_manager.ignore_label
-        if names and ignored is not None:
+        ignored, regions = self.label_manager.ignore_label, self.label_manager.has_regions
+        if names and (ignored is not None or regions):
             raise InputError(
-                "the dataset has an ignore label and unlabelled organs", fix="leave one of them out"
+                "the dataset has unlabelled organs, and regions or an ignore label",
+                fix="leave one of them out",
             )
         classes = self.label_manager.num_segmentation_heads
         unlabelled = [int(self.dataset_json["labels"][name]) for name in names]
 
         def loss(outputs: Any, target: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-            known = nnunet_target(target, classes, ignored=ignored, unlabelled=unlabelled)
-            assert self._image is not None
-            epoch = self.regime.schedule.epoch(self.current_epoch / self.num_epochs)
-            return self.regime.objective(
-                outputs, known, self._image, architecture=self.architecture, epoch=epoch
-            )
+            if not regions:
+                known = nnunet_target(target, classes, ignored=ignored, unlabelled=unlabelled)
+                return self._objective(outputs, known)
+            terms = [
+                self._objective(
+                    region_levels(outputs, index),
+                    region_target(target, index, ignored=ignored is not None),
+                )
+                for index in range(classes)
+            ]
+            return torch.stack(terms).mean()
 
         return loss
 
+    def _objective(self, outputs: Any, target: Target) -> torch.Tensor:  # noqa: ANN401
+        assert self._image is not None
+        regime = self.regime
+        epoch = regime.schedule.epoch(self.current_epoch / self.num_epochs)
+        return regime.objective(
+            outputs, target, self._image, architecture=self.architecture, epoch=epoch
+        )
+
+    def _after_validations(self) -> tuple[float, bool]:
+        dice = self.logger.get_value("mean_fg_dice", step=None)
+        return self.regime.schedule.after(dice[: self.current_epoch])
+
+    def run_training(self) -> None:
+        """Train, until validation has not improved for as long as the schedule waits."""
+        if self._after_validations()[1]:  # ended before it was killed
+            self.num_epochs = self.current_epoch
+        try:
+            super().run_training()
+        except _EndedError:
+            self.print_to_log_file("Training ends here: validation has not improved.")
+            self.on_train_end()
+
+    def on_epoch_end(self) -> None:
+        """End an epoch, and the training where the schedule says so."""
+        super().on_epoch_end()
+        if self._after_validations()[1] and self.current_epoch < self.num_epochs:
+            raise _EndedError
+
     def on_train_epoch_start(self) -> None:
-        """Begin an epoch, all outputs on."""
+        """Begin an epoch, all outputs on, at the rate that validation leaves."""
+        self.lr_scheduler.slower = self._after_validations()[0]
         self.set_deep_supervision_enabled(True)
         super().on_train_epoch_start()
 
