@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def _masks_in(folder: Path) -> Iterator[Path]:
 def _statistics(
     path: Path, scans: Path | None, spec: PredictorSpec | None
 ) -> tuple[LabelStatistics, ...]:
-    mask = read_scan(path, air=0.0)
+    mask = read_scan(path, air=math.nan)  # no label: refused
     label_map = labels_in(path, mask.voxels_ZYX)
     channels = {} if scans is None else _channels(mask, scans, spec)
     if spec is not None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ def _mask_of(placed: Placed, job: Path) -> Volume:
             f"{job}: holds {len(found) or 'no'} masks named {placed.stem}{listed if found else ''}",
             fix="name the output folder of the run",
         )
-    volume = read_scan(found[0], air=0.0)
+    volume = read_scan(found[0], air=math.nan)  # no label: refused
     if placed.first_slice is None or placed.shape_ZYX is None or placed.affine is None:
         return volume
     z, y, x = placed.shape_ZYX

@@ -29,24 +29,26 @@ def could_hold(path: Path, byte_count: int) -> bool:
     return byte_count <= size * _MOST_DEFLATED
 
 
-def content_of(path: Path, *, at_most: int | None = None) -> bytearray:
+def content_of(path: Path, *, at_most: int | None = None, start: int = 0) -> bytearray:
     """Return the decompressed bytes of a file; the compressed ones are never held whole.
 
     Args:
         path: of the file.
         at_most: bytes that are needed; of a compressed file that holds more the rest is left out.
+        start: byte of the file where they begin.
 
     Raises:
         UnreadableVolumeError: it cannot be opened, is empty, or its gzip stream is damaged.
     """
-    raw = _bytes_of(path, at_most=_PIECE_BYTES)
+    raw = _bytes_of(path, at_most=_PIECE_BYTES, start=start)
     if raw[:2] != GZIP_MAGIC:
-        return bytearray(_bytes_of(path))
+        return bytearray(_bytes_of(path, start=start))
     from isal import igzip_lib
 
     content = bytearray()
     try:
         with path.open("rb") as stream:
+            stream.seek(start)
             raw = stream.read(_PIECE_BYTES)
             while raw:
                 raw = _append_member(path, raw, stream, content, at_most)
@@ -121,9 +123,10 @@ def _append_member(
     return rest
 
 
-def _bytes_of(path: Path, *, at_most: int = -1) -> bytes:
+def _bytes_of(path: Path, *, at_most: int = -1, start: int = 0) -> bytes:
     try:
         with path.open("rb") as stream:
+            stream.seek(start)
             content = stream.read(at_most)
     except OSError as error:
         raise UnreadableVolumeError(

@@ -7,6 +7,7 @@ whatever else the header says (patient, NIfTI fields) stays out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 
 from flarekit.core.content import AGAIN
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.core.volume import Geometry
+from flarekit.core.names import UnsafePathError, path_within
+from flarekit.core.volume import Geometry, spans_space
 
 _HEADER_BYTES = 1 << 16  # at most
 _MOST_ALONG_AN_AXIS = 1 << 31
+_LONGEST_NAME = 80  # of a file, in a message
 _CONVERT = "write it as one 3D .mha file (SimpleITK.WriteImage)"
 _LPS = np.diag([-1.0, -1.0, 1.0])
 _ELEMENTS = {
@@ -62,7 +65,8 @@ class MetaHeader:
         affine: (4, 4) float64, stored index (i, j, k, 1) -> mm, RAS+.
         dtype: of the voxels as stored, with their byte order.
         compressed: whether they are one zlib stream.
-        data_start: byte of the file where they begin.
+        data_start: byte of their file where they begin.
+        data_path: the file that they are in.
         placement: the lines that place the voxels in space, as text.
     """
 
@@ -71,6 +75,7 @@ class MetaHeader:
     dtype: np.dtype[Any]
     compressed: bool
     data_start: int
+    data_path: Path
     placement: Mapping[str, str]
 
     @property
@@ -80,21 +85,30 @@ class MetaHeader:
 
 
 def read_header(path: Path) -> MetaHeader:
-    """Read what the text of a .mha file says; its voxels are not looked at.
+    """Read what the text of a .mha or a .mhd file says; its voxels are not looked at.
 
     Raises:
-        UnreadableVolumeError: the file is missing, empty, not MetaImage, not one 3D scan in one
-            file, or places its voxels nowhere.
+        UnreadableVolumeError: the file is missing, empty, not MetaImage, not one 3D scan, or places
+            its voxels nowhere; or its voxels are in another file, and that is none of a .mhd's
+            folder.
     """
-    fields, data_start = _fields(path)
+    fields, header_bytes = _fields(path)
     shape_XYZ = _three_dimensions(path, _numbers(path, fields, "DimSize", None))
-    placement = _placement(path, fields)
+    placement, dtype = _placement(path, fields), _dtype(path, fields)
+    compressed = _is_true(fields.get("CompressedData"))
+    data_path, data_start = path, header_bytes
+    if fields["ElementDataFile"] != "LOCAL":
+        data_path = _data_beside(path, fields)
+        data_start = 0
+        if fields.get("HeaderSize") == "-1" and not compressed:  # whatever stands before them
+            data_start = max(0, data_path.stat().st_size - math.prod(shape_XYZ) * dtype.itemsize)
     return MetaHeader(
         shape_ZYX=shape_XYZ[::-1],
         affine=_affine(path, placement),
-        dtype=_dtype(path, fields),
-        compressed=_is_true(fields.get("CompressedData")),
+        dtype=dtype,
+        compressed=compressed,
         data_start=data_start,
+        data_path=data_path,
         placement=placement,
     )
 
@@ -140,6 +154,7 @@ def geometry_from(shape_ZYX: tuple[int, int, int], affine: NDArray[np.float64]) 
         dtype=np.dtype(np.uint8),
         compressed=True,
         data_start=0,
+        data_path=Path(),
         placement=placement,
     )
     return header.geometry
@@ -184,23 +199,45 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         name = key.strip().decode("latin-1")
         fields[_ALIASES.get(name, name)] = value.strip().decode("latin-1")
         if name == "ElementDataFile":
-            _check_local(path, fields)
+            _check_usual(path, fields)
             return fields, at
     fault = "ends within its header" if "NDims" in fields else "is not a MetaImage file"
     raise UnreadableVolumeError(path, fault, fix=_CONVERT)
 
 
-def _check_local(path: Path, fields: Mapping[str, str]) -> None:
-    if fields["ElementDataFile"] != "LOCAL":
-        raise UnreadableVolumeError(
-            path,
-            f"keeps its voxels elsewhere (ElementDataFile {fields['ElementDataFile']})",
-            fix=_CONVERT,
-        )
-    if not _is_true(fields.get("BinaryData", "True")) or fields.get("HeaderSize", "0") != "0":
+def _check_usual(path: Path, fields: Mapping[str, str]) -> None:
+    is_alone = fields["ElementDataFile"] == "LOCAL"
+    header_sizes = ("0",) if is_alone else ("0", "-1")
+    usual_size = fields.get("HeaderSize", "0") in header_sizes
+    if not _is_true(fields.get("BinaryData", "True")) or not usual_size:
         raise UnreadableVolumeError(
             path, "stores its voxels in an unusual way (BinaryData, HeaderSize)", fix=_CONVERT
         )
+
+
+def _data_beside(path: Path, fields: Mapping[str, str]) -> Path:
+    """Return the file with a .mhd's voxels, which lies in its folder or below.
+
+    A LIST of files and a pattern of names are refused: where one is missing, ITK gives whatever
+    was in memory.
+    """
+    name = fields["ElementDataFile"]
+    elsewhere = f"keeps its voxels elsewhere (ElementDataFile {name[:_LONGEST_NAME]})"
+    if path.suffix.lower() != ".mhd" or name in ("", "LIST") or "%" in name:
+        raise UnreadableVolumeError(path, elsewhere, fix=_CONVERT)
+    data_path = path.parent / Path(name).name
+    if Path(name).name != name:
+        try:
+            data_path = path_within(path.parent, name, source=path)
+        except UnsafePathError as error:
+            raise UnreadableVolumeError(
+                path, elsewhere, fix="put that file beside it, and write its name alone"
+            ) from error
+    if not data_path.is_file():
+        raise UnreadableVolumeError(
+            path, f"its voxels are missing: {data_path.name} is not beside it", fix=AGAIN
+        )
+    return data_path
 
 
 def _is_true(value: str | None) -> bool:
@@ -281,9 +318,7 @@ def _affine(path: Path, placement: Mapping[str, str]) -> NDArray[np.float64]:
     if (matrix.size, offset.size, spacing.size) == (9, 3, 3):
         lps = np.column_stack([matrix.reshape(3, 3).T * spacing, offset])  # rows are axes there
         affine = np.vstack([_LPS @ lps, [0, 0, 0, 1]])
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
-        usable = np.isfinite(affine).all() and (lengths > 0).all()
-        if usable and abs(np.linalg.det(affine[:3, :3] / lengths)) >= 1e-3:
+        if spans_space(affine):
             return affine
     raise UnreadableVolumeError(
         path,

@@ -1,4 +1,4 @@
-"""MetaImage (.mha) in and out, whole or a few slices at a time, compressed or not."""
+"""MetaImage (.mha; .mhd in) in and out, whole or a few slices at a time, compressed or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flarekit.core.content import AGAIN, ZLIB, compressed, could_hold
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.metaheader import MetaHeader, mask_header, opened, read_header
-from flarekit.core.volume import Geometry, Volume
+from flarekit.core.volume import Geometry, Volume, shear_notes
 
 _Stored = NDArray[np.float32] | NDArray[np.integer[Any]]
 _PIECE_BYTES = 1 << 20  # what is decompressed at a time
@@ -24,7 +24,7 @@ def read_metaimage(path: Path, *, air: float) -> Volume:
     Integers stay as they are stored; float64 becomes float32.
 
     Args:
-        path: a .mha file.
+        path: a .mha file, or a .mhd one with its voxels in a file beside it.
         air: the value that NaN and infinite voxels get.
 
     Raises:
@@ -34,6 +34,7 @@ def read_metaimage(path: Path, *, air: float) -> Volume:
     with SliceReader(path, header) as reader:
         stored = reader.read(0, header.shape_ZYX[0])
     voxels_ZYX, notes = usable(stored, air=air)
+    notes = (*shear_notes(header.affine), *notes)
     return Volume(voxels_ZYX=voxels_ZYX, geometry=header.geometry, path=path, warnings=notes)
 
 
@@ -68,7 +69,7 @@ class SliceReader:
             UnreadableVolumeError: it cannot be opened.
         """
         self._path, self._header = path, header
-        self._stream = opened(path)
+        self._stream = opened(header.data_path)
         self._at = -1  # bytes of voxels behind us; -1 before the first
 
     def __enter__(self) -> SliceReader:
@@ -89,7 +90,7 @@ class SliceReader:
         """
         _, y, x = self._header.shape_ZYX
         slice_bytes = y * x * self._header.dtype.itemsize
-        if not could_hold(self._path, (start + count) * slice_bytes):  # never allocated then
+        if not could_hold(self._header.data_path, (start + count) * slice_bytes):
             raise UnreadableVolumeError(
                 self._path, f"ends before slice {start + count} of its voxels", fix=AGAIN
             )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.core.volume import largest_shift_mm
+from flarekit.core.volume import largest_shift_mm, shear_notes, spans_space
 
 Header: TypeAlias = Any  # nibabel's Nifti1Header or Nifti2Header, which carry no types
 _DISAGREEMENT_MM = 0.1
@@ -40,7 +40,7 @@ def affine_of(
         raise UnreadableVolumeError(
             path, f"its qform is damaged ({error})", fix="repair the header's sform or qform"
         ) from error
-    if _is_singular(affine):
+    if not spans_space(affine):
         raise UnreadableVolumeError(
             path,
             "its affine is singular or not finite",
@@ -51,17 +51,7 @@ def affine_of(
     if mm != 1.0:
         notes.append(f"its lengths are in units of {mm:g} mm and are converted")
         affine[:3] *= mm
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    if float(np.abs(directions.T @ directions - np.eye(3)).max()) > 1e-3:
-        notes.append("its axes are not orthogonal; the nearest rotation is used to orient it")
-    return affine, notes
-
-
-def _is_singular(affine: NDArray[np.float64]) -> bool:
-    if not np.isfinite(affine).all():
-        return True
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool((lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3)
+    return affine, [*notes, *shear_notes(affine)]
 
 
 def _repairs(header: Header, repaired: Header) -> list[str]:

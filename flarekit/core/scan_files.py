@@ -1,6 +1,7 @@
 """Scans and masks as files, whatever their format: NIfTI, MetaImage and NRRD, told by the ending.
 
-NIfTI and .mha are read by this package; .mhd and .nrrd by SimpleITK.
+All are read by this package: ITK, given a damaged header, ends the process or returns what was in
+memory.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core import metaheader, metaimage, nifti
+from flarekit.core import metaheader, metaimage, nifti, nrrd
 from flarekit.core.errors import UnreadableVolumeError, UsageError
 from flarekit.core.files import write_atomically
-from flarekit.core.volume import Geometry, Volume
+from flarekit.core.volume import Geometry, Volume, shear_notes
 
 SCAN_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 MASK_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -46,20 +47,11 @@ def read_scan(path: Path, *, air: float) -> Volume:
         UnreadableVolumeError: it is missing or damaged, or not one 3D scan of real numbers.
     """
     ending = ending_of(path)
-    if ending == ".mha":
+    if ending in (".mha", ".mhd"):
         return metaimage.read_metaimage(path, air=air)
-    if ending not in (".mhd", ".nrrd"):
-        return nifti.read_nifti(path, air=air)
-    if not path.is_file():
-        raise UnreadableVolumeError(path, "does not exist", fix="check the path")
-    import SimpleITK
-
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        fault = f"is not readable ({str(error).strip().splitlines()[-1]})"
-        raise UnreadableVolumeError(path, fault, fix="export it again, as .nii.gz") from error
-    return volume_of_sitk(image, path, air=air)
+    if ending == ".nrrd":
+        return nrrd.read_nrrd(path, air=air)
+    return nifti.read_nifti(path, air=air)
 
 
 def volume_of_sitk(image: Any, path: Path, *, air: float) -> Volume:  # noqa: ANN401 - no types
@@ -91,6 +83,7 @@ def volume_of_sitk(image: Any, path: Path, *, air: float) -> Volume:  # noqa: AN
     voxels, notes = metaimage.usable(stored, air=air)
     z, y, x = voxels.shape
     geometry = Geometry(shape_ZYX=(z, y, x), affine=_TO_LPS @ lps, header=None)
+    notes = (*shear_notes(geometry.affine), *notes)
     return Volume(voxels_ZYX=voxels, geometry=geometry, path=path, warnings=notes)
 
 
@@ -187,6 +180,10 @@ def labels_in(path: Path, voxels_ZYX: NDArray[Any]) -> NDArray[np.uint8]:
     if voxels_ZYX.dtype == np.uint8:
         return voxels_ZYX
     low, high = voxels_ZYX.min(), voxels_ZYX.max()
+    if np.isnan(low):
+        raise UnreadableVolumeError(
+            path, "is no label map: some voxels are not finite", fix="labels are 0 to 255"
+        )
     if not (low >= 0 and high <= _LARGEST):
         raise UnreadableVolumeError(
             path, f"is not a label map: it holds {low:g} to {high:g}", fix="labels are 0 to 255"

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ORIENTED = "SPL"  # where the oriented axes (Z, Y, X) point to
+_IN_A_PLANE = 1e-3  # volume that unit vectors along the axes span
+_RIGHT_ANGLE = 1e-3  # cosine between axes
 _DIRECTIONS_RAS = {
     "R": (1, 0, 0),
     "L": (-1, 0, 0),
@@ -90,6 +92,22 @@ def largest_shift_mm(
     z, y, x = shape_ZYX
     corners = np.array([(i, j, k, 1) for i in (0, x - 1) for j in (0, y - 1) for k in (0, z - 1)])
     return float(np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max())
+
+
+@np.errstate(all="ignore")  # what is not finite spans nothing
+def spans_space(affine: NDArray[np.float64]) -> bool:
+    """Return whether an affine is finite and its three axes lie in no plane."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    usable = bool(np.isfinite(affine).all() and (lengths > 0).all())
+    return usable and abs(float(np.linalg.det(affine[:3, :3] / lengths))) >= _IN_A_PLANE
+
+
+def shear_notes(affine: NDArray[np.float64]) -> tuple[str, ...]:
+    """Return a note where the axes of an affine are not at right angles, as of a tilted gantry."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if float(np.abs(directions.T @ directions - np.eye(3)).max()) <= _RIGHT_ANGLE:
+        return ()
+    return ("its axes are not orthogonal; the nearest rotation is used to orient it",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from flarekit.core.errors import FlarekitError, OutputError, UnreadableVolumeError
 from flarekit.core.volume import largest_shift_mm
-from flarekit.evaluation.masks import Mask, Pair, check_readers, read_mask
+from flarekit.evaluation.masks import Mask, Pair, read_mask
 from flarekit.evaluation.picture import Pictures, check_matplotlib, draw_case
 from flarekit.evaluation.scheme import Mean, NamedScheme, Row, Settings, Summary
 
@@ -132,7 +132,6 @@ def evaluate(
         UsageError: labels that the scheme cannot score, or a package that is missing.
     """
     scheme.load().check(settings)
-    check_readers(pairs)
     if pictures is not None:
         check_matplotlib()
     tasks = [

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import InputError, UnreadableVolumeError, UsageError
-from flarekit.core.nifti import read_nifti
+from flarekit.core.errors import InputError, UnreadableVolumeError
+from flarekit.core.metaheader import MetaHeader
 from flarekit.core.nifti_affine import mm_per_unit
 from flarekit.core.npz_files import read_arrays
-from flarekit.core.scan_files import labels_in
+from flarekit.core.scan_files import SCAN_ENDINGS, ending_of, labels_in, read_scan, stem_of
 from flarekit.core.volume import Geometry, Volume
 
-_NIFTI = (".nii.gz", ".nii")
 _ARRAYS = ".npz"
-SUFFIXES = (*_NIFTI, ".mha", ".mhd", ".nrrd", _ARRAYS)
+SUFFIXES = (*SCAN_ENDINGS, _ARRAYS)
 _MASK_ARRAYS = ("segs", "gts")  # of FLARE's tasks with lines or prompts
 _SAME_SPACING = 1e-3
 
@@ -84,28 +82,11 @@ def find_pairs(predicted_dir: Path, truth_dir: Path) -> tuple[list[Pair], list[s
     return pairs, [path.name for case_id, path in predictions.items() if case_id not in truths]
 
 
-def check_readers(pairs: Sequence[Pair]) -> None:
-    """Check that all files can be read with what is installed.
-
-    Raises:
-        UsageError: some need SimpleITK, which is not there.
-    """
-    paths = [path for pair in pairs for path in (pair.truth, pair.predicted) if path is not None]
-    foreign = [path for path in paths if not path.name.endswith((*_NIFTI, _ARRAYS))]
-    if foreign and find_spec("SimpleITK") is None:
-        raise UsageError(
-            f"{foreign[0]}: needs SimpleITK, which is not installed",
-            fix="pip install SimpleITK",
-        )
-
-
 def case_id_of(path: Path) -> str | None:
     """Return a mask's name without its ending; None where the file is not a mask."""
-    for suffix in SUFFIXES:
-        case_id = path.name.removesuffix(suffix)
-        if case_id not in ("", path.name):
-            return case_id
-    return None
+    if path.suffix == _ARRAYS:
+        return path.stem
+    return (stem_of(path) or None) if ending_of(path) else None
 
 
 def read_mask(path: Path) -> Mask:
@@ -114,7 +95,7 @@ def read_mask(path: Path) -> Mask:
     Raises:
         UnreadableVolumeError: it cannot be read, or holds anything but integers from 0 to 255.
     """
-    volume, spacing_mm_XYZ = read_volume(path)
+    volume, spacing_mm_XYZ = read_volume(path, air=math.nan)
     return Mask(
         values_ZYX=labels_in(path, volume.voxels_ZYX),
         spacing_mm_XYZ=spacing_mm_XYZ,
@@ -124,17 +105,29 @@ def read_mask(path: Path) -> Mask:
     )
 
 
-def read_volume(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
+def read_volume(path: Path, *, air: float = 0.0) -> tuple[Volume, NDArray[np.floating[Any]]]:
     """Read a mask's or a scan's voxels and its header's spacing (X, Y, Z) in mm.
+
+    Args:
+        path: of the mask or scan.
+        air: the value that NaN and infinite voxels get.
 
     Raises:
         UnreadableVolumeError: it cannot be read.
     """
-    if path.name.endswith(_NIFTI):
-        volume = read_nifti(path, air=0.0)
-        spacing_mm_XYZ, notes = _header_spacing_mm(volume.geometry)
-        return replace(volume, warnings=(*volume.warnings, *notes)), spacing_mm_XYZ
-    return _read_npz(path) if path.name.endswith(_ARRAYS) else _read_itk(path)
+    if path.name.endswith(_ARRAYS):
+        return _read_npz(path)
+    if not path.is_file():
+        raise UnreadableVolumeError(path, "does not exist", fix="check the path")
+    volume = read_scan(path, air=air)
+    header = volume.geometry.header
+    if isinstance(header, MetaHeader):
+        words = header.placement["ElementSpacing"].split()
+        return volume, np.abs(np.array(words, np.float64))
+    if header is None:
+        return volume, np.array(volume.geometry.spacing_mm_ZYX[::-1])
+    spacing_mm_XYZ, notes = _header_spacing_mm(volume.geometry)
+    return replace(volume, warnings=(*volume.warnings, *notes)), spacing_mm_XYZ
 
 
 def masks_by_case(folder: Path) -> dict[str, Path]:
@@ -214,40 +207,3 @@ def _read_npz(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
     geometry = Geometry(shape_ZYX=voxels_ZYX.shape, affine=affine, header=None)
     volume = Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path, warnings=tuple(notes))
     return volume, spacing_mm_XYZ
-
-
-def _read_itk(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
-    import SimpleITK
-
-    if not path.is_file():
-        raise UnreadableVolumeError(path, "does not exist", fix="check the path")
-    try:
-        image: Any = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UnreadableVolumeError(
-            path, f"SimpleITK cannot read it ({reason})", fix="export it again"
-        ) from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise UnreadableVolumeError(
-            path, f"is no 3D volume of numbers (size {image.GetSize()})", fix="export one 3D volume"
-        )
-    voxels_ZYX = SimpleITK.GetArrayFromImage(image)
-    geometry = Geometry(
-        shape_ZYX=voxels_ZYX.shape,
-        affine=_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin()),
-        header=None,
-    )
-    spacing_mm_XYZ = np.asarray(image.GetSpacing(), np.float64)
-    return Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path), spacing_mm_XYZ
-
-
-def _affine(
-    direction: Sequence[float], spacing_mm: Sequence[float], origin_mm: Sequence[float]
-) -> NDArray[np.float64]:
-    """Return the affine (to RAS+) of an ITK image (whose world is LPS+)."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(direction, (3, 3)) * np.asarray(spacing_mm)
-    affine[:3, 3] = origin_mm
-    affine[:2] *= -1
-    return affine

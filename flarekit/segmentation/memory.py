@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core import nrrd
 from flarekit.core.errors import BudgetError
 from flarekit.core.metaheader import read_header
 from flarekit.core.nifti import read_geometry
@@ -126,9 +127,11 @@ def file_mib(paths: Sequence[Path]) -> float:
 def _volume_bytes(path: Path) -> tuple[float, float]:
     """Return the bytes of a volume's voxels, and what reading them takes besides."""
     try:
-        if path.suffix.lower() == ".mha":
+        if path.suffix.lower() in (".mha", ".mhd"):
             header = read_header(path)
             return _held(math.prod(header.shape_ZYX), header.dtype.kind, header.dtype.itemsize)
+        if path.suffix.lower() == ".nrrd":
+            return _nrrd_bytes(path)
         if path.is_file():
             geometry = read_geometry(path)
             dtype, scaled = geometry.header.get_data_dtype(), _is_scaled(geometry.header)
@@ -140,6 +143,13 @@ def _volume_bytes(path: Path) -> tuple[float, float]:
     except Exception:  # noqa: BLE001 - reading it will say what is wrong with a header
         _LOG.debug("%s: its header tells no size", path, exc_info=True)
     return file_mib([path]) * _MIB * _UNKNOWN_FILES, 0.0
+
+
+def _nrrd_bytes(path: Path) -> tuple[float, float]:
+    header = nrrd.read_header(path)
+    held, more = _held(math.prod(header.shape_ZYX), header.dtype.kind, header.dtype.itemsize)
+    stored = math.prod(header.shape_ZYX) * header.dtype.itemsize
+    return held, more + stored * (_GROWING - 1 if header.compressed else 1)
 
 
 def _held(voxels: int, kind: str, itemsize: int) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ from flarekit.service.uploads import UploadedFile
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd")
 _HEADERS_ALONE = (".mhd", ".nhdr")
 _NUMBERED = re.compile(r"_(\d{4})\.(?:nii|nii\.gz|mha|nrrd)$", re.IGNORECASE)
-_NRRD_HEADER = 1 << 16
 DICOM = "dicom"
 
 
@@ -171,9 +169,6 @@ def uploaded_scan(
         return _series(folder / files[DICOM], spec, most_bytes)
     paths = [folder / files[channel.name] for channel in spec.channels]
     _check_size(reading_mib(paths) * 2**20, most_bytes)
-    for path in paths:
-        if path.suffix == ".nrrd":
-            _check_size(_voxels_of_nrrd(path) * 4.0, most_bytes)
     source = scan_input(paths if len(paths) > 1 else paths[0], spec)
     return UploadedScan(source=source)
 
@@ -193,25 +188,6 @@ def _series(folder: Path, spec: PredictorSpec, most_bytes: int) -> UploadedScan:
 def _voxels_of(case: Case) -> int:
     z, y, x = case.grid.shape_ZYX  # type: ignore[attr-defined]  # of DicomCase
     return int(z * y * x)
-
-
-def _voxels_of_nrrd(path: Path) -> int:
-    """Return how many voxels a NRRD states; ITK, which reads it, would follow other files' names.
-
-    Raises:
-        InputError: its voxels lie in another file, or it states no size.
-    """
-    with path.open("rb") as stream:
-        head = stream.read(_NRRD_HEADER).replace(b"\r\n", b"\n").partition(b"\n\n")[0].lower()
-    fields = dict(re.findall(rb"^([a-z ]+?)\s*:\s*(.*)$", head, re.MULTILINE))
-    if not head.startswith(b"nrrd") or {b"data file", b"datafile"} & set(fields):
-        raise InputError(
-            f"{path}: is not a NRRD that holds its own voxels", fix="save the scan as one .nrrd"
-        )
-    sizes = fields.get(b"sizes", b"").split()
-    if not sizes or not all(size.isdigit() and len(size) < 10 for size in sizes):
-        raise InputError(f"{path}: states no size", fix="save the scan again")
-    return math.prod(map(int, sizes))
 
 
 def _check_size(size: float, most_bytes: int) -> None:

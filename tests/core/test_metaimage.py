@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -200,3 +202,78 @@ def test_a_mask_of_another_shape_or_kind_is_refused(tmp_path):
     for wrong in (np.zeros((2, 2, 2), np.uint8), np.zeros((1, 1, 1), np.int16)):
         with pytest.raises(ValueError, match="expected"):
             write_label_map(tmp_path / "a.mha", wrong, blank_geometry())
+
+
+def mhd_at(tmp_path, data_file, content, **lines):
+    stated = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "TransformMatrix": "0 1 0 1 0 0 0 0 -1",
+        "Offset": "5 6 -300",
+        "ElementSpacing": "2 1.5 3",
+        "DimSize": "4 5 6",
+        "ElementType": "MET_SHORT",
+        **lines,
+        "ElementDataFile": data_file,
+    }
+    path = tmp_path / "in" / "a.mhd"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{key} = {value}\n" for key, value in stated.items()))
+    if content is not None:
+        target = path.parent / data_file
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content)
+    return path
+
+
+def test_voxels_beside_a_header_are_those_that_itk_reads(tmp_path):
+    voxels = np.random.default_rng(0).integers(-900, 900, (6, 5, 4)).astype(np.int16)
+    raw = voxels.tobytes()
+    for name, content, lines in (
+        ("a.raw", raw, {}),
+        ("deeper/a.raw", raw, {}),
+        ("a.zraw", zlib.compress(raw), {"CompressedData": "True"}),
+        ("b.raw", b"before" + raw, {"HeaderSize": "-1"}),
+    ):
+        path = mhd_at(tmp_path, name, content, **lines)
+        image = SimpleITK.ReadImage(str(path))
+        volume = read_metaimage(path, air=0.0)
+        np.testing.assert_array_equal(volume.voxels_ZYX, SimpleITK.GetArrayFromImage(image))
+        np.testing.assert_array_equal(volume.voxels_ZYX, voxels)
+        point = np.array(image.TransformIndexToPhysicalPoint((3, 4, 5))) * [-1, -1, 1]
+        np.testing.assert_allclose((volume.geometry.affine @ [3, 4, 5, 1])[:3], point)
+        write_label_map(tmp_path / "m.mha", (voxels > 0).astype(np.uint8), volume.geometry)
+        mask = SimpleITK.ReadImage(str(tmp_path / "m.mha"))
+        assert (mask.GetOrigin(), mask.GetDirection()) == (image.GetOrigin(), image.GetDirection())
+
+
+@pytest.mark.parametrize(
+    ("data_file", "content", "words"),
+    [
+        ("a.raw", None, r"a\.raw is not beside it"),
+        ("a.raw", b"short", "ends before slice"),
+        ("LIST", None, "elsewhere"),  # ITK: whatever was in memory
+        ("s%02d.raw 1 6 1", None, "elsewhere"),
+        ("/etc/passwd", None, "elsewhere"),
+        ("../a.raw", bytes(240), "elsewhere"),
+        ("", None, "elsewhere"),
+    ],
+)
+def test_voxels_that_are_elsewhere_or_missing_are_refused(tmp_path, data_file, content, words):
+    path = mhd_at(tmp_path, data_file, content)
+    with pytest.raises(UnreadableVolumeError, match=words) as refused:
+        read_metaimage(path, air=0.0)
+    assert "a.mhd" in str(refused.value)
+
+
+def test_the_link_of_a_file_beside_a_header_is_followed(tmp_path):
+    path = mhd_at(tmp_path, "a.raw", None)
+    (tmp_path / "real").write_bytes(bytes(240))
+    (path.parent / "a.raw").symlink_to(tmp_path / "real")
+    assert not read_metaimage(path, air=0.0).voxels_ZYX.any()
+
+
+def test_axes_that_are_sheared_are_told(tmp_path):
+    path = mhd_at(tmp_path, "a.raw", bytes(240), TransformMatrix="1 0 0 0 0.95 0.31 0 0 1")
+    (note,) = read_metaimage(path, air=0.0).warnings
+    assert "not orthogonal" in note
