@@ -120,7 +120,7 @@ def read_header(path: Path) -> NrrdHeader:
     """
     fields, data_start = _fields(path)
     if "data file" in fields:
-        _refuse(path, "is no NRRD that holds its own voxels (data file)")
+        _refuse(path, "does not hold its own voxels (data file)")
     encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
         _refuse(path, f"encodes its voxels in an unusual way (encoding {encoding[:40]!r})")
@@ -246,7 +246,7 @@ def _affine(
 def _vector(path: Path, field: str, text: str) -> list[float]:
     words = text.strip("() \t").split(",")
     if len(words) != 3:
-        raise UnreadableVolumeError(path, f"its {field} is no 3D vector ({text[:40]})", fix=AGAIN)
+        raise UnreadableVolumeError(path, f"its {field} is not a 3D vector ({text[:40]})", fix=AGAIN)
     return [_number(path, field, word) for word in words]
 
 

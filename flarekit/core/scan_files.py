@@ -182,7 +182,7 @@ def labels_in(path: Path, voxels_ZYX: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = voxels_ZYX.min(), voxels_ZYX.max()
     if np.isnan(low):
         raise UnreadableVolumeError(
-            path, "is no label map: some voxels are not finite", fix="labels are 0 to 255"
+            path, "is not a label map: some voxels are not finite", fix="labels are 0 to 255"
         )
     if not (low >= 0 and high <= _LARGEST):
         raise UnreadableVolumeError(

@@ -230,7 +230,7 @@ def test_a_nrrd_is_read_but_no_file_that_it_names(running, tmp_path):
         case = running.finished(
             running.upload(("scan", "a.nrrd", head + b"\n" + field + b"\n\n" + voxels))["id"]
         )
-        assert (case["state"], "holds its own voxels" in case["error"]["message"]) == (
+        assert (case["state"], "not hold its own voxels" in case["error"]["message"]) == (
             "failed",
             True,
         )
