@@ -246,7 +246,9 @@ def _affine(
 def _vector(path: Path, field: str, text: str) -> list[float]:
     words = text.strip("() \t").split(",")
     if len(words) != 3:
-        raise UnreadableVolumeError(path, f"its {field} is not a 3D vector ({text[:40]})", fix=AGAIN)
+        raise UnreadableVolumeError(
+            path, f"its {field} is not a 3D vector ({text[:40]})", fix=AGAIN
+        )
     return [_number(path, field, word) for word in words]
 
 
