@@ -144,6 +144,22 @@ def gpu() -> Lines:
     return markdown(["predictor", *header], rows)
 
 
+def page() -> Lines:
+    """Tabulate what passes from a scan's drop on the page of the service to its organs there."""
+    measured = result_of("page_cpu")
+    later = sorted(measured["later"], key=lambda each: each["drop_to_organs_s"])
+    rows = [
+        [name, f"{each['drop_to_organs_s']:.1f} s", f"{each['segmented_s']:.1f} s"]
+        for name, each in (
+            ("first, which loads the network", measured["first"]),
+            ("fastest later one", later[0]),
+            ("slowest later one", later[-1]),
+        )
+    ]
+    size = " x ".join(map(str, measured["shape"]))
+    return markdown([f"scan of {size}", "drop to organs", "of which segmenting"], rows)
+
+
 def mamba_clinix_rows() -> Lines:
     """Tabulate MambaClinix's Table 4: parameters of ours and the paper's, in millions."""
     header = ["row", "all, code", "encoder, code", "encoder, C' = 32", "paper's"]
@@ -170,6 +186,7 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "scaling": scaling,
     "anytime": anytime,
     "gpu": gpu,
+    "page": page,
     "mamba_clinix_rows": mamba_clinix_rows,
     "mamba_clinix_readings": mamba_clinix_readings,
 }

@@ -15,6 +15,7 @@ import agree_nnunet
 import bench_components
 import bench_front_door
 import bench_openvino
+import bench_page
 import bench_peers
 import bench_recist
 import bench_roofline
@@ -33,6 +34,7 @@ import same_masks
 from flarekit.segmentation.predictors import predictor_folders
 
 PROFILING = Path(__file__).parents[2] / "profiling"
+PAGE = PROFILING.parent / "flarekit" / "web" / "dist" / "index.html"
 # no measurements: what they do, they do in a second
 ALWAYS_QUICK = {
     "card.py",
@@ -134,6 +136,15 @@ def test_a_service_under_load_that_is_killed_in_the_middle(run, make_predictor):
     result = run(load_service, "--predictor", make_predictor().folder)
     assert result["became"]["lost"] == result["became"]["masks_that_changed"] == 0
     assert set(result["became"]["states"]) <= {"done"}
+
+
+@pytest.mark.browser
+def test_from_the_drop_of_a_scan_on_the_page_to_its_organs(run, make_predictor):
+    if shutil.which("chromium") is None or not PAGE.is_file():
+        pytest.skip("needs Debian's chromium and make web")
+    pytest.importorskip("playwright")
+    result = run(bench_page, "--predictor", make_predictor().folder, "--repeats", "1")
+    assert result["median_drop_to_organs_s"] > result["later"][0]["segmented_s"] > 0
 
 
 @pytest.mark.slow
