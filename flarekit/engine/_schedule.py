@@ -40,5 +40,20 @@ class Schedule:
         self.waiting.remove(tile)
         return tile[1:]
 
+    def beyond(self, count: int, lowest_z: int, first: int, depth: int) -> int:
+        """Return how many slices the best `count` tiles cover together, from a slice on.
+
+        Args:
+            count: of the tiles that start at lowest_z or above.
+            lowest_z: see there.
+            first: the slice from which on they count.
+            depth: of a tile.
+        """
+        total = 0
+        for z in sorted({z for z, _, _ in self._best(count, lowest_z)}):
+            total += max(0, z + depth - max(z, first))
+            first = max(first, z + depth)
+        return total
+
     def _best(self, count: int, lowest_z: int) -> list[Tile]:
         return [tile for tile in self.waiting if tile[0] >= lowest_z][:count]

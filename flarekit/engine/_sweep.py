@@ -52,7 +52,6 @@ class Sweep:
     def __iter__(self) -> Iterator[Slab]:
         self.pace.begin()
         yield from self._slabs()
-        self.pace.close()
 
     def _slabs(self) -> Iterator[Slab]:
         if self.schedule is not None:
@@ -77,7 +76,19 @@ class Sweep:
             yield from self._passed(left, self.size_ZYX[0], run)
 
     def _next_z(self, schedule: Schedule, lowest_z: int) -> int | None:
-        return schedule.next_z(self.pace.affordable(len(schedule.waiting)), lowest_z)
+        return schedule.next_z(self._affordable(schedule, lowest_z), lowest_z)
+
+    def _affordable(self, schedule: Schedule, lowest_z: int, running: int = 0) -> int:
+        depth = self.engine.depth_at_once
+
+        begun = max(lowest_z, self._covered_z, lowest_z + depth if running else 0)
+
+        def slices(count: int) -> int:
+            """Return how many the window has to leave behind; with some it has begun."""
+            still = begun - lowest_z + schedule.beyond(count, lowest_z, begun, depth)
+            return min(still, self.size_ZYX[0] - lowest_z)
+
+        return self.pace.affordable(len(schedule.waiting), running, slices)
 
     def _run_scheduled(self, row: TileRow, schedule: Schedule, run: Run) -> None:
         """Run the chosen tiles of a row."""
@@ -87,7 +98,7 @@ class Sweep:
             nonlocal started
             while True:  # an engine may ask for the next tile before it hands on the last one
                 running = started - self.done
-                place = schedule.take(self.pace.affordable(len(schedule.waiting), running), row.z)
+                place = schedule.take(self._affordable(schedule, row.z, running), row.z)
                 if place is None:
                     return
                 started += 1
@@ -112,6 +123,7 @@ class Sweep:
             is_blank = on_host and first >= self._covered_z  # a device decides slices in order
             yield self._slab(first, count, run.sums, is_blank=is_blank)
             run.sums.move_on(count)
+            self.pace.passed(0 if is_blank else count)
             first += count
 
     def _upwards(self) -> Iterator[Slab]:
@@ -125,6 +137,7 @@ class Sweep:
                 if count > 0:
                     yield self._slab(row.z, count, run.sums)
                 run.sums.move_on(end - row.z)
+                self.pace.passed(max(0, count))
 
     @contextmanager
     def _run(self, depth: int) -> Iterator[Run]:
@@ -170,6 +183,7 @@ class Sweep:
             self.dropped = len(waiting)
             self.empty = len(tiles) - self.done - self.dropped
             yield self._slab(0, self.size_ZYX[0], run.sums)
+            self.pace.passed(self.size_ZYX[0])
 
     def _run_alone(self, row: TileRow, place: Place, run: Run, total: int) -> bool:
         """Run one tile and return whether it found anything but background."""

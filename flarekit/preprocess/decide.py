@@ -1,12 +1,14 @@
 """From logits on the network's grid to labels on the scan's, slice by slice.
 
 No full-resolution volume per class ever exists: logits arrive in slabs, each slice of the scan
-takes the few it lies between, and a running argmax keeps one float and one label per pixel.
+takes the few it lies between, and a running argmax keeps one float and one label per pixel. Where
+that cannot change a label, a class is interpolated only around the voxels where it beats the
+background: weights are positive there, and what loses in every corner loses between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -20,6 +22,7 @@ from flarekit.preprocess.resample import Orders, Shape
 Paint = Callable[[int, slice, slice, NDArray[np.float32]], None]
 Box = tuple[slice, slice, slice]
 _NOWHERE = slice(0, 0)
+_Plane = tuple[slice, slice]  # rows and columns
 _FEWEST_SIDE_BY_SIDE = 4  # slices that are worth several threads
 _MOST_SIDE_BY_SIDE = 4
 _BLOCK_BYTES = 4 * 2**20  # of logits that a thread interpolates together
@@ -71,7 +74,7 @@ class Decider:
         self._linear = max(orders) <= 1
         # positive weights: what is background in every corner is background between them
         self._background_stays = self._linear and (regions or class_values[0] == 0)
-        self._slices: dict[int, tuple[NDArray[np.float32], tuple[slice, slice]]] = {}
+        self._slices: dict[int, tuple[NDArray[np.float32], list[_Plane]]] = {}
         self._arrived = self._painted = 0
 
     @property
@@ -93,7 +96,7 @@ class Decider:
             raise ValueError(f"logits {self._expected_KZYX} expected, got {logits_KZYX.shape}")
         inside = self._inside_Z(slices)
         for logits_KYX in logits_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
-            self._slices[self._arrived] = (logits_KYX, self._foreground(logits_KYX))
+            self._slices[self._arrived] = (logits_KYX, self._where_found(logits_KYX))
             self._arrived += 1
         with nullcontext() if self._linear else one_blas_thread():
             self._paint()
@@ -113,7 +116,7 @@ class Decider:
             raise ValueError(f"logits {self._expected_KZYX} expected, {slices} slices more came")
         inside = self._inside_Z(slices)
         for logits_KYX in blank_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
-            self._slices[self._arrived] = (logits_KYX, (_NOWHERE, _NOWHERE))
+            self._slices[self._arrived] = (logits_KYX, [])
             self._arrived += 1
         with nullcontext() if self._linear else one_blas_thread():
             self._paint()
@@ -168,22 +171,73 @@ class Decider:
         }
 
     def _paint_slice(self, z: int, needed: range) -> None:
-        boxes = [self._slices[each][1] for each in needed]
-        rows, from_Y = _reached(self._map_Y, _union([box[0] for box in boxes]))
-        columns, from_X = _reached(self._map_X, _union([box[1] for box in boxes]))
-        if rows == _NOWHERE or columns == _NOWHERE:
+        if self._background_stays:
+            self._paint_found(z, needed)
             return
-        plane_KYX = np.zeros((), np.float32)
-        for each, weight in zip(needed, self._map_Z.weights(z), strict=True):
-            plane_KYX = plane_KYX + np.float32(weight) * self._slices[each][0][:, from_Y, from_X]
+        rows, columns = (slice(0, n) for n in self._target_ZYX.shape[1:])
+        from_Y, from_X = (slice(0, n) for n in self._grid_ZYX[1:])
+        plane_KYX = self._between(z, needed, (slice(None), from_Y, from_X))
         if self._map_X.source != self._map_X.target:
-            plane_KYX = self._map_X.apply(plane_KYX, 2, columns, from_X.start)
+            plane_KYX = self._map_X.apply(plane_KYX, 2, columns, 0)
         if self._map_Y.source == self._map_Y.target:
             self._take_plane(z, rows, columns, plane_KYX)
             return
         for block in self._blocks(rows, plane_KYX):
-            logits_KYX = self._map_Y.apply(plane_KYX, 1, block, from_Y.start)
+            logits_KYX = self._map_Y.apply(plane_KYX, 1, block, 0)
             self._take_plane(z, block, columns, logits_KYX)
+
+    def _paint_found(self, z: int, needed: range) -> None:
+        """Paint each class around the voxels where it is found, later ones over earlier ones."""
+        found = [self._slices[each][1] for each in needed]
+        boxes = [_around(each) for each in zip(*filter(None, found), strict=True)]
+        first = 0 if self._regions else 1
+        around = {
+            k: reached
+            for k, box in enumerate(boxes, start=first)
+            if _NOWHERE not in (reached := self._reached_plane(box))[0]
+        }
+        if not around:
+            return
+        (rows, columns), whole = self._reached_plane(_around(boxes))
+        labels = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+        best_YX = np.zeros(labels.shape, np.float32)
+        if not self._regions:
+            best_YX = self._plane_of(0, z, needed, ((rows, columns), whole))
+        for k, reached in around.items():
+            logits_YX = self._plane_of(k, z, needed, reached)
+            part = within(reached[0][0], rows), within(reached[0][1], columns)
+            wins_YX = logits_YX > best_YX[part]
+            np.copyto(labels[part], self._class_values[k], where=wins_YX)
+            if not self._regions:
+                np.maximum(best_YX[part], logits_YX, out=best_YX[part])
+        self._take_labels(z, rows, columns, labels)
+
+    def _reached_plane(self, box: _Plane) -> tuple[_Plane, _Plane]:
+        """Return the target pixels that look at any of some source pixels, and all they look at."""
+        rows, from_Y = _reached(self._map_Y, box[0])
+        columns, from_X = _reached(self._map_X, box[1])
+        return (rows, columns), (from_Y, from_X)
+
+    def _between(
+        self, z: int, needed: range, part: tuple[slice | int, slice, slice]
+    ) -> NDArray[np.float32]:
+        """Return what a target slice has of the slices it lies between."""
+        plane = np.zeros((), np.float32)
+        for each, weight in zip(needed, self._map_Z.weights(z), strict=True):
+            plane = plane + np.float32(weight) * self._slices[each][0][part]
+        return plane
+
+    def _plane_of(
+        self, k: int, z: int, needed: range, reached: tuple[_Plane, _Plane]
+    ) -> NDArray[np.float32]:
+        """Return the logits of one class in some rows and columns of a target slice."""
+        (rows, columns), (from_Y, from_X) = reached
+        plane_YX = self._between(z, needed, (k, from_Y, from_X))
+        if self._map_X.source != self._map_X.target:
+            plane_YX = self._map_X.apply(plane_YX, 1, columns, from_X.start)
+        if self._map_Y.source != self._map_Y.target:
+            plane_YX = self._map_Y.apply(plane_YX, 0, rows, from_Y.start)
+        return plane_YX
 
     def _blocks(self, rows: slice, plane_KYX: NDArray[np.float32]) -> Iterator[slice]:
         """Yield a part of the rows at a time, so that threads take little memory."""
@@ -197,7 +251,10 @@ class Decider:
     def _take_plane(
         self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
     ) -> None:
-        self._target_ZYX[z, rows, columns] = self._labels(logits_KYX)
+        self._take_labels(z, rows, columns, self._labels(logits_KYX))
+
+    def _take_labels(self, z: int, rows: slice, columns: slice, labels: NDArray[np.uint8]) -> None:
+        self._target_ZYX[z, rows, columns] = labels
 
     def _labels(self, logits_KYX: NDArray[np.float32]) -> NDArray[np.uint8]:
         labels = np.zeros(logits_KYX.shape[1:], np.uint8)
@@ -212,88 +269,17 @@ class Decider:
             np.maximum(best_YX, logits_YX, out=best_YX)
         return labels
 
-    def _foreground(self, logits_KYX: NDArray[np.float32]) -> tuple[slice, slice]:
-        """Return the rows and columns outside which every pixel is background."""
+    def _where_found(self, logits_KYX: NDArray[np.float32]) -> list[_Plane]:
+        """Return, for each class but the background, rows and columns outside which it is not."""
         if not self._background_stays:
-            return slice(0, logits_KYX.shape[1]), slice(0, logits_KYX.shape[2])
+            return []
         wins_KYX = logits_KYX > 0 if self._regions else logits_KYX[1:] > logits_KYX[:1]
-        found: NDArray[np.bool_] = np.any(wins_KYX, axis=0)
-        rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
-        if not len(rows):
-            return _NOWHERE, _NOWHERE
-        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        rows_KY: NDArray[np.bool_] = np.any(wins_KYX, axis=2)
+        columns_KX: NDArray[np.bool_] = np.any(wins_KYX, axis=1)
+        return [(_extent(y), _extent(x)) for y, x in zip(rows_KY, columns_KX, strict=True)]
 
 
-class Painter(Decider):
-    """Takes logits in slabs of ascending Z, hands on whole slices of them on the scan's grid.
-
-    Args:
-        grid_ZYX: shape of the logits' grid.
-        target_ZYX: an array of the wanted shape; not touched.
-        orders: of the splines between the two grids.
-        classes: how many.
-        paint: takes the index of a slice, some rows and columns, and their logits, (K, Y, X). They
-            come in any order, and from several threads.
-        padding: what surrounds the grid in the logits that come.
-    """
-
-    def __init__(
-        self,
-        grid_ZYX: Shape,
-        target_ZYX: NDArray[np.uint8],
-        orders: Orders,
-        classes: int,
-        paint: Paint,
-        *,
-        padding: tuple[tuple[int, int], ...],
-    ) -> None:
-        values = np.ones(classes, np.uint8)  # no background: every pixel is wanted
-        super().__init__(grid_ZYX, target_ZYX, orders, values, padding=padding)
-        self._paint_plane = paint
-
-    def _take_plane(
-        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
-    ) -> None:
-        self._paint_plane(z, rows, columns, logits_KYX)
-
-
-class Filler(Decider):
-    """Takes logits in slabs of ascending Z, paints labels where nothing was decided before.
-
-    Args:
-        grid_ZYX: shape of the logits' grid.
-        target_ZYX: label map to paint, a view of any strides; its extent is the grid's.
-        orders: of the splines between the two grids.
-        class_values: mask value of each class.
-        decided: boxes of the target that stay as they are.
-        padding: what surrounds the grid in the logits that come.
-    """
-
-    def __init__(
-        self,
-        grid_ZYX: Shape,
-        target_ZYX: NDArray[np.uint8],
-        orders: Orders,
-        class_values: NDArray[np.uint8],
-        *,
-        decided: Sequence[Box],
-        padding: tuple[tuple[int, int], ...],
-    ) -> None:
-        super().__init__(grid_ZYX, target_ZYX, orders, class_values, padding=padding)
-        self._decided = decided
-
-    def _take_plane(
-        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
-    ) -> None:
-        labels = self._labels(logits_KYX)
-        free = np.ones(labels.shape, bool)
-        for box_Z, box_Y, box_X in self._decided:
-            if box_Z.start <= z < box_Z.stop:
-                free[_within(box_Y, rows), _within(box_X, columns)] = False
-        np.copyto(self._target_ZYX[z, rows, columns], labels, where=free)
-
-
-def _within(part: slice, whole: slice) -> slice:
+def within(part: slice, whole: slice) -> slice:
     """Return a range as counted from the start of another one."""
     return slice(max(0, part.start - whole.start), max(0, part.stop - whole.start))
 
@@ -316,8 +302,19 @@ def _reached(mapped: AxisMap, sources: slice) -> tuple[slice, slice]:
     return targets, slice(int(low), int(high) + 1)
 
 
-def _union(ranges: list[slice]) -> slice:
-    filled = [each for each in ranges if each != _NOWHERE]
+def _extent(found: NDArray[np.bool_]) -> slice:
+    """Return the range from the first to the last of what was found."""
+    first = int(found.argmax())
+    return slice(first, len(found) - int(found[::-1].argmax())) if found[first] else _NOWHERE
+
+
+def _around(boxes: Iterable[_Plane]) -> _Plane:
+    """Return what surrounds boxes of rows and columns."""
+    filled = [box for box in boxes if _NOWHERE not in box]
     if not filled:
-        return _NOWHERE
-    return slice(min(each.start for each in filled), max(each.stop for each in filled))
+        return _NOWHERE, _NOWHERE
+    rows, columns = (
+        slice(min(box[axis].start for box in filled), max(box[axis].stop for box in filled))
+        for axis in (0, 1)
+    )
+    return rows, columns

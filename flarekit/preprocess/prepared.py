@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.preprocess.crop import grown
-from flarekit.preprocess.decide import Decider, Paint, Painter
+from flarekit.preprocess.decide import Decider, Paint
+from flarekit.preprocess.painting import Painter
 from flarekit.preprocess.route import Route
 
 Labels = NDArray[np.uint8]

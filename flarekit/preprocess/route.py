@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from flarekit.core.volume import Orientation
 from flarekit.preprocess.axis_maps import axis_map, matrix_of
-from flarekit.preprocess.decide import Box, Decider, Filler, Paint, Painter, reached
+from flarekit.preprocess.decide import Box, Decider, Paint, reached
+from flarekit.preprocess.painting import Filler, Painter
 from flarekit.preprocess.resample import (
     Orders,
     Shape,

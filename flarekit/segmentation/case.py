@@ -24,6 +24,7 @@ from flarekit.report.statistics import label_volumes
 from flarekit.segmentation.between_calls import BetweenCalls
 from flarekit.segmentation.coarse import restrict_to_coarse
 from flarekit.segmentation.context import CaseExtras, Clock, RunContext
+from flarekit.segmentation.ending import fill_amount
 from flarekit.segmentation.labelling import Fill, KeptLogits, Labelling, Probabilities
 from flarekit.segmentation.limits import Limits, Pace, Plan
 from flarekit.segmentation.loaded import LoadedCase, warnings_of
@@ -143,11 +144,10 @@ def _first_look(
     compute = context.compute()
     if compute.locator is None:
         return None
-    began = time.monotonic()
     with loaded.clock.stage("locator"):
         like = context.spec, loaded.located
         found = compute.locator.look(loaded.volumes, context.memory, like)
-    compute.speeds.compare("locator", time.monotonic() - began, found.worth_ZYX.size)
+    compute.speeds.compare(f"{found.tiles} tiles of the locator", found.tiles_s)
     return found
 
 
@@ -273,7 +273,7 @@ def _finished(
     stored = _ruled(labelling, context, clock, fills, removed)
     rest_s = time.monotonic() - began - (clock.seconds.get("rules", 0.0) - ruled) - sum(painted)
     for seconds in painted:
-        speeds.learn("fill", seconds, stored.size)
+        speeds.learn("fill", seconds, fill_amount(placed.placement))
     if placed.tensor_CZYX is not None:
         speeds.learn("finish", max(0.0, rest_s), stored.size)
     return stored

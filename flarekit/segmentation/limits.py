@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import Effort, Engine, Tile
 from flarekit.preprocess import Placement
-from flarekit.segmentation.ending import after_tiles_s
+from flarekit.segmentation.ending import after_tiles_s, restoring_s
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.priorities import Priorities
 from flarekit.segmentation.speeds import Speeds
@@ -112,13 +112,28 @@ def run_at_once(engine: Engine) -> tuple[int, int, int]:
     return engine.depth_at_once, height, width
 
 
-def ready_at(placement: Placement, pace: Pace, limits: Limits, *, fills: bool = False) -> float:
-    """Return when the tiles would have to be done if they began now: resampling comes first."""
+def ready_at(
+    placement: Placement,
+    pace: Pace,
+    limits: Limits,
+    *,
+    slices: int | None = None,
+    fills: bool = False,
+) -> float:
+    """Return when the last tile would have to be done if tiles began now: resampling is first.
+
+    Args:
+        placement: of the case.
+        pace: of what computes.
+        limits: with a deadline.
+        slices: of the grid, that are restored; all of them where None.
+        fills: whether a locator's labels are painted where no tile was run.
+    """
     assert limits.deadline is not None
     speeds, (z, y, x) = pace.speeds, placement.route.cropped_shape
     placing_s = speeds.seconds("place", placement.channels * z * y * x) or 0.0
-    after_s = after_tiles_s(placement, speeds, pace.engine.depth_at_once, fills=fills)
-    return limits.deadline - after_s - placing_s
+    after_s = after_tiles_s(placement, speeds, fills=fills)
+    return limits.deadline - after_s - placing_s - restoring_s(placement, speeds, slices)
 
 
 def fits(

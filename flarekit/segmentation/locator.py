@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -67,7 +67,8 @@ class Locator:
         logits = np.concatenate([slab.logits().copy() for slab in sweep], axis=1)
         unseen = ~(logits != 0).any(axis=0)
         logits[0, unseen] = 1  # background
-        return LocatorMap.of(logits, self.values, placement, self.margin_mm)
+        found = LocatorMap.of(logits, self.values, placement, self.margin_mm)
+        return replace(found, tiles=sweep.done, tiles_s=sweep.pace.tiles_s)
 
 
 def _crops(spec: PredictorSpec) -> tuple[object, ...]:
@@ -99,6 +100,8 @@ class LocatorMap:
         possible_ZYX: bool, where a label may lie, with the margin; everywhere if nothing was found.
         expected_ZYX: float32, how much label is expected.
         worth_ZYX: float32, what the whole network may add to the mean Dice of the labels, at most.
+        tiles: of the locator, that were run.
+        tiles_s: how long these took.
     """
 
     placement: Placement
@@ -107,6 +110,8 @@ class LocatorMap:
     possible_ZYX: NDArray[np.bool_]
     expected_ZYX: NDArray[np.float32]
     worth_ZYX: NDArray[np.float32]
+    tiles: int = 0
+    tiles_s: float = 0.0
 
     @classmethod
     def of(

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from flarekit.core.spec import PredictorSpec
 from flarekit.preprocess import Located, Placement
-from flarekit.segmentation.ending import filling_s
+from flarekit.segmentation.ending import filling_s, restoring_s
 from flarekit.segmentation.everywhere import plan_everywhere
 from flarekit.segmentation.limits import (
     MORE_TILES,
@@ -105,19 +105,21 @@ def _plan_best_first(
     )
     if limits.deadline is None:
         return plan
-    left_s = ready_at(placement, pace, limits, fills=True) - time.monotonic()
+    left_s = ready_at(placement, pace, limits, slices=0, fills=True) - time.monotonic()
     left_s -= pace.speeds.seconds("start") or 0.0
+    whole_s = left_s - restoring_s(placement, pace.speeds)
     tile_s, spare_s = pace.speeds.seconds("tile"), filling_s(placement, pace.speeds)
-    if tile_s is None or len(usual) * full.runs * tile_s <= left_s + spare_s:
+    if tile_s is None or len(usual) * full.runs * tile_s <= whole_s + spare_s:
         expected_s = None if tile_s is None else tile_s * full.runs
         return replace(plan, tiles=tuple(priorities.ordered(usual)), expected_s=expected_s)
     effort, traded = full, []
     if full.mirror_axes:
         effort, traded = replace(full, mirror_axes=()), ["no mirroring"]
     plan = replace(plan, effort=effort, expected_s=tile_s, traded=tuple(traded))
-    if len(fitted) * tile_s <= left_s:
+    if len(fitted) * tile_s <= whole_s:
         return replace(plan, tiles=tuple(priorities.ordered(fitted)))
-    count = max(0, int(left_s / tile_s))
+    row_s = restoring_s(placement, pace.speeds, engine.depth_at_once)
+    count = max(0, int(left_s / (tile_s + row_s)), int(whole_s / tile_s))
     wanted = min(len(fitted), int(count * MORE_TILES) + 2) if count else 0
     return replace(plan, tiles=tuple(priorities.anywhere(wanted)))
 

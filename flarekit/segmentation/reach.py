@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from flarekit.core.records import TileRecord
 from flarekit.engine import Schedule, Slab, Tile, TilePace, TileProgress
 from flarekit.preprocess import Box, Placement
 from flarekit.segmentation.context import Clock, Compute
-from flarekit.segmentation.ending import after_tiles_s, filling_s, settled_share
+from flarekit.segmentation.ending import after_tiles_s, filling_s, restore_amount, slice_s
 from flarekit.segmentation.labelling import Labelling, LogitsSink
 from flarekit.segmentation.limits import Plan
 
@@ -103,11 +102,11 @@ class Sweeper:
         plan, speeds, placement = self.plan, self.compute.speeds, self.placement
         if self.deadline is None:
             return TilePace()
-        depth = self.compute.engine.depth_at_once
         is_whole = plan.tiles is not None and len(plan.tiles) == plan.usual
         return TilePace(
             self.deadline,
-            after_s=after_tiles_s(placement, speeds, depth, fills=plan.has_map),
+            after_s=after_tiles_s(placement, speeds, fills=plan.has_map),
+            slice_s=slice_s(placement, speeds),
             expected_s=plan.expected_s,
             longest_s=speeds.at_most("tile") * plan.effort.runs,
             starting_s=speeds.seconds("start") or 0.0,
@@ -117,7 +116,7 @@ class Sweeper:
         )
 
     def _learn(self, pace: TilePace) -> None:
-        """Remember how long tiles took, and what stands before the first and after the last."""
+        """Remember how long tiles took, what stands before the first, and what left the window."""
         speeds, runs = self.compute.speeds, self.plan.effort.runs
         if pace.first_s is None:
             return
@@ -127,8 +126,7 @@ class Sweeper:
         else:
             starting_s = min(speeds.seconds("start") or 0.0, pace.first_s / 2)
             speeds.learn("tile", (pace.first_s - starting_s) / runs)
-        share = settled_share(self.placement, self.compute.engine.depth_at_once)
-        speeds.learn("settle", pace.settled_s, share * math.prod(self.placement.route.stored_shape))
+        speeds.learn("restore", pace.slices_s, pace.slices * restore_amount(self.placement))
 
     def _decide(
         self, sweep: Iterable[Slab], labelling: Labelling, sinks: Sequence[LogitsSink]

@@ -1,9 +1,9 @@
 """How fast this machine is: learnt from what was really run, remembered from run to run.
 
 Remembered are the latest times of each step on a machine that does nothing else; what a step is
-going to take now is these, times how much slower the machine is just now. Other processes show at
-once in how long the threads of this one wait for a processor, and in how long the locator takes
-beside its usual time.
+going to take now is these, times how much slower the machine is just now. Other processes show in
+how long the threads of this one wait for a processor, and in how long the locator takes beside its
+usual time; either alone may be an odd moment.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ _FILE = "speeds.json"
 _MOST = 200  # machines, devices and networks that are remembered
 _LATEST = 9  # times of a step that are remembered
 _LEAST_SLOWDOWN, _MOST_SLOWDOWN = 0.3, 10.0
-_SURE = 1.25  # a step takes at most so many times the longest of its latest times
-_SELDOM = 1.6  # the same where fewer than `_SEEN` times are known
+_VARIES = 1.35  # what is compared varies so much on a machine that does nothing else
+_FASTER, _SLOWER = 0.3, 1.02  # how the usual time follows a shorter and a longer one
+_SURE = 1.1  # a step takes at most so many times the longest of its latest times
+_SELDOM = 1.4  # the same where fewer than `_SEEN` times are known
 _SEEN = 3
-_ODD = 2.5  # a time that is longer than so many usual ones does not count as it is
+_MANY = 5  # times of which the longest alone is an odd one
+_ODD = 2.0  # a time that is longer than so many usual ones does not count as it is
 _ENOUGH_NS = 200_000_000  # of computing, that tell how long threads wait for a processor
-# seconds per voxel, where nothing is known: an old processor whose cores others use as well
+# seconds per voxel, as far as work is told in voxels, where nothing is known: an old processor
+# whose cores others use as well
 _USUAL = {
     "place": 15e-9,
-    "settle": 15e-9,
+    "restore": 5e-9,
     "finish": 3e-9,
     "fill": 9e-9,
     "rules": 6e-9,
@@ -53,15 +57,15 @@ class Speeds:
     """
 
     def __init__(
-        self, folder: Path | None, *facts: str, waiting: Callable[[], float] | None = None
+        self, folder: Path | None, *facts: str, waiting: Callable[[], float | None] | None = None
     ) -> None:
         """Recall what is known.
 
         Args:
             folder: where it is remembered; nothing is, where None.
             facts: what tells this machine, device and network from all others.
-            waiting: gives how many times longer this process takes because others compute; measured
-                where None.
+            waiting: gives how many times longer this process takes because others compute, None
+                where nothing tells; measured where None.
         """
         content = json.dumps([os.cpu_count(), *facts])
         self._key = hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -69,15 +73,15 @@ class Speeds:
         self._rates = _read(folder).get(self._key, {})
         self._before = {what: list(rates) for what, rates in self._rates.items()}
         self._waiting = Waiting() if waiting is None else waiting
-        self.slowdown = self._limited(self._waiting())
+        self.slowdown = self._limited(self._waiting() or 1.0)
 
     def seconds(self, what: str, amount: float = 1.0) -> float | None:
         """Return how long something is expected to take; None where that is not known.
 
         Args:
-            what: `tile`, `start` (how much longer the first tile takes), `place`, `settle` and
-                `finish` (what follows the last tile), `fill`, `rules`, `write`, `statistics`,
-                `volumes` or `draw` (a picture).
+            what: `tile`, `start` (how much longer the first tile takes), `place`, `restore` (what
+                leaves the window), `finish` (what follows that), `fill`, `rules`, `write`,
+                `statistics`, `volumes` or `draw` (a picture).
             amount: tiles, or voxels.
         """
         rates = self._rates.get(what)
@@ -95,7 +99,8 @@ class Speeds:
         if not rates:
             return _USUAL.get(what, 0.0) * amount * self.slowdown
         sure = _SURE if len(rates) >= _SEEN else _SELDOM
-        longest = min(max(rates), _ODD * statistics.median(rates))
+        longest = sorted(rates)[-2 if len(rates) >= _MANY else -1]
+        longest = min(longest, _ODD * statistics.median(rates))
         return longest * sure * amount * self.slowdown
 
     def all_at_most(self, steps: Mapping[str, float]) -> float:
@@ -123,12 +128,30 @@ class Speeds:
         rates.append(seconds / amount / self.slowdown)
         del rates[:-_LATEST]
 
-    def compare(self, what: str, seconds: float, amount: float = 1.0) -> None:
-        """Learn how long something took, and from that how slow this machine is just now."""
-        known, waiting = self._before.get(what), self._waiting()
-        ratio = seconds / amount / statistics.median(known) if known and amount > 0 else waiting
-        self.slowdown = self._limited(max(waiting, ratio) if waiting > 1 else ratio)
-        self.learn(what, seconds, amount)
+    def compare(self, what: str, seconds: float) -> None:
+        """Learn from how long something took how slow this machine is just now.
+
+        Its usual time is what it takes on a machine that does nothing else: it follows a shorter
+        time at once and longer ones slowly, so that some runs beside other processes do not change
+        it. A difference that comes from run to run anyway tells nothing.
+
+        Args:
+            what: the same amount of work in every run.
+            seconds: that it took now.
+        """
+        if seconds <= 0 or not math.isfinite(seconds):
+            return
+        known, waiting = self._rates.get(what), self._waiting()
+        if not known:
+            self.slowdown = self._limited(waiting or 1.0)
+            self._rates[what] = [seconds / self.slowdown]
+            return
+        usual = known[-1]
+        ratio = seconds / usual
+        slower = self._limited(ratio if waiting is None else math.sqrt(ratio * waiting))
+        self.slowdown = 1.0 if 1 / _VARIES < slower < _VARIES else slower
+        follows = usual + _FASTER * (seconds - usual) if ratio < 1 else usual * min(ratio, _SLOWER)
+        self._rates[what] = [follows]
 
     def save(self) -> None:
         """Keep what was learnt; a folder that cannot be written is no matter."""
@@ -158,10 +181,10 @@ class Waiting:
         self._read = _computed_and_waited_ns if read is None else read
         self._before = (0, 0)
 
-    def __call__(self) -> float:
+    def __call__(self) -> float | None:
         """Return the wall time of computing over its processor time, since the last call.
 
-        Since the one before where too little was computed meanwhile; 1 where the kernel tells
+        Since the one before where too little was computed meanwhile; None where the kernel tells
         nothing.
         """
         computed, waited = self._read()
@@ -170,7 +193,7 @@ class Waiting:
             new_computed, new_waited = computed, waited
         else:
             self._before = computed, waited
-        return 1.0 if new_computed <= 0 else 1.0 + new_waited / new_computed
+        return None if new_computed <= 0 else 1.0 + new_waited / new_computed
 
 
 def _computed_and_waited_ns() -> tuple[int, int]:

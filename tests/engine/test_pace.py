@@ -33,7 +33,6 @@ def run(pace, clock, tile_s):
         clock.now += tile_s[done]
         pace.count()
         done += 1
-    pace.close()
     return done
 
 
@@ -52,7 +51,7 @@ def test_the_last_tile_gets_the_time_of_the_longest_of_the_latest():
     run(pace, clock, [0.2, 0.2, 0.2, 0.5, 0.2])  # 0.7 s are left, and a tile took 0.5 of late
     assert pace.affordable(1) == 1
     clock.now += 0.2
-    assert pace.affordable(1) == 0  # 0.5 s are left: less than 1.15 times as much
+    assert pace.affordable(1) == 0  # 0.5 s are left: less than 1.1 times as much
 
 
 def test_tiles_that_get_slower_count_and_those_of_long_ago_do_not():
@@ -142,11 +141,40 @@ def test_how_long_tiles_took_can_be_read_afterwards():
     pace, clock = paced(100.0)
     run(pace, clock, [1.5, 0.5, 0.25, 0.25, 0.25])
     clock.now += 2
-    pace.close()
+    pace.passed(16)
+    clock.now += 1
+    pace.passed(0)
     assert pace.first_s == 1.5
     assert pace.later_s == pytest.approx(0.25)
     assert pace.took_longer_s == pytest.approx(1.5)  # beside two tiles of 0.25
-    assert pace.settled_s == pytest.approx(2.0)
+    assert pace.tiles_s == pytest.approx(2.75)
+    assert (pace.slices, pace.slices_s) == (16, pytest.approx(3.0))
+
+
+def test_slices_that_leave_the_window_are_no_part_of_the_next_tile():
+    pace, clock = paced(100.0, expected_s=0.3)
+    for _ in range(4):
+        clock.now += 0.3
+        pace.count()
+        clock.now += 5.0
+        pace.passed(8)
+    assert pace.later_s == pytest.approx(0.3)
+
+
+def test_slices_that_have_still_to_leave_the_window_have_their_time():
+    pace, _ = paced(1.0, expected_s=0.1, slice_s=0.01)
+    assert pace.affordable(9, 0, lambda _: 0) == 9
+    assert pace.affordable(9, 0, lambda _: 60) == 4
+    assert pace.affordable(9, 0, lambda count: 10 * count) == 5
+
+
+def test_slices_that_take_longer_than_expected_tell_of_those_to_come():
+    pace, clock = paced(2.0, expected_s=0.1, slice_s=0.01)
+    clock.now += 0.1
+    pace.count()
+    clock.now += 0.5
+    pace.passed(10)
+    assert pace.affordable(9, 0, lambda count: 10 * count) == 2
 
 
 @settings(deadline=None, max_examples=200)
