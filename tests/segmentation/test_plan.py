@@ -13,7 +13,12 @@ from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import TileRow
 from flarekit.engine._tiles import fitted_rows
 from flarekit.preprocess import locate
-from flarekit.segmentation.ending import after_tiles_s
+from flarekit.segmentation.ending import (
+    after_tiles_s,
+    restore_amount,
+    restoring_s,
+    slice_s,
+)
 from flarekit.segmentation.limits import Limits, Pace
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory
@@ -128,21 +133,31 @@ def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(cas
 def test_what_follows_the_tiles_has_its_time_and_more_of_it_on_a_busy_machine(case):
     placement = plan_within(case, 10, 1e-6)[0].placement
     speeds = Speeds(None, waiting=lambda: 1.0)
-    usual_s = after_tiles_s(placement, speeds, 4)
+    usual_s = after_tiles_s(placement, speeds)
     assert 0 < usual_s < 1
-    assert after_tiles_s(placement, speeds, 4, fills=True) > usual_s
+    assert after_tiles_s(placement, speeds, fills=True) > usual_s
     speeds.slowdown = 4.0
-    assert after_tiles_s(placement, speeds, 4) == pytest.approx(4 * usual_s)
+    assert after_tiles_s(placement, speeds) == pytest.approx(4 * usual_s)
 
 
 @pytest.mark.long
 def test_a_step_that_once_took_long_has_that_time(case):
     placement = plan_within(case, 10, 1e-6)[0].placement
     speeds = Speeds(None, waiting=lambda: 1.0)
-    for seconds in (0.1, 0.1, 0.3):
+    for seconds in (0.1, 0.1, 0.15):
         speeds.learn("rules", seconds, 32**3)
-    assert after_tiles_s(placement, speeds, 4) > 0.3
-    assert after_tiles_s(placement, speeds, 32) > after_tiles_s(placement, speeds, 4)
+    assert after_tiles_s(placement, speeds) > 0.15
+
+
+def test_the_more_slices_leave_the_window_the_longer_that_takes(case):
+    placement = plan_within(case, 10, 1e-6)[0].placement
+    speeds = Speeds(None, waiting=lambda: 1.0)
+    few_s, all_s = restoring_s(placement, speeds, 4), restoring_s(placement, speeds)
+    assert 0 < few_s < all_s
+    assert restoring_s(placement, speeds, 10**6) == all_s
+    speeds.learn("restore", 3.0, 32 * restore_amount(placement))
+    assert restoring_s(placement, speeds) == pytest.approx(3.0)
+    assert slice_s(placement, speeds) >= 3.0 / 32
 
 
 def test_without_a_locator_a_machine_too_slow_for_everything_sees_the_middle_of_the_body(case):
