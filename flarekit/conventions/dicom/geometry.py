@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flarekit.conventions.dicom.slices import Slice
 from flarekit.core.errors import InputError
+from flarekit.core.volume import shear_notes
 
 FEWEST_SLICES = 3  # fewer are scouts and key images
 _UNEVEN = 0.1  # of the distance between slices, from one to the next
@@ -69,7 +70,8 @@ def affine_of(
         if spread > _ROUNDED_DIRECTION
         else ()
     )
-    return ordered, _LPS_TO_RAS @ lps, notes
+    affine: NDArray[np.float64] = _LPS_TO_RAS @ lps
+    return ordered, affine, (*notes, *shear_notes(affine))
 
 
 def _directions(slices: Sequence[Slice]) -> NDArray[np.float64]:

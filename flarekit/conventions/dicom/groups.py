@@ -87,7 +87,7 @@ def _identifiers(each: Slice) -> int:
 def _same_pixels(one: Slice, other: Slice) -> bool:
     """Return whether two images show the same."""
     try:
-        return bool(np.array_equal(voxels_of([one]), voxels_of([other])))
+        return bool(np.array_equal(voxels_of([one])[0], voxels_of([other])[0]))
     except UnreadableVolumeError:
         return False
 

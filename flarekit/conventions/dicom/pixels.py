@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 from flarekit.conventions.dicom.elements import ElementError
 from flarekit.conventions.dicom.file import read_dicom_file
 from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY, Slice
+from flarekit.conventions.dicom.stored_bits import stored_bits, within_stored_bits
 from flarekit.conventions.dicom.unchecked import unchecked
 from flarekit.core.errors import UnreadableVolumeError
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
 _THREADS = 4
+AIR_HU = -1024
+HIGHEST_CT_HU = 3071.0  # of 12 bits; padding above it would be metal
 _INT16 = np.iinfo(np.int16)
 _INT32 = np.iinfo(np.int32)
 
 
-def voxels_of(slices: Sequence[Slice]) -> NDArray[Any]:
-    """Return slices as one (Z, Y, X) array, in their unit (HU of a CT).
+def voxels_of(slices: Sequence[Slice]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return slices as one (Z, Y, X) array, in their unit (HU of a CT), and what was odd.
 
     Integers stay integers where slopes and intercepts are whole numbers; else float32.
 
@@ -32,11 +36,27 @@ def voxels_of(slices: Sequence[Slice]) -> NDArray[Any]:
         UnreadableVolumeError: a slice is damaged, or compressed in a way nothing here reads.
     """
     with unchecked(), ThreadPoolExecutor(_THREADS) as pool:  # what matters is an error here
-        return np.stack(list(pool.map(_pixels, slices)))
+        read = list(pool.map(_pixels, slices))
+    counted = Counter(note for _, notes in read for note in notes)
+    notes = tuple(f"{note} ({count} files)" for note, count in counted.items())
+    return np.stack([pixels for pixels, _ in read]), notes
 
 
-def _pixels(each: Slice) -> NDArray[Any]:
-    stored = _stored(each)
+def _pixels(each: Slice) -> tuple[NDArray[Any], list[str]]:
+    """Return the pixels of a slice in its unit, and what was odd about them."""
+    raw = _stored(each)
+    stored, notes = (raw, []) if each.encapsulated else within_stored_bits(each, raw)
+    padded = _padding(each, raw)
+    scaled = _scaled(each, stored)
+    if padded is not None and padded.any():
+        hu = float(raw[padded][0]) * each.slope + each.intercept
+        if hu > HIGHEST_CT_HU:
+            scaled[padded] = AIR_HU
+            notes.append(f"its PixelPaddingValue lies at {hu:g} HU: {AIR_HU} is taken")
+    return scaled, notes
+
+
+def _scaled(each: Slice, stored: NDArray[Any]) -> NDArray[Any]:
     if stored.shape != each.shape_YX:
         raise UnreadableVolumeError(
             each.path, f"its pixels are {stored.shape}, not {each.shape_YX}", fix="export it again"
@@ -73,8 +93,8 @@ def _stored(each: Slice) -> NDArray[Any]:
     dataset = _dataset(each, file.pixels)
     try:
         return np.asarray(dataset.pixel_array)
-    except (RuntimeError, NotImplementedError):  # no decoder installed for that compression
-        return _by_itk(each, dataset)
+    except (RuntimeError, NotImplementedError) as error:  # perhaps no decoder of pydicom's is there
+        return _by_itk(each, dataset, error)
     except Exception as error:
         raise _undecodable(each, error) from error
 
@@ -85,6 +105,20 @@ def _plain(each: Slice, content: bytes) -> NDArray[Any]:
     order = "<" if each.little else ">"
     dtype = np.dtype(f"{order}{kind}{each.elements.whole('BitsAllocated') // 8}")
     return np.frombuffer(content, dtype, rows * columns).reshape(rows, columns)
+
+
+def _padding(each: Slice, raw: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return where a CT shows nothing, by its PixelPaddingValue; None where it states none."""
+    if each.modality != "CT" or raw.dtype.kind not in "iu":
+        return None
+    try:
+        value = each.elements.whole("PixelPaddingValue")
+    except ElementError:
+        return None
+    words = np.array([value % (1 << 8 * raw.dtype.itemsize)], f"u{raw.dtype.itemsize}")
+    padding = words.view(raw.dtype.newbyteorder("="))[0]  # whatever its sign is said to be
+    is_padding: NDArray[np.bool_] = raw == padding
+    return is_padding
 
 
 def _dataset(each: Slice, content: bytes) -> _Dataset:
@@ -101,7 +135,7 @@ def _dataset(each: Slice, content: bytes) -> _Dataset:
     dataset.Rows, dataset.Columns = each.shape_YX
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     bits = each.elements.whole("BitsAllocated")
-    dataset.BitsAllocated, dataset.BitsStored = bits, _stored_bits(each, bits)
+    dataset.BitsAllocated, dataset.BitsStored = bits, stored_bits(each, bits)
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = each.elements.whole("PixelRepresentation")
     dataset.PixelData = content
@@ -110,15 +144,8 @@ def _dataset(each: Slice, content: bytes) -> _Dataset:
     return dataset
 
 
-def _stored_bits(each: Slice, allocated: int) -> int:
-    try:
-        stored = each.elements.whole("BitsStored")
-    except ElementError:
-        return allocated
-    return stored if 1 <= stored <= allocated else allocated
-
-
-def _by_itk(each: Slice, dataset: _Dataset) -> NDArray[Any]:
+def _by_itk(each: Slice, dataset: _Dataset, before: Exception) -> NDArray[Any]:
+    """Decode pixels with ITK; what pydicom said before is told where that fails, too."""
     import SimpleITK
 
     with tempfile.TemporaryDirectory(prefix="flarekit-") as folder:
@@ -127,13 +154,13 @@ def _by_itk(each: Slice, dataset: _Dataset) -> NDArray[Any]:
             dataset.save_as(path, enforce_file_format=True)
             image = SimpleITK.ReadImage(str(path))
         except Exception as error:
-            raise _undecodable(each, error) from error
+            raise _undecodable(each, before) from error
     pixels: NDArray[Any] = SimpleITK.GetArrayFromImage(image)
     return pixels.reshape(pixels.shape[-2:])
 
 
 def _undecodable(each: Slice, error: Exception) -> UnreadableVolumeError:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
     return UnreadableVolumeError(
         each.path,
         f"its pixels cannot be decompressed ({said}; transfer syntax {each.syntax or 'missing'})",

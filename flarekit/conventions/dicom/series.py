@@ -224,6 +224,8 @@ def _notes(slices: Sequence[Slice]) -> list[str]:
             )
         if without and slices[0].modality != "MR":
             notes.append(f"has no {keyword}: {otherwise} is taken")
+    if any(each.elements.text("PhotometricInterpretation") == "MONOCHROME1" for each in slices):
+        notes.append("its PhotometricInterpretation is MONOCHROME1: values are taken as stored")
     kinds = {each.elements.text("RescaleType") for each in slices} - {"", "HU", "US"}
     if slices[0].modality == "CT" and kinds:
         notes.append(f"its RescaleType is {', '.join(sorted(kinds))}, not HU")
@@ -256,8 +258,9 @@ def read_series(series: Series, factors: Sequence[float] | None = None) -> Volum
     Raises:
         UnreadableVolumeError: a slice is damaged, or compressed in a way nothing here reads.
     """
-    voxels = voxels_of(series.slices)
+    voxels, odd = voxels_of(series.slices)
     if factors is not None:
         voxels = voxels.astype(np.float32) * np.array(factors, np.float32)[:, None, None]
     geometry = Geometry(shape_ZYX=series.shape_ZYX, affine=series.affine, header=None)
-    return Volume(voxels_ZYX=voxels, geometry=geometry, path=series.folder, warnings=series.notes)
+    notes = (*series.notes, *odd)
+    return Volume(voxels_ZYX=voxels, geometry=geometry, path=series.folder, warnings=notes)

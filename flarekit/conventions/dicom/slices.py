@@ -64,10 +64,12 @@ WANTED: tuple[Element, ...] = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "PixelPaddingValue",
     "PlanarConfiguration",
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
+    "ModalityLUTSequence",
     # what tells volumes of one series apart
     "AcquisitionNumber",
     "TemporalPositionIdentifier",
@@ -277,6 +279,12 @@ def _slice(elements: Elements, file: DicomFile) -> Slice:
         )
     position = np.array(elements.numbers("ImagePositionPatient", 3))
     _check_pixels(elements, file, shape)
+    if elements.items("ModalityLUTSequence") and not elements.has("RescaleSlope"):
+        raise UnreadableVolumeError(
+            path,
+            "maps its pixels to their unit by a table (ModalityLUTSequence), which is not read",
+            fix="export it with RescaleSlope and RescaleIntercept",
+        )
     slope = elements.number_or("RescaleSlope", 1.0)
     if slope == 0:
         raise _fault(path, "its RescaleSlope is 0")
