@@ -13,6 +13,7 @@ import accuracy_recist
 import accuracy_validation
 import agree_nnunet
 import bench_components
+import bench_folder
 import bench_front_door
 import bench_openvino
 import bench_page
@@ -151,6 +152,17 @@ def test_from_the_drop_of_a_scan_on_the_page_to_its_organs(run, make_predictor):
 def test_networks_in_openvino(run):
     row = run(bench_openvino)["networks"]["nnunet"]
     assert row["classes_equal_fp32"] > 0.99
+
+
+@pytest.mark.slow
+def test_a_folder_of_scans_beside_nnunetv2(run, peer, make_predictor, make_dataset):
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    shutil.copy(peer, peer.parent / "nnUNetv2_predict_from_modelfolder")
+    scans = make_dataset() / "imagesTr"
+    folder = make_predictor(labels={"liver": 1, "spleen": 2}).folder
+    ways = run(bench_folder, scans, "--nnunet", peer, "--predictor", folder)["ways"]
+    assert len(ways) == 5
+    assert all(way["seconds"] > 0 for way in ways.values())
 
 
 @pytest.mark.slow
