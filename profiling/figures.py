@@ -1,4 +1,4 @@
-"""The tables of figures in README.md and docs/, written from the results beside this script.
+"""The tables of figures in README.md, docs/ and ablations.md, from the results beside this script.
 
     python profiling/figures.py            # writes every table anew
     python profiling/figures.py --check    # fails, and names the pages that differ from the results
@@ -33,6 +33,7 @@ NETWORKS = {
     "att_umamba": "Att-UMamba",
     "mamba_ahnet": "Mamba-AHNet",
 }
+ABLATIONS = ("mamba_clinix", "mamba_ahnet")
 UNSEEN = {"flare": "scans", "autopet": "scans", "uls23": "lesions"}
 Lines = Sequence[str]
 
@@ -174,6 +175,38 @@ def mamba_clinix_readings() -> Lines:
     return markdown(header, paper_readings.rows())
 
 
+def ablations() -> Lines:
+    """Tabulate the rows of the papers' tables that were trained again, with both seeds."""
+    rows = []
+    for paper in ABLATIONS:
+        for each in result_of(f"ablation_{paper}_steps")["rows"]:
+            runs, within = each["runs"], each["at_equal_minutes"]
+            minutes = sum(run["cpu_minutes"] for run in runs) / len(runs)
+            rows.append([
+                f"`{paper}`: {each['row']}",
+                f"{each['paper']:g}",
+                ", ".join(f"{run['dice']:.3f}" for run in runs),
+                f"{each['mean']:.3f}",
+                f"{each['spread']:.3f}",
+                f"{minutes:.2f}",
+                f"{within['mean']:.3f} ({within['spread']:.3f})",
+            ])  # fmt: skip
+    header = ["row", "paper's", "Dice of both seeds", "mean", "spread", "CPU minutes"]
+    return markdown([*header, "mean (spread) in the least of these minutes"], rows)
+
+
+def ablation_curves() -> Lines:
+    """Tabulate how the Dice of these runs rose: the mean of both seeds, and both."""
+    rows, moments = [], 5
+    for paper in ABLATIONS:
+        for each in result_of(f"ablation_{paper}_steps")["rows"]:
+            points = list(zip(*(run["curve"] for run in each["runs"]), strict=True))
+            dice = [[f"{point['dice']:.2f}" for point in both] for both in points]
+            rows.append([f"`{paper}`: {each['row']}", *(" / ".join(both) for both in dice)])
+            moments = len(points)
+    return markdown(["row", *(f"{k}/{moments}" for k in range(1, moments + 1))], rows)
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
     """Return a table."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
@@ -189,6 +222,8 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "page": page,
     "mamba_clinix_rows": mamba_clinix_rows,
     "mamba_clinix_readings": mamba_clinix_readings,
+    "ablations": ablations,
+    "ablation_curves": ablation_curves,
 }
 
 
@@ -203,7 +238,7 @@ def renewed(text: str) -> str:
 
 def pages() -> list[Path]:
     """Return the pages that may hold tables of figures."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), HERE / "ablations.md"]
 
 
 def main(line: Sequence[str] | None = None) -> int:

@@ -20,6 +20,19 @@ def test_a_difference_within_the_spread_of_the_seeds_is_undecided():
     ]  # fmt: skip
 
 
+def test_rows_are_compared_within_the_time_of_the_quickest_run():
+    def run_of(*points):
+        curve = [{"cpu_minutes": minutes, "dice": dice} for minutes, dice in points]
+        return {**curve[-1], "curve": curve}
+
+    quick = {"row": "a", "runs": [run_of((1, 0.2), (2, 0.4)), run_of((1, 0.1), (2.1, 0.3))]}
+    slow = {"row": "b", "runs": [run_of((2, 0.3), (4, 0.8)), run_of((3, 0.5), (6, 0.9))]}
+    ablations.at_equal_minutes([quick, slow])
+    assert quick["at_equal_minutes"]["mean"] == pytest.approx((0.4 + 0.1) / 2)
+    assert slow["at_equal_minutes"]["mean"] == pytest.approx((0.3 + 0.0) / 2)
+    assert slow["at_equal_minutes"]["cpu_minutes"] == 2
+
+
 @pytest.mark.parametrize("paper", ablations.ABLATIONS)
 def test_every_row_is_an_arrangement_of_the_paper_s_network(paper):
     ablation = ablations.ABLATIONS[paper]
@@ -37,14 +50,13 @@ def test_an_ablation_runs_trains_every_row_and_says_what_came_of_it(tmp_path):
     line = ["mamba_ahnet", data, "--work", tmp_path / "work", "--output", tmp_path / "out"]
     line += ["--quick", "--width", 0.125, "--tile", 1, 64, 64, "--held-out", 2, "--device", "cpu"]
     ablations.main(list(map(str, line)))
-    result = json.loads((tmp_path / "out" / "ablation_mamba_ahnet.json").read_text())
+    result = json.loads((tmp_path / "out" / "ablation_mamba_ahnet_steps.json").read_text())
     assert [each["row"] for each in result["rows"]] == ["HUNet", "AHNet", "Mamba-AHNet"]
-    assert len({each["runs"][0]["steps"] for each in result["rows"]}) == 1
-    assert result["rows"][0]["runs"][0]["steps"] >= 1
+    assert {each["runs"][0]["step"] for each in result["rows"]} == {2}
     assert result["validation"] == ["case_0"]
     assert len(result["verdicts"]) == 2
     ablations.main(list(map(str, line)))  # of complete runs
-    assert json.loads((tmp_path / "out" / "ablation_mamba_ahnet.json").read_text()) | {
+    assert json.loads((tmp_path / "out" / "ablation_mamba_ahnet_steps.json").read_text()) | {
         "machine": None
     } == result | {"machine": None}
     line[line.index(0.125)] = 0.25

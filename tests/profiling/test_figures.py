@@ -24,7 +24,7 @@ def test_a_table_that_was_changed_by_hand_is_noticed():
 
 
 def test_every_table_of_figures_has_a_place():
-    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    text = "".join(page.read_text(encoding="utf-8") for page in figures.pages())
     assert {match[2] for match in figures.BLOCK.finditer(text)} == set(figures.TABLES)
 
 
