@@ -67,7 +67,7 @@ def plan(
             "may be repeated. docs/papers.md lists them.",
         ),
     ] = None,
-    processes: Annotated[int, typer.Option(help="Processes that preprocess the cases.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that preprocess the cases.")] = 2,
 ) -> None:
     """Let nnU-Net plan and preprocess a dataset, for one of our networks."""
     from flarekit.core.errors import UsageError

@@ -90,7 +90,7 @@ def compact(
         ),
     ] = None,
     processes: Annotated[
-        int, typer.Option(help="Processes that prepare the cases before training begins.")
+        int, typer.Option(min=1, help="Processes that prepare the cases before training begins.")
     ] = 2,
     trust: Trust = False,
     quiet: Quiet = False,

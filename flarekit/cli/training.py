@@ -8,7 +8,7 @@ from pathlib import Path
 from flarekit.cli.console import Console
 from flarekit.importing import ImportOptions
 from flarekit.training.compact import RunOptions, check_run, train
-from flarekit.training.fitting import check_fit
+from flarekit.training.fitting import check_fit, check_folders
 from flarekit.training.recipe import Recipe, read_recipe
 from flarekit.training.run_record import begin_record
 from flarekit.training.sources import make_all, material_files, training_pools, validation_pool
@@ -36,6 +36,7 @@ def run_compact(
 ) -> None:
     """Compare recipe and data, prepare the cases, train, and say what comes next."""
     recipe = read_recipe(sources.recipe_path, trust=sources.trust)
+    check_folders(recipe, sources.material, sources.negatives)
     with console.bar("label maps") as progress:
         folders = check_fit(
             recipe, sources.dataset, (*sources.material, *sources.negatives), progress

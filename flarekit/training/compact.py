@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flarekit.core.errors import FlarekitError
+from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.files import make_folder
 from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision
@@ -52,6 +52,9 @@ class RunOptions:
         ahead: batches that a thread draws before they are needed; by default on CUDA only, where
             drawing is launching kernels.
         seed: of the first weights and of the samples.
+
+    Raises:
+        UsageError: a time in which nothing is trained, or that never ends.
     """
 
     minutes: float
@@ -64,6 +67,13 @@ class RunOptions:
     start: Path | None = None
     ahead: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none: untrained weights would be exported as if they were."""
+        if not 0 < self.minutes < math.inf:
+            raise UsageError(
+                f"--minutes {self.minutes:g}: is no time to train for", fix="give more than 0"
+            )
 
 
 def train(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flarekit.core.dataset_json import NAME, Dataset, read_dataset
-from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.errors import InputError, PredictorError, UsageError
 from flarekit.training.cases import case_ids, matches
 from flarekit.training.makers import SUV_ENDING
 from flarekit.training.recipe import Recipe
@@ -84,6 +84,32 @@ def check_fit(
     ]
     _check_maps(recipe, plain, progress, complete=len(plain) == len(found))
     return found
+
+
+def check_folders(
+    recipe: Recipe, material: Sequence[Path] = (), negatives: Sequence[Path] = ()
+) -> None:
+    """Refuse folders that the recipe makes no samples of: somebody meant them to be trained on.
+
+    Args:
+        recipe: its tables of synthesis and negatives.
+        material: as of `flarekit.training.sources.training_pools`.
+        negatives: likewise.
+
+    Raises:
+        UsageError: there are some, and no table for them.
+    """
+    facts = recipe.training
+    for option, folders, table, name in (
+        ("--material", material, facts.synthesis, "synthesis"),
+        ("--negatives", negatives, facts.negatives, "negatives"),
+    ):
+        if folders and table is None:
+            raise UsageError(
+                f"{option} {folders[0]}: the recipe has no table [training.{name}], so nothing "
+                "would be trained on it",
+                fix=f"add that table to the recipe, or leave {option} out",
+            )
 
 
 def _ids(folder: Path, table: DatasetFacts) -> list[str]:

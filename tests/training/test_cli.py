@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from typer.testing import CliRunner
 
 from flarekit.cli.main import app
-from flarekit.core.errors import InputError
+from flarekit.core.errors import InputError, UsageError
 from flarekit.core.spec import read_spec
 from tests.training.test_cases import write_dataset
 
@@ -37,3 +39,25 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 def test_help_names_the_four_commands():
     text = run("--help").output
     assert all(name in text for name in ("compact", "plan", "run", "export"))
+
+
+@pytest.mark.usefixtures("recipe")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--minutes", 0), "--minutes 0: is no time to train for"),
+        (("--minutes", -5), "--minutes -5: is no time"),
+        (("--minutes", "inf"), "--minutes inf: is no time"),
+        (("--minutes", "nan"), "--minutes nan: is no time"),
+        (("--material", "scans"), r"--material scans: the recipe has no table \[training.synth"),
+        (("--negatives", "scans"), r"--negatives scans: the recipe has no table \[training.neg"),
+    ],
+)
+def test_an_option_that_trains_nothing_is_refused_before_anything_is_prepared(
+    tmp_path, option, message
+):
+    dataset = write_dataset(tmp_path / "d", ["a", "case_b"])
+    result = run("compact", tmp_path / "recipe.toml", dataset, tmp_path / "run", *option)
+    assert isinstance(result.exception, UsageError)
+    assert re.match(message, str(result.exception))
+    assert not (tmp_path / "run").exists()
