@@ -37,19 +37,17 @@ ARG CUDA_ARCHITECTURES="sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90"
 ARG CUDA_DRIVER=525.60.13
 
 FROM ${BASE} AS python
-# uv looks for packages where the base image tells pip to
-ENV PATH=/opt/flarekit/bin:/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/flarekit \
-    UV_DEFAULT_INDEX=${PIP_INDEX_URL} UV_INDEX=${PIP_EXTRA_INDEX_URL} UV_FIND_LINKS=${PIP_FIND_LINKS} \
-    UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
-RUN python -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==0.13.*" && uv venv /opt/flarekit
 WORKDIR /source
+COPY flarekit/images/docker/uv.sh docker/
+RUN . docker/uv.sh
 
 # flarekit by itself, without weights: what every image has
 FROM python AS own
 ARG SITE
 COPY pyproject.toml README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
-RUN rm -rf flarekit/web && mkdir weights /own && uv pip install --no-deps . && python -m compileall -q ${SITE}/flarekit \
+RUN . docker/uv.sh && rm -rf flarekit/web && mkdir weights /own && uv pip install --no-deps . \
+    && python -m compileall -q ${SITE}/flarekit \
     && cd / && cp -a --parents opt/flarekit/bin/flarekit ${SITE#/}/flarekit* /own
 
 # the network, compiled for CPUs: with torch, which goes no further
@@ -57,25 +55,17 @@ FROM python AS compile
 ARG SITE
 ARG CPU_TORCH=2.13.0
 ARG TORCH_INDEX=
-RUN uv pip install ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} "torch==${CPU_TORCH}"
+RUN . docker/uv.sh && uv pip install ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} "torch==${CPU_TORCH}"
 COPY pyproject.toml ./
-RUN uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dynamic-network-architectures<0.4"
+COPY flarekit/images/docker/compile.packages.txt docker/
+RUN . docker/uv.sh && uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dynamic-network-architectures<0.4" \
+        --excludes docker/compile.packages.txt
 COPY --from=own /own /
 ARG PREDICTOR
 COPY weights/${PREDICTOR} ${SITE}/flarekit/weights/${PREDICTOR}
 ARG TRUST
-RUN export FLAREKIT_TRUST=${TRUST} && flarekit weights verify ${PREDICTOR} && flarekit compile ${PREDICTOR} --beside
-
-FROM python AS packages-cpu
-ARG SITE
-COPY pyproject.toml ./
-COPY flarekit/images/docker/*.packages.txt flarekit/images/docker/cpu.files.txt flarekit/images/docker/leave_behind.py docker/
-ARG EXTRAS
-ARG LEAVE
-RUN uv pip install -r pyproject.toml $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
-        $(for list in cpu ${LEAVE}; do echo "--excludes docker/$list.packages.txt"; done) \
-    && python docker/leave_behind.py docker/cpu.files.txt ${SITE} \
-    && python -m compileall -q /opt/flarekit/lib
+RUN . docker/uv.sh && export FLAREKIT_TRUST=${TRUST} && flarekit weights verify ${PREDICTOR} \
+    && flarekit compile ${PREDICTOR} --beside
 
 FROM ${BASE} AS runtime
 ENV PATH=/opt/flarekit/bin:$PATH \
@@ -87,8 +77,21 @@ COPY predict.sh ./
 ENTRYPOINT []
 CMD ["sh", "predict.sh"]
 
-FROM runtime AS cpu
-COPY --from=packages-cpu /opt/flarekit /opt/flarekit
+# what was installed is the image's own layer: no stage holds it a second time while the image is built
+FROM runtime AS packages-cpu
+ARG SITE
+COPY pyproject.toml flarekit/images/docker/uv.sh flarekit/images/docker/*.packages.txt \
+    flarekit/images/docker/cpu.files.txt flarekit/images/docker/leave_behind.py /build/
+ARG EXTRAS
+ARG LEAVE
+RUN cd /build && . ./uv.sh \
+    && uv pip install -r pyproject.toml $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
+        $(for list in cpu ${LEAVE}; do echo "--excludes $list.packages.txt"; done) \
+    && python leave_behind.py cpu.files.txt ${SITE} \
+    && python -m compileall -q /opt/flarekit/lib \
+    && rm -rf /build /opt/uv
+
+FROM packages-cpu AS cpu
 COPY --from=own /own /
 ARG SITE
 ARG PREDICTOR
@@ -110,43 +113,50 @@ FROM cpu AS gc-cpu
 USER 1000:1000
 CMD ["flarekit", "job"]
 
-# mamba-ssm's kernel, built from its source release where MAMBA is set; an empty folder otherwise
+# mamba-ssm's kernel, built from its source release where MAMBA is set; nothing otherwise
 FROM python AS mamba
+ARG SITE
 ARG MAMBA=
 ARG MAMBA_SSM=2.3.2.post1
 ARG MAMBA_ARCHITECTURES="sm_80 sm_90"
 ARG CUDA_TORCH
 ARG CUDA_INDEX=
 COPY flarekit/images/docker/build_mamba.sh flarekit/images/docker/restrict_mamba.py docker/
-RUN mkdir /wheels && if [ -n "${MAMBA}" ]; then sh docker/build_mamba.sh /wheels; fi
+RUN mkdir -p /mamba${SITE} && if [ -n "${MAMBA}" ]; then . docker/uv.sh && sh docker/build_mamba.sh /wheels \
+    && uv pip install --no-deps --target /mamba${SITE} /wheels/*.whl; fi
 
-# torch with CUDA and its libraries; the driver comes from the NVIDIA runtime
-FROM python AS packages-cuda
+# torch with CUDA and its libraries, a layer for all images; the driver comes from the NVIDIA runtime
+FROM runtime AS packages-cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ARG SITE
 ARG CUDA_TORCH
 ARG CUDA_INDEX=
 ARG CUDA
 ARG CUDA_ARCHITECTURES
 ARG CUDA_DRIVER
-COPY flarekit/images/docker/cuda.packages.txt flarekit/images/docker/check_cuda.py flarekit/engine/_cuda_driver.py docker/
-RUN uv pip install ${CUDA_INDEX:+--default-index "$CUDA_INDEX"} --excludes docker/cuda.packages.txt \
+COPY flarekit/images/docker/uv.sh flarekit/images/docker/cuda.packages.txt flarekit/images/docker/check_cuda.py \
+    flarekit/images/docker/torch.files.txt flarekit/images/docker/leave_behind.py flarekit/engine/_cuda_driver.py /build/
+RUN cd /build && . ./uv.sh \
+    && uv pip install ${CUDA_INDEX:+--default-index "$CUDA_INDEX"} --excludes cuda.packages.txt \
         "torch==${CUDA_TORCH}" numpy \
-    && python docker/check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}"
-COPY --from=mamba /wheels /wheels
-COPY pyproject.toml ./
-COPY flarekit/images/docker/*.packages.txt flarekit/images/docker/cuda.files.txt flarekit/images/docker/leave_behind.py docker/
+    && python check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}" \
+    && python leave_behind.py torch.files.txt ${SITE} \
+    && python -m compileall -q /opt/flarekit/lib \
+    && rm -rf /build /opt/uv
+COPY pyproject.toml flarekit/images/docker/uv.sh flarekit/images/docker/*.packages.txt \
+    flarekit/images/docker/cuda.files.txt flarekit/images/docker/leave_behind.py /build/
 ARG EXTRAS
 ARG LEAVE
-RUN uv pip install -r pyproject.toml "torch==${CUDA_TORCH}" "dynamic-network-architectures<0.4" \
+RUN cd /build && . ./uv.sh \
+    && uv pip install -r pyproject.toml "torch==${CUDA_TORCH}" "dynamic-network-architectures<0.4" \
         $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
-        $(for list in cuda ${LEAVE}; do echo "--excludes docker/$list.packages.txt"; done) \
-    && if [ -n "$(ls /wheels)" ]; then uv pip install --no-deps /wheels/*.whl; fi \
-    && python docker/leave_behind.py docker/cuda.files.txt ${SITE} \
-    && python -m compileall -q /opt/flarekit/lib
+        $(for list in cuda ${LEAVE}; do echo "--excludes $list.packages.txt"; done) \
+    && python leave_behind.py cuda.files.txt ${SITE} \
+    && python -m compileall -q /opt/flarekit/lib \
+    && rm -rf /build /opt/uv
+COPY --from=mamba /mamba /
 
-FROM runtime AS cuda
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=packages-cuda /opt/flarekit /opt/flarekit
+FROM packages-cuda AS cuda
 COPY --from=own /own /
 ARG CUDA
 ARG CUDA_ARCHITECTURES

@@ -110,6 +110,7 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
     convention = request.convention or predictor.spec.convention
     facts = task_facts(predictor.spec, convention)
     budget_arguments(convention, request.preset)
+    _check_edition(predictor, convention, request.preset)
     request = replace(request, device=request.device or conventions.facts_of(convention).device)
     _check_network(predictor, request.device)
     if request.mamba and request.device != "cuda":
@@ -151,6 +152,25 @@ def _check_network(predictor: PredictorFolder, device: Device | None) -> None:
     if predictor.spec.architecture.name == "onnx" and device == "cuda":
         raise PredictorError(
             f"{facts}: an ONNX network runs on a CPU", fix="build with --cpu, or save TorchScript"
+        )
+
+
+def _check_edition(predictor: PredictorFolder, convention: str, preset: str | None) -> None:
+    """Refuse a predictor whose masks hold what those of an edition do not.
+
+    Raises:
+        PredictorError: so it is.
+    """
+    organiser = conventions.facts_of(convention)
+    wanted = organiser.edition_values.get(preset or "")
+    labels = predictor.spec.mask_labels
+    foreign = sorted(set(labels.values()) - set(wanted or labels.values()))
+    if foreign:
+        held = ", ".join(f"{name} {value}" for name, value in labels.items() if value in foreign)
+        raise PredictorError(
+            f"{predictor.folder / 'predictor.toml'}: masks of {preset} hold "
+            f"{' and '.join(map(str, wanted or ()))}, and this predictor's hold {held}",
+            fix="build a predictor with that edition's labels, or leave --preset out",
         )
 
 

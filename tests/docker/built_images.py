@@ -6,6 +6,8 @@ import fcntl
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -33,10 +35,22 @@ def built(target: str) -> str:
     need_engine()
     index = os.environ.get("TORCH_INDEX")
     extra = ["--build-arg", f"TORCH_INDEX={index}"] if index else []
-    with (Path(tempfile.gettempdir()) / "flarekit-docker-build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_build():
         docker("build", *HOST, "--target", target, *extra, "-t", TAGS[target], ROOT)
     return TAGS[target]
+
+
+@contextmanager
+def one_build() -> Iterator[None]:
+    """Wait for builds of other processes: side by side both would make the stages they share."""
+    with (Path(tempfile.gettempdir()) / "flarekit-docker-build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove(image: str) -> None:
+    """Remove an image; what further images share with it stays in Docker's cache."""
+    docker("image", "rm", "--force", "--no-prune", image)
 
 
 def need_engine() -> None:

@@ -16,7 +16,7 @@ from flarekit.core.scan_files import read_scan
 from flarekit.images.build import BASE, BuildRequest, build
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.verification.trials import TaskFacts
-from tests.docker.built_images import docker, need_engine, size_of
+from tests.docker.built_images import docker, need_engine, one_build, remove, size_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -42,6 +42,17 @@ for path in libraries:
 """
 
 
+MAMBA_SSM = """
+import re, struct, torch, selective_scan_cuda
+content = open(selective_scan_cuda.__file__, "rb").read()
+first, *cubins = [found.start() for found in re.finditer(b"\\x7fELF\\x02\\x01", content)]
+print(sorted("sm_%d" % (struct.unpack_from("<I", content, at + 48)[0] >> 8 & 255) for at in cubins))
+tensor = torch.ones(1, 1, 1, 1)
+try:
+    selective_scan_cuda.fwd(tensor[0], tensor[0], tensor[0, 0], tensor, tensor, *[None] * 3, False)
+except RuntimeError as error:
+    print(error)
+"""
 DRIVERS_OWN = ("libcuda.so.1", "rdma")  # come with the NVIDIA runtime, and with a network card
 
 
@@ -90,13 +101,13 @@ def image(request):
     """Build an image; it takes gigabytes, and is removed before the next one is built."""
     need_engine()
     kind, tag = KINDS[request.param], f"flarekit-cuda-{request.param.replace('_', '-')}"
-    build(
-        BuildRequest(
-            predictor=kind.predictor, convention=None, tag=tag, device="cuda", mamba=kind.mamba
-        )
+    wanted = BuildRequest(
+        predictor=kind.predictor, convention=None, tag=tag, device="cuda", mamba=kind.mamba
     )
+    with one_build():
+        build(wanted)
     yield Image(kind, tag)
-    docker("image", "rm", "--force", tag)
+    remove(tag)
 
 
 @pytest.fixture
@@ -137,12 +148,14 @@ def test_its_scan_is_compiled_without_a_compiler_a_home_or_a_disk(image):
     assert result.returncode == 0, result.stderr
 
 
-def test_mamba_ssm_is_inside_where_it_was_asked_for_and_loads(image):
-    result = image.run("python", "-c", "import torch, selective_scan_cuda as scan; scan.fwd")
-    if image.kind.mamba:
-        assert result.returncode == 0, result.stderr
-    else:
+def test_mamba_ssm_is_inside_where_it_was_asked_for_built_for_what_was_named_and_loads(image):
+    result = image.run("python", "-c", MAMBA_SSM)
+    if not image.kind.mamba:
         assert "No module named 'selective_scan_cuda'" in result.stderr
+        return
+    architectures, fault = result.stdout.splitlines()[:2]
+    assert architectures == "['sm_80', 'sm_90']", result.stderr
+    assert "u.is_cuda()" in fault
 
 
 def test_every_library_that_is_left_finds_those_that_it_names(image):

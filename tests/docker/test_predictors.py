@@ -8,7 +8,7 @@ from flarekit.conventions import checks_of
 from flarekit.images.build import BuildRequest, build
 from flarekit.images.verify import VerifyRequest, verify
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
-from tests.docker.built_images import docker, need_engine
+from tests.docker.built_images import need_engine, one_build, remove
 
 pytestmark = pytest.mark.docker
 
@@ -41,9 +41,10 @@ def image(request):
     """Return the name of a predictor and its image for a machine without a GPU."""
     need_engine()
     tag = f"flarekit-{request.param.replace('_', '-')}"
-    build(BuildRequest(predictor=request.param, convention=None, tag=tag, device="cpu"))
+    with one_build():
+        build(BuildRequest(predictor=request.param, convention=None, tag=tag, device="cpu"))
     yield request.param, tag
-    docker("image", "rm", "--force", tag)
+    remove(tag)
 
 
 def findings(name, tag, *only):

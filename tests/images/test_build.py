@@ -52,7 +52,8 @@ def test_everything_that_the_dockerfile_copies_is_in_the_context(toy, tmp_path):
     context = tmp_path / "context"
     context.mkdir()
     write_context(toy, context)
-    lines = (context / "Dockerfile").read_text().replace("${PREDICTOR}", "toy").splitlines()
+    dockerfile = (context / "Dockerfile").read_text().replace("\\\n", "")
+    lines = dockerfile.replace("${PREDICTOR}", "toy").splitlines()
     copied = [
         name
         for line in lines
@@ -93,6 +94,14 @@ def test_an_edition_s_limits_are_what_its_image_keeps():
     assert budget_arguments("flare", "flare22")["TIME_BUDGET"] == "15"
     with pytest.raises(UsageError, match="no preset 'autopet5'"):
         budget_arguments("flare", "autopet5")
+
+
+@pytest.mark.usefixtures("_no_engine")
+def test_a_predictor_with_other_labels_than_the_edition_s_is_refused(toy):
+    with pytest.raises(PredictorError, match="masks of flare26 hold 0 and 1, .* hold lesion 4"):
+        build(request(toy, preset="flare26"))
+    with pytest.raises(DockerError):  # all labels suit the other editions
+        build(request(toy, preset="flare23"))
 
 
 def test_the_facts_tell_the_verifier_the_task(toy):

@@ -68,7 +68,7 @@ def test_images_are_labelled_with_cuda_architectures_and_driver():
     assert {"sm_75", "sm_80", "sm_86", "sm_90"} <= set(argument("CUDA_ARCHITECTURES").split())
     for name in ("version", "architectures", "driver"):
         assert f"flarekit.cuda.{name}=" in DOCKERFILE
-    assert "python docker/check_cuda.py" in DOCKERFILE
+    assert "python check_cuda.py" in DOCKERFILE
 
 
 def test_an_image_with_mamba_ssm_has_a_torch_that_pypi_has_a_compiler_for(toy):

@@ -103,7 +103,13 @@ def listed(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["cpu.packages.txt", "flare.packages.txt", "flare_recist.packages.txt"]
+    "name",
+    [
+        "compile.packages.txt",
+        "cpu.packages.txt",
+        "flare.packages.txt",
+        "flare_recist.packages.txt",
+    ],
 )
 def test_a_package_left_behind_is_one_that_would_be_installed(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -113,12 +119,12 @@ def test_a_package_left_behind_is_one_that_would_be_installed(name):
 
 def test_lists_of_a_convention_s_packages_are_named_like_it():
     stems = {path.name.removesuffix(".packages.txt") for path in LISTS if "packages" in path.name}
-    assert stems - {"cpu", "cuda"} <= set(conventions.names())
+    assert stems - {"cpu", "cuda", "compile"} <= set(conventions.names())
 
 
 def test_a_list_for_a_gpu_names_no_library_that_pytorch_opens_later():
     needed = ("cudnn", "nvrtc", "cublas", "cusolver.", "cufft.", "nccl", "cusparse", "nvJitLink")
-    named = [line for line in listed("cuda.files.txt") if ".so" in line and ":" not in line]
+    named = [line for line in listed("torch.files.txt") if ".so" in line and ":" not in line]
     assert named
     assert [line for line in named if any(f"lib{name}" in line for name in needed)] == []
 

@@ -40,3 +40,5 @@ tar -xzf "$sources"/*.tar.gz -C "$sources" --strip-components 1
 python "$here/restrict_mamba.py" "$sources" $MAMBA_ARCHITECTURES
 MAMBA_FORCE_BUILD=TRUE MAMBA_LOCAL_VERSION=float32.forward MAX_JOBS=2 CFLAGS=-g0 \
     pip wheel --no-deps --no-build-isolation --wheel-dir "$wheels" "$sources"
+# eight gigabytes of PyTorch and compilers, which only this step needs
+rm -rf "$VIRTUAL_ENV" "$sources" /var/lib/apt/lists/*
