@@ -19,12 +19,20 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from flarekit.core.files import printable
 from flarekit.core.records import CaseRecord
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
     text = TextColumn("{task.description}")
     return text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+
+
+class _Printable(logging.Formatter):
+    """Names of files and texts of headers cannot write to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class Console:
@@ -53,10 +61,10 @@ class Console:
         handler: logging.Handler
         if self._bars is not None:
             handler = RichHandler(console=self._rich, show_time=False, show_path=False)
-            handler.setFormatter(logging.Formatter("%(message)s"))
+            handler.setFormatter(_Printable("%(message)s"))
         else:
             handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+            handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
         logger = logging.getLogger("flarekit")
         logger.handlers[:] = [handler]
         logger.setLevel(level)
@@ -106,15 +114,15 @@ class Console:
     def say(self, line: str) -> None:
         """Print one line, unless quiet."""
         if not self._quiet:
-            self._rich.print(line, markup=False)
+            self.insist(line)
 
     def insist(self, line: str) -> None:
         """Print one line, even where quiet was asked for."""
-        self._rich.print(line, markup=False)
+        self._rich.print(printable(line), markup=False)
 
     def error(self, message: str, fix: str | None) -> None:
         """Print an error and what to do about it, in one line."""
-        self._rich.print(f"error: {message}" + (f"; {fix}" if fix else ""), markup=False)
+        self.insist(f"error: {message}" + (f"; {fix}" if fix else ""))
 
     def position(self) -> str:
         """Return how many cases are done, those of earlier runs included."""

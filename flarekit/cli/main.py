@@ -264,8 +264,9 @@ def _leave(code: object) -> None:
         return
     logging.shutdown()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # it was closed before the process began
+                stream.flush()
     except (OSError, ValueError):  # Python says so, with an exit code of its own
         return
     os._exit(code)
@@ -280,13 +281,26 @@ def run(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: when the command is over, with its exit code.
     """
-    from flarekit.core.errors import FlarekitError
+    from flarekit.core.errors import FlarekitError, OutputError
+    from flarekit.core.files import is_full
 
     try:
         app(arguments, prog_name="flarekit")
     except FlarekitError as error:
-        sys.stderr.write(f"error: {error.message}; {error.fix}\n")
+        _tell(f"{error.message}; {error.fix}")
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.filename is not None or not is_full(error):
+            raise
+        _tell(f"what is printed cannot be written: {error.strerror}; write it where there is space")
+        raise SystemExit(OutputError.exit_code) from None
+
+
+def _tell(error: str) -> None:
+    from flarekit.core.files import printable
+
+    if sys.stderr is not None:
+        sys.stderr.write(f"error: {printable(error)}\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ class _LastWords:
             return
         self._said.set()
         with suppress(OSError):
-            os.write(_STDERR, f"error: {how}; {self.position()}\n".encode())
+            os.write(
+                _STDERR, f"error: {how}; {self.position()}\n".encode(errors="backslashreplace")
+            )
 
 
 _WORDS = _LastWords()

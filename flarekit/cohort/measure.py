@@ -15,7 +15,7 @@ from flarekit.cohort.page import write_page
 from flarekit.cohort.parquet import write_parquet
 from flarekit.core.apart import keep_inputs
 from flarekit.core.errors import FlarekitError, InputError
-from flarekit.core.files import make_folder
+from flarekit.core.files import make_folder, printable_name
 from flarekit.core.nifti import AIR_HU
 from flarekit.core.records import LabelStatistics
 from flarekit.core.scan_files import MASK_ENDINGS, SCAN_ENDINGS, labels_in, read_scan, stem_of
@@ -68,7 +68,7 @@ def measure_masks(
     volumes: dict[str, dict[str, float]] = {}
     faults: dict[str, str] = {}
     for path in found:
-        case_id = stem_of(path)
+        case_id = printable_name(stem_of(path))
         try:
             statistics = _statistics(path, scans, spec)
         except FlarekitError as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError
+from flarekit.core.files import printable_name
 from flarekit.core.volume import Geometry, Volume
 
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
@@ -22,7 +23,7 @@ class Case:
     """One case to segment.
 
     Attributes:
-        case_id: the organiser's name for it.
+        case_id: the organiser's name for it, as consoles and tables take it.
         channels: one file per channel of the predictor, in its order; a file may be missing.
         mask: where the mask goes, relative to the output folder.
         identity: what tells its inputs from others where they are not files of this machine.
@@ -32,6 +33,10 @@ class Case:
     channels: tuple[Path, ...]
     mask: Path
     identity: str | None = None
+
+    def __post_init__(self) -> None:
+        """Make a name that came from a file's fit for every record and console."""
+        object.__setattr__(self, "case_id", printable_name(self.case_id))
 
 
 _Case = TypeVar("_Case", bound=Case)

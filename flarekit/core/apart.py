@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
+from flarekit.core.files import inputs_below
 
 
 def keep_apart(
@@ -89,11 +89,10 @@ def keep_inputs(inputs: Sequence[Path], folder: Path, written: Iterable[Path]) -
 
 def _identities_below(folder: Path) -> Iterator[tuple[int, int]]:
     """Yield what tells the files below a folder, links to them followed."""
-    for place, _, files in os.walk(folder, followlinks=False):
-        for name in files:
-            identity = _identity(Path(place, name))
-            if identity is not None:
-                yield identity
+    for path in inputs_below(folder):
+        identity = _identity(path)
+        if identity is not None:
+            yield identity
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flarekit.core.errors import OutputError
 
+_BREAKS = re.compile(r"[\t\n\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NOT_OFFERED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
@@ -111,6 +112,38 @@ def below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(folders + files))
 
 
+def inputs_below(folder: Path, faults: list[str] | None = None) -> list[Path]:
+    """Return all files below a folder that somebody named, sorted.
+
+    Links to files and to folders are followed, each folder once: what lies in the tree itself has
+    the name that it has there, and links in circles end.
+
+    Args:
+        folder: to look through.
+        faults: gets a sentence for each folder that cannot be opened.
+    """
+
+    def note(error: OSError) -> None:
+        if faults is not None:
+            faults.append(f"{error.filename}: cannot be read: {error.strerror}")
+
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    linked = [folder]
+    while linked:
+        place = linked.pop(0)
+        for parent, folders, files in os.walk(place, onerror=note):
+            here = Path(parent)
+            state = here.stat()
+            if (state.st_dev, state.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            linked += sorted(here / name for name in folders if (here / name).is_symlink())
+            found += [here / name for name in files]
+    return sorted(found)
+
+
 def locked_below(folder: Path, may: Callable[[Path, int], bool] | None = None) -> dict[Path, str]:
     """Return what of a folder and below it cannot be read: path -> name with mode and owner.
 
@@ -136,4 +169,13 @@ def printable(text: str) -> str:
     Bytes of names that are not UTF-8, and characters that would control a terminal, become `\xNN`.
     """
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    return _CONTROLS.sub(_escaped, text)
+
+
+def printable_name(text: str) -> str:
+    """Return a file's or a case's name as consoles and tables take it, on one line."""
+    return _BREAKS.sub(_escaped, printable(text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\x{ord(match.group()):02x}"

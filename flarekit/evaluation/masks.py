@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError, UnreadableVolumeError
+from flarekit.core.files import printable_name
 from flarekit.core.metaheader import MetaHeader
 from flarekit.core.nifti_affine import mm_per_unit
 from flarekit.core.npz_files import read_arrays
@@ -83,10 +84,9 @@ def find_pairs(predicted_dir: Path, truth_dir: Path) -> tuple[list[Pair], list[s
 
 
 def case_id_of(path: Path) -> str | None:
-    """Return a mask's name without its ending; None where the file is not a mask."""
-    if path.suffix == _ARRAYS:
-        return path.stem
-    return (stem_of(path) or None) if ending_of(path) else None
+    """Return a mask's name without its ending, printable; None where the file is not a mask."""
+    stem = path.stem if path.suffix == _ARRAYS else stem_of(path) if ending_of(path) else ""
+    return printable_name(stem) or None
 
 
 def read_mask(path: Path) -> Mask:

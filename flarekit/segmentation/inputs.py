@@ -18,6 +18,7 @@ from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.archives import Unpacked, is_archive
 from flarekit.core.errors import InputError, UsageError
+from flarekit.core.files import inputs_below
 from flarekit.core.scan_files import MASK_ENDINGS, ending_of
 from flarekit.core.spec import PredictorSpec
 from flarekit.segmentation.scans import air_of
@@ -102,7 +103,7 @@ def cases_in(
         InputError: no cases; archives in the folder are named where there are any, and the
             convention whose layout the folder has.
     """
-    named = [inputs] if isinstance(inputs, Path) else list(inputs)
+    named = [inputs] if isinstance(inputs, Path) else _each_folder_once(inputs)
     with Unpacked() as unpacked:
         places = [_only_folder(unpacked.add(path)) if _is_packed(path) else path for path in named]
         try:
@@ -152,6 +153,14 @@ def placed_masks(cases: Sequence[Case], output: Path) -> tuple[Path, Sequence[Ca
             fix="name a folder, which it is written into",
         )
     return output.parent, [replace(case, mask=Path(output.name))]
+
+
+def _each_folder_once(inputs: Sequence[Path]) -> list[Path]:
+    """Return what is named, without folders that are one named before, however they are spelled."""
+    kept: dict[Path, Path] = {}
+    for path in inputs:
+        kept.setdefault(path.resolve() if path.is_dir() else path, path)
+    return list(kept.values())
 
 
 def _is_packed(path: Path) -> bool:
@@ -204,7 +213,7 @@ def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> F
 
 def _is_dicom(path: Path) -> bool:
     """Return whether a file, or one of the first files of a folder, begins as DICOM files do."""
-    files = (each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    files = filter(Path.is_file, inputs_below(path)) if path.is_dir() else [path]
     for file in islice(files, _MOST_LOOKED_AT):
         try:
             with file.open("rb") as stream:
@@ -218,7 +227,7 @@ def _is_dicom(path: Path) -> bool:
 
 def _has_scans(path: Path) -> bool:
     """Return whether a path is meant as a scan, being no folder, or is a folder with one in it."""
-    return not path.is_dir() or any(map(ending_of, path.rglob("*")))
+    return not path.is_dir() or any(map(ending_of, inputs_below(path)))
 
 
 def _is_job(path: Path) -> bool:

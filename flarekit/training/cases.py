@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -167,7 +168,7 @@ class _RealCase:
         case = on_grid(self.case_id, volumes, labels, self.recipe, unlabelled=unlabelled)
         if not self.copy:
             return case
-        seed = [17, self.copy, crc32(self.case_id.encode())]
+        seed = [17, self.copy, crc32(os.fsencode(self.case_id))]
         return with_other_ct(case, self.recipe, np.random.default_rng(seed))
 
 

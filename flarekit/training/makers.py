@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zlib import crc32
@@ -99,7 +100,7 @@ class WholeBodyPet:
             raise InputError(
                 f"{own_ct}: lies on another grid than the PET", fix="resample the CT to the PET"
             )
-        rng = np.random.default_rng([19, self.copy, crc32(name.encode())])
+        rng = np.random.default_rng([19, self.copy, crc32(os.fsencode(name))])
         suv = pet.voxels_ZYX.astype(np.float32)
         known = slice(None) if self.known_Z is None else slice(*self.known_Z)
         if not lesions[known].size:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 
 import pytest
+
+from tests.command import COMMAND
 
 LINGERING = """
 import atexit, sys, threading, time
@@ -70,3 +73,27 @@ def test_output_that_cannot_be_written_is_no_success():
             check=False,
         )
     assert process.returncode != 0
+
+
+def test_printing_to_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        process = subprocess.run(
+            [*COMMAND, "predictors"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert process.returncode == 6
+    assert process.stderr.startswith("error: what is printed cannot be written: No space")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_costs_nothing(closed):
+    descriptor = {"stdout": 1, "stderr": 2}[closed]
+    process = subprocess.run(
+        [*COMMAND, "conventions"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.close(descriptor),
+        check=False,
+    )
+    assert process.returncode == 0
+    assert "Traceback" not in process.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import os
@@ -11,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from flarekit.core import errors
-from flarekit.core.files import make_folder, sha256_of, write_atomically
+from flarekit.core.files import inputs_below, make_folder, sha256_of, write_atomically
 
 ALL = [
     each
@@ -127,3 +128,33 @@ def test_a_file_gets_the_usual_permissions(tmp_path):
     write_atomically(tmp_path / "a", b"whole")
     (tmp_path / "b").write_bytes(b"whole")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_links_to_folders_are_followed_once_and_circles_end(tmp_path):
+    real, tree = tmp_path / "real", tmp_path / "tree"
+    for place in (real / "deep", tree / "own"):
+        place.mkdir(parents=True)
+        (place / "scan").touch()
+    (tree / "a_link").symlink_to(tree / "own")
+    (tree / "linked").symlink_to(real)
+    (real / "circle").symlink_to(tree)
+    (tree / "file").symlink_to(real / "deep" / "scan")
+    (tree / "gone").symlink_to(tmp_path / "nowhere")
+    found = [path.relative_to(tree).as_posix() for path in inputs_below(tree)]
+    assert found == ["file", "gone", "linked/deep/scan", "own/scan"]
+
+
+def test_a_folder_that_cannot_be_opened_is_told(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "scan").touch()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    faults = []
+    assert inputs_below(tmp_path, faults) == [tmp_path / "scan"]
+    assert faults == [f"{tmp_path / 'closed'}: cannot be read: Permission denied"]

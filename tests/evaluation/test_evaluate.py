@@ -158,6 +158,35 @@ def test_files_hold_every_row_the_means_and_the_faults(folders):
     assert rows[-1][:3] == ["mean", "", "0.2"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"a\xff\xfe.nii.gz", r"a\xff\xfe"),
+        (b"a\nb.nii.gz", r"a\x0ab"),
+        (b"a\x1b[2J.nii.gz", r"a\x1b[2J"),
+    ],
+)
+def test_names_that_no_table_takes_are_written_out(tmp_path, write_mask, capsys, name, shown):
+    for side in ("truth", "pred"):
+        write_mask(tmp_path / side / "a.nii.gz", np.ones((4, 4, 4)))
+        folder = os.fsencode(tmp_path / side)
+        os.rename(folder + b"/a.nii.gz", folder + b"/" + name)  # noqa: PTH104 - bytes
+    scoring = Scoring(
+        predicted=tmp_path / "pred",
+        truth=tmp_path / "truth",
+        labels="a=1",
+        csv=tmp_path / "out.csv",
+        json=tmp_path / "out.json",
+        workers=1,
+    )
+    assert run_evaluate(scoring, Console()) == 0
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith(f"{shown},scored,1.0")
+    assert json.loads((tmp_path / "out.json").read_text())["cases"][0]["case"] == shown
+    said = capsys.readouterr()
+    assert shown in said.out
+    assert "\x1b" not in said.out + said.err
+
+
 def test_what_is_not_defined_is_null_in_json_and_empty_in_csv(tmp_path, write_mask):
     write_mask(tmp_path / "truth" / "a.nii.gz", np.zeros((4, 4, 4)))
     write_mask(tmp_path / "pred" / "a.nii.gz", np.zeros((4, 4, 4)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 import flarekit
 from flarekit.cli.main import app
 from flarekit.core.errors import InputError, UsageError
-from flarekit.segmentation.folder import Options, Report, segment_folder
+from flarekit.segmentation.folder import Options, Report, Resuming, segment_folder
 from tests.conventions.dicom.dicom_files import ct_voxels, slice_of
 
 OPTIONS = Options(device="cpu", precision="fp32")
@@ -252,3 +254,55 @@ def test_the_front_door_takes_files_as_well(toy, tmp_path, write_scan):
     assert [case.mask.name for case in record.cases] == ["m.nii.gz"]
     record = flarekit.predict([scan, str(scan)], tmp_path / "out", toy.folder, device="cpu")
     assert len(record.cases) == 1
+
+
+def test_links_to_folders_are_followed_and_one_folder_counts_once(
+    toy, tmp_path, inputs, write_scan
+):
+    real = tmp_path / "real"
+    real.mkdir()
+    write_scan(real / "b.nii.gz")
+    write_scan(inputs / "a.nii.gz")
+    (inputs / "patient").symlink_to(real)
+    (inputs / "circle").symlink_to(inputs)
+    (tmp_path / "again").symlink_to(inputs)
+    named = [inputs, tmp_path / "again", inputs / ".." / inputs.name]
+    record = segment_folder(toy, named, tmp_path / "out", OPTIONS)
+    assert not record.failed
+    assert masks_below(tmp_path / "out") == ["a.nii.gz", "patient/b.nii.gz"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "patient").symlink_to(real)
+    with pytest.raises(UsageError, match="would be replaced"):  # where a link leads is input, too
+        segment_folder(toy, inputs, tmp_path / "other", OPTIONS)
+
+
+def test_a_series_behind_a_link_is_segmented(toy, tmp_path, inputs):
+    write_series(tmp_path / "real")
+    (inputs / "series").symlink_to(tmp_path / "real")
+    record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
+    assert not record.failed
+    assert masks_below(tmp_path / "out") == ["1.2.3.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"a\xff\xfe.nii.gz", r"a\xff\xfe"),
+        (b"a\nERROR.nii.gz", r"a\x0aERROR"),
+        (b"a\x1b[2J.nii.gz", r"a\x1b[2J"),
+    ],
+)
+def test_names_that_no_table_takes_are_written_out_and_masks_keep_them(
+    toy, tmp_path, inputs, write_scan, name, shown
+):
+    scan = write_scan(tmp_path / "a.nii.gz")
+    os.rename(scan, os.fsencode(inputs) + b"/" + name)  # noqa: PTH104 - bytes
+    report = tmp_path / "report"
+    for resuming in (Resuming(), Resuming(resume=True)):
+        segment_folder(
+            toy, inputs, tmp_path / "out", OPTIONS, report=Report(report, resuming=resuming)
+        )
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [name]
+    assert (report / "statistics.csv").read_text().splitlines()[1].startswith(f"{shown},")
+    (line,) = (report / "ledger.jsonl").read_text().splitlines()
+    assert json.loads(line)["case_id"] == shown

@@ -30,6 +30,7 @@ from flarekit.conventions.dicom.pixels import voxels_of
 from flarekit.conventions.dicom.slices import Archive, LeftAlone, Slice, Unusable, slice_in
 from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError
+from flarekit.core.files import inputs_below
 from flarekit.core.names import safe_name
 from flarekit.core.volume import Geometry, Volume
 
@@ -136,7 +137,10 @@ def _slices_below(
     inputs: Sequence[Path], found: Found, unpacked: Unpacked | None
 ) -> Iterator[Slice]:
     archives = []
-    for path in sorted({path for each in inputs for path in (each, *each.rglob("*"))}):
+    closed: list[str] = []
+    below = [inputs_below(each, closed) if each.is_dir() else [each] for each in inputs]
+    found.faults += [("", fault) for fault in closed]
+    for path in sorted({path for files in below for path in files}):
         try:
             if not path.is_file():
                 continue

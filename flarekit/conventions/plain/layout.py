@@ -28,7 +28,7 @@ from flarekit.conventions._case import refuse_empty_mask
 from flarekit.conventions._grid import onto
 from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.errors import InputError
-from flarekit.core.files import make_folder
+from flarekit.core.files import inputs_below, make_folder
 from flarekit.core.nifti import AIR_HU
 from flarekit.core.scan_files import (
     MASK_ENDINGS,
@@ -88,7 +88,8 @@ class Plain:
         Raises:
             InputError: a path is missing, or no scan; or there is no scan with all its channels.
         """
-        scans = _scans_of(inputs)
+        closed: list[str] = []
+        scans = _scans_of(inputs, closed)
         groups: dict[_Group, dict[int, Path]] = {}
         for path, place in scans.items():
             match = _NUMBERED.fullmatch(stem_of(path))
@@ -98,6 +99,7 @@ class Plain:
             else:
                 groups.setdefault((place, False), {})[0] = path
         cases, left_out = self._cases(groups, channel_count)
+        left_out += closed
         if not cases and len(scans) == channel_count and all(map(Path.is_file, inputs)):
             first, *_ = scans.values()
             cases, left_out = [_case(_usual_mask(first), tuple(scans), first.name)], []
@@ -241,8 +243,12 @@ def _has_first(path: Path, name: str, scans: Mapping[Path, Path]) -> bool:
     return path.with_name(f"{name}_0000{path.name[len(stem_of(path)) :]}") in scans
 
 
-def _scans_of(inputs: Sequence[Path]) -> dict[Path, Path]:
+def _scans_of(inputs: Sequence[Path], closed: list[str]) -> dict[Path, Path]:
     """Return the scans, and where each mask lies in the output folder.
+
+    Args:
+        inputs: which are only read.
+        closed: gets a sentence for each folder that cannot be opened.
 
     Raises:
         InputError: a path is missing or no scan.
@@ -252,7 +258,7 @@ def _scans_of(inputs: Sequence[Path]) -> dict[Path, Path]:
     common = Path(os.path.commonpath([path.parent for path in absolute.values()]))
     for path in inputs:
         if path.is_dir():
-            for scan in _below(path):
+            for scan in _below(path, closed):
                 below = scan.relative_to(path)
                 alone = len(inputs) == 1
                 files[scan] = below if alone else absolute[path].relative_to(common) / below
@@ -271,12 +277,12 @@ def _scans_of(inputs: Sequence[Path]) -> dict[Path, Path]:
     return files
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, closed: list[str]) -> Iterator[Path]:
     """Yield the scans of a folder and those below it; hidden ones are left alone."""
     others = []
-    for path in sorted(folder.rglob("*")):
+    for path in inputs_below(folder, closed):
         parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts) or path.is_dir():
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             continue
         if ending_of(path):
             yield path

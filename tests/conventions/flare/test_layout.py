@@ -8,6 +8,7 @@ import pytest
 
 from flarekit.conventions.flare import layout as flare
 from flarekit.core.errors import InputError
+from flarekit.core.files import printable_name
 
 
 def touch(folder, *names):
@@ -39,7 +40,7 @@ def test_every_case_of_the_folder_is_found_sorted(tmp_path):
 def test_odd_names_keep_everything_but_the_last_suffix(tmp_path, stem):
     touch(tmp_path, f"{stem}_0000.nii.gz")
     (case,) = flare.find_cases(tmp_path, 1)
-    assert case.case_id == stem
+    assert case.case_id == printable_name(stem)
     assert case.mask.name == f"{stem}.nii.gz"
     assert case.channels == (tmp_path / f"{stem}_0000.nii.gz",)
 
