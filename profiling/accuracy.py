@@ -143,7 +143,7 @@ def measure(arguments: argparse.Namespace) -> Path:
 
 
 def picture_name(name: str, split: str) -> str:
-    return f"{name}_wholebody_worst.png" if split == "wholebody" else f"{name}_worst.png"
+    return f"{name}_wholebody_worst.webp" if split == "wholebody" else f"{name}_worst.webp"
 
 
 def header(

@@ -15,7 +15,7 @@ from flarekit.core.files import make_folder, write_atomically
 from flarekit.evaluation.masks import SUFFIXES, read_mask
 from flarekit.evaluation.picture import Pictures, draw_case
 
-_MOST_BYTES = 60_000
+_MOST_BYTES = 32_000
 _AROUND_MM = 90.0
 
 
@@ -39,7 +39,7 @@ def draw_worst(path: Path, case_id: str, files: Files, labels: Mapping[str, int]
     with tempfile.TemporaryDirectory() as scratch:
         pictures = Pictures(folder=Path(scratch), scans=files.scans)
         draw_case(pictures, case_id, truth, predicted, labels)
-        write_atomically(path, small_png(Path(scratch) / f"{case_id}.png"))
+        write_atomically(path, small_picture(Path(scratch) / f"{case_id}.png"))
 
 
 def draw_around_worst(path: Path, case_id: str, files: Files, labels: Mapping[str, int]) -> None:
@@ -74,18 +74,17 @@ def draw_around_worst(path: Path, case_id: str, files: Files, labels: Mapping[st
         draw_worst(path, case_id, cropped, labels)
 
 
-def small_png(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
-    """Return a PNG in 64 colours, made smaller until it is a small file."""
+def small_picture(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    """Return a picture as WebP, made smaller until it is a small file."""
     from PIL import Image
 
     image = Image.open(path).convert("RGB")
     while True:
         stream = io.BytesIO()
-        few = image.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(stream, format="PNG", optimize=True)
+        image.save(stream, format="WEBP", quality=55, method=6)
         if stream.tell() <= most_bytes:
             return stream.getvalue()
-        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.BOX)
+        image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.Resampling.BOX)
 
 
 def file_of(folder: Path, name: str) -> Path:

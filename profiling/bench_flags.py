@@ -124,6 +124,12 @@ def run(scans: Path, work: Path) -> dict[str, CaseRecord]:
     return {case.case_id: case for case in record.cases}
 
 
+def sentences(flags: tuple[Flag, ...]) -> list[str]:
+    """Return the first flags as they are told, and how many more there are."""
+    more = [f"and {len(flags) - 2} more"] if len(flags) > 2 else []
+    return [str(flag) for flag in flags[:2]] + more
+
+
 def told(flags: tuple[Flag, ...]) -> set[tuple[str, str | None]]:
     return {(flag.kind, flag.label) for flag in flags}
 
@@ -158,7 +164,7 @@ def main(line: Sequence[str] | None = None) -> None:
                 "scan": name,
                 "spoilt": way,
                 "found": case.error is not None or bool(told(case.flags) - told(done[name].flags)),
-                "flags": [case.error] if case.error else [str(flag) for flag in case.flags],
+                "flags": [case.error] if case.error else sentences(case.flags),
             }
             for name in tested
             for number, way in enumerate(ways)
@@ -241,7 +247,7 @@ def spoilt_masks(
                     "spoilt": f"mask: {way}",
                     "organ": organ,
                     "found": bool(told(flags) - told(good.flags)),
-                    "flags": [str(flag) for flag in flags],
+                    "flags": sentences(flags),
                 }
             )
     return rows

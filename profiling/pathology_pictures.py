@@ -1,6 +1,6 @@
 """Draw what training does to organs: one row per change, the scan as it is beside three seeds.
 
-    python profiling/pathology_pictures.py DATASET docs/pictures/pathology.png
+    python profiling/pathology_pictures.py DATASET docs/pictures/pathology.webp
 
 DATASET is in nnU-Net's raw layout; its first case that shows spleen and liver is drawn.
 --quick draws one change.
@@ -9,6 +9,7 @@ DATASET is in nnU-Net's raw layout; its first case that shows spleen and liver i
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accuracy_pictures import small_png
+from accuracy_pictures import small_picture
 
 from flarekit.training.augment import ct_window, place, sample
 from flarekit.training.cases import real_cases
@@ -73,8 +74,10 @@ def main(line: Sequence[str] | None = None) -> None:
             _draw(axes, case, recipe, facts, seed)
             axes.set_title(f"seed {seed}", fontsize=8, loc="left")
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.picture, dpi=70)
-    arguments.picture.write_bytes(small_png(arguments.picture, 130_000))
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = Path(scratch) / "drawn.png"
+        figure.savefig(drawn, dpi=70)
+        arguments.picture.write_bytes(small_picture(drawn, 60_000))
 
 
 def _draw(axes: Axes, case: TrainingCase, recipe: Recipe, facts: OrganFacts, seed: int) -> None:

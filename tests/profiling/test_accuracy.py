@@ -8,7 +8,7 @@ import card
 import nibabel
 import numpy as np
 import pytest
-from accuracy_pictures import small_png
+from accuracy_pictures import small_picture
 from accuracy_table import read_results, table_text
 from PIL import Image
 
@@ -93,7 +93,7 @@ def test_whole_bodies_go_through_autopets_layout(monkeypatch, make_predictor, ou
     result = measure(monkeypatch, predictor, output, *options, "--bodies", 2)
     assert list(result["cases"]) == ["body_3_fdg_3", "body_4_fdg_4"]
     assert result["false_positives_ml"]["largest"].keys() == {"brain", "heart", "bladder"}
-    assert (output / "pictures" / "tiny_wholebody_worst.png").is_file()
+    assert (output / "pictures" / "tiny_wholebody_worst.webp").is_file()
 
 
 def test_results_of_an_older_script_are_named(output):
@@ -131,7 +131,7 @@ def test_the_table_has_every_label_command_and_picture(output):
     assert "\n| liver | " in text
     assert "\n| spleen | " in text
     assert "python profiling/accuracy.py tiny --split scans --dataset DATASET" in text
-    assert "(pictures/tiny_worst.png)" in text
+    assert "(pictures/tiny_worst.webp)" in text
 
 
 def write_card(monkeypatch, predictor, output):
@@ -181,4 +181,4 @@ def test_a_picture_of_many_colours_becomes_a_small_file(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (500, 600), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     assert (tmp_path / "noise.png").stat().st_size > 250_000
-    assert len(small_png(tmp_path / "noise.png")) <= 250_000
+    assert len(small_picture(tmp_path / "noise.png")) <= 32_000

@@ -281,6 +281,6 @@ def test_a_report(make_predictor, tmp_path):
 @pytest.mark.slow
 @pytest.mark.data
 def test_a_picture_of_a_change(shared, tmp_path):
-    picture = tmp_path / "new" / "pathology.png"
+    picture = tmp_path / "new" / "pathology.webp"
     pathology_pictures.main([str(shared / "data" / "Dataset001_Abdomen"), str(picture), "--quick"])
     assert picture.stat().st_size > 10_000
