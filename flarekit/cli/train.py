@@ -167,12 +167,20 @@ def export(
     """Make a predictor folder of what was trained, with a card of the run's own figures."""
     from flarekit.cli.console import Console
     from flarekit.cli.training import export_result
+    from flarekit.core.errors import UsageError
     from flarekit.importing import ImportOptions
     from flarekit.training.export import export_predictor, is_run
 
     console = Console(quiet=quiet)
+    compact_run = recipe is not None or is_run(source)
+    if compact_run and options != Export():
+        raise UsageError(
+            "--convention, --folds and --checkpoint are of an nnU-Net result; the recipe of a run "
+            "says its convention, and it has one checkpoint",
+            fix="leave them out, or correct predictor.convention in the run's recipe.toml",
+        )
     with console.spinner(f"exporting {source.name}"):
-        if recipe is not None or is_run(source):
+        if compact_run:
             export_predictor(source, folder, recipe, trust=trust)
         else:
             export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))

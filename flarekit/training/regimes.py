@@ -261,6 +261,7 @@ class Regime:
 
     Attributes:
         iterations: steps that the paper (or nnU-Net) calls an epoch.
+        validations: batches that nnU-Net's loop validates with after an epoch.
         clip: largest norm of the gradient.
     """
 
@@ -268,6 +269,7 @@ class Regime:
     optimiser: Optimiser
     schedule: Schedule
     iterations: int = 250
+    validations: int = 50
     clip: float = 12.0
 
 
@@ -297,6 +299,7 @@ REGIMES: dict[str, Regime] = {
         optimiser=_SGD,
         schedule=Schedule(kind="poly", epochs=200),
         iterations=50,
+        validations=25,
     ),
     "mamba_clinix": Regime(
         objective=Objective(dice=1.0, region_tversky=0.8),
@@ -308,6 +311,7 @@ REGIMES: dict[str, Regime] = {
         optimiser=Optimiser(kind="adam", learning_rate=1e-4),
         schedule=Schedule(kind="halved", epochs=600),
         iterations=88,
+        validations=22,
     ),
     "attention_unet": Regime(
         objective=Objective(supervision="mean"),

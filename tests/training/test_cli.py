@@ -61,3 +61,11 @@ def test_an_option_that_trains_nothing_is_refused_before_anything_is_prepared(
     assert isinstance(result.exception, UsageError)
     assert re.match(message, str(result.exception))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", [("--folds", 0), ("--checkpoint", "best"), ("-c", "uls23")])
+def test_options_of_an_nnunet_result_are_refused_for_a_run(tmp_path, option):
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    result = run("export", tmp_path, tmp_path / "out", *option)
+    assert isinstance(result.exception, UsageError), result.output
+    assert "are of an nnU-Net result" in str(result.exception)

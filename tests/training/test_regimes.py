@@ -185,3 +185,11 @@ def test_an_objective_without_terms_but_cross_entropy_takes_no_softmax_detour():
     logits = torch.randn(2, 2, 16, 16, 16)
     assert torch.equal(Objective().at_one_level(logits, target), cross_entropy(logits, target))
     assert image.shape[1] == 1
+
+
+def test_att_umamba_s_epochs_are_shorter_than_nnu_net_s_as_its_section_iv_b_says():
+    regime = REGIMES["att_umamba"]
+    epochs = (regime.schedule.epochs, regime.iterations, regime.validations)
+    assert epochs == (200, 50, 25)
+    usual = REGIMES["umamba"]
+    assert (usual.schedule.epochs, usual.iterations, usual.validations) == (1000, 250, 50)

@@ -70,10 +70,11 @@ class FlarekitNnunet(nnUNetTrainer):  # type: ignore[misc]
         self.initial_lr = regime.optimiser.learning_rate
         self.weight_decay = regime.optimiser.weight_decay
         self.num_epochs = int(os.environ.get("FLAREKIT_EPOCHS", regime.schedule.epochs))
-        self.num_iterations_per_epoch = int(
-            os.environ.get("FLAREKIT_ITERATIONS", regime.iterations)
-        )
-        self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
+        self.num_iterations_per_epoch = regime.iterations
+        self.num_val_iterations_per_epoch = regime.validations
+        if "FLAREKIT_ITERATIONS" in os.environ:
+            self.num_iterations_per_epoch = int(os.environ["FLAREKIT_ITERATIONS"])
+            self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
         self.enable_deep_supervision = False  # targets stay whole: the loss resizes them
         self.save_every = 1
         self._saved_s = time.monotonic()
