@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.json_files import typed
 from flarekit.importing import nnunet_files as files
+from flarekit.importing.mamba_clinix import clinix_blocks
 
 _PLAIN, _RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
 _SPLINES = "resample_data_or_seg_to_shape"
 _EPS, _SLOPE = 1e-5, 0.01
-_CLINIX_BLOCK = re.compile(r"encoder\.encoder_layers\.(\d+)\.(?:mamba|hgConvs\.reconv\.(\d+))\.")
 _OPERATORS = {  # what our networks are built from; the last part of the import path
     "conv_op": ("Conv2d", "Conv3d"),
     "norm_op": ("InstanceNorm2d", "InstanceNorm3d"),
@@ -63,7 +62,7 @@ class Configuration:
         class_name, topology = self._topology()
         arguments = {"input_channels": input_channels, "num_classes": num_classes, **topology}
         if any(key.startswith("decoder.residual_blocks.") for key in weights):
-            return "mamba_clinix", arguments | _clinix_blocks(weights, topology)
+            return "mamba_clinix", arguments | clinix_blocks(weights, topology)
         if any("mamba_layer" in key for key in weights):
             everywhere = any(key.startswith("encoder.mamba_layers.") for key in weights)
             if everywhere:
@@ -319,23 +318,3 @@ def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -
     if stated.previous_stage:
         raise found.refuse("a cascade's second stage")
     return found
-
-
-def _clinix_blocks(weights: Mapping[str, Any], topology: Mapping[str, Any]) -> dict[str, Any]:
-    """Return MambaClinix's blocks and orders where the tensors are not of its usual ones."""
-    n_stages, counts = len(topology["strides"]), topology["n_conv_per_stage"]
-    blocks, orders = ["conv"] * n_stages, [0] * n_stages
-    for key in weights:
-        match = _CLINIX_BLOCK.match(key)
-        if match is None or int(match[1]) >= n_stages:
-            continue
-        stage = int(match[1])
-        blocks[stage] = "mamba" if match[2] is None else "hgcn"
-        if match[2] is not None:
-            orders[stage] = max(orders[stage], int(match[2]) + 2)
-    several = [counts > 1] * n_stages if isinstance(counts, int) else [n > 1 for n in counts]
-    first_half = [stage < (n_stages + 1) // 2 for stage in range(n_stages)]
-    gated = [each and first for each, first in zip(several, first_half, strict=True)]
-    usual = ["hgcn" if each else "mamba" for each in gated]
-    rising = [min(stage + 2, 6) if each else 0 for stage, each in enumerate(gated)]
-    return {} if (blocks, orders) == (usual, rising) else {"blocks": blocks, "orders": orders}

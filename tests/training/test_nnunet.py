@@ -188,6 +188,7 @@ def test_arguments_of_a_network_are_toml_or_words():
         ("mamba_clinix", {"blocks": ["hgcn", "conv", "mamba"], "orders": [2, 0, 0]}),
         ("mamba_clinix", {"blocks": ["conv"] * 3}),
         ("mamba_clinix", {"orders": [2, 2, 0]}),
+        ("mamba_clinix", {"blocks": ["hgcn"] * 3, "gated_channels": 8}),
         ("mamba_clinix", {}),
     ],
 )
