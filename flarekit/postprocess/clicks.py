@@ -18,10 +18,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.postprocess._border import Scribble
 from flarekit.postprocess._scan import Scan
 from flarekit.postprocess._scribbles import (
     LEAST_POINTS,
-    Scribble,
+    NEAR_MM,
     moved,
     rows_in,
     signed_distance_mm,
@@ -30,7 +31,6 @@ from flarekit.postprocess._scribbles import (
 TAKES_VALUE = True
 NEEDS_CHANNEL = "PET"
 _REACH_MM = 30.0
-_NEAR_MM = 15.0  # a scribble on tumor further from any lesion is a lesion of its own
 _DEEP = 0.5  # of the greatest depth of a component: a click there means all of it
 _PEAK_MM = 6.0  # the maximum is looked for this far around a click
 
@@ -80,15 +80,20 @@ def _scribbled(
     near = []
     for row, outwards in rows:
         is_click = not drawn and (outwards or _is_deep(row, lesions, away_mm))
-        if outwards and drawn and np.median(away_mm[tuple(row.T)]) > _NEAR_MM:
+        if outwards and drawn and np.median(away_mm[tuple(row.T)]) > NEAR_MM:
             hottest = int(np.argmax(scan.channel(NEEDS_CHANNEL)[tuple(row.T)]))
             clicks[True].append(row[hottest][None])
-        elif is_click:
+            continue
+        if is_click:
             clicks[outwards].append(row)
-        elif lesions[tuple(row.T)].any() or outwards:
+            continue
+        on_lesion = bool(lesions[tuple(row.T)].any())
+        if outwards or on_lesion or len(tumor):
             near.append(Scribble(places_ZYX=row, outwards=outwards))
+        if not outwards and not on_lesion:  # a bound for what grows from a click
+            clicks[False].append(row)
     if near and lesions.any():
-        after = moved(lesions, scan.channel(NEEDS_CHANNEL), near, away_mm, spacing_mm)
+        after = moved(lesions, near, spacing_mm)
         result[lesions & ~after] = 0
         result[after & (result == 0)] = labels[0]
     none: _Points = np.zeros((0, 3), np.int64)

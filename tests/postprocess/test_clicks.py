@@ -163,3 +163,60 @@ def test_what_only_breaks_off_as_a_border_moves_is_dropped():
     assert not after[12, 25, 37:].any()
     assert not after[12, 24:27, 41:43].any()
     assert after.sum() > 0.8 * ball(12).sum()
+
+
+def test_a_scribble_changes_the_components_near_it_and_no_other():
+    shape = (25, 50, 120)
+    other = ball(9, shape, (12, 25, 95))
+    other[3, 3, 3] = True  # a speck, which is not anybody's crumb
+    mask = ball(10, shape, (12, 25, 25)) | other
+    uptake = np.full(shape, 3.0, np.float32)
+    after = scribbled(mask, uptake, background=[(12, y, 33) for y in range(20, 31)])
+    assert after[..., :50].sum() < mask[..., :50].sum()
+    np.testing.assert_array_equal(after & other, other)
+    np.testing.assert_array_equal(after[..., 60:], mask[..., 60:])
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 1.0, 1.0), (3.0, 4.0, 4.0), (5.0, 7.0, 7.0)])
+def test_scribbles_on_grids_of_any_spacing_take_hold(spacing):
+    shape = (24, 40, 40)
+    z, y, x = (
+        (axis - length // 2) * mm
+        for axis, length, mm in zip(np.ogrid[tuple(map(slice, shape))], shape, spacing, strict=True)
+    )
+    radius = 8 * spacing[1]
+    mask = z**2 + y**2 + x**2 <= radius**2
+    row = [(12, at, 20 + 6) for at in range(17, 24)]
+    scan = Scan(
+        spacing_mm_ZYX=spacing,
+        channels={"PET": np.full(shape, 3.0, np.float32)},
+        points={"background": np.array(row, np.int64)},
+    )
+    after = postprocess.apply_rules(mask.astype(np.uint8), [RULE], LABELS, voxel_ml=1.0, scan=scan)
+    assert not after[tuple(np.transpose(row))].any()
+    assert 0.3 * mask.sum() < (after == 1).sum() < mask.sum()
+
+
+def test_what_grows_from_a_scribble_ends_at_a_scribble_on_background():
+    uptake = np.full((25, 50, 50), 5.0, np.float32)
+    mask = ball(4, centre=(20, 44, 44))
+    tumor = [(6, 10, x) for x in range(7, 14)]
+    background = [(6, y, 22) for y in range(4, 17)]
+    free = scribbled(mask, uptake, tumor=tumor)
+    bounded = scribbled(mask, uptake, tumor=tumor, background=background)
+    assert free[6, 10, 22]
+    assert not bounded[6, 4:17, 22:30].any()
+    assert bounded[tuple(np.transpose(tumor))].any()
+
+
+@pytest.mark.parametrize("name", ["tumor", "background"])
+def test_scribbles_of_one_kind_only_add_or_only_take_away(name):
+    mask = ball(11)
+    uptake = np.full(mask.shape, 3.0, np.float32)
+    rows = {
+        "tumor": [(12, y, 39) for y in range(20, 31)],
+        "background": [(12, y, 31) for y in range(20, 31)],
+    }
+    after = scribbled(mask, uptake, **{name: rows[name]})
+    assert (after & ~mask).any() == (name == "tumor")
+    assert (mask & ~after).any() == (name == "background")

@@ -23,6 +23,7 @@ import bench_roofline
 import bench_scaling
 import bench_scan
 import bench_startup
+import fit_scribbles
 import half_precision
 import load_service
 import nnunet_folder
@@ -250,6 +251,25 @@ def test_a_line_across_a_lesion(make_predictor, make_dataset, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "with the line" in said
     assert ": 1 lesions, Dice mean" in said
+
+
+@pytest.mark.slow
+def test_a_network_that_moves_borders():
+    truth = np.zeros((10, 24, 24), bool)
+    truth[2:8, 6:18, 6:18] = True
+    crop = fit_scribbles.Crop(
+        case_id="a",
+        mask_ZYX=np.roll(truth, 3, axis=2),
+        truth_ZYX=truth,
+        uptake_ZYX=np.where(truth, 5.0, 1.0),
+        spacing_mm=(3.0, 4.0, 4.0),
+    )
+    network, rounds = fit_scribbles.fit([crop], rounds=1, folds=0)
+    assert [len(weights) for weights, _ in network.layers[1:]] == list(fit_scribbles.HIDDEN)
+    assert rounds[0]["calls"] >= 20
+    assert rounds[0]["dice"][-1] > rounds[0]["dice"][0] == 0.75
+    found = fit_scribbles.by_the_rule([crop])
+    assert all(own["a"][-1] > own["a"][0] for own in found["dice"].values())
 
 
 @pytest.mark.slow

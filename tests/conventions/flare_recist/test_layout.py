@@ -81,6 +81,8 @@ def test_however_a_file_is_stored_its_mask_is_the_same(way, kind, tmp_path):
     ("more", "warned"),
     [
         ({"direction": np.eye(3).ravel(), "origin": np.zeros(3)}, False),
+        ({"direction": np.eye(3), "origin": np.array([1, 2, 3])}, False),
+        ({"spacing": np.array([[1.5, 1.5, 3.0]])}, False),
         ({"spacing": np.array([1.5, 1.5, 3.0], np.float32)}, False),
         ({"spacing": np.array([1, 1, 3])}, False),
         ({"spacing": np.array([0.0, 1.5, 3.0])}, True),
