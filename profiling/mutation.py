@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import re
 import tempfile
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,8 @@ def tests_naming(package: str) -> list[str]:
 class Judge:
     """Says which changes the tests notice."""
 
-    def __init__(self, runs: Runs, calls: Calls) -> None:
-        self._runs, self._calls = runs, calls
+    def __init__(self, runs: Runs, calls: Calls, most_s: float = math.inf) -> None:
+        self._runs, self._calls, self._most_s = runs, calls, most_s
 
     def killers(self, changes: Sequence[Change]) -> dict[Key, str]:
         """Return the test that notices each change; none where no test does."""
@@ -125,7 +127,9 @@ class Judge:
         calls, file = self._calls, change.file
         line = change.mutant.function
         inside = {(file, line)} if line else calls.functions_of(file)
-        return calls.tests_of(inside) or calls.tests_under(f"tests/{file.split('/')[1]}")
+        tests = calls.tests_of(inside) or calls.tests_under(f"tests/{file.split('/')[1]}")
+        sums = accumulate(calls.seconds[test] for test in tests)
+        return [test for test, sum_s in zip(tests, sums, strict=True) if sum_s <= self._most_s]
 
 
 def summary(rows: Sequence[dict[str, Any]], **facts: object) -> dict[str, Any]:
@@ -175,6 +179,9 @@ def main(line: Sequence[str] | None = None) -> None:
     parser.add_argument("--number", type=int, default=40, help="changes drawn in each package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tests", nargs="*", help="files and folders that judge, instead")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="of tests that may judge one change"
+    )
     parser.add_argument("--marks", default=MARKS, help="marks of tests that judge, as pytest's -m")
     parser.add_argument("--survivors", action="store_true", help="judge what survived once more")
     arguments = parsed(parser, line)
@@ -186,7 +193,11 @@ def main(line: Sequence[str] | None = None) -> None:
     for package in arguments.packages:
         with tempfile.TemporaryDirectory(prefix="mutation_") as place:
             runs = Runs.in_copy(ROOT, Path(place), arguments.marks)
-            judge = Judge(runs, runs.calls(arguments.tests or tests_naming(package.split("/")[0])))
+            judge = Judge(
+                runs,
+                runs.calls(arguments.tests or tests_naming(package.split("/")[0])),
+                arguments.seconds,
+            )
             before = packages.get(package) if arguments.survivors else None
             packages[package] = judged(package, before, arguments, judge)
         command = f"python profiling/mutation.py {' '.join(packages)}"

@@ -28,8 +28,8 @@ IMPORT = "the import of tests/conftest.py"
 CRASH = "the end of the interpreter, or of its time"
 _BROKEN = 70  # what a fork ends with where it is this script that failed
 _MOST_BYTES = 8 << 30  # of a fork, as a changed number may ask for any amount
-_CPU_S = 20.0  # of a fork, beside four times what its tests took
-_WALL_S = 1200
+_CPU_S = 10.0  # of a test, beside four times what it took unchanged
+_WAITS_S = 600  # a test that does nothing
 _HEAVY = ("torch", "nibabel", "SimpleITK", "scipy.ndimage", "pydicom", "typer")
 _COPIED = ("flarekit", "tests")
 _LEFT = {*_COPIED, ".git", ".venv", ".hypothesis"}
@@ -113,16 +113,24 @@ def _forget_cached() -> None:
 
 
 class _Selection:
-    """Runs given tests, in their order, and notes those that fail."""
+    """Runs given tests, in their order, and notes those that fail.
 
-    def __init__(self, tests: Sequence[str]) -> None:
+    A test that computes or waits for too long, as one may that never ends, ends the interpreter.
+    """
+
+    def __init__(self, tests: Sequence[str], seconds: Mapping[str, float]) -> None:
         self._places = {test: k for k, test in enumerate(tests)}
+        self._seconds = seconds
         self.failed: list[str] = []
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         chosen = [item for item in items if item.nodeid in self._places]
         items[:] = sorted(chosen, key=lambda item: self._places[item.nodeid])
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        signal.setitimer(signal.ITIMER_PROF, _CPU_S + 4 * self._seconds[item.nodeid])
+        signal.alarm(_WAITS_S)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -167,7 +175,7 @@ class Runs:
             self._pytest(tests, recorder)
             path.write_text(json.dumps(recorder.found), encoding="utf-8")
 
-        found = json.loads(self._forked(record, cpu_s=3600.0) or "{}")
+        found = json.loads(self._forked(record) or "{}")
         passed = {test: row for test, row in found.items() if set(row["outcomes"]) == {"passed"}}
         if not passed:
             said = self._said.read_text(errors="replace")[-2000:]
@@ -193,7 +201,7 @@ class Runs:
         options = [] if all_of_them else ["-x"]
 
         def select(path: Path) -> None:
-            selection = _Selection(tests)
+            selection = _Selection(tests, calls.seconds)
             ended = self._pytest([*options, *files], selection)
             if not selection.failed and ended not in (
                 pytest.ExitCode.OK,
@@ -202,13 +210,12 @@ class Runs:
                 selection.failed.append(IMPORT)
             path.write_text(json.dumps(selection.failed), encoding="utf-8")
 
-        cpu_s = _CPU_S + 4 * sum(calls.seconds[test] for test in tests)
         paths = {self.tree / name: source for name, source in changed.items()}
         kept = {path: (path.read_bytes(), path.stat()) for path in paths}
         try:
             for path, source in paths.items():
                 path.write_text(source, encoding="utf-8")
-            answer = self._forked(select, cpu_s=cpu_s)
+            answer = self._forked(select)
         finally:
             for path, (content, status) in kept.items():
                 path.write_bytes(content)
@@ -220,7 +227,7 @@ class Runs:
         options = ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", self.marks]
         return pytest.main([*options, f"--basetemp={self.tree.parent / 'tmp'}", *line], [plugin])
 
-    def _forked(self, work: Callable[[Path], None], *, cpu_s: float) -> str | None:
+    def _forked(self, work: Callable[[Path], None]) -> str | None:
         """Do something in a fork that may crash; return what it wrote, None if it did not."""
         path = self.tree.parent / "answer.json"
         path.unlink(missing_ok=True)
@@ -228,7 +235,7 @@ class Runs:
         pid = os.fork()
         if pid == 0:
             try:
-                self._prepare(cpu_s)
+                self._prepare()
                 work(path)
             except BaseException:  # noqa: BLE001 - whatever it is, the fork ends here
                 traceback.print_exc()
@@ -243,15 +250,13 @@ class Runs:
         shutil.rmtree(self.tree / ".hypothesis", ignore_errors=True)
         return path.read_text(encoding="utf-8") if path.exists() else None
 
-    def _prepare(self, cpu_s: float) -> None:
+    def _prepare(self) -> None:
         os.setsid()
         said = os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(said, 1)
         os.dup2(said, 2)
         resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, resource.RLIM_INFINITY))
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        signal.alarm(_WALL_S)
         os.chdir(self.tree)
         os.environ["PYTHONPATH"] = str(self.tree)
         sys.path.insert(0, str(self.tree))

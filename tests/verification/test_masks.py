@@ -106,6 +106,22 @@ def test_the_same_content_is_the_same_however_it_is_stored(tmp_path):
     assert not same_content(one, nifti(tmp_path / "e.nii.gz", affine, wider))
 
 
+def test_arrays_of_an_npz_are_compared_by_name_type_and_value(tmp_path):
+    mask = np.arange(4, dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", segs=mask)
+    np.savez_compressed(tmp_path / "same.npz", segs=mask)
+    assert same_content(tmp_path / "a.npz", tmp_path / "same.npz")
+    for name, arrays in (
+        ("value", {"segs": mask + 1}),
+        ("type", {"segs": mask.astype(np.int16)}),
+        ("name", {"mask": mask}),
+        ("more", {"segs": mask, "further": mask}),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        assert not same_content(tmp_path / "a.npz", tmp_path / f"{name}.npz")
+        assert not same_content(tmp_path / f"{name}.npz", tmp_path / "a.npz")
+
+
 def test_json_is_compared_as_values_and_other_files_as_bytes(tmp_path):
     for name, text in (("a.json", '{"a": 1, "b": [2]}'), ("b.json", '{ "b": [2], "a": 1 }')):
         (tmp_path / name).write_text(text)

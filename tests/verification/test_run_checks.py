@@ -10,10 +10,11 @@ import pytest
 import SimpleITK
 
 from flarekit import conventions
-from flarekit.containers import FACTS_LABEL, ProcessResult
+from flarekit.containers import FACTS_LABEL, Conditions, ProcessResult
 from flarekit.images.stated_task import stated_task
 from flarekit.images.verify import _verdicts
 from flarekit.verification.check import ImageChecks
+from flarekit.verification.explanations import needs_of
 from flarekit.verification.image_checks import facts_label, team_name
 from flarekit.verification.platform_checks import PLATFORM_RUNS
 from flarekit.verification.remedies import gpu_remedy, known_fault, says_gpu_is_missing
@@ -315,6 +316,43 @@ def test_a_run_that_hears_the_signal_only_later_is_judged_by_that(tmp_path):
     image.sandbox = Stops(segment, 0.1, 143, hears_from=0.5)
     (verdict,) = _verdicts(image, [check for check in RUNS if check.name == "stops"])
     assert verdict.finding.state == "pass"
+
+
+def test_what_fails_under_all_conditions_needs_none_of_them(tmp_path):
+    def crashes(_inside):
+        raise Failure("a fault of its own")
+
+    image = image_under_test(FLARE_CHECKS, crashes, WANTED, tmp_path)
+    assert needs_of(image, Conditions(), lambda trial: trial.failure is None) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "lacks"),
+    [
+        ("needs the network", lambda has: not has.network),
+        ("needs more than 64 MB of shared memory (/dev/shm)", lambda has: has.shm_mib <= 64),
+        ("needs more than 256 processes and threads", lambda has: has.pids is not None),
+        ("needs Linux capabilities", lambda has: not has.capabilities),
+        ("needs to raise its privileges", lambda has: not has.new_privileges),
+    ],
+)
+def test_what_one_condition_forbids_is_what_it_needs(words, lacks, tmp_path):
+    def program(inside):
+        if lacks(inside.conditions):
+            raise Failure("it lacks something")
+
+    image = image_under_test(FLARE_CHECKS, program, WANTED, tmp_path)
+    assert needs_of(image, Conditions(), lambda trial: trial.failure is None) == [words]
+
+
+def test_what_two_conditions_forbid_together_needs_both(tmp_path):
+    def program(inside):
+        if not inside.conditions.network or not inside.conditions.capabilities:
+            raise Failure("it lacks something")
+
+    image = image_under_test(FLARE_CHECKS, program, WANTED, tmp_path)
+    needs = needs_of(image, Conditions(), lambda trial: trial.failure is None)
+    assert needs == ["needs the network", "needs Linux capabilities"]
 
 
 def test_memory_is_shown_beside_its_limit(tmp_path):

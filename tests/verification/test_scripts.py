@@ -25,6 +25,7 @@ awk '{ if (a == b) print $1 }' file | grep -E '[[:space:]]' | tr '[a-z]' '[A-Z]'
 case "$x" in a|b) echo "$x";; [0-9][0-9]) ;; esac
 trap 'rm -f log' EXIT INT TERM
 read -r line <file
+grep \\[[ x \\$\\{!x\\} \\'a \\"b
 exec python predict.py
 """
 
@@ -75,6 +76,11 @@ BASHISMS = [
 def test_what_only_bash_takes_is_named_with_its_line(line):
     (fault, *_) = bashisms({"predict.sh": f"#!/bin/sh\n# first\n{line}\n"})
     assert fault.startswith("predict.sh, line 3: ")
+
+
+def test_a_line_that_goes_on_in_the_next_counts_as_two():
+    (fault,) = bashisms({"predict.sh": "python x.py \\\n  --fast\n[[ a = a ]]\n"})
+    assert fault.startswith("predict.sh, line 3: [[ ]]")
 
 
 def test_scripts_that_sh_runs_are_read_and_those_that_bash_runs_are_not():
