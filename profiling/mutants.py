@@ -30,6 +30,7 @@ class Mutant:
         line: where it begins, from 1.
         function: first line of the innermost function around it, decorators included; 0 outside.
         before, after: the source of what is changed.
+        declares: whether it is a keyword of a dataclass, which forbids what no code does.
         nth: how many changes of the same text to the same stand before it in the module.
         source: of the whole module, changed.
     """
@@ -38,6 +39,7 @@ class Mutant:
     function: int
     before: str
     after: str
+    declares: bool
     nth: int
     source: str
 
@@ -45,19 +47,20 @@ class Mutant:
 def mutants_of(source: str) -> Iterator[Mutant]:
     """Return every change of a module, in the order of its syntax tree."""
     seen: Counter[tuple[str, str]] = Counter()
-    for mutant in _walk(ast.parse(source), source, 0):
+    for mutant in _walk(ast.parse(source), source, 0, declares=False):
         change = (mutant.before, mutant.after)
         yield replace(mutant, nth=seen[change])
         seen[change] += 1
 
 
-def _walk(node: ast.AST, source: str, function: int) -> Iterator[Mutant]:
+def _walk(node: ast.AST, source: str, function: int, *, declares: bool) -> Iterator[Mutant]:
+    declares |= isinstance(node, ast.Call) and ast.unparse(node.func) == "dataclass"
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         function = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     for changed, after in _changes(node):
-        yield _mutant(source, changed, after, function)
+        yield _mutant(source, changed, after, function, declares=declares)
     for child in _expressions(node):
-        yield from _walk(child, source, function)
+        yield from _walk(child, source, function, declares=declares)
 
 
 def _expressions(node: ast.AST) -> Iterator[ast.AST]:
@@ -105,7 +108,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
             yield test, f"(not ({ast.unparse(test)}))"
 
 
-def _mutant(source: str, node: ast.AST, after: str, function: int) -> Mutant:
+def _mutant(source: str, node: ast.AST, after: str, function: int, *, declares: bool) -> Mutant:
     lines = source.encode().splitlines(keepends=True)  # columns are counted in bytes
     begin = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
     end = sum(map(len, lines[: node.end_lineno - 1])) + node.end_col_offset
@@ -115,6 +118,7 @@ def _mutant(source: str, node: ast.AST, after: str, function: int) -> Mutant:
         function=function,
         before=" ".join(text[begin:end].decode().split()),
         after=after,
+        declares=declares,
         nth=0,
         source=(text[:begin] + after.encode() + text[end:]).decode(),
     )

@@ -8,8 +8,9 @@ Of all single changes of a package (`mutants.py`) a number is drawn by the seed.
 copy of the checkout and judged by those tests that call the changed function, the quickest first,
 until one fails; which test calls what is found out first, by a run of the unmarked tests in files
 that name the package. Changes outside of functions are judged by all tests that call anything in
-the file. A change that no test calls is judged by the tests of its package, as a child process may
-run it. A test that also fails without the change has noticed nothing.
+the file. As child processes may run what no test calls, the tests of the package that name the
+module follow, and where there are none of either, all tests of the package. A test that also fails
+without the change has noticed nothing.
 
 Survivors that change nothing anybody could see are listed with the reason in
 mutation_equivalent.toml; the share of killed ones is among the others. The result goes to
@@ -40,6 +41,7 @@ EQUIVALENT = HERE / "mutation_equivalent.toml"
 MARKS = (
     "not long and not browser and not cluster and not docker and not slow and not data and not gpu"
 )
+DECLARES = "a keyword of a dataclass: it forbids what mypy forbids as well, and no code does"
 Key = tuple[str, str, str, int]
 
 
@@ -127,9 +129,20 @@ class Judge:
         calls, file = self._calls, change.file
         line = change.mutant.function
         inside = {(file, line)} if line else calls.functions_of(file)
-        tests = calls.tests_of(inside) or calls.tests_under(f"tests/{file.split('/')[1]}")
+        tests = calls.tests_of(inside)
+        tests += [test for test in self._naming(file) if test not in tests]
+        tests = tests or calls.tests_under(f"tests/{file.split('/')[1]}")
         sums = accumulate(calls.seconds[test] for test in tests)
         return [test for test, sum_s in zip(tests, sums, strict=True) if sum_s <= self._most_s]
+
+    def _naming(self, file: str) -> list[str]:
+        """Return the tests in files that name a module: they may run it in a child process."""
+        place = Path(file)
+        name = re.compile(rf"\b{place.parent.name if place.stem == '__init__' else place.stem}\b")
+        own = self._calls.tests_under(f"tests/{file.split('/')[1]}")
+        texts = {test.split("::")[0]: "" for test in own}
+        texts = {path: self._runs.text_of(path) for path in texts}
+        return [test for test in own if name.search(texts[test.split("::")[0]])]
 
 
 def summary(rows: Sequence[dict[str, Any]], **facts: object) -> dict[str, Any]:
@@ -167,8 +180,8 @@ def judged(
         row |= {"nth": nth} if nth else {}
         if change.key in killers:
             row["killed_by"] = killers[change.key]
-        elif change.key in why:
-            row["equivalent"] = why[change.key]
+        elif change.key in why or change.mutant.declares:
+            row["equivalent"] = why.get(change.key, DECLARES)
         rows.append(row)
     return summary(rows, seed=seed, of=len(changes))
 

@@ -167,6 +167,10 @@ class Runs:
     def _said(self) -> Path:
         return self.tree.parent / "said.txt"
 
+    def text_of(self, file: str) -> str:
+        """Return the source of a file of the checkout."""
+        return (self.tree / file).read_text(encoding="utf-8")
+
     def calls(self, tests: Sequence[str]) -> Calls:
         """Run tests once, and return what each that passes calls."""
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from flarekit.evaluation.diameters import axis_diameters, symmetric_error
+from flarekit.evaluation.diameters import (
+    axis_diameters,
+    longest_line,
+    recist_diameter_mm,
+    symmetric_error,
+)
 from tests.evaluation import plain
 from tests.evaluation.strategies import masks
 
@@ -57,6 +62,25 @@ def test_pairs_are_looked_at_in_pieces_without_a_difference(monkeypatch):
     whole = axis_diameters(mask)
     monkeypatch.setattr("flarekit.evaluation.diameters._CHUNK", 7)
     assert axis_diameters(mask) == whole
+
+
+def test_the_longest_diameter_is_in_millimetres_from_middle_to_middle():
+    lesion = np.zeros((2, 5, 9), bool)
+    lesion[1, 1:4, 2:7] = True
+    spacing_mm_ZYX = (5.0, 2.0, 0.75)
+    assert recist_diameter_mm(lesion, spacing_mm_ZYX) == pytest.approx(math.hypot(2 * 2, 4 * 0.75))
+    slice_z, one, other = longest_line(lesion, spacing_mm_ZYX)
+    assert slice_z == 1
+    assert sorted(map(tuple, (one, other))) in ([(1, 2), (3, 6)], [(1, 6), (3, 2)])
+
+
+def test_of_a_single_voxel_and_of_nothing_the_longest_diameter_is_0():
+    lesion = np.zeros((2, 3, 4), bool)
+    assert recist_diameter_mm(lesion, (1.0, 1.0, 1.0)) == 0
+    lesion[1, 2, 3] = True
+    assert recist_diameter_mm(lesion, (1.0, 1.0, 1.0)) == 0
+    slice_z, one, other = longest_line(lesion)
+    assert (slice_z, tuple(one), tuple(other)) == (1, (2, 3), (2, 3))
 
 
 @pytest.mark.parametrize(

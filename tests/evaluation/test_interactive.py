@@ -84,3 +84,7 @@ def test_curves_are_drawn_as_a_picture_that_can_be_parsed():
     lines = [each for each in root.iter() if each.tag.endswith("polyline")]
     assert len(lines) == 4
     assert any(each.text == "Dice <1>" for each in root.iter())
+    middle = {each.text: float(each.get("x")) for each in root.iter() if each.get("x")}
+    points = [point.split(",") for point in lines[2].get("points").split()]
+    assert [float(x) for x, _ in points] == [middle["0"], middle["1"], middle["2"]]
+    assert middle["marks given"] == middle["1"] == (middle["0"] + middle["2"]) / 2

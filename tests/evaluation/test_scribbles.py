@@ -12,6 +12,7 @@ from flarekit.evaluation.scribbles import (
     BACKGROUND,
     KINDS,
     TUMOR,
+    boundary,
     corrective_scribble,
     first_of,
     simulated_clicks,
@@ -71,6 +72,17 @@ def test_a_boundary_follows_one_side_of_the_outermost_pixels():
     edge = (places[:, 1] == 4) | (places[:, 1] == 11) | (places[:, 2] == 4) | (places[:, 2] == 19)
     assert edge.all()
     assert len(places) == (2 * 8 + 2 * 14) // 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_pixels_of_a_boundary_follow_each_other_around_the_area(seed):
+    rows, columns = np.ogrid[:31, :31]
+    disc = np.hypot(rows - 15, columns - 15) < 12
+    places = boundary(disc, rng(seed)) - 15
+    angles = np.sort(np.arctan2(*places.T))
+    gaps = np.diff([*angles, angles[0] + 2 * np.pi])
+    assert np.sort(gaps)[-1] > 0.9 * np.pi
+    assert np.sort(gaps)[-2] < 0.3
 
 
 def test_a_perfect_mask_gets_no_scribble():

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.figures import Curve, area, curve_of, measure, official_area_over, over
+from flarekit.profiler.folder import excess_of
+from flarekit.profiler.official import record_of
 from flarekit.profiler.page.curves import thinned
 from flarekit.profiler.readings import Sample
+from flarekit.profiler.records import Tolerances
 
 GONE = Unsupported(not_supported="GPU is lost")
 
@@ -37,6 +40,12 @@ def test_no_line_is_drawn_over_a_lost_reading():
 def test_a_column_without_a_reading_is_not_supported_and_not_zero():
     assert measure(curve_of(samples(GONE, GONE), "gpu_used_mib")) == GONE
     assert isinstance(measure(curve_of([], "gpu_used_mib")), Unsupported)
+
+
+def test_why_there_is_no_area_above_the_tolerance_is_told():
+    for seen, reason in ((samples(GONE, GONE), "GPU is lost"), ([], "not measured")):
+        excess = excess_of(seen, record_of(seen, 9.0), Tolerances())
+        assert excess.gpu_area_trapezoid_mib_s == Unsupported(not_supported=reason)
 
 
 def test_a_column_that_begins_late_has_no_fault():

@@ -186,6 +186,52 @@ def test_a_command_that_is_not_there_is_named():
         CommandTarget(["no_such_program"]).run(None)
 
 
+@pytest.mark.parametrize("writes", [True, False])
+def test_the_steps_of_a_command_are_read_from_what_it_has_written_not_from_an_older_run(
+    tmp_path, writes
+):
+    record = tmp_path / "run.json"
+    record.write_text('{"seconds": {"load": 1.0}, "wall_s": 1.0, "engine": "older"}')
+    record.with_name("ledger.jsonl").write_text("")
+    newer = '{"seconds": {"load": 22.0}, "wall_s": 22.0, "engine": "newer"}'
+    code = f"open({str(record)!r}, 'w').write({newer!r})" if writes else ""
+    folder = ReportFolder(tmp_path / "report", "team")
+    folder.make()
+    report = profile_command(
+        CommandTarget([sys.executable, "-c", code]),
+        folder,
+        made_report(),
+        WatchOptions(),
+        record,
+    )
+    assert report.cases[0].traits == ({"engine": "newer"} if writes else {})
+
+
+def test_a_work_folder_that_cannot_be_removed_is_opened_and_removed_again(
+    tmp_path, write_scan, monkeypatch
+):
+    opened, removed = [], []
+    monkeypatch.setattr(CommandTarget, "open_up", lambda _, folder: not opened.append(folder))
+    monkeypatch.setattr(
+        "flarekit.profiler.loop.remove", lambda folders: bool(removed) or removed.append(folders)
+    )
+    (tmp_path / "scans").mkdir()
+    write_scan(tmp_path / "scans" / "a_0000.nii.gz", np.zeros((6, 5, 4)))
+    folder = ReportFolder(tmp_path / "report", "team")
+    folder.make()
+    profile_scans(
+        find_scans(tmp_path / "scans"),
+        lambda _folders, log: CommandTarget([sys.executable, "-c", ""], log),
+        tmp_path / "masks",
+        folder,
+        made_report(),
+        WatchOptions(),
+        lambda _case: None,
+    )
+    assert len(removed) == 1
+    assert opened == [folder.root / "work" / "a_0000"]
+
+
 def leftover(tmp_path, write_scan, make):
     """Return the failures and leftovers of a run that leaves what `make` makes."""
     scans = tmp_path / "scans"

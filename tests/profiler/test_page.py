@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from flarekit.core.readings import Unsupported
-from flarekit.profiler.page.axes import number, ticks
+from flarekit.profiler.page.axes import Axes, number, ticks
 from flarekit.profiler.page.html import page
 from flarekit.profiler.page.markup import Markup, join, tag
 from flarekit.profiler.pictures import write_picture
-from flarekit.profiler.records import Tolerances
+from flarekit.profiler.records import Excess, Tolerances
 from tests.profiler.made import made_case, made_report, made_samples
 
 GONE = Unsupported(not_supported="NVML <not> found")
@@ -71,6 +71,47 @@ def test_curves_areas_and_the_tolerance_are_drawn():
     assert classes.count("line ram") == 1
     assert "tolerance" in classes
     assert "tolerance 4,096 MiB" in elements.words
+
+
+def test_the_floor_of_a_chart_is_its_axis_and_its_corners_are_the_ends_of_the_scales():
+    axes = Axes(width=700, height=300, x_max=10, y_max=200)
+    left, floor = axes.x(0), axes.y(0)
+    right, top = axes.x(10), axes.y(200)
+    assert 0 < left < right < 700
+    assert 0 < top < floor < 300
+    assert axes.x(5) == pytest.approx((left + right) / 2)
+    assert axes.y(50) == pytest.approx(floor - (floor - top) / 4)
+    elements = Elements("".join(map(str, axes.frame("seconds", "MiB"))))
+    (line,) = [each for _, each in elements.found if each.get("class") == "axis"]
+    assert [float(line[name]) for name in ("x1", "y1", "x2", "y2")] == [left, floor, right, floor]
+
+
+@pytest.mark.parametrize(("peak", "arrow"), [(1600.0, True), (1700.0, False)])
+def test_a_tolerance_far_above_the_curve_is_an_arrow(peak, arrow):
+    gpu = (1000.0, peak, 1000.0)
+    words = Elements(drawn(made_case(gpu=gpu), gpu=gpu)).words
+    assert ("↑ tolerance 4,096 MiB" in words, "tolerance 4,096 MiB" in words) == (arrow, not arrow)
+
+
+def test_a_stage_is_as_wide_as_it_is_long_and_has_its_own_colour():
+    elements = Elements(drawn(made_case(stages={**STAGES, "unheard_of": 1.0})))
+    bars = [each for name, each in elements.found if name == "rect"]
+    widths = {each["class"]: float(each["width"]) + 1.5 for each in bars}  # a gap between two
+    assert set(widths) == {*(f"stage-{name}" for name in STAGES), "stage-other"}
+    assert widths["stage-tiles"] == pytest.approx(1.5 * widths["stage-load"], abs=0.1)
+    assert widths["stage-load"] == pytest.approx(2 * widths["stage-other"], abs=0.1)
+
+
+@pytest.mark.parametrize(("counting", "figure"), [("sample", "100"), ("maximum", "1,000")])
+def test_the_memory_above_the_tolerance_is_counted_as_the_preset_does(counting, figure):
+    case = made_case(
+        excess=Excess(
+            time_s=0.0, gpu_max_mib=1000.0, gpu_area_mib_s=100.0, gpu_area_trapezoid_mib_s=90.0
+        )
+    )
+    report = replace(made_report(case), tolerances=Tolerances(counting=counting))
+    text = page(report, {case.name: made_samples((1000.0, 5096.0, 1000.0))})
+    assert re.findall(r'<td class="over">([^<]*)</td>', text) == [figure]
 
 
 def test_verdicts_are_said_in_words():

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import psutil
@@ -193,8 +194,9 @@ def processes():
 
     yield start
     for process in started:
-        for each in psutil.Process(process.pid).children(recursive=True):
-            each.kill()
+        with suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(process.pid).children(recursive=True):
+                each.kill()
         process.kill()
         process.wait()
 
@@ -210,6 +212,23 @@ def test_the_memory_of_children_counts(processes, code):
         time.sleep(0.1)
     assert 70 <= readings["tree_rss_mib"] < 200
     assert readings["tree_cpu_s"] >= 0
+
+
+def test_where_the_kernel_tells_no_children_those_that_were_found_stay_until_they_end(
+    processes, monkeypatch
+):
+    monkeypatch.setattr("flarekit.profiler.probes.processes._KERNEL_TELLS_CHILDREN", False)
+    process = processes(CHILD)
+    tree = ProcessTree(lambda: process.pid)
+    deadline = time.monotonic() + 10
+    while len(tree.pids()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for _ in range(3):  # the search is too slow for every reading
+        assert len(tree.pids()) == 2
+    (child,) = tree.pids() - {process.pid}
+    psutil.Process(child).kill()
+    process.wait()
+    assert tree.pids() == frozenset()
 
 
 def test_nothing_is_read_before_the_start_and_zero_after_the_end():

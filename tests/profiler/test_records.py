@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.compare import compare
+from flarekit.profiler.environment import environment
 from flarekit.profiler.folder import ReportFolder, samples_of
 from flarekit.profiler.load_report import load_report
 from flarekit.profiler.official import record_of
@@ -133,6 +135,15 @@ def test_two_reports_are_compared_case_by_case():
     assert (result.only_first, result.only_second) == (("b_0000",), ("c_0000",))
 
 
+def test_what_was_nothing_has_no_ratio():
+    first = made_report(made_case(time_s=1.0, gpu=(0.0, 0.0)))
+    second = made_report(made_case(time_s=2.0, gpu=(10.0, 10.0)))
+    ratios = {pair.figure: pair.ratio for pair in compare(first, second).pairs}
+    assert ratios["time (s)"] == 2.0
+    nothing = Unsupported(not_supported="nothing to divide by")
+    assert ratios["max GPU (MiB)"] == nothing
+
+
 def test_stages_from_inside_are_seen_from_outside(tmp_path):
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**INSIDE, "cases": 2}))
@@ -178,3 +189,11 @@ def test_files_that_no_profile_left_are_never_removed(tmp_path):
     folder.json.write_text("{}")  # a profile's own folder is emptied
     folder.make()
     assert not note.exists()
+
+
+def test_the_processor_is_called_as_the_kernel_calls_it():
+    known = Path("/proc/cpuinfo").read_text().splitlines()
+    models = {line.partition(":")[2].strip() for line in known if line.startswith("model name")}
+    if not models:
+        pytest.skip("the kernel has no name for it")
+    assert environment("0")["cpu"] in models

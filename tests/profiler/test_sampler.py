@@ -91,6 +91,18 @@ def test_a_probe_that_fails_is_not_supported_and_the_others_go_on():
     assert values[3] == 3.0
 
 
+def test_opening_the_driver_is_no_cost_of_sampling():
+    class Slow(Count):
+        def read(self):
+            reading = super().read()
+            until = time.thread_time() + (0.2 if reading["gpu_used_mib"] == 0 else 0)
+            while time.thread_time() < until:
+                pass
+            return reading
+
+    assert run(Slow(), [0, 0]).quality().cpu_s < 0.1
+
+
 def test_probes_are_closed():
     probe = Count()
     run(probe, [0])

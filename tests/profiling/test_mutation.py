@@ -74,8 +74,11 @@ def test_changes_know_their_function_and_which_of_several_they_are():
 class FakeRuns:
     """Tests that fail whatever the code is, and tests that notice every change."""
 
-    def __init__(self, shaky=(), noticing=()):
-        self.shaky, self.noticing = shaky, noticing
+    def __init__(self, shaky=(), noticing=(), text=""):
+        self.shaky, self.noticing, self.text = shaky, noticing, text
+
+    def text_of(self, _file):
+        return self.text
 
     def failures(self, tests, calls, changed, *, all_of_them=False):  # noqa: ARG002
         failing = {*self.shaky, *(self.noticing if changed else ())}
@@ -117,6 +120,11 @@ def test_what_no_test_calls_is_judged_by_all_tests_of_its_package():
     noticing = ["tests/core/test_b.py::three"]
     assert killers_of(FakeRuns(noticing=noticing)) == []
     assert killers_of(FakeRuns(noticing=noticing), "flarekit/core/c.py") == noticing
+
+
+def test_tests_that_name_a_module_may_run_it_in_a_child_process():
+    noticing = ["tests/core/test_b.py::three"]
+    assert killers_of(FakeRuns(noticing=noticing, text="from flarekit.core.a import b")) == noticing
 
 
 def test_what_stands_outside_of_functions_is_judged_by_all_that_call_into_the_file():

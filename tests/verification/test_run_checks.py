@@ -13,7 +13,7 @@ from flarekit import conventions
 from flarekit.containers import FACTS_LABEL, Conditions, ProcessResult
 from flarekit.images.stated_task import stated_task
 from flarekit.images.verify import _verdicts
-from flarekit.verification.check import ImageChecks
+from flarekit.verification.check import ImageChecks, verdict_of
 from flarekit.verification.explanations import needs_of
 from flarekit.verification.image_checks import facts_label, team_name
 from flarekit.verification.platform_checks import PLATFORM_RUNS
@@ -353,6 +353,18 @@ def test_what_two_conditions_forbid_together_needs_both(tmp_path):
     image = image_under_test(FLARE_CHECKS, program, WANTED, tmp_path)
     needs = needs_of(image, Conditions(), lambda trial: trial.failure is None)
     assert needs == ["needs the network", "needs Linux capabilities"]
+
+
+def test_the_strictest_run_has_the_memory_that_flare_gives(tmp_path):
+    image = image_under_test(PLATFORM_CHECKS, segment, WANTED, tmp_path)
+    assert image.strictest.memory_mib == FLARE.conditions.memory_mib
+
+
+@pytest.mark.parametrize(
+    ("count", "reason"), [(3, "0; 1; 2"), (4, "0; 1; 2 (and 1 more)"), (5, "0; 1; 2 (and 2 more)")]
+)
+def test_three_faults_are_named_and_more_are_counted(count, reason):
+    assert verdict_of([str(number) for number in range(count)]).reason == reason
 
 
 def test_memory_is_shown_beside_its_limit(tmp_path):

@@ -25,7 +25,7 @@ awk '{ if (a == b) print $1 }' file | grep -E '[[:space:]]' | tr '[a-z]' '[A-Z]'
 case "$x" in a|b) echo "$x";; [0-9][0-9]) ;; esac
 trap 'rm -f log' EXIT INT TERM
 read -r line <file
-grep \\[[ x \\$\\{!x\\} \\'a \\"b
+grep \\[[ x \\${!x} \\'a \\"b
 exec python predict.py
 """
 
