@@ -130,6 +130,7 @@ def test_a_process_that_dies_is_named_and_the_rest_goes_on(folders, monkeypatch)
     result = module._result_of(Dead(), task)
     assert (result.case_id, result.state) == ("broken", "failed")
     assert "--workers" in result.fix
+    assert result.seconds == 0  # nobody knows
     monkeypatch.setattr(module, "read_mask", Dead().read)
     assert module._score(task).error == "not enough memory to score it"
 

@@ -47,6 +47,21 @@ def test_colours_tell_what_both_have_and_what_only_one_has(tmp_path, mask):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("hu", "shade", "least"), [(-160, 0.0, 0.9), (-60, 0.25, 0.2), (240, 1.0, 0.2)]
+)
+def test_a_ct_is_shown_from_minus_160_to_240_hu(tmp_path, mask, hu, shade, least):
+    scan = np.full((16, 16, 16), hu, np.int16)
+    scan[0] = -1000
+    nibabel.save(nibabel.Nifti1Image(scan.T, np.eye(4)), tmp_path / "a_0000.nii.gz")
+    nothing = mask(np.zeros((16, 16, 16)))
+    pictures = Pictures(folder=tmp_path, scans=tmp_path)
+    assert draw_case(pictures, "a", nothing, None, {"liver": 1}) == []
+    near = np.abs(drawn(tmp_path) - shade).max(axis=-1) < 0.01
+    assert near.mean() > least  # what lies around the planes is black
+
+
+@pytest.mark.long
 def test_a_scan_on_another_grid_is_told_and_left_out(tmp_path, mask):
     def bright_pixels(shape):
         scan = np.full(shape, 240, np.int16)

@@ -74,6 +74,17 @@ def test_a_boundary_follows_one_side_of_the_outermost_pixels():
     assert len(places) == (2 * 8 + 2 * 14) // 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_an_error_that_falls_apart_in_its_slice_the_largest_part_is_marked(kind):
+    error = block(np.s_[3, 4:10, 4:10], np.s_[3, 4:7, 20:23], np.s_[4, 4:7, 4:23])
+    error[4, 4:7, 7:20] = False  # one part by way of the slices beside it
+    error[2, 4:7, 4:23] = True
+    error[2, 5:7] = False
+    _, places = corrective_scribble(error, block(), kind, rng())
+    assert set(places[:, 0]) == {3}
+    assert (places[:, 2] < 10).all()
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_pixels_of_a_boundary_follow_each_other_around_the_area(seed):
     rows, columns = np.ogrid[:31, :31]
