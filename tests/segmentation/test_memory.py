@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 from isal import igzip
 
-from flarekit.segmentation.memory import Memory, reading_mib
+from flarekit.segmentation.memory import Memory, computing_mib, reading_mib
 
 CHILD = """
 import json, re, sys
@@ -111,3 +112,16 @@ def test_what_is_begun_ahead_leaves_alone_what_was_promised(monkeypatch):
     assert memory.usable_mib() == 876
     assert memory.usable_mib(ahead=True) == 376
     assert Memory().usable_mib() == float("inf")
+
+
+def test_from_the_middle_outwards_all_slices_are_summed_at_once():
+    def estimate(slices, order):
+        shape = (slices, 200, 150)
+        route = SimpleNamespace(cropped_shape=shape, stored_shape=shape)
+        placement = SimpleNamespace(shape_ZYX=shape, channels=1, route=route)
+        grid = SimpleNamespace(order=order, tile_ZYX=(8, 16, 16))
+        return computing_mib(placement, SimpleNamespace(class_values=(1, 2), grid=grid))
+
+    by_slices = {order: estimate(90, order) - estimate(60, order) for order in ("up", "centre")}
+    sums = 3 * 30 * 200 * 150 * 4 / 2**20  # float32, of two labels and the background
+    assert by_slices["centre"] - by_slices["up"] == pytest.approx(2 * sums)
