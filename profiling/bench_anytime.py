@@ -28,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,19 @@ def predicted(
 
 def scored(predictor: PredictorFolder, mask: Path, trial: Trial) -> tuple[float, list[str]]:
     """Return the mean Dice over the labels that the truth has, and large ones not found at all."""
-    (truth_file,) = trial.truths.iterdir()
-    truth, found = read_mask(truth_file), read_mask(mask)
+    (truth,) = trial.truths.iterdir()
+    return scored_labels(predictor.spec.labels, read_mask(mask).values_ZYX, truth)
+
+
+def scored_labels(
+    labels: Mapping[str, int], found_ZYX: np.ndarray, truth_file: Path
+) -> tuple[float, list[str]]:
+    """Return the same of a label map."""
+    truth = read_mask(truth_file)
     voxel_ml = float(np.prod(truth.geometry.spacing_mm_ZYX)) / 1000
     dice, lost = [], []
-    for name, value in predictor.spec.labels.items():
-        there, here = truth.values_ZYX == value, found.values_ZYX == value
+    for name, value in labels.items():
+        there, here = truth.values_ZYX == value, found_ZYX == value
         if not there.any():
             continue
         score = 2 * int((there & here).sum()) / int(there.sum() + here.sum())

@@ -127,6 +127,19 @@ def anytime() -> Lines:
     return markdown(header, rows)
 
 
+def recipes() -> Lines:
+    """Tabulate what published recipes for short times reach, and ours in the same time."""
+    rows, cells = [], list[str]()
+    for row in result_of("recipes_abdomen_ct")["summary"]:
+        told = [f"{row['taken_s']:.2f} s", f"{row['tiles']:.1f}", f"{row['dice']:.3f}"]
+        if row["recipe"] == "ours":
+            rows[-1] = [*cells, *told[1:]]
+            continue
+        cells = [row["recipe"], *told]
+        rows.append([*cells, "-", "-"])
+    return markdown(["recipe", "time", "tiles", "Dice", "ours: tiles", "ours: Dice"], rows)
+
+
 def gpu() -> Lines:
     """Tabulate what FLARE's script counts of every predictor on a GPU."""
     cases = result_of("gpu_h200")["steps"]["cases"]["cases"]
@@ -218,6 +231,7 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "peers": peers,
     "scaling": scaling,
     "anytime": anytime,
+    "recipes": recipes,
     "gpu": gpu,
     "page": page,
     "mamba_clinix_rows": mamba_clinix_rows,

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+_FIRST = 2  # tiles that take longer
 _LATEST = 4  # tiles that tell how long the next ones take
 _LONGEST_OF = 8  # tiles that tell how long the next one may take
 _SURE = 1.1  # it takes at most so many times the longest of these
@@ -98,7 +99,12 @@ class TilePace:
         self._latest = now
 
     def affordable(
-        self, waiting: int, running: int = 0, slices: Callable[[int], int] = lambda _: 0
+        self,
+        waiting: int,
+        running: int = 0,
+        slices: Callable[[int], int] = lambda _: 0,
+        *,
+        surely: bool = False,
     ) -> int:
         """Return how many of the tiles that wait there is time for.
 
@@ -106,31 +112,36 @@ class TilePace:
             waiting: tiles that were not begun.
             running: tiles that were begun and are not done.
             slices: gives how many have still to leave the window if so many of the tiles are run.
+            surely: where there is not time for all, even if every one takes as long as it may.
         """
         if self.deadline is None:
             return waiting
         wanted = min(waiting, self.at_least - len(self._took) - running)
-        in_time = self._in_time(waiting, running, slices)
+        in_time = self._in_time(waiting, running, slices, surely=surely)
         self.is_late = self.is_late or wanted > in_time
         return max(wanted, in_time)
 
-    def _in_time(self, waiting: int, running: int, slices: Callable[[int], int]) -> int:
+    def _in_time(
+        self, waiting: int, running: int, slices: Callable[[int], int], *, surely: bool
+    ) -> int:
         left_s, usual_s, slower = self._left_s(), self._usual_s(), self._slower()
         if usual_s is None:
             return waiting if left_s > self.unknown_s else 0
         latest = self._steady()[-_LONGEST_OF:]
         longest_s = max(usual_s, _SURE * max(latest) if latest else self.longest_s)
         starting_s = 0.0 if self._took else self.starting_s
-        slice_s = self.slice_s * slower
+        slice_s, each_s = self.slice_s * slower, usual_s
         if self.slices:
             slice_s = max(slice_s, self.slices_s / self.slices)
 
         def needed_s(count: int) -> float:
-            tiles_s = (count + running - 1) * usual_s + longest_s + starting_s
+            tiles_s = (count + running - 1) * each_s + longest_s + starting_s
             return tiles_s + slice_s * slices(count)
 
         if waiting <= 0 or needed_s(waiting) <= left_s + self.spare_s:
             return waiting
+        if surely:
+            each_s = longest_s
         none, most = 0, waiting  # none are in time, so many are not
         while most - none > 1:
             middle = (none + most) // 2
@@ -143,36 +154,34 @@ class TilePace:
 
     def _slower(self) -> float:
         """Return how many times slower than expected tiles have turned out."""
-        usual_s = self._usual_s()
-        if not self.expected_s or usual_s is None:
+        if not self.expected_s or not self._steady():
             return 1.0
+        usual_s = statistics.fmean(self._steady()[-_LATEST:])
         return min(max(1.0, usual_s / self.expected_s), _MOST_SLOWER)
 
     def _usual_s(self) -> float | None:
         """Return how long the next tiles take; the first one alone is not believed too much."""
-        steady = self._steady()
-        if steady:
-            return statistics.fmean(steady[-_LATEST:])
-        if self.expected_s is None or self.first_s is None:
-            return self.first_s if self.expected_s is None else self.expected_s
-        return min(max(self.expected_s, self.first_s - self.starting_s), 2 * self.expected_s)
+        if self._steady():
+            return statistics.fmean(self._steady()[-_LATEST:])
+        if not self._took:
+            return self.expected_s
+        if self.expected_s is None:
+            return self.tiles_s / len(self._took)
+        each_s = max(self.expected_s, (self.tiles_s - self.starting_s) / len(self._took))
+        return min(each_s, 2 * self.expected_s) if len(self._took) == 1 else each_s
 
     def _steady(self) -> list[float]:
-        """Return how long tiles took after the first.
+        """Return how long tiles took after the first two.
 
-        The second one is left out where there are more: an engine that begins with the next tile
-        before it hands on the last one gives the first two together.
+        An engine that begins with the next tile before it hands on the last one gives the first two
+        together, and meanwhile takes the memory for what is added up.
         """
-        return self._took[self._first_counted + 1 :]
+        return self._took[_FIRST:]
 
     @property
-    def _first_counted(self) -> int:
-        return 1 if len(self._took) > 2 else 0  # noqa: PLR2004 - a tile after the second
-
-    @property
-    def first_s(self) -> float | None:
-        """How long the first tile took, with the memory it had to take; None where none was run."""
-        return self._took[0] if self._took else None
+    def tiles(self) -> int:
+        """How many were run."""
+        return len(self._took)
 
     @property
     def tiles_s(self) -> float:
@@ -181,14 +190,14 @@ class TilePace:
 
     @property
     def later_s(self) -> float | None:
-        """Mean of the tiles after the first; None before that."""
+        """Mean of the tiles after the first two; None before that."""
         steady = self._steady()
         return statistics.fmean(steady) if steady else None
 
     @property
     def took_longer_s(self) -> float | None:
-        """How much longer the first tiles took than later ones; None where that is not known."""
-        first, later_s = self._first_counted + 1, self.later_s
+        """How much longer the first two took than later ones; None where that is not known."""
+        later_s = self.later_s
         if later_s is None:
             return None
-        return max(0.0, sum(self._took[:first]) - first * later_s)
+        return max(0.0, sum(self._took[:_FIRST]) - _FIRST * later_s)

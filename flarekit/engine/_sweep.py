@@ -76,9 +76,13 @@ class Sweep:
             yield from self._passed(left, self.size_ZYX[0], run)
 
     def _next_z(self, schedule: Schedule, lowest_z: int) -> int | None:
-        return schedule.next_z(self._affordable(schedule, lowest_z), lowest_z)
+        """Return where to go on; tiles below are given up, so the first choice is a careful one."""
+        count = self._affordable(schedule, lowest_z, surely=self.done == 0)
+        return schedule.next_z(count, lowest_z)
 
-    def _affordable(self, schedule: Schedule, lowest_z: int, running: int = 0) -> int:
+    def _affordable(
+        self, schedule: Schedule, lowest_z: int, running: int = 0, *, surely: bool = False
+    ) -> int:
         depth = self.engine.depth_at_once
 
         begun = max(lowest_z, self._covered_z, lowest_z + depth if running else 0)
@@ -88,7 +92,7 @@ class Sweep:
             still = begun - lowest_z + schedule.beyond(count, lowest_z, begun, depth)
             return min(still, self.size_ZYX[0] - lowest_z)
 
-        return self.pace.affordable(len(schedule.waiting), running, slices)
+        return self.pace.affordable(len(schedule.waiting), running, slices, surely=surely)
 
     def _run_scheduled(self, row: TileRow, schedule: Schedule, run: Run) -> None:
         """Run the chosen tiles of a row."""
@@ -122,7 +126,8 @@ class Sweep:
             count = min(end - first, self.engine.depth_at_once)
             is_blank = on_host and first >= self._covered_z  # a device decides slices in order
             yield self._slab(first, count, run.sums, is_blank=is_blank)
-            run.sums.move_on(count)
+            if first + count < self.size_ZYX[0]:
+                run.sums.move_on(count)
             self.pace.passed(0 if is_blank else count)
             first += count
 

@@ -121,7 +121,7 @@ def _plan_best_first(
     row_s = restoring_s(placement, pace.speeds, engine.depth_at_once)
     count = max(0, int(left_s / (tile_s + row_s)), int(whole_s / tile_s))
     wanted = min(len(fitted), int(count * MORE_TILES) + 2) if count else 0
-    return replace(plan, tiles=tuple(priorities.anywhere(wanted)))
+    return replace(plan, tiles=tuple(priorities.anywhere(wanted, alone=count == 1)))
 
 
 def fits_whole(located: Located, spec: PredictorSpec, pace: Pace | None, limits: Limits) -> bool:

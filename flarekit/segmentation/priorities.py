@@ -86,14 +86,23 @@ class Priorities:
             worth *= weights.reshape([-1 if k == axis else 1 for k in range(3)])
         return cls(worth, body.astype(np.float64), placement, tile_ZYX)
 
-    def anywhere(self, count: int) -> list[Tile]:
-        """Return the best places for so many tiles at most, wherever on the grid they are."""
+    def anywhere(self, count: int, *, alone: bool = False) -> list[Tile]:
+        """Return the best places for so many tiles at most, wherever on the grid they are.
+
+        Args:
+            count: of the tiles.
+            alone: the first one will hardly have others beside it, and stands where most label is
+                expected: by itself that gains more than what is worth most.
+        """
         left, tiles = _Left(self._worth), list[Tile]()
         while len(tiles) < count:
             scores = left.scores(self._size, self._border)
-            best = np.unravel_index(int(scores.argmax()), scores.shape)
-            if scores[best] < _LEAST * self._whole:
+            if scores.max() < _LEAST * self._whole:
                 break
+            wanted = scores
+            if alone and not tiles:
+                wanted = _Left(self._expected).scores(self._size, self._border)
+            best = np.unravel_index(int(wanted.argmax()), scores.shape)
             left.cover([int(n) for n in best], self._size, self._border)
             tiles.append(self._tile(best))
         return list(dict.fromkeys(tiles))

@@ -118,14 +118,14 @@ class Sweeper:
     def _learn(self, pace: TilePace) -> None:
         """Remember how long tiles took, what stands before the first, and what left the window."""
         speeds, runs = self.compute.speeds, self.plan.effort.runs
-        if pace.first_s is None:
+        if not pace.tiles:
             return
         if pace.later_s is not None and pace.took_longer_s is not None:
             speeds.learn("tile", pace.later_s / runs)
             speeds.learn("start", pace.took_longer_s)
         else:
-            starting_s = min(speeds.seconds("start") or 0.0, pace.first_s / 2)
-            speeds.learn("tile", (pace.first_s - starting_s) / runs)
+            starting_s = min(speeds.seconds("start") or 0.0, pace.tiles_s / 2)
+            speeds.learn("tile", (pace.tiles_s - starting_s) / pace.tiles / runs)
         speeds.learn("restore", pace.slices_s, pace.slices * restore_amount(self.placement))
 
     def _decide(

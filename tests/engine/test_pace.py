@@ -115,6 +115,23 @@ def test_where_none_is_left_out_less_follows():
     assert paced(1.0, expected_s=0.3, after_s=0.2, spare_s=0.15)[0].affordable(3) == 3
 
 
+def test_the_first_two_tiles_come_together_and_do_not_tell_of_a_slower_machine():
+    pace, clock = paced(2.0, expected_s=0.15, longest_s=0.15, starting_s=0.1, after_s=0.3)
+    for seconds in (0.2, 0.3):
+        clock.now += seconds
+        pace.count()
+    assert pace.affordable(9) == 6  # of 0.2 s each, in 1.2 s
+    assert pace.tiles == 2
+    assert pace.later_s is None
+
+
+def test_surely_there_is_time_for_fewer_tiles_unless_there_is_for_all():
+    pace, _ = paced(1.0, expected_s=0.2, longest_s=0.3)
+    assert pace.affordable(9) == 4
+    assert pace.affordable(9, surely=True) == 3
+    assert pace.affordable(4, surely=True) == 4
+
+
 def test_tiles_that_have_to_be_run_are_run_and_that_they_are_late_is_told():
     pace, clock = paced(-5.0, expected_s=0.3, at_least=1)
     assert pace.affordable(9) == 1
@@ -144,7 +161,7 @@ def test_how_long_tiles_took_can_be_read_afterwards():
     pace.passed(16)
     clock.now += 1
     pace.passed(0)
-    assert pace.first_s == 1.5
+    assert pace.tiles == 5
     assert pace.later_s == pytest.approx(0.25)
     assert pace.took_longer_s == pytest.approx(1.5)  # beside two tiles of 0.25
     assert pace.tiles_s == pytest.approx(2.75)

@@ -9,21 +9,6 @@ import pytest
 
 from flarekit.cli.main import app
 from flarekit.core.errors import UsageError
-from flarekit.core.spec import read_spec
-
-
-@pytest.fixture
-def located(make_predictor):
-    """A predictor of random weights at 8 mm, whose locator is the same network at 16 mm."""
-    predictor = make_predictor()
-    folder = predictor.folder / "locator"
-    folder.mkdir()
-    text = (predictor.folder / "predictor.toml").read_text()
-    (folder / "predictor.toml").write_text(text.replace("8.0", "16.0"))
-    (folder / "model.safetensors").write_bytes(predictor.weights.read_bytes())
-    facts = f'\n[locator]\nsha256 = "{predictor.spec.weights.sha256}"\n'
-    (predictor.folder / "predictor.toml").write_text(text + facts)
-    return read_spec(predictor.folder)
 
 
 @pytest.fixture
