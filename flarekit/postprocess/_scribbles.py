@@ -23,8 +23,9 @@ from flarekit.postprocess._border import (
     radius_of_ball_mm,
 )
 
-LEAST_POINTS = 3  # fewer are clicks
+_LEAST_POINTS = 3  # fewer are clicks
 NEAR_MM = 15.0  # a component further from every scribble is none of their matter
+_NEXT_VOXELS = 2.0  # from one point of a scribble to the next, mostly
 _GAP_VOXELS = 8.0  # between points of one scribble
 _COARSE_MM = 5.0  # the grid on which the network decides is no coarser in plane
 _SMOOTH_MM, _SMOOTH_SHARE = (
@@ -57,6 +58,19 @@ def rows_in(points: _Points) -> list[_Points]:
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), (len(points), len(points)))
     count, numbers = connected_components(graph, directed=False)
     return [points[numbers == number] for number in range(count)]
+
+
+def is_drawn(row: _Points) -> bool:
+    """Tell whether points of a row were drawn in one go: three and more that follow each other.
+
+    Clicks that happen to lie in one slice are further apart.
+    """
+    if len(row) < _LEAST_POINTS:
+        return False
+    from scipy.spatial import KDTree
+
+    to_next = KDTree(row).query(row, k=2)[0][:, 1]
+    return float(np.median(to_next)) <= _NEXT_VOXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +114,8 @@ def surroundings(
         return None
     own = np.isin(numbered, near)
     away_mm = signed_distance_mm(own, spacing_mm)
-    is_drawn = any(len(scribble.places_ZYX) >= LEAST_POINTS for scribble in within)
-    counts = from_scribbles <= (np.inf if is_drawn else _CLICK_MM)
+    some_drawn = any(is_drawn(scribble.places_ZYX) for scribble in within)
+    counts = from_scribbles <= (np.inf if some_drawn else _CLICK_MM)
     return Surroundings(
         box=box,
         mask_ZYX=own,

@@ -1,7 +1,7 @@
 """What somebody marked corrects the lesions: for predictors that do not take clicks themselves.
 
-Three points and more in a row are a scribble, and where there is one all marks are: near the mask
-it moves the border there (`_scribbles.py`), as a click on background near the border does; on tumor
+Three points and more that follow each other are a scribble, and where there is one all marks are:
+near the mask it moves the border there (`_scribbles.py`), as clicks near the border do; on tumor
 away from any lesion, its hottest voxel counts as a click.
 
 A component with a background click and no tumor click becomes background. Of one with both, the
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from flarekit.postprocess._border import Scribble
 from flarekit.postprocess._scan import Scan
 from flarekit.postprocess._scribbles import (
-    LEAST_POINTS,
     NEAR_MM,
+    is_drawn,
     moved,
     rows_in,
     signed_distance_mm,
@@ -69,8 +69,8 @@ def _scribbled(
         *((row, False) for row in rows_in(background)),
     ]
     lesions = np.isin(result, labels)
-    drawn = any(len(row) >= LEAST_POINTS for row, _ in rows)
-    if not rows or not (drawn or (len(background) and lesions.any())):
+    drawn = any(is_drawn(row) for row, _ in rows)
+    if not rows or not (drawn or lesions.any()):
         return tumor, background
     spacing_mm = scan.spacing_mm_ZYX
     away_mm = np.full(result.shape, np.inf)
@@ -79,8 +79,11 @@ def _scribbled(
     clicks: dict[bool, list[_Points]] = {True: [], False: []}
     near = []
     for row, outwards in rows:
-        is_click = not drawn and (outwards or _is_deep(row, lesions, away_mm))
-        if outwards and drawn and np.median(away_mm[tuple(row.T)]) > NEAR_MM:
+        off_mm = float(np.median(away_mm[tuple(row.T)]))
+        shows = bool((scan.channel(NEEDS_CHANNEL)[tuple(row.T)] > 0).any())
+        beside = 0 < off_mm <= NEAR_MM and shows
+        is_click = not drawn and not (beside if outwards else not _is_deep(row, lesions, away_mm))
+        if outwards and drawn and off_mm > NEAR_MM:
             hottest = int(np.argmax(scan.channel(NEEDS_CHANNEL)[tuple(row.T)]))
             clicks[True].append(row[hottest][None])
             continue

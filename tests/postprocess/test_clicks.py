@@ -220,3 +220,11 @@ def test_scribbles_of_one_kind_only_add_or_only_take_away(name):
     after = scribbled(mask, uptake, **{name: rows[name]})
     assert (after & ~mask).any() == (name == "tumor")
     assert (mask & ~after).any() == (name == "background")
+
+
+def test_clicks_that_happen_to_lie_in_one_slice_are_no_scribble():
+    mask = ball(10)
+    uptake = np.where(mask, 6.0, 1.0).astype(np.float32)
+    tumor = [(12, 25, 25)]
+    background = [(12, 44, 30), (12, 44, 36), (12, 40, 41), (12, 46, 46)]
+    np.testing.assert_array_equal(scribbled(mask, uptake, tumor=tumor, background=background), mask)
