@@ -74,7 +74,7 @@ def read_image(path: Path, *, air: float) -> Volume:
         raise UnreadableVolumeError(path, fault, fix="export it again") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise UnreadableVolumeError(path, "is not one 3D scan", fix="write it as one .mha file")
-    voxels, notes = usable(SimpleITK.GetArrayFromImage(image), air=air)
+    voxels, notes = usable(SimpleITK.GetArrayFromImage(image), path, air=air)
     x_mm, y_mm, z_mm = image.GetSpacing()
     z, y, x = voxels.shape
     geometry = geometry_from((z, y, x), np.diag([-x_mm, -y_mm, z_mm, 1.0]))

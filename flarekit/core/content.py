@@ -29,6 +29,18 @@ def could_hold(path: Path, byte_count: int) -> bool:
     return byte_count <= size * _MOST_DEFLATED
 
 
+def check_some_finite(path: Path, odd: int, count: int) -> None:
+    """Refuse a scan none of whose voxels is a finite number: air everywhere would hide that.
+
+    Raises:
+        UnreadableVolumeError: as many are odd as there are.
+    """
+    if odd == count:
+        raise UnreadableVolumeError(
+            path, f"none of its {count} voxels is a finite number", fix="export it again"
+        )
+
+
 def content_of(path: Path, *, at_most: int | None = None, start: int = 0) -> bytearray:
     """Return the decompressed bytes of a file; the compressed ones are never held whole.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.content import AGAIN, ZLIB, compressed, could_hold
+from flarekit.core.content import AGAIN, ZLIB, check_some_finite, compressed, could_hold
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.metaheader import MetaHeader, mask_header, opened, read_header
@@ -33,17 +33,21 @@ def read_metaimage(path: Path, *, air: float) -> Volume:
     header = read_header(path)
     with SliceReader(path, header) as reader:
         stored = reader.read(0, header.shape_ZYX[0])
-    voxels_ZYX, notes = usable(stored, air=air)
+    voxels_ZYX, notes = usable(stored, path, air=air)
     notes = (*shear_notes(header.affine), *notes)
     return Volume(voxels_ZYX=voxels_ZYX, geometry=header.geometry, path=path, warnings=notes)
 
 
-def usable(stored: NDArray[Any], *, air: float) -> tuple[_Stored, tuple[str, ...]]:
+def usable(stored: NDArray[Any], path: Path, *, air: float) -> tuple[_Stored, tuple[str, ...]]:
     """Return voxels as a `Volume` holds them, and what was odd about them.
 
     Args:
         stored: numbers of any kind.
+        path: where they come from, for messages.
         air: the value that NaN and infinite voxels get.
+
+    Raises:
+        UnreadableVolumeError: none of them is finite.
     """
     if stored.dtype.kind in "iu":
         return stored.astype(stored.dtype.newbyteorder("="), copy=False), ()
@@ -53,6 +57,7 @@ def usable(stored: NDArray[Any], *, air: float) -> tuple[_Stored, tuple[str, ...
     count = int(odd.sum())
     if not count:
         return voxels, ()
+    check_some_finite(path, count, voxels.size)
     return np.where(odd, np.float32(air), voxels), (f"{count} voxels are not finite: set to {air}",)
 
 

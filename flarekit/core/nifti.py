@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.content import AGAIN, GZIP, GZIP_MAGIC, beginning_of, compressed, content_of
+from flarekit.core.content import (
+    AGAIN,
+    GZIP,
+    GZIP_MAGIC,
+    beginning_of,
+    check_some_finite,
+    compressed,
+    content_of,
+)
 from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.nifti_affine import MUTE, Header, affine_of
@@ -55,7 +63,7 @@ def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
     affine, notes = affine_of(path, header, shape_XYZ)
     voxels_ZYX = _voxels(path, content, header, shape_XYZ)
     if voxels_ZYX.dtype.kind == "f":
-        notes += _made_finite(voxels_ZYX, air)
+        notes += _made_finite(path, voxels_ZYX, air)
     geometry = Geometry(shape_ZYX=shape_XYZ[::-1], affine=affine, header=header)
     return Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path, warnings=tuple(notes))
 
@@ -259,7 +267,7 @@ def _damaged_header(path: Path, fault: str) -> UnreadableVolumeError:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _made_finite(voxels_ZYX: NDArray[np.float32], air: float) -> list[str]:
+def _made_finite(path: Path, voxels_ZYX: NDArray[np.float32], air: float) -> list[str]:
     """Put air where a voxel is not finite, and say so."""
     odd = 0
     for slice_YX in voxels_ZYX:
@@ -267,4 +275,5 @@ def _made_finite(voxels_ZYX: NDArray[np.float32], air: float) -> list[str]:
             wrong = ~np.isfinite(slice_YX)
             slice_YX[wrong] = air
             odd += int(wrong.sum())
+    check_some_finite(path, odd, voxels_ZYX.size)
     return [f"{odd} voxels are not finite and count as air"] if odd else []

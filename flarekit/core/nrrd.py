@@ -97,7 +97,7 @@ def read_nrrd(path: Path, *, air: float) -> Volume:
     if len(content) < needed:
         raise UnreadableVolumeError(path, f"holds fewer voxels than {count} (sizes)", fix=AGAIN)
     stored = np.frombuffer(content, header.dtype, count).reshape(header.shape_ZYX)
-    voxels_ZYX, odd = usable(stored, air=air)
+    voxels_ZYX, odd = usable(stored, path, air=air)
     geometry = Geometry(shape_ZYX=header.shape_ZYX, affine=header.affine, header=None)
     return Volume(voxels_ZYX=voxels_ZYX, geometry=geometry, path=path, warnings=(*notes, *odd))
 

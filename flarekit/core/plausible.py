@@ -118,6 +118,10 @@ def check_intensities(volume: Volume, channel: str) -> tuple[str, ...]:
         channel: what it is to the predictor: a CT in HU, a PET in SUV, or anything else.
     """
     kind = channel.upper()
+    if kind.endswith("CT") or kind.startswith("MR"):
+        low, high = float(volume.voxels_ZYX.min()), float(volume.voxels_ZYX.max())
+        if low == high:
+            return (f"all its voxels have one value ({low:g}): it shows nothing",)
     if kind.endswith("CT"):
         note = _ct(volume)
     elif kind in UPTAKE_NAMES:

@@ -80,7 +80,7 @@ def volume_of_sitk(image: Any, path: Path, *, air: float) -> Volume:  # noqa: AN
     stored = SimpleITK.GetArrayFromImage(image)
     if stored.dtype.kind not in "iuf":
         raise UnreadableVolumeError(path, f"holds {stored.dtype}", fix="give real numbers")
-    voxels, notes = metaimage.usable(stored, air=air)
+    voxels, notes = metaimage.usable(stored, path, air=air)
     z, y, x = voxels.shape
     geometry = Geometry(shape_ZYX=(z, y, x), affine=_TO_LPS @ lps, header=None)
     notes = (*shear_notes(geometry.affine), *notes)

@@ -259,7 +259,7 @@ def _volume(voxels_ZYX: NDArray[Any], affine: NDArray[np.float64], name: str, ai
         raise InputError(
             f"{name} holds {voxels_ZYX.dtype}, not real numbers", fix="give integers or floats"
         )
-    voxels, notes = usable(voxels_ZYX, air=air)
+    voxels, notes = usable(voxels_ZYX, Path(name), air=air)
     z, y, x = voxels.shape
     geometry = Geometry(shape_ZYX=(z, y, x), affine=affine, header=None)
     return Volume(voxels_ZYX=voxels, geometry=geometry, path=Path(name), warnings=notes)

@@ -184,3 +184,14 @@ def test_the_limits_of_hu_are_allowed_themselves(low, high, words):
     voxels[0, 0, 0], voxels[1, 1, 1] = low, high
     notes = check_intensities(scan(voxels), "CT")
     assert words in notes[0] if words else notes == ()
+
+
+@pytest.mark.parametrize("channel", ["CT", "MR", "mri", "follow-up-CT"])
+@pytest.mark.parametrize("value", [0, 7, -1024])
+def test_a_scan_that_shows_nothing_is_named(channel, value):
+    (note,) = check_intensities(scan(np.full((4, 5, 6), value, np.int16)), channel)
+    assert f"one value ({value})" in note
+
+
+def test_a_channel_of_clicks_may_show_nothing():
+    assert check_intensities(scan(np.zeros((4, 5, 6), np.uint8)), "tumor") == ()

@@ -160,7 +160,7 @@ class Uls23:
             InputError: the stack ends before it, or is damaged.
         """
         voi = own_case(case, Voi)
-        voxels, notes = usable(voi.scans.read(voi.index), air=_AIR_HU)
+        voxels, notes = usable(voi.scans.read(voi.index), case.channels[0], air=_AIR_HU)
         inside = _inside_padding(voxels)
         shown = (slice(None),) * 3 if inside is None else _around_centre(inside)
         voxels = voxels[shown]
