@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from flarekit.cohort.stores import copy_of
 from flarekit.conventions import Case
-from flarekit.core import metaheader, nifti
+from flarekit.core import nifti
 from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.names import safe_name
-from flarekit.core.scan_files import SCAN_ENDINGS, ending_of, read_scan, write_mask
+from flarekit.core.scan_files import SCAN_ENDINGS, ending_of, read_geometry, read_scan, write_mask
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.segmentation.scans import air_of, leading_channel, on_one_grid
@@ -119,10 +119,7 @@ class Listed:
         try:
             with ExitStack() as stack:
                 path = _here(place, stack)
-                if place.endswith(".mha"):
-                    found = metaheader.read_header(path).geometry
-                else:
-                    found = nifti.read_geometry(path)
+                found = read_geometry(path)
             if math.prod(found.shape_ZYX) <= _MOST_VOXELS:
                 geometry = found
         except FlarekitError:

@@ -20,8 +20,9 @@ def read_manifest(place: str, channels: Sequence[str]) -> list[ListedCase]:
     """Return the cases of a list.
 
     A CSV has the column `case` and one column per channel, named as the predictor names it, or
-    `scan` where there is one channel. A line of JSON is `{"case": "a", "channels": ["ct.nii.gz"]}`,
-    or has the names of the CSV's columns. Files are relative to the list.
+    `scan` where there is one channel; commas, semicolons or tabs part its columns. A line of JSON
+    is `{"case": "a", "channels": ["ct.nii.gz"]}`, or has the names of the CSV's columns. Files are
+    relative to the list.
 
     Args:
         place: file or URI of the list, `.csv` or `.jsonl`.
@@ -35,6 +36,7 @@ def read_manifest(place: str, channels: Sequence[str]) -> list[ListedCase]:
     folder = place.rpartition("/")[0] or "."
     found: dict[str, tuple[int, ListedCase]] = {}
     for number, row in rows:
+        row = {str(key).strip().lower(): value for key, value in row.items()}
         name = row.get(_CASE)
         if not isinstance(name, str) or not name.strip():
             raise _fault(place, number, "names no case", "fill in the column `case`")
@@ -63,18 +65,21 @@ def _stands_alone(file: str) -> bool:
 def _files_of(row: Mapping[str, Any], channels: Sequence[str]) -> list[str] | None:
     listed = row.get(_CHANNELS)
     if listed is None:
-        by_name = {str(name).strip().lower(): value for name, value in row.items()}
         names = [name.lower() for name in channels]
-        if len(channels) == 1 and names[0] not in by_name:
+        if len(channels) == 1 and names[0] not in row:
             names = [_SCAN]
-        listed = [by_name.get(name) for name in names]
+        listed = [row.get(name) for name in names]
     if not isinstance(listed, list) or not listed:
         return None
-    return listed if all(isinstance(each, str) and each.strip() for each in listed) else None
+    if not all(isinstance(each, str) and each.strip() and "\0" not in each for each in listed):
+        return None
+    return [each.strip() for each in listed]
 
 
 def _csv_rows(place: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)  # spreadsheets of many countries write semicolons
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter)
     try:
         for row in reader:
             yield reader.line_num, row

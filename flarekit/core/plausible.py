@@ -118,14 +118,12 @@ def check_intensities(volume: Volume, channel: str) -> tuple[str, ...]:
         channel: what it is to the predictor: a CT in HU, a PET in SUV, or anything else.
     """
     kind = channel.upper()
-    if kind.endswith("CT") or kind.startswith("MR"):
-        low, high = float(volume.voxels_ZYX.min()), float(volume.voxels_ZYX.max())
-        if low == high:
-            return (f"all its voxels have one value ({low:g}): it shows nothing",)
     if kind.endswith("CT"):
-        note = _ct(volume)
+        note = _ct(volume) or _constant(volume)
     elif kind in UPTAKE_NAMES:
         note = _pet(volume)
+    elif kind.startswith("MR"):
+        note = _constant(volume)
     else:
         return ()
     return () if note is None else (note,)
@@ -155,6 +153,11 @@ def _ct(volume: Volume) -> str | None:
             f"HU, less than {FEWEST_SOFT_TISSUE:g}: a CT in HU has soft tissue there"
         )
     return None
+
+
+def _constant(volume: Volume) -> str | None:
+    low, high = float(volume.voxels_ZYX.min()), float(volume.voxels_ZYX.max())
+    return f"all its voxels have one value ({low:g}): it shows nothing" if low == high else None
 
 
 def _pet(volume: Volume) -> str | None:

@@ -54,6 +54,24 @@ def read_scan(path: Path, *, air: float) -> Volume:
     return nifti.read_nifti(path, air=air)
 
 
+def read_geometry(path: Path) -> Geometry:
+    """Read only where a scan lies, of a damaged file as far as it can be saved.
+
+    Args:
+        path: ends as one of `SCAN_ENDINGS`; any other file is taken for NIfTI.
+
+    Raises:
+        UnreadableVolumeError: not even its header can be read.
+    """
+    ending = ending_of(path)
+    if ending in (".mha", ".mhd"):
+        return metaheader.read_header(path).geometry
+    if ending == ".nrrd":
+        header = nrrd.read_header(path)
+        return Geometry(shape_ZYX=header.shape_ZYX, affine=header.affine, header=None)
+    return nifti.read_geometry(path)
+
+
 def volume_of_sitk(image: Any, path: Path, *, air: float) -> Volume:  # noqa: ANN401 - no types
     """Return a SimpleITK image as a volume.
 

@@ -102,6 +102,21 @@ def test_a_csv_names_cases_and_files_relative_to_itself(toy, scans, tmp_path, co
 
 
 @pytest.mark.usefixtures("scans")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffcase;scan\r\na;scans/a_0000.nii.gz\r\n",
+        "Case\tScan \n a \t scans/a_0000.nii.gz \n",
+        'CASE, "CT" \na, "scans/a_0000.nii.gz"\n',
+    ],
+)
+def test_a_csv_is_read_as_spreadsheets_write_it(toy, tmp_path, text):
+    _, convention, cases = opened(write_list(tmp_path / "list.csv", text), toy.spec)
+    (volume,) = convention.read_case(cases["a"])
+    assert volume.voxels_ZYX.shape == (9, 20, 14)
+
+
+@pytest.mark.usefixtures("scans")
 def test_json_lines_name_the_channels_of_each_case(make_toy, tmp_path):
     toy = make_toy(channels=2)
     files = ["scans/a_0000.nii.gz", "scans/deep/b_0000.nii.gz"]
@@ -120,6 +135,17 @@ def test_an_mha_has_a_mask_of_its_kind(toy, tmp_path):
     assert SimpleITK.ReadImage(str(mask)).GetSize() == (6, 5, 4)
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".mhd", ".nrrd"])
+def test_what_a_failed_case_leaves_has_the_shape_of_its_scan(toy, tmp_path, ending):
+    image = SimpleITK.GetImageFromArray(np.zeros((4, 5, 6), np.int16))
+    SimpleITK.WriteImage(image, str(tmp_path / f"c{ending}"))
+    listed = write_list(tmp_path / "l.csv", f"case,scan\nc,c{ending}\n")
+    _, convention, cases = opened(listed, toy.spec)
+    (tmp_path / "out").mkdir()
+    mask = convention.write_empty_mask(cases["c"], tmp_path / "out")
+    assert SimpleITK.ReadImage(str(mask)).GetSize() == (6, 5, 4)
+
+
 @pytest.mark.usefixtures("scans")
 def test_names_of_cases_are_safe_as_those_of_files(toy, tmp_path):
     listed = write_list(tmp_path / "l.csv", "case,scan\n../../evil,scans/a_0000.nii.gz\n")
@@ -135,6 +161,7 @@ def test_names_of_cases_are_safe_as_those_of_files(toy, tmp_path):
         ("case,scan\n", "lists no cases"),
         ("scan\nx.nii.gz\n", "line 2: names no case"),
         ("case,scan\na,\n", "line 2: case 'a' lacks files"),
+        ("case,scan\na,x\0.nii.gz\n", "line 2"),
         ("case,picture\na,x.nii.gz\n", "fill in `scan`"),
         ("case,scan\na,x.nii.gz\na,y.nii.gz\n", "is in line 2 as well"),
     ],
