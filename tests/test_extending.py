@@ -6,6 +6,7 @@ adding them to the package does; nothing else is told of them.
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,7 +136,10 @@ def add(tmp_path, monkeypatch):
             path.write_text(text)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
 
-    return add
+    yield add
+    for name, module in list(sys.modules.items()):  # their files are removed after the test
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture
