@@ -27,7 +27,9 @@ class TilePace:
         expected_s: how long a tile takes before any was run, its flips included; None where that is
             not known.
         longest_s: how long one takes at most, before any was run.
-        starting_s: how much longer the first one takes.
+        starting_s: how much longer the first two take.
+        alone_s: how long the first one takes at most, where no other follows; as the others and
+            `starting_s` more where None.
         spare_s: how much less follows the tiles where none of them is left out.
         unknown_s: what a tile may take of which nothing is known.
         at_least: so many tiles are run even if they end too late.
@@ -45,6 +47,7 @@ class TilePace:
         expected_s: float | None = None,
         longest_s: float = 0.0,
         starting_s: float = 0.0,
+        alone_s: float | None = None,
         spare_s: float = 0.0,
         unknown_s: float = 0.0,
         at_least: int = 0,
@@ -59,6 +62,7 @@ class TilePace:
             expected_s: see above.
             longest_s: see above.
             starting_s: see above.
+            alone_s: see above.
             spare_s: see above.
             unknown_s: see above.
             at_least: see above.
@@ -70,6 +74,7 @@ class TilePace:
         self.expected_s = expected_s
         self.longest_s = longest_s
         self.starting_s = starting_s
+        self.alone_s = alone_s
         self.spare_s = spare_s
         self.unknown_s = unknown_s
         self.at_least = at_least
@@ -136,6 +141,8 @@ class TilePace:
 
         def needed_s(count: int) -> float:
             tiles_s = (count + running - 1) * each_s + longest_s + starting_s
+            if self.alone_s is not None and not self._took and count + running == 1:
+                tiles_s = min(tiles_s, self.alone_s)
             return tiles_s + slice_s * slices(count)
 
         if waiting <= 0 or needed_s(waiting) <= left_s + self.spare_s:
@@ -167,6 +174,8 @@ class TilePace:
             return self.expected_s
         if self.expected_s is None:
             return self.tiles_s / len(self._took)
+        if self.alone_s and len(self._took) == 1:
+            return self.expected_s * min(max(1.0, self.tiles_s / self.alone_s), 2.0)
         each_s = max(self.expected_s, (self.tiles_s - self.starting_s) / len(self._took))
         return min(each_s, 2 * self.expected_s) if len(self._took) == 1 else each_s
 
@@ -177,6 +186,11 @@ class TilePace:
         together, and meanwhile takes the memory for what is added up.
         """
         return self._took[_FIRST:]
+
+    @property
+    def first_s(self) -> float | None:
+        """How long the first tile took; None where none was run."""
+        return self._took[0] if self._took else None
 
     @property
     def tiles(self) -> int:

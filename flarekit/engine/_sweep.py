@@ -18,6 +18,7 @@ from flarekit.engine._schedule import Schedule, Tile
 from flarekit.engine._slab import Place, Run, Slab, Sums
 from flarekit.engine._tiles import TileRow, tile_rows
 
+_FEW = 2  # tiles, of which the best is run first, wherever the other lies
 _NEIGHBOURS = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
 
 
@@ -78,6 +79,8 @@ class Sweep:
     def _next_z(self, schedule: Schedule, lowest_z: int) -> int | None:
         """Return where to go on; tiles below are given up, so the first choice is a careful one."""
         count = self._affordable(schedule, lowest_z, surely=self.done == 0)
+        if self.done == 0 and 0 < count <= _FEW and count < len(schedule.waiting):
+            count = 1  # the best one is not put at risk for another below it
         return schedule.next_z(count, lowest_z)
 
     def _affordable(

@@ -120,6 +120,8 @@ def _plan_best_first(
         return replace(plan, tiles=tuple(priorities.ordered(fitted)))
     row_s = restoring_s(placement, pace.speeds, engine.depth_at_once)
     count = max(0, int(left_s / (tile_s + row_s)), int(whole_s / tile_s))
+    if not count and (alone_s := pace.speeds.seconds("first")) is not None:
+        count = int(alone_s + row_s <= left_s + (pace.speeds.seconds("start") or 0.0))
     wanted = min(len(fitted), int(count * MORE_TILES) + 2) if count else 0
     return replace(plan, tiles=tuple(priorities.anywhere(wanted, alone=count == 1)))
 

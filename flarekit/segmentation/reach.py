@@ -110,6 +110,7 @@ class Sweeper:
             expected_s=plan.expected_s,
             longest_s=speeds.at_most("tile") * plan.effort.runs,
             starting_s=speeds.seconds("start") or 0.0,
+            alone_s=speeds.at_most("first") * plan.effort.runs or None,
             spare_s=filling_s(placement, speeds) if plan.has_map and is_whole else 0.0,
             unknown_s=_UNKNOWN_TILE * self.clock.seconds.get("locator", 0.0),
             at_least=0 if plan.has_map else 1,
@@ -118,8 +119,9 @@ class Sweeper:
     def _learn(self, pace: TilePace) -> None:
         """Remember how long tiles took, what stands before the first, and what left the window."""
         speeds, runs = self.compute.speeds, self.plan.effort.runs
-        if not pace.tiles:
+        if pace.first_s is None:
             return
+        speeds.learn("first", pace.first_s / runs)
         if pace.later_s is not None and pace.took_longer_s is not None:
             speeds.learn("tile", pace.later_s / runs)
             speeds.learn("start", pace.took_longer_s)

@@ -79,9 +79,10 @@ class Speeds:
         """Return how long something is expected to take; None where that is not known.
 
         Args:
-            what: `tile`, `start` (how much longer the first tile takes), `place`, `restore` (what
-                leaves the window), `finish` (what follows that), `fill`, `rules`, `write`,
-                `statistics`, `volumes` or `draw` (a picture).
+            what: `tile`, `first` (the first tile, where it stays alone), `start` (how much longer
+                the first two take), `place`, `restore` (what leaves the window), `finish` (what
+                follows that), `fill`, `rules`, `write`, `statistics`, `volumes` or `draw` (a
+                picture).
             amount: tiles, or voxels.
         """
         rates = self._rates.get(what)

@@ -125,6 +125,22 @@ def test_the_first_two_tiles_come_together_and_do_not_tell_of_a_slower_machine()
     assert pace.later_s is None
 
 
+def test_a_tile_that_stays_alone_takes_less_than_the_first_of_several():
+    pace, clock = paced(0.4, expected_s=0.2, starting_s=0.3, alone_s=0.35)
+    assert pace.affordable(9) == 1
+    assert pace.affordable(9, running=1) == 0
+    clock.now += 0.1
+    assert pace.affordable(9) == 0
+
+
+@pytest.mark.parametrize(("first_s", "tiles"), [(0.5, 5), (1.0, 2), (9.0, 2)])
+def test_a_first_tile_that_takes_as_long_as_ever_does_not_tell_of_slower_ones(first_s, tiles):
+    pace, clock = paced(first_s + 1.0, expected_s=0.2, starting_s=0.1, alone_s=0.5)
+    clock.now += first_s
+    pace.count()
+    assert pace.affordable(9) == tiles
+
+
 def test_surely_there_is_time_for_fewer_tiles_unless_there_is_for_all():
     pace, _ = paced(1.0, expected_s=0.2, longest_s=0.3)
     assert pace.affordable(9) == 4

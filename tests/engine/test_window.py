@@ -169,6 +169,16 @@ def test_of_the_scheduled_tiles_the_best_are_run_that_there_is_time_for():
     assert sweep.dropped == 4
 
 
+def test_where_there_is_time_for_two_tiles_the_best_is_run_first():
+    engine = Thresholds((4, 4, 4))
+    image = np.ones((1, 24, 4, 4), np.float32)
+    pace = TilePace(time.monotonic() + 50, expected_s=20.0, longest_s=20.0)
+    best_first = [(8, 0, 0), (0, 0, 0), (20, 0, 0)]
+    sweep = engine.sweep(image, schedule=Schedule(best_first), pace=pace)
+    classes_of(sweep)
+    assert sweep.ran[0][0] == (8, 0, 0)
+
+
 def test_tiles_that_turn_out_slow_cost_those_that_add_least():
     engine = Thresholds((4, 4, 4), seconds=0.1)
     best_first = [(20, 0, 0), (0, 0, 0), (8, 0, 0), (4, 0, 0), (12, 0, 0), (16, 0, 0)]
