@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,7 @@ _APART: tuple[Callable[[Slice], object], ...] = (
     ),
 )
 _COPIES = "copies of a slice"
+_MOST_PARTS = 4  # more are rotations of one scan, which lacks a slice
 
 
 @dataclass(kw_only=True)
@@ -158,6 +159,17 @@ def by_phase(slices: list[Slice], left_out: LeftOut) -> list[list[Slice]]:
     if not one_position(slices):
         return [slices]
     return _parted(slices, lambda each: each.path.parent) or [slices]
+
+
+def partings(slices: list[Slice]) -> Iterator[list[list[Slice]]]:
+    """Yield the ways in which elements part slices that make no volume together into a few.
+
+    Two acquisitions of one series may follow each other with a gap, or lie between each other.
+    """
+    for value in _APART:
+        groups = _parted(slices, value)
+        if groups is not None and len(groups) <= _MOST_PARTS:
+            yield groups
 
 
 def _parted(slices: list[Slice], value: Callable[[Slice], object]) -> list[list[Slice]] | None:

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.conventions.dicom.geometry import affine_of
+from flarekit.conventions.dicom.geometry import FEWEST_SLICES, affine_of
 from flarekit.conventions.dicom.groups import (
     LeftOut,
     by_kind,
     by_phase,
     by_series,
     derived_uid,
+    partings,
     usual_of,
     without_copies,
 )
@@ -130,7 +131,26 @@ def _volumes(slices: Sequence[Slice], found: Found) -> Iterator[Series]:
             try:
                 yield _series(members)
             except InputError as error:
-                found.faults.append((members[0].modality, _with_count(error, members)))
+                volumes = _acquisitions(members, found)
+                yield from volumes
+                if not volumes:
+                    found.faults.append((members[0].modality, _with_count(error, members)))
+
+
+def _acquisitions(slices: list[Slice], found: Found) -> list[Series]:
+    """Return the volumes of slices that make none together, where all their parts make one."""
+    for groups in partings(slices):
+        large = [group for group in groups if len(group) >= FEWEST_SLICES]
+        try:
+            volumes = [_series(group) for group in large]
+        except InputError:
+            continue
+        for group in groups[len(large) :]:  # they are sorted by size
+            fault = f"{group[0].path}: lies apart from the {len(volumes)} volumes of its series"
+            error = InputError(fault, fix="export it by itself, if it is needed")
+            found.faults.append((group[0].modality, _with_count(error, group)))
+        return volumes
+    return []
 
 
 def _slices_below(
