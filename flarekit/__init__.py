@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from flarekit.segmentation.saving import save_predictor
     from flarekit.segmentation.segmenter import Segmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BudgetError",

@@ -9,6 +9,7 @@ import pickle
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nibabel
@@ -47,6 +48,11 @@ def modules_after(code):
 def test_importing_the_package_loads_nothing_heavy():
     assert modules_after("import flarekit") == "[]"
     assert modules_after("import flarekit; dir(flarekit); flarekit.__version__") == "[]"
+
+
+def test_the_package_says_the_version_that_it_is_built_as():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert flarekit.__version__ == project["version"]
 
 
 def test_errors_can_be_caught_without_loading_anything_heavy():
