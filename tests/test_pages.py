@@ -208,6 +208,7 @@ def unknown_in(line):
     return next((word for word in strange if word.rstrip(",.:") not in known), None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
 def test_pages_show_commands_and_options_that_exist(path):
     assert {line: unknown_in(line) for line in shown_on(path) if unknown_in(line)} == {}

@@ -25,6 +25,7 @@ def test_version_is_the_package_s():
     assert run("--version").stdout == f"flarekit {flarekit.__version__}\n"
 
 
+@pytest.mark.long
 def test_help_answers_at_once():
     seconds = []
     for _ in range(5):
@@ -106,6 +107,7 @@ def test_an_empty_input_folder_is_exit_code_three(toy, tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
     result = run(
         "predict",
@@ -128,6 +130,7 @@ def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
     assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
 
 
+@pytest.mark.long
 def test_quiet_still_says_what_was_given_up_for_a_budget(toy, inputs, tmp_path, write_scan):
     import numpy as np
 

@@ -138,6 +138,7 @@ def test_output_that_is_no_utf_8_is_read_with_replacements(engine):
     assert outcome.last_line.startswith("caf\ufffd")
 
 
+@pytest.mark.long
 def test_what_a_run_tried_last_is_counted_too(engine, monkeypatch):
     class Slow:
         def __init__(self, pid):

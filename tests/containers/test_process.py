@@ -320,6 +320,7 @@ def test_sigterm_reaches_the_program_itself(sandbox):
     assert outcome.seconds >= 0.4
 
 
+@pytest.mark.long
 def test_a_first_process_that_does_not_handle_sigterm_goes_on_as_in_docker(sandbox):
     outcome = shell(sandbox, "exec sleep 30", after_s=0.1, timeout_s=0.6)
     assert (outcome.exit_code, outcome.timed_out) == (137, True)

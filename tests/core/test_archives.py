@@ -122,6 +122,7 @@ def test_what_leads_out_or_is_no_file_is_refused_and_leaves_nothing(tmp_path, un
     assert nothing_but(tmp_path, "a.bin", "deep")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("packer", PACKERS.values(), ids=PACKERS)
 @pytest.mark.parametrize("size", [100_000, 40_000_000], ids=["a little", "much"])
 def test_no_more_is_unpacked_than_is_allowed(tmp_path, unpack, packer, size):

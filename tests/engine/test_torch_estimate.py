@@ -50,6 +50,7 @@ def test_the_estimate_is_within_a_tenth_of_what_the_profiler_counts(folder, prec
     assert estimated == pytest.approx(counted, rel=0.1)
 
 
+@pytest.mark.long
 def test_a_batch_of_slices_is_estimated_as_the_images_it_becomes():
     network = nn.Conv2d(1, 3, 3, padding=1).eval()
     networks = DeviceNetworks([network], CPU, class_count=3, flat=True)

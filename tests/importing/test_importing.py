@@ -185,6 +185,7 @@ def test_folds_become_an_ensemble_and_can_be_chosen(tmp_path):
         )
 
 
+@pytest.mark.long
 def test_an_imported_ensemble_segments_a_scan(tmp_path, write_scan):
     result_folder(tmp_path / "result", network_of("nnunet"), folds=2)
     import_predictor(tmp_path / "result", tmp_path / "w", OPTIONS)

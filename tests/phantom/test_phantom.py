@@ -81,6 +81,7 @@ def centroid_mm(phantom: Phantom, label: int) -> NDArray[np.float64]:
     return centroid
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_voxels() -> None:
     first = abdomen_phantom(7, spacing_mm_ZYX=(6.0, 4.0, 4.0))
     second = abdomen_phantom(7, spacing_mm_ZYX=(6.0, 4.0, 4.0))
@@ -89,6 +90,7 @@ def test_the_same_seed_gives_the_same_voxels() -> None:
     np.testing.assert_array_equal(first.affine, second.affine)
 
 
+@pytest.mark.long
 def test_different_seeds_give_different_patients() -> None:
     shape = (40, 72, 90)
     first, second = (abdomen_phantom(seed, shape_ZYX=shape) for seed in (11, 12))
@@ -116,6 +118,7 @@ def test_organ_volumes_are_plausible(seed: int, coarse: Coarse) -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_organ_is_one_component(seed: int, coarse: Coarse) -> None:
     labels = coarse(seed).labels_ZYX

@@ -154,6 +154,7 @@ def test_every_broken_rule_is_named_and_the_other_cases_go_on(loop, tmp_path):
     assert found == report
 
 
+@pytest.mark.long
 def test_a_run_that_hangs_is_ended_with_all_its_children(loop):
     [case] = loop("hang", timeout_s=0.6).cases
     assert case.failures[0] == "still running after 0.6 s: ended"

@@ -153,6 +153,7 @@ def test_nothing_is_opened_before_the_first_reading():
     NvmlProbe("0", frozenset, SimpleNamespace()).close()
 
 
+@pytest.mark.long
 def test_a_profile_keeps_the_stub_s_curve_and_check_names_the_limit(stub, flarekit, tmp_path):
     curve = [450, 460, 2218, 4700, 4700, 1000]
     environment = stub("!processes half", *curve)

@@ -201,6 +201,7 @@ def processes():
         process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", [CHILD, IN_A_THREAD], ids=["main_thread", "other_thread"])
 def test_the_memory_of_children_counts(processes, code):
     process = processes(code)
@@ -214,6 +215,7 @@ def test_the_memory_of_children_counts(processes, code):
     assert readings["tree_cpu_s"] >= 0
 
 
+@pytest.mark.long
 def test_where_the_kernel_tells_no_children_those_that_were_found_stay_until_they_end(
     processes, monkeypatch
 ):

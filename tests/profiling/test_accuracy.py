@@ -14,6 +14,8 @@ from PIL import Image
 
 from flarekit.core.errors import InputError, UsageError
 
+pytestmark = pytest.mark.long
+
 
 def measure(monkeypatch, predictor, output, *options):
     line = ["accuracy.py", "tiny", "--predictor-folder", str(predictor.folder)]
@@ -72,7 +74,6 @@ def test_labels_that_scans_lack_are_scored_on_phantoms_only(
     assert phantoms["command"].endswith("--split phantoms --phantoms 1 --device cpu")
 
 
-@pytest.mark.long
 def test_whole_bodies_go_through_autopets_layout(monkeypatch, make_predictor, output, tmp_path):
     from flarekit.synthesis import ORGANS
 

@@ -12,6 +12,7 @@ WRITTEN = {"commands.md"}  # by a script, to look things up in
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
+@pytest.mark.long
 def test_the_tables_of_readme_and_docs_are_what_was_measured(capsys):
     assert figures.main(["--check"]) == 0, capsys.readouterr().out
 

@@ -43,6 +43,7 @@ ALWAYS_QUICK = {
     "commands.py",
     "figures.py",
     "nnunet_folder.py",
+    "paper_readings.py",
     "paper_rows.py",
     "peer_nnunet.py",
     "words.py",

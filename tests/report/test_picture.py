@@ -65,6 +65,7 @@ def test_the_colours_of_all_values_are_valid_and_those_of_the_first_differ():
     assert len(set(colours[:120])) == 120
 
 
+@pytest.mark.long
 def test_a_dicom_case_has_a_picture(toy, tmp_path):
     write_series(tmp_path / "in", np.random.default_rng(0).integers(-900, 300, (8, 40, 40)))
     report = Report(tmp_path / "report")

@@ -115,6 +115,7 @@ def test_an_old_mask_is_replaced(toy, inputs, tmp_path, write_scan):
     assert mask_of(tmp_path / "out" / "a.nii.gz").shape == (14, 20, 9)
 
 
+@pytest.mark.long
 def test_the_mask_stays_index_aligned_in_all_48_axis_orientations(toy, inputs, tmp_path):
     """One patient stored in 48 ways: the masks, brought back to one way, are all the same."""
     rng = np.random.default_rng(5)
@@ -493,6 +494,7 @@ def test_a_report_that_cannot_be_written_ends_the_run_before_it_computes(
     assert os.listdir(tmp_path / "out") == []
 
 
+@pytest.mark.long
 def test_a_stack_of_volumes_with_padding_has_a_picture_of_each(toy, inputs, tmp_path):
     voxels = np.full((256, 256, 256), -3000, np.int16)  # two of ULS23's; most of it is padding
     voxels[40:90, 60:200, 100:180] = 40

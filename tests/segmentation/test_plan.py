@@ -104,6 +104,7 @@ def test_without_a_limit_nothing_is_traded_and_nothing_timed(case):
 
 
 # 16^3 tiles at half steps: 4096 x 8 flips; at 0.75: 11^3; at 1: 8^3
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seconds_left", "step", "runs", "traded"),
     [
@@ -149,6 +150,7 @@ def test_a_step_that_once_took_long_has_that_time(case):
     assert after_tiles_s(placement, speeds) > 0.15
 
 
+@pytest.mark.long
 def test_the_more_slices_leave_the_window_the_longer_that_takes(case):
     placement = plan_within(case, 10, 1e-6)[0].placement
     speeds = Speeds(None, waiting=lambda: 1.0)

@@ -123,6 +123,7 @@ def test_bright_organs_are_no_lesions(organs, scans):
     assert all(not scan.lesions_ZYX[hot].any() for scan in scans)
 
 
+@pytest.mark.long
 def test_lesions_stand_out_and_some_bodies_have_none(organs):
     many = [wholebody_petct(organs, SPACING, seed, most_lesions=3) for seed in range(6)]
     counts = [int(scan.lesions_ZYX.sum()) for scan in many]

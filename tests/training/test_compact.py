@@ -230,6 +230,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_trains_by_its_paper_and_is_exported(name, make_recipe, tmp_path):
     start, end = '[predictor.architecture]\nname = "nnunet"', "[[predictor.channels]]"

@@ -39,6 +39,7 @@ def scans(tmp_path, write_scan):
     return folder
 
 
+@pytest.mark.long
 def test_a_predictor_without_a_locator_gets_one_and_uses_it(toy, scans, tmp_path):
     (scans / "torn_0000.nii.gz").write_bytes(b"no scan")
     before = sorted(path.name for path in scans.iterdir())

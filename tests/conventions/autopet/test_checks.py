@@ -119,6 +119,7 @@ CLICKED = "folder = 'tumor-lesion-segmentation'"
 NO_CLICKS = "clicks = []"
 
 
+@pytest.mark.long
 def test_an_algorithm_for_iii_is_judged_without_clicks(tmp_path):
     found = look(program(mask=NO_CLICKS, image=PLAIN), tmp_path)
     assert failed(found) == {}
@@ -169,6 +170,7 @@ def test_clicks_that_change_nothing_are_not_judged(tmp_path):
     assert "changes the mask" in skipped(found)["clicks_placed"]
 
 
+@pytest.mark.long
 def test_a_fault_of_two_oddities_together_is_caught(tmp_path):
     fault = "if np.isnan(raw).any() and raw.dtype == np.float64: sys.exit('Error: NaN')"
     found = look(program(mask=fault), tmp_path, only={"nan_in_pet"})
@@ -177,6 +179,7 @@ def test_a_fault_of_two_oddities_together_is_caught(tmp_path):
     assert "NaN" in reason
 
 
+@pytest.mark.long
 def test_given_inputs_are_judged_alike(tmp_path):
     given = tmp_path / "given"
     samples.write(given, Variation(finer_ct=True, clicks=None))

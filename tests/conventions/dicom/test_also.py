@@ -83,6 +83,7 @@ def label_map_of(structures, name, geometry):
     return mask
 
 
+@pytest.mark.long
 def test_contours_rasterised_again_are_the_mask(series, mask, tmp_path):
     _, (path, _), volume = written(series, mask, tmp_path / "out")
     structures = pydicom.dcmread(path)
