@@ -62,7 +62,7 @@ def export_predictor(
     else:
         provenance = record.provenance(recipe)
     if measured is not None and measured.scores and measured.step == effort["steps"]:
-        effort = {**effort, "validation_dice": round(measured.mean, 4)}
+        effort = {**effort, "validation_dice": round(measured.mean, 3)}
     export_network(recipe, network, effort, folder, provenance=provenance)
     text = card(recipe, read_spec(folder).spec, record, effort, measured)
     _write_card(folder / "CARD.md", text)
