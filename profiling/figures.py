@@ -158,6 +158,17 @@ def gpu() -> Lines:
     return markdown(["predictor", *header], rows)
 
 
+def folder() -> Lines:
+    """Tabulate cases per hour over one folder, nnunetv2's own command beside flarekit's."""
+    ways = result_of("folder_cpu")["ways"]
+    slowest = ways["nnunetv2, one process"]["cases_per_hour"]
+    rows = [
+        [name, f"{way['cases_per_hour']}", f"{way['cases_per_hour'] / slowest:.1f} x"]
+        for name, way in ways.items()
+    ]
+    return markdown(["command", "cases per hour", "of nnunetv2's"], rows)
+
+
 def page() -> Lines:
     """Tabulate what passes from a scan's drop on the page of the service to its organs there."""
     measured = result_of("page_cpu")
@@ -233,6 +244,7 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "anytime": anytime,
     "recipes": recipes,
     "gpu": gpu,
+    "folder": folder,
     "page": page,
     "mamba_clinix_rows": mamba_clinix_rows,
     "mamba_clinix_readings": mamba_clinix_readings,
