@@ -13,7 +13,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read all arrays of an `.npz` file; what would have to be unpickled is refused.
 
     Raises:
-        ValueError: it is missing, damaged, no such file, or holds Python objects.
+        ValueError: it is missing, damaged, not an `.npz` file, or holds Python objects.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:

@@ -31,7 +31,7 @@ _REMEDIES = (
     (
         "the base image cannot be fetched: check the network of the Docker engine, or name an "
         "image with --base that docker image ls has",
-        ("registry-1.docker.io", "auth.docker.io", "failed to do request"),
+        ("/v2/", "/token?", "failed to do request"),
     ),
     (
         "name an image with --base that docker image ls has, or that docker pull finds",

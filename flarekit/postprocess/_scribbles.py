@@ -24,17 +24,13 @@ from flarekit.postprocess._border import (
 )
 
 _LEAST_POINTS = 3  # fewer are clicks
-NEAR_MM = 15.0  # a component further from every scribble is none of their matter
+NEAR_MM = 15.0  # components that are further from every scribble stay as they are
 _NEXT_VOXELS = 2.0  # from one point of a scribble to the next, mostly
 _GAP_VOXELS = 8.0  # between points of one scribble
 _COARSE_MM = 5.0  # the grid on which the network decides is no coarser in plane
-_SMOOTH_MM, _SMOOTH_SHARE = (
-    3.0,
-    0.15,
-)  # at most, and of the radius of a ball as large as the lesions
-_LEAST = (
-    0.44  # probability of a lesion: about half of the Dice that is reached, which makes most of it
-)
+_SMOOTH_MM = 3.0  # at most
+_SMOOTH_SHARE = 0.15  # of the radius of a ball that is as large as the lesions
+_LEAST = 0.44  # probability of a lesion, chosen on the training crops
 _CLICK_MM = 10.0  # a click tells of the border no further than so
 _BAND_MM = 20.0  # from the border and from scribbles, where voxels may change
 _CRUMB = 0.05  # of the component that it broke off, in voxels

@@ -72,7 +72,7 @@ CASES = {
         "docker pull",
     ),
     "no_registry": (
-        'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such '
+        'Get "https://registry.example.org/v2/": dial tcp: lookup registry.example.org: no such '
         "host",
         "the base image cannot be fetched",
     ),
