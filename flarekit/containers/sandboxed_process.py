@@ -86,21 +86,25 @@ class SandboxedProcess:
 
 
 class _Tail(threading.Thread):
-    """The end of a stream, read as it comes."""
+    """The end of a stream, read as it comes.
+
+    It reads through a handle of its own: whoever closes the stream cannot close it under a read.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__(daemon=True)
-        self._stream = stream
+        super().__init__(name="tail", daemon=True)
+        self._handle = os.dup(stream.fileno())
         self._kept = bytearray()
         self._left_out = 0
         self.start()
 
     def run(self) -> None:
-        while chunk := os.read(self._stream.fileno(), 2**16):
-            self._kept += chunk
-            if len(self._kept) > 2 * _KEPT:
-                self._left_out += len(self._kept) - _KEPT
-                del self._kept[:-_KEPT]
+        with os.fdopen(self._handle, "rb", buffering=0) as stream:
+            while chunk := stream.read(2**16):
+                self._kept += chunk
+                if len(self._kept) > 2 * _KEPT:
+                    self._left_out += len(self._kept) - _KEPT
+                    del self._kept[:-_KEPT]
 
     def text(self) -> str:
         """Return it once the stream has ended."""

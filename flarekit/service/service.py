@@ -150,7 +150,11 @@ class Service:
                 raise self._full(waiting)
             self._uploading += 1
         case_id = secrets.token_urlsafe(16)
-        self.folder_of(case_id).mkdir()
+        try:
+            self.folder_of(case_id).mkdir()
+        except OSError:
+            self.give_up(case_id, keep=False)
+            raise
         return case_id
 
     def give_up(self, case_id: str, *, keep: bool) -> None:

@@ -26,6 +26,7 @@ from flarekit.containers import (
 )
 from flarekit.containers.docker import DockerSandbox
 from flarekit.containers.process import ProcessSandbox, available
+from flarekit.containers.sandboxed_process import _Tail
 from flarekit.containers.saved_image import read_archive
 from flarekit.core.errors import InputError, OutputError
 from tests.containers.small_images import entry, folder, host_programs, layer, save, symlink
@@ -47,6 +48,7 @@ PROGRAMS = (
 )
 PASSWD = b"root:x:0:0::/root:/bin/sh\nuser:x:1000:1001::/home/user:/bin/sh\n"
 GROUP = b"root:x:0:\nuser:x:1001:\nvideo:x:44:user\n"
+LONG = f"4711.{os.getpid()}"  # seconds, as nobody else sleeps
 SCRIPT = b"#!/bin/sh\necho script $*\n"
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 IMAGE = {
@@ -333,12 +335,12 @@ def test_no_signal_is_reported_to_a_run_that_has_ended_before(sandbox):
 
 
 def test_a_run_out_of_time_leaves_nothing_running(sandbox):
-    outcome = shell(sandbox, "sleep 4711 & (sleep 4711 &) ; wait", timeout_s=0.5)
+    outcome = shell(sandbox, f"sleep {LONG} & (sleep {LONG} &) ; wait", timeout_s=0.5)
     assert (outcome.exit_code, outcome.timed_out) == (137, True)
     assert 0.5 <= outcome.seconds < 10
     assert outcome.peak_mib > 0.5
     running = [found.info["cmdline"] for found in psutil.process_iter(["cmdline"])]
-    assert ["sleep", "4711"] not in running
+    assert ["sleep", LONG] not in running
 
 
 def test_a_run_that_is_interrupted_leaves_nothing_running(sandbox, monkeypatch):
@@ -347,9 +349,9 @@ def test_a_run_that_is_interrupted_leaves_nothing_running(sandbox, monkeypatch):
 
     monkeypatch.setattr(follow, "usage_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        shell(sandbox, "exec sleep 4712")
+        shell(sandbox, f"exec sleep {LONG}")
     running = [found.info["cmdline"] for found in psutil.process_iter(["cmdline"])]
-    assert ["sleep", "4712"] not in running
+    assert ["sleep", LONG] not in running
     assert [path.name for path in sandbox._place.iterdir()] == ["root"]
 
 
@@ -444,6 +446,16 @@ def test_without_bubblewrap_it_is_said_how_to_get_it(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("fresh")
+def test_a_stream_is_read_to_its_end_whoever_closes_it_meanwhile():
+    reading, writing = os.pipe()
+    stream = os.fdopen(reading, "rb")
+    tail = _Tail(stream)
+    stream.close()
+    os.write(writing, b"said late")
+    os.close(writing)
+    assert tail.text() == "said late"
+
+
 def test_where_namespaces_are_forbidden_the_reason_is_told(monkeypatch, tmp_path):
     for name in ("bwrap", "unshare"):
         (tmp_path / name).write_text(

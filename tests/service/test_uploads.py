@@ -174,7 +174,11 @@ def test_a_sender_that_pauses_is_told_so_and_leaves_nothing(serve, settings):
         assert running.post(("scan", "a.nii", nifti_of())).status_code == 202
 
 
-def test_a_sender_that_hangs_up_leaves_nothing(running):
+def test_a_sender_that_hangs_up_leaves_nothing(running, monkeypatch):
+    reserve, arrived = running.service.reserve, []
+    monkeypatch.setattr(
+        running.service, "reserve", lambda: arrived.append(reserve()) or arrived[-1]
+    )
     port = int(running.url.rpartition(":")[2])
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", port)) as link:
@@ -183,10 +187,21 @@ def test_a_sender_that_hangs_up_leaves_nothing(running):
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
                 b'Content-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\nabc'
             )
-    deadline = time.monotonic() + 10
-    while (left_in(running) or running.service._uploading) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and (
+        len(arrived) < 3 or left_in(running) or running.service._uploading
+    ):
         time.sleep(0.02)
+    assert len(arrived) == 3
     assert left_in(running) == []
+    assert running.service._uploading == 0
+
+
+def test_a_case_without_a_folder_keeps_no_place_in_the_queue(running, monkeypatch):
+    monkeypatch.setattr(type(running.service), "folder_of", lambda *_: Path("/dev/null/case"))
+    for _ in range(running.service.settings.queue + 1):
+        with pytest.raises(NotADirectoryError):
+            running.service.reserve()
     assert running.service._uploading == 0
 
 
