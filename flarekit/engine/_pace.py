@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 
 _FIRST = 2  # tiles that take longer
 _LATEST = 4  # tiles that tell how long the next ones take
@@ -13,6 +14,7 @@ _SURE = 1.1  # it takes at most so many times the longest of these
 _MOST_SLOWER = 2.0  # one slow tile is not a measure of what follows the tiles
 
 
+@dataclass(eq=False)
 class TilePace:
     """When tiles were done, and which time is left for more.
 
@@ -36,69 +38,44 @@ class TilePace:
         is_late: whether that came to pass.
         slices: that have left the window, those left out that no tile covered.
         slices_s: how long these took.
+        now: the clock, `time.monotonic` or one of its kind.
     """
 
-    def __init__(
-        self,
-        deadline: float | None = None,
-        *,
-        after_s: float = 0.0,
-        slice_s: float = 0.0,
-        expected_s: float | None = None,
-        longest_s: float = 0.0,
-        starting_s: float = 0.0,
-        alone_s: float | None = None,
-        spare_s: float = 0.0,
-        unknown_s: float = 0.0,
-        at_least: int = 0,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Begin now; see the attributes for the arguments.
+    deadline: float | None = None
+    _: KW_ONLY
+    after_s: float = 0.0
+    slice_s: float = 0.0
+    expected_s: float | None = None
+    longest_s: float = 0.0
+    starting_s: float = 0.0
+    alone_s: float | None = None
+    spare_s: float = 0.0
+    unknown_s: float = 0.0
+    at_least: int = 0
+    now: Callable[[], float] = time.monotonic
+    is_late: bool = field(default=False, init=False)
+    slices: int = field(default=0, init=False)
+    slices_s: float = field(default=0.0, init=False)
 
-        Args:
-            deadline: see above.
-            after_s: see above.
-            slice_s: see above.
-            expected_s: see above.
-            longest_s: see above.
-            starting_s: see above.
-            alone_s: see above.
-            spare_s: see above.
-            unknown_s: see above.
-            at_least: see above.
-            now: the clock, `time.monotonic` or one of its kind.
-        """
-        self.deadline = deadline
-        self.after_s = after_s
-        self.slice_s = slice_s
-        self.expected_s = expected_s
-        self.longest_s = longest_s
-        self.starting_s = starting_s
-        self.alone_s = alone_s
-        self.spare_s = spare_s
-        self.unknown_s = unknown_s
-        self.at_least = at_least
-        self.is_late = False
-        self.slices = 0
-        self.slices_s = 0.0
-        self._now = now
+    def __post_init__(self) -> None:
+        """Begin now."""
         self._took: list[float] = []
-        self._latest = now()
+        self._latest = self.now()
 
     def begin(self) -> None:
         """The first tile begins now."""
-        self._latest = self._now()
+        self._latest = self.now()
 
     def count(self) -> float:
         """One more tile is done; return when that was."""
-        now = self._now()
+        now = self.now()
         self._took.append(now - self._latest)
         self._latest = now
         return now
 
     def passed(self, slices: int) -> None:
         """Slices have left the window, since the last tile or the slices before."""
-        now = self._now()
+        now = self.now()
         self.slices += slices
         self.slices_s += now - self._latest
         self._latest = now
@@ -157,7 +134,7 @@ class TilePace:
 
     def _left_s(self) -> float:
         assert self.deadline is not None
-        return self.deadline - self._now() - self.after_s * self._slower()
+        return self.deadline - self.now() - self.after_s * self._slower()
 
     def _slower(self) -> float:
         """Return how many times slower than expected tiles have turned out."""
