@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+NOWHERE = slice(0, 0)
 _BLOCK = 64  # target voxels whose source voxels are looked at together
 _EDGE = 12  # how often scipy repeats the outer voxels before it solves for coefficients
 LANCZOS = 6  # in place of a spline's order
@@ -259,3 +260,15 @@ def resample_axis(voxels: NDArray[np.float32], axis: int, mapped: AxisMap) -> ND
     if mapped.source == mapped.target:
         return voxels
     return mapped.apply(voxels, axis, slice(0, mapped.target), 0)
+
+
+def reached(mapped: AxisMap, sources: slice) -> tuple[slice, slice]:
+    """Return the target voxels that look at any of some source voxels, and all they look at."""
+    if sources == NOWHERE:
+        return NOWHERE, NOWHERE
+    seen = np.flatnonzero((mapped.last_T >= sources.start) & (mapped.first_T < sources.stop))
+    if not len(seen):
+        return NOWHERE, NOWHERE
+    targets = slice(int(seen[0]), int(seen[-1]) + 1)
+    low, high = mapped.first_T[targets].min(), mapped.last_T[targets].max()
+    return targets, slice(int(low), int(high) + 1)

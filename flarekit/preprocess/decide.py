@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.cores import usable_cores
-from flarekit.preprocess.axis_maps import AxisMap, axis_map, one_blas_thread
+from flarekit.preprocess.axis_maps import NOWHERE, axis_map, one_blas_thread, reached
 from flarekit.preprocess.resample import Orders, Shape
 
 Paint = Callable[[int, slice, slice, NDArray[np.float32]], None]
+PaintLabels = Callable[[int, slice, slice, NDArray[np.uint8]], None]
 Box = tuple[slice, slice, slice]
-_NOWHERE = slice(0, 0)
 _Plane = tuple[slice, slice]  # rows and columns
 _FEWEST_SIDE_BY_SIDE = 4  # slices that are worth several threads
 _MOST_SIDE_BY_SIDE = 4
@@ -42,6 +42,10 @@ class Decider:
         class_values: mask value of each class; of each region where `regions`.
         regions: classes overlap: one is where its logit is positive, later ones over earlier ones.
         padding: what surrounds the grid in the logits that come, before and after, along each axis.
+        paint: takes a slice's index, some rows and columns, and their logits (K, Y, X), in place of
+            painting labels. Those come in any order, and from several threads; all of a slice only
+            where no class has the value 0.
+        paint_labels: takes their labels (Y, X) likewise, in place of writing them to the target.
     """
 
     def __init__(
@@ -53,7 +57,11 @@ class Decider:
         *,
         regions: bool = False,
         padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0), (0, 0)),
+        paint: Paint | None = None,
+        paint_labels: PaintLabels | None = None,
     ) -> None:
+        self._take_plane = paint or self._decide
+        self._take_labels = paint_labels or self._write
         self._skip_Z = padding[0][0]
         self._inside_YX = tuple(
             slice(low, low + n) for (low, _), n in zip(padding[1:], grid_ZYX[1:], strict=True)
@@ -194,7 +202,7 @@ class Decider:
         around = {
             k: reached
             for k, box in enumerate(boxes, start=first)
-            if _NOWHERE not in (reached := self._reached_plane(box))[0]
+            if NOWHERE not in (reached := self._reached_plane(box))[0]
         }
         if not around:
             return
@@ -205,7 +213,7 @@ class Decider:
             best_YX = self._plane_of(0, z, needed, ((rows, columns), whole))
         for k, reached in around.items():
             logits_YX = self._plane_of(k, z, needed, reached)
-            part = within(reached[0][0], rows), within(reached[0][1], columns)
+            part = _within(reached[0][0], rows), _within(reached[0][1], columns)
             wins_YX = logits_YX > best_YX[part]
             np.copyto(labels[part], self._class_values[k], where=wins_YX)
             if not self._regions:
@@ -214,8 +222,8 @@ class Decider:
 
     def _reached_plane(self, box: _Plane) -> tuple[_Plane, _Plane]:
         """Return the target pixels that look at any of some source pixels, and all they look at."""
-        rows, from_Y = _reached(self._map_Y, box[0])
-        columns, from_X = _reached(self._map_X, box[1])
+        rows, from_Y = reached(self._map_Y, box[0])
+        columns, from_X = reached(self._map_X, box[1])
         return (rows, columns), (from_Y, from_X)
 
     def _between(
@@ -248,12 +256,10 @@ class Decider:
         for first in range(rows.start, rows.stop, together):
             yield slice(first, min(first + together, rows.stop))
 
-    def _take_plane(
-        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
-    ) -> None:
+    def _decide(self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]) -> None:
         self._take_labels(z, rows, columns, self._labels(logits_KYX))
 
-    def _take_labels(self, z: int, rows: slice, columns: slice, labels: NDArray[np.uint8]) -> None:
+    def _write(self, z: int, rows: slice, columns: slice, labels: NDArray[np.uint8]) -> None:
         self._target_ZYX[z, rows, columns] = labels
 
     def _labels(self, logits_KYX: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -279,40 +285,35 @@ class Decider:
         return [(_extent(y), _extent(x)) for y, x in zip(rows_KY, columns_KX, strict=True)]
 
 
-def within(part: slice, whole: slice) -> slice:
+def outside(decided: Sequence[Box], target_ZYX: NDArray[np.uint8]) -> PaintLabels:
+    """Return what writes labels to a label map, but not into boxes of it that are decided."""
+
+    def write(z: int, rows: slice, columns: slice, labels: NDArray[np.uint8]) -> None:
+        free = np.ones(labels.shape, bool)
+        for box_Z, box_Y, box_X in decided:
+            if box_Z.start <= z < box_Z.stop:
+                free[_within(box_Y, rows), _within(box_X, columns)] = False
+        np.copyto(target_ZYX[z, rows, columns], labels, where=free)
+
+    return write
+
+
+def _within(part: slice, whole: slice) -> slice:
     """Return a range as counted from the start of another one."""
     return slice(max(0, part.start - whole.start), max(0, part.stop - whole.start))
-
-
-def reached(mapped: AxisMap, sources: slice) -> slice:
-    """Return the target voxels that look at any of some source voxels."""
-    targets, _ = _reached(mapped, sources)
-    return targets
-
-
-def _reached(mapped: AxisMap, sources: slice) -> tuple[slice, slice]:
-    """Return the target voxels that look at any of some source voxels, and all they look at."""
-    if sources == _NOWHERE:
-        return _NOWHERE, _NOWHERE
-    seen = np.flatnonzero((mapped.last_T >= sources.start) & (mapped.first_T < sources.stop))
-    if not len(seen):
-        return _NOWHERE, _NOWHERE
-    targets = slice(int(seen[0]), int(seen[-1]) + 1)
-    low, high = mapped.first_T[targets].min(), mapped.last_T[targets].max()
-    return targets, slice(int(low), int(high) + 1)
 
 
 def _extent(found: NDArray[np.bool_]) -> slice:
     """Return the range from the first to the last of what was found."""
     first = int(found.argmax())
-    return slice(first, len(found) - int(found[::-1].argmax())) if found[first] else _NOWHERE
+    return slice(first, len(found) - int(found[::-1].argmax())) if found[first] else NOWHERE
 
 
 def _around(boxes: Iterable[_Plane]) -> _Plane:
     """Return what surrounds boxes of rows and columns."""
-    filled = [box for box in boxes if _NOWHERE not in box]
+    filled = [box for box in boxes if NOWHERE not in box]
     if not filled:
-        return _NOWHERE, _NOWHERE
+        return NOWHERE, NOWHERE
     rows, columns = (
         slice(min(box[axis].start for box in filled), max(box[axis].stop for box in filled))
         for axis in (0, 1)

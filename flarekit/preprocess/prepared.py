@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from flarekit.preprocess.crop import grown
 from flarekit.preprocess.decide import Decider, Paint
-from flarekit.preprocess.painting import Painter
 from flarekit.preprocess.route import Route
 
 Labels = NDArray[np.uint8]
@@ -88,7 +87,7 @@ class Placement:
         """Return what takes logits on the network's grid, and the stored label map it paints."""
         return self.route.decider(class_values)
 
-    def painter(self, classes: int, paint: Paint) -> Painter:
+    def painter(self, classes: int, paint: Paint) -> Decider:
         """Return what takes logits on the network's grid, slab by slab, and hands on each slice.
 
         Args:

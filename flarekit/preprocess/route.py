@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.volume import Orientation
-from flarekit.preprocess.axis_maps import axis_map, matrix_of
-from flarekit.preprocess.decide import Box, Decider, Paint, reached
-from flarekit.preprocess.painting import Filler, Painter
+from flarekit.preprocess.axis_maps import NOWHERE, axis_map, matrix_of, reached
+from flarekit.preprocess.decide import Box, Decider, Paint, outside
 from flarekit.preprocess.resample import (
     Orders,
     Shape,
@@ -120,7 +119,7 @@ class Route:
         )
         return paint, stored
 
-    def filler(self, class_values: Labels, stored_ZYX: Labels, decided: Sequence[Box]) -> Filler:
+    def filler(self, class_values: Labels, stored_ZYX: Labels, decided: Sequence[Box]) -> Decider:
         """Return what takes logits on the network's grid and paints what was not decided.
 
         Args:
@@ -128,13 +127,14 @@ class Route:
             stored_ZYX: label map on the stored grid; is painted.
             decided: boxes of it that stay as they are.
         """
-        return Filler(
+        target = self.target_of(stored_ZYX)
+        return Decider(
             self.grid_shape,
-            self.target_of(stored_ZYX),
+            target,
             self.logits_orders,
             class_values,
-            decided=[self._crop_box(box) for box in decided],
             padding=self.padding,
+            paint_labels=outside([self._crop_box(box) for box in decided], target),
         )
 
     def stored_box(self, grid_box: Box) -> Box:
@@ -144,7 +144,7 @@ class Route:
             low, grid = self.padding[axis][0], self.grid_shape[axis]
             sources = slice(min(max(0, side.start - low), grid), min(max(0, side.stop - low), grid))
             mapped = axis_map(grid, self.cropped_shape[axis], self.logits_orders[axis])
-            found = reached(mapped, sources) if sources.start < sources.stop else slice(0, 0)
+            found = reached(mapped, sources)[0] if sources.start < sources.stop else NOWHERE
             oriented.append(slice(crop.start + found.start, crop.start + found.stop))
         return _turned(
             oriented, self.orientation, self.stored_shape, np.argsort(self.orientation.axes)
@@ -172,11 +172,17 @@ class Route:
             )
         )
 
-    def painter(self, classes: int, paint: Paint) -> Painter:
+    def painter(self, classes: int, paint: Paint) -> Decider:
         """Return what takes logits on the network's grid and paints their slices on the crop's."""
         shape = np.broadcast_to(np.uint8(0), self.cropped_shape)
-        return Painter(
-            self.grid_shape, shape, self.logits_orders, classes, paint, padding=self.padding
+        values = np.ones(classes, np.uint8)  # no background: every pixel is wanted
+        return Decider(
+            self.grid_shape,
+            shape,
+            self.logits_orders,
+            values,
+            padding=self.padding,
+            paint=paint,
         )
 
     def target_of(self, stored_ZYX: NDArray[Any]) -> NDArray[Any]:
