@@ -49,6 +49,7 @@ from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.recipe import Recipe, read_recipe
 
 PHANTOMS, BODIES = list(range(1, 9)), 8
+EVERY_ORGAN = "abdomen_ct"  # its recipe names all organs that are changed, whoever is measured
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
@@ -101,7 +102,8 @@ def make_trial(split: str, folder: Path, recipe: Recipe, arguments: argparse.Nam
     if dataset is None:
         raise UsageError("scans needs the labelled cases", fix="name them with --dataset")
     if split == "altered":
-        return altered_scans(folder, dataset, held_out, recipe)
+        every_organ = read_recipe(find_predictor(EVERY_ORGAN).folder / "recipe.toml")
+        return altered_scans(folder, dataset, held_out, every_organ)
     lay_out = held_out_petct if convention == "autopet" else held_out_scans
     return lay_out(folder, dataset, held_out)
 

@@ -36,6 +36,12 @@ CHANGES = {
 def altered_scans(folder: Path, dataset: Path, held_out: Iterable[str], recipe: Recipe) -> Trial:
     """Lay out every held-out CT with every change; the same changes whatever the predictor.
 
+    Args:
+        folder: gets the files.
+        dataset: nnU-Net raw layout.
+        held_out: the cases.
+        recipe: names every organ that is changed, and its value in the label maps.
+
     Raises:
         InputError: a file of a case is not there.
     """
