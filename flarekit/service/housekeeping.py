@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import secrets
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
+from flarekit.core.errors import UsageError
 from flarekit.service.problems import log_fault
 
 if TYPE_CHECKING:
@@ -17,12 +21,55 @@ _LOG = logging.getLogger(__name__)
 _SWEEP_S = 30.0
 
 
+def keep_others_off(data: Path) -> TextIO:
+    """Keep other services off a data folder for as long as the file that is returned is open.
+
+    Raises:
+        UsageError: another service uses it.
+    """
+    lock = (data / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise UsageError(
+            f"{data}: another service uses this folder", fix="end that one, or name another --data"
+        ) from error
+    return lock
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a case's folder, whoever writes to it just now.
+
+    It loses its name first: nothing can be put into it from then on, and what removes its files one
+    by one is not overtaken.
+    """
+    aside = folder.with_name(f".deleted-{secrets.token_hex(8)}")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return
+    except OSError:
+        aside = folder
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def remove_strangers(service: Service) -> None:
-    """Remove folders of uploads that never became cases, and fail cases without a predictor."""
-    known = {case.id for case in service.store.all()}
-    for folder in (service.settings.data / "cases").iterdir():
+    """Remove folders that are no case's and no upload's.
+
+    A folder is an upload's before it is there, and a case's before it is an upload's no longer:
+    whoever is looked up in this order is known.
+    """
+    folders = list((service.settings.data / "cases").iterdir())
+    known = set(service.uploads.copy())
+    known |= {case.id for case in service.store.all()}
+    for folder in folders:
         if folder.name not in known:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
+
+
+def refuse_unoffered(service: Service) -> None:
+    """Fail the cases that wait for a predictor that is no longer offered."""
     for case in service.store.all("waiting"):
         if case.predictor not in service.predictors:
             said = {
@@ -33,11 +80,12 @@ def remove_strangers(service: Service) -> None:
 
 
 def sweep(service: Service) -> None:
-    """Delete the cases whose time is up, and close scans that wait for clicks in vain."""
+    """Delete the cases whose time is up and what nobody knows, and close scans nobody corrects."""
     before = time.time() - service.settings.keep_hours * 3600
     for case in service.store.all("done", "failed", "cancelled"):
         if case.changed < before:
-            service.forget(case.id)
+            service.forget(case.id, older_than=before)
+    remove_strangers(service)
     service.opened.release_idle(service.settings.idle_minutes * 60)
 
 
@@ -51,7 +99,7 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep now and then."""
         pause_s = min(_SWEEP_S, self._service.settings.keep_hours * 1800)
-        while not self._service.wait_for_end(pause_s):
+        while not self._service.turns.wait_for_end(pause_s):
             try:
                 sweep(self._service)
             except Exception as error:  # noqa: BLE001 - a full disk may not keep scans for ever

@@ -17,13 +17,14 @@ from starlette.responses import StreamingResponse
 from flarekit.report.picture import colours_of
 from flarekit.service.outputs import MASK, record_of
 from flarekit.service.problems import Problem
-from flarekit.service.service import Service, card_of
+from flarekit.service.service import Service
 from flarekit.service.uploads import Upload, UploadLimits, no_space, receive
 from flarekit.service.views import (
     CaseView,
     Clicks,
     PredictorView,
     ProblemView,
+    card_of,
     predictor_view,
     view_of,
 )
@@ -95,14 +96,12 @@ async def submit(request: Request) -> CaseView:
     """Upload a scan; it is segmented when its turn comes."""
     service, owner = _service(request), _owner(request)
     case_id = service.reserve()
-    kept = False
     try:
         upload = await _received(request, service, case_id)
         wish = _wish(upload.fields, service)
         case = await anyio.to_thread.run_sync(service.submit, case_id, upload, wish, owner)
-        kept = True
     finally:
-        service.give_up(case_id, keep=kept)
+        service.give_up(case_id)
     return view_of(service, case)
 
 
@@ -154,7 +153,6 @@ def demo(
     """Segment a CT that is generated from a seed, for those who have no scan at hand."""
     service = _service(request)
     case_id = service.reserve()
-    kept = False
     try:
         wish = Wish(predictor=predictor or next(iter(service.predictors)))
         if len(service.predictor(wish.predictor).spec.channels) > 1:
@@ -162,9 +160,8 @@ def demo(
                 422, f"{wish.predictor} takes more than a CT", fix="choose a predictor of one CT"
             )
         case = service.submit_phantom(case_id, wish, _owner(request), seed)
-        kept = True
     finally:
-        service.give_up(case_id, keep=kept)
+        service.give_up(case_id)
     return view_of(service, case)
 
 
@@ -223,7 +220,7 @@ async def events(request: Request, case_id: str) -> StreamingResponse:
 
 async def _lines(service: Service, case_id: str, owner: str) -> AsyncIterator[str]:
     latest, quiet_s = "", 0.0
-    while not service.is_over:
+    while not service.turns.are_over:
         try:
             found = service.case(case_id, owner)
         except Problem:
@@ -249,18 +246,20 @@ def scan(request: Request, case_id: str, channel: str | None = None) -> FileResp
     if "phantom" in found.files or not found.files:
         raise Problem(409, "the scan is not generated yet", fix="wait until the case is done")
     number = 0 if channel is None else names.index(channel)
-    folder = service.folder_of(found.id)
-    path = service.files.scan(folder, found.files, service.scan_of(found), number)
+    with service.reading(found) as folder:
+        path = service.files.scan(folder, found.files, service.scan_of(found), number)
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
 
 @router.get("/cases/{case_id}/mask", response_class=FileResponse)
-def mask(request: Request, case_id: str) -> FileResponse:
+def mask(request: Request, case_id: str) -> Response:
     """Return the mask as NIfTI, uint8, in the scan's own geometry."""
     service = _service(request)
     found = service.finished(case_id, _owner(request))
-    path = service.folder_of(found.id) / MASK
-    return FileResponse(path, media_type="application/gzip", filename=MASK)
+    with service.reading(found) as folder:
+        content = (folder / MASK).read_bytes()  # at once: a click replaces the file
+    named = {"Content-Disposition": f'attachment; filename="{MASK}"'}
+    return Response(content, media_type="application/gzip", headers=named)
 
 
 @router.get("/cases/{case_id}/segmentation.dcm", response_class=FileResponse)
@@ -268,8 +267,8 @@ def segmentation(request: Request, case_id: str) -> FileResponse:
     """Return the mask as a DICOM segmentation, of a scan that came as DICOM."""
     service = _service(request)
     found = service.finished(case_id, _owner(request))
-    folder = service.folder_of(found.id)
-    path = service.files.segmentation(folder, found.revision, service.scan_of(found))
+    with service.reading(found) as folder:
+        path = service.files.segmentation(folder, found.revision, service.scan_of(found))
     return FileResponse(path, media_type="application/dicom", filename="segmentation.dcm")
 
 
@@ -279,9 +278,8 @@ def picture(request: Request, case_id: str) -> FileResponse:
     service = _service(request)
     found = service.finished(case_id, _owner(request))
     labels = service.predictor(found.predictor).spec.labels
-    path = service.files.picture(
-        service.folder_of(found.id), found.revision, service.scan_of(found), labels
-    )
+    with service.reading(found) as folder:
+        path = service.files.picture(folder, found.revision, service.scan_of(found), labels)
     return FileResponse(path, media_type="image/png", filename="picture.png")
 
 
@@ -302,8 +300,8 @@ def _statistics(request: Request, case_id: str) -> tuple[Path, Path]:
     service = _service(request)
     found = service.finished(case_id, _owner(request))
     spec = service.predictor(found.predictor).spec
-    folder = service.folder_of(found.id)
-    return service.files.statistics(folder, found.revision, service.scan_of(found), spec)
+    with service.reading(found) as folder:
+        return service.files.statistics(folder, found.revision, service.scan_of(found), spec)
 
 
 @router.get("/cases/{case_id}/run")

@@ -87,7 +87,5 @@ class OpenScans:
                 self._drop(case_id)
 
     def _drop(self, case_id: str) -> None:
-        scan, _ = self._scans.pop(case_id, (None, None))
+        self._scans.pop(case_id, None)  # not closed: who corrects it just now goes on to the end
         self._used.pop(case_id, None)
-        if scan is not None:
-            scan.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import secrets
-import shutil
 import threading
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import flarekit
 from flarekit import engine
@@ -21,20 +20,28 @@ from flarekit.segmentation.devices import devices_of
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
-from flarekit.service.housekeeping import Sweeper, remove_strangers
+from flarekit.service.housekeeping import (
+    Sweeper,
+    keep_others_off,
+    refuse_unoffered,
+    remove_folder,
+    remove_strangers,
+)
 from flarekit.service.outputs import Files
 from flarekit.service.problems import Problem, problem_of, said_of
 from flarekit.service.scans import UploadedScan, arrange, uploaded_scan
 from flarekit.service.segmenters import Load, OpenScans
 from flarekit.service.settings import Settings
 from flarekit.service.store import Store, StoredCase
+from flarekit.service.turns import Turns
 from flarekit.service.uploads import Upload
 from flarekit.service.wishes import Wish, check_clicks
-from flarekit.service.worker import Progress, Worker, write_result
+from flarekit.service.worker import Worker, write_result
 
 _LOG = logging.getLogger(__name__)
 _MOST_FILES = 20_000
 _USUAL_CASE_S = 10.0
+_END_S = 20.0  # how long a thread may take to end
 
 
 class Service:
@@ -59,16 +66,15 @@ class Service:
         for device in devices_of(settings.device):
             engine.check_available(device, settings.precision)
         make_folder(settings.data / "cases")
-        self._kept = _only_one(settings.data)
+        self._kept = keep_others_off(settings.data)
         self.store = Store(settings.data / "cases.sqlite")
-        self.progress: dict[str, Progress] = {}
+        self.turns = Turns(self.store)
         self.opened = OpenScans()
         self.files = Files()
-        self._uploading = 0
+        self.uploads: set[str] = set()  # cases to come, with a place in the queue
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._wake = threading.Condition()
         remove_strangers(self)
+        refuse_unoffered(self)
         self.workers = [
             Worker(self, load or self._load, device) for device in devices_of(settings.device)
         ]
@@ -92,35 +98,24 @@ class Service:
             thread.start()
 
     def stop(self) -> None:
-        """End: the case that computes is given up, and waits again when the service is back."""
-        self._over.set()
-        for progress in list(self.progress.values()):
-            progress.cancel.set()
-        with self._wake:
-            self._wake.notify_all()
-        for worker in self.workers:
-            if worker.is_alive():
-                worker.join(timeout=20)
+        """End: the case that computes is given up, and waits again when the service is back.
+
+        A worker that does not end in time cannot record anything any more; while it computes, no
+        other service may use the data folder.
+        """
+        self.turns.end()
+        for thread in (*self.workers, self._sweeper):
+            if thread.is_alive():
+                thread.join(timeout=_END_S)
         self.store.close()
-        self._kept.close()
+        if not any(worker.is_alive() for worker in self.workers):
+            self._kept.close()
 
-    def wait_for_end(self, timeout_s: float) -> bool:
-        """Return whether the service ends within a time."""
-        return self._over.wait(timeout_s)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the service ends."""
-        return self._over.is_set()
-
-    def wait_for_work(self, timeout_s: float) -> StoredCase | None:
-        """Return the next case, or None where none came meanwhile."""
-        with self._wake:
-            case = None if self.is_over else self.store.take()
-            if case is None and not self.is_over:
-                self._wake.wait(timeout_s)
-                case = None if self.is_over else self.store.take()
-        return case
+    def ran(self, case_id: str) -> None:
+        """Note that a case runs no longer; of one that was deleted meanwhile nothing is left."""
+        self.turns.ran(case_id)
+        if not self.turns.are_over and self.store.get(case_id) is None:
+            self._clear(case_id)
 
     def folder_of(self, case_id: str) -> Path:
         """Return where the files of a case lie; its id is one that we made."""
@@ -144,25 +139,24 @@ class Service:
         Raises:
             Problem: the queue is full.
         """
-        with self._lock:
-            waiting = len(self.store.waiting()) + self._uploading
-            if waiting >= self.settings.queue:
-                raise self._full(waiting)
-            self._uploading += 1
         case_id = secrets.token_urlsafe(16)
+        with self._lock:
+            self._refuse_where_full()
+            self.uploads.add(case_id)  # before there is a folder, which would be a stranger's
         try:
             self.folder_of(case_id).mkdir()
         except OSError:
-            self.give_up(case_id, keep=False)
+            self.give_up(case_id)
             raise
         return case_id
 
-    def give_up(self, case_id: str, *, keep: bool) -> None:
-        """Give back the place of a case that was uploaded, or whose upload failed."""
+    def give_up(self, case_id: str) -> None:
+        """Give back the place of an upload that failed; one that is in the queue stays there."""
         with self._lock:
-            self._uploading -= 1
-        if not keep:
-            shutil.rmtree(self.folder_of(case_id), ignore_errors=True)
+            if case_id not in self.uploads:
+                return
+            self.uploads.remove(case_id)
+        remove_folder(self.folder_of(case_id))
 
     def submit(self, case_id: str, upload: Upload, wish: Wish, owner: str) -> StoredCase:
         """Put an upload into the queue.
@@ -185,23 +179,23 @@ class Service:
         return self._enqueue(case_id, wish, owner, {"phantom": seed})
 
     def _enqueue(self, case_id: str, wish: Wish, owner: str, files: dict[str, Any]) -> StoredCase:
-        case = self.store.add(
-            StoredCase(
-                id=case_id,
-                owner=owner,
-                predictor=self.predictor(wish.predictor).name,
-                options=wish.options(),
-                files=files,
-            )
+        case = StoredCase(
+            id=case_id,
+            owner=owner,
+            predictor=self.predictor(wish.predictor).name,
+            options=wish.options(),
+            files=files,
         )
-        self.wake()
+        with self._lock:
+            if case_id in self.uploads:
+                case = self.store.add(case)
+                self.uploads.remove(case_id)
+            else:  # given up meanwhile, as the service ends
+                remove_folder(self.folder_of(case_id))
+                raise Problem(503, "the service ends", fix="send the scan again when it is back")
+        self.turns.wake()
         _LOG.info("case %s waits", case.id[:6])
         return case
-
-    def wake(self) -> None:
-        """Tell the workers that there is something to do."""
-        with self._wake:
-            self._wake.notify()
 
     def predictor(self, name: str) -> PredictorFolder:
         """Return a predictor that is offered.
@@ -249,10 +243,7 @@ class Service:
     def cancel(self, case_id: str, owner: str) -> StoredCase:
         """Stop a case that waits or runs; one that is over stays as it is."""
         case = self.case(case_id, owner)
-        if not self.store.change(case.id, only_if="waiting", state="cancelled"):
-            progress = self.progress.get(case.id)
-            if progress is not None:
-                progress.cancel.set()
+        self.turns.cancel(case.id)
         return self.case(case_id, owner)
 
     def click(self, case_id: str, owner: str, clicks: dict[str, Any]) -> StoredCase:
@@ -266,46 +257,66 @@ class Service:
         held = self.opened.get(case.id)
         if held is not None and case.state == "done":
             scan, lock = held
-            with lock:
+            with lock, self.reading(case) as folder:
                 try:
                     result = scan.refine(clicks)
                 except FlarekitError as error:
                     raise problem_of(error) from error
-                write_result(self.folder_of(case.id), result)
+                write_result(folder, result)
                 latest = self.case(case_id, owner)
                 summary = latest.result | {
                     "volumes_ml": {name: round(ml, 4) for name, ml in result.volumes_ml.items()},
                     "refined_s": round(result.seconds, 3),
                 }
-                self.store.change(
-                    case.id, clicks=clicks, result=summary, revision=latest.revision + 1
-                )
+                changes = {"clicks": clicks, "result": summary, "revision": latest.revision + 1}
+                self.store.change(case.id, only_if="done", **changes)
             return self.case(case_id, owner)
         with self._lock:
-            waiting = len(self.store.waiting()) + self._uploading
-            if waiting >= self.settings.queue:
-                raise self._full(waiting)
-            if case.state == "done":
-                self.store.wait_again(case.id, clicks=clicks)
-            else:
-                raise Problem(409, f"the case is {case.state}", fix="wait until it is done")
-        self.wake()
-        return self.case(case_id, owner)
+            self._refuse_where_full()
+            waits = self.store.wait_again(case.id, clicks=clicks)
+        found = self.case(case_id, owner)
+        if not waits:
+            raise Problem(409, f"the case is {found.state}", fix="wait until it is done")
+        self.turns.wake()
+        return found
+
+    @contextmanager
+    def reading(self, case: StoredCase) -> Iterator[Path]:
+        """Give the folder of a case, whose files may go while they are read.
+
+        Raises:
+            Problem: the case was deleted meanwhile.
+        """
+        try:
+            yield self.folder_of(case.id)
+        except (FlarekitError, OSError):
+            self.case(case.id, case.owner)
+            raise
 
     def delete(self, case_id: str, owner: str) -> None:
         """Delete a case and all its files; one that runs is stopped first."""
-        case = self.case(case_id, owner)
-        progress = self.progress.get(case.id)
-        if progress is not None:
-            progress.cancel.set()
-        self.forget(case.id)
+        self.forget(self.case(case_id, owner).id)
 
-    def forget(self, case_id: str) -> None:
-        """Delete a case and all its files."""
+    def forget(self, case_id: str, *, older_than: float | None = None) -> None:
+        """Delete a case and all its files.
+
+        Args:
+            case_id: which.
+            older_than: only where it is over, and has been since before then (of `time.time`).
+        """
+        removed = self.turns.remove(case_id, older_than=older_than)
+        if removed or older_than is None:
+            self._clear(case_id)
+            _LOG.info("case %s deleted", case_id[:6])
+
+    def _clear(self, case_id: str) -> None:
         self.opened.drop(case_id)
-        self.store.remove([case_id])
-        shutil.rmtree(self.folder_of(case_id), ignore_errors=True)
-        _LOG.info("case %s deleted", case_id[:6])
+        remove_folder(self.folder_of(case_id))
+
+    def _refuse_where_full(self) -> None:
+        waiting = len(self.store.waiting()) + len(self.uploads)
+        if waiting >= self.settings.queue:
+            raise self._full(waiting)
 
     def _full(self, waiting: int) -> Problem:
         done = [case.result["seconds"] for case in self.store.all("done") if case.result][-10:]
@@ -329,23 +340,3 @@ class Service:
             precision=settings.precision,
             ram_budget_mib=settings.ram_budget_mib,
         )
-
-
-def _only_one(data: Path) -> TextIO:
-    """Keep other services off a data folder for as long as the file that is returned is open."""
-    lock = (data / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise UsageError(
-            f"{data}: another service uses this folder", fix="end that one, or name another --data"
-        ) from error
-    return lock
-
-
-@lru_cache(maxsize=64)
-def card_of(folder: Path) -> str:
-    """Return what a predictor's card says; empty where it has none."""
-    path = folder / "CARD.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

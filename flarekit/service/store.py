@@ -138,11 +138,12 @@ class Store:
             )
             return done.rowcount > 0
 
-    def wait_again(self, case_id: str, **changes: Any) -> None:  # noqa: ANN401 - columns
-        """Put a case behind all that wait."""
+    def wait_again(self, case_id: str, **changes: Any) -> bool:  # noqa: ANN401 - columns
+        """Put a case that is done behind all that wait; return whether it was done."""
         with self._lock:
             turn = self._next_turn()
-            self.change(case_id, state="waiting", turn=turn, attempts=0, **changes)
+            again = {"state": "waiting", "turn": turn, "attempts": 0, **changes}
+            return self.change(case_id, only_if="done", **again)
 
     def take(self) -> StoredCase | None:
         """Return the case whose turn it is, running from now on; None where none waits."""
@@ -160,11 +161,25 @@ class Store:
             )
             return [row["id"] for row in rows]
 
-    def remove(self, case_ids: Sequence[str]) -> None:
-        """Forget cases."""
+    def remove(self, case_id: str, *, older_than: float | None = None) -> bool:
+        """Forget a case.
+
+        Args:
+            case_id: which.
+            older_than: only where it is over, and has been since before then (of `time.time`).
+
+        Returns:
+            Whether there was such a case.
+        """
+        condition, values = "id = ?", [case_id, older_than]
+        if older_than is not None:
+            condition += " AND changed < ? AND state NOT IN ('waiting', 'running')"
         with self._lock:
-            for case_id in case_ids:
-                self._connection.execute("DELETE FROM cases WHERE id = ?", (case_id,))
+            done = self._connection.execute(
+                f"DELETE FROM cases WHERE {condition}",
+                [each for each in values if each is not None],
+            )
+            return done.rowcount > 0
 
     def close(self) -> None:
         """Close the file."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,7 +91,7 @@ class PredictorView(BaseModel):
 
 def view_of(service: Service, case: StoredCase) -> CaseView:
     """Return what is said of a case."""
-    progress = service.progress.get(case.id) if case.state == "running" else None
+    progress = service.turns.progress_of(case.id) if case.state == "running" else None
     spec = service.predictors[case.predictor].spec if case.predictor in service.predictors else None
     place = None
     if case.state == "waiting":
@@ -133,3 +135,10 @@ def predictor_view(predictor: PredictorFolder, colours: dict[int, str]) -> Predi
         takes_clicks="clicks" in [rule.name for rule in spec.rules],
         card=f"/v1/predictors/{spec.name}/card",
     )
+
+
+@lru_cache(maxsize=64)
+def card_of(folder: Path) -> str:
+    """Return what a predictor's card says; empty where it has none."""
+    path = folder / "CARD.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

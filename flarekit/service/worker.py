@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import FlarekitError
 from flarekit.phantom import save_phantom
@@ -18,51 +17,13 @@ from flarekit.service.problems import log_fault, said_of
 from flarekit.service.scans import UploadedScan
 from flarekit.service.segmenters import Load, Segmenters
 from flarekit.service.store import StoredCase
+from flarekit.service.turns import CancelledError, Progress
 
 if TYPE_CHECKING:
     from flarekit.service.service import Service
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 5.0
-Step = Literal["generating", "loading", "reading", "tiles", "deciding", "writing"]
-
-
-class CancelledError(Exception):
-    """Somebody does not want the case any more, or the service ends."""
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """How far a case is that runs.
-
-    Attributes:
-        step: what is being done.
-        tiles: how many are done, and how many there are.
-        cancel: set where the case is to stop.
-    """
-
-    step: Step = "loading"
-    tiles: tuple[int, int] = (0, 0)
-    cancel: threading.Event = field(default_factory=threading.Event)
-
-    def begin(self, step: Step) -> None:
-        """Tell that the next step begins.
-
-        Raises:
-            CancelledError: the case is to stop.
-        """
-        if self.cancel.is_set():
-            raise CancelledError
-        self.step = step
-
-    def count(self, done: int, total: int) -> None:
-        """Tell that a tile is done.
-
-        Raises:
-            CancelledError: the case is to stop.
-        """
-        self.begin("deciding" if done >= total else "tiles")
-        self.tiles = (done, total)
 
 
 class Worker(threading.Thread):
@@ -75,31 +36,30 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         """Compute until the service ends, whatever happens meanwhile to its list of cases."""
-        while not self._service.is_over:
+        while not self._service.turns.are_over:
             try:
                 self._take_turn()
             except Exception as error:  # noqa: BLE001 - a service without workers helps nobody
                 log_fault(_LOG, error, "a worker, which goes on")
-                self._service.wait_for_end(_LOOK_S)
+                self._service.turns.wait_for_end(_LOOK_S)
 
     def _take_turn(self) -> None:
-        case = self._service.wait_for_work(_LOOK_S)
-        if case is None:
+        found = self._service.turns.next(_LOOK_S)
+        if found is None:
             self._segmenters.release_idle(self._service.settings.idle_minutes * 60)
         else:
-            self._guarded(case)
+            self._guarded(*found)
 
-    def _guarded(self, case: StoredCase) -> None:
+    def _guarded(self, case: StoredCase, progress: Progress) -> None:
         """Compute a case; whatever goes wrong is the case's, never the service's."""
-        service, progress = self._service, Progress()
-        service.progress[case.id] = progress
+        service = self._service
         folder = service.folder_of(case.id)
         try:
             self._compute(case, progress, folder)
             _LOG.info("case %s is done", case.id[:6])
         except CancelledError:
-            state = "waiting" if service.is_over else "cancelled"
-            attempts = case.attempts - 1 if service.is_over else case.attempts
+            state = "cancelled" if progress.unwanted else "waiting"
+            attempts = case.attempts if progress.unwanted else case.attempts - 1
             self._settle(case, state=state, attempts=attempts)
             _LOG.info("case %s is %s", case.id[:6], state)
         except FlarekitError as error:
@@ -112,7 +72,7 @@ class Worker(threading.Thread):
             }
             self._fail(case, said)
         finally:
-            service.progress.pop(case.id, None)
+            service.ran(case.id)
 
     def _fail(self, case: StoredCase, said: dict[str, str]) -> None:
         self._settle(case, state="failed", error=said)
@@ -125,7 +85,7 @@ class Worker(threading.Thread):
                 self._service.store.change(case.id, **changes)
             except sqlite3.Error as error:
                 _LOG.error("case %s: its end cannot be recorded yet: %s", case.id[:6], error)  # noqa: TRY400
-                if self._service.wait_for_end(_LOOK_S):
+                if self._service.turns.wait_for_end(_LOOK_S):
                     return  # it runs again when the service is back
             else:
                 return

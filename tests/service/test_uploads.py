@@ -189,12 +189,12 @@ def test_a_sender_that_hangs_up_leaves_nothing(running, monkeypatch):
             )
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and (
-        len(arrived) < 3 or left_in(running) or running.service._uploading
+        len(arrived) < 3 or left_in(running) or running.service.uploads
     ):
         time.sleep(0.02)
     assert len(arrived) == 3
     assert left_in(running) == []
-    assert running.service._uploading == 0
+    assert running.service.uploads == set()
 
 
 def test_a_case_without_a_folder_keeps_no_place_in_the_queue(running, monkeypatch):
@@ -202,7 +202,7 @@ def test_a_case_without_a_folder_keeps_no_place_in_the_queue(running, monkeypatc
     for _ in range(running.service.settings.queue + 1):
         with pytest.raises(NotADirectoryError):
             running.service.reserve()
-    assert running.service._uploading == 0
+    assert running.service.uploads == set()
 
 
 def test_connections_that_bring_no_request_are_closed(running, monkeypatch):
