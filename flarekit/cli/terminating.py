@@ -22,13 +22,12 @@ class _LastWords:
 
     def __init__(self) -> None:
         self.position: Callable[[], str] = lambda: _NOTHING_TO_TELL
-        self._said = threading.Event()
+        self._unsaid = threading.Lock()  # taken by whoever says them, and never given back
 
     def say(self, how: str) -> None:
         """Write one line on stderr, past Python's buffers, which a signal may have interrupted."""
-        if self._said.is_set():
+        if not self._unsaid.acquire(blocking=False):
             return
-        self._said.set()
         with suppress(OSError):
             os.write(
                 _STDERR, f"error: {how}; {self.position()}\n".encode(errors="backslashreplace")

@@ -203,6 +203,7 @@ class RayPool:
             for worker in self._workers
             if worker.job is not None
             and time.monotonic() - worker.since > limit_s * len(worker.job.case_ids)
+            and not self._has_ended(worker)  # we may be late, not it
         ]
         outcomes = []
         for worker in late:
@@ -210,6 +211,10 @@ class RayPool:
             outcomes.append(Outcome(job=worker.job, fault=f"took longer than {limit_s:g} s"))
             self._replace(worker)
         return outcomes
+
+    def _has_ended(self, worker: _Worker) -> bool:
+        ready, _ = self._ray.wait([worker.future], num_returns=1, timeout=0, fetch_local=False)
+        return bool(ready)
 
     def _replace(self, worker: _Worker) -> None:
         self._drop(worker)

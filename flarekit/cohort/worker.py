@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -66,12 +67,15 @@ class Shipped:
         """
         folder = cache_folder() / "predictors" / self.sha256
         try:
-            if not folder.is_dir():
-                self._unpack(folder)
-            predictor = find_predictor(str(folder))
-            if hash_state(predictor) != "ok":  # damaged meanwhile
-                shutil.rmtree(folder)
-                self._unpack(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with (folder.parent / f".{self.sha256}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # all workers of a node ask at once
+                if not folder.is_dir():
+                    self._unpack(folder)
+                predictor = find_predictor(str(folder))
+                if hash_state(predictor) != "ok":  # damaged meanwhile
+                    shutil.rmtree(folder)
+                    self._unpack(folder)
         except OSError as error:
             raise OutputError(
                 f"{folder}: cannot be made: {error.strerror or error}",
@@ -85,16 +89,11 @@ class Shipped:
         return predictor
 
     def _unpack(self, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as own:
             target = Path(own, "predictor")
             with tarfile.open(fileobj=io.BytesIO(self.content)) as tar:
                 tar.extractall(target, filter="data")
-            try:
-                target.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another worker was faster
-                    raise
+            target.rename(folder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flarekit.containers import SandboxError
 
-_REMOVAL_S = 2.0
+_REMOVAL_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,11 @@ class Group:
         """Remove the group; the kernel may take a moment to see that it is empty."""
         until = time.monotonic() + _REMOVAL_S
         while self.folder.exists():
+            is_late = time.monotonic() > until
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
                 return
-            if time.monotonic() > until:
+            if is_late:
                 raise SandboxError(
                     f"{self.folder}: cannot be removed, something still runs in it",
                     fix="end it, then remove the folder with rmdir",

@@ -7,7 +7,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from flarekit.core.readings import Unsupported
 _NOT_STARTED = (125, 126, 127)  # docker run's own exit codes, which a program may have too
 _PEAK_S = 0.01  # the kernel's own peak is gone with the container, and cheap to read
 _USAGE_S = 0.1
+_AFTER_S = 0.001  # until when events are asked for: they are told of to the nanosecond
 _EVENTS_END_S = 5.0  # how long the last events may take after the run
 
 
@@ -51,7 +52,7 @@ class ContainerRun:
         self._peak_mib: float | None = None
         self._network_tries: int | None = None
         self._over = threading.Event()
-        self._observer: threading.Thread | None = None
+        self._beside: list[threading.Thread] = []
 
     def run(
         self,
@@ -93,8 +94,10 @@ class ContainerRun:
             events.terminate()
             events.wait()
             listener.join()
-            if self._observer is not None:
-                self._observer.join()  # tries to reach a network are counted once more at the end
+            for thread in self._beside:  # a signal is noted, and what was tried last is counted
+                thread.join()
+        if self._ended_at is None:
+            self._catch_up(called)
         ended = self._ended_at or time.time()
         is_docker_s = code in _NOT_STARTED and self._started_at is None
         said = end_of(stderr)
@@ -119,18 +122,37 @@ class ContainerRun:
             return
         with events.stdout:
             for line in events.stdout:
-                event: dict[str, Any] = json.loads(line)
-                happened, at = event.get("Action"), event.get("timeNano", 0) / 1e9
+                if not line.endswith(b"\n"):  # the command was ended as it spoke
+                    return
+                happened = self._note(line)
                 if happened == "start":
-                    self._started_at = at
                     self._begin(terminate_after_s)
-                elif happened == "oom":
-                    self._out_of_memory = True
                 elif happened == "die":
-                    self._ended_at = at
                     self._over.set()
                 if happened == self._last_event:
                     return
+
+    def _catch_up(self, called: float) -> None:
+        """Ask for what has happened once more: it may have been over before anybody listened."""
+        until = time.time() + _AFTER_S
+        span = ("--until", f"{until:.3f}", "--since", f"{called:.3f}")
+        happened = docker(
+            *("events", *span, "--format", "{{json .}}", "--filter", f"container={self._name}")
+        )
+        for line in happened.stdout.splitlines():
+            self._note(line)
+
+    def _note(self, line: str | bytes) -> str:
+        """Note what an event tells of the container's life, and return what happened."""
+        event: dict[str, Any] = json.loads(line)
+        happened, at = str(event.get("Action")), event.get("timeNano", 0) / 1e9
+        if happened == "start":
+            self._started_at = at
+        elif happened == "oom":
+            self._out_of_memory = True
+        elif happened == "die":
+            self._ended_at = at
+        return happened
 
     def _begin(self, terminate_after_s: float | None) -> None:
         """Start what goes on beside the container until it is over."""
@@ -139,11 +161,14 @@ class ContainerRun:
         if isinstance(self.cgroup, Cgroup):
             threading.Thread(target=self._follow_peak, args=(self.cgroup,), daemon=True).start()
         if self._observe and pid is not None:
-            self._observer = threading.Thread(target=self._follow_usage, args=(pid,), daemon=True)
-            self._observer.start()
+            self._go_beside(self._follow_usage, pid)
         if terminate_after_s is not None:
-            arguments = (terminate_after_s,)
-            threading.Thread(target=self._terminate, args=arguments, daemon=True).start()
+            self._go_beside(self._terminate, terminate_after_s)
+
+    def _go_beside(self, what: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=what, args=arguments, daemon=True)
+        self._beside.append(thread)
+        thread.start()
 
     def _follow_peak(self, group: Cgroup) -> None:
         """Read the kernel's peak until the group is gone, and the figure with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -31,48 +32,79 @@ def wait_or_end(
     late = threading.Event()
 
     def expire() -> None:
-        late.set()
-        end()
+        if _is_running(process.pid):
+            late.set()
+            end()
 
     timer = None if timeout_s is None else threading.Timer(timeout_s, expire)
     if timer is not None:
         timer.daemon = True
         timer.start()
     try:
-        _, status, usage = os.wait4(process.pid, 0)
-        code = process.returncode = os.waitstatus_to_exitcode(status)
+        _await_end(process.pid)
     except BaseException:
         end()
-        process.wait()
         raise
     finally:
         if timer is not None:
             timer.cancel()
+            timer.join()  # it may still be ending the children
+        _, status, usage = os.wait4(process.pid, 0)
+        code = process.returncode = os.waitstatus_to_exitcode(status)
     peak_mib = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    if timer is not None and late.is_set():
-        timer.join()  # it may still be ending the children
+    if late.is_set():
         return None, peak_mib
     return (128 - code if code < 0 else code), peak_mib
 
 
+def _await_end(pid: int) -> None:
+    """Wait for the end of a child, and leave it a zombie.
+
+    Its number stays its own until it is waited for in earnest. After that it may be another
+    process's, and nobody may signal it.
+    """
+    if sys.platform == "darwin":  # where Python has had `waitid` since 3.13
+        while _is_running(pid):
+            time.sleep(_LOOK_S)
+    else:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 def end_tree(pid: int) -> None:
-    """End a process and its descendants: by SIGTERM first, then by SIGKILL."""
+    """End a process and its descendants: by SIGTERM first, then by SIGKILL.
+
+    What may not be signalled is left, and the others end.
+    """
     try:
-        root = psutil.Process(pid)
-        everyone = [root, *root.children(recursive=True)]
+        everyone = [psutil.Process(pid)]
     except psutil.NoSuchProcess:
         return
     for ask in (psutil.Process.terminate, psutil.Process.kill):
+        everyone = _with_descendants(everyone)  # some may have come since
         for process in everyone:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 ask(process)
-            except psutil.NoSuchProcess:
-                continue
         deadline = time.monotonic() + _GRACE_S
         while (everyone := [each for each in everyone if _is_alive(each)]) and (
             time.monotonic() < deadline
         ):
             time.sleep(_LOOK_S)
+
+
+def _with_descendants(processes: list[psutil.Process]) -> list[psutil.Process]:
+    found = dict.fromkeys(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found.update(dict.fromkeys(process.children(recursive=True)))
+    return list(found)
+
+
+def _is_running(pid: int) -> bool:
+    """Tell whether a child that was not waited for yet is still running."""
+    try:
+        return _is_alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_alive(process: psutil.Process) -> bool:

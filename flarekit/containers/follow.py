@@ -62,7 +62,7 @@ def _followed(
                     f"where there may be {watched.pids}\n"
                 )
         now_s = time.monotonic() - began
-        timed_out = now_s >= run.timeout_s
+        timed_out = now_s >= run.timeout_s and not child.wait(0)  # we may be late, not it
         if timed_out or out_of_memory or killed_for:
             _kill(child)
             break

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -227,16 +228,17 @@ def _write(
     make_folder(folder)
     known = _Artefact.find(folder)
     sha256 = dict(known.sha256) if known is not None else {}
-    for index, network in enumerate(converted):
-        draft = folder / f".network-{index}.xml"
-        try:
-            openvino.save_model(network, draft, compress_to_fp16=False)
-            for suffix in (".bin", ".xml"):
-                final = folder / f"network-{index}{suffix}"
-                draft.with_suffix(suffix).replace(final)
-                sha256[final.name] = sha256_of(final)
-        except (OSError, RuntimeError) as error:
-            raise OutputError(f"{folder}: {error}", fix="name a folder with space") from error
+    try:
+        # in a folder of its own: another process may make the same
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as own:
+            for index, network in enumerate(converted):
+                draft = Path(own, f"network-{index}.xml")
+                openvino.save_model(network, draft, compress_to_fp16=False)
+                for made in (draft.with_suffix(".bin"), draft):
+                    sha256[made.name] = sha256_of(made)
+                    made.replace(folder / made.name)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{folder}: {error}", fix="name a folder with space") from error
     for index, model in enumerate(compiled):
         content = model.export_model().getvalue()
         name = f"{blob}-{index}.blob"

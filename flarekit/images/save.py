@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,17 +147,20 @@ def _write(image: str, path: Path) -> None:
     """Compress what docker saves, as it comes, under a temporary name."""
     from isal import igzip
 
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with (
+            tempfile.TemporaryFile() as errors,  # a pipe that nobody reads would stop it when full
             subprocess.Popen(
-                ["docker", "image", "save", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                ["docker", "image", "save", image], stdout=subprocess.PIPE, stderr=errors
             ) as process,
             igzip.open(temporary, "wb", compresslevel=2) as stream,
         ):
             if process.stdout is not None:
                 shutil.copyfileobj(process.stdout, stream, _BLOCK)
-            said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+            process.wait()
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
         if process.returncode:
             reason = reason_in(said)
             raise DockerError(

@@ -147,7 +147,7 @@ class Sampler:
         readings: dict[str, Reading] = {}
         for probe in self._probes:
             readings |= _read(probe)
-        t_s = 0.0 if self._origin is None else moment - self._origin
+        t_s = 0.0 if self._origin is None else max(0.0, moment - self._origin)
         sample = Sample(t_s=t_s, readings=readings)
         self._samples.append(sample)
         self._write(sample)

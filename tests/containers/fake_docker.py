@@ -22,10 +22,14 @@ def leave(code=0, out="", err=""):
     whole.replace(state)
     if call[0] == "run":
         fcntl.flock(lock, fcntl.LOCK_UN)
-        time.sleep(kept["lasts_s"])
+        while kept["lasts_until"] not in [each[0] for each in [[None], *calls()]]:
+            time.sleep(0.02)
     sys.stdout.buffer.write(out if isinstance(out, bytes) else out.encode())
     sys.stderr.buffer.write(err if isinstance(err, bytes) else err.encode())
     sys.exit(code)
+
+def calls():
+    return json.loads(state.read_text())["calls"]
 
 def owner(name):
     return name if name in kept["ids"] else kept["names"].get(name)
@@ -83,7 +87,7 @@ class FakeDocker:
             "config": {"Cmd": ["sh", "predict.sh"], "WorkingDir": "/workspace"},
             "tar": None,
             "exit_code": 0,
-            "lasts_s": 0.0,
+            "lasts_until": None,
         }
         self._save()
         program = folder / "docker"
@@ -107,9 +111,9 @@ class FakeDocker:
         self._kept["answers"][words] = (code, out.hex(), err.hex())
         self._save()
 
-    def lasts(self, seconds):
-        """Let containers run for a while."""
-        self._kept["lasts_s"] = seconds
+    def lasts_until(self, word):
+        """Let containers run until the command was asked for something by this word."""
+        self._kept["lasts_until"] = word
         self._save()
 
     def exits(self, code):

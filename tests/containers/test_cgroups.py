@@ -92,6 +92,21 @@ def test_a_process_is_put_into_a_group_and_the_group_removed(tmp_path):
     group.remove()
 
 
+def test_a_group_is_looked_at_once_more_when_its_time_is_up(tmp_path, monkeypatch):
+    group = Group(folder=tmp_path / "run", seen_at="/", controllers=("pids",), version=1)
+    (group.folder / "child").mkdir(parents=True)
+
+    def slept_long(_seconds):
+        now[0] += 1000.0
+        (group.folder / "child").rmdir()
+
+    now = [0.0]
+    monkeypatch.setattr("flarekit.containers.cgroups.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("flarekit.containers.cgroups.time.sleep", slept_long)
+    group.remove()
+    assert not group.folder.exists()
+
+
 def test_a_group_in_which_something_runs_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("flarekit.containers.cgroups._REMOVAL_S", 0.05)
     group = Group(folder=tmp_path / "run", seen_at="/", controllers=("pids",), version=1)

@@ -151,17 +151,62 @@ def test_what_a_run_tried_last_is_counted_too(engine, monkeypatch):
             pass
 
         def count(self):
-            time.sleep(0.3)
+            time.sleep(0.1)
             return 3
 
     engine.has(NEW, "team:latest")
-    engine.lasts(1.0)  # time for its start to be heard of
+    engine.lasts_until("inspect")  # until its start was heard of
     engine.answers("inspect", out=f"{os.getpid()}\n".encode())
     engine.answers(
         "events", out=b'{"Action":"start","timeNano":1}\n{"Action":"die","timeNano":2}\n'
     )
     monkeypatch.setattr("flarekit.containers.docker_run.NetworkTries", Slow)
     assert DockerSandbox("team:latest").run(Run(mounts=())).network_tries == 3
+
+
+@pytest.mark.parametrize(
+    ("life", "not_started"),
+    [
+        (b'{"Action":"start","timeNano":1}\n{"Action":"die","timeNano":2000000001}\n', False),
+        (b'{"Action":"create","timeNano":1}\n', True),
+        (b"", True),
+    ],
+)
+def test_a_run_that_was_over_before_anybody_listened_is_told_from_one_that_did_not_start(
+    engine, life, not_started
+):
+    engine.has(NEW, "team:latest")
+    engine.answers("run", code=127, err=b"sh: 1: predikt: not found\n")
+    engine.answers("events --until", out=life)
+    outcome = DockerSandbox("team:latest").run(Run(mounts=()))
+    assert (outcome.exit_code, bool(outcome.not_started)) == (127, not_started)
+    assert not_started or outcome.seconds == 2.0
+
+
+def test_an_event_that_is_cut_short_costs_nothing(engine):
+    engine.has(NEW, "team:latest")
+    engine.answers("events --since", out=b'{"Action":"create"}\n{"Action":"st')
+    assert DockerSandbox("team:latest").run(Run(mounts=())).exit_code == 0
+
+
+def test_a_signal_that_ended_the_run_is_noted_however_late_its_command_comes_back(
+    engine, monkeypatch
+):
+    engine.has(NEW, "team:latest")
+    engine.lasts_until("kill")
+    engine.answers("inspect", out=f"{os.getpid()}\n".encode())
+    engine.answers("events --since", out=b'{"Action":"start","timeNano":1}\n')
+    engine.answers("events --until", out=b"")
+
+    def comes_back_late(*words):
+        answer = docker(*words)
+        if words[0] == "kill":
+            time.sleep(0.5)
+        return answer
+
+    monkeypatch.setattr("flarekit.containers.docker_run.docker", comes_back_late)
+    run = Run(mounts=(), terminate_after_s=0.01)
+    assert DockerSandbox("team:latest").run(run).stopped_after_s is not None
 
 
 def test_no_image_is_fetched_in_place_of_the_one_that_is_verified(engine):

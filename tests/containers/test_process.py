@@ -445,7 +445,6 @@ def test_without_bubblewrap_it_is_said_how_to_get_it(monkeypatch, tmp_path):
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.usefixtures("fresh")
 def test_a_stream_is_read_to_its_end_whoever_closes_it_meanwhile():
     reading, writing = os.pipe()
     stream = os.fdopen(reading, "rb")
@@ -456,6 +455,7 @@ def test_a_stream_is_read_to_its_end_whoever_closes_it_meanwhile():
     assert tail.text() == "said late"
 
 
+@pytest.mark.usefixtures("fresh")
 def test_where_namespaces_are_forbidden_the_reason_is_told(monkeypatch, tmp_path):
     for name in ("bwrap", "unshare"):
         (tmp_path / name).write_text(

@@ -190,18 +190,33 @@ def test_a_gpu_lost_on_the_way_cannot_pass_a_limit_asked_for(stub, flarekit, tmp
     assert (lenient.returncode, strict.returncode) == (0, 1)
 
 
-def test_where_the_watched_processes_are_not_known_nothing_is_charged_to_them():
-    process = SimpleNamespace(pid=os.getpid(), usedGpuMemory=1 << 20)
-    library = SimpleNamespace(
+def library_with(processes):
+    """Return a library whose device runs what a function returns."""
+    return SimpleNamespace(
         NVMLError=RuntimeError,
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: None,
         nvmlDeviceGetHandleByIndex=lambda _: 1,
         nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(total=9 << 20, free=5 << 20),
         nvmlDeviceGetUtilizationRates=lambda _: SimpleNamespace(gpu=1),
-        nvmlDeviceGetComputeRunningProcesses=lambda _: [process],
-        nvmlDeviceGetGraphicsRunningProcesses=lambda _: [process],
+        nvmlDeviceGetComputeRunningProcesses=lambda _: processes(),
+        nvmlDeviceGetGraphicsRunningProcesses=lambda _: [],
     )
+
+
+def test_a_process_that_ended_after_the_driver_named_it_is_no_other_namespace_s(monkeypatch):
+    own, other = (SimpleNamespace(pid=pid, usedGpuMemory=1 << 20) for pid in (os.getpid(), 999_999))
+    listed = iter([[own, other], [own]])
+    monkeypatch.setattr("psutil.pid_exists", lambda pid: pid == own.pid)
+    read = NvmlProbe("0", lambda: {own.pid}, library_with(lambda: next(listed))).read()
+    assert (read["gpu_charged_mib"], read["gpu_tree_mib"]) == (4, 1)
+    stays = NvmlProbe("0", lambda: {own.pid}, library_with(lambda: [own, other])).read()
+    assert "not in this PID namespace" in stays["gpu_tree_mib"].not_supported
+
+
+def test_where_the_watched_processes_are_not_known_nothing_is_charged_to_them():
+    process = SimpleNamespace(pid=os.getpid(), usedGpuMemory=1 << 20)
+    library = library_with(lambda: [process])
     unknown = NvmlProbe("0", lambda: None, library).read()
     assert unknown["gpu_used_mib"] == 4
     assert isinstance(unknown["gpu_charged_mib"], Unsupported)

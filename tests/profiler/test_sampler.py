@@ -84,6 +84,20 @@ def test_late_samples_are_skipped_and_counted_not_caught_up_with():
     assert quality.samples == 5
 
 
+def test_a_sample_that_was_begun_before_the_clock_is_at_zero_however_long_it_took():
+    class Starts(Count):
+        def read(self):
+            clock.now += 5.0
+            sampler.start_clock()
+            return super().read()
+
+    clock = Clock([])
+    sampler = Sampler([Starts()], lambda _: None, clock=clock, wait=clock.wait)
+    with sampler:
+        sampler._thread.join()
+    assert [sample.t_s for sample in sampler.samples] == [0.0, 0.0]
+
+
 def test_a_probe_that_fails_is_not_supported_and_the_others_go_on():
     sampler = run(Count(faults={2}), [0, 0, 0])
     values = [sample.readings["gpu_used_mib"] for sample in sampler.samples]

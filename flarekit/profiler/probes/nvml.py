@@ -145,6 +145,8 @@ class NvmlProbe:
         for process in self._processes():
             is_other = process.pid not in ours
             if is_other and not psutil.pid_exists(process.pid):
+                if process.pid not in {each.pid for each in self._processes()}:
+                    continue  # it ended meanwhile
                 return Unsupported(
                     not_supported=f"the driver names process {process.pid}, which is not in this "
                     "PID namespace: run the profiler outside the container"
