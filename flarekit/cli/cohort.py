@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flarekit.cli.help import App
-from flarekit.cli.options import Budgets, OutputDir, Predictor, Quiet, Verbose, memory_mib, spread
+from flarekit.cli.options import Budgets, Messages, OutputDir, Predictor, memory_mib, spread
 from flarekit.cli.requests import Prediction, Recording
 
 app = App(help="Segment many scans by several processes or machines.")
@@ -169,6 +169,15 @@ class Cluster:
             "--case-timeout", min=0.1, help="Seconds after which a case costs its worker."
         ),
     ] = None
+    memory_per_worker_mib: Annotated[
+        Any,
+        typer.Option(
+            "--memory-per-worker",
+            parser=memory_mib,
+            metavar="<str>",
+            help="What each may take, 8g say; by the largest scan by default.",
+        ),
+    ] = None
 
 
 @app.command()
@@ -188,13 +197,8 @@ def run(
     prediction: CohortPrediction,
     budgets: Budgets,
     cluster: Cluster,
-    memory_per_worker: Annotated[
-        str | None,
-        typer.Option(help="What each may take, 8g say; by the largest scan by default."),
-    ] = None,
     recording: CohortRecording,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    messages: Messages,
 ) -> None:
     """Segment a cohort on a Ray cluster, or by several processes of this machine.
 
@@ -207,13 +211,6 @@ def run(
     from flarekit.cohort.run import CohortRequest
     from flarekit.segmentation.folder import Options
 
-    request = CohortRequest(
-        inputs=inputs,
-        output_dir=output_dir,
-        memory_per_worker_mib=memory_mib(memory_per_worker) if memory_per_worker else None,
-        **vars(cluster),
-    )
-    options = Options(**vars(prediction), **vars(budgets))
-    console = Console(verbose=verbose, quiet=quiet)
-    code = run_on_cluster(request, predictor, options, recording, console)
-    raise typer.Exit(code)
+    request = CohortRequest(inputs=inputs, output_dir=output_dir, **vars(cluster))
+    options, console = Options(**vars(prediction), **vars(budgets)), Console(**vars(messages))
+    raise typer.Exit(run_on_cluster(request, predictor, options, recording, console))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 # what is typed, by the command's name; the rest of it stands before each
 EXAMPLES = {
@@ -143,3 +143,18 @@ class App(typer.Typer):
     def command(self, *names: Any, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401
         """Register a command; see `typer.Typer.command`."""
         return super().command(*names, **{"cls": Command, **settings})
+
+
+class TwoWordCommands(TyperGroup):
+    """Commands of which some are called by two words, the first of which is a command too."""
+
+    def resolve_command(
+        self,
+        ctx: Any,  # noqa: ANN401 - click's, which typer brings
+        args: list[str],
+    ) -> Any:  # noqa: ANN401
+        """Return the command that the first word, or the first two, name."""
+        words = " ".join(args[:2])
+        if len(args) > 1 and words in self.commands:
+            args = [words, *args[2:]]
+        return super().resolve_command(ctx, args)

@@ -12,10 +12,10 @@ from flarekit.cli.options import (
     AsJson,
     Gpus,
     ImageConvention,
+    Messages,
     Quiet,
     Sandbox,
     Trust,
-    Verbose,
     memory_option,
     numbers,
     spread,
@@ -237,8 +237,8 @@ def submit(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Minutes to wait for a job, which goes on after that.")
     ] = 120.0,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    *,
+    messages: Messages,
 ) -> None:
     """Run cases on an algorithm of grand-challenge.org: start jobs, wait, fetch the outputs.
 
@@ -250,7 +250,7 @@ def submit(
     from flarekit.images.submit import Request
 
     request = Request(**vars(submission), timeout_s=60 * timeout)
-    raise typer.Exit(run_submit(request, Console(verbose=verbose, quiet=quiet)))
+    raise typer.Exit(run_submit(request, Console(**vars(messages))))
 
 
 COMMANDS = (build, verify, save, submit)

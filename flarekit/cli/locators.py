@@ -70,7 +70,8 @@ def locator(
 
 
 def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: Console) -> None:
-    from flarekit.cli.training import Sources, run_compact
+    from flarekit.cli.compact import Sources
+    from flarekit.cli.training import run_compact
     from flarekit.core.apart import keep_apart
     from flarekit.core.files import write_atomically
     from flarekit.segmentation.predictors import find_predictor
@@ -89,8 +90,11 @@ def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: 
     if not recipe_path.is_file():  # after a kill, the run goes on with the recipe that it had
         write_atomically(recipe_path, _recipe(predictor, dataset, ids).encode())
     run = RunOptions(minutes=options.minutes, device=options.device)
-    training = run_dir / "training"
-    run_compact(Sources(recipe_path, dataset, (), ()), training, run_dir / "cases", 1, run, console)
+    training, cases = run_dir / "training", run_dir / "cases"
+    sources = Sources(
+        recipe_path=recipe_path, dataset=dataset, run_dir=training, cases=cases, processes=1
+    )
+    run_compact(sources, run, console)
     made = run_dir / "locator"
     export_predictor(training, made)
     folder = add_locator(predictor, made, replace=options.replace)

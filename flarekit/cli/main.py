@@ -28,21 +28,20 @@ from flarekit.cli import (
     train,
     weights,
 )
-from flarekit.cli.help import App
+from flarekit.cli.help import App, TwoWordCommands
 from flarekit.cli.options import (
     AsJson,
     Budgets,
     Computing,
     Convention,
     Inputs,
+    Messages,
     MoreInputs,
     Output,
     Precision,
     Predictor,
     Quiet,
     Trust,
-    TwoWordCommands,
-    Verbose,
     spread,
 )
 from flarekit.cli.requests import Interactive, JobFolders, Prediction, Scoring, ShardRecording
@@ -112,8 +111,7 @@ def predict(
     ] = None,
     recording: ShardRecording,
     trust: Trust = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    messages: Messages,
 ) -> None:
     """Segment scans: files, folders, DICOM series, archives."""
     from flarekit.cli.console import Console
@@ -131,8 +129,7 @@ def predict(
         note = "note: --profile is called --mode now; the old name goes with the next release"
         typer.echo(note, err=True)
         options = replace(options, mode=profile)
-    console = Console(verbose=verbose, quiet=quiet)
-    found = find_predictor(predictor, trust=trust)
+    console, found = Console(**vars(messages)), find_predictor(predictor, trust=trust)
     raise typer.Exit(run_predict(found, given, output, options, recording, console))
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
-from typer.core import TyperGroup
 
 from flarekit.core.errors import UsageError
 
@@ -284,6 +283,14 @@ class Computing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Messages:
+    """How much a run says; see `flarekit.cli.console.Console`."""
+
+    verbose: Verbose = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Budgets:
     """What a case may cost."""
 
@@ -328,18 +335,3 @@ class Budgets:
             ),
         ),
     ] = None
-
-
-class TwoWordCommands(TyperGroup):
-    """Commands of which some are called by two words, the first of which is a command too."""
-
-    def resolve_command(
-        self,
-        ctx: Any,  # noqa: ANN401 - click's, which typer brings
-        args: list[str],
-    ) -> Any:  # noqa: ANN401
-        """Return the command that the first word, or the first two, name."""
-        words = " ".join(args[:2])
-        if len(args) > 1 and words in self.commands:
-            args = [words, *args[2:]]
-        return super().resolve_command(ctx, args)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from flarekit.cli.compact import compact
 from flarekit.cli.first_recipe import init
 from flarekit.cli.help import App
 from flarekit.cli.locators import locator
@@ -16,7 +17,6 @@ from flarekit.cli.options import (
     CHECKPOINT,
     Checkpoint,
     Folds,
-    OneDevice,
     Quiet,
     Trust,
     spread,
@@ -24,101 +24,7 @@ from flarekit.cli.options import (
 
 app = App(help="Train a network and make a predictor folder of it.")
 
-
-@dataclass(frozen=True, kw_only=True)
-class CompactRun:
-    """How a compact run is made; see `flarekit.training.compact.RunOptions`."""
-
-    minutes: Annotated[
-        float,
-        typer.Option(
-            help="Minutes of training altogether, including those of runs that were killed."
-        ),
-    ] = 75
-    start: Annotated[
-        Path | None,
-        typer.Option(help="Predictor folder, of the same network, whose weights to begin with."),
-    ] = None
-    device: OneDevice = "auto"
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(
-            help=(
-                "auto takes bf16 where the device computes in it, and otherwise fp16 on CUDA "
-                "and fp32 on a CPU."
-            )
-        ),
-    ] = "auto"
-
-
-@app.command()
-@spread
-def compact(
-    recipe_path: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as flarekit train init writes.")
-    ],
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            help="nnU-Net raw layout (imagesTr, labelsTr); where the recipe names several "
-            "datasets, the folder that holds them."
-        ),
-    ],
-    run_dir: Annotated[
-        Path,
-        typer.Argument(help="Folder that gets the checkpoint, the curve and a copy of the recipe."),
-    ],
-    *,
-    options: CompactRun,
-    material: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder that the recipe's synthesis works on; may be given several times."
-        ),
-    ] = None,
-    negatives: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder of CTs that show none of the labels; may be given several times."
-        ),
-    ] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that keeps prepared cases, which several runs may share; "
-            "RUN_DIR/cases by default."
-        ),
-    ] = None,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes that prepare the cases before training begins.")
-    ] = 2,
-    trust: Trust = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train on a small machine for a set time; call it again after a kill to go on.
-
-    Recipe and data are compared before anything is prepared. The time begins when all cases are
-    prepared, and does not count validation.
-    """
-    from flarekit.cli.console import Console
-    from flarekit.cli.training import Sources, run_compact
-    from flarekit.core.apart import keep_apart
-    from flarekit.core.errors import UsageError
-    from flarekit.training.compact import RunOptions
-
-    start, others = options.start, (*(material or ()), *(negatives or ()))
-    for folder in (dataset, *others, *((start,) if start else ())):
-        keep_apart(folder, run_dir, [], what="a folder that the training reads")
-    if (run_dir / "predictor.toml").exists():
-        raise UsageError(
-            f"{run_dir}: is a predictor folder, whose recipe would be replaced",
-            fix="name a folder of the run's own",
-        )
-    sources = Sources(recipe_path, dataset, tuple(material or ()), tuple(negatives or ()), trust)
-    kept = cases or run_dir / "cases"
-    run_compact(
-        sources, run_dir, kept, processes, RunOptions(**vars(options)), Console(quiet=quiet)
-    )
+app.command()(compact)
 
 
 @app.command()

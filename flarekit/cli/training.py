@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from flarekit.cli.compact import Sources
 from flarekit.cli.console import Console
 from flarekit.importing import ImportOptions
 from flarekit.training.compact import RunOptions, check_run, train
@@ -15,38 +15,20 @@ from flarekit.training.sources import make_all, material_files, training_pools, 
 from flarekit.training.validation import Validation
 
 
-@dataclass(frozen=True)
-class Sources:
-    """A recipe, and the folders that its samples come from."""
-
-    recipe_path: Path
-    dataset: Path
-    material: tuple[Path, ...]
-    negatives: tuple[Path, ...]
-    trust: bool = False
-
-
-def run_compact(
-    sources: Sources,
-    run_dir: Path,
-    cases: Path,
-    processes: int,
-    options: RunOptions,
-    console: Console,
-) -> None:
+def run_compact(sources: Sources, options: RunOptions, console: Console) -> None:
     """Compare recipe and data, prepare the cases, train, and say what comes next."""
-    recipe = read_recipe(sources.recipe_path, trust=sources.trust)
-    check_folders(recipe, sources.material, sources.negatives)
+    recipe, run_dir = read_recipe(sources.recipe_path, trust=sources.trust), sources.run_dir
+    dataset, material, negatives = sources.dataset, sources.material or (), sources.negatives or ()
+    check_folders(recipe, material, negatives)
     with console.bar("label maps") as progress:
-        folders = check_fit(
-            recipe, sources.dataset, (*sources.material, *sources.negatives), progress
-        )
-    pools = training_pools(recipe, sources.dataset, sources.material, sources.negatives)
-    aside = validation_pool(recipe, sources.dataset)
+        folders = check_fit(recipe, dataset, sources.others, progress)
+    pools = training_pools(recipe, dataset, material, negatives)
+    aside = validation_pool(recipe, dataset)
     check_run(recipe, run_dir, options)
     begin_record(run_dir, recipe, folders, _others(recipe, sources), _command(sources, options))
     with console.bar("cases") as progress:
-        make_all([*pools, aside], cases, processes, progress)
+        prepared = sources.cases or run_dir / "cases"
+        make_all([*pools, aside], prepared, sources.processes, progress)
     validation = Validation(recipe, aside.cases, run_dir) if len(aside.cases) else None
     show = _Progress(console, options.minutes)
     train(recipe, pools, run_dir, options, validation=validation, progress=show)
@@ -63,9 +45,8 @@ def _others(recipe: Recipe, sources: Sources) -> dict[str, int]:
         first, end = facts.synthesis.seeds
         found[f"synthetic cases ({facts.synthesis.kind})"] = end - first
     if facts.negatives is not None:
-        scans = [
-            path for folder in sources.negatives for path in material_files(folder, facts.held_out)
-        ]
+        folders, held_out = sources.negatives or (), facts.held_out
+        scans = [path for folder in folders for path in material_files(folder, held_out)]
         found["scans that show none of the labels"] = len(scans)
     return found
 
@@ -74,8 +55,8 @@ def _command(sources: Sources, options: RunOptions) -> str:
     """Return what was typed, with the names of files and folders in place of their paths."""
     words = ["flarekit train compact", sources.recipe_path.name, sources.dataset.resolve().name]
     words += ["RUN_DIR", f"--minutes {options.minutes:g}"]
-    words += [f"--material {path.resolve().name}" for path in sources.material]
-    words += [f"--negatives {path.resolve().name}" for path in sources.negatives]
+    words += [f"--material {path.resolve().name}" for path in sources.material or ()]
+    words += [f"--negatives {path.resolve().name}" for path in sources.negatives or ()]
     words += [f"--start {options.start.resolve().name}"] if options.start is not None else []
     return " ".join(words)
 

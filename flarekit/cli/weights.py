@@ -7,12 +7,19 @@ import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flarekit.cli.help import App
 from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Quiet, Trust, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.nn import Module
+
+    from flarekit.importing import ImportOptions
 
 app = App(help="Import checkpoints; verify what is there.")
 
@@ -62,34 +69,53 @@ def import_(
     """Make a predictor folder from a checkpoint; nothing in it is executed."""
     from flarekit import conventions
     from flarekit.cli.console import Console
-    from flarekit.core.apart import keep_apart, keep_below, keep_files
-    from flarekit.core.errors import OutputError, UsageError
-    from flarekit.core.names import safe_name
-    from flarekit.importing import ImportOptions, import_predictor
-    from flarekit.segmentation.predictors import (
-        FOLDERS_VARIABLE,
-        IMPORTED,
-        build_networks,
-        find_predictor,
-        predictor_folders,
-    )
+    from flarekit.importing import ImportOptions
+    from flarekit.segmentation.predictors import predictor_folders
 
     console, options = Console(quiet=quiet), ImportOptions(**vars(wanted))
     conventions.facts_of(options.convention)  # it is one
+    folder = _folder_of(options.name, output, force=force)
+    with console.spinner(f"importing {source.name}"):
+        networks = _import(source, folder, options)
+    count = sum(parameter.numel() for parameter in networks[0].parameters())
+    console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
+    console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
+    by_name = any(folder.samefile(each) for each in predictor_folders())
+    name = options.name if by_name else shlex.quote(str(folder))
+    console.say(f"next: flarekit predict -p {name} -i SCANS -o MASKS")
+
+
+def _folder_of(name: str, output: Path | None, *, force: bool) -> Path:
+    """Return the folder of a new predictor.
+
+    Raises:
+        UsageError: the name is none of a folder.
+        OutputError: it holds a predictor already.
+    """
+    from flarekit.core.errors import OutputError, UsageError
+    from flarekit.core.names import safe_name
+    from flarekit.segmentation.predictors import FOLDERS_VARIABLE, IMPORTED
+
     if output is None:
         output = Path(os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)[0] or IMPORTED)
-    if safe_name(options.name) != options.name:
+    if safe_name(name) != name:
         raise UsageError(
-            f"--name {options.name!r} cannot be the name of a folder",
-            fix=f"letters, digits, ., _ and -: {safe_name(options.name)}",
+            f"--name {name!r} cannot be the name of a folder",
+            fix=f"letters, digits, ., _ and -: {safe_name(name)}",
         )
-    folder = output / options.name
+    folder = output / name
     if (folder / "predictor.toml").exists() and not force:
         raise OutputError(f"{folder}: holds a predictor already", fix="add --force to replace it")
-    with (
-        console.spinner(f"importing {source.name}"),
-        tempfile.TemporaryDirectory(prefix="flarekit-importing-") as scratch,
-    ):
+    return folder
+
+
+def _import(source: Path, folder: Path, options: ImportOptions) -> Sequence[Module]:
+    """Import a checkpoint, load what was made of it, put that into place; return its networks."""
+    from flarekit.core.apart import keep_apart, keep_below, keep_files
+    from flarekit.importing import import_predictor
+    from flarekit.segmentation.predictors import build_networks, find_predictor
+
+    with tempfile.TemporaryDirectory(prefix="flarekit-importing-") as scratch:
         made = Path(scratch, options.name)
         import_predictor(source, made, options)
         networks = build_networks(find_predictor(str(made)))  # it is whole if it can be loaded
@@ -99,12 +125,7 @@ def import_(
             keep_apart(source, folder, [], what="the folder of the weights to import")
             keep_below(source, targets, what="the folder of the weights to import")
         _put(made, folder)
-    count = sum(parameter.numel() for parameter in networks[0].parameters())
-    console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
-    console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
-    by_name = any(folder.samefile(each) for each in predictor_folders())
-    name = options.name if by_name else shlex.quote(str(folder))
-    console.say(f"next: flarekit predict -p {name} -i SCANS -o MASKS")
+    return networks
 
 
 def _put(made: Path, folder: Path) -> None:

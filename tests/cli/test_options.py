@@ -9,7 +9,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flarekit.cli import images, nnunet_training, options, profile, requests, train, weights
+from flarekit.cli import (
+    compact,
+    images,
+    nnunet_training,
+    options,
+    profile,
+    requests,
+    train,
+    weights,
+)
 from flarekit.cli.options import memory_mib, spread
 from flarekit.core.errors import UsageError
 from flarekit.images.build import BuildRequest
@@ -69,7 +78,7 @@ def test_a_field_without_a_default_has_to_be_given():
         (images.Submission, SubmitRequest),
         (weights.Import, ImportOptions),
         (train.Export, ImportOptions),
-        (train.CompactRun, RunOptions),
+        (compact.CompactRun, RunOptions),
         (nnunet_training.FoldRun, TrainOptions),
         (profile.RunLine, ContainerOptions),
     ],
