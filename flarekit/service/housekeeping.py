@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import secrets
-import shutil
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
-from flarekit.core.errors import UsageError
+from flarekit.service.cases import Cases, remove_folder
 from flarekit.service.problems import log_fault
-
-if TYPE_CHECKING:
-    from flarekit.service.service import Service
 
 _LOG = logging.getLogger(__name__)
 _SWEEP_S = 30.0
 
 
-def keep_others_off(data: Path) -> TextIO:
-    """Keep other services off a data folder for as long as the file that is returned is open.
-
-    Raises:
-        UsageError: another service uses it.
-    """
-    lock = (data / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise UsageError(
-            f"{data}: another service uses this folder", fix="end that one, or name another --data"
-        ) from error
-    return lock
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a case's folder, whoever writes to it just now.
-
-    It loses its name first: nothing can be put into it from then on, and what removes its files one
-    by one is not overtaken.
-    """
-    aside = folder.with_name(f".deleted-{secrets.token_hex(8)}")
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        return
-    except OSError:
-        aside = folder
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def remove_strangers(service: Service) -> None:
+def remove_strangers(service: Cases) -> None:
     """Remove folders that are no case's and no upload's.
 
     A folder is an upload's before it is there, and a case's before it is an upload's no longer:
@@ -68,7 +27,7 @@ def remove_strangers(service: Service) -> None:
             remove_folder(folder)
 
 
-def refuse_unoffered(service: Service) -> None:
+def refuse_unoffered(service: Cases) -> None:
     """Fail the cases that wait for a predictor that is no longer offered."""
     for case in service.store.all("waiting"):
         if case.predictor not in service.predictors:
@@ -79,7 +38,7 @@ def refuse_unoffered(service: Service) -> None:
             service.store.change(case.id, state="failed", error=said)
 
 
-def sweep(service: Service) -> None:
+def sweep(service: Cases) -> None:
     """Delete the cases whose time is up and what nobody knows, and close scans nobody corrects."""
     before = time.time() - service.settings.keep_hours * 3600
     for case in service.store.all("done", "failed", "cancelled"):
@@ -92,7 +51,7 @@ def sweep(service: Service) -> None:
 class Sweeper(threading.Thread):
     """Sweeps now and then, until the service ends."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Cases) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._service = service
 

@@ -10,30 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import flarekit
-from flarekit import engine
 from flarekit.core.archive_members import UnpackLimits
-from flarekit.core.errors import FlarekitError, UsageError
-from flarekit.core.files import make_folder
-from flarekit.core.spec import Mode, PredictorFolder
+from flarekit.core.errors import FlarekitError
 from flarekit.segmentation.devices import devices_of
-from flarekit.segmentation.predictors import find_predictor
-from flarekit.segmentation.segmenter import Segmenter
-from flarekit.segmentation.source import Source
-from flarekit.service.housekeeping import (
-    Sweeper,
-    keep_others_off,
-    refuse_unoffered,
-    remove_folder,
-    remove_strangers,
-)
-from flarekit.service.outputs import Files
+from flarekit.service.cases import Cases, remove_folder
+from flarekit.service.housekeeping import Sweeper, refuse_unoffered, remove_strangers
 from flarekit.service.problems import Problem, problem_of, said_of
-from flarekit.service.scans import UploadedScan, arrange, uploaded_scan
-from flarekit.service.segmenters import Load, OpenScans
+from flarekit.service.scans import arrange
+from flarekit.service.segmenters import Load
 from flarekit.service.settings import Settings
-from flarekit.service.store import Store, StoredCase
-from flarekit.service.turns import Turns
+from flarekit.service.store import StoredCase
 from flarekit.service.uploads import Upload
 from flarekit.service.wishes import Wish, check_clicks
 from flarekit.service.worker import Worker, write_result
@@ -44,7 +30,7 @@ _USUAL_CASE_S = 10.0
 _END_S = 20.0  # how long a thread may take to end
 
 
-class Service:
+class Service(Cases):
     """Takes cases, lets workers compute them, and answers for them; threads may share it."""
 
     def __init__(self, settings: Settings, load: Load | None = None) -> None:
@@ -55,42 +41,15 @@ class Service:
             load: gives a segmenter for a predictor, a mode and a device.
 
         Raises:
-            FlarekitError: a predictor is not there, or its weights are not those that its facts
-                name; a device is not there, or does not compute in the precision; or the data
-                folder cannot be made.
+            FlarekitError: see `Cases`.
         """
-        self.settings = settings
-        self.predictors: dict[str, PredictorFolder] = {}
-        for name in settings.predictors:
-            self._offer(name)
-        for device in devices_of(settings.device):
-            engine.check_available(device, settings.precision)
-        make_folder(settings.data / "cases")
-        self._kept = keep_others_off(settings.data)
-        self.store = Store(settings.data / "cases.sqlite")
-        self.turns = Turns(self.store)
-        self.opened = OpenScans()
-        self.files = Files()
-        self.uploads: set[str] = set()  # cases to come, with a place in the queue
+        super().__init__(settings)
         self._lock = threading.Lock()
         remove_strangers(self)
         refuse_unoffered(self)
-        self.workers = [
-            Worker(self, load or self._load, device) for device in devices_of(settings.device)
-        ]
+        load = load or self.load
+        self.workers = [Worker(self, load, device) for device in devices_of(settings.device)]
         self._sweeper = Sweeper(self)
-
-    def _offer(self, name: str) -> None:
-        """Offer a predictor whose weights are here and whole."""
-        predictor = find_predictor(name)
-        other = self.predictors.get(predictor.name)
-        if other is not None and other.folder.resolve() != predictor.folder.resolve():
-            raise UsageError(
-                f"{other.folder} and {predictor.folder} are both named {predictor.name}",
-                fix="offer one of them, or give one another name in its predictor.toml",
-            )
-        Source.of_folder(predictor).check()
-        self.predictors[predictor.name] = predictor
 
     def start(self) -> None:
         """Begin to compute."""
@@ -110,28 +69,6 @@ class Service:
         self.store.close()
         if not any(worker.is_alive() for worker in self.workers):
             self._kept.close()
-
-    def ran(self, case_id: str) -> None:
-        """Note that a case runs no longer; of one that was deleted meanwhile nothing is left."""
-        self.turns.ran(case_id)
-        if not self.turns.are_over and self.store.get(case_id) is None:
-            self._clear(case_id)
-
-    def folder_of(self, case_id: str) -> Path:
-        """Return where the files of a case lie; its id is one that we made."""
-        return self.settings.data / "cases" / case_id
-
-    def scan_of(self, case: StoredCase) -> UploadedScan:
-        """Return the scan of a case, to be read.
-
-        Raises:
-            Problem: its predictor is no longer offered.
-        """
-        spec = self.predictor(case.predictor).spec
-        most_bytes = self.settings.max_unpacked_bytes
-        return uploaded_scan(self.folder_of(case.id), case.files, spec, most_bytes)
-
-    # -- what may be asked for --
 
     def reserve(self) -> str:
         """Return the id of a case to come, and keep a place in the queue for it.
@@ -196,21 +133,6 @@ class Service:
         self.turns.wake()
         _LOG.info("case %s waits", case.id[:6])
         return case
-
-    def predictor(self, name: str) -> PredictorFolder:
-        """Return a predictor that is offered.
-
-        Raises:
-            Problem: it is not.
-        """
-        predictor = self.predictors.get(name)
-        if predictor is None:
-            raise Problem(
-                422,
-                "no such predictor is offered",
-                fix=f"choose one of: {', '.join(self.predictors)}",
-            )
-        return predictor
 
     def case(self, case_id: str, owner: str) -> StoredCase:
         """Return somebody's case.
@@ -297,22 +219,6 @@ class Service:
         """Delete a case and all its files; one that runs is stopped first."""
         self.forget(self.case(case_id, owner).id)
 
-    def forget(self, case_id: str, *, older_than: float | None = None) -> None:
-        """Delete a case and all its files.
-
-        Args:
-            case_id: which.
-            older_than: only where it is over, and has been since before then (of `time.time`).
-        """
-        removed = self.turns.remove(case_id, older_than=older_than)
-        if removed or older_than is None:
-            self._clear(case_id)
-            _LOG.info("case %s deleted", case_id[:6])
-
-    def _clear(self, case_id: str) -> None:
-        self.opened.drop(case_id)
-        remove_folder(self.folder_of(case_id))
-
     def _refuse_where_full(self) -> None:
         waiting = len(self.store.waiting()) + len(self.uploads)
         if waiting >= self.settings.queue:
@@ -327,16 +233,4 @@ class Service:
             f"{waiting} cases wait already, and no more are taken",
             fix=f"try again in {seconds} s",
             headers={"Retry-After": str(seconds)},
-        )
-
-    # -- what happens by itself --
-
-    def _load(self, predictor: str, mode: Mode, device: str) -> Segmenter:
-        settings = self.settings
-        return flarekit.load(
-            self.predictors[predictor],
-            mode=mode,
-            device=device,
-            precision=settings.precision,
-            ram_budget_mib=settings.ram_budget_mib,
         )

@@ -6,21 +6,19 @@ import logging
 import sqlite3
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flarekit.core.errors import FlarekitError
 from flarekit.phantom import save_phantom
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.segmenter import Segmenter
+from flarekit.service.cases import Cases
 from flarekit.service.outputs import MASK, MemoryCurve, summary_of
 from flarekit.service.problems import log_fault, said_of
 from flarekit.service.scans import UploadedScan
 from flarekit.service.segmenters import Load, Segmenters
 from flarekit.service.store import StoredCase
 from flarekit.service.turns import CancelledError, Progress
-
-if TYPE_CHECKING:
-    from flarekit.service.service import Service
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 5.0
@@ -29,7 +27,7 @@ _LOOK_S = 5.0
 class Worker(threading.Thread):
     """Computes the cases of one device."""
 
-    def __init__(self, service: Service, load: Load, device: str) -> None:
+    def __init__(self, service: Cases, load: Load, device: str) -> None:
         super().__init__(name=f"worker-{device}", daemon=True)
         self._service = service
         self._segmenters = Segmenters(load, device)

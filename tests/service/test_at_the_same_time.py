@@ -12,7 +12,8 @@ import pytest
 
 from flarekit.core.errors import UsageError
 from flarekit.report.picture import write_picture
-from flarekit.service.housekeeping import remove_folder, sweep
+from flarekit.service.cases import remove_folder
+from flarekit.service.housekeeping import sweep
 from flarekit.service.problems import Problem
 from flarekit.service.service import Service
 from flarekit.service.store import Store, StoredCase
