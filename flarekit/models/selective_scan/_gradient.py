@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 
 from flarekit.models.selective_scan import _chunked
 
+Scan = Callable[..., torch.Tensor]
 
-def differentiable(forward: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
-    """Return what `forward` makes of the tensors, with gradients where they are wanted."""
-    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        return forward(*tensors)
-    y: torch.Tensor = _Scan.apply(forward, *tensors)  # type: ignore[no-untyped-call]
-    return y
+
+def differentiable(forward: Scan) -> Scan:
+    """Return a scan with gradients where they are wanted, given one without."""
+
+    @wraps(forward)
+    def scan(*tensors: torch.Tensor) -> torch.Tensor:
+        if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+            return forward(*tensors)
+        y: torch.Tensor = _Scan.apply(forward, *tensors)  # type: ignore[no-untyped-call]
+        return y
+
+    return scan
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        forward: Callable[..., torch.Tensor],
+        forward: Scan,
         *tensors: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(*tensors)

@@ -11,6 +11,7 @@ from flarekit.core.errors import DeviceError
 from flarekit.models.selective_scan._gradient import differentiable
 
 
+@differentiable
 def scan(
     u_BDL: torch.Tensor,
     delta_BDL: torch.Tensor,
@@ -23,16 +24,6 @@ def scan(
     Raises:
         DeviceError: the extension does not load.
     """
-    return differentiable(_forward, u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
-
-
-def _forward(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
     try:
         import selective_scan_cuda
     except ImportError as error:

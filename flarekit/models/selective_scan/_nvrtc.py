@@ -26,6 +26,7 @@ class CudaError(RuntimeError):
     """NVRTC or the driver refused."""
 
 
+@differentiable
 def scan(
     u_BDL: torch.Tensor,
     delta_BDL: torch.Tensor,
@@ -38,16 +39,6 @@ def scan(
     Raises:
         CudaError: NVRTC is not there or does not compile, or the driver does not launch.
     """
-    return differentiable(_forward, u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
-
-
-def _forward(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
     tensors = [tensor.contiguous() for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)]
     batch, channels, tokens = u_BDL.shape
     y_BDL = torch.empty_like(tensors[0])

@@ -51,6 +51,7 @@ def _kernel(
         tl.store(elapsed + (batch * chunks + chunk) * channels + d, total, mask=inside)
 
 
+@differentiable
 def scan(
     u_BDL: torch.Tensor,
     delta_BDL: torch.Tensor,
@@ -59,16 +60,6 @@ def scan(
     C_BNL: torch.Tensor,
 ) -> torch.Tensor:
     """Return y without the skip term."""
-    return differentiable(_forward, u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
-
-
-def _forward(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
     u, delta, A, B, C = (t.contiguous() for t in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL))
     batch, channels, tokens = u.shape
     states = A.shape[1]
