@@ -10,7 +10,7 @@ import numpy as np
 
 from flarekit.phantom import Phantom, abdomen_phantom
 from flarekit.synthesis import ORGANS, ct_lesion_voi, wholebody_petct
-from flarekit.synthesis.mr import abdomen_mr, brain_mr
+from tests.training.mr import abdomen_mr, brain_mr
 
 SHAPE = (32, 56, 64)
 _OF_PHANTOM = {"liver": (1,), "kidneys": (2, 13), "spleen": (3,), "stomach": (11,)}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from flarekit.phantom import abdomen_phantom
-from flarekit.synthesis.mr import CONTRASTS, abdomen_mr, brain_mr
+from tests.training.mr import CONTRASTS, abdomen_mr, brain_mr
 
 SMALL = {"shape_ZYX": (32, 40, 40), "spacing_mm": (4.8, 4.8, 4.8)}
 
