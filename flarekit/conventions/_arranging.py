@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -194,17 +194,13 @@ def refuse_filled(folder: Path) -> None:
         raise OutputError(f"{folder}: is not empty", fix="name a folder that is not there")
 
 
-def names_of(folder: Path, paths: Iterable[Path] | None = None) -> str:
+def names_of(folder: Path) -> str:
     """Return what a folder holds, in words, for messages: the first files below it."""
-    files = (
-        list(paths)
-        if paths is not None
-        else [
-            path.relative_to(folder)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        ]
-    )
+    files = [
+        path.relative_to(folder)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    ]
     if not files:
         return "it holds no files"
     more = f" and {len(files) - _MOST_NAMED} more" if len(files) > _MOST_NAMED else ""

@@ -181,8 +181,6 @@ class Engine(Protocol):
         shape_ZYX: tuple[int, int, int],
         step: float,
         needed_ZYX: NDArray[np.bool_] | None = None,
-        *,
-        fitted: bool = False,
     ) -> int:
         """Return how many tiles a sweep would run, flips not counted."""
         ...

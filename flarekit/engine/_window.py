@@ -67,12 +67,9 @@ class WindowEngine(TileRunner[AnyRun]):
         shape_ZYX: tuple[int, int, int],
         step: float,
         needed_ZYX: NDArray[np.bool_] | None = None,
-        *,
-        fitted: bool = False,
     ) -> int:
         """Return how many tiles a sweep runs, flips not counted."""
-        rows = self.rows(shape_ZYX, step, needed_ZYX, fitted=fitted)
-        return sum(len(row.places) for row in rows)
+        return sum(len(row.places) for row in self.rows(shape_ZYX, step, needed_ZYX))
 
     def rows(
         self,

@@ -60,16 +60,10 @@ class Topology:
         """The normalisation of this dimension."""
         return nn.InstanceNorm2d if self.flat else nn.InstanceNorm3d
 
-    def block(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: Sequence[int],
-        stride: Any = 1,  # noqa: ANN401
-    ) -> nn.Module:
+    def block(self, channels_in: int, channels_out: int, kernel: Sequence[int]) -> nn.Module:
         """Return nnU-Net's residual block (BasicBlockD)."""
         block: nn.Module = BasicBlockD(
-            self.conv, channels_in, channels_out, kernel, stride, **operators(self)
+            self.conv, channels_in, channels_out, kernel, 1, **operators(self)
         )
         return block
 

@@ -10,6 +10,7 @@ from flarekit.phantom.geometry import F32, Frame, ellipsoid, smooth_field, smoot
 from flarekit.phantom.scene import FAT_HU, MUSCLE_HU
 
 SPINE_RADII_MM = (23.0, 17.0)
+_ROUND = 2.3  # power of an elliptic cylinder: 2 would be an ellipse, more is nearer to a box
 LEVEL_MM = 34.0  # from one vertebra to the next
 RIB_LEVELS = (
     (12, 0.24),
@@ -33,12 +34,10 @@ class Trunk:
     diaphragm_mm_ZYX: F32
 
 
-def ring_depth(
-    frame: Frame, centre_y: float, half_x: float, half_y: float, power: float = 2.3
-) -> F32:
+def ring_depth(frame: Frame, centre_y: float, half_x: float, half_y: float) -> F32:
     """Distance to an elliptic cylinder along the body, radially measured."""
     x, y = np.abs(frame.x_ZYX), np.abs(frame.y_ZYX - centre_y)
-    value = ((x / half_x) ** power + (y / half_y) ** power) ** np.float32(1 / power)
+    value = ((x / half_x) ** _ROUND + (y / half_y) ** _ROUND) ** np.float32(1 / _ROUND)
     radius = np.sqrt(x * x + y * y)
     depth: F32 = np.where(
         radius < 20.0, np.float32(20.0 - half_y), (value - 1.0) * radius / np.maximum(value, 0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,21 +28,11 @@ class CommandTarget:
     Args:
         command: program and arguments.
         log: file for what it says; None to let it speak for itself.
-        environment: of the command; this process's where None.
-        folder: to run it in.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        log: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        folder: Path | None = None,
-    ) -> None:
+    def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
         self._command = list(command)
         self._log = log
-        self._environment = environment
-        self._folder = folder
         self._pid: int | None = None
         self._peak_mib: float | None = None
 
@@ -77,8 +67,6 @@ class CommandTarget:
                     self._command,
                     stdout=output,
                     stderr=None if output is None else subprocess.STDOUT,
-                    env=self._environment,
-                    cwd=self._folder,
                 )
             except OSError as error:
                 raise UsageError(

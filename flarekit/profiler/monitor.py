@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +61,6 @@ def monitor(
     gpu: str = "0",
     timeout_s: float | None = None,
     interval_s: float = INTERVAL_S,
-    clock: Callable[[], float] = time.monotonic,
 ) -> MonitoredRun:
     """Run a target and sample beside it.
 
@@ -76,7 +75,6 @@ def monitor(
         gpu: index or UUID of the device.
         timeout_s: after which it is ended; None for never.
         interval_s: between samples.
-        clock: monotonic, in seconds.
 
     Raises:
         OutputError: a file could not be written.
@@ -84,15 +82,15 @@ def monitor(
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
     stream = SampleFile(samples_file, {"began": began, "interval_s": interval_s, **facts})
     try:
-        sampler = Sampler(target.probes(gpu), stream.write, interval_s=interval_s, clock=clock)
+        sampler = Sampler(target.probes(gpu), stream.write, interval_s=interval_s)
         with sampler:
-            start = clock()
+            start = time.monotonic()
             sampler.start_clock()
             result = target.run(timeout_s)
-            wall_s = clock() - start
+            wall_s = time.monotonic() - start
             record = official.record_of(sampler.samples, None)
             write_atomically(record_file, record.content())
-            time_s = clock() - start
+            time_s = time.monotonic() - start
         record = official.OfficialRecord(
             gpu_memory=record.gpu_memory,
             cpu_list=record.cpu_list,

@@ -17,6 +17,8 @@ _AIR, _LUNG_MOST, _FAT_MOST, _TISSUE_MOST = -1000.0, -400.0, -20.0, 220.0
 _SMALLEST_LUNG_ML = 30.0
 _PLACES = (("lung", 0.4), ("tissue", 0.4), ("fat", 0.2))
 _TRIES = 40
+_SIZE_MM = 170.0  # of the volume of interest in plane
+_MARGIN_MM = 20.0  # that is kept above and below the lesion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +34,13 @@ class LesionVoi:
     lesion_ZYX: NDArray[np.uint8]
 
 
-def ct_lesion_voi(
-    hu_ZYX: NDArray[np.floating],
-    spacing_mm: Spacing,
-    seed: int,
-    *,
-    size_mm: float = 170.0,
-    margin_mm: float = 20.0,
-) -> LesionVoi:
+def ct_lesion_voi(hu_ZYX: NDArray[np.floating], spacing_mm: Spacing, seed: int) -> LesionVoi:
     """Put one lesion somewhere into a CT and cut out its surroundings.
 
     Args:
         hu_ZYX: a CT, Z along the body's axis; may be clipped (then lungs and air are filled in).
         spacing_mm: of its voxels.
         seed: decides everything.
-        size_mm: of the volume of interest in plane.
-        margin_mm: what is kept above and below the lesion.
 
     Raises:
         ValueError: the scan has no place for a lesion.
@@ -69,7 +62,7 @@ def ct_lesion_voi(
         whole = np.zeros(hu.shape, np.uint8)
         whole[box] = _main_part(mask)
         hu[box] = blended
-        return _cut(hu, whole, spacing_mm, size_mm, margin_mm)
+        return _cut(hu, whole, spacing_mm)
     raise ValueError("found no place for a lesion")
 
 
@@ -280,18 +273,12 @@ def _box(
     )
 
 
-def _cut(
-    hu: NDArray[np.float32],
-    lesion: NDArray[np.uint8],
-    spacing_mm: Spacing,
-    size_mm: float,
-    margin_mm: float,
-) -> LesionVoi:
+def _cut(hu: NDArray[np.float32], lesion: NDArray[np.uint8], spacing_mm: Spacing) -> LesionVoi:
     """Cut a box whose middle is the lesion's; outside the scan is air."""
     where = np.argwhere(lesion)
     middle = (where.min(axis=0) + where.max(axis=0)) // 2
     extent_mm = (where.max(axis=0) - where.min(axis=0) + 1) * np.array(spacing_mm)
-    half_mm = np.array([extent_mm[0] / 2 + margin_mm, size_mm / 2, size_mm / 2])
+    half_mm = np.array([extent_mm[0] / 2 + _MARGIN_MM, _SIZE_MM / 2, _SIZE_MM / 2])
     half = np.maximum(1, np.round(half_mm / np.array(spacing_mm))).astype(int)
     padding = [(int(n), int(n)) for n in half]
     box = tuple(slice(int(m), int(m + 2 * n)) for m, n in zip(middle, half, strict=True))

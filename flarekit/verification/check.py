@@ -12,6 +12,7 @@ from flarekit.core.files import printable
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
 
 State = Literal["pass", "fail", "warn", "skip"]
+_MOST_TOLD = 3  # faults of one assertion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +98,17 @@ def skip(reason: str) -> Finding:
     return Finding(state="skip", reason=printable(reason))
 
 
-def warn(reason: str, fix: str = "") -> Finding:
+def warn(reason: str) -> Finding:
     """Return the finding that an assertion holds, but something deserves a look."""
-    return Finding(state="warn", reason=printable(reason), fix=fix)
+    return Finding(state="warn", reason=printable(reason))
 
 
-def verdict_of(faults: Sequence[str], most: int = 3) -> Finding:
+def verdict_of(faults: Sequence[str]) -> Finding:
     """Return `pass` where there are no faults, else `fail` with the first of them."""
     if not faults:
         return PASS
-    more = f" (and {len(faults) - most} more)" if len(faults) > most else ""
-    return fail("; ".join(faults[:most]) + more)
+    more = f" (and {len(faults) - _MOST_TOLD} more)" if len(faults) > _MOST_TOLD else ""
+    return fail("; ".join(faults[:_MOST_TOLD]) + more)
 
 
 def verdict_of_trial(trial: TrialResult, faults: Sequence[str]) -> Finding:

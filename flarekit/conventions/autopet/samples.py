@@ -123,12 +123,12 @@ def readings(place: Index) -> dict[str, Index]:
 
 
 @cache
-def petct(seed: int = _SEED) -> PetCt:
+def petct() -> PetCt:
     """Return a trunk with physiological uptake, hot lesions and faint places."""
     from flarekit.synthesis import wholebody_petct
 
     z_mm, y_mm, x_mm = SPACING_MM_XYZ[::-1]
-    body = wholebody_petct(_organs(), (z_mm, y_mm, x_mm), seed, most_lesions=0, plain=0)
+    body = wholebody_petct(_organs(), (z_mm, y_mm, x_mm), _SEED, most_lesions=0, plain=0)
     hu, suv = body.hu_ZYX, body.suv_ZYX
     faint = (FAINT, *readings(FAINT).values())
     for place in faint:

@@ -36,7 +36,6 @@ ElementType = {element}
 ElementDataFile = LOCAL
 """
 _RAW_DEFLATE = -zlib.MAX_WBITS
-_Pad = tuple[slice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
