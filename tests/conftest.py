@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from flarekit import models
 from flarekit.core.files import sha256_of
 from flarekit.core.spec import PredictorFolder, read_spec
+from tests.still_clock import StillClock, still_clock
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -185,6 +186,13 @@ def _plain_logging(monkeypatch):
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", True)
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def still() -> Iterator[StillClock]:
+    """Let nothing but sleep take time: what this machine does besides does not matter."""
+    with still_clock() as clock:
+        yield clock
 
 
 @pytest.fixture

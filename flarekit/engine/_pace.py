@@ -52,7 +52,7 @@ class TilePace:
     spare_s: float = 0.0
     unknown_s: float = 0.0
     at_least: int = 0
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = field(default_factory=lambda: time.monotonic)
     is_late: bool = field(default=False, init=False)
     slices: int = field(default=0, init=False)
     slices_s: float = field(default=0.0, init=False)

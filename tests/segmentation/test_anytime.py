@@ -124,7 +124,7 @@ def test_without_time_for_a_single_tile_the_mask_is_the_locator_s(scan, truth):
     assert result.traded[0].startswith("0 tiles of ")
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize("mode", ["fast", "exact"])
 def test_the_more_time_there_is_the_more_is_the_network_s(mode, scan, truth):
     segmenter = segmenter_of(budget_s=60, mode=mode)
@@ -136,7 +136,7 @@ def test_the_more_time_there_is_the_more_is_the_network_s(mode, scan, truth):
     assert 0.75 < scores[0] < scores[1] <= dice(whole.labels, truth)
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("still")
 def test_a_network_that_turns_out_slower_than_it_is_remembered_still_keeps_the_time(scan, truth):
     segmenter = segmenter_of(budget_s=60)
     segmented(segmenter, scan)

@@ -109,7 +109,7 @@ def test_the_time_for_statistics_is_kept_free_for_them():
     assert run.for_mask(100.0, geometry, context.CaseExtras()) > 99.9
 
 
-@pytest.mark.long
+@pytest.mark.usefixtures("still")
 def test_a_tight_budget_is_kept_with_statistics_that_take_long(inputs, tmp_path, monkeypatch):
     measured = measuring.label_statistics
 

@@ -51,6 +51,9 @@ class Engine:
         return [TileRow(z=z, depth=4, places=places) for z in starts]
 
 
+pytestmark = pytest.mark.usefixtures("still")
+
+
 @pytest.fixture
 def case(facts):
     voxels = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
