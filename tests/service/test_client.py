@@ -54,8 +54,11 @@ def test_what_went_wrong_is_told_in_the_services_words(client, tmp_path):
     assert refused.value.status == 404
     with pytest.raises(ServiceError, match="no such case"):
         list(client.events("nothing"))
-    with Client("http://127.0.0.1:9") as nobody, pytest.raises(ServiceError, match="not answer"):
-        nobody.cases()
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # it has the port, and nobody listens there
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with Client(address) as nobody, pytest.raises(ServiceError, match="not answer"):
+            nobody.cases()
 
 
 @pytest.mark.long

@@ -163,10 +163,10 @@ def test_no_answer_holds_a_traceback_and_no_log_what_it_says(running, monkeypatc
 
 
 def test_a_body_that_is_no_upload_may_be_a_mebibyte(running, monkeypatch):
-    monkeypatch.setattr("flarekit.service.guard._DRAIN_S", 0.2)
-    monkeypatch.setattr("flarekit.service.server._LINGER_S", 0.2)
     answer = running.client.post("/v1/demo", content=b" " * (1 << 20) + b"{}")
     assert answer.status_code == 413
+    monkeypatch.setattr("flarekit.service.guard._DRAIN_S", 0.2)
+    monkeypatch.setattr("flarekit.service.server._LINGER_S", 0.2)
 
     def endless():
         while True:

@@ -63,11 +63,11 @@ def check_all(running, accepted, tmp_path) -> None:
 
 @pytest.mark.long
 def test_some_hostile_requests_are_answered_and_leave_nothing(serve, settings, tmp_path):
-    with serve(settings(max_upload_gb=0.004, queue=500, stall_s=0.3)) as running:
+    with serve(settings(max_upload_gb=0.004, queue=500)) as running:
         check_all(running, attack(running, range(60)), tmp_path)
 
 
 @pytest.mark.slow
 def test_two_thousand_hostile_requests_are_answered_and_leave_nothing(serve, settings, tmp_path):
-    with serve(settings(max_upload_gb=0.004, queue=500, stall_s=0.3)) as running:
+    with serve(settings(max_upload_gb=0.004, queue=500)) as running:
         check_all(running, attack(running, range(1000, 3000)), tmp_path)

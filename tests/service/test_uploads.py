@@ -167,11 +167,12 @@ def test_a_sender_that_pauses_is_told_so_and_leaves_nothing(serve, settings):
                 b"POST /v1/cases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
             )
-            link.settimeout(20)
+            link.settimeout(60)
             assert b" 408 " in link.recv(4096)
         assert left_in(running) == []
+        assert running.service.uploads == set()
         running.gate.clear()
-        assert running.post(("scan", "a.nii", nifti_of())).status_code == 202
+        assert running.patiently(("scan", "a.nii", nifti_of())).status_code == 202
 
 
 def test_a_sender_that_hangs_up_leaves_nothing(running, monkeypatch):
@@ -187,7 +188,7 @@ def test_a_sender_that_hangs_up_leaves_nothing(running, monkeypatch):
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
                 b'Content-Disposition: form-data; name="scan"; filename="a.nii"\r\n\r\nabc'
             )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (
         len(arrived) < 3 or left_in(running) or running.service.uploads
     ):
@@ -209,9 +210,12 @@ def test_connections_that_bring_no_request_are_closed(running, monkeypatch):
     monkeypatch.setattr("flarekit.service.server._HEADERS_S", 0.2)
     port = int(running.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as link:
-        link.sendall(b"GET / HTTP/1.1\r\nHo")
-        link.settimeout(10)
-        assert link.recv(100) == b""
+        link.settimeout(60)
+        try:
+            link.sendall(b"GET / HTTP/1.1\r\nHo")
+            assert link.recv(100) == b""
+        except ConnectionError:
+            pass  # it was closed before all was sent
 
 
 def test_a_detached_header_is_not_followed(running):
