@@ -199,12 +199,13 @@ def test_a_convention_of_a_list_is_refused(toy, tmp_path):
         source_of(str(tmp_path / "l.csv"), toy.spec, "flare")
 
 
-def test_a_uri_is_listed_and_scans_come_when_they_are_read(toy, scans):
+def test_a_uri_is_listed_and_scans_come_when_they_are_read(toy, scans, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     _, convention, cases = opened(f"file://{scans}", toy.spec)
     assert sorted(cases) == ["a", next(name for name in cases if name.startswith("deep_b"))]
     (volume,) = convention.read_case(cases["a"])
     assert volume.voxels_ZYX.shape == (9, 20, 14)
-    assert not list(Path("/tmp").glob("flarekit-*/scan.nii.gz"))
+    assert not list(tmp_path.glob("flarekit-*/scan.nii.gz"))
 
 
 def test_a_uri_whose_files_changed_is_another_input(toy, scans, write_scan):

@@ -92,7 +92,7 @@ class StopError(Exception):
 
 @pytest.mark.long
 def test_an_evaluation_that_is_stopped_ends_its_own_processes_and_no_others(folders):
-    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     other.start()
 
     def stop(_case):
@@ -102,7 +102,7 @@ def test_an_evaluation_that_is_stopped_ends_its_own_processes_and_no_others(fold
         with pytest.raises(StopError):
             score_folders(folders, workers=2, on_case=stop)
         assert other.is_alive()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while multiprocessing.active_children() != [other] and time.monotonic() < until:
             time.sleep(0.05)
         assert multiprocessing.active_children() == [other]

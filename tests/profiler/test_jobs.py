@@ -59,7 +59,7 @@ def profiled(tmp_path, *names):
         return CommandTarget([*program, str(work.inputs), str(work.outputs)])
 
     jobs = find_jobs(tmp_path / "jobs")
-    options = WatchOptions(timeout_s=30, interval_s=0.05)
+    options = WatchOptions(timeout_s=300, interval_s=0.05)
     report = profile_scans(
         jobs, make, tmp_path / "masks", folder, made_report(), options, lambda _: None
     )

@@ -34,7 +34,7 @@ inputs, outputs, inside = map(pathlib.Path, sys.argv[1:])
 case = scan.name.removesuffix("_0000.nii.gz")
 mode = case.split(".")[0]
 if mode == "hang":
-    subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"])
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(600)"])
 if mode == "crash":
     print("first line"); print("the reason", file=sys.stderr); print(); sys.exit(3)
 if mode == "signal":
@@ -74,7 +74,7 @@ if mode == "good":
 def loop(tmp_path, write_scan):
     """Return a function: names of cases -> the report of a loop over them."""
 
-    def run(*names, timeout_s=30.0):
+    def run(*names, timeout_s=300.0):
         inputs = tmp_path / "scans"
         inputs.mkdir()
         for name in names:
@@ -159,7 +159,7 @@ def test_a_run_that_hangs_is_ended_with_all_its_children(loop):
     [case] = loop("hang", timeout_s=0.6).cases
     assert case.failures[0] == "still running after 0.6 s: ended"
     assert case.exit_code is None
-    assert 0.6 <= case.wall_s < 8.0
+    assert 0.6 <= case.wall_s < 120  # its child sleeps for 600 s
 
 
 def test_odd_names_keep_to_flare_s(loop, tmp_path):

@@ -29,6 +29,13 @@ if child:
     child.communicate(b"\\n")
 """
 
+UNTIL = """
+import pathlib, sys, time
+samples, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+while samples.read_bytes().count(b'"gpu_used_mib"') < count:  # however slowly they are taken
+    time.sleep(0.02)
+"""
+
 
 def read(environment, times=1, gpu="0", child=""):
     result = subprocess.run(
@@ -157,8 +164,7 @@ def test_nothing_is_opened_before_the_first_reading():
 def test_a_profile_keeps_the_stub_s_curve_and_check_names_the_limit(stub, flarekit, tmp_path):
     curve = [450, 460, 2218, 4700, 4700, 1000]
     environment = stub("!processes half", *curve)
-    code = "import time; time.sleep(1)"
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", UNTIL, str(tmp_path / "samples" / "toy.jsonl"), "12"]
     result = flarekit(
         "run", "--output", tmp_path, "--name", "toy", "--", *command, environment=environment
     )
@@ -182,7 +188,7 @@ def test_a_profile_keeps_the_stub_s_curve_and_check_names_the_limit(stub, flarek
 @pytest.mark.slow
 def test_a_gpu_lost_on_the_way_cannot_pass_a_limit_asked_for(stub, flarekit, tmp_path):
     environment = stub(450, 460, 470, "lost")
-    command = [sys.executable, "-c", "import time; time.sleep(0.7)"]
+    command = [sys.executable, "-c", UNTIL, str(tmp_path / "samples" / "toy.jsonl"), "7"]
     flarekit("run", "--output", tmp_path, "--name", "toy", "--", *command, environment=environment)
     lenient = flarekit("check", tmp_path)
     assert "GPU memory not measured: only in part: GPU is lost" in lenient.stderr

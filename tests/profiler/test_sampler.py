@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from flarekit.containers import ProcessResult
 from flarekit.core.errors import OutputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.command import CommandTarget
@@ -17,6 +18,8 @@ from flarekit.profiler.stream import read_samples
 STEPS = """
 import json, sys, time
 log, kept = [], []
+def taken():
+    return open(sys.argv[2], "rb").read().count(b'"tree_rss_mib"')
 for mib in (0, 80, 60, -1, 120):
     before = time.monotonic()
     if mib < 0:
@@ -24,7 +27,9 @@ for mib in (0, 80, 60, -1, 120):
     elif mib:
         kept.append(bytearray(b"x") * (mib << 20))
     log.append([before, time.monotonic(), sum(len(each) >> 20 for each in kept)])
-    time.sleep(0.35)
+    enough = taken() + 4  # of which two at least begin and end before the next step
+    while taken() < enough:
+        time.sleep(0.02)
 json.dump(log, open(sys.argv[1], "w"))
 """
 
@@ -141,7 +146,8 @@ class Timed(CommandTarget):
 
 @pytest.mark.long
 def test_a_process_with_a_known_memory_curve_is_measured_to_within_one_sample(tmp_path):
-    target = Timed([sys.executable, "-c", STEPS, str(tmp_path / "steps.json")])
+    files = [str(tmp_path / name) for name in ("steps.json", "samples.jsonl")]
+    target = Timed([sys.executable, "-c", STEPS, *files])
     seen = monitor(
         target,
         samples_file=tmp_path / "samples.jsonl",
@@ -154,14 +160,31 @@ def test_a_process_with_a_known_memory_curve_is_measured_to_within_one_sample(tm
         for sample in seen.samples
         if "tree_rss_mib" in sample.readings
     ]
-    base = next(value for moment, value in measured if moment > steps[0][1] + 0.1)
+    base = None
     for (_, begin, mib), (end, _, _) in itertools.pairwise(steps):
-        inside = [value for moment, value in measured if begin <= moment <= end - 0.05]
+        inside = [
+            value
+            for (moment, value), (later, _) in itertools.pairwise(measured)
+            if begin <= moment <= later <= end  # it was read before the next one was begun
+        ]
+        base = inside[0] if base is None else base
         assert len(inside) >= 2
         assert inside == pytest.approx([base + mib] * len(inside), abs=3)
-    assert seen.wall_s <= seen.record.time < seen.wall_s + 0.1
+    assert seen.wall_s <= seen.record.time
     on_disk = read_samples(tmp_path / "samples.jsonl").samples
     assert [each.t_s for each in on_disk] == pytest.approx([s.t_s for s in seen.samples], abs=1e-4)
+
+
+def test_flare_s_time_is_that_of_the_run_and_little_more(tmp_path, still):
+    class Sleeps(CommandTarget):
+        def run(self, _timeout_s):
+            time.sleep(5.0)
+            return ProcessResult(exit_code=0)
+
+    files = {"samples_file": tmp_path / "s.jsonl", "record_file": tmp_path / "r.json"}
+    seen = monitor(Sleeps(["true"]), **files, facts={}, clock=still.look)
+    assert seen.wall_s == pytest.approx(5.0, abs=0.01)
+    assert seen.wall_s <= seen.record.time < seen.wall_s + 0.1
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def profiled(tmp_path, *names):
         tmp_path / "masks",
         folder,
         made_report(),
-        WatchOptions(timeout_s=30, interval_s=0.05),
+        WatchOptions(timeout_s=300, interval_s=0.05),
         lambda _: None,
     )
     return {case.case_id: case for case in report.cases}

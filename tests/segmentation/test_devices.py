@@ -109,7 +109,7 @@ def test_what_raises_on_one_device_tells_the_others_to_stop():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        side_by_side([fails, lambda: told.wait(10)], told.set)
+        side_by_side([fails, lambda: told.wait(60)], told.set)
     assert told.is_set()
 
 

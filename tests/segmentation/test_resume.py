@@ -334,10 +334,26 @@ def test_where_no_ledger_can_be_kept_runs_go_on_and_resuming_is_refused(toy, inp
         assert "--report" in refused.stderr
 
 
+ENDLESS = """
+import sys, time
+from flarekit.cli import main
+from flarekit.segmentation import case_loop
+compute = case_loop.compute_case
+def last_never_ends(ready, *how):
+    if next(left) == 0:
+        time.sleep(600)
+    return compute(ready, *how)
+left = iter((3, 2, 1, 0))
+case_loop.compute_case = last_never_ends
+sys.argv = ["flarekit", *sys.argv[1:]]
+main.main()
+"""
+
+
 @pytest.mark.long
 def test_sigterm_says_how_far_the_run_is_and_how_it_goes_on(toy, inputs, tmp_path, write_scan):
-    write_scan(inputs / "d_0000.nii.gz", np.zeros((200, 300, 300)))
-    command = [sys.executable, "-m", "flarekit.cli.main", "predict", "--device", "cpu"]
+    write_scan(inputs / "d_0000.nii.gz")
+    command = [sys.executable, "-c", ENDLESS, "predict", "--device", "cpu"]
     command += ["-i", str(inputs), "-o", str(tmp_path / "out"), "-p", str(toy.folder)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:

@@ -53,7 +53,7 @@ def ask(tmp_path):
 
     with subprocess.Popen(["Orthanc", settings], stderr=subprocess.DEVNULL) as server:
         try:
-            for _ in range(100):
+            for _ in range(1200):
                 try:
                     send("/system")
                     break

@@ -28,11 +28,11 @@ def test_a_thread_that_leaves_takes_nothing_from_one_that_is_still_inside():
     def first():
         with unchecked():
             inside.set()
-            leave.wait(10)
+            assert leave.wait(60)
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait(10)
+    assert inside.wait(60)
     with unchecked():
         within = state()
         leave.set()
