@@ -48,6 +48,7 @@ def browser():
 def opened(browser, url, **options):
     """Open the page and see to it that nothing is complained of and nobody else is asked."""
     context = browser.new_context(**{"viewport": {"width": 1100, "height": 640}, **options})
+    context.set_default_timeout(120_000)
     page = context.new_page()
     complaints, hosts = [], set()
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -73,10 +74,14 @@ def choose(page, *files):
 
 
 def drawn(page) -> int:
-    """Return how many colours the viewer shows."""
-    time.sleep(0.3)
-    picture = imread(io.BytesIO(page.locator("#canvas").screenshot()))
-    return len(np.unique((picture[..., :3] * 15).astype(int).reshape(-1, 3), axis=0))
+    """Return how many colours the viewer shows, once it shows the same for a while."""
+    seen = []
+    while len(seen) < 3 or len(set(seen[-3:])) > 1:
+        time.sleep(0.3)
+        picture = imread(io.BytesIO(page.locator("#canvas").screenshot()))
+        colours = np.unique((picture[..., :3] * 15).astype(int).reshape(-1, 3), axis=0)
+        seen.append(len(colours))
+    return seen[-1]
 
 
 def saved(page, what) -> bytes:
@@ -215,18 +220,25 @@ def test_real_scans_in_a_real_service(browser, shared, tmp_path):
         "flarekit.cli.main",
         "serve",
         "--port",
-        "8971",
+        "0",
         "--device",
         "cpu",
     ]
     command += ["--data", str(tmp_path / "data"), "-p", "abdomen_ct", "-p", "att_umamba_petct"]
     environment = {k: v for k, v in os.environ.items() if k != "FLAREKIT_ENGINE"}
-    with subprocess.Popen(command, env=environment) as service:
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as stream,
+        subprocess.Popen(command, env=environment, stderr=stream) as service,
+    ):
         try:
-            _drive_real_scans(browser, shared, tmp_path, "http://127.0.0.1:8971")
+            while (told := re.search(r"the page is at (\S+)/", log.read_text())) is None:
+                assert service.poll() is None, log.read_text()
+                time.sleep(0.1)
+            _drive_real_scans(browser, shared, tmp_path, told[1])
         finally:
             service.terminate()
-            service.wait(timeout=30)
+            service.wait(timeout=120)
 
 
 def _drive_real_scans(browser, shared, tmp_path, url):

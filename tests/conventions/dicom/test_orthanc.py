@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 import pydicom
@@ -32,36 +33,52 @@ def ask(tmp_path):
     """Send a request to an Orthanc that runs for the test alone."""
     if shutil.which("Orthanc") is None:
         pytest.skip("Debian's package orthanc is not installed")
-    port, store = free_port(), str(tmp_path / "store")
-    settings = tmp_path / "orthanc.json"
-    settings.write_text(
-        json.dumps(
-            {
-                "HttpPort": port,
-                "DicomServerEnabled": False,
-                "StorageDirectory": store,
-                "IndexDirectory": store,
-                "AuthenticationEnabled": False,
-            }
-        )
-    )
+    ports = []
 
     def send(path, content=None):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=content)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        request = urllib.request.Request(f"http://127.0.0.1:{ports[-1]}{path}", data=content)
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.read()
 
+    for number in range(5):  # another process may be faster to take a port
+        ports.append(free_port())
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with started(folder, ports[-1]) as server:
+            if answers(server, send, str(folder)):
+                yield send
+                return
+    pytest.fail("Orthanc does not start")
+
+
+@contextmanager
+def started(folder, port):
+    """Run an Orthanc whose name is that of its folder."""
+    settings = folder / "orthanc.json"
+    facts = {
+        "Name": str(folder),
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "StorageDirectory": str(folder),
+        "IndexDirectory": str(folder),
+        "AuthenticationEnabled": False,
+    }
+    settings.write_text(json.dumps(facts))
     with subprocess.Popen(["Orthanc", settings], stderr=subprocess.DEVNULL) as server:
         try:
-            for _ in range(1200):
-                try:
-                    send("/system")
-                    break
-                except urllib.error.URLError:
-                    time.sleep(0.1)
-            yield send
+            yield server
         finally:
             server.terminate()
+
+
+def answers(server, send, name):
+    """Return whether this Orthanc answers, and not another; waits for it while it runs."""
+    while server.poll() is None:
+        try:
+            return json.loads(send("/system"))["Name"] == name
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    return False
 
 
 def test_orthanc_keeps_the_objects_in_the_study_of_their_images(ask, tmp_path):
