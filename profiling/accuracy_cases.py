@@ -138,6 +138,14 @@ def oriented(path: Path) -> tuple[Array, Spacing]:
     return np.ascontiguousarray(orientation.apply(volume.voxels_ZYX)), spacing_mm
 
 
+def petct_of(dataset: Path, case_id: str) -> tuple[tuple[Array, Array], Array, Spacing]:
+    """Return CT and SUV of a case (nnU-Net raw layout), its lesions, and the spacing in mm."""
+    images = [dataset / "imagesTr" / f"{case_id}_000{k}.nii.gz" for k in (0, 1)]
+    (hu, spacing_mm), (suv, _) = map(oriented, images)
+    labels, _ = oriented(dataset / "labelsTr" / f"{case_id}.nii.gz")
+    return (hu, suv), labels > 0, spacing_mm
+
+
 def write_mha(path: Path, voxels_ZYX: Array, spacing_mm: Spacing) -> None:
     """Write oriented voxels, the folders above them too."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,8 @@ from typing import Any
 import nibabel
 import numpy as np
 from accuracy_bodies import unseen_maps
-from accuracy_cases import Array, Spacing, oriented
-from measured import write
+from accuracy_cases import Array, Spacing, oriented, petct_of
+from measured import bare_parser, write
 
 import flarekit
 from flarekit.core.errors import FlarekitError
@@ -51,9 +51,7 @@ class Examination:
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--dataset", type=Path, required=True, help="nnU-Net raw layout")
     parser.add_argument("--material", type=Path, required=True, help="organ label maps")
@@ -105,14 +103,12 @@ def examinations(arguments: argparse.Namespace, recipe: Recipe) -> Iterator[Exam
             )
     held_out = case_ids(arguments.dataset, only=recipe.training.held_out)
     for case_id in held_out[: 1 if arguments.quick else None]:
-        images = [arguments.dataset / "imagesTr" / f"{case_id}_000{k}.nii.gz" for k in (0, 1)]
-        (hu, spacing_mm), (suv, _) = map(oriented, images)
-        lesions, _ = oriented(arguments.dataset / "labelsTr" / f"{case_id}.nii.gz")
+        channels, lesions, spacing_mm = petct_of(arguments.dataset, case_id)
         yield Examination(
             kind="held-out crop",
             name=case_id,
-            channels=(hu, suv),
-            lesions_ZYX=lesions > 0,
+            channels=channels,
+            lesions_ZYX=lesions,
             spacing_mm=spacing_mm,
         )
     for path in sorted(arguments.pets.glob("*_suv.nii.gz")) if arguments.pets else ():

@@ -22,6 +22,7 @@ from pathlib import Path
 import cc3d
 import numpy as np
 from accuracy_cases import Array, Spacing, Trial, oriented, write_mha
+from measured import bare_parser
 
 from flarekit.core.errors import FlarekitError
 from flarekit.evaluation.masks import read_mask
@@ -33,9 +34,7 @@ _AIR_HU, _OUTLINE_SUV, _LEAST_ML = -1000, 0.15, 1.0
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--pets", type=Path, required=True)
     parser.add_argument("--case", required=True)

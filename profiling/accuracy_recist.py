@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_cases import oriented
-from measured import write
+from measured import bare_parser, write
 from numpy.typing import NDArray
 
 from flarekit.core.errors import FlarekitError, InputError
@@ -37,9 +37,7 @@ from flarekit.training.sources import dataset_folders
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--data", type=Path, required=True, help="holds the recipe's datasets")
     parser.add_argument("--vois", type=Path, help="X_ct.nii.gz and X_mask.nii.gz")

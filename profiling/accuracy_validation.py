@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from accuracy_cases import oriented
 from accuracy_vois import Voi, click_in, cut_voi, lay_out_vois
-from measured import write
+from measured import bare_parser, write
 from numpy.typing import NDArray
 
 from flarekit.core.errors import FlarekitError, InputError
@@ -38,9 +38,7 @@ _AT_ONCE = 64  # volumes of interest per stack: 1 GiB
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--data", type=Path, required=True, help="holds the recipe's datasets")
     parser.add_argument("--recipe", type=Path, help="whose cases; the predictor's own by default")

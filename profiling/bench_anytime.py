@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_cases import Trial, held_out_petct, held_out_scans, unseen_phantoms
-from measured import machine, run, write
+from measured import machine, parser_of, run, write
 
 from flarekit.core.errors import UsageError
 from flarekit.core.spec import PredictorFolder
@@ -44,7 +44,6 @@ from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.recipe import read_recipe
 
-HERE = Path(__file__).parent
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0)
 QUICK = (1.0, 0.0)
 _NOTHING_S = 0.001  # a budget in which nothing can be done but what is always done
@@ -55,19 +54,21 @@ _BUSY = "while True: pass"
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = parser_of_scans(__doc__, rounds=1)
+    parser.add_argument("--loaded", action="store_true", help="beside two busy processes")
+    return parser.parse_args(line)
+
+
+def parser_of_scans(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return a parser of what `trials` needs, and of how each scan is run."""
+    parser = parser_of(description)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--dataset", type=Path, help="labelled scans, nnU-Net raw layout")
     parser.add_argument("--cases", nargs="+", help="of the dataset; the held-out ones by default")
     parser.add_argument("--phantoms", type=int, nargs="+", default=(), help="seeds")
-    parser.add_argument("--rounds", type=int, default=1, help="runs of each; medians count")
-    parser.add_argument("--loaded", action="store_true", help="beside two busy processes")
+    parser.add_argument("--rounds", type=int, default=rounds, help="runs of each; medians count")
     parser.add_argument("--precision", default="auto", help="fp32: a processor without bf16")
-    parser.add_argument("--quick", action="store_true", help="the two ends only, on one scan")
-    parser.add_argument("--output", type=Path, default=HERE)
-    return parser.parse_args(line)
+    return parser
 
 
 def trials(arguments: argparse.Namespace, predictor: PredictorFolder, folder: Path) -> list[Trial]:
@@ -166,13 +167,13 @@ def measured(
     predicted(
         predictor, trial, 0, *precision
     )  # so that speeds are known, as they are from the second run on
-    full = _median([predicted(predictor, trial, 0, *precision) for _ in range(rounds)])
-    least = _median([predicted(predictor, trial, _NOTHING_S, *precision) for _ in range(rounds)])
+    full = median_run([predicted(predictor, trial, 0, *precision) for _ in range(rounds)])
+    least = median_run([predicted(predictor, trial, _NOTHING_S, *precision) for _ in range(rounds)])
     rows = []
     for share in shares:
         budget_s = least["taken_s"] + share * max(0.0, full["taken_s"] - least["taken_s"])
         runs = [predicted(predictor, trial, round(budget_s, 3), *precision) for _ in range(rounds)]
-        row = _median(runs)
+        row = median_run(runs)
         late_s = [round(each["taken_s"] - budget_s, 2) for each in runs]
         told = {
             "s": share,
@@ -183,13 +184,13 @@ def measured(
         rows.append({**told, **row})
     result = {"full": full, "least": least, "budgets": rows}
     if predictor.locator is not None:
-        result["without_locator"] = _median(
+        result["without_locator"] = median_run(
             [predicted(predictor, trial, 0, "--no-locator", *precision) for _ in range(rounds)]
         )
     return result
 
 
-def _median(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def median_run(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the run of median time."""
     middle = statistics.median_low(each["taken_s"] for each in runs)
     return next(each for each in runs if each["taken_s"] == middle)

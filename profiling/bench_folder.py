@@ -20,23 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nnunet_folder
 from measured import machine, parsed, parser_of, write
-
-from flarekit.importing import ImportOptions, import_predictor
-from flarekit.segmentation.compiling import compile_predictor
-from flarekit.segmentation.predictors import find_predictor
+from nnunet_folder import both, folder_of
 
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 QUICK_CASES = 2
-
-
-def folder_of(scans: Sequence[Path], folder: Path) -> Path:
-    """Return a folder with links to some scans."""
-    folder.mkdir()
-    for scan in scans:
-        (folder / scan.name).symlink_to(scan.resolve())
-    return folder
 
 
 def seconds_of(
@@ -86,11 +74,7 @@ def main(line: Sequence[str] | None = None) -> None:
     ways: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        nnunet_folder.main(arguments.predictor, scratch / "result")
-        import_predictor(scratch / "result", scratch / "imported", ImportOptions(name="imported"))
-        predictor = find_predictor(str(scratch / "imported"))
-        for precision in ("fp32", "auto"):
-            compile_predictor(predictor, precision)  # type: ignore[arg-type]
+        result_folder, predictor = both(arguments.predictor, scratch, ("fp32", "auto"))
         whole = folder_of(scans, scratch / "all")
         halves = [folder_of(scans[k::2], scratch / f"half_{k}") for k in range(2)]
 
@@ -105,7 +89,7 @@ def main(line: Sequence[str] | None = None) -> None:
             }
             print(way, ways[way], file=sys.stderr)
 
-        own = ["-m", scratch / "result", "-f", "0", "-device", "cpu", "--disable_tta"]
+        own = ["-m", result_folder, "-f", "0", "-device", "cpu", "--disable_tta"]
         own += ["-npp", "1", "-nps", "1"]
         measure("nnunetv2, one process", [[theirs, "-i", whole, "-o", "MASKS", *own]], cores)
         measure(

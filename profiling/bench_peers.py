@@ -22,14 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-import nnunet_folder
 import numpy as np
 from measured import HERE, machine, parsed, parser_of, run, write
+from nnunet_folder import both, folder_of
 
 from flarekit.evaluation.dice import dice_per_label
-from flarekit.importing import ImportOptions, import_predictor
-from flarekit.segmentation.compiling import compile_predictor
-from flarekit.segmentation.predictors import find_predictor
 
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 OURS = {
@@ -94,24 +91,16 @@ def main(line: Sequence[str] | None = None) -> None:
     result: dict[str, Any] = machine() | {"nnunetv2": version, "cases": {}}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        nnunet_folder.main(arguments.predictor, scratch / "result")
-        import_predictor(scratch / "result", scratch / "imported", ImportOptions(name="imported"))
-        predictor = find_predictor(str(scratch / "imported"))
-        for precision in ("fp32", "bf16"):
-            compile_predictor(predictor, precision)  # type: ignore[arg-type]
+        result_folder, predictor = both(arguments.predictor, scratch, ("fp32", "bf16"))
         labels = dict(predictor.spec.labels)
         scans = sorted(arguments.scans.glob("*_0000.nii.gz"))
         for scan in scans[:1] if arguments.quick else scans:
             case_id = scan.name.removesuffix("_0000.nii.gz")
-            alone = scratch / case_id
-            alone.mkdir()
-            (alone / scan.name).symlink_to(scan.resolve())
+            alone = folder_of([scan], scratch / case_id)
             rows: dict[str, list[dict[str, Any]]] = {"nnunetv2": [], **{key: [] for key in OURS}}
             for _ in range(rounds):
                 masks = scratch / "masks_nnunetv2"
-                rows["nnunetv2"].append(
-                    run_theirs(arguments.nnunet, scratch / "result", alone, masks)
-                )
+                rows["nnunetv2"].append(run_theirs(arguments.nnunet, result_folder, alone, masks))
                 for key, flags in OURS.items():
                     ours = scratch / f"masks_{key}"
                     rows[key].append(run_ours(predictor.folder, alone, ours, flags))

@@ -21,7 +21,6 @@ go to recipes_PREDICTOR.json (with _PRECISION, where that is named).
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -33,8 +32,8 @@ from typing import Any
 
 import numpy as np
 from accuracy_cases import Trial
-from bench_anytime import scored_labels, trials
-from measured import HERE, machine, write
+from bench_anytime import median_run, parser_of_scans, scored_labels, trials
+from measured import machine, write
 
 import flarekit
 from flarekit.core.errors import UsageError
@@ -64,21 +63,6 @@ class Recipe:
 
     name: str
     choose: Choice
-
-
-def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("predictor", help="name or folder; it has a locator")
-    parser.add_argument("--dataset", type=Path, help="labelled scans, nnU-Net raw layout")
-    parser.add_argument("--cases", nargs="+", help="of the dataset; the held-out ones by default")
-    parser.add_argument("--phantoms", type=int, nargs="+", default=(), help="seeds")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each; medians count")
-    parser.add_argument("--precision", default="auto", help="fp32: a processor without bf16")
-    parser.add_argument("--quick", action="store_true", help="one scan, once: does it all run?")
-    parser.add_argument("--output", type=Path, default=HERE, help="folder for the result")
-    return parser.parse_args(line)
 
 
 def recipes(segmenter: Segmenter) -> list[Recipe]:
@@ -150,9 +134,7 @@ def rows_of(segmenter: Segmenter, trial: Trial, rounds: int) -> list[dict[str, A
     """Return a row for every recipe, and for this package's own in the same time."""
 
     def median(budget_s: float, choose: Choice | None = None) -> dict[str, Any]:
-        runs = [measured(segmenter, trial, budget_s, choose) for _ in range(rounds)]
-        middle = statistics.median_low(run["taken_s"] for run in runs)
-        return next(run for run in runs if run["taken_s"] == middle)
+        return median_run([measured(segmenter, trial, budget_s, choose) for _ in range(rounds)])
 
     measured(segmenter, trial, _FOREVER_S)  # so that everything is warm and speeds are known
     rows = [{"recipe": "all tiles", **median(_FOREVER_S)}]
@@ -175,7 +157,7 @@ def summary(scans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main(line: Sequence[str] | None = None) -> Path:
-    arguments = parse_arguments(line)
+    arguments = parser_of_scans(__doc__, rounds=3).parse_args(line)
     predictor: PredictorFolder = find_predictor(arguments.predictor)
     if predictor.locator is None:
         raise UsageError(f"{predictor.spec.name} has no locator", fix="see flarekit train locator")

@@ -7,12 +7,12 @@ Everything between the two `measured` marks of CARD.md is replaced; the rest is 
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any
 
 from accuracy_table import SPLITS, Results, commands, pictures_of, read_results, tables
+from measured import bare_parser
 
 from flarekit.core.files import write_atomically
 from flarekit.core.spec import PredictorFolder
@@ -25,9 +25,7 @@ _MINUTES = 0.02  # what a run may take longer than it was told
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("predictor")
     parser.add_argument("--predictor-folder", type=Path, help="where it lies, if not in weights/")
     parser.add_argument("--results", type=Path, default=HERE, help="folder of the JSON files")

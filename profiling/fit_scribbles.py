@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_cases import Array, Spacing, oriented
-from measured import write
+from accuracy_cases import Array, Spacing, petct_of
+from measured import bare_parser, write
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
@@ -82,9 +82,7 @@ class Sample:
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--dataset", type=Path, required=True, help="nnU-Net raw layout")
     parser.add_argument("--output", type=Path, help="where the network is written")
@@ -106,18 +104,17 @@ def crops(arguments: argparse.Namespace, stride: int) -> Iterator[Crop]:
         ids = [each for each in known if each in facts.held_out]
     with flarekit.load(predictor.folder, device="cpu") as segmenter:
         for case_id in ids[: 1 if arguments.quick else None]:
-            images = [arguments.dataset / "imagesTr" / f"{case_id}_000{k}.nii.gz" for k in (0, 1)]
-            channels = [oriented(path)[0].astype(np.float32) for path in images]
-            truth, spacing_mm = oriented(arguments.dataset / "labelsTr" / f"{case_id}.nii.gz")
-            result = segmenter.segment(np.stack(channels), spacing_mm=spacing_mm)
+            channels, truth, spacing_mm = petct_of(arguments.dataset, case_id)
+            stacked = np.stack(channels).astype(np.float32)
+            result = segmenter.segment(stacked, spacing_mm=spacing_mm)
             mask = np.asarray(result.labels) > 0
             if mask.any():
                 z, y, x = spacing_mm
                 yield Crop(
                     case_id=case_id,
                     mask_ZYX=mask[:, ::stride, ::stride],
-                    truth_ZYX=truth[:, ::stride, ::stride] > 0,
-                    uptake_ZYX=channels[1][:, ::stride, ::stride],
+                    truth_ZYX=truth[:, ::stride, ::stride],
+                    uptake_ZYX=stacked[1][:, ::stride, ::stride],
                     spacing_mm=(z, stride * y, stride * x),
                 )
 

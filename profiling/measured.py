@@ -22,11 +22,16 @@ QUICK_MM = (8.0, 8.0, 8.0)  # voxels of a phantom in a quick run
 _EVERY_S = 0.02
 
 
-def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that all scripts have."""
-    parser = argparse.ArgumentParser(
+def bare_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is a script's docstring as it stands."""
+    return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that most scripts have."""
+    parser = bare_parser(description)
     parser.add_argument("--quick", action="store_true", help="small sizes, once: does it all run?")
     parser.add_argument("--output", type=Path, default=HERE, help="folder for the result")
     return parser

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from flarekit.core.channels import Window
+from flarekit.core.spec import PredictorFolder
+from flarekit.importing import ImportOptions, import_predictor
+from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.predictors import build_networks, find_predictor
 
 SPLINES = "resample_data_or_seg_to_shape"
@@ -93,6 +97,24 @@ def main(name: str, folder: Path) -> None:
         "inference_allowed_mirroring_axes": (0, 1, 2),
     }
     torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def both(name: str, scratch: Path, precisions: Sequence[str]) -> tuple[Path, PredictorFolder]:
+    """Return a result folder, and what is imported from it, compiled: the same arithmetic."""
+    main(name, scratch / "result")
+    import_predictor(scratch / "result", scratch / "imported", ImportOptions(name="imported"))
+    predictor = find_predictor(str(scratch / "imported"))
+    for precision in precisions:
+        compile_predictor(predictor, precision)  # type: ignore[arg-type]
+    return scratch / "result", predictor
+
+
+def folder_of(scans: Sequence[Path], folder: Path) -> Path:
+    """Return a folder with links to some scans."""
+    folder.mkdir()
+    for scan in scans:
+        (folder / scan.name).symlink_to(scan.resolve())
+    return folder
 
 
 if __name__ == "__main__":

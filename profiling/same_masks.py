@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from accuracy_cases import Trial, held_out_petct, held_out_scans
 from accuracy_vois import lesion_vois
-from measured import write
+from measured import bare_parser, write
 
 from flarekit.evaluation.masks import read_mask
 
@@ -43,9 +43,7 @@ MODES = ("fast", "exact")
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = bare_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--checkout", type=Path, required=True)
