@@ -70,7 +70,7 @@ def locator(
 
 
 def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: Console) -> None:
-    from flarekit.cli.compact import Sources
+    from flarekit.cli.train_requests import Sources
     from flarekit.cli.training import run_compact
     from flarekit.core.apart import keep_apart
     from flarekit.core.files import write_atomically

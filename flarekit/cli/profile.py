@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flarekit.cli.help import App
-from flarekit.cli.options import ImageConvention, InputDir, OutputDir, spread
-from flarekit.cli.run_line import RunLine
+from flarekit.cli.options import spread
+from flarekit.cli.profile_requests import Allowed, ImageRun, Preset, RunLine, Timeout, Watching
 
 app = App(help="Measure what the organisers measure; enforce their limits.")
 
 _ReportDir = Annotated[
     Path, typer.Argument(metavar="REPORT_DIR", help="Folder that flarekit profile has made.")
 ]
-_Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="Limits of an edition of a challenge, for example flare23; "
-        "`flarekit conventions NAME` lists those of a convention."
-    ),
-]
 _Gpu = Annotated[str, typer.Option(help="Index or UUID of the GPU to watch, as nvidia-smi says.")]
-_Timeout = Annotated[
-    float | None, typer.Option("--timeout", min=0.1, help="Seconds after which a run is ended.")
-]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -40,9 +29,9 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Name of the run in the report; by default the program's.")
     ] = None,
-    preset: _Preset = None,
+    preset: Preset = None,
     gpu: _Gpu = "0",
-    timeout: _Timeout = None,
+    timeout: Timeout = None,
 ) -> None:
     """Watch any command; the exit code is the command's own.
 
@@ -57,31 +46,6 @@ def run(
     raise typer.Exit(watch_command(command, output, title, preset, options, Console()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageRun:
-    """Which image runs on what, and where things go."""
-
-    image: Annotated[
-        str, typer.Argument(help="Name and tag of the image, as docker image ls shows them.")
-    ]
-    input_dir: InputDir
-    output_dir: OutputDir
-    report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")]
-    convention: ImageConvention = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watching:
-    """How long a container may run, and what is watched beside it."""
-
-    timeout_s: _Timeout = 600.0
-    preset: _Preset = None
-    gpu: Annotated[
-        str | None,
-        typer.Option(help="Index or UUID of the GPU to watch; by default that of --gpus."),
-    ] = None
-
-
 @app.command()
 @spread
 def docker(run: ImageRun, *, run_line: RunLine, watching: Watching) -> None:
@@ -90,31 +54,6 @@ def docker(run: ImageRun, *, run_line: RunLine, watching: Watching) -> None:
     from flarekit.cli.profiling import profile_image
 
     raise typer.Exit(profile_image(run, run_line, watching, Console()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowed:
-    """What a case may cost: limits by themselves, and those of an edition."""
-
-    max_time: Annotated[
-        float | None, typer.Option(help="Seconds that a case may take; by default 15.")
-    ] = None
-    max_gpu_mib: Annotated[
-        float | None, typer.Option(help="MiB that may be in use on the GPU; by default 4096.")
-    ] = None
-    max_ram_mib: Annotated[
-        float | None,
-        typer.Option(
-            help="MiB that the container or process tree may use; by default there is no limit."
-        ),
-    ] = None
-    cpu: Annotated[
-        bool,
-        typer.Option(
-            "--cpu", help="The submission uses no GPU, so limits of GPU memory are left out."
-        ),
-    ] = False
-    preset: _Preset = None
 
 
 @app.command()
@@ -162,7 +101,7 @@ def compare(
 
 
 @app.command()
-def report(report_dir: _ReportDir, preset: _Preset = None) -> None:
+def report(report_dir: _ReportDir, preset: Preset = None) -> None:
     """Draw a report again: CSV, page and pictures.
 
     Also makes one of a folder with the JSON files that FLARE's own script left.

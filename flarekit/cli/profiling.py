@@ -9,8 +9,14 @@ from typing import Any
 
 from flarekit import conventions
 from flarekit.cli.console import Console
-from flarekit.cli.profile import Allowed, ImageRun, Watching
-from flarekit.cli.run_line import JOBS, RunLine, line_of
+from flarekit.cli.profile_requests import (
+    JOBS,
+    Allowed,
+    ImageRun,
+    RunLine,
+    Watching,
+    line_of,
+)
 from flarekit.conventions.facts import preset_of
 from flarekit.core.apart import keep_apart
 from flarekit.core.errors import UsageError

@@ -8,23 +8,39 @@ from typing import Annotated
 
 import typer
 
-from flarekit.cli.compact import compact
 from flarekit.cli.first_recipe import init
 from flarekit.cli.help import App
 from flarekit.cli.locators import locator
 from flarekit.cli.nnunet_training import plan, run
-from flarekit.cli.options import (
-    CHECKPOINT,
-    Checkpoint,
-    Folds,
-    Quiet,
-    Trust,
-    spread,
-)
+from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Quiet, Trust, spread
+from flarekit.cli.train_requests import CompactRun, Sources
 
 app = App(help="Train a network and make a predictor folder of it.")
 
-app.command()(compact)
+
+@app.command()
+@spread
+def compact(options: CompactRun, sources: Sources, quiet: Quiet = False) -> None:
+    """Train on a small machine for a set time; call it again after a kill to go on.
+
+    Recipe and data are compared before anything is prepared. The time begins when all cases are
+    prepared, and does not count validation.
+    """
+    from flarekit.cli.console import Console
+    from flarekit.cli.training import run_compact
+    from flarekit.core.apart import keep_apart
+    from flarekit.core.errors import UsageError
+    from flarekit.training.compact import RunOptions
+
+    start, run_dir = options.start, sources.run_dir
+    for folder in (sources.dataset, *sources.others, *((start,) if start else ())):
+        keep_apart(folder, run_dir, [], what="a folder that the training reads")
+    if (run_dir / "predictor.toml").exists():
+        raise UsageError(
+            f"{run_dir}: is a predictor folder, whose recipe would be replaced",
+            fix="name a folder of the run's own",
+        )
+    run_compact(sources, RunOptions(**vars(options)), Console(quiet=quiet))
 
 
 @app.command()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flarekit.cli.compact import Sources
 from flarekit.cli.console import Console
+from flarekit.cli.train_requests import Sources
 from flarekit.importing import ImportOptions
 from flarekit.training.compact import RunOptions, check_run, train
 from flarekit.training.fitting import check_fit, check_folders

@@ -1,1 +1,1 @@
-"""The nouns every stage shares: errors, cases, volumes, predictor facts, files."""
+"""The nouns every room shares: errors, volumes, facts of a predictor, records, names, files."""

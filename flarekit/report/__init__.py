@@ -1,1 +1,1 @@
-"""What a person looks at afterwards: figures and pictures."""
+"""What a run leaves in writing: its record, a line per case, figures of labels, pictures."""

@@ -1,1 +1,1 @@
-"""Where the stages meet: find cases, read, prepare, predict, rules, restore, write."""
+"""Where the steps of a case meet: find, read, locate, plan, place, tiles, labels, rules, write."""

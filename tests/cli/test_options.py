@@ -10,7 +10,6 @@ import typer
 from typer.testing import CliRunner
 
 from flarekit.cli import (
-    compact,
     images,
     nnunet_training,
     options,
@@ -78,7 +77,7 @@ def test_a_field_without_a_default_has_to_be_given():
         (images.Submission, SubmitRequest),
         (weights.Import, ImportOptions),
         (train.Export, ImportOptions),
-        (compact.CompactRun, RunOptions),
+        (train.CompactRun, RunOptions),
         (nnunet_training.FoldRun, TrainOptions),
         (profile.RunLine, ContainerOptions),
     ],

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 
 from flarekit import conventions
-from flarekit.cli.run_line import JOBS, kind_of, line_of
+from flarekit.cli.profile_requests import JOBS, kind_of, line_of
 from flarekit.core.errors import InputError, UsageError
 from flarekit.profiler.case_folders import find_jobs
 from flarekit.profiler.command import CommandTarget

@@ -1,4 +1,4 @@
-"""`flarekit train compact`."""
+"""What `flarekit train compact` takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flarekit.cli.options import OneDevice, Quiet, Trust, spread
+from flarekit.cli.options import OneDevice, Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,27 +83,3 @@ class Sources:
     def others(self) -> tuple[Path, ...]:
         """The folders besides the data set."""
         return (*(self.material or ()), *(self.negatives or ()))
-
-
-@spread
-def compact(options: CompactRun, sources: Sources, quiet: Quiet = False) -> None:
-    """Train on a small machine for a set time; call it again after a kill to go on.
-
-    Recipe and data are compared before anything is prepared. The time begins when all cases are
-    prepared, and does not count validation.
-    """
-    from flarekit.cli.console import Console
-    from flarekit.cli.training import run_compact
-    from flarekit.core.apart import keep_apart
-    from flarekit.core.errors import UsageError
-    from flarekit.training.compact import RunOptions
-
-    start, run_dir = options.start, sources.run_dir
-    for folder in (sources.dataset, *sources.others, *((start,) if start else ())):
-        keep_apart(folder, run_dir, [], what="a folder that the training reads")
-    if (run_dir / "predictor.toml").exists():
-        raise UsageError(
-            f"{run_dir}: is a predictor folder, whose recipe would be replaced",
-            fix="name a folder of the run's own",
-        )
-    run_compact(sources, RunOptions(**vars(options)), Console(quiet=quiet))

@@ -1,13 +1,14 @@
-"""What is on the line by which `flarekit profile docker` runs an image, and whose line it is."""
+"""What the commands of `flarekit profile` take, and whose line an image is run by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flarekit.cli.options import Gpus
+from flarekit.cli.options import Gpus, ImageConvention, InputDir, OutputDir
 
 if TYPE_CHECKING:
     from flarekit.containers import RunLine as OrganisersLine
@@ -20,6 +21,18 @@ _IN_WORDS = {
     ".nii.gz": "scans X_0000.nii.gz",
     ".npz": "scans X.npz",
 }
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Limits of an edition of a challenge, for example flare23; "
+        "`flarekit conventions NAME` lists those of a convention."
+    ),
+]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0.1, help="Seconds after which a run is ended.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,56 @@ class RunLine:
             help="Value for the option of docker run that has the same name, for example none."
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRun:
+    """Which image runs on what, and where things go."""
+
+    image: Annotated[
+        str, typer.Argument(help="Name and tag of the image, as docker image ls shows them.")
+    ]
+    input_dir: InputDir
+    output_dir: OutputDir
+    report_dir: Annotated[Path, typer.Option("--report", help="Folder for the report.")]
+    convention: ImageConvention = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """How long a container may run, and what is watched beside it."""
+
+    timeout_s: Timeout = 600.0
+    preset: Preset = None
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Index or UUID of the GPU to watch; by default that of --gpus."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What a case may cost: limits by themselves, and those of an edition."""
+
+    max_time: Annotated[
+        float | None, typer.Option(help="Seconds that a case may take; by default 15.")
+    ] = None
+    max_gpu_mib: Annotated[
+        float | None, typer.Option(help="MiB that may be in use on the GPU; by default 4096.")
+    ] = None
+    max_ram_mib: Annotated[
+        float | None,
+        typer.Option(
+            help="MiB that the container or process tree may use; by default there is no limit."
+        ),
+    ] = None
+    cpu: Annotated[
+        bool,
+        typer.Option(
+            "--cpu", help="The submission uses no GPU, so limits of GPU memory are left out."
+        ),
+    ] = False
+    preset: Preset = None
 
 
 def kind_of(line: OrganisersLine) -> str:
