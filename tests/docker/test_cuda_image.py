@@ -6,6 +6,7 @@ takes a quarter of an hour.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,9 @@ class Image:
 def image(request):
     """Build an image; it takes gigabytes, and is removed before the next one is built."""
     need_engine()
-    kind, tag = KINDS[request.param], f"flarekit-cuda-{request.param.replace('_', '-')}"
+    kind = KINDS[request.param]
+    name = request.param.replace("_", "-")
+    tag = f"flarekit-cuda-{name}-{os.getpid()}"  # processes share an engine
     wanted = BuildRequest(
         predictor=kind.predictor, convention=None, tag=tag, device="cuda", mamba=kind.mamba
     )

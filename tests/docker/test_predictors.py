@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from flarekit.conventions import checks_of
@@ -40,7 +42,7 @@ SLOW_MACHINE_S = 120.0  # a case on CI's two cores; the organisers' limits are f
 def image(request):
     """Return the name of a predictor and its image for a machine without a GPU."""
     need_engine()
-    tag = f"flarekit-{request.param.replace('_', '-')}"
+    tag = f"flarekit-{request.param.replace('_', '-')}-{os.getpid()}"  # processes share an engine
     with one_build():
         build(BuildRequest(predictor=request.param, convention=None, tag=tag, device="cpu"))
     yield request.param, tag
