@@ -175,14 +175,15 @@ def test_a_process_with_a_known_memory_curve_is_measured_to_within_one_sample(tm
     assert [each.t_s for each in on_disk] == pytest.approx([s.t_s for s in seen.samples], abs=1e-4)
 
 
-def test_flare_s_time_is_that_of_the_run_and_little_more(tmp_path, still):
+@pytest.mark.usefixtures("still")
+def test_flare_s_time_is_that_of_the_run_and_little_more(tmp_path):
     class Sleeps(CommandTarget):
         def run(self, _timeout_s):
             time.sleep(5.0)
             return ProcessResult(exit_code=0)
 
     files = {"samples_file": tmp_path / "s.jsonl", "record_file": tmp_path / "r.json"}
-    seen = monitor(Sleeps(["true"]), **files, facts={}, clock=still.look)
+    seen = monitor(Sleeps(["true"]), **files, facts={})
     assert seen.wall_s == pytest.approx(5.0, abs=0.01)
     assert seen.wall_s <= seen.record.time < seen.wall_s + 0.1
 
