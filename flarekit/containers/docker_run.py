@@ -159,7 +159,7 @@ class ContainerRun:
         pid = _pid_of(self._name)
         self.cgroup = None if pid is None else _shown(cgroup_of(pid))
         if isinstance(self.cgroup, Cgroup):
-            threading.Thread(target=self._follow_peak, args=(self.cgroup,), daemon=True).start()
+            self._go_beside(self._follow_peak, self.cgroup)
         if self._observe and pid is not None:
             self._go_beside(self._follow_usage, pid)
         if terminate_after_s is not None:
@@ -171,10 +171,15 @@ class ContainerRun:
         thread.start()
 
     def _follow_peak(self, group: Cgroup) -> None:
-        """Read the kernel's peak until the group is gone, and the figure with it."""
-        while not isinstance(peak := kernel_peak_mib(group), Unsupported):
+        """Read the kernel's peak until the container is over, or its group gone with the figure."""
+        is_over = False
+        while not is_over:
+            is_over = self._over.is_set()
+            peak = kernel_peak_mib(group)
+            if isinstance(peak, Unsupported):
+                return
             self.kernel_peak_mib = peak
-            time.sleep(_PEAK_S)
+            self._over.wait(_PEAK_S)
 
     def _follow_usage(self, pid: int) -> None:
         """Add up the memory of its processes, and count its tries to reach a network."""

@@ -51,7 +51,7 @@ def fake(monkeypatch):
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_case_that_ended_in_time_is_not_too_late_however_late_we_look(fake, monkeypatch, ended):
     now = [0.0]
-    monkeypatch.setattr("flarekit.cohort.pool.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("flarekit.cohort.pool.time", SimpleNamespace(monotonic=lambda: now[0]))
     pool = RayPool(lambda: None, workers=1, needs=WorkerNeeds(), case_timeout_s=8.0)
     fake.ready.add(pool._workers[0].future)
     pool.take(1.0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from flarekit.containers import SandboxError
@@ -101,8 +103,8 @@ def test_a_group_is_looked_at_once_more_when_its_time_is_up(tmp_path, monkeypatc
         (group.folder / "child").rmdir()
 
     now = [0.0]
-    monkeypatch.setattr("flarekit.containers.cgroups.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("flarekit.containers.cgroups.time.sleep", slept_long)
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=slept_long)
+    monkeypatch.setattr("flarekit.containers.cgroups.time", clock)
     group.remove()
     assert not group.folder.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -207,6 +208,17 @@ def test_a_signal_that_ended_the_run_is_noted_however_late_its_command_comes_bac
     monkeypatch.setattr("flarekit.containers.docker_run.docker", comes_back_late)
     run = Run(mounts=(), terminate_after_s=0.01)
     assert DockerSandbox("team:latest").run(run).stopped_after_s is not None
+
+
+def test_nothing_goes_on_beside_a_run_that_is_over(engine):
+    """Not even where the group that was found is there for longer than the container."""
+    before = set(threading.enumerate())
+    engine.has(NEW, "team:latest")
+    engine.lasts_until("inspect")
+    engine.answers("inspect", out=f"{os.getpid()}\n".encode())
+    engine.answers("events", out=b'{"Action":"start","timeNano":1}\n')
+    DockerSandbox("team:latest").run(Run(mounts=(), terminate_after_s=600.0))
+    assert set(threading.enumerate()) <= before
 
 
 def test_no_image_is_fetched_in_place_of_the_one_that_is_verified(engine):
