@@ -134,7 +134,11 @@ def inputs_below(folder: Path, faults: list[str] | None = None) -> list[Path]:
         place = linked.pop(0)
         for parent, folders, files in os.walk(place, onerror=note):
             here = Path(parent)
-            state = here.stat()
+            try:
+                state = here.stat()
+            except OSError as error:  # it went after it was listed
+                note(error)
+                continue
             if (state.st_dev, state.st_ino) in seen:
                 folders.clear()
                 continue

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import inspect
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,3 +159,22 @@ def test_a_folder_that_cannot_be_opened_is_told(tmp_path, monkeypatch):
     faults = []
     assert inputs_below(tmp_path, faults) == [tmp_path / "scan"]
     assert faults == [f"{tmp_path / 'closed'}: cannot be read: Permission denied"]
+
+
+def test_a_folder_that_goes_after_it_was_listed_is_told_and_the_rest_is_found(
+    tmp_path, monkeypatch
+):
+    for place in (tmp_path / "goes", tmp_path / "stays"):
+        place.mkdir()
+        (place / "scan").touch()
+    walk, faults = os.walk, []
+
+    def removed_meanwhile(*arguments, **how):
+        for listed in walk(*arguments, **how):
+            if listed[0].endswith("goes"):
+                shutil.rmtree(listed[0])
+            yield listed
+
+    monkeypatch.setattr("flarekit.core.files.os.walk", removed_meanwhile)
+    assert inputs_below(tmp_path, faults) == [tmp_path / "stays" / "scan"]
+    assert faults == [f"{tmp_path / 'goes'}: cannot be read: No such file or directory"]
