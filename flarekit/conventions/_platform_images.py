@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.json_files import parse_json
 from flarekit.core.metaheader import blank_geometry, geometry_from, read_header
 from flarekit.core.metaimage import read_metaimage, usable, write_label_map
+from flarekit.core.text_files import read_text
 from flarekit.core.volume import Geometry, Volume
 
 AIR_HU = -1024.0
-_MOST_JSON_BYTES = 1 << 26
 _MOST_VOXELS = 2**29  # a header that claims more is not believed
 
 
@@ -87,14 +88,9 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything
     Raises:
         InputError: it cannot be read, or is not JSON.
     """
+    text = read_text(path, fix="check path and permissions")
     try:
-        if path.stat().st_size > _MOST_JSON_BYTES:
-            raise InputError(f"{path}: is larger than any JSON of points", fix="export it again")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror}", fix="check path and permissions"
-        ) from error
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {error}", fix="export it again") from error
 

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from flarekit.core.tables import Table
+from flarekit.core.tables import Name, Table
 
-Number = Annotated[float, Field(strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
+_LARGEST, _SMALLEST = 1e10, 1e-8  # of what float32 still computes with, and any unit needs
+Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, strict=True)]
+Positive = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST, strict=True)]
 UPTAKE_NAMES = ("PET", "PT", "SUV")  # of channels that hold standardised uptake values
 
 
@@ -131,7 +132,7 @@ class Channel(Table):
         drawn: of a channel that shows clicks, scribbles or lines: how they were drawn in training.
     """
 
-    name: str
+    name: Name
     intensity: Annotated[Intensity, Field(discriminator="kind")]
     drawn: Drawn | None = None
 

@@ -13,8 +13,9 @@ from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.json_files import no_bool, read_json, typed
 
 NAME = "dataset.json"
-_IGNORE = "ignore"
-Value = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=255)]
+_IGNORE, _BACKGROUND = "ignore", "background"
+_HIGHEST = 255
+Value = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=_HIGHEST)]
 
 
 class _Stated(BaseModel):
@@ -146,10 +147,13 @@ def _turned(
 ) -> dict[str, int | tuple[int, ...]]:
     """Return label name -> value(s); nnU-Net 1 has it the other way round."""
     if all(key.strip().isdecimal() and isinstance(name, str) for key, name in labels.items()):
-        pairs: list[tuple[str, Any]] = [(str(name), int(key)) for key, name in labels.items()]
+        pairs: list[tuple[str, Any]] = [
+            (str(name), _value_of(key, source)) for key, name in labels.items()
+        ]
     else:
         pairs = list(labels.items())
     turned: dict[str, int | tuple[int, ...]] = {}
+    nothing = list[str]()
     for stated, value in pairs:
         name = stated.strip().replace(" ", "_")
         if isinstance(value, str):
@@ -163,4 +167,26 @@ def _turned(
                 fix="give each label a name of its own",
             )
         turned[name] = value
+        if value in (0, (0,)):
+            nothing.append(stated)
+        elif name.lower() == _BACKGROUND:
+            raise InputError(
+                f"{source}: labels.{stated}: is {value}, and background is 0",
+                fix="give the background 0, and each label a value of its own",
+            )
+    if len(nothing) > 1:
+        raise InputError(
+            f"{source}: labels: {' and '.join(nothing[:3])} all have 0, which is background",
+            fix="give each label a value of its own, from 1 on",
+        )
     return turned
+
+
+def _value_of(key: str, source: Path) -> int:
+    """Return the value that a label of nnU-Net 1 stands at."""
+    if len(key.strip()) > len(str(_HIGHEST)) or int(key) > _HIGHEST:
+        raise InputError(
+            f"{source}: labels.{key[:40]}: is no value of a mask, which are 0 to {_HIGHEST}",
+            fix="number the labels 1, 2, ...",
+        )
+    return int(key)

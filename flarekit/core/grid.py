@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from flarekit.core.channels import Positive
 from flarekit.core.tables import Table
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-Spacing = Positive | Literal["scan", "fit"]
+Step = Annotated[float, Field(ge=0.05, le=1, strict=True)]  # less makes 8000 times the tiles
+Spacing = Annotated[float, Field(ge=0.01, le=1000, strict=True)] | Literal["scan", "fit"]
+LONGEST_TILE, LARGEST_TILE = 4096, 2**28  # voxels along an axis, and altogether
+Side = Annotated[int, Field(ge=1, le=LONGEST_TILE, strict=True)]
 
 
 class Grid(Table):
@@ -21,7 +24,7 @@ class Grid(Table):
             `Nnunet`); `scan` keeps the scan's, `fit` makes one tile cover the whole axis.
         axes: where the network's axes (Z, Y, X) point to: superior, posterior, left by default.
         tile_ZYX: voxels per tile; Z = 1 means that the network is 2D and sees axial slices.
-        step: distance between tiles as a fraction of the tile, in (0, 1].
+        step: distance between tiles as a fraction of the tile, from 0.05 to 1.
         weighting: how much the voxels of a tile count where tiles overlap.
         sums: precision in which logits of overlapping tiles are added up; nnU-Net's is fp16.
         decide: where the argmax is taken: on the `network`'s grid (fastest), or on the `scan`'s,
@@ -36,8 +39,8 @@ class Grid(Table):
 
     spacing_mm_ZYX: tuple[Spacing, Spacing, Spacing]
     axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] = "SPL"
-    tile_ZYX: tuple[Count, Count, Count]
-    step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.5
+    tile_ZYX: tuple[Side, Side, Side]
+    step: Step = 0.5
     weighting: Literal["gaussian", "uniform"] = "gaussian"
     sums: Literal["fp32", "fp16"] = "fp32"
     decide: Literal["network", "scan"] = "network"
@@ -50,6 +53,8 @@ class Grid(Table):
     def _three_axes(self) -> Grid:
         if len({"RLAPSI".index(letter) // 2 for letter in self.axes}) != 3:
             raise ValueError(f"axes {self.axes!r} do not name three different axes")
+        if (voxels := math.prod(self.tile_ZYX)) > LARGEST_TILE:
+            raise ValueError(f"tile_ZYX has {voxels:,} voxels, more than {LARGEST_TILE:,}")
         return self
 
 
@@ -91,5 +96,5 @@ class Fast(Table):
         decide: where the argmax is taken, on the `network`'s grid or on the `scan`'s.
     """
 
-    step: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.75
+    step: Step = 0.75
     decide: Literal["network", "scan"] = "scan"

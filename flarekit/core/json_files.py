@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from flarekit.core.errors import InputError
+from flarekit.core.text_files import read_text
 
 _COPY = "copy it again from where it was made, whole"
 _M = TypeVar("_M", bound=BaseModel)
@@ -28,11 +29,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, no JSON, or holds something else.
     """
+    text = read_text(path, fix=_COPY)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, parse_constant=_not_finite)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}", fix=_COPY) from error
+        content = parse_json(text, parse_constant=_not_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})", fix=_COPY) from error
     if not isinstance(content, dict):
@@ -40,6 +39,29 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: holds a {type(content).__name__}, and should hold an object {{...}}",
             fix=_COPY,
         )
+    return content
+
+
+def parse_json(text: str, *, parse_constant: Callable[[str], Any] | None = None) -> Any:  # noqa: ANN401 - JSON is anything
+    """Return what JSON says; a name that an object has twice is refused, as one would be lost.
+
+    Args:
+        text: of the whole file.
+        parse_constant: takes NaN and infinities, as `json.loads` has it.
+
+    Raises:
+        ValueError: it is not JSON, or names something twice.
+        RecursionError: its lists and objects lie in each other too deep.
+    """
+    return json.loads(text, parse_constant=parse_constant, object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in content if names.count(name) > 1)
+        raise ValueError(f"{twice[:40]!r} is there twice")
     return content
 
 

@@ -13,11 +13,12 @@ from flarekit.core.channels import BodyCrop, Channel, NonzeroCrop, Number, Windo
 from flarekit.core.errors import PredictorError
 from flarekit.core.expected import Expected
 from flarekit.core.files import write_atomically
+from flarekit.core.first_pass import Coarse, Locator
 from flarekit.core.gate import Gate
 from flarekit.core.grid import Fast, Grid, Nnunet
 from flarekit.core.network import Architecture, Weights, check_network
 from flarekit.core.schema import SCHEMA, check_schema
-from flarekit.core.tables import Table, checked, read_toml
+from flarekit.core.tables import LabelName, Name, Table, Title, checked, read_toml
 
 Mode = Literal["exact", "fast"]
 HalfPrecision = Literal["fp16", "bf16"]
@@ -25,37 +26,6 @@ _BODY_HU = -300.0  # skin and fat, not air
 _BODY_SUV = 0.4  # muscle and blood take up more; what lies around a body seldom does
 _BODY_MARGIN_MM = 10.0
 _HIGHEST_VALUE = 255
-
-
-class Coarse(Table):
-    """A first pass by another predictor: the network then looks only where that found something.
-
-    Attributes:
-        predictor: its name, or its folder; its channels are the same.
-        margin_mm: added on every side.
-    """
-
-    predictor: str
-    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 20.0
-
-
-class Locator(Table):
-    """A small network that sees the whole scan at a coarse spacing and says where labels lie.
-
-    It is a predictor folder of its own, inside that of the predictor which names it.
-
-    Attributes:
-        folder: its name.
-        sha256: of its weights: no others are taken.
-        margin_mm: what lies further than this from anything it may have found is not looked at.
-        labels: its label -> the predictor's; those of the same name need no entry, and its other
-            labels are background.
-    """
-
-    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "locator"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    margin_mm: Annotated[float, Field(ge=0, strict=True)] = 15.0
-    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class Rule(Table):
@@ -94,8 +64,8 @@ class PredictorSpec(Table):
         provenance: where the weights come from (data, licence, command, date), for the card.
     """
 
-    name: str
-    title: str
+    name: Name
+    title: Title
     convention: str
     convention_settings: dict[str, Any] = Field(default_factory=dict)
     architecture: Architecture
@@ -106,10 +76,10 @@ class PredictorSpec(Table):
     fast: Fast = Fast()
     coarse: Coarse | None = None
     locator: Locator | None = None
-    labels: dict[str, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
+    labels: dict[LabelName, Annotated[int, Field(ge=1, le=255, strict=True)]] = Field(min_length=1)
     only_labels: tuple[str, ...] = ()
-    auxiliary: tuple[str, ...] = ()
-    internal: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    auxiliary: tuple[LabelName, ...] = ()
+    internal: dict[LabelName, tuple[str, ...]] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     half_precisions: tuple[HalfPrecision, ...] = ("fp16", "bf16")
     weights: Weights

@@ -5,11 +5,31 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from flarekit.core.errors import FlarekitError, PredictorError
+from flarekit.core.text_files import read_text
+
+
+def _in_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    if text != text.strip():
+        raise ValueError("begins or ends with a blank")
+    return text
+
+
+def _no_background(text: str) -> str:
+    if text.lower() == "background":
+        raise ValueError("background is 0 and not listed")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_in_one_line)]
+Title = Annotated[str, Field(max_length=1000), AfterValidator(_in_one_line)]
+LabelName = Annotated[Name, AfterValidator(_no_background)]
 
 
 class Table(BaseModel):
@@ -34,13 +54,13 @@ def read_toml(
     Raises:
         FlarekitError: of the kind asked for: the file cannot be read, or is not TOML.
     """
+    text = read_text(path, fix=fix, error=error)
     try:
-        text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
-    except OSError as cause:
-        raise error(f"{path}: cannot be read: {cause.strerror}", fix=fix) from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+    except tomllib.TOMLDecodeError as cause:
         raise error(f"{path}: is not TOML: {cause}", fix="correct that line") from cause
+    except (ValueError, RecursionError) as cause:  # endless numbers, lists in lists in lists
+        raise error(f"{path}: cannot be read as TOML: {cause}", fix=fix) from cause
 
 
 def checked(model: type[_T], content: Mapping[str, Any], *, source: str, inside: str = "") -> _T:
@@ -65,5 +85,6 @@ def checked(model: type[_T], content: Mapping[str, Any], *, source: str, inside:
 
 
 def _place(inside: str, parts: tuple[int | str, ...]) -> str:
-    names = [*([inside] if inside else []), *map(str, parts)]
+    stated = [part for part in map(str, parts) if "[" not in part and part != "constrained-float"]
+    names = [*([inside] if inside else []), *stated]
     return ".".join(names) or "the whole"

@@ -53,10 +53,12 @@ class Run:
     Attributes:
         sums: what tiles are added to.
         notes: what had to be done with less than was asked for, in words, in order.
+        precision: of the arithmetic, where it may change on the way; the engine's where empty.
     """
 
     sums: Sums
     notes: list[str] = field(default_factory=list)
+    precision: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

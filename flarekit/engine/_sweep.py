@@ -15,7 +15,7 @@ from flarekit.engine import Effort, TileProgress
 from flarekit.engine._pace import TilePace
 from flarekit.engine._runner import TileRunner
 from flarekit.engine._schedule import Schedule, Tile
-from flarekit.engine._slab import Place, Run, Slab, Sums
+from flarekit.engine._slab import Place, Run, Slab
 from flarekit.engine._tiles import TileRow, tile_rows
 
 _FEW = 2  # tiles, of which the best is run first, wherever the other lies
@@ -128,7 +128,7 @@ class Sweep:
         while first < end:
             count = min(end - first, self.engine.depth_at_once)
             is_blank = on_host and first >= self._covered_z  # a device decides slices in order
-            yield self._slab(first, count, run.sums, is_blank=is_blank)
+            yield self._slab(first, count, run, is_blank=is_blank)
             if first + count < self.size_ZYX[0]:
                 run.sums.move_on(count)
             self.pace.passed(0 if is_blank else count)
@@ -143,7 +143,7 @@ class Sweep:
                 end = rows[index + 1].z if index + 1 < len(rows) else self.image_CZYX.shape[1]
                 count = min(end, self.size_ZYX[0]) - row.z
                 if count > 0:
-                    yield self._slab(row.z, count, run.sums)
+                    yield self._slab(row.z, count, run)
                 run.sums.move_on(end - row.z)
                 self.pace.passed(max(0, count))
 
@@ -153,13 +153,13 @@ class Sweep:
             self.notes = run.notes
             yield run
 
-    def _slab(self, z: int, count: int, sums: Sums, *, is_blank: bool = False) -> Slab:
+    def _slab(self, z: int, count: int, run: Run, *, is_blank: bool = False) -> Slab:
         return Slab(
             z=z,
             count=count,
             size_YX=self.size_ZYX[1:],
-            sums=sums,
-            precision=self.engine.facts.precision,
+            sums=run.sums,
+            precision=run.precision or self.engine.facts.precision,
             is_blank=is_blank,
         )
 
@@ -190,7 +190,7 @@ class Sweep:
                     waiting += [n for n in around if n in tiles and n not in seen | set(waiting)]
             self.dropped = len(waiting)
             self.empty = len(tiles) - self.done - self.dropped
-            yield self._slab(0, self.size_ZYX[0], run.sums)
+            yield self._slab(0, self.size_ZYX[0], run)
             self.pace.passed(self.size_ZYX[0])
 
     def _run_alone(self, row: TileRow, place: Place, run: Run, total: int) -> bool:

@@ -12,10 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from flarekit.core.errors import PredictorError
 from flarekit.engine import check_class_count
 from flarekit.engine._torch_device import DTYPES
 from flarekit.engine._torch_estimate import estimated_mib
-from flarekit.engine._torch_memory import NoRoom, attempt, no_room
+from flarekit.engine._torch_memory import NoRoom, attempt, is_out_of_memory, no_room
 
 
 class DeviceNetworks:
@@ -112,12 +113,31 @@ class DeviceNetworks:
         with torch.autocast(self._device.type, half, enabled=precision != "fp32"):
             if self._flat:  # slices of all tiles become one batch of 2D images
                 flat = batch_BCZYX.transpose(1, 2).flatten(0, 1)
-                flat = network(flat.contiguous(memory_format=layout))
+                flat = _computed(network, flat.contiguous(memory_format=layout))
                 logits: torch.Tensor = flat.unflatten(0, (len(batch_BCZYX), -1)).transpose(1, 2)
             else:
-                logits = network(batch_BCZYX.contiguous(memory_format=layout))
+                logits = _computed(network, batch_BCZYX.contiguous(memory_format=layout))
         check_class_count(logits.shape[1], self._class_count)
         return logits
+
+
+def _computed(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Return what a network gives.
+
+    Raises:
+        PredictorError: it cannot compute a batch of this shape.
+    """
+    try:
+        logits: torch.Tensor = network(batch)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error) or batch.is_cuda:  # a device may fail for any reason
+            raise
+        tile = " x ".join(map(str, batch.shape[2:]))
+        raise PredictorError(
+            f"the network cannot compute a tile of {tile} voxels: {str(error).splitlines()[0]}",
+            fix="correct grid.tile_ZYX or architecture.arguments in predictor.toml",
+        ) from error
+    return logits
 
 
 def placed(

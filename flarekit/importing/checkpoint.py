@@ -88,6 +88,10 @@ def state_dict_of(
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
             raise InputError(f"{where}.{key} is a {kind}, not a tensor", fix="fetch it again")
+        if (odd := _odd(value)) is not None:
+            raise InputError(
+                f"{where}.{key} {odd}", fix="save the state dict of the network as it was trained"
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"{where}.{key} holds NaN or infinity", fix="take a checkpoint of a sound training"
@@ -98,6 +102,21 @@ def state_dict_of(
             )
         found[name] = value
     return found
+
+
+def _odd(value: torch.Tensor) -> str | None:
+    """Return what makes a tensor none that weights are: laid out otherwise, or not in the file."""
+    import torch
+
+    if value.layout is not torch.strided:
+        return f"is a tensor of the layout {str(value.layout).removeprefix('torch.')}"
+    if value.is_quantized or value.is_complex():
+        return f"is a tensor of {str(value.dtype).removeprefix('torch.')}"
+    if value.is_meta:
+        return "has a shape and no values"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "is larger than what the file holds of it"
+    return None
 
 
 def _own_name(key: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flarekit import models
 from flarekit.core.dataset_json import read_dataset
-from flarekit.core.errors import FlarekitError, InputError
+from flarekit.core.errors import FlarekitError, InputError, WeightsMismatchError
 from flarekit.core.json_files import read_json, typed
 from flarekit.importing import nnunet_files as files
 from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
@@ -15,8 +17,13 @@ from flarekit.importing.options import ImportOptions
 from flarekit.importing.plans import read_configuration
 from flarekit.importing.writing import write_predictor
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 _LOG = logging.getLogger(__name__)
 _ALL = "all"  # the fold that was trained on all cases
+_TWICE = 2  # what a constructor may make and drop
 
 
 def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> None:
@@ -55,7 +62,7 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
     networks = []
     for path, state_dict in zip(paths, states, strict=True):
         try:
-            network = models.create(architecture, **arguments)
+            network = _built(architecture, arguments, state_dict)
             models.load_official_state_dict(architecture, network, state_dict)
         except FlarekitError as error:
             raise type(error)(f"{path}: {error.message}", fix=error.fix) from error
@@ -78,6 +85,21 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
         },
     }
     write_predictor(folder, facts, networks, source=result)
+
+
+def _built(
+    architecture: str, arguments: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Build the network of the plans, unless that is larger than what the checkpoint holds."""
+    numbers = sum(tensor.numel() for tensor in state_dict.values())
+    try:
+        with models.at_most(_TWICE * numbers, _TWICE * len(state_dict)):
+            return models.create(architecture, **arguments)
+    except models.TooLargeError as error:
+        raise WeightsMismatchError(
+            f"is of another network than plans.json, which has {error}: twice what it holds",
+            fix="take plans and checkpoint from one training",
+        ) from error
 
 
 def _result_folder(source: Path) -> Path:

@@ -13,7 +13,8 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from flarekit.core.json_files import no_bool
 
 _SPLINES = "resample_data_or_seg_to_shape"
-_MOST = 10_000
+_MOST = 10_000  # channels of a layer, voxels of a patch along an axis
+_MOST_STAGES, _MOST_LAYERS, _WIDEST = 16, 100, 31  # of a network; of a stage; of kernel or stride
 
 
 def _as_list(value: object) -> object:
@@ -25,8 +26,11 @@ Axis = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=2)]
 Order = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=5)]
 Length = Annotated[float, BeforeValidator(no_bool), Field(gt=0, allow_inf_nan=False)]
 Figure = Annotated[float, BeforeValidator(no_bool), Field(allow_inf_nan=False)]
-Sizes = tuple[Count | tuple[Count, ...], ...]
-PerStage = Count | tuple[Count, ...]
+Stages = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=_MOST_STAGES)]
+Layers = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=_MOST_LAYERS)]
+Size = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=_WIDEST)]
+Sizes = tuple[Size | tuple[Size, ...], ...]
+PerStage = Layers | tuple[Layers, ...]
 
 
 class _File(BaseModel):
@@ -44,10 +48,10 @@ class Resampling(_File):
 class NetworkArguments(_File):
     """Arguments of a network of dynamic_network_architectures."""
 
-    n_stages: Count
-    features_per_stage: PerStage
-    kernel_sizes: Count | Sizes
-    strides: Count | Sizes
+    n_stages: Stages
+    features_per_stage: Count | tuple[Count, ...]
+    kernel_sizes: Size | Sizes
+    strides: Size | Sizes
     n_conv_per_stage: PerStage | None = None
     n_blocks_per_stage: PerStage | None = None
     n_conv_per_stage_decoder: PerStage
@@ -114,7 +118,7 @@ class Window(_File):
     percentile_00_5: Figure
     percentile_99_5: Figure
     mean: Figure
-    std: Figure
+    std: Annotated[Figure, Field(ge=0)]
 
 
 class Arguments(_File):

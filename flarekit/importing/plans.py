@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from flarekit.importing.mamba_clinix import clinix_blocks
 _PLAIN, _RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
 _SPLINES = "resample_data_or_seg_to_shape"
 _EPS, _SLOPE = 1e-5, 0.01
+_MOST_NAMED = 8
 _OPERATORS = {  # what our networks are built from; the last part of the import path
     "conv_op": ("Conv2d", "Conv3d"),
     "norm_op": ("InstanceNorm2d", "InstanceNorm3d"),
@@ -60,6 +62,7 @@ class Configuration:
             PredictorError: a network that is not known.
         """
         class_name, topology = self._topology()
+        self._check_patch(topology["strides"])
         arguments = {"input_channels": input_channels, "num_classes": num_classes, **topology}
         if any(key.startswith("decoder.residual_blocks.") for key in weights):
             return "mamba_clinix", arguments | clinix_blocks(weights, topology)
@@ -229,6 +232,16 @@ class Configuration:
             ),
         }
 
+    def _check_patch(self, strides: Sequence[Sequence[int]]) -> None:
+        together = [math.prod(axis) for axis in zip(*strides, strict=True)]
+        for size, factor in zip(self.content.patch_size, together, strict=True):
+            if size % factor:
+                raise InputError(
+                    f"{self.source}: configurations.{self.name}: patch_size has {size} voxels, no "
+                    f"multiple of {factor}, which the strides make together",
+                    fix="copy the file again from the training",
+                )
+
     def _per_stage(self, name: str, stated: int | Sequence[int], count: int) -> list[int]:
         """Return a number for each stage; one number stands for all of them."""
         if isinstance(stated, int):
@@ -296,7 +309,7 @@ def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -
     current: object = name
     while current is not None:
         if not isinstance(current, str) or current not in plans.configurations:
-            known = ", ".join(plans.configurations) or "none"
+            known = ", ".join(list(plans.configurations)[:_MOST_NAMED]) or "none"
             by = f", from which {seen[-1]!r} inherits" if seen else ""
             raise PredictorError(
                 f"{source}: no configuration {current!r}{by}", fix=f"known: {known}"

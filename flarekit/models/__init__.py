@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.errors import FlarekitError, PredictorError, UsageError
 from flarekit.core.network import Architecture
 from flarekit.core.registry import Registry, near_miss
+from flarekit.models._bounded import TooLargeError, at_most
 from flarekit.models._monai import PEERS
 from flarekit.models._official import (
     load_official_state_dict,
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PEERS",
     "OwnClass",
+    "TooLargeError",
     "UntrustedError",
     "WeightsState",
+    "at_most",
     "build",
     "built_in",
     "check_weights",
@@ -121,9 +124,12 @@ def _made(
 
     try:
         network = make(**arguments)
-    except (TypeError, ValueError) as error:
+    except (FlarekitError, TooLargeError):
+        raise
+    except Exception as error:
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise PredictorError(
-            f"architecture {name!r} does not take these arguments: {error}", fix=f"see {place}"
+            f"architecture {name!r} does not take these arguments: {reason}", fix=f"see {place}"
         ) from error
     if not isinstance(network, nn.Module):
         raise PredictorError(

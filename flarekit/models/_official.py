@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from flarekit.core.errors import WeightsMismatchError
-from flarekit.models._weights import own_tensors
+from flarekit.models._weights import own_tensors, unusable
 
 OfficialName = tuple[str | None, tuple[str, ...]]
 
@@ -47,7 +47,8 @@ def load_official_state_dict(
         state_dict: the authors'.
 
     Raises:
-        WeightsMismatchError: listing what is missing, left over, misshapen or contradictory.
+        WeightsMismatchError: listing what is missing, left over, misshapen, contradictory, or of
+            another kind of number.
     """
     import torch
 
@@ -63,6 +64,8 @@ def load_official_state_dict(
         tensor = state_dict[present[0]]
         if tensor.shape != own[ours].shape:
             faults.append(f"{present[0]} is {list(tensor.shape)}, not {list(own[ours].shape)}")
+        elif (fault := unusable(tensor, own[ours])) is not None:
+            faults.append(f"{present[0]} {fault}")
         faults += [
             f"{alias} differs from {present[0]}"
             for alias in present[1:]

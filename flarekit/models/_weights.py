@@ -88,11 +88,37 @@ def _converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return converted if bool(converted.isfinite().all()) else tensor
 
 
+def unusable(stored: torch.Tensor, own: torch.Tensor) -> str | None:
+    """Return why a tensor cannot become one of a network; None where it can.
+
+    Copying would cast anything: whole numbers of a quantised network, numbers of eight bits without
+    their scale, values beyond float32, and say nothing.
+
+    Args:
+        stored: from a file, of the same shape.
+        own: the network's.
+    """
+    import torch
+
+    kind = str(stored.dtype).removeprefix("torch.")
+    if not own.is_floating_point():
+        return None if not (stored.is_floating_point() or stored.is_complex()) else f"is {kind}"
+    if stored.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"is {kind}, not a floating-point number of 16, 32 or 64 bits"
+    if bool(stored.isnan().any()):
+        return "holds NaN"
+    # an infinite variance is one of a layer that has died: what comes of it is looked at later
+    if stored.dtype == torch.float64 and bool((stored.isfinite() & stored.float().isinf()).any()):
+        return "holds numbers beyond float32"
+    return None
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file, strictly: nothing missing, nothing left over.
 
     Raises:
-        WeightsMismatchError: not a safetensors file, or names or shapes that do not fit.
+        WeightsMismatchError: not a safetensors file, or names, shapes or kinds of number that do
+            not fit, or values that are not finite.
     """
     import torch
     from safetensors import SafetensorError
@@ -113,6 +139,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
         for name in sorted(own.keys() & stored.keys())
         if stored[name].shape != own[name].shape
     ]
+    if not faults:
+        faults = [
+            f"{name} {fault}"
+            for name, tensor in own.items()
+            if (fault := unusable(stored[name], tensor)) is not None
+        ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise WeightsMismatchError(

@@ -32,6 +32,7 @@ FOLDERS_VARIABLE = "FLAREKIT_WEIGHTS"
 CACHE_VARIABLE = "FLAREKIT_CACHE"
 TRUST_VARIABLE = "FLAREKIT_TRUST"
 IMPORTED = "weights"  # in the current folder
+_TWICE, _BUFFERS = 2, 1_000_000  # what a constructor may make and drop, and what is no parameter
 
 
 def weight_folders() -> list[Path]:
@@ -129,6 +130,7 @@ def _check_names(predictor: PredictorFolder) -> None:
     spec = predictor.spec
     channels = [channel.name for channel in spec.channels]
     postprocess.check_rules(spec.rules, channels, source=str(predictor.folder / "predictor.toml"))
+    _check_counts(predictor)
     for kind, name, names in (
         ("convention", spec.convention, conventions.names()),
         ("architecture", spec.architecture.name, (*models.names(), *NETWORK_FILES)),
@@ -137,6 +139,26 @@ def _check_names(predictor: PredictorFolder) -> None:
             raise PredictorError(
                 f"{predictor.folder / 'predictor.toml'}: no {kind} {name!r}",
                 fix=f"known: {', '.join(names)}",
+            )
+
+
+def _check_counts(predictor: PredictorFolder) -> None:
+    """Refuse arguments of another number of channels or classes than the other facts make."""
+    spec = predictor.spec
+    if ":" in spec.architecture.name:  # arguments of a class of one's own mean what it likes
+        return
+    regions = () if spec.nnunet is None else spec.nnunet.region_values
+    classes = len(regions) or 1 + len(spec.labels) + len(spec.auxiliary)
+    for argument, wanted, of in (
+        ("input_channels", len(spec.channels), "channels"),
+        ("num_classes", classes, "labels, with auxiliary ones and background,"),
+    ):
+        stated = spec.architecture.arguments.get(argument)
+        if isinstance(stated, int) and stated != wanted:
+            raise PredictorError(
+                f"{predictor.folder / 'predictor.toml'}: architecture.arguments.{argument} is "
+                f"{stated}, and the {of} make {wanted}",
+                fix="make them agree",
             )
 
 
@@ -244,7 +266,15 @@ def _build(predictor: PredictorFolder, path: Path, facts: Weights) -> nn.Module:
 
         network = load_torchscript(path)
         return models.without_auxiliary(network, len(spec.auxiliary), _groups(spec))
-    network = models.build(architecture, predictor.folder, trusted=predictor.trusted)
+    try:
+        with models.at_most(_TWICE * (facts.parameters or 0) + _BUFFERS):
+            network = models.build(architecture, predictor.folder, trusted=predictor.trusted)
+    except models.TooLargeError as error:
+        raise WeightsMismatchError(
+            f"{predictor.folder / 'predictor.toml'}: the architecture has {error} in it, "
+            f"weights.parameters is {facts.parameters or 0:,}",
+            fix="correct the architecture's arguments",
+        ) from error
     count = sum(parameter.numel() for parameter in network.parameters())
     if count != facts.parameters:
         raise WeightsMismatchError(

@@ -76,6 +76,13 @@ PLANS = [
     (lambda p: kwargs(p).update(n_stages="many"), "arch_kwargs.n_stages"),
     (lambda p: kwargs(p).update(features_per_stage=[8]), "features_per_stage has 1 entries"),
     (lambda p: kwargs(p).pop("n_conv_per_stage"), "n_conv_per_stage is missing"),
+    (lambda p: kwargs(p).update(features_per_stage=[9999] * 3), "which has more than"),
+    (lambda p: kwargs(p).update(n_stages=10_000), "arch_kwargs.n_stages"),
+    (lambda p: kwargs(p).update(n_conv_per_stage=10_000), "arch_kwargs.n_conv_per_stage"),
+    (lambda p: kwargs(p).update(kernel_sizes=[[9999] * 3] * 3), "arch_kwargs.kernel_sizes"),
+    (lambda p: conf(p).update(patch_size=[8, 17, 16]), "17 voxels, no multiple of 4"),
+    (lambda p: conf(p).update(spacing=[1e-300, 1, 1]), "grid.spacing_mm_ZYX.0"),
+    (lambda p: conf(p).update(spacing=[1e300, 1, 1]), "grid.spacing_mm_ZYX.0"),
     (lambda p: kwargs(p).update(norm_op_kwargs={"eps": 0.1}), "norm_op_kwargs"),
     (lambda p: kwargs(p).update(nonlin_kwargs={"negative_slope": 0.2}), "nonlin_kwargs"),
     (lambda p: kwargs(p).update(conv_op=7), "conv_op"),
@@ -94,8 +101,14 @@ PLANS = [
      "percentile_00_5 is not below percentile_99_5"),
     (lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(std=float("nan")),
      "NaN is not a number"),
+    (lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(std=-80), "0.std"),
 ]  # fmt: skip
 DATASET = [
+    (lambda d: d.update(labels={"1" * 5000: "a", "1": "b"}), "is no value of a mask"),
+    (lambda d: d.update(labels={"0": "background", "1": "a", "300": "b"}), "labels.300"),
+    (lambda d: d.update(labels={"background": 1, "a": 2}), "background is 0"),
+    (lambda d: d.update(labels={"background": 0, "air": 0, "a": 1}), "background and air all have"),
+    (lambda d: d.update(labels={"background": 0, "a\x1bb": 1, "b": 2}), "cannot be printed"),
     (lambda d: d.pop("labels"), "labels is missing"),
     (lambda d: d.update(labels=None), "labels"),
     (lambda d: d.update(labels=["liver"]), "labels"),
@@ -125,6 +138,12 @@ CHECKPOINT = [
     (lambda c: c.update(network_weights={}), "network_weights holds nothing"),
     (lambda c: c["network_weights"].update(extra=5), "network_weights.extra is a int"),
     (lambda c: c["network_weights"].popitem(), "is missing"),
+    (lambda c: weights(c, lambda v: v.to_sparse()), "of the layout sparse"),
+    (lambda c: weights(c, lambda v: v.to(torch.complex64)), "is a tensor of complex64"),
+    (lambda c: weights(c, lambda v: v.to("meta")), "has a shape and no values"),
+    (lambda c: weights(c, lambda v: v[:1].clone().expand_as(v)), "larger than what the file holds"),
+    (lambda c: weights(c, lambda v: v.to(torch.int32)), "is int32, not a floating-point"),
+    (lambda c: weights(c, lambda v: v.double() * 1e300), "holds numbers beyond float32"),
     (lambda c: c.update(init_args=[1]), "init_args"),
     (lambda c: c.update(init_args={"configuration": ["2d"]}), "init_args.configuration"),
     (lambda c: c.update(init_args={"configuration": "2d"}), "no configuration '2d'"),
@@ -132,6 +151,10 @@ CHECKPOINT = [
     (lambda c: c.update(inference_allowed_mirroring_axes=(0, 7)), "mirroring_axes"),
     (lambda c: c.update(inference_allowed_mirroring_axes="all"), "mirroring_axes"),
 ]
+
+
+def weights(content, change):
+    content["network_weights"] = {k: change(v) for k, v in content["network_weights"].items()}
 
 
 def refused(result, tmp_path, file, words):
@@ -146,13 +169,13 @@ def refused(result, tmp_path, file, words):
 @pytest.mark.parametrize(("change", "words"), PLANS)
 def test_plans_that_are_a_little_off_are_refused_by_field(result, tmp_path, change, words):
     changed(result / "plans.json", change)
-    refused(result, tmp_path, "plans.json", words)
+    refused(result, tmp_path, "spacing" if "grid." in words else "plans.json", words)
 
 
 @pytest.mark.parametrize(("change", "words"), DATASET)
 def test_dataset_files_that_are_a_little_off_are_refused_by_field(result, tmp_path, change, words):
     changed(result / "dataset.json", change)
-    refused(result, tmp_path, "dataset.json", words)
+    refused(result, tmp_path, "labels" if "printed" in words else "dataset.json", words)
 
 
 @pytest.mark.parametrize(("change", "words"), CHECKPOINT)

@@ -21,8 +21,8 @@ from flarekit.core.errors import (
     UsageError,
     WeightsHashError,
 )
+from flarekit.core.first_pass import Coarse
 from flarekit.core.probabilities import read_probabilities
-from flarekit.core.spec import Coarse
 from flarekit.segmentation import case, case_loop, loaded
 from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
 from flarekit.segmentation.options import effective_budget, unlimited

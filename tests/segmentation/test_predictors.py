@@ -68,6 +68,25 @@ def test_the_network_has_exactly_the_stored_weights(toy):
     assert all(torch.equal(own[name], stored[name]) for name in own)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("num_classes = 3", "num_classes = 4", "num_classes is 4, and the labels.* make 3"),
+        (
+            "input_channels = 1",
+            "input_channels = 2",
+            "input_channels is 2, and the channels make 1",
+        ),
+    ],
+)
+def test_a_network_of_other_classes_or_channels_is_refused_before_anything_runs(
+    toy, old, new, words
+):
+    edit(toy, old, new)
+    with pytest.raises(PredictorError, match=words):
+        find_predictor(str(toy.folder))
+
+
 def test_auxiliary_classes_are_background(toy):
     (network,) = build_networks(toy)
     merged_toy = edit(toy, "lesion = 4\n", "")
