@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flarekit.conventions.dicom.elements import Element, ElementError, Elements, read_elements
 from flarekit.conventions.dicom.file import DicomFile
+from flarekit.conventions.dicom.private import PRIVATE
 from flarekit.core.archives import is_archive
 from flarekit.core.errors import UnreadableVolumeError
 
@@ -91,9 +92,7 @@ WANTED: tuple[Element, ...] = (
     "AcquisitionTime",
     "TimezoneOffsetFromUTC",
     "RadiopharmaceuticalInformationSequence",
-    0x0009100D,
-    0x70531000,
-    0x70531009,
+    *(tag for element in PRIVATE for tag in element.tags),
     # who it is of
     "PatientID",
     "PatientName",

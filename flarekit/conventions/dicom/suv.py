@@ -7,10 +7,12 @@ private elements. Numbers that cannot be are refused and doubtful ones noted, ea
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime, timedelta, timezone
 
 from flarekit.conventions.dicom.elements import ElementError, Elements
+from flarekit.conventions.dicom.private import PRIVATE, PrivateElement
 from flarekit.conventions.dicom.series import Series
 from flarekit.conventions.dicom.values import time_in, zone_in
 from flarekit.core.errors import InputError
@@ -36,11 +38,19 @@ _NUCLIDES_S = {
     89: 282276.0,
     124: 360806.0,
 }
+GE_SCAN_START, PHILIPS_SUV_PER_COUNT, PHILIPS_BQML_PER_COUNT = PRIVATE
+PER_COUNT = (1e-8, 1e6)  # SUV, or Bq/ml
+LONG_LIVED_S = 8 * 3600.0  # of tracers that are scanned days after, too
+LONGEST_SERIES = timedelta(hours=12)
+_OF_A_SERIES = ("Units", "SUVType", "DecayCorrection", "PatientWeight")
+_OF_A_TRACER = (
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+)
 _SAME_HALF_LIFE = 0.03  # relative
 _SAME_TIME = timedelta(minutes=1)
-_GE_SCAN_START = 0x0009100D
-_PHILIPS_SUV_PER_COUNT = 0x70531000
-_PHILIPS_BQML_PER_COUNT = 0x70531009
 _START, _START_TIME = "RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime"
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _FIX = "export the series with all its elements, or convert it to SUV elsewhere"
@@ -61,7 +71,8 @@ def suv_factors(series: Series) -> tuple[list[float], tuple[str, ...]]:
 
 def _factors(slices: list[Elements]) -> tuple[list[float], tuple[str, ...]]:
     first = slices[0]
-    units = first.text("Units")
+    _check_same(slices)
+    units = first.text("Units").upper()
     if units == "GML":
         kind = first.text("SUVType") or "BW"
         if kind != "BW":
@@ -69,10 +80,10 @@ def _factors(slices: list[Elements]) -> tuple[list[float], tuple[str, ...]]:
         return [1.0] * len(slices), ()
     to_bqml = [1.0] * len(slices)
     if units == "CNTS":
-        direct = [each.number_or(_PHILIPS_SUV_PER_COUNT, 0.0) for each in slices]
+        direct = [_per_count(each, PHILIPS_SUV_PER_COUNT) for each in slices]
         if all(direct):
             return direct, ()
-        to_bqml = [each.number_or(_PHILIPS_BQML_PER_COUNT, 0.0) for each in slices]
+        to_bqml = [_per_count(each, PHILIPS_BQML_PER_COUNT) for each in slices]
         if not all(to_bqml):
             raise _impossible(
                 first, "it is in counts, without (7053,1000) and (7053,1009) to scale them"
@@ -81,6 +92,47 @@ def _factors(slices: list[Elements]) -> tuple[list[float], tuple[str, ...]]:
         raise _impossible(first, f"its Units are {units or 'not stated'}, not BQML, GML or CNTS")
     per_bqml, notes = _suv_per_bqml(slices)
     return [factor * per_bqml for factor in to_bqml], notes
+
+
+def _check_same(slices: list[Elements]) -> None:
+    """Refuse a series whose slices differ in what holds for all of them."""
+    first = slices[0]
+    stated = _stated(first)
+    for each in slices[1:]:
+        for element, value in _stated(each).items():
+            if element in stated and value != stated[element]:
+                raise _impossible(
+                    each, f"{element} is {value}, and {stated[element]} in {first.path.name}"
+                )
+
+
+def _stated(elements: Elements) -> dict[str, str | float]:
+    """Return element -> value of what holds for a whole series, where there is one."""
+    tracers = elements.items("RadiopharmaceuticalInformationSequence")
+    texts = {keyword: elements.text(keyword) for keyword in _OF_A_SERIES}
+    texts |= {keyword: each.text(keyword) for each in tracers[:1] for keyword in _OF_A_TRACER}
+    return {keyword: _number_in(text) for keyword, text in texts.items() if text}
+
+
+def _number_in(text: str) -> str | float:
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text
+
+
+def _per_count(elements: Elements, private: PrivateElement) -> float:
+    """Return what one count stands for; 0 where that is not said."""
+    tag = private.tag_in(elements)
+    value = elements.number_or(tag, 0.0)
+    if value != 0 and not PER_COUNT[0] <= value <= PER_COUNT[1]:
+        raise _impossible(
+            elements,
+            f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is {value:g} per count; between "
+            f"{PER_COUNT[0]:g} and {PER_COUNT[1]:g} can be",
+        )
+    return value
 
 
 def _suv_per_bqml(slices: list[Elements]) -> tuple[float, tuple[str, ...]]:
@@ -101,6 +153,11 @@ def _suv_per_bqml(slices: list[Elements]) -> tuple[float, tuple[str, ...]]:
     half_life_s = _half_life_s(tracer, notes)
     scan = _scan_start(slices, notes)
     element, injection = _injection(first, tracer, scan, notes)
+    if element == _START_TIME and not tracer.has(_START) and half_life_s > LONG_LIVED_S:
+        notes.append(
+            f"its injection has a time and no date ({_START_TIME}): the last 24 hours are taken, "
+            f"and a tracer of {half_life_s:g} s is scanned days after as well"
+        )
     uptake = scan - injection
     passed = uptake.total_seconds() / half_life_s
     if uptake < timedelta(0) or passed > MOST_HALF_LIVES:
@@ -143,7 +200,7 @@ def _scan_start(slices: list[Elements], notes: list[str]) -> datetime:
     first = slices[0]
     series = first.moment("SeriesDate", "SeriesTime")
     taken = [each.moment("AcquisitionDate", "AcquisitionTime") for each in slices]
-    acquired = [moment for moment in taken if moment is not None]
+    acquired = _within_a_day([moment for moment in taken if moment is not None], notes)
     if series is not None and acquired and series <= min(acquired):
         if min(acquired) - series <= SERIES_BEFORE_ACQUISITION:
             return series
@@ -152,12 +209,33 @@ def _scan_start(slices: list[Elements], notes: list[str]) -> datetime:
             "is taken"
         )
         return min(acquired)
-    private = first.date_time(_GE_SCAN_START)
-    if private is not None:  # a series saved again has a later time
-        return private.replace(tzinfo=None)
+    stated = first.date_time(GE_SCAN_START.tag_in(first))  # a series saved again has a later time
+    private = None if stated is None else stated.replace(tzinfo=None)
+    if private is not None and acquired:
+        ahead = min(acquired) - private
+        if not -_SAME_TIME <= ahead <= SERIES_BEFORE_ACQUISITION:
+            notes.append(
+                f"its private scan start, {private:%Y-%m-%d %H:%M:%S}, is not that of its "
+                "AcquisitionTime, which is taken"
+            )
+            private = None
+    if private is not None:
+        return private
     if not acquired:
         raise _impossible(first, "AcquisitionDate and AcquisitionTime are missing or malformed")
     return min(acquired)
+
+
+def _within_a_day(moments: list[datetime], notes: list[str]) -> list[datetime]:
+    """Put slices that were taken after midnight under the day before a day later."""
+    if not moments or max(moments) - min(moments) <= LONGEST_SERIES:
+        return moments
+    after = max(moments) - LONGEST_SERIES
+    notes.append(
+        f"its acquisition passes midnight, and AcquisitionDate stays the same: {min(moments):%H:%M}"
+        " is taken for the next day's"
+    )
+    return [moment + _DAY if moment < after else moment for moment in moments]
 
 
 def _injection(
@@ -187,6 +265,11 @@ def _injection(
             # another zone: the scanner's own is not known, but its clock is
             notes.append(f"its {_START} is {apart} off its {_START_TIME}, which is taken")
             return _START_TIME, by_time
+    elif stated.tzinfo is not None:
+        notes.append(
+            f"its {_START} names a time zone, and nothing the scanner's: the scanner's clock is "
+            "taken to be in it"
+        )
     local = stated.replace(tzinfo=None)
     if by_time is not None and _apart(local, by_time) > _SAME_TIME:
         notes.append(f"its {_START_TIME} differs from its {_START}, which is taken")

@@ -277,3 +277,99 @@ def test_uptake_is_limited_in_half_lives(tmp_path, half_lives, refused, warned):
     value, warnings = suv(tmp_path, stated)
     assert value == pytest.approx(1000 * suv_per_bqml(half_lives * 6586.2), rel=1e-5)
     assert bool(warnings) == warned
+
+
+def marked(creator, element, value, *, group=0x7053, other=None):
+    """Return what puts a private element of a maker into an image, behind another maker's."""
+
+    def mark(image):
+        if other is not None:
+            image.private_block(group, "OF SOMEBODY ELSE", create=True).add_new(
+                element, "DS", other
+            )
+        kind = "DT" if group == 0x0009 else "DS"
+        image.private_block(group, creator, create=True).add_new(element, kind, value)
+
+    return mark
+
+
+def suv_marked(tmp_path, mark, **elements):
+    write_series(tmp_path, np.full((3, 8, 10), 10000), "PT", **pet_elements(**elements))
+    for path in tmp_path.iterdir():
+        image = pydicom.dcmread(path)
+        mark(image)
+        image.save_as(path)
+    return suv_in(tmp_path)
+
+
+@pytest.mark.parametrize("other", [None, "9"])
+def test_a_factor_of_philips_is_found_wherever_its_block_is(tmp_path, other):
+    mark = marked("Philips PET Private Group", 0x00, "0.5", other=other)
+    assert suv_marked(tmp_path, mark, Units="CNTS")[0] == pytest.approx(500)
+
+
+def test_a_factor_of_another_maker_is_none(tmp_path):
+    with pytest.raises(InputError, match="it is in counts"):
+        suv_marked(tmp_path, marked("OTHER", 0x00, "0.5"), Units="CNTS")
+
+
+@pytest.mark.parametrize("factor", ["-0.5", "1e-30", "1e30"])
+@pytest.mark.parametrize("element", [0x00, 0x09])
+def test_a_factor_that_cannot_be_is_refused_by_a_named_limit(tmp_path, factor, element):
+    mark = marked("Philips PET Private Group", element, factor)
+    with pytest.raises(InputError, match=r"\(7053,100[09]\) is .* per count; between"):
+        suv_marked(tmp_path, mark, Units="CNTS")
+
+
+def test_a_scan_start_of_another_maker_or_another_day_is_not_taken(tmp_path):
+    changes = {"SeriesTime": "113000", "AcquisitionTime": "093000.5"}
+    other = marked("OTHER", 0x0D, "20240105091000", group=0x0009)
+    assert suv_marked(tmp_path / "a", other, **changes)[0] == pytest.approx(expected(60))
+    late = marked("GEMS_PETD_01", 0x0D, "20240101093000", group=0x0009)
+    value, warnings = suv_marked(tmp_path / "b", late, **changes)
+    assert value == pytest.approx(expected(60))
+    assert any("private scan start, 2024-01-01 09:30:00, is not" in each for each in warnings)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"Units": ["BQML", "BQML", "CNTS"]},
+        {"Units": ["GML", "BQML", "BQML"]},
+        {"PatientWeight": [72.0, 72.0, 144.0]},
+        {"DecayCorrection": ["START", "ADMIN", "START"]},
+    ],
+)
+def test_slices_that_differ_in_what_holds_for_all_are_refused_by_name(tmp_path, elements):
+    (element,) = elements
+    with pytest.raises(InputError, match=rf"{element} is .*, and .* in IM000"):
+        suv(tmp_path, **elements)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"RadiopharmaceuticalStartTime": "225800"},
+        {"RadiopharmaceuticalStartDateTime": "20240105225800"},
+    ],
+)
+def test_an_acquisition_past_midnight_under_one_date_is_put_in_order(tmp_path, start):
+    times = ["235830", "000030", "000330"]
+    value, warnings = suv(tmp_path, start, SeriesTime="235800", AcquisitionTime=times)
+    assert value == pytest.approx(expected(60), rel=1e-5)
+    assert any("passes midnight" in each for each in warnings)
+
+
+def test_an_injection_without_a_date_of_a_tracer_that_lasts_for_days_is_told(tmp_path):
+    _, warnings = suv(tmp_path, {"RadionuclideHalfLife": 282276.0})
+    assert any("a time and no date" in each for each in warnings)
+
+
+def test_a_time_zone_that_nothing_tells_the_scanner_s_from_is_told(tmp_path):
+    start = {"RadiopharmaceuticalStartDateTime": "20240105073000.5+0000"}
+    _, warnings = suv(tmp_path, {**start, "RadiopharmaceuticalStartTime": None})
+    assert any("names a time zone" in each for each in warnings)
+
+
+def test_units_in_small_letters_are_units(tmp_path):
+    assert suv(tmp_path, Units="bqml")[0] == pytest.approx(expected(60), rel=1e-5)
