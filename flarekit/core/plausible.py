@@ -16,7 +16,7 @@ from flarekit.core.volume import Geometry, Volume
 LARGEST_FIELD_MM = 5000.0  # of any scanner, along any axis: more is refused
 WIDEST_FIELD_MM = 1000.0  # across the body
 LONGEST_FIELD_MM = 2500.0  # along the body
-SMALLEST_SPACING_MM = 1e-3  # less is refused
+SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 1e-3, 1e3  # beyond is refused
 SPACINGS_MM = (0.1, 20.0)  # of clinical scans
 LARGEST_VALUE = 1e10  # of any scan in any unit (integers of 32 bits reach 4.3e9): more is refused
 HIGHEST_HU = 32767.0  # what extended scales reach
@@ -30,6 +30,11 @@ LOWEST_SUV = -10.0
 LOWEST_PEAK_SUV = 0.5  # somewhere in a patient
 _BYTES_WITHIN = 4  # of an integer that cannot be beyond the largest value
 _SAMPLED = 1 << 21  # voxels that are looked at, where those tell enough
+
+
+def is_spacing(mm: float) -> bool:
+    """Return whether voxels of a scan can be so far apart, in mm; NaN and infinity are not."""
+    return SMALLEST_SPACING_MM <= mm <= LARGEST_SPACING_MM
 
 
 def with_doubts(volume: Volume, channel: str) -> Volume:

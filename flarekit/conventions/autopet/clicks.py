@@ -16,6 +16,7 @@ from flarekit.conventions._platform_images import read_json
 from flarekit.core.errors import InputError
 
 TUMOR, BACKGROUND = "tumor", "background"
+_SHOWN = 40  # characters of a name
 
 
 def read_clicks(path: Path, shape_ZYX: tuple[int, int, int]) -> tuple[Points, tuple[str, ...]]:
@@ -58,6 +59,30 @@ def read_clicks(path: Path, shape_ZYX: tuple[int, int, int]) -> tuple[Points, tu
         notes.append(f"{malformed} of {len(points)} points are malformed and are left out")
     clicks = {name: np.array(places, np.int64) for name, places in found.items()}
     return clicks, tuple(notes)
+
+
+def of_known_kinds(clicks: Points) -> tuple[Points, tuple[str, ...]]:
+    """Return the clicks on tumor and on background, and how many are of neither.
+
+    Names are the organiser's in whatever case they are written; other clicks show nothing that a
+    network knows.
+    """
+    found: dict[str, list[NDArray[np.int64]]] = {}
+    others = dict[str, int]()
+    for name, places in clicks.items():
+        kind = name.strip().lower()
+        if kind in (TUMOR, BACKGROUND):
+            found.setdefault(kind, []).append(places)
+        else:
+            others[name] = len(places)
+    known = {kind: np.concatenate(places) for kind, places in found.items()}
+    if not others:
+        return known, ()
+    note = (
+        f"{sum(others.values())} points are named neither {TUMOR} nor {BACKGROUND} "
+        f"({next(iter(others))[:_SHOWN]!r}) and are left out"
+    )
+    return known, (note,)
 
 
 def _parsed(entry: object) -> tuple[str, tuple[int, int, int]] | None:

@@ -44,7 +44,13 @@ from flarekit.conventions._platform_images import (
     write_json,
     write_mask,
 )
-from flarekit.conventions.autopet.clicks import BACKGROUND, TUMOR, none_set, read_clicks
+from flarekit.conventions.autopet.clicks import (
+    BACKGROUND,
+    TUMOR,
+    none_set,
+    of_known_kinds,
+    read_clicks,
+)
 from flarekit.conventions.autopet.follow_up import FollowUp, find_follow_ups, is_follow_up
 from flarekit.core.channels import Drawn
 from flarekit.core.errors import InputError, PredictorError
@@ -330,8 +336,9 @@ def _points(case: PetCt, pet: Volume) -> tuple[Points, tuple[str, ...]]:
     if case.clicks is None:
         asked = case.mask.parent.name == _CLICKED or {TUMOR, BACKGROUND} & set(case.kinds)
         return {}, (f"came without {_CLICKS}: there are no clicks",) if asked else ()
-    points, notes = read_clicks(case.clicks, pet.geometry.shape_ZYX)
-    return points, tuple(f"{case.clicks.name}: {note}" for note in notes)
+    stated, notes = read_clicks(case.clicks, pet.geometry.shape_ZYX)
+    points, further = of_known_kinds(stated)
+    return points, tuple(f"{case.clicks.name}: {note}" for note in (*notes, *further))
 
 
 def _write_flag(case: PetCt, output_dir: Path) -> None:

@@ -160,7 +160,7 @@ class FlareRecist:
             placed=placed,
             visible=own.line is None or _hidden(voxels, own.line) < _MOST_HIDDEN,
         )
-        path, notes = case.channels[0], (*own.notes, *notes)
+        path, notes = case.channels[0], (*own.notes, *own.scan.notes, *notes)
         volumes = {"CT": Volume(voxels_ZYX=hu, geometry=geometry, path=path, warnings=notes)}
         if _LINE in self.settings.channels:
             drawn = self._drawn(own, geometry)

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from flarekit.conventions.flare_recist import IMAGE, MASKS, SPACING
 from flarekit.conventions.flare_recist.lines import Line
 from flarekit.conventions.flare_recist.npz import NpzFile, write_npz
+from flarekit.core.content import check_some_finite
 from flarekit.core.errors import InputError
 from flarekit.core.line import distances_mm
+from flarekit.core.plausible import is_spacing
 
 Box = tuple[slice, slice, slice]
 _Spacing = tuple[float, float, float]
 _BRIGHTEST = 255
 _ONE_BYTE = 255
+_LOWEST, _HIGHEST = -32768, 32767  # of 16 bits
 WINDOWS_HU = ((-160.0, 240.0), (-1000.0, 400.0), (-1350.0, 150.0))  # which CTs are stored with
 _LUNG_HU, _BODY_HU, _FAT_HU = (-1000.0, -650.0), (-200.0, 110.0), 10.0
 _FAT_PER_BLACK = 2.75
@@ -48,6 +51,7 @@ class LineScan:
         self.shape_ZYX = (z, y, x)
         self._header = header
         self._voxels: NDArray[np.generic] | None = None
+        self._notes: tuple[str, ...] = ()
         self._lock = threading.Lock()
 
     def voxels(self) -> NDArray[Any]:
@@ -61,6 +65,11 @@ class LineScan:
                 self._voxels = self._read()
             return self._voxels
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was odd about the values, once they were read."""
+        return self._notes
+
     def release(self) -> None:
         """Give the voxels back."""
         with self._lock:
@@ -68,15 +77,28 @@ class LineScan:
 
     def _read(self) -> NDArray[np.generic]:
         flat: NDArray[Any] = np.empty(self._header.count, np.uint8)
-        start, highest = 0, 0.0
+        start, highest, odd, beyond = 0, 0.0, 0, 0
         for piece in self._file.pieces(IMAGE):
             if piece.dtype != np.uint8:
-                highest = max(highest, float(np.nan_to_num(piece).max()))
-                piece = np.clip(np.rint(np.nan_to_num(piece)), -32768, 32767).astype(np.int16)
+                finite = np.isfinite(piece)
+                odd += int(np.count_nonzero(~finite))
+                known = np.where(finite, piece, 0)
+                beyond += int(np.count_nonzero((known < _LOWEST) | (known > _HIGHEST)))
+                highest = max(highest, float(known.max()))
+                piece = np.clip(np.rint(known), _LOWEST, _HIGHEST).astype(np.int16)
                 if flat.dtype == np.uint8 and (piece.min() < 0 or piece.max() > _BRIGHTEST):
                     flat = flat.astype(np.int16)
             flat[start : start + len(piece)] = piece
             start += len(piece)
+        check_some_finite(self._file.path, odd, len(flat))
+        self._notes = tuple(
+            f"{count} voxels of {IMAGE} {words}"
+            for count, words in (
+                (odd, "are not finite: set to 0"),
+                (beyond, f"lie beyond {_LOWEST} or {_HIGHEST}: set to that"),
+            )
+            if count
+        )
         if self._header.dtype.kind == "f" and 0 < highest <= 1 and flat.dtype == np.uint8:
             raise InputError(
                 f"{self._file.path}: its array {IMAGE!r} lies between 0 and 1, not 0 and 255",
@@ -191,7 +213,7 @@ class MaskFile:
 def spacing_of(file: NpzFile) -> tuple[_Spacing, tuple[str, ...]]:
     """Return the spacing (Z, Y, X) of a file in mm, and what is odd about it."""
     stated = file.small(SPACING, 3)
-    if stated is None or len(stated) != 3 or not (np.isfinite(stated) & (stated > 0)).all():
+    if stated is None or len(stated) != 3 or not all(map(is_spacing, stated.tolist())):
         said = "has no usable spacing" if stated is None else f"has the spacing {stated.tolist()}"
         return (1.0, 1.0, 1.0), (f"{said}: its voxels are taken for cubes of 1 mm",)
     x, y, z = stated.tolist()

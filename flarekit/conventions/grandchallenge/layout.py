@@ -285,7 +285,7 @@ def _sockets(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     content = read_json(path)
-    sockets = {}
+    sockets: dict[str, str] = {}
     for entry in content if isinstance(content, list) else [None]:
         stated = entry if isinstance(entry, dict) else {}
         socket = stated.get("socket") or stated.get("interface")  # the newer and the older name
@@ -296,5 +296,10 @@ def _sockets(path: Path) -> dict[str, str]:
                 f"{path}: does not list sockets", fix="give each a socket with relative_path"
             )
         path_within(path.parent, place, source=f"{path}, socket {slug[:40]!r}")
+        if slug in sockets or place in sockets.values():
+            raise InputError(
+                f"{path}: lists the socket {slug[:40]!r}, or its path, twice",
+                fix="give each socket a path of its own",
+            )
         sockets[slug] = place
     return sockets

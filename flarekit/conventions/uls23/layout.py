@@ -34,6 +34,7 @@ from flarekit.core.central import central_component
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaheader import read_header
 from flarekit.core.metaimage import usable
+from flarekit.core.plausible import is_spacing
 from flarekit.core.tables import Table, checked
 from flarekit.core.volume import Geometry, Volume
 
@@ -41,6 +42,7 @@ _IMAGES = Path("images", "stacked-3d-ct-lesion-volumes")
 _SPACINGS = "stacked-3d-volumetric-spacings.json"
 _MASKS = Path("images", "ct-binary-uls")
 _AIR_HU = -1024.0
+_SHOWN = 60  # characters of what is no spacing
 
 _Spacing = tuple[float, float, float]
 
@@ -229,9 +231,10 @@ def _spacings(path: Path) -> list[_Spacing]:
     spacings = []
     for index, entry in enumerate(content):
         valid = isinstance(entry, list) and len(entry) == 3
-        if not valid or not all(type(mm) in (int, float) and 0 < mm < 1000 for mm in entry):
+        if not valid or not all(type(mm) in (int, float) and is_spacing(mm) for mm in entry):
             raise InputError(
-                f"{path}: entry {index} ({entry}) is not a spacing", fix="write [x, y, z] in mm"
+                f"{path}: entry {index} ({str(entry)[:_SHOWN]}) is not a spacing",
+                fix="write [x, y, z] in mm",
             )
         x, y, z = (float(mm) for mm in entry)
         spacings.append((z, y, x))

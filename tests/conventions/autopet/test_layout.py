@@ -215,6 +215,19 @@ def test_odd_clicks_are_rounded_or_left_out_and_counted(tmp_path):
     assert "4 of 7 points are malformed" in notes
 
 
+def test_clicks_of_a_name_that_no_network_knows_are_counted_and_not_just_dropped(tmp_path):
+    clicks = points((" Tumor ", (1, 1, 1)), ("lesion", (2, 1, 1)), ("", (3, 1, 1)))
+    make_input(tmp_path / "in", clicks=clicks)
+    convention = conventions.get("autopet")
+    (case,) = convention.find_cases(tmp_path / "in", 2)
+    volumes = convention.read_case(case)
+    found = conventions.points_of(convention, case, volumes)
+    assert {name: places.tolist() for name, places in found.items()} == {"tumor": [[1, 1, 1]]}
+    assert "2 points are named neither tumor nor background ('lesion')" in " ".join(
+        volumes[0].warnings
+    )
+
+
 def test_clicks_are_read_wherever_a_large_volume_has_them(tmp_path):
     path = tmp_path / "clicks.json"
     odd = [{"point": at, "name": "tumor"} for at in ([2**31, 0, 0], [True, 0, 0], [0, 0, None])]

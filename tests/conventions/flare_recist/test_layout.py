@@ -105,6 +105,31 @@ def test_a_file_without_a_spacing_is_taken_for_cubes_of_one_mm(tmp_path):
     assert "cubes of 1 mm" in cases[0].notes[0]
 
 
+@pytest.mark.parametrize("spacing", [[1e300, 1, 5], [1e-300, 1, 5], [np.nan, 1, 5], [-1, 1, 5]])
+def test_a_spacing_that_cannot_be_is_told_and_taken_for_cubes(tmp_path, spacing):
+    save(tmp_path / "a.npz", {**USUAL, "spacing": np.array(spacing)})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    assert "cubes of 1 mm" in case.notes[0]
+
+
+def test_voxels_that_are_no_numbers_or_beyond_a_ct_are_counted(tmp_path):
+    imgs = USUAL["imgs"].astype(np.float32)
+    imgs[0, 0, :3], imgs[0, 1, :2] = np.nan, 1e30
+    save(tmp_path / "a.npz", {**USUAL, "imgs": imgs})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    (volume,) = RECIST.read_case(case)
+    told = " ".join(volume.warnings)
+    assert "3 voxels of imgs are not finite" in told
+    assert "2 voxels of imgs lie beyond" in told
+
+
+def test_a_ct_without_a_finite_voxel_is_refused(tmp_path):
+    save(tmp_path / "a.npz", {**USUAL, "imgs": np.full(USUAL["imgs"].shape, np.nan)})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    with pytest.raises(InputError, match=r"a\.npz.*none of its .* voxels is a finite number"):
+        RECIST.read_case(case)
+
+
 def test_lines_of_one_pixel_that_touch_or_lie_on_the_edge_all_get_their_lesion(tmp_path):
     content = samples.arrays(samples.MANY)
     save(tmp_path / "a.npz", content)

@@ -195,6 +195,11 @@ def test_a_socket_holds_exactly_one_image(tmp_path):
         "[3]",
         '[{"socket": {"slug": "ct"}}]',
         '[{"socket": {"slug": 3, "relative_path": "x"}}]',
+        '[{"socket": {"slug": "a", "slug": "b", "relative_path": "x"}}]',
+        '[{"socket": {"slug": "a", "relative_path": "x"}}, '
+        '{"socket": {"slug": "a", "relative_path": "y"}}]',
+        '[{"socket": {"slug": "a", "relative_path": "x"}}, '
+        '{"socket": {"slug": "b", "relative_path": "x"}}]',
     ],
 )
 def test_a_damaged_inputs_json_is_an_error(tmp_path, content):

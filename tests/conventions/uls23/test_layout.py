@@ -222,6 +222,8 @@ def test_a_run_that_leaves_masks_out_says_which(tmp_path):
 @pytest.mark.parametrize(
     ("spacings", "words"),
     [
+        ([[1, 1, 1e-300]] * 2, "entry 0 .* is not a spacing"),
+        ([[1] * 100_000] * 2, r"entry 0 \([\[1, ]{60}\) is not a spacing"),
         ([[1, 1, 1]], "has 1 spacings for 2 volumes"),
         ([[1, 1, 1]] * 3, "has 3 spacings for 2 volumes"),
         ([[1, 1, 1], [1, 1]], "entry 1"),
