@@ -34,9 +34,13 @@ def help_pages(command: TyperCommand | TyperGroup, path: Sequence[str]) -> Itera
 
 def messages(source: Path) -> Iterator[tuple[int, str]]:
     """Yield line and words of every error that a module raises, and of every remedy it names."""
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    within: set[ast.AST] = set()  # remedies that were said with their error
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):  # errors before them
+        if node in within:
+            continue
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             words = [*node.exc.args, *(keyword.value for keyword in node.exc.keywords)]
+            within.update(ast.walk(node.exc))
         elif isinstance(node, ast.keyword) and node.arg == "fix":
             words = [node.value]
         else:

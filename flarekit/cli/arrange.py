@@ -48,18 +48,21 @@ def arrange(
     """Lay scans out as an organiser's platform does; `collect` brings the masks back."""
     from flarekit.cli.console import Console
     from flarekit.segmentation.arranging import arrange as lay_out
+    from flarekit.segmentation.arranging import predictor_for
 
     if not inputs:
         raise UsageError("no scan is named", fix="name scans, or folders of them")
     with Console().spinner("laying scans out"):
         done = lay_out(inputs, convention, output, channels, sockets or ())
-    for sentence in done.left_out:
-        typer.echo(f"left out: {sentence}", err=True)
     jobs = {each.job for each in done.placed}
     many = f" in {len(jobs)} jobs, a folder each" if len(jobs) > 1 else ""
+    count = len(done.placed)
+    laid_out = "1 scan is" if count == 1 else f"{count} scans are"
+    fitting = predictor_for(convention, channels)
+    runs = f"-p {fitting}" if fitting else f"-p PREDICTOR --convention {convention}"
     typer.echo(
-        f"{len(done.placed)} scans are laid out for {convention} in {output}{many}. Then:\n"
-        f"  flarekit predict --convention {convention} -i {output} -o masks\n"
+        f"{laid_out} laid out for {convention} in {output}{many}. Then:\n"
+        f"  flarekit predict {runs} -i {output} -o masks\n"
         f"  flarekit collect masks --arranged {output} -o collected"
     )
     raise typer.Exit(1 if done.left_out else 0)
@@ -83,5 +86,7 @@ def collect(
         done = bring_back(masks, arranged, output)
     for sentence in done.missing:
         typer.echo(f"error: {sentence}", err=True)
-    typer.echo(f"{len(done.masks)} of {len(done.masks) + len(done.missing)} masks are in {output}")
+    typer.echo(
+        f"masks in {output}: {len(done.masks)} of {len(done.masks) + len(done.missing)} scans"
+    )
     raise typer.Exit(1 if done.missing else 0)

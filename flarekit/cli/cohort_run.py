@@ -66,7 +66,7 @@ def run_on_cluster(
         report = state_report([Path(request.inputs)], request.output_dir, resuming)
     if report is None:
         raise UsageError("there is no place for a ledger", fix="name a folder with --report")
-    wants_pictures = pictures and folder is not None
+    wants_pictures = folder is not None and report.draws
     with telling(lambda: f"{console.position()}; run again with --resume"), console:
         record = run_cohort(
             request, predictor, options, report, _Rates(console), pictures=wants_pictures

@@ -32,7 +32,7 @@ def conventions(
     if facts.budget.time_s is not None:
         typer.echo(f"Its images keep to {facts.budget.time_s:g} s a case.")
     if facts.presets:
-        typer.echo("\nPresets of flarekit profile:\n")
+        typer.echo("\nPresets (for --preset of build, verify and profile):\n")
         for preset, (limits, source) in facts.presets.items():
             typer.echo(f"  {preset:15} {limits}\n{'':18}source: {source}")
         typer.echo(

@@ -126,7 +126,8 @@ def _engine(name: str, device: str) -> Diagnosis:
     try:
         with flarekit.load(module=network, facts=_FACTS, engine=name, device=device) as segmenter:
             facts = segmenter.facts
-            segmenter.segment(np.zeros((9, 20, 20), np.float32), spacing_mm=(1.0, 1.0, 1.0))
+            scan_ZYX = np.arange(9 * 20 * 20, dtype=np.float32).reshape(9, 20, 20)
+            segmenter.segment(scan_ZYX, spacing_mm=(1.0, 1.0, 1.0))
     except Exception as error:  # noqa: BLE001 - whatever is wrong is the diagnosis
         return Diagnosis("engine", what, "broken", f"{type(error).__name__}: {error}")
     runs = f"{version(name)} runs in {facts.precision} on {facts.device_name}"

@@ -48,9 +48,12 @@ from flarekit.cli.requests import Interactive, JobFolders, Prediction, Scoring, 
 from flarekit.cli.terminating import end_on_sigterm
 from flarekit.core.errors import UsageError
 
-EXIT_CODES = """Exit codes: 0 every case has its mask; 1 some cases failed or files were left out
-(each is named); 2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
+_ERRORS = """2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
 trusted; 5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
+EXIT_CODES = f"""Exit codes: 0 every case has its mask; 1 some cases failed or files were left out
+(each is named); {_ERRORS}"""
+_SCORED = f"""Exit codes: 0 every case was scored; 1 some masks are missing or wrong, or calls took
+too long (each is named); {_ERRORS}"""
 
 app = App(
     name="flarekit",
@@ -153,7 +156,7 @@ def job(
     raise typer.Exit(run_job(predictor, folders, options, Console(), trust=trust))
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=_SCORED)
 @spread
 def evaluate(scoring: Scoring, quiet: Quiet = False) -> None:
     """Score masks against their truth, as the organisers do."""
@@ -163,7 +166,7 @@ def evaluate(scoring: Scoring, quiet: Quiet = False) -> None:
     raise typer.Exit(run_evaluate(scoring, Console(quiet=quiet)))
 
 
-@app.command("evaluate interactive", epilog=EXIT_CODES)
+@app.command("evaluate interactive", epilog=_SCORED)
 @spread
 def evaluate_interactive(request: Interactive, quiet: Quiet = False) -> None:
     """Mark errors call after call, as autoPET IV and V do, and score the curves.

@@ -9,7 +9,6 @@ from typing import Any
 import typer
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.padding import Padding
 
 from flarekit.cli.console import Console
 from flarekit.core.errors import FlarekitError
@@ -29,11 +28,11 @@ def list_predictors(*, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    console = RichConsole(highlight=False)
+    console = RichConsole(highlight=False, soft_wrap=True)
     for row in rows:
         console.print(f"[bold]{escape(row['name'])}[/bold]", escape(row.get("title", "")))
         for line in _lines(row):
-            console.print(Padding(escape(line), (0, 0, 0, 4)))
+            console.print(f"    {escape(line)}")
 
 
 def _lines(row: dict[str, Any]) -> list[str]:

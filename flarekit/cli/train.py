@@ -106,7 +106,10 @@ def export(
             export_predictor(source, folder, recipe, trust=trust)
         else:
             export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
-    console.say(f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder}")
+    console.say(
+        f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder} -i SCANS "
+        "-o MASKS"
+    )
 
 
 app.command()(init)

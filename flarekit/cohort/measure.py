@@ -118,7 +118,10 @@ def _channels(
         endings += [f"{stem}{ending}" for ending in SCAN_ENDINGS] if k == 0 else []
         place = next((scans / each for each in endings if (scans / each).is_file()), None)
         if place is None:
-            raise InputError(f"{scans}: has no scan {stem}_{k:04d} or {stem}", fix="add it")
+            raise InputError(
+                f"{scans}: has no scan {stem}_{k:04d}{f' or {stem}' if k == 0 else ''}",
+                fix="add it, or leave --scans out",
+            )
         scan = read_scan(place, air=AIR_HU)
         shape = mask.geometry.shape_ZYX
         if scan.geometry.shape_ZYX != shape or (

@@ -139,6 +139,12 @@ def collect(masks: Path, arranged: Path, output_dir: Path) -> Collected:
         OutputError: a mask cannot be written.
     """
     path = arranged / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{arranged}: holds no {MANIFEST}", fix="name the folder that flarekit arrange made"
+        )
+    if not masks.is_dir():
+        raise InputError(f"{masks}: is not a folder", fix="name the output folder of the run")
     manifest = typed(_Manifest, read_json(path), source=path)
     targets = [path_within(output_dir, each.mask, source=path) for each in manifest.scans]
     written, missing = [], []
@@ -191,7 +197,7 @@ def refuse_filled(folder: Path) -> None:
     """
     make_folder(folder)
     if any(folder.iterdir()):
-        raise OutputError(f"{folder}: is not empty", fix="name a folder that is not there")
+        raise OutputError(f"{folder}: is not empty", fix="name another folder, or empty it")
 
 
 def names_of(folder: Path) -> str:

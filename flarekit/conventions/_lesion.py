@@ -30,7 +30,9 @@ def lesion_value(labels: Mapping[str, int], chosen: str | None) -> int:
     found = [value for name, value in labels.items() if name.lower() in _LESION_NAMES]
     if len(found) != 1:
         raise PredictorError(
-            f"which of the labels {', '.join(labels)} is the lesion is not clear",
-            fix='set lesion = "NAME" for the convention',
+            f"the convention wants one label, the lesion, and the predictor has {len(labels)}, of "
+            f"which none is obviously that: {', '.join(labels)}",
+            fix="choose a predictor of lesions with -p (flarekit predictors lists them), or write "
+            'lesion = "NAME" under [convention_settings] in predictor.toml',
         )
     return found[0]

@@ -66,7 +66,8 @@ def _converted(network: nn.Module, input_shape: tuple[int, ...]) -> openvino.Mod
     scans = _scans(network)
     with _as_in_evaluation(network), warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)  # all sizes are fixed
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        for category in (DeprecationWarning, FutureWarning):  # of TorchScript, by torch's version
+            warnings.filterwarnings("ignore", "`torch.jit", category)
         traced = TorchScriptPythonDecoder(
             network,
             example_input=torch.zeros(input_shape),

@@ -124,7 +124,10 @@ def verify(
     with open_sandbox(request) as sandbox, tempfile.TemporaryDirectory() as scratch:
         convention = request.convention or sandbox.facts.labels.get(CONVENTION_LABEL)
         if convention is None:
-            raise UsageError("whose checks is not clear", fix="name a --convention")
+            raise UsageError(
+                f"{request.image}: does not say which convention it follows",
+                fix="add --convention NAME; flarekit conventions lists them",
+            )
         checks = conventions.checks_of(convention)
         chosen = _chosen(checks.checks, request.only)
         task = _task_facts(request, convention, sandbox.facts)

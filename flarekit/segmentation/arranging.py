@@ -14,6 +14,7 @@ from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.nifti import AIR_HU
 from flarekit.core.scan_files import MASK_ENDINGS, ending_of
 from flarekit.segmentation.inputs import cases_in
+from flarekit.segmentation.predictors import predictors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +68,19 @@ def arrange(
         placed = arranging.arrange(scans, folder)
         conventions.write_manifest(folder, name, placed)
         return Arranged(placed=tuple(placed), left_out=conventions.left_out_of(found.cases))
+
+
+def predictor_for(name: str, channels: int = 1) -> str | None:
+    """Return the first predictor at hand that was made for a convention; None where there is none.
+
+    Args:
+        name: of the convention.
+        channels: of a scan, where the convention leaves that open.
+    """
+    count = len(conventions.arranging(name, ()).CHANNELS) or channels
+    fitting = (
+        each.name
+        for each in predictors()
+        if each.spec.convention == name and len(each.spec.channels) == count
+    )
+    return next(fitting, None)

@@ -111,7 +111,8 @@ def find_predictor(name_or_folder: str, *, trust: bool = False) -> PredictorFold
         folder = Path(name_or_folder)
         if not folder.is_dir():
             hint = near_miss(name_or_folder, known)
-            raise UsageError(f"no predictor {name_or_folder!r}", fix=f"{hint}; a folder works too")
+            fix = hint if hint.endswith("?") else f"{hint}; or name the path of a predictor folder"
+            raise UsageError(f"no predictor {name_or_folder!r}", fix=fix)
     predictor = read_spec(folder)
     for each in (predictor, predictor.locator):
         if each is not None:

@@ -23,9 +23,10 @@ def _toys_only(toy, monkeypatch):
 
 
 @pytest.mark.usefixtures("_toys_only")
-def test_what_works_is_told_and_what_is_missing_is_no_fault():
+def test_what_works_is_told_and_what_is_missing_is_no_fault(caplog):
     result = run("--json")
     assert result.exit_code == 0
+    assert not caplog.records
     found = {(each["topic"], each["what"]): each for each in json.loads(result.stdout)}
     assert found["engine", "torch"]["state"] == "ok"
     assert f"{torch.__version__} runs in" in found["engine", "torch"]["found"]

@@ -144,7 +144,10 @@ def test_an_edition_s_preset_sets_time_memory_and_labels(monkeypatch):
 @pytest.mark.usefixtures("_an_image")
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"only": ("goood",)}, "did you mean 'good'"), ({"convention": None}, "whose checks")],
+    [
+        ({"only": ("goood",)}, "did you mean 'good'"),
+        ({"convention": None}, "does not say which convention"),
+    ],
 )
 def test_unclear_requests_are_refused(changes, words):
     request = VerifyRequest(**{"image": "x", "convention": "flare", "backend": "docker", **changes})

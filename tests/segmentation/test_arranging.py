@@ -16,7 +16,7 @@ from flarekit.cli.main import app
 from flarekit.conventions import ScanToPlace
 from flarekit.core.errors import InputError, OutputError, UsageError
 from flarekit.core.scan_files import read_scan
-from flarekit.segmentation.arranging import arrange
+from flarekit.segmentation.arranging import arrange, predictor_for
 from flarekit.segmentation.folder import Options, segment_folder
 from tests.conventions.dicom.dicom_files import ct_voxels, slice_of
 
@@ -206,7 +206,7 @@ def test_masks_that_are_missing_are_named_and_the_others_come_back(toy, tree, tm
     assert result.exit_code == 1
     assert "a.nii.gz: " in result.output
     assert "holds no masks named a" in result.output
-    assert "2 of 3 masks are in" in result.output
+    assert ": 2 of 3 scans" in result.output
 
 
 def test_channels_that_are_no_files_are_all_laid_out_for_flare(tree, tmp_path):
@@ -280,3 +280,30 @@ def test_nibabel_reads_what_was_laid_out(tree, tmp_path):
     arrange([tree / "b.mha"], "flare", tmp_path / "in")
     image = nibabel.load(tmp_path / "in" / "b_0000.nii.gz")
     assert image.get_data_dtype() == read_scan(tree / "b.mha", air=0).voxels_ZYX.dtype
+
+
+@pytest.mark.parametrize(
+    ("convention", "channels", "name"),
+    [
+        ("flare", 1, "abdomen_ct"),
+        ("flare", 2, None),
+        ("autopet", 1, "att_umamba_petct"),
+        ("uls23", 1, "mamba_ahnet_lesion"),
+        ("grandchallenge", 1, None),
+    ],
+)
+def test_the_predictor_that_comes_next_is_one_that_takes_what_was_laid_out(
+    convention, channels, name, monkeypatch
+):
+    monkeypatch.delenv("FLAREKIT_WEIGHTS", raising=False)
+    assert predictor_for(convention, channels) == name
+
+
+def test_masks_are_brought_back_only_from_a_folder_to_scans_that_were_laid_out(tree, tmp_path):
+    arrange([tree / "a.nii.gz"], "flare", tmp_path / "in")
+    with pytest.raises(InputError, match="absent: is not a folder") as caught:
+        conventions.collect(tmp_path / "absent", tmp_path / "in", tmp_path / "back")
+    assert caught.value.fix == "name the output folder of the run"
+    with pytest.raises(InputError, match="holds no arranged.json") as caught:
+        conventions.collect(tmp_path / "in", tree, tmp_path / "back")
+    assert caught.value.fix == "name the folder that flarekit arrange made"

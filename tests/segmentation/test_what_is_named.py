@@ -235,7 +235,7 @@ def test_channels_beyond_those_of_the_predictor_are_left_out_and_named(
     record = segment_folder(toy, inputs, tmp_path / "out", OPTIONS)
     assert masks_below(tmp_path / "out") == ["x.nii"]
     (sentence,) = record.left_out
-    assert "x_0001.nii: is channel 1, and the predictor takes 1" in sentence
+    assert "x_0001.nii: is number 2 of a scan's channels, and only 1 is wanted" in sentence
 
 
 def test_a_shell_s_list_of_files_is_taken_after_i(toy, tmp_path, write_scan):

@@ -53,7 +53,8 @@ def find_follow_ups(
     if len(kinds) != channel_count or "CT" not in kinds or not set(kinds) <= set(_ORDERS[4]):
         raise PredictorError(
             f"autopet, task 2: no usual order of {channel_count} channels",
-            fix=f"set channels for the convention to some of {', '.join(_ORDERS[4])}",
+            fix=f"write channels = [...] of {', '.join(_ORDERS[4])} under [convention_settings] in "
+            "predictor.toml",
         )
     cases: list[Case] = [
         _follow_up(input_dir, role, kinds)

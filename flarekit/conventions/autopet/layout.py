@@ -63,6 +63,7 @@ _LOG = logging.getLogger(__name__)
 _CLICKS = "lesion-clicks.json"
 _FLAG = "data-centric-model.json"
 _PLAIN, _CLICKED = "automated-petct-lesion-segmentation", "tumor-lesion-segmentation"
+_THERE = "under [convention_settings] in predictor.toml"
 _USUAL = Drawn(kind="gaussian", scale=3.0)
 _ORDER = ("CT", "PET", TUMOR, BACKGROUND)
 Channel = Literal["CT", "PET", "tumor", "background", "baseline-CT", "baseline-lesions"]
@@ -125,10 +126,13 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> AutoPet:
     """
     parsed = checked(_Settings, settings, source="settings of the convention 'autopet'")
     if parsed.task == 2 and parsed.edition not in ("auto", 4):
-        raise PredictorError("autopet: only edition 4 has a task 2", fix="set edition = 4")
+        raise PredictorError(
+            "autopet: only edition 4 has a task 2", fix=f"write edition = 4 {_THERE}"
+        )
     if parsed.clicks is not None and parsed.click_sigma_voxels is not None:
         raise PredictorError(
-            "autopet: clicks and click_sigma_voxels both say how clicks are drawn", fix="set one"
+            "autopet: clicks and click_sigma_voxels both say how clicks are drawn",
+            fix=f"keep one of them {_THERE}",
         )
     encoding = encoding_of(parsed.stated, parsed.drawn, _USUAL)
     lesion = lesion_value(labels, parsed.lesion)
@@ -201,7 +205,8 @@ class AutoPet:
         if len(kinds) != channel_count or (channel_count < 2 and not self.settings.channels):
             raise PredictorError(
                 f"autopet: which {channel_count} channels the predictor takes is not clear",
-                fix='set channels = ["CT", "PET"] for the convention, as the network has them',
+                fix='write channels = ["CT", "PET"], in the order of the network, under '
+                "[convention_settings] in predictor.toml",
             )
         if not set(kinds) <= set(_ORDER):
             raise PredictorError(

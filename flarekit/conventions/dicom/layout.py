@@ -79,7 +79,7 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Dicom:
     """
     parsed = checked(_Settings, settings, source="settings of the convention 'dicom'")
     if parsed.modalities is not None and len(set(parsed.modalities)) < len(parsed.modalities):
-        raise PredictorError("dicom: two channels have one modality", fix="state each once")
+        raise PredictorError("dicom: two channels have one modality", fix="name each once")
     algorithm = Algorithm(predictor=parsed.predictor, weights_sha256=parsed.weights_sha256)
     return Dicom(
         modalities=parsed.modalities, also=parsed.also, algorithm=algorithm, labels=dict(labels)
@@ -130,7 +130,8 @@ class Dicom:
         if len(modalities) != channel_count:
             raise PredictorError(
                 f"dicom: the modalities of {channel_count} channels are not clear",
-                fix='set modalities = ["CT", ...] for the convention, one per channel',
+                fix='write modalities = ["CT", ...], one per channel, under '
+                "[convention_settings] in predictor.toml",
             )
         unpacked = Unpacked()
         try:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case
+from flarekit.conventions._arranging import MANIFEST
 from flarekit.conventions._case import check_folder
 from flarekit.core.content import could_hold
 from flarekit.core.errors import InputError, UnreadableVolumeError
@@ -46,11 +47,11 @@ def find_cases(input_dir: Path, channel_count: int) -> Sequence[Case]:
         channels = tuple(input_dir / f"{case_id}_{k:04d}.nii.gz" for k in range(channel_count))
         cases.append(Case(case_id=case_id, channels=channels, mask=Path(f"{case_id}.nii.gz")))
     known = {channel.name for case in cases for channel in case.channels}
-    foreign = [name for name in others if name not in known]
+    foreign = [name for name in others if name not in known and name != MANIFEST]
     if not cases:
         raise InputError(f"{input_dir}: no file named *{_FIRST_CHANNEL}", fix=_hint(foreign))
     if foreign:
-        _LOG.info("ignored %d other entries of %s: %s", len(foreign), input_dir, ", ".join(foreign))
+        _LOG.info("%s: not scans, left alone: %s", input_dir, ", ".join(foreign))
     return cases
 
 

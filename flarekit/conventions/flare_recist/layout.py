@@ -115,7 +115,8 @@ class FlareRecist:
         if channel_count != len(self.settings.channels):
             raise PredictorError(
                 f"flare_recist: which {channel_count} channels the predictor takes is not clear",
-                fix='set channels = ["CT", "line"] for the convention, as the network has them',
+                fix='write channels = ["CT", "line"], in the order of the network, under '
+                "[convention_settings] in predictor.toml",
             )
         cases = [case for path in paths for case in self._cases_of(path)]
         counts = Counter(case.case_id for case in cases)

@@ -173,7 +173,8 @@ class GrandChallenge:
             raise PredictorError(
                 f"grandchallenge: which images are the {channel_count} channels is not clear; "
                 f"{input_dir} has {found}",
-                fix='state inputs = ["SLUG", ...] for the convention in predictor.toml',
+                fix='write inputs = ["SLUG", ...], one per channel, under [convention_settings] in '
+                "predictor.toml",
             )
         channels = tuple(only_image(folder, _SUFFIXES) for folder in folders)
         first = next((each for each in self.outputs if each.kind == "Segmentation"), None)

@@ -123,7 +123,8 @@ class Plain:
                 continue
             whole[group] = tuple(channels[k] for k in range(channel_count))
             left_out += [
-                f"{path}: is channel {k}, and the predictor takes {channel_count}"
+                f"{path}: is number {k + 1} of a scan's channels, and only "
+                f"{channel_count} {'is' if channel_count == 1 else 'are'} wanted"
                 for k, path in sorted(channels.items())
                 if k >= channel_count
             ]

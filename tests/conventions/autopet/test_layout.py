@@ -337,7 +337,7 @@ def test_a_missing_image_or_folder_is_named(tmp_path):
         ({"edition": 6}, {}, "edition"),
         ({"edition": 3, "task": 2}, {}, "only edition 4"),
         ({"lesion": "bone"}, {"liver": 1}, "no label 'bone'"),
-        ({}, {"liver": 1, "spleen": 2}, "is the lesion is not clear"),
+        ({}, {"liver": 1, "spleen": 2}, "one label, the lesion, and the predictor has 2"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, labels, words):
