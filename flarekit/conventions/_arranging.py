@@ -147,6 +147,8 @@ def collect(masks: Path, arranged: Path, output_dir: Path) -> Collected:
         raise InputError(f"{masks}: is not a folder", fix="name the output folder of the run")
     manifest = typed(_Manifest, read_json(path), source=path)
     targets = [path_within(output_dir, each.mask, source=path) for each in manifest.scans]
+    if len(set(targets)) != len(targets):
+        raise InputError(f"{path}: two scans have one mask", fix="arrange once more")
     written, missing = [], []
     for placed, target in zip(manifest.scans, targets, strict=True):
         if ending_of(target) not in MASK_ENDINGS:
@@ -185,6 +187,10 @@ def _mask_of(placed: Placed, job: Path) -> Volume:
     if part.shape != (z, y, x):
         raise InputError(f"{found[0]}: ends before it", fix="run the stack again")
     affine = np.array(placed.affine, np.float64)
+    if np.linalg.det(affine[:3, :3]) == 0 or affine[3].tolist() != [0, 0, 0, 1]:
+        raise InputError(
+            f"{MANIFEST}: the affine of {placed.mask} is none of a scan", fix="arrange once more"
+        )
     geometry = Geometry(shape_ZYX=(z, y, x), affine=affine, header=None)
     return Volume(voxels_ZYX=part, geometry=geometry, path=found[0])
 

@@ -159,6 +159,40 @@ def test_scans_are_laid_out_with_the_sockets_of_an_algorithm(tree, tmp_path):
     assert case.channels == (tmp_path / "in" / "images" / "venous-ct" / "b.mha",)
 
 
+@pytest.mark.parametrize(("sockets", "words"), [(["ct", "ct"], "twice"), (["../x"], "no slug")])
+def test_a_socket_that_would_take_another_s_place_is_refused(tree, tmp_path, sockets, words):
+    with pytest.raises(UsageError, match=words):
+        arrange([tree / "b.mha"], "grandchallenge", tmp_path / "in", sockets=sockets)
+    assert not (tmp_path / "in" / "inputs.json").exists()
+
+
+def laid_out_once_more(tree, tmp_path, change):
+    """Return folders of masks and of a list that somebody has changed."""
+    arrange([tree / "a.nii.gz", tree / "b.mha"], "flare", tmp_path / "in")
+    path = tmp_path / "in" / "arranged.json"
+    content = json.loads(path.read_text())
+    change(content["scans"])
+    path.write_text(json.dumps(content))
+    (tmp_path / "masks").mkdir()
+    labels = nibabel.Nifti1Image(np.zeros((6, 8, 4), np.uint8), np.eye(4))
+    nibabel.save(labels, tmp_path / "masks" / "a.nii.gz")
+    return tmp_path / "masks", tmp_path / "in"
+
+
+def test_a_list_that_gives_two_scans_one_mask_is_refused(tree, tmp_path):
+    places = laid_out_once_more(tree, tmp_path, lambda s: s[1].update(mask=s[0]["mask"]))
+    with pytest.raises(InputError, match=r"arranged\.json: two scans have one mask"):
+        conventions.collect(*places, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_an_affine_of_no_scan_costs_its_own_mask_alone(tree, tmp_path):
+    flat = {"first_slice": 0, "shape_ZYX": [4, 8, 6], "affine": [[0.0] * 4] * 4}
+    places = laid_out_once_more(tree, tmp_path, lambda s: s[0].update(flat))
+    done = conventions.collect(*places, tmp_path / "back")
+    assert any("the affine of a.nii.gz is none of a scan" in each for each in done.missing)
+
+
 def test_a_dicom_series_is_laid_out_in_hu_where_it_lies(tmp_path):
     series = tmp_path / "series"
     series.mkdir()

@@ -8,13 +8,29 @@ from pathlib import Path
 
 from flarekit.conventions._arranging import Placed, ScanToPlace, job_folders
 from flarekit.conventions._platform_images import write_json
+from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
 from flarekit.core.names import safe_name
 from flarekit.core.scan_files import write_scan
 
 
 def create(sockets: Sequence[str]) -> JobsWithSockets:
-    """Return what lays scans out for an algorithm with these sockets."""
+    """Return what lays scans out for an algorithm with these sockets.
+
+    Raises:
+        UsageError: one is named twice, or cannot be the name of a folder.
+    """
+    for index, slug in enumerate(sockets):
+        if safe_name(slug) != slug:
+            raise UsageError(
+                f"--socket {slug!r} is no slug",
+                fix="name it as the algorithm's page does: ct-image",
+            )
+        if slug in sockets[:index]:
+            raise UsageError(
+                f"--socket {slug} is named twice: one channel would take the other's place",
+                fix="name each channel's socket once, in the channels' order",
+            )
     return JobsWithSockets(sockets=tuple(sockets))
 
 
@@ -40,7 +56,7 @@ class JobsWithSockets:
         for scan, job, name in job_folders(scans, folder):
             listed = []
             for k, volume in enumerate(scan.read()):
-                slug = safe_name(self.sockets[k]) if k < len(self.sockets) else _slug(k)
+                slug = self.sockets[k] if k < len(self.sockets) else _slug(k)
                 place = f"images/{slug}"
                 make_folder(job / place)
                 write_scan(job / place / f"{scan.name}.mha", volume)
