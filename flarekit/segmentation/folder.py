@@ -16,13 +16,19 @@ from flarekit.core.apart import keep_apart, keep_inputs
 from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
 from flarekit.core.probabilities import probabilities_path
-from flarekit.core.records import RunRecord
+from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.spec import PredictorFolder
 from flarekit.report.ledger import Line
 from flarekit.segmentation.case_loop import CaseLoop
 from flarekit.segmentation.devices import devices_of, facts_of_all, side_by_side
 from flarekit.segmentation.fingerprint import settings_of
-from flarekit.segmentation.inputs import cases_in, check_also, convention_of, placed_masks
+from flarekit.segmentation.inputs import (
+    FoundCases,
+    cases_in,
+    check_also,
+    convention_of,
+    placed_masks,
+)
 from flarekit.segmentation.options import Options
 from flarekit.segmentation.progress import Progress, SharedProgress, Silent
 from flarekit.segmentation.report import Report, Resuming
@@ -108,15 +114,7 @@ def run_folder(
     other = get if options.convention is None else None
     with cases_in(name, get(name), given, len(spec.channels), other) as found:
         name, convention = found.name, found.convention
-        check_also(options.also, name)
-        output_dir, cases = placed_masks(found.cases, output)
-        if options.shard is not None:
-            cases = cases_of(options.shard, cases, convention)
-        keep_inputs(given, output_dir, conventions.outputs_of(convention, cases))
-        if report is not None:
-            only_masks = output if output_dir == output else None
-            report.check_place(given, only_masks, [case.case_id for case in cases])
-        check_probabilities(options, given, output, cases)
+        output_dir, cases = _cases_to_run(found, given, output, options, report)
         make_folder(output_dir)
         with _begun(report, segmenter, options, name) as (stamp, lines):
             resumed = what_is_left(
@@ -127,25 +125,14 @@ def run_folder(
             made_by = settings_of(segmenter.options, name)
             made_by["predictor_sha256"] = segmenter.predictor_sha256
             loops = _loops(segmenters, resumed, convention, output_dir, options, shared, made_by)
-            by_id = {
-                record.case_id: record
-                for records in side_by_side(
-                    [partial(loop.run, each, began) for loop, each in loops], shared.stopped.set
-                )
-                for record in records
-            }
+            by_id = _computed(loops, shared, began)
             over = [case for case in resumed.to_run if case.case_id in by_id]
             conventions.finish_run(convention, over, output_dir)
-            facts = facts_of_all([each.facts for each in segmenters])
             record = RunRecord(
                 predictor=spec.name,
                 convention=name,
                 mode=segmenter.options.mode,
-                engine=facts.engine,
-                device=facts.device,
-                device_name=facts.device_name,
-                precision=facts.precision,
-                scan=facts.scan,
+                **vars(facts_of_all([each.facts for each in segmenters])),
                 budget=segmenter.budget,
                 seconds=seconds | segmenter.seconds,
                 wall_s=time.monotonic() - began,
@@ -158,6 +145,22 @@ def run_folder(
             if report is not None:
                 report.close(record)
             return record
+
+
+def _cases_to_run(
+    found: FoundCases, given: Sequence[Path], output: Path, options: Options, report: Report | None
+) -> tuple[Path, Sequence[Case]]:
+    """Return the folder for masks and this run's cases, once nothing that is read is in its way."""
+    check_also(options.also, found.name)
+    output_dir, cases = placed_masks(found.cases, output)
+    if options.shard is not None:
+        cases = cases_of(options.shard, cases, found.convention)
+    keep_inputs(given, output_dir, conventions.outputs_of(found.convention, cases))
+    if report is not None:
+        only_masks = output if output_dir == output else None
+        report.check_place(given, only_masks, [case.case_id for case in cases])
+    check_probabilities(options, given, output, cases)
+    return output_dir, cases
 
 
 def check_probabilities(
@@ -228,3 +231,12 @@ def _loops(
         )
         for first, each in enumerate(segmenters)
     ]
+
+
+def _computed(
+    loops: Sequence[tuple[CaseLoop, Segmenter]], shared: SharedProgress, began: float
+) -> dict[str, CaseRecord]:
+    """Run the loops side by side, and return what became of every case, by its id."""
+    calls = [partial(loop.run, segmenter, began) for loop, segmenter in loops]
+    records = side_by_side(calls, shared.stopped.set)
+    return {record.case_id: record for some in records for record in some}
