@@ -11,9 +11,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from flarekit.core.errors import OutputError
+
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 _JSON = ("options", "files", "clicks", "result", "error")
 _MOST_ATTEMPTS = 2
+_FIX = "give --data another folder, or move that file away: its cases are then forgotten"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS cases (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, predictor TEXT NOT NULL, state TEXT NOT NULL,
@@ -69,12 +72,12 @@ class Store:
         """Open the list, or begin one; cases that were running when the service ended wait again.
 
         A case that was running twice when the service ended is given up: it may be what ended it.
+
+        Raises:
+            OutputError: the file is damaged, of another version or cannot be written.
         """
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute(_TABLE)
+        self._connection = _opened(path)
         for case in self.all("running"):
             if case.attempts < _MOST_ATTEMPTS:
                 self.change(case.id, state="waiting")
@@ -193,6 +196,29 @@ class Store:
 
 def _values(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
     return [json.dumps(row[name]) if name in _JSON else row[name] for name in names]
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(_TABLE)
+        damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise sqlite3.DatabaseError(str(damage).splitlines()[0])
+        there = {row["name"] for row in connection.execute("PRAGMA table_info(cases)")}
+    except sqlite3.Error as error:
+        raise OutputError(f"{path}: cannot be used as the list of cases: {error}", fix=_FIX) from (
+            error
+        )
+    if there != set(_COLUMNS):
+        connection.close()
+        odd = ", ".join(sorted(there ^ set(_COLUMNS))[:3])
+        raise OutputError(
+            f"{path}: is the list of cases of another version of flarekit ({odd})", fix=_FIX
+        )
+    return connection
 
 
 def _case(row: sqlite3.Row) -> StoredCase:

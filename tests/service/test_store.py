@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from flarekit.core.errors import OutputError
 from flarekit.service.housekeeping import sweep
 from flarekit.service.service import Service
 from flarekit.service.store import Store, StoredCase
@@ -147,3 +148,18 @@ def test_a_sweep_that_fails_is_tried_again(settings, monkeypatch):
     service.start()
     assert sweeps.wait(60)
     service.stop()
+
+
+def test_a_list_that_is_damaged_or_of_another_version_is_one_sentence_and_stays(tmp_path):
+    rubbish, newer, folder = (tmp_path / name for name in ("rubbish", "newer", "folder"))
+    rubbish.write_bytes(b"not a list of cases " * 100)
+    with sqlite3.connect(newer) as other:
+        other.execute("CREATE TABLE cases (id TEXT, something TEXT)")
+    other.close()
+    folder.mkdir()
+    before = rubbish.read_bytes()
+    for path, words in ((rubbish, "not a database"), (newer, "another version"), (folder, "open")):
+        with pytest.raises(OutputError, match=rf"{path.name}: .*{words}") as refusal:
+            Store(path)
+        assert "--data" in refusal.value.fix
+    assert rubbish.read_bytes() == before
