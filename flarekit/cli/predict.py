@@ -78,7 +78,7 @@ def close_run(record: RunRecord, console: Console) -> int:
         )
     if record.flagged:
         names = ", ".join(case.case_id for case in record.flagged)
-        console.say(f"{len(record.flagged)} of {total} masks are flagged for a look: {names}")
+        console.say(f"masks to look at, {len(record.flagged)} of {total}: {names}")
     without = given_up(record)
     earlier = f" ({len(record.done_before)} in an earlier run)" if record.done_before else ""
     if not record.failed:

@@ -175,6 +175,8 @@ def preset_of(name: str, presets: Mapping[str, Limits]) -> Limits:
     if name not in presets:
         known = ", ".join(presets) or "none: leave --preset out"
         near = near_miss(name, presets)
-        hint = f"{near}; " if near.startswith("did") else ""
-        raise UsageError(f"no preset {name!r}", fix=f"{hint}known: {known}")
+        hint = f"{near} " if near.startswith("did") else ""
+        raise UsageError(
+            f"no preset {name!r}", fix=f"{hint}Known: {known}" if hint else f"known: {known}"
+        )
     return presets[name]

@@ -40,7 +40,7 @@ def test_flags_are_in_ledger_table_record_and_log(toy, inputs, tmp_path):
     command = ["predict", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder]
     said = run(*command, "--report", tmp_path / "report", "--no-pictures").stderr
     assert "a: look at this mask: organ: " in said
-    assert "1 of 1 masks are flagged for a look: a" in said
+    assert "masks to look at, 1 of 1: a" in said
     (line,) = (tmp_path / "report" / "ledger.jsonl").read_text().splitlines()
     flags = json.loads(line)["flags"]
     assert {"kind": "volume", "label": "organ"}.items() <= flags[0].items()
