@@ -107,8 +107,9 @@ def unusable(stored: torch.Tensor, own: torch.Tensor) -> str | None:
         return f"is {kind}, not a floating-point number of 16, 32 or 64 bits"
     if bool(stored.isnan().any()):
         return "holds NaN"
-    # an infinite variance is one of a layer that has died: what comes of it is looked at later
-    if stored.dtype == torch.float64 and bool((stored.isfinite() & stored.float().isinf()).any()):
+    if bool(stored.isinf().any()):  # a layer whose variance is infinite gives nothing
+        return "holds infinite numbers"
+    if stored.dtype == torch.float64 and bool(stored.float().isinf().any()):
         return "holds numbers beyond float32"
     return None
 

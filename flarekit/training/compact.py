@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision
 from flarekit.engine.torch import choose_device, choose_precision, device_name
 from flarekit.training.curve import Curve
+from flarekit.training.normalisation import estimate_statistics
 from flarekit.training.recipe import Recipe
 from flarekit.training.run_record import CHECKPOINT, keep_recipe
 from flarekit.training.samples import Batch, Pool, Sampler
@@ -32,6 +33,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AMPERE = 8  # first generation of GPUs that computes in bf16
 _MOST_FAILURES = 20  # steps in a row without a finite loss
 _VALIDATIONS = 10  # in a training, and at its end
+_STATISTICS_SAMPLES, _LEAST_SAMPLES = 96, 16  # that batch normalisation's statistics are of
+_STATISTICS_SHARE = 0.05  # of the minutes of training
 _LEAST_BETWEEN = 10.0  # times what a validation takes, so that it costs a tenth at most
 
 
@@ -154,14 +157,28 @@ def train(
                 began += measure(validation)
                 measured = state.seconds
                 slower, ended = recipe.regime.schedule.after(curve.dice)
-    if ended:
-        _LOG.info("ended at %.1f min: validation has not improved", state.seconds / 60)
-    curve.record(state.step, state.seconds, _rate(state))
+        if ended:
+            _LOG.info("ended at %.1f min: validation has not improved", state.seconds / 60)
+        curve.record(state.step, state.seconds, _rate(state))
+        samples = _some_samples(batches, state.step, recipe.training.batch, options.minutes, clock)
+        estimate_statistics(state.average, samples, dtype)
     save_state(state, run_dir / CHECKPOINT)
     if validation is not None and validation.last_step != state.step:
         measure(validation)
     curve.draw()
     return state.average
+
+
+def _some_samples(
+    batches: _Batches, step: int, size: int, minutes: float, clock: Callable[[], float]
+) -> Iterator[torch.Tensor]:
+    """Yield images of the batches to come, as many as statistics need and the time allows."""
+    began = clock()
+    for index in range(math.ceil(_STATISTICS_SAMPLES / size)):
+        is_late = clock() - began > _STATISTICS_SHARE * 60 * minutes
+        if is_late and index * size >= _LEAST_SAMPLES:
+            return
+        yield batches.at(step + index).image
 
 
 def check_run(recipe: Recipe, run_dir: Path, options: RunOptions) -> None:

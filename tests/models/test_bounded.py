@@ -61,6 +61,7 @@ def test_arguments_that_no_network_takes_are_one_sentence(changes):
         (lambda v: v.bool(), "is bool"),
         (lambda v: v.double() * 1e300, "holds numbers beyond float32"),
         (lambda v: v * float("nan"), "holds NaN"),
+        (lambda v: torch.full_like(v, torch.inf), "holds infinite numbers"),
     ],
 )
 def test_weights_of_another_kind_of_number_are_refused_and_not_cast(tmp_path, change, words):

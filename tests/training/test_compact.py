@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from flarekit import save_predictor
 from flarekit.core.errors import (
@@ -262,6 +263,8 @@ def test_every_network_trains_by_its_paper_and_is_exported(name, make_recipe, tm
     with torch.inference_mode():
         logits = network.eval()(torch.zeros(1, 1, *((16, 16) if flat else (16, 16, 16))))
     assert logits.shape[1] == 3
+    normalised = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    assert {int(layer.num_batches_tracked) for layer in normalised} <= set(range(16, 97))
 
 
 def test_a_curve_forgets_what_came_after_the_checkpoint(tmp_path):
