@@ -60,8 +60,7 @@ class Decider:
         paint: Paint | None = None,
         paint_labels: PaintLabels | None = None,
     ) -> None:
-        self._take_plane = paint or self._decide
-        self._take_labels = paint_labels or self._write
+        self._give_logits, self._give_labels = paint, paint_labels
         self._skip_Z = padding[0][0]
         self._inside_YX = tuple(
             slice(low, low + n) for (low, _), n in zip(padding[1:], grid_ZYX[1:], strict=True)
@@ -256,11 +255,19 @@ class Decider:
         for first in range(rows.start, rows.stop, together):
             yield slice(first, min(first + together, rows.stop))
 
-    def _decide(self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]) -> None:
-        self._take_labels(z, rows, columns, self._labels(logits_KYX))
+    def _take_plane(
+        self, z: int, rows: slice, columns: slice, logits_KYX: NDArray[np.float32]
+    ) -> None:
+        if self._give_logits is None:
+            self._take_labels(z, rows, columns, self._labels(logits_KYX))
+        else:
+            self._give_logits(z, rows, columns, logits_KYX)
 
-    def _write(self, z: int, rows: slice, columns: slice, labels: NDArray[np.uint8]) -> None:
-        self._target_ZYX[z, rows, columns] = labels
+    def _take_labels(self, z: int, rows: slice, columns: slice, labels: NDArray[np.uint8]) -> None:
+        if self._give_labels is None:
+            self._target_ZYX[z, rows, columns] = labels
+        else:
+            self._give_labels(z, rows, columns, labels)
 
     def _labels(self, logits_KYX: NDArray[np.float32]) -> NDArray[np.uint8]:
         labels = np.zeros(logits_KYX.shape[1:], np.uint8)
