@@ -90,6 +90,7 @@ def test_who_interrupts_the_wait_ends_the_process(monkeypatch):
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.long
 def test_one_that_may_not_be_signalled_does_not_save_the_others(monkeypatch):
     terminate = psutil.Process.terminate
 
@@ -112,6 +113,7 @@ def test_one_that_may_not_be_signalled_does_not_save_the_others(monkeypatch):
     child.wait(60)  # of another process's child: until it is gone
 
 
+@pytest.mark.long
 def test_a_child_that_came_after_the_first_look_is_ended_too(monkeypatch):
     looks, everyone = [], psutil.Process.children
 

@@ -59,6 +59,7 @@ def test_a_batch_of_slices_is_estimated_as_the_images_it_becomes():
     assert two == pytest.approx(2 * one, rel=0.01)
 
 
+@pytest.mark.long
 def test_nothing_is_allocated_for_an_estimate():
     network = nn.Conv3d(1, 64, 1).eval()
     shape = (1, 1, 4096, 4096, 4096)  # 16 TiB

@@ -127,6 +127,7 @@ def test_every_organ_is_one_component(seed: int, coarse: Coarse) -> None:
         assert count == 1, label
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_organs_lie_on_their_own_side(seed: int, coarse: Coarse) -> None:
     phantom = coarse(seed)

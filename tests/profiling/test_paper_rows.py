@@ -10,6 +10,7 @@ def test_every_row_of_table_4_adds_what_the_paper_says_where_hgcns_have_32_chann
         assert float(ours) == pytest.approx(float(paper), abs=0.011)  # both are rounded
 
 
+@pytest.mark.long
 def test_the_paper_s_sums_are_nearer_to_the_encoder_s_than_to_the_network_s():
     for _, whole, _, encoder, paper, *_ in paper_rows.rows():
         assert abs(float(encoder) - float(paper)) < 0.2 < abs(float(whole) - float(paper))

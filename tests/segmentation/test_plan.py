@@ -124,6 +124,7 @@ def test_flips_go_first_then_tiles_stand_further_apart(case, seconds_left, step,
     assert plan.placement.shape_ZYX == (32, 32, 32)
 
 
+@pytest.mark.long
 def test_at_last_the_grid_gets_coarser_and_the_whole_scan_is_still_looked_at(case):
     plan, _ = plan_within(case, 0.5, 1e-3)
     assert plan.effort.step == 1.0
@@ -183,6 +184,7 @@ def test_without_a_locator_the_grid_stays_where_coarser_ones_show_no_more(facts)
     assert not engine.timed  # there is no time for that either
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "factor"), [(1, 1.6), (60, 1.6), (350, 1.25), (500, 1.0)])
 def test_without_a_locator_few_tiles_show_more_on_a_coarser_grid(case, count, factor):
     plan, _ = plan_within(case, count * 1.05 + 0.7, 1.0, known=1.0)

@@ -109,6 +109,7 @@ def test_several_files_and_folders_are_segmented_together(toy, tmp_path, write_s
     assert masks_below(tmp_path / "flat") == ["ct.nii", "ct.nii.gz"]
 
 
+@pytest.mark.long
 def test_a_tree_of_scans_gives_the_same_tree_of_masks(toy, inputs, tmp_path, write_scan):
     for place in ("a.nii.gz", "p/b.nii", "p/q/c_0000.nii.gz", ".hidden/d.nii.gz", "p/._b.nii"):
         (inputs / place).parent.mkdir(parents=True, exist_ok=True)

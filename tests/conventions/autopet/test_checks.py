@@ -128,6 +128,7 @@ def test_an_algorithm_for_iii_is_judged_without_clicks(tmp_path):
     assert {name for name, why in skipped(found).items() if "have no clicks" in why} == unasked
 
 
+@pytest.mark.long
 def test_an_algorithm_for_iv_is_judged_as_such_without_clicks_too(tmp_path):
     only = {"edition", "one_mask", "nothing_else", "data_centric", "clicks_missing"}
     found = look(program(image=CLICKED), tmp_path, only=only)

@@ -214,6 +214,7 @@ assert b".target sm_" in compile_scan((99, 0), torch.float32, 16)  # newer than 
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not has_nvrtc(), reason="NVRTC (nvidia-cuda-nvrtc) is not installed")
 def test_nvrtc_needs_no_compiler_and_no_home_to_compile_the_kernel():
     result = subprocess.run(
