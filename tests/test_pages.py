@@ -138,6 +138,8 @@ def test_what_a_page_tells_to_type_works(page, make_toy, tmp_path_factory, tmp_p
         commands = commands_of(page)
     ran = 0
     for program, *arguments in commands:
+        if program == "pip":
+            continue  # what is installed once is installed here
         assert program == "flarekit"
         if arguments[0] in NOT_HERE:
             arguments = [*arguments[:1], "--help"]  # noqa: PLW2901

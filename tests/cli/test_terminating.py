@@ -23,6 +23,7 @@ print("goes on")
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_the_end_of_a_forked_worker_is_not_the_end_of_the_run():
     command = [sys.executable, "-c", POOL]

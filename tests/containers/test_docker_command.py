@@ -190,6 +190,7 @@ def test_an_event_that_is_cut_short_costs_nothing(engine):
     assert DockerSandbox("team:latest").run(Run(mounts=())).exit_code == 0
 
 
+@pytest.mark.long
 def test_a_signal_that_ended_the_run_is_noted_however_late_its_command_comes_back(
     engine, monkeypatch
 ):

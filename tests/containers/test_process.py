@@ -509,6 +509,7 @@ def as_another_user(function, uid=12345):
     return answer
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not AS_ROOT, reason="another user can be played by root alone")
 def test_users_without_rights_can_run_images_too(archive):
     with tempfile.TemporaryDirectory() as name:

@@ -16,6 +16,7 @@ SHIPPED = sorted(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_weights_cast_once_give_the_bits_of_weights_that_autocast_casts(folder):
     spec = read_spec(folder).spec

@@ -62,6 +62,7 @@ def both(grid, target, orders, padding, cuts, *, regions=False, seed=0):
     return np.concatenate(parts), expected
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(
     st.tuples(*[st.integers(1, 9)] * 3),

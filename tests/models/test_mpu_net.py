@@ -46,6 +46,7 @@ def test_layers_that_never_run_receive_no_gradient_and_all_others_do():
     assert idle == {name for name, _ in network.named_parameters() if name.startswith("unused.")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [{}, {"baseline": True}, {"paper_parts": PARTS}])
 def test_classes_sum_to_one_in_every_map(arguments):
     image = torch.randn(1, 1, 16, 16, 32)

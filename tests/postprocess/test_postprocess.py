@@ -101,6 +101,7 @@ def test_every_rule_applied_twice_is_the_rule_applied_once(label_map, name, labe
     np.testing.assert_array_equal(apply(once, one), once)
 
 
+@pytest.mark.long
 @given(label_maps, some_rules)
 def test_removing_then_filling_applied_twice_is_the_same_as_once(label_map, rules):
     chain = sorted(rules, key=lambda each: each.name == "fill_holes")

@@ -143,6 +143,7 @@ def test_whatever_a_case_fails_of_its_file_is_named(toy, inputs, tmp_path, write
             segmenter.segment(np.zeros((9, 9, 9)), spacing_mm=(1, 1, 1))
 
 
+@pytest.mark.long
 def test_files_that_are_left_out_are_in_the_record_and_make_the_exit_code_1(
     toy, inputs, tmp_path, capfd
 ):

@@ -287,6 +287,7 @@ def test_a_grid_that_does_not_fit_into_memory_gets_coarser(case, monkeypatch):
         plan_in(125.0)
 
 
+@pytest.mark.long
 def test_nothing_is_resampled_to_make_a_plan(case, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("resampled")

@@ -39,6 +39,7 @@ def test_what_is_no_shard_is_refused(text):
         Shard.of(text)
 
 
+@pytest.mark.long
 @given(count=st.integers(1, 9), sizes=st.lists(st.integers(0, 10**6), max_size=12), data=st.data())
 def test_every_case_is_in_one_shard_in_whatever_order_they_are_found(
     count, sizes, data, tmp_path_factory

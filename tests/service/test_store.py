@@ -116,6 +116,7 @@ def test_a_record_names_the_weights_that_made_the_mask_not_those_that_came_later
         assert running.client.get(f"/v1/cases/{case_id}/run").json() == before
 
 
+@pytest.mark.long
 def test_what_is_left_of_a_predictor_that_is_no_longer_offered(serve, settings):
     """Mask and record stay; what needs the predictor's facts is refused."""
     with serve(settings()) as running:

@@ -304,6 +304,7 @@ def read(result):
     return read_result(result, plans, dataset, [content], [content["network_weights"]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mpu_net", "attention_unet", "mamba_ahnet"])
 def test_what_was_trained_is_what_prediction_builds(name, tmp_path):
     trained = models.create(name, input_channels=1, num_classes=3, width=0.25)

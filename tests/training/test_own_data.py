@@ -248,6 +248,7 @@ def test_a_tile_that_the_network_cannot_halve_is_refused_before_the_first_step(
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.long
 def test_other_cases_than_the_run_began_with_are_refused(tmp_path):
     dataset = dataset_of(tmp_path / "d")
     recipe_for(dataset, tmp_path)
@@ -260,6 +261,7 @@ def test_other_cases_than_the_run_began_with_are_refused(tmp_path):
     assert "other cases: + d/d (training)" in said.stderr
 
 
+@pytest.mark.long
 def test_a_recipe_of_other_data_does_not_lend_its_data_or_licence(tmp_path):
     dataset = dataset_of(tmp_path / "mine")
     changes = [

@@ -137,6 +137,7 @@ def test_an_algorithm_for_iv_is_judged_as_such_without_clicks_too(tmp_path):
     assert skipped(found) == {"data_centric": "it does not serve edition III"}
 
 
+@pytest.mark.long
 def test_a_label_says_which_edition_is_served(tmp_path):
     only = {"edition", "one_mask", "data_centric", "nothing_else"}
     three = {"mask": NO_CLICKS, "image": PLAIN}

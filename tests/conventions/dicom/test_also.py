@@ -93,6 +93,7 @@ def test_contours_rasterised_again_are_the_mask(series, mask, tmp_path):
         np.testing.assert_array_equal(found, true)
 
 
+@pytest.mark.long
 def test_contours_refer_to_the_images_they_lie_on(series, mask, tmp_path):
     _, (path, _), _ = written(series, mask, tmp_path / "out")
     structures = pydicom.dcmread(path)
@@ -180,6 +181,7 @@ def test_a_library_that_is_not_ours_opens_the_contours(tmp_path, mask):
         assert overlap > 0.9, (name, overlap)  # it draws whole pixels, the outline's among them
 
 
+@pytest.mark.long
 def test_the_command_writes_what_is_asked_for_and_refuses_it_without_dicom(
     toy, tmp_path, write_scan
 ):

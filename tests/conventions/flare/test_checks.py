@@ -167,6 +167,7 @@ def test_a_fault_is_caught_by_the_checks_meant_for_it(fault, tmp_path):
     assert failed(found)
 
 
+@pytest.mark.long
 def test_a_leftover_is_named_as_such_by_every_check(tmp_path):
     found = verdicts(leave_a_folder, tmp_path, "output_tree", "overwrites")
     assert {each.reason for each in found.values()} == {"wrote logs/deep/x.txt too"}
@@ -203,6 +204,7 @@ def test_a_team_has_a_name_that_the_evaluator_can_call(names, state, tmp_path):
     assert verdicts(behave, tmp_path, "team_name", names=names)["team_name"].state == state
 
 
+@pytest.mark.long
 def test_turning_a_scan_back_gives_the_same_scan(tmp_path):
     for axes in permutations((0, 1, 2)):
         samples.turned(tmp_path, axes)

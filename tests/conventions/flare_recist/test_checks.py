@@ -114,6 +114,7 @@ def verdicts(fault, folder, *only, given=None):
     return {each.check.name: each.finding for each in _verdicts(image, checks)}
 
 
+@pytest.mark.long
 def test_a_program_that_behaves_passes_everything(tmp_path):
     found = verdicts("", tmp_path)
     assert failed(found) == set()
