@@ -526,6 +526,8 @@ def half(out):
     [
         (half, "left half of images/mask/a.mha"),
         (lambda out: (out / "a.part").write_text("x"), "left a.part behind"),
+        (lambda out: (out / "images" / "mask").mkdir(parents=True), ""),
+        (lambda out: (out / "other").mkdir(), "left other/ behind"),
         (lambda _: None, ""),
     ],
 )
