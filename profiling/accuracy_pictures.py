@@ -15,7 +15,7 @@ from flarekit.core.files import make_folder, write_atomically
 from flarekit.evaluation.masks import SUFFIXES, read_mask
 from flarekit.evaluation.picture import Pictures, draw_case
 
-_MOST_BYTES = 32_000
+_MOST_BYTES = 14_000
 _AROUND_MM = 90.0
 
 

@@ -77,7 +77,7 @@ def main(line: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         drawn = Path(scratch) / "drawn.png"
         figure.savefig(drawn, dpi=70)
-        arguments.picture.write_bytes(small_picture(drawn, 60_000))
+        arguments.picture.write_bytes(small_picture(drawn, 25_000))
 
 
 def _draw(axes: Axes, case: TrainingCase, recipe: Recipe, facts: OrganFacts, seed: int) -> None:
