@@ -62,7 +62,9 @@ RUN . docker/uv.sh && uv pip install -r pyproject.toml "torch==${CPU_TORCH}" "dy
         --excludes docker/compile.packages.txt
 COPY --from=own /own /
 ARG PREDICTOR
-COPY weights/${PREDICTOR} ${SITE}/flarekit/weights/${PREDICTOR}
+# predictors may share a file by a link from one folder under weights/ to another
+COPY weights /weights
+RUN mkdir -p ${SITE}/flarekit/weights && cp -rL /weights/${PREDICTOR} ${SITE}/flarekit/weights/
 ARG TRUST
 RUN . docker/uv.sh && export FLAREKIT_TRUST=${TRUST} && flarekit weights verify ${PREDICTOR} \
     && flarekit compile ${PREDICTOR} --beside

@@ -185,7 +185,7 @@ def pack(
     console, stream = Console(quiet=quiet), io.BytesIO()
     with console.spinner(f"packing {predictor.spec.name}"):
         check_whole(predictor)
-        with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
+        with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, dereference=True) as tar:
             for file in sorted(predictor.folder.rglob("*")):
                 if file.is_file() and not file.name.startswith("."):
                     tar.add(file, arcname=file.relative_to(predictor.folder))

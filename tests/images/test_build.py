@@ -48,6 +48,18 @@ def test_the_context_holds_the_package_and_one_predictor(toy, tmp_path):
     assert not list(context.rglob("__pycache__"))
 
 
+def test_a_file_that_predictors_share_by_a_link_is_whole_in_the_context(toy, tmp_path):
+    content = toy.weights.read_bytes()
+    toy.weights.rename(tmp_path / "shared.safetensors")
+    toy.weights.symlink_to(tmp_path / "shared.safetensors")
+    context = tmp_path / "context"
+    context.mkdir()
+    write_context(toy, context)
+    copied = context / "weights" / "toy" / toy.weights.name
+    assert not copied.is_symlink()
+    assert copied.read_bytes() == content
+
+
 def test_everything_that_the_dockerfile_copies_is_in_the_context(toy, tmp_path):
     context = tmp_path / "context"
     context.mkdir()
@@ -166,3 +178,12 @@ def test_a_packed_predictor_is_what_the_platform_unpacks(toy, tmp_path):
     assert CliRunner().invoke(app, arguments).exit_code == 0
     with tarfile.open(tmp_path / "model.tar.gz") as tar:
         assert sorted(tar.getnames()) == ["model.safetensors", "predictor.toml"]
+
+
+def test_a_file_that_predictors_share_by_a_link_is_whole_in_a_packed_one(toy, tmp_path):
+    toy.weights.rename(tmp_path / "shared.safetensors")
+    toy.weights.symlink_to(tmp_path / "shared.safetensors")
+    arguments = ["weights", "pack", str(toy.folder), "-o", str(tmp_path / "model.tar.gz")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    with tarfile.open(tmp_path / "model.tar.gz") as tar:
+        assert [member.name for member in tar if not member.isfile()] == []
