@@ -19,6 +19,7 @@ from flarekit.containers import Sandbox
 from flarekit.core.apart import keep_below
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import write_atomically
+from flarekit.core.spec import PredictorFolder
 from flarekit.evaluation.curves import curves_svg
 from flarekit.evaluation.interactive import FIGURES, Session, areas, mean_curve
 from flarekit.images.interactive import (
@@ -42,6 +43,12 @@ _TITLES = {
 
 def run_interactive(request: Interactive, console: Console) -> int:
     """Play all cases, print and write what they came to, and return the exit code."""
+    with ExitStack() as opened:
+        played = _named(request, opened)
+        return _run(request, played, console)
+
+
+def _run(request: Interactive, played: PredictorFolder | Sandbox, console: Console) -> int:
     cases = find_examinations(request.truth, request.scans)
     written = [path for path in (request.json, request.picture) if path is not None]
     for folder in (request.truth, request.scans):
@@ -54,7 +61,7 @@ def run_interactive(request: Interactive, console: Console) -> int:
     with (
         console,
         tempfile.TemporaryDirectory(prefix="flarekit-interactive-") as scratch,
-        _player(request, limit_s) as player,
+        _player(request, played, limit_s) as player,
     ):
         for session in play(cases, player, how, Path(scratch)):
             console.start_case(session.case_id, len(sessions), len(cases))
@@ -75,36 +82,46 @@ def run_interactive(request: Interactive, console: Console) -> int:
     return 1 if failed or late else 0
 
 
-@contextmanager
-def _player(request: Interactive, limit_s: float) -> Iterator[Player]:
-    """Give what makes the masks: a predictor of that name, or else an image."""
+def _named(request: Interactive, opened: ExitStack) -> PredictorFolder | Sandbox:
+    """Return what is played: the predictor of that name, or else what runs the image.
+
+    Args:
+        request: names it.
+        opened: gets what has to be closed.
+    """
     from flarekit.segmentation.predictors import find_predictor
 
-    predictor = unknown = None
     try:
         predictor = find_predictor(request.played)
     except UsageError as error:
-        unknown = error
-    if predictor is None:
-        with ExitStack() as opened:
-            sandbox = _opened(request, opened, unknown)
-            if request.device != "auto":
-                raise UsageError(
-                    "--device is where a predictor runs, and this is an image",
-                    fix="give it GPUs with --gpus",
-                )
-            timeout_s = limit_s if math.isfinite(limit_s) else 3600.0
-            yield ImagePlayer(sandbox, timeout_s, request.gpus)
-        return
+        sandbox = _opened(request, opened, error)
+        if request.device != "auto":
+            raise UsageError(
+                "--device is where a predictor runs, and this is an image",
+                fix="give it GPUs with --gpus",
+            ) from None
+        return sandbox
     if request.gpus is not None:
         raise UsageError(
             "--gpus are those of an image, and this is a predictor", fix="name its --device"
         )
+    return predictor
+
+
+@contextmanager
+def _player(
+    request: Interactive, played: PredictorFolder | Sandbox, limit_s: float
+) -> Iterator[Player]:
+    """Give what makes the masks."""
+    if not isinstance(played, PredictorFolder):
+        timeout_s = limit_s if math.isfinite(limit_s) else 3600.0
+        yield ImagePlayer(played, timeout_s, request.gpus)
+        return
     from flarekit.segmentation.folder import Options, run_folder
     from flarekit.segmentation.segmenter import Segmenter
     from flarekit.segmentation.source import Source
 
-    source = Source.of_folder(predictor)
+    source = Source.of_folder(played)
     with Segmenter(source, Options(convention=CONVENTION, device=request.device)) as segmenter:
 
         def run(inputs: Path, outputs: Path, cache: Path) -> None:
@@ -116,7 +133,7 @@ def _player(request: Interactive, limit_s: float) -> Iterator[Player]:
         yield PredictorPlayer(run)
 
 
-def _opened(request: Interactive, opened: ExitStack, unknown: UsageError | None) -> Sandbox:
+def _opened(request: Interactive, opened: ExitStack, unknown: UsageError) -> Sandbox:
     """Return what runs the image, for as long as `opened` is.
 
     Args:
@@ -130,8 +147,6 @@ def _opened(request: Interactive, opened: ExitStack, unknown: UsageError | None)
     try:
         return opened.enter_context(open_sandbox(asked))
     except InputError as error:
-        if unknown is None:
-            raise
         raise InputError(
             f"{unknown.message}, and no image: {error.message}",
             fix=f"{unknown.fix}; or else {error.fix}",

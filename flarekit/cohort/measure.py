@@ -18,9 +18,10 @@ from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.files import make_folder, printable_name
 from flarekit.core.nifti import AIR_HU
 from flarekit.core.records import LabelStatistics
+from flarekit.core.same_grid import grid_difference
 from flarekit.core.scan_files import MASK_ENDINGS, SCAN_ENDINGS, labels_in, read_scan, stem_of
 from flarekit.core.spec import PredictorSpec
-from flarekit.core.volume import Volume, largest_shift_mm
+from flarekit.core.volume import Volume
 from flarekit.report.quality import Findings, flags_of
 from flarekit.report.statistics import STATISTICS, StatisticsTable, label_statistics, read_rows
 
@@ -123,12 +124,10 @@ def _channels(
                 fix="add it, or leave --scans out",
             )
         scan = read_scan(place, air=AIR_HU)
-        shape = mask.geometry.shape_ZYX
-        if scan.geometry.shape_ZYX != shape or (
-            largest_shift_mm(scan.geometry.affine, mask.geometry.affine, shape) > _SAME_MM
-        ):
+        if difference := grid_difference(mask.geometry, scan.geometry, _SAME_MM):
             raise InputError(
-                f"{mask.path}: lies on another grid than {place}", fix="resample one onto the other"
+                f"{mask.path}: lies on another grid than {place}: {difference}",
+                fix="resample one onto the other",
             )
         found[name] = scan.voxels_ZYX
     return found

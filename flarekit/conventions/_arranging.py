@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -18,19 +19,24 @@ from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.json_files import read_json, typed
 from flarekit.core.names import path_within
+from flarekit.core.same_grid import grid_difference
 from flarekit.core.scan_files import (
     MASK_ENDINGS,
     ending_of,
     labels_in,
+    read_geometry,
     read_scan,
     stem_of,
     write_mask,
 )
 from flarekit.core.tables import Table
-from flarekit.core.volume import Geometry, Volume
+from flarekit.core.volume import Geometry, Volume, spans_space
 
 MANIFEST = "arranged.json"
 _MOST_NAMED = 5
+_ROUNDED_MM = 1e-3  # as flarekit verify takes it
+_SAME_GRID_VOXELS = 0.01  # headers round: closer than this is the same grid
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,32 @@ class ScanToPlace:
     files: tuple[Path, ...] = ()
 
 
+Affine = Annotated[tuple[tuple[float, float, float, float], ...], Field(min_length=4, max_length=4)]
+
+
+class Grid(Table):
+    """Which voxels a file has.
+
+    Attributes:
+        shape_ZYX: how many along each stored axis.
+        affine: (4, 4) rows, stored index (i, j, k, 1) -> mm, RAS+.
+    """
+
+    shape_ZYX: tuple[int, int, int]
+    affine: Affine
+
+    @classmethod
+    def of_file(cls, path: Path) -> Grid:
+        """Return the grid of a scan's file.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        geometry = read_geometry(path)
+        rows = [tuple(row) for row in geometry.affine.tolist()]
+        return cls.model_validate({"shape_ZYX": geometry.shape_ZYX, "affine": tuple(rows)})
+
+
 class Placed(Table):
     """Where a scan was laid out, and how its mask is found again.
 
@@ -60,6 +92,7 @@ class Placed(Table):
         first_slice: of its part of a stack; None where the mask is a file of its own.
         shape_ZYX: voxels of that part.
         affine: (4, 4) rows, of that part: index (i, j, k, 1) -> mm, RAS+.
+        grid: of the file that was laid out, and so of its mask; lists of version 0.2 have none.
     """
 
     mask: str
@@ -67,9 +100,8 @@ class Placed(Table):
     stem: str
     first_slice: int | None = Field(default=None, ge=0)
     shape_ZYX: tuple[int, int, int] | None = None
-    affine: tuple[tuple[float, float, float, float], ...] | None = Field(
-        default=None, min_length=4, max_length=4
-    )
+    affine: Affine | None = None
+    grid: Grid | None = None
 
 
 class Arranging(Protocol):
@@ -180,19 +212,46 @@ def _mask_of(placed: Placed, job: Path) -> Volume:
             fix="name the output folder of the run",
         )
     volume = read_scan(found[0], air=math.nan)  # no label: refused
+    _check_grid(placed, volume)
     if placed.first_slice is None or placed.shape_ZYX is None or placed.affine is None:
         return volume
     z, y, x = placed.shape_ZYX
     part = volume.voxels_ZYX[placed.first_slice : placed.first_slice + z]
     if part.shape != (z, y, x):
         raise InputError(f"{found[0]}: ends before it", fix="run the stack again")
-    affine = np.array(placed.affine, np.float64)
-    if np.linalg.det(affine[:3, :3]) == 0 or affine[3].tolist() != [0, 0, 0, 1]:
+    geometry = _geometry(placed, (z, y, x), placed.affine)
+    return Volume(voxels_ZYX=part, geometry=geometry, path=found[0])
+
+
+def _check_grid(placed: Placed, mask: Volume) -> None:
+    """Refuse a mask whose voxels are not those of the scan that was laid out."""
+    if placed.grid is None:
+        _LOG.warning(
+            "%s: %s does not say which voxels its scan has, so they are not compared",
+            mask.path,
+            MANIFEST,
+        )
+        return
+    scan = _geometry(placed, placed.grid.shape_ZYX, placed.grid.affine)
+    near = np.allclose(mask.geometry.affine, scan.affine, rtol=0, atol=_ROUNDED_MM)
+    if near and mask.geometry.shape_ZYX == scan.shape_ZYX:
+        return
+    most_mm = _SAME_GRID_VOXELS * min(scan.spacing_mm_ZYX)
+    difference = grid_difference(mask.geometry, scan, most_mm)
+    if difference:
+        raise InputError(
+            f"{mask.path}: lies on another grid than the scan that was laid out: {difference}",
+            fix="write masks with the voxels, spacing, directions and origin of the scan",
+        )
+
+
+def _geometry(placed: Placed, shape_ZYX: tuple[int, int, int], rows: Affine) -> Geometry:
+    affine = np.array(rows, np.float64)
+    if not spans_space(affine) or affine[3].tolist() != [0, 0, 0, 1]:
         raise InputError(
             f"{MANIFEST}: the affine of {placed.mask} is none of a scan", fix="arrange once more"
         )
-    geometry = Geometry(shape_ZYX=(z, y, x), affine=affine, header=None)
-    return Volume(voxels_ZYX=part, geometry=geometry, path=found[0])
+    return Geometry(shape_ZYX=shape_ZYX, affine=affine, header=None)
 
 
 def refuse_filled(folder: Path) -> None:

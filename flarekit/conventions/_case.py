@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import printable_name
+from flarekit.core.unpacked_names import by_archive
 from flarekit.core.volume import Geometry, Volume
 
 Points = Mapping[str, NDArray[np.int64]]  # what they mark -> (N, 3) indices of voxels, (z, y, x)
@@ -44,6 +45,10 @@ _Geometry = TypeVar("_Geometry", bound=Geometry)
 _MOST_NAMED = 5
 
 
+class NothingUsableError(InputError):
+    """There are inputs of a convention's kind, and none can be used; the reason is told."""
+
+
 class Cases(list[Case]):
     """Cases, and what of the folder is in none of them though it looks as if it should be.
 
@@ -60,7 +65,7 @@ class Cases(list[Case]):
         unpacked: Unpacked | None = None,
     ) -> None:
         super().__init__(cases)
-        self.left_out = tuple(left_out)
+        self.left_out = tuple(map(by_archive, left_out))
         self.unpacked = unpacked
 
 

@@ -20,6 +20,7 @@ from flarekit.core.archive_members import AGAIN, Member, UnpackLimits, members_o
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import make_folder
 from flarekit.core.names import path_within
+from flarekit.core.unpacked_names import ROOT_PREFIX, place_of
 
 _CHUNK = 1 << 20
 
@@ -77,8 +78,8 @@ def unpack_archive(
 class Unpacked:
     """What archives hold, in a temporary folder of its own; a context manager.
 
-    All archives together may hold what the limits allow. Each is unpacked into a folder of its own
-    name, so that the paths of its files name it.
+    All archives together may hold what the limits allow. The folder of each repeats its path, so
+    that messages can name its files by it.
     """
 
     def __init__(self, limits: UnpackLimits | None = None) -> None:
@@ -97,13 +98,16 @@ class Unpacked:
 
         Raises:
             InputError: see `unpack_archive`.
-            OutputError: there is no space for it.
+            OutputError: the temporary folder cannot be written, or has no space for it.
         """
-        if self._root is None:
-            self._root = Path(tempfile.mkdtemp(prefix="flarekit-unpacked-"))
         self._count += 1
-        folder = self._root / str(self._count) / path.name
-        files = unpack_archive(path, folder, self._limits)
+        try:
+            if self._root is None:
+                self._root = Path(tempfile.mkdtemp(prefix=ROOT_PREFIX))
+            folder = place_of(path, self._root, self._count)
+            files = unpack_archive(path, folder, self._limits)
+        except (OSError, OutputError) as error:
+            raise _no_temporary(path, error) from error
         self._limits = UnpackLimits(
             most_bytes=self._limits.most_bytes - sum(file.stat().st_size for file in files),
             most_files=self._limits.most_files - len(files),
@@ -117,14 +121,27 @@ class Unpacked:
             self._root = None
 
 
+def _no_temporary(path: Path, error: OSError | OutputError) -> OutputError:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    why = cause.strerror if isinstance(cause, OSError) else str(error)
+    try:
+        where = f" in {tempfile.gettempdir()}"
+    except OSError:  # there is none
+        where = ""
+    return OutputError(
+        f"{path}: cannot be unpacked into a temporary folder{where}: {why}",
+        fix="set TMPDIR to a folder that can be written and has space, or unpack the archive",
+    )
+
+
 def _os_error(path: Path, folder: Path, error: OSError) -> InputError | OutputError:
     """Tell a damaged or missing archive from a folder that cannot be written."""
     is_of_archive = error.filename is not None and Path(error.filename) == path
     if error.errno in (None, errno.EINVAL) or is_of_archive:  # EINVAL: it points before its start
         return InputError(f"{path}: cannot be read: {error.strerror or error}", fix=AGAIN)
     return OutputError(
-        f"{folder}: {path} cannot be unpacked there: {error.strerror}",
-        fix="name a folder with space that can be written; temporary ones are where TMPDIR says",
+        f"{path}: cannot be unpacked into {folder}: {error.strerror}",
+        fix="name a folder with space that can be written",
     )
 
 

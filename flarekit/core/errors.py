@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from flarekit.core.unpacked_names import by_archive
+
 
 class FlarekitError(Exception):
     """An expected failure: one sentence on what happened, one on what to do."""
@@ -26,9 +28,8 @@ class FlarekitError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, fix: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix
+        self.message, self.fix = by_archive(message), by_archive(fix)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.fix})"
@@ -45,9 +46,9 @@ def named(message: str, files: Sequence[Path]) -> str:
         message: one sentence.
         files: of the case; none where it came as an array.
     """
-    if not files or any(str(file) in message for file in files):
+    if not files or any(by_archive(str(file)) in message for file in files):
         return message
-    return f"{files[0]}: {message}"
+    return by_archive(f"{files[0]}: {message}")
 
 
 def _revived(

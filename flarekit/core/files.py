@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flarekit.core.errors import OutputError
+from flarekit.core.unpacked_names import by_archive
 
 _BREAKS = re.compile(r"[\t\n\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -170,9 +171,10 @@ def locked_below(folder: Path, may: Callable[[Path, int], bool] | None = None) -
 def printable(text: str) -> str:
     r"""Return text that consoles and files take.
 
-    Bytes of names that are not UTF-8, and characters that would control a terminal, become `\xNN`.
+    Bytes of names that are not UTF-8, and characters that would control a terminal, become `\xNN`;
+    files of unpacked archives are called by their archive.
     """
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = by_archive(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return _CONTROLS.sub(_escaped, text)
 
 

@@ -24,8 +24,9 @@ from flarekit.core.channels import (
     ZScore,
 )
 from flarekit.core.errors import InputError
+from flarekit.core.same_grid import grid_difference
 from flarekit.core.spec import PredictorSpec
-from flarekit.core.volume import Geometry, Orientation, Volume, largest_shift_mm, orientation_of
+from flarekit.core.volume import Geometry, Orientation, Volume, orientation_of
 from flarekit.preprocess.axis_maps import LANCZOS
 from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.decide import Box
@@ -296,13 +297,9 @@ def _shared_geometry(volumes: Sequence[Volume]) -> Geometry:
     first = volumes[0].geometry
     most_mm = _SAME_GRID_VOXELS * min(first.spacing_mm_ZYX)
     for volume in volumes[1:]:
-        other = volume.geometry
-        if (
-            other.shape_ZYX != first.shape_ZYX
-            or largest_shift_mm(other.affine, first.affine, first.shape_ZYX) > most_mm
-        ):
+        if difference := grid_difference(volume.geometry, first, most_mm):
             raise InputError(
-                f"{volume.path}: lies on another grid than {volumes[0].path}",
+                f"{volume.path}: lies on another grid than {volumes[0].path}: {difference}",
                 fix="resample the channels to one grid",
             )
     return first

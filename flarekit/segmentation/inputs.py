@@ -116,6 +116,8 @@ def cases_in(
             other = _jobs(name, convention, places, channel_count)
             if other is None and others is not None:
                 other = _recognised(name, places, channel_count, others)
+            if other is None and isinstance(error, conventions.NothingUsableError):
+                raise
             if other is None:
                 folder = places[0]
                 error = _with_fitting(error, name, folder, channel_count)
@@ -201,6 +203,8 @@ def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> F
         convention = get(name)
         try:
             cases = conventions.find_in(convention, places, channel_count)
+        except conventions.NothingUsableError:
+            raise
         except (InputError, UsageError):
             if is_dicom or (name == "plain" and any(map(_has_scans, places))):
                 raise

@@ -24,7 +24,7 @@ from flarekit.training.kept import make_kept, read_kept
 from flarekit.training.losses import MAYBE
 from flarekit.training.other_ct import with_other_ct
 from flarekit.training.recipe import Recipe
-from flarekit.training.survey import label_values
+from flarekit.training.survey import check_labels_fit, label_values
 from flarekit.training.tables import TrainingFacts
 from flarekit.training.training_case import Spacing, TrainingCase
 
@@ -158,12 +158,9 @@ class _RealCase:
 
     def __call__(self) -> TrainingCase:
         volumes = [read_nifti(path) for path in self.image_paths]
-        labels = label_values(read_nifti(self.label_path).voxels_ZYX, self.label_path)
-        if labels.shape != volumes[0].geometry.shape_ZYX:
-            raise InputError(
-                f"{self.label_path}: lies on another grid than {volumes[0].path}",
-                fix="resample the labels to the image",
-            )
+        stored = read_nifti(self.label_path)
+        check_labels_fit(stored, volumes[0])
+        labels = label_values(stored.voxels_ZYX, self.label_path)
         unlabelled = self.recipe.unlabelled_in(self.case_id)
         case = on_grid(self.case_id, volumes, labels, self.recipe, unlabelled=unlabelled)
         if not self.copy:

@@ -17,13 +17,12 @@ from flarekit.core.dataset_json import NAME, Dataset, read_dataset
 from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
 from flarekit.core.nifti import read_nifti
-from flarekit.core.volume import largest_shift_mm
 from flarekit.training.cases import case_ids, no_cases
 from flarekit.training.fitting import check_named, refuse_what_is_not_trained
 from flarekit.training.proposal import fit
 from flarekit.training.recipe import recipe_of
 from flarekit.training.recipe_text import Channel, RecipeFacts, recipe_text
-from flarekit.training.survey import LabelMap, Progress, survey
+from flarekit.training.survey import LabelMap, Progress, check_labels_fit, survey
 
 _MIB = 2**20
 _LOOKED_AT = 20  # cases whose intensities are looked at
@@ -201,16 +200,7 @@ def _look_at(
         picked = rng.choice(inside, min(_SAMPLED, len(inside)), replace=False)
         for index, channel in enumerate(channels):
             scan = read_nifti(dataset / "imagesTr" / f"{case_id}_{index:04d}.nii.gz")
-            here, there = scan.geometry, labels.geometry
-            if (
-                here.shape_ZYX != there.shape_ZYX
-                or largest_shift_mm(here.affine, there.affine, here.shape_ZYX)
-                > min(here.spacing_mm_ZYX) / 2
-            ):
-                raise InputError(
-                    f"{labels.path}: lies on another grid than {scan.path}",
-                    fix="resample the labels to the image",
-                )
+            check_labels_fit(labels, scan)
             channel.labelled.append(scan.voxels_ZYX.ravel()[picked].astype(np.float32))
             channel.lowest.append(float(scan.voxels_ZYX.min()))
     if stated is None or not stated.channels:

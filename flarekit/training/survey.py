@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
 from flarekit.core.nifti import read_nifti
-from flarekit.core.volume import orientation_of
+from flarekit.core.same_grid import grid_difference
+from flarekit.core.volume import Volume, orientation_of
 
 _HIGHEST = 255
 Size = tuple[float, float, float]
@@ -96,6 +97,20 @@ def label_values(voxels_ZYX: NDArray[np.generic], path: Path) -> NDArray[np.uint
             fix="export the label map again, with one whole number per label",
         )
     return labels
+
+
+def check_labels_fit(labels: Volume, scan: Volume) -> None:
+    """Refuse labels whose voxels are not those of their scan.
+
+    Raises:
+        InputError: they lie on another grid, by half a voxel or more.
+    """
+    most_mm = min(scan.geometry.spacing_mm_ZYX) / 2
+    if difference := grid_difference(labels.geometry, scan.geometry, most_mm):
+        raise InputError(
+            f"{labels.path}: lies on another grid than {scan.path}: {difference}",
+            fix="resample the labels to the image",
+        )
 
 
 def _extent(mask_ZYX: NDArray[np.bool_], spacing_mm: Size) -> Size:

@@ -84,6 +84,12 @@ def test_what_is_neither_a_predictor_nor_an_image_is_said_to_be_neither(played):
     )
 
 
+def test_that_there_is_no_such_predictor_is_said_before_missing_scans_are(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = play("nosuch", "--truth", tmp_path / "empty", "--sandbox", "process")
+    assert "no predictor 'nosuch'" in result.exception.message
+
+
 @pytest.mark.parametrize("command", [("evaluate", "interactive", "x", "--truth", "y"), ("demo",)])
 def test_a_seed_is_not_below_0(command):
     result = CliRunner().invoke(app, [*command, "--seed", "-1"])

@@ -187,7 +187,7 @@ def test_a_list_that_gives_two_scans_one_mask_is_refused(tree, tmp_path):
 
 
 def test_an_affine_of_no_scan_costs_its_own_mask_alone(tree, tmp_path):
-    flat = {"first_slice": 0, "shape_ZYX": [4, 8, 6], "affine": [[0.0] * 4] * 4}
+    flat = {"grid": None, "first_slice": 0, "shape_ZYX": [4, 8, 6], "affine": [[0.0] * 4] * 4}
     places = laid_out_once_more(tree, tmp_path, lambda s: s[0].update(flat))
     done = conventions.collect(*places, tmp_path / "back")
     assert any("the affine of a.nii.gz is none of a scan" in each for each in done.missing)
@@ -262,7 +262,7 @@ def test_a_mask_of_something_else_than_labels_is_named_and_not_rounded(
     for name in ("a", "b"):
         voxels = nibabel.load(tree / "a.nii.gz").get_fdata().astype(np.float32) * 0
         voxels[2, 2, 2] = value if name == "b" else 3
-        image = nibabel.Nifti1Image(voxels, np.eye(4))
+        image = nibabel.Nifti1Image(voxels, nibabel.load(tree / "a.nii.gz").affine)
         nibabel.save(image, tmp_path / "masks" / f"{name}.nii.gz")
     back = conventions.collect(tmp_path / "masks", tmp_path / "in", tmp_path / "back")
     assert [path.name for path in back.masks] == ["a.nii.gz"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flarekit.conventions._arranging import Placed, ScanToPlace, job_folders
+from flarekit.conventions._arranging import Grid, Placed, ScanToPlace, job_folders
 from flarekit.core.files import make_folder
 from flarekit.core.scan_files import write_scan
 
@@ -21,8 +21,9 @@ def arrange(scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
     """
     placed = []
     for scan, job, name in job_folders(scans, folder):
-        for modality, volume in zip(("ct", "pet"), scan.read(), strict=True):
+        for modality, volume in zip(map(str.lower, CHANNELS), scan.read(), strict=True):
             make_folder(job / "images" / modality)
             write_scan(job / "images" / modality / f"{scan.name}.mha", volume)
-        placed.append(Placed(mask=scan.mask.as_posix(), job=name, stem=scan.name))
+        grid = Grid.of_file(job / "images" / CHANNELS[0].lower() / f"{scan.name}.mha")
+        placed.append(Placed(mask=scan.mask.as_posix(), job=name, stem=scan.name, grid=grid))
     return placed

@@ -28,7 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import Case, Cases
-from flarekit.conventions._case import check_folder, own_case, refuse_empty_mask
+from flarekit.conventions._case import (
+    NothingUsableError,
+    check_folder,
+    own_case,
+    refuse_empty_mask,
+)
 from flarekit.conventions._grid import onto
 from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.rtstruct import structure_set
@@ -238,11 +243,11 @@ def _nothing(
 ) -> InputError:
     have = ", ".join(f"{each.modality} {each.title!r}" for each in found.series) or "none"
     rest = f"; also there: {alone}" if alone else ""
+    nothing = f"{where}: no {' with '.join(modalities)} to segment (series: {have}{rest})"
+    if not faults:
+        return InputError(nothing, fix="name a folder with such series, or set modalities")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return InputError(
-        f"{where}: no {' with '.join(modalities)} to segment (series: {have}{rest})",
-        fix=faults[0] + more if faults else "name a folder with such series, or set modalities",
-    )
+    return NothingUsableError(nothing, fix=faults[0] + more)
 
 
 def _cases(found: Sequence[Series], modalities: Sequence[str]) -> tuple[list[Case], list[str]]:
@@ -253,16 +258,8 @@ def _cases(found: Sequence[Series], modalities: Sequence[str]) -> tuple[list[Cas
     for grid in found:
         if grid.modality != leading:
             continue
-        if leading == "PT" and not any(grid.corrected):
-            faults.append(
-                f"{grid.folder}: PT {grid.title!r}: its CorrectedImage is missing or empty, so "
-                "whether it is corrected for attenuation is not known"
-            )
-            continue
         if leading == "PT" and "ATTN" not in grid.corrected:
-            _LOG.info(
-                "%s: %r is not corrected for attenuation: left alone", grid.folder, grid.title
-            )
+            faults += _uncorrected(grid, found)
             continue
         partners = {
             modality: grid if modality == leading else _partner(grid, found, modality)
@@ -286,6 +283,27 @@ def _cases(found: Sequence[Series], modalities: Sequence[str]) -> tuple[list[Cas
             )
         )
     return cases, faults
+
+
+def _uncorrected(pet: Series, found: Sequence[Series]) -> list[str]:
+    """Return what is wrong with a PET without attenuation correction.
+
+    Nothing is where its study has one with it: scanners write both, and that one is segmented.
+    """
+    name = f"{pet.folder}: PT {pet.title!r}"
+    if not any(pet.corrected):
+        return [
+            f"{name}: its CorrectedImage is missing or empty, so whether it is corrected for "
+            "attenuation is not known"
+        ]
+    if any(each.study == pet.study and "ATTN" in each.corrected for each in found):
+        _LOG.info("%s is not corrected for attenuation: left alone", name)
+        return []
+    stated = ", ".join(filter(None, pet.corrected))
+    return [
+        f"{name} is not corrected for attenuation, and SUV needs that: its CorrectedImage lists "
+        f"{stated}, not ATTN (export the corrected series)"
+    ]
 
 
 def _partner(grid: Series, found: Sequence[Series], modality: str) -> Series | None:

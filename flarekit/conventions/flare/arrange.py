@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from flarekit.conventions._arranging import Placed, ScanToPlace
+from flarekit.conventions._arranging import Grid, Placed, ScanToPlace
 from flarekit.core.errors import OutputError
 from flarekit.core.scan_files import write_scan
 
@@ -27,7 +27,14 @@ def arrange(scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
             continue
         for k, volume in enumerate(scan.read()):
             write_scan(_channel(folder, scan, k), volume)
-    return [Placed(mask=scan.mask.as_posix(), stem=scan.name) for scan in scans]
+    return [
+        Placed(
+            mask=scan.mask.as_posix(),
+            stem=scan.name,
+            grid=Grid.of_file(_channel(folder, scan, 0)),
+        )
+        for scan in scans
+    ]
 
 
 def _channel(folder: Path, scan: ScanToPlace, k: int) -> Path:

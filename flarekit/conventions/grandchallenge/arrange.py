@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flarekit.conventions._arranging import Placed, ScanToPlace, job_folders
+from flarekit.conventions._arranging import Grid, Placed, ScanToPlace, job_folders
 from flarekit.conventions._platform_images import write_json
 from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
@@ -56,16 +56,18 @@ class JobsWithSockets:
         for scan, job, name in job_folders(scans, folder):
             listed = []
             for k, volume in enumerate(scan.read()):
-                slug = self.sockets[k] if k < len(self.sockets) else _slug(k)
+                slug = self._slug(k)
                 place = f"images/{slug}"
                 make_folder(job / place)
                 write_scan(job / place / f"{scan.name}.mha", volume)
                 socket = {"slug": slug, "relative_path": place, "kind": "Image"}
                 listed.append({"socket": socket, "image": {"name": f"{scan.name}.mha"}})
             write_json(job / "inputs.json", listed)
-            placed.append(Placed(mask=scan.mask.as_posix(), job=name, stem=scan.name))
+            grid = Grid.of_file(job / "images" / self._slug(0) / f"{scan.name}.mha")
+            placed.append(Placed(mask=scan.mask.as_posix(), job=name, stem=scan.name, grid=grid))
         return placed
 
-
-def _slug(channel: int) -> str:
-    return f"image-{channel}" if channel else "ct-image"
+    def _slug(self, channel: int) -> str:
+        if channel < len(self.sockets):
+            return self.sockets[channel]
+        return f"image-{channel}" if channel else "ct-image"

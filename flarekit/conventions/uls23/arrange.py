@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flarekit.conventions._arranging import Placed, ScanToPlace
+from flarekit.conventions._arranging import Grid, Placed, ScanToPlace
 from flarekit.conventions._platform_images import write_json
 from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.core.errors import InputError
@@ -57,7 +57,8 @@ def arrange(scans: Sequence[ScanToPlace], folder: Path) -> list[Placed]:
     stack = images / f"{_STACK}.mha"
     write_scan(stack, Volume(voxels_ZYX=voxels, geometry=geometry, path=stack))
     write_json(folder / "stacked-3d-volumetric-spacings.json", spacings)
-    return placed
+    grid = Grid.of_file(stack)
+    return [each.model_copy(update={"grid": grid}) for each in placed]
 
 
 def _in_int16(volume: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:

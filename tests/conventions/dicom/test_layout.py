@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pydicom
 import pytest
@@ -179,6 +181,27 @@ def test_a_pet_without_attenuation_correction_and_a_scout_are_left_alone(tmp_pat
     (case,) = conventions.get("dicom").find_cases(tmp_path, 2)
     assert case.case_id == uid
     assert [path.name for path in case.channels] == ["ct", "ac"]
+
+
+def test_a_study_whose_only_pet_is_not_corrected_for_attenuation_is_left_out_with_the_reason(
+    tmp_path,
+):
+    reason = "PT 'PT' is not corrected for attenuation.*lists DECY, SCAT, not ATTN"
+    uncorrected = pet_elements(
+        CorrectedImage=pydicom.multival.MultiValue(str, ["DECY", "SCAT"]),
+        StudyInstanceUID="1.2.3.4",
+    )
+    write_series(tmp_path / "nac", ct_voxels(), "PT", **uncorrected)
+    write_series(tmp_path / "ct_of_it", ct_voxels(), StudyInstanceUID="1.2.3.4")
+    with pytest.raises(InputError, match="no CT with PT to segment") as caught:
+        conventions.get("dicom").find_cases(tmp_path, 2)
+    assert re.search(f"{tmp_path / 'nac'}: {reason}", caught.value.fix)
+    write_series(tmp_path / "ct", ct_voxels())
+    write_series(tmp_path / "ac", ct_voxels(), "PT", **pet_elements())
+    cases = conventions.get("dicom").find_cases(tmp_path, 2)
+    assert len(cases) == 1
+    (told,) = conventions.left_out_of(cases)
+    assert re.search(reason, told)
 
 
 def test_of_several_cts_the_one_that_covers_the_pet_is_taken(tmp_path, caplog):
