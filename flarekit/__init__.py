@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flarekit.core.package import VERSION
+
 if TYPE_CHECKING:
     from flarekit.core.errors import (
         BudgetError,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from flarekit.segmentation.saving import save_predictor
     from flarekit.segmentation.segmenter import Segmenter
 
-__version__ = "0.2.0"
+__version__ = VERSION
 
 __all__ = [
     "BudgetError",

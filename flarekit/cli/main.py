@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 import typer
 
-import flarekit
 from flarekit.cli import (
     arrange,
     cohort,
@@ -47,6 +46,7 @@ from flarekit.cli.options import (
 from flarekit.cli.requests import Interactive, JobFolders, Prediction, Scoring, ShardRecording
 from flarekit.cli.terminating import end_on_sigterm
 from flarekit.core.errors import UsageError
+from flarekit.core.package import VERSION
 
 _ERRORS = """2 wrong usage; 3 no or unreadable input; 4 a predictor or weights that cannot be
 trusted; 5 device or precision not available; 6 output cannot be written; 130, 143 interrupted."""
@@ -83,7 +83,7 @@ for command in (
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"flarekit {flarekit.__version__}")
+        typer.echo(f"flarekit {VERSION}")
         raise typer.Exit
 
 

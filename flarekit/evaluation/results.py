@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flarekit
 from flarekit.core.files import write_atomically
+from flarekit.core.package import VERSION
 from flarekit.evaluation.evaluate import CaseResult, Evaluation
 
 
@@ -54,7 +54,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Return plain values for JSON."""
     settings = evaluation.settings
     return {
-        "flarekit": flarekit.__version__,
+        "flarekit": VERSION,
         "convention": evaluation.scheme.name,
         "edition": settings.edition,
         "labels": dict(settings.labels),

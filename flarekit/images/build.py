@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import flarekit
 from flarekit import conventions
 from flarekit.containers import CONVENTION_LABEL, FACTS_LABEL, ImageFacts
 from flarekit.containers.docker import require_engine
 from flarekit.containers.docker_images import inspect_image
 from flarekit.conventions.facts import preset_of
 from flarekit.core.errors import FlarekitError, OutputError, PredictorError, UsageError
+from flarekit.core.package import PACKAGE
 from flarekit.core.spec import PredictorFolder, PredictorSpec
 from flarekit.images.build_faults import build_fix
 from flarekit.segmentation.inputs import settings_for
@@ -222,15 +222,14 @@ def write_context(predictor: PredictorFolder, context: Path) -> None:
     Raises:
         UsageError: the package was installed without its Dockerfile.
     """
-    package = Path(flarekit.__file__).parent
-    sources = [package / "images" / "context", package.parent]  # installed; a checkout
+    sources = [PACKAGE / "images" / "context", PACKAGE.parent]  # installed; a checkout
     source = next((each for each in sources if (each / "Dockerfile").is_file()), None)
     if source is None:
         raise UsageError("the Dockerfile is not beside the package", fix="install flarekit again")
     for name in _CONTEXT:
         shutil.copy(source / name, context / name)
     leave = shutil.ignore_patterns("__pycache__", "weights", "context")
-    shutil.copytree(package, context / "flarekit", ignore=leave)
+    shutil.copytree(PACKAGE, context / "flarekit", ignore=leave)
     leave = shutil.ignore_patterns("compiled", ".*")
     shutil.copytree(predictor.folder, context / "weights" / predictor.folder.name, ignore=leave)
 

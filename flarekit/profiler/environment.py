@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-import flarekit
 from flarekit.core.cores import usable_cores
+from flarekit.core.package import VERSION
 from flarekit.profiler.probes.nvml import NvmlProbe
 
 _REPORTED = ("psutil", "nvidia-ml-py", "numpy", "torch", "openvino")
@@ -38,7 +38,7 @@ def environment(gpu: str, extra: Mapping[str, str] | None = None) -> dict[str, s
         "ram_mib": f"{psutil.virtual_memory().total / 2**20:.0f}",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "flarekit": flarekit.__version__,
+        "flarekit": VERSION,
     }
     for name in _REPORTED:
         with suppress(PackageNotFoundError):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-import flarekit
+from flarekit.core.package import VERSION
 from flarekit.core.errors import OutputError
 from flarekit.core.extras import how_to_install
 from flarekit.core.files import make_folder, write_atomically
@@ -151,7 +151,7 @@ def new_report(
         kind=kind,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        flarekit=flarekit.__version__,
+        flarekit=VERSION,
         tolerances=tolerances,
         environment=environment,
     )

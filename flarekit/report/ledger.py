@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import flarekit
 from flarekit.core.errors import OutputError, UsageError
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.package import VERSION
 from flarekit.core.records import CaseRecord, RunRecord
 
 LEDGER, RUN = "ledger.jsonl", "run.json"
@@ -131,7 +131,7 @@ class Ledger:
             OutputError: it could not be written.
         """
         content = record.as_dict() | {
-            "flarekit": flarekit.__version__,
+            "flarekit": VERSION,
             "python": platform.python_version(),
             "versions": _versions(),
         }

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import flarekit
 from flarekit.conventions import Case
 from flarekit.core.files import below, sha256_of
+from flarekit.core.package import VERSION
 from flarekit.core.spec import PredictorSpec
 from flarekit.segmentation.options import Options
 
@@ -94,7 +94,7 @@ def settings_of(options: Options, convention: str) -> dict[str, Any]:
     """
     kinds = (name.strip().partition(":")[0] for name in options.device.split(","))
     return {
-        "flarekit": flarekit.__version__,
+        "flarekit": VERSION,
         "convention": convention,
         "mode": options.mode,
         "engine": options.engine,

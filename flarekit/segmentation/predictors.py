@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import flarekit
 from flarekit import conventions, models, postprocess
 from flarekit.core.errors import (
     FlarekitError,
@@ -20,6 +19,7 @@ from flarekit.core.errors import (
     WeightsMismatchError,
 )
 from flarekit.core.network import NETWORK_FILES, Weights
+from flarekit.core.package import PACKAGE
 from flarekit.core.registry import near_miss
 from flarekit.core.spec import PredictorFolder, PredictorSpec, read_spec
 from flarekit.engine import Networks
@@ -53,8 +53,7 @@ def weight_folders() -> list[Path]:
                 f"{FOLDERS_VARIABLE} names {folder}, which is not a folder",
                 fix="correct the variable or make the folder",
             )
-    package = Path(flarekit.__file__).parent
-    shipped = [package / "weights", package.parent / "weights"]  # installed; a checkout
+    shipped = [PACKAGE / "weights", PACKAGE.parent / "weights"]  # installed; a checkout
     here = Path(IMPORTED)
     known = added + [folder for folder in shipped if folder.is_dir()][:1]
     is_known = any(here.is_dir() and here.samefile(folder) for folder in known)

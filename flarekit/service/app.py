@@ -10,13 +10,13 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
-import flarekit
+from flarekit.core.package import PACKAGE, VERSION
 from flarekit.service.guard import Guard
 from flarekit.service.problems import answer_problems
 from flarekit.service.routes import router
 from flarekit.service.service import Service
 
-_PAGE = Path(flarekit.__file__).parent / "web" / "dist"
+_PAGE = PACKAGE / "web" / "dist"
 _NO_PAGE = (
     "This is the API of flarekit; its description is at /openapi.json.\n"
     "The page was not built: run `make web` in a checkout, and start the service again.\n"
@@ -52,7 +52,7 @@ def create_app(service: Service, page: Path = _PAGE) -> Guard:
     @app.get("/health")
     def health() -> dict[str, str]:
         """Tell that the service answers."""
-        return {"status": "ok", "version": flarekit.__version__}
+        return {"status": "ok", "version": VERSION}
 
     @app.get("/", include_in_schema=False)
     def page_() -> Response:

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import numpy as np
 
-import flarekit
 from flarekit.core.files import write_atomically
 from flarekit.core.nifti import read_nifti
+from flarekit.core.package import VERSION
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.report.picture import write_picture
@@ -89,7 +89,7 @@ def summary_of(
         "device_name": facts.device_name,
         "precision": facts.precision,
         "scans_by": facts.scan,
-        "flarekit": flarekit.__version__,
+        "flarekit": VERSION,
         "weights_sha256": segmenter.spec.weights.sha256,
     }
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from flarekit.core.errors import InputError
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.json_files import read_json, typed
+from flarekit.core.package import VERSION
 from flarekit.training.fitting import LabelledFolder
 from flarekit.training.recipe import Recipe
 
@@ -123,8 +124,6 @@ def begin_record(
     """
     import torch
 
-    import flarekit
-
     record = RunRecord(
         command=command,
         folders=tuple(
@@ -138,7 +137,7 @@ def begin_record(
         ),
         others=dict(others),
         held_out=recipe.training.held_out,
-        flarekit=flarekit.__version__,
+        flarekit=VERSION,
         torch=torch.__version__,
     )
     before = read_record(run_dir)

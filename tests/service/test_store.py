@@ -108,7 +108,7 @@ def test_a_record_names_the_weights_that_made_the_mask_not_those_that_came_later
         spec = running.service.predictors["abdomen_ct"].spec
     assert before["weights_sha256"] == spec.weights.sha256
     newer = spec.weights.model_copy(update={"sha256": "0" * 64})
-    monkeypatch.setattr("flarekit.__version__", "99.0")
+    monkeypatch.setattr("flarekit.service.outputs.VERSION", "99.0")
     with serve(settings()) as running:
         offered = running.service.predictors
         other = spec.model_copy(update={"weights": newer})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import flarekit
+from flarekit.core.package import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Algorithm:
     def version(self) -> str:
         """Of the package, and the first figures of the weights' hash."""
         weights = f" weights {self.weights_sha256[:12]}" if self.weights_sha256 else ""
-        return f"{flarekit.__version__}{weights}"
+        return f"{VERSION}{weights}"
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -39,10 +39,10 @@ class Algorithm:
     @property
     def identity(self) -> str:
         """What tells its objects from those of others."""
-        return f"{self.predictor} {self.weights_sha256} {flarekit.__version__}"
+        return f"{self.predictor} {self.weights_sha256} {VERSION}"
 
     @property
     def sentence(self) -> str:
         """All of it, for people."""
         parameters = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
-        return f"flarekit {flarekit.__version__}" + (f"; {parameters}" if parameters else "")
+        return f"flarekit {VERSION}" + (f"; {parameters}" if parameters else "")

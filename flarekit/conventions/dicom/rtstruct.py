@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-import flarekit
 from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.outlines import outlines_of
 from flarekit.conventions.dicom.seg import sources_of
 from flarekit.conventions.dicom.series import Series
 from flarekit.conventions.dicom.unchecked import unchecked
 from flarekit.core.colours import colour_of
+from flarekit.core.package import VERSION
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
 _RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -89,7 +89,7 @@ def _header(image: _Dataset) -> _Dataset:
     whole.Modality, whole.SeriesNumber, whole.InstanceNumber = "RTSTRUCT", _SERIES_NUMBER, 1
     whole.SeriesDescription = "flarekit contours"
     whole.Manufacturer = whole.ManufacturerModelName = "flarekit"
-    whole.SoftwareVersions, whole.OperatorsName = flarekit.__version__, ""
+    whole.SoftwareVersions, whole.OperatorsName = VERSION, ""
     whole.StructureSetLabel, whole.ApprovalStatus = "FLAREKIT", "UNAPPROVED"
     whole.StructureSetDate, whole.StructureSetTime = f"{now:%Y%m%d}", f"{now:%H%M%S}"
     return whole

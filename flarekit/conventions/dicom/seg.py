@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-import flarekit
 from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.elements import Elements
 from flarekit.conventions.dicom.groups import derived_uid
@@ -20,6 +19,7 @@ from flarekit.conventions.dicom.slices import CLASS_OF_MODALITY
 from flarekit.conventions.dicom.unchecked import unchecked
 from flarekit.conventions.dicom.values import day_in, time_in
 from flarekit.core.colours import colour_of
+from flarekit.core.package import VERSION
 
 _Dataset: TypeAlias = Any  # pydicom's, whose elements carry no types
 _Code: TypeAlias = Any  # pydicom's Code
@@ -103,7 +103,7 @@ def segmentation_object(
             instance_number=1,
             manufacturer="flarekit",
             manufacturer_model_name="flarekit",
-            software_versions=flarekit.__version__,
+            software_versions=VERSION,
             device_serial_number="0",
             omit_empty_frames=bool(label_map_ZYX.any()),
             content_label="SEGMENTATION",

@@ -1,0 +1,8 @@
+"""What the package is: its version, and the folder it lies in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+VERSION = "0.2.0"
+PACKAGE = Path(__file__).parents[1]
