@@ -135,7 +135,7 @@ class Sweep:
             first += count
 
     def _upwards(self) -> Iterator[Slab]:
-        rows = self._rows()
+        rows = self.rows()
         total = sum(len(row.places) for row in rows)
         with self._run(rows[0].depth) as run:
             for index, row in enumerate(rows):
@@ -165,7 +165,7 @@ class Sweep:
 
     def _from_the_centre(self) -> Iterator[Slab]:
         """Run the middle tile, and the neighbours of every tile that found something."""
-        rows = self._rows()
+        rows = self.rows()
         every = [place for row in rows for place in row.places]
         columns = [sorted({place[axis] for place in every}) for axis in (0, 1)]
         tiles = {
@@ -203,7 +203,8 @@ class Sweep:
         self.progress(self.done, max(total, self.done))
         return found
 
-    def _rows(self) -> list[TileRow]:
+    def rows(self) -> list[TileRow]:
+        """Return the tiles of the grid that are needed, upwards in Z."""
         _, z, y, x = self.image_CZYX.shape
         rows = tile_rows(
             (z, y, x),

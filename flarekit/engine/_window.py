@@ -86,8 +86,7 @@ class WindowEngine(TileRunner[AnyRun]):
             padded_ZYX = np.pad(needed_ZYX, far)
             return fitted_rows(padded_ZYX, tile_ZYX, step, slices_at_once=self.slices_at_once)
         blank = np.broadcast_to(np.float32(0), (1, *shape_ZYX))
-        sweep = self.sweep(blank, effort=Effort(step=step), needed_ZYX=needed_ZYX)
-        return sweep._rows()  # noqa: SLF001
+        return self.sweep(blank, effort=Effort(step=step), needed_ZYX=needed_ZYX).rows()
 
     def warm_up(self, channels: int) -> None:
         """Run blank tiles, as many together as in a sweep, so that all memory is taken."""
