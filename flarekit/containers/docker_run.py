@@ -71,14 +71,7 @@ class ContainerRun:
             terminate_after_s: from its start to a SIGTERM; None for no signal.
         """
         called = time.time()
-        events = subprocess.Popen(
-            [
-                *("docker", "events", "--since", f"{called:.3f}", "--format", "{{json .}}"),
-                *("--filter", f"container={self._name}"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        events = self._events_since(called)
         arguments = (events, terminate_after_s)
         listener = threading.Thread(target=self._listen, args=arguments, daemon=True)
         listener.start()
@@ -96,6 +89,21 @@ class ContainerRun:
             listener.join()
             for thread in self._beside:  # a signal is noted, and what was tried last is counted
                 thread.join()
+        return self._result(code, called, stdout, stderr)
+
+    def _events_since(self, called: float) -> subprocess.Popen[bytes]:
+        """Have Docker tell what happens to the container."""
+        return subprocess.Popen(
+            [
+                *("docker", "events", "--since", f"{called:.3f}", "--format", "{{json .}}"),
+                *("--filter", f"container={self._name}"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _result(self, code: int | None, called: float, stdout: Path, stderr: Path) -> ProcessResult:
+        """Return how the run ended, once the client and all who looked are done."""
         if self._ended_at is None:
             self._catch_up(called)
         ended = self._ended_at or time.time()

@@ -195,9 +195,7 @@ def compute_case(
         DeviceError: the device has no room, or the network's output is not finite.
         BudgetError: the rules do not fit into memory.
     """
-    spec, clock = context.spec, placed.clock
-    compute = context.compute()
-    deadline = context.for_mask(deadline, placed.geometry, wanted)
+    spec = context.spec
     labelling = Labelling.of(placed.placement, spec)
     probable = Probabilities(placed.placement, spec) if wanted.probabilities else None
     kept = KeptLogits(placed.placement, spec) if wanted.to_refine else None
@@ -205,9 +203,9 @@ def compute_case(
     sweeper = Sweeper(
         plan=placed.plan,
         placement=placed.placement,
-        compute=compute,
-        clock=clock,
-        deadline=deadline,
+        compute=context.compute(),
+        clock=placed.clock,
+        deadline=context.for_mask(deadline, placed.geometry, wanted),
         progress=wanted.progress,
     )
     removed: dict[str, float] | None = {} if wanted.statistics else None
@@ -220,21 +218,14 @@ def compute_case(
         stored = _finished(placed, labelling, context, reach, removed)
         if between_calls is not None and not reach.traded:
             between_calls.save(stored)
-    label_map = stored
-    if split_rules(spec.rules)[1] or spec.internal:
-        with clock.stage("rules"):
-            check_rules_fit(stored, split_rules(spec.rules)[1], context.memory)
-            voxel_ml = placed.placement.stored_voxel_ml
-            label_map = apply_scan_rules(stored, spec, voxel_ml=voxel_ml, scan=placed.scan)
-    compute.speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map.size)
     return Segmented(
-        label_map_ZYX=only_wanted(label_map, spec),
+        label_map_ZYX=only_wanted(_scan_rules_applied(stored, placed, context), spec),
         geometry=placed.geometry,
         voxel_ml=placed.placement.stored_voxel_ml,
         tiles=reach.tiles,
         traded=(*placed.plan.traded, *reach.traded),
         warnings=placed.warnings,
-        clock=clock,
+        clock=placed.clock,
         placement=placed.plan.placement,
         probabilities=None if probable is None else probable.finish(),
         logits_KZYX=None if kept is None else kept.logits_KZYX,
@@ -277,6 +268,21 @@ def _finished(
     if placed.tensor_CZYX is not None:
         speeds.learn("finish", max(0.0, rest_s), stored.size)
     return stored
+
+
+def _scan_rules_applied(
+    stored_ZYX: NDArray[np.uint8], placed: PlacedCase, context: RunContext
+) -> NDArray[np.uint8]:
+    """Apply the rules that look at the scan, and learn how long all rules have taken."""
+    spec, clock, label_map_ZYX = context.spec, placed.clock, stored_ZYX
+    rules = split_rules(spec.rules)[1]
+    if rules or spec.internal:
+        with clock.stage("rules"):
+            check_rules_fit(stored_ZYX, rules, context.memory)
+            voxel_ml = placed.placement.stored_voxel_ml
+            label_map_ZYX = apply_scan_rules(stored_ZYX, spec, voxel_ml=voxel_ml, scan=placed.scan)
+    context.compute().speeds.learn("rules", clock.seconds.get("rules", 0.0), label_map_ZYX.size)
+    return label_map_ZYX
 
 
 def _ruled(

@@ -76,18 +76,27 @@ def save_predictor(
     parse_spec({**whole, "weights": blank}, source=str(folder / "predictor.toml"))
     make_folder(folder)
     if module is not None:
-        import torch
-
-        path = folder / "model.safetensors"
-        whole["weights"] = models.save_weights(module, path, dtype=torch.float32)
+        whole["weights"] = _stored(module, folder)
     elif file is not None:
-        path = folder / f"model{Path(file).suffix}"
-        write_atomically(path, Path(file).read_bytes())
-        whole["weights"] = {"file": path.name, "sha256": sha256_of(path)}
+        whole["weights"] = _copied(Path(file), folder)
     if code is not None and Path(code).resolve().parent != folder.resolve():
         write_atomically(folder / Path(code).name, Path(code).read_bytes())
     write_spec(folder, whole, head=_HEAD)
     return find_predictor(str(folder))
+
+
+def _stored(module: nn.Module, folder: Path) -> dict[str, Any]:
+    """Write a module's tensors, and return the facts of the file."""
+    import torch
+
+    return models.save_weights(module, folder / "model.safetensors", dtype=torch.float32)
+
+
+def _copied(file: Path, folder: Path) -> dict[str, Any]:
+    """Copy a network in a file, and return the facts of the copy."""
+    path = folder / f"model{file.suffix}"
+    write_atomically(path, file.read_bytes())
+    return {"file": path.name, "sha256": sha256_of(path)}
 
 
 def _kind(file: Path) -> str:

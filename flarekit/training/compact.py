@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flarekit.core.errors import FlarekitError, UsageError
+from flarekit.core.errors import UsageError
 from flarekit.core.files import make_folder
 from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision
@@ -25,13 +25,13 @@ from flarekit.training.recipe import Recipe
 from flarekit.training.run_record import CHECKPOINT, keep_recipe
 from flarekit.training.samples import Batch, Pool, Sampler
 from flarekit.training.state import TrainingState, begun_state, save_state, try_network
+from flarekit.training.step import learning_rate, train_step
 from flarekit.training.validation import Validation
 
 _LOG = logging.getLogger(__name__)
 Show = Callable[[nn.Module, dict[str, Any]], None]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AMPERE = 8  # first generation of GPUs that computes in bf16
-_MOST_FAILURES = 20  # steps in a row without a finite loss
 _VALIDATIONS = 10  # in a training, and at its end
 _STATISTICS_SAMPLES, _LEAST_SAMPLES = 96, 16  # that batch normalisation's statistics are of
 _STATISTICS_SHARE = 0.05  # of the minutes of training
@@ -116,57 +116,108 @@ def train(
         OutputError: the folder cannot be written.
     """
     _begin_folder(run_dir)
-    state, device, precision = _begun(recipe, run_dir, options)
-    dtype = _DTYPES[precision]
-    keep_recipe(recipe, run_dir)
-    curve = Curve.resumed(run_dir, state.step)
-    state.note_device(f"{device_name(device)} in {precision}")
-    _LOG.info("%s in %s from step %d", device, dtype, state.step)
-    saved = drawn = shown = measured = state.seconds
-    began = clock() - state.seconds
+    run = _Run(recipe, run_dir, options, validation, show, clock)
+    ahead = options.ahead if options.ahead is not None else 3 * (run.device.type == "cuda")
+    with _Batches(Sampler(recipe, pools, run.device, options.seed), ahead) as batches:
+        while (done := run.share_done()) < 1:
+            loss = run.step(batches, done)
+            progress(run.state.step, run.state.seconds / 60, loss)
+            run.keep_up()
+        run.estimate_statistics(batches)
+    run.end()
+    return run.state.average
 
-    def measure(by: Validation) -> float:
+
+class _Run:
+    """A training under way: its steps, and what is saved, drawn and measured between them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run_dir: Path,
+        options: RunOptions,
+        validation: Validation | None,
+        show: Show,
+        clock: Callable[[], float],
+    ) -> None:
+        self.state, self.device, self._precision = _begun(recipe, run_dir, options)
+        self._dtype = _DTYPES[self._precision]
+        keep_recipe(recipe, run_dir)
+        self._curve = Curve.resumed(run_dir, self.state.step)
+        self.state.note_device(f"{device_name(self.device)} in {self._precision}")
+        _LOG.info("%s in %s from step %d", self.device, self._dtype, self.state.step)
+        self._recipe, self._options, self._validation = recipe, options, validation
+        self._show, self._clock, self._checkpoint = show, clock, run_dir / CHECKPOINT
+        self._last = dict.fromkeys(("saved", "drawn", "shown", "measured"), self.state.seconds)
+        self._began = clock() - self.state.seconds
+        self._slower, self._has_ended = recipe.regime.schedule.after(self._curve.dice)
+
+    def share_done(self) -> float:
+        """Return the share of the time that is used up; all of it once validation has ended it."""
+        if self._has_ended:
+            return 1.0
+        return (self._clock() - self._began) / (60 * self._options.minutes)
+
+    def step(self, batches: _Batches, done: float) -> float:
+        """Train one step and return its loss."""
+        state = self.state
+        batch = batches.at(state.step)
+        loss = train_step(state, self._recipe, batch, done, self._dtype, self._slower)
+        state.seconds = self._clock() - self._began
+        self._curve.add(loss)
+        return loss
+
+    def keep_up(self) -> None:
+        """Record, save, draw, show and measure what is due after a step."""
+        options, state = self._options, self.state
+        if state.step % options.record_every == 0:
+            self._record()
+        if self._is_due("saved", options.checkpoint_every_s):
+            save_state(state, self._checkpoint)
+        if self._is_due("drawn", options.draw_every_s):
+            self._curve.draw()
+        if self._is_due("shown", options.show_every_s):
+            self._show(state.average, state.effort)
+        if self._validation is None:
+            return
+        usual_s = 60 * options.minutes / _VALIDATIONS
+        if self._is_due("measured", max(usual_s, _LEAST_BETWEEN * self._validation.took_s)):
+            self._began += self._measure(self._validation)
+            self._slower, self._has_ended = self._recipe.regime.schedule.after(self._curve.dice)
+
+    def estimate_statistics(self, batches: _Batches) -> None:
+        """Give the averaged network statistics of batch normalisation of its own."""
+        if self._has_ended:
+            _LOG.info("ended at %.1f min: validation has not improved", self.state.seconds / 60)
+        self._record()
+        size, minutes = self._recipe.training.batch, self._options.minutes
+        samples = _some_samples(batches, self.state.step, size, minutes, self._clock)
+        estimate_statistics(self.state.average, samples, self._dtype)
+
+    def end(self) -> None:
+        """Save and draw what there is at the end, and measure it where that is still to do."""
+        save_state(self.state, self._checkpoint)
+        if self._validation is not None and self._validation.last_step != self.state.step:
+            self._measure(self._validation)
+        self._curve.draw()
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        """Return whether more than some seconds have passed since it was done; note that it is."""
+        is_due = self.state.seconds - self._last[what] > every_s
+        if is_due:
+            self._last[what] = self.state.seconds
+        return is_due
+
+    def _record(self) -> None:
+        self._curve.record(self.state.step, self.state.seconds, learning_rate(self.state))
+
+    def _measure(self, by: Validation) -> float:
         """Measure the averaged network; return the seconds that were not training."""
-        paused = clock()
-        curve.record(state.step, state.seconds, _rate(state))
-        curve.validate(by.measure(state.average, state.effort, device, precision).mean)
-        return clock() - paused
-
-    slower, ended = recipe.regime.schedule.after(curve.dice)
-    ahead = options.ahead if options.ahead is not None else 3 * (device.type == "cuda")
-    with _Batches(Sampler(recipe, pools, device, options.seed), ahead) as batches:
-        while not ended and (done := (clock() - began) / (60 * options.minutes)) < 1:
-            loss = _step(state, recipe, batches.at(state.step), done, dtype, slower)
-            state.seconds = clock() - began
-            curve.add(loss)
-            progress(state.step, state.seconds / 60, loss)
-            if state.step % options.record_every == 0:
-                curve.record(state.step, state.seconds, _rate(state))
-            if state.seconds - saved > options.checkpoint_every_s:
-                save_state(state, run_dir / CHECKPOINT)
-                saved = state.seconds
-            if state.seconds - drawn > options.draw_every_s:
-                curve.draw()
-                drawn = state.seconds
-            if state.seconds - shown > options.show_every_s:
-                show(state.average, state.effort)
-                shown = state.seconds
-            if validation is not None and state.seconds - measured > max(
-                60 * options.minutes / _VALIDATIONS, _LEAST_BETWEEN * validation.took_s
-            ):
-                began += measure(validation)
-                measured = state.seconds
-                slower, ended = recipe.regime.schedule.after(curve.dice)
-        if ended:
-            _LOG.info("ended at %.1f min: validation has not improved", state.seconds / 60)
-        curve.record(state.step, state.seconds, _rate(state))
-        samples = _some_samples(batches, state.step, recipe.training.batch, options.minutes, clock)
-        estimate_statistics(state.average, samples, dtype)
-    save_state(state, run_dir / CHECKPOINT)
-    if validation is not None and validation.last_step != state.step:
-        measure(validation)
-    curve.draw()
-    return state.average
+        paused = self._clock()
+        self._record()
+        measured = by.measure(self.state.average, self.state.effort, self.device, self._precision)
+        self._curve.validate(measured.mean)
+        return self._clock() - paused
 
 
 def _some_samples(
@@ -246,64 +297,3 @@ class _Batches:
                 self._coming[coming] = self._threads.submit(self._sampler.batch, coming)
         future = self._coming.pop(step, None)
         return self._sampler.batch(step) if future is None else future.result()
-
-
-def _rate(state: TrainingState) -> float:
-    return float(state.optimiser.param_groups[0]["lr"])
-
-
-def _step(
-    state: TrainingState,
-    recipe: Recipe,
-    batch: Batch,
-    progress: float,
-    dtype: torch.dtype,
-    slower: float,
-) -> float:
-    regime, facts = recipe.regime, recipe.training
-    for group in state.optimiser.param_groups:
-        group["lr"] = slower * regime.optimiser.learning_rate * regime.schedule.factor(progress)
-    with torch.autocast(batch.image.device.type, dtype, enabled=dtype != torch.float32):
-        outputs = state.network(batch.image)
-    loss = regime.objective(
-        outputs,
-        batch.target,
-        batch.image,
-        architecture=recipe.spec.architecture.name,
-        epoch=regime.schedule.epoch(progress),
-    )
-    state.step += 1
-    value = float(loss.detach())
-    state.optimiser.zero_grad(set_to_none=True)
-    if not math.isfinite(value):
-        _count_failure(state)
-        return value
-    state.failures = 0
-    state.scaler.scale(loss).backward()
-    state.scaler.unscale_(state.optimiser)
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), regime.clip)
-    if state.scaler.is_enabled() or bool(torch.isfinite(norm)):
-        state.scaler.step(state.optimiser)
-    state.scaler.update()
-    _average(state, facts.average)
-    return value
-
-
-def _count_failure(state: TrainingState) -> None:
-    state.failures += 1
-    _LOG.warning("step %d: the loss is not finite; the step is left out", state.step)
-    if state.failures > _MOST_FAILURES:
-        raise FlarekitError(
-            f"the loss was not finite {state.failures} times in a row",
-            fix="lower training.learning_rate, or use --precision fp32",
-        )
-
-
-@torch.no_grad()
-def _average(state: TrainingState, most: float) -> None:
-    keep = min(most, 1 - 10 / (state.step + 10))
-    means: list[torch.Tensor] = list(state.average.parameters())
-    values: list[torch.Tensor] = list(state.network.parameters())
-    torch._foreach_lerp_(means, values, 1 - keep)  # noqa: SLF001 - one launch for all of them
-    for kept, statistic in zip(state.average.buffers(), state.network.buffers(), strict=True):
-        kept.copy_(statistic)  # running statistics are averages already

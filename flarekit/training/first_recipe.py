@@ -83,13 +83,7 @@ def first_recipe(
     channels = _channels(dataset, ids, stated)
     maps = survey([dataset / "labelsTr" / f"{each}.nii.gz" for each in ids], progress)
     notes = _unlabelled_scans(dataset, ids)
-    labels = _labels(maps, stated, notes)
-    unlabelled = _without_a_case(maps, labels)
-    if unlabelled:
-        notes.append(
-            f"{NAME} names {', '.join(unlabelled)}, which no case has: the recipe leaves it out"
-        )
-        labels = {name: value for name, value in labels.items() if name not in unlabelled}
+    labels, unlabelled = _labels_with_cases(maps, _labels(maps, stated, notes), notes)
     if not labels:
         raise InputError(f"{dataset}: no label map has a labelled voxel", fix="label some cases")
     _look_at(dataset, ids, channels, stated)
@@ -183,9 +177,17 @@ def _labels(maps: Sequence[LabelMap], stated: Dataset | None, notes: list[str]) 
     return {f"label_{value}": value for value in values}
 
 
-def _without_a_case(maps: Sequence[LabelMap], labels: Mapping[str, int]) -> list[str]:
+def _labels_with_cases(
+    maps: Sequence[LabelMap], labels: Mapping[str, int], notes: list[str]
+) -> tuple[dict[str, int], list[str]]:
+    """Return the labels that cases have, and the names of those that none has, noting them."""
     present = {value for each in maps for value in each.voxels}
-    return [name for name, value in labels.items() if value not in present]
+    without = [name for name, value in labels.items() if value not in present]
+    if without:
+        notes.append(
+            f"{NAME} names {', '.join(without)}, which no case has: the recipe leaves it out"
+        )
+    return {name: value for name, value in labels.items() if value in present}, without
 
 
 def _look_at(

@@ -69,22 +69,11 @@ def locator_recipe(
         min(most, max(_SMALLEST_SIDE, math.ceil(mm / spacing / _MULTIPLE) * _MULTIPLE))
         for mm, most in zip(extent_mm_ZYX, _LARGEST_TILE, strict=True)
     ]
-    stages = len(_FEATURES)
-    arguments = {
-        "input_channels": len(spec.channels),
-        "n_stages": stages,
-        "features_per_stage": list(_FEATURES),
-        "kernel_sizes": [[3, 3, 3]] * stages,
-        "strides": [list(stride) for stride in _STRIDES],
-        "n_conv_per_stage": [1] + [2] * (stages - 1),
-        "n_conv_per_stage_decoder": [1] * (stages - 1),
-        "num_classes": len(labels) + 1,
-    }
     predictor = {
         "name": f"{spec.name}_locator",
         "title": f"Where {_named(labels)} may lie, at {spacing:g} mm",
         "convention": spec.convention,
-        "architecture": {"name": "nnunet", "arguments": arguments},
+        "architecture": {"name": "nnunet", "arguments": _arguments(spec, labels)},
         "channels": [each.model_dump(mode="json", exclude_none=True) for each in spec.channels],
         **_crop(spec),
         "grid": {"spacing_mm_ZYX": [spacing] * 3, "tile_ZYX": tile, "step": 0.5, "decide": "scan"},
@@ -110,6 +99,21 @@ def locator_recipe(
     text = head + tomli_w.dumps(content)
     recipe_of(text, tomllib.loads(text), Path("the locator's recipe"))
     return text
+
+
+def _arguments(spec: PredictorSpec, labels: Mapping[str, int]) -> dict[str, Any]:
+    """Return the network's size, as its architecture takes it."""
+    stages = len(_FEATURES)
+    return {
+        "input_channels": len(spec.channels),
+        "n_stages": stages,
+        "features_per_stage": list(_FEATURES),
+        "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [list(stride) for stride in _STRIDES],
+        "n_conv_per_stage": [1] + [2] * (stages - 1),
+        "n_conv_per_stage_decoder": [1] * (stages - 1),
+        "num_classes": len(labels) + 1,
+    }
 
 
 def _named(labels: Mapping[str, int]) -> str:

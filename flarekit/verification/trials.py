@@ -198,15 +198,7 @@ class ImageUnderTest:
             RefusedError: the sandbox cannot make these conditions.
             SandboxError: the sandbox cannot run it.
         """
-        self._count += 1
-        place = self._scratch / f"trial_{self._count}"
-        here, outputs = place / "inputs", place / "outputs"
-        shutil.copytree(inputs, here)
-        outputs.mkdir()
-        if prepare is not None:
-            prepare(outputs)
-        open_to_all(place)
-        before = digests(here)
+        here, outputs = self._folders_of_trial(inputs, prepare)
         writable = self.run_line.writable_inputs if writable_inputs is None else writable_inputs
         seen_at = (linked or {}).get(self.run_line.inputs, self.run_line.inputs)
         run = Run(
@@ -225,7 +217,27 @@ class ImageUnderTest:
         refusal = self.sandbox.refuses(run)
         if refusal is not None:
             raise RefusedError(refusal, fix="verify where a Docker engine runs")
-        outcome = self.sandbox.run(run)
+        before = digests(here)
+        return self._what_it_left(self.sandbox.run(run), here, outputs, before)
+
+    def _folders_of_trial(
+        self, inputs: Path, prepare: Callable[[Path], None] | None
+    ) -> tuple[Path, Path]:
+        """Make the folders of one run, which anybody may read and write: inputs and outputs."""
+        self._count += 1
+        place = self._scratch / f"trial_{self._count}"
+        here, outputs = place / "inputs", place / "outputs"
+        shutil.copytree(inputs, here)
+        outputs.mkdir()
+        if prepare is not None:
+            prepare(outputs)
+        open_to_all(place)
+        return here, outputs
+
+    def _what_it_left(
+        self, outcome: ProcessResult, here: Path, outputs: Path, before: Mapping[str, str]
+    ) -> TrialResult:
+        """Look at the folders of a run that is over, and open what it left locked."""
         locked, private = locked_below(outputs), locked_below(outputs, open_to_others)
         for folder in (here, outputs):
             if locked_below(folder):
