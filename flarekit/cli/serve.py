@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from flarekit.cli.options import Device, Precision, Verbose, spread
 from flarekit.core.errors import FlarekitError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +57,8 @@ class Serving:
 @spread
 def serve(serving: Serving, verbose: Verbose = False) -> None:
     """Serve a page and an API that segment scans, on this machine."""
-    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"{missing[0]} is not installed", fix=how_to_install("serve"))
+    for package in ("fastapi", "uvicorn"):
+        require(package, "serve")
     from flarekit.service import server
     from flarekit.service.settings import Settings, read_tokens
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from flarekit.cohort.pool import WorkerNeeds
 from flarekit.core.errors import UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import require
 
 _MIB = 2**20
 
@@ -27,10 +27,9 @@ def connected(address: str) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU given, none seen
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("ray is not installed", fix=how_to_install("cluster")) from error
+    require("ray", "cluster")
+    import ray
+
     own = ray.is_initialized()
     if not own:
         try:

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import InputError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import require
 
 _BLOCK = 2**22
 _TELLING = ("size", "ETag", "etag", "md5Hash", "crc32c", "mtime", "LastModified", "last_modified")
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise UsageError("fsspec is not installed", fix=how_to_install("cluster")) from error
+    require("fsspec", "cluster")
+    import fsspec
+
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:

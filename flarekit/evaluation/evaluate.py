@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 
 from flarekit.core.errors import FlarekitError, OutputError, UnreadableVolumeError
+from flarekit.core.extras import require
 from flarekit.core.volume import largest_shift_mm
 from flarekit.evaluation.masks import Mask, Pair, read_mask
-from flarekit.evaluation.picture import Pictures, check_matplotlib, draw_case
+from flarekit.evaluation.picture import Pictures, draw_case
 from flarekit.evaluation.scheme import Mean, NamedScheme, Row, Settings, Summary
 
 State = Literal["scored", "missing", "unreadable", "failed"]
@@ -133,7 +134,7 @@ def evaluate(
     """
     scheme.load().check(settings)
     if pictures is not None:
-        check_matplotlib()
+        require("matplotlib", "picture", "pictures need matplotlib, which is not installed")
     tasks = [
         _Task(pair=pair, scheme=scheme, settings=settings, pictures=pictures) for pair in pairs
     ]

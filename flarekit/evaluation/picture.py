@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import UnreadableVolumeError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.errors import UnreadableVolumeError
 from flarekit.core.files import write_atomically
 from flarekit.core.volume import orientation_of
 from flarekit.evaluation.masks import SUFFIXES, Mask, read_volume
@@ -39,19 +37,6 @@ class Pictures:
 
     folder: Path
     scans: Path | None = None
-
-
-def check_matplotlib() -> None:
-    """Check that pictures can be drawn.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise UsageError(
-            "pictures need matplotlib, which is not installed",
-            fix=how_to_install("picture"),
-        )
 
 
 def draw_case(

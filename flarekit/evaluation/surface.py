@@ -8,14 +8,12 @@ measurements need numpy 1; these give the same values, sum by sum, at a third of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flarekit.core.errors import UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import require
 
 _WITHIN = 255  # all eight voxels around a corner belong to the mask
 
@@ -87,11 +85,8 @@ def check_tables() -> None:
     Raises:
         UsageError: it is not.
     """
-    if find_spec("surface_distance") is None:
-        raise UsageError(
-            "distances between surfaces need the package surface-distance, which is not installed",
-            fix=how_to_install("evaluation"),
-        )
+    fault = "distances between surfaces need the package surface-distance, which is not installed"
+    require("surface_distance", "evaluation", fault)
 
 
 def surface_distances(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flarekit.core.errors import UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import require
 
 PEERS = ("segresnet", "swin_unetr", "unetr")
 
@@ -22,10 +21,7 @@ def monai_network(name: str, **arguments: Any) -> Any:  # noqa: ANN401 - a class
         TypeError: it does not take these arguments.
         ValueError: they contradict each other.
     """
-    try:
-        from monai.networks import nets
-    except ImportError as error:
-        raise UsageError(
-            f"MONAI, which has {name}, is not installed", fix=how_to_install("peers")
-        ) from error
+    require("monai", "peers", f"MONAI, which has {name}, is not installed")
+    from monai.networks import nets
+
     return getattr(nets, name)(**arguments)

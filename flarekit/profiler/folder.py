@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
-from flarekit.core.package import VERSION
 from flarekit.core.errors import OutputError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import can_draw
 from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.package import VERSION
 from flarekit.core.readings import Unsupported
 from flarekit.profiler import official
 from flarekit.profiler.figures import (
@@ -180,8 +179,7 @@ def draw(report: EfficiencyReport, folder: ReportFolder) -> None:
 
     samples = {case.name: samples_of(case, folder) for case in report.cases}
     write_atomically(folder.root / "efficiency.html", page(report, samples).encode())
-    if find_spec("matplotlib") is None:
-        _LOG.warning("no pictures: matplotlib is not installed (%s)", how_to_install("picture"))
+    if not can_draw("no pictures"):
         return
     from flarekit.profiler.pictures import write_picture
 

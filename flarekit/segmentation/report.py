@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.apart import keep_inputs
 from flarekit.core.errors import OutputError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import can_draw
 from flarekit.core.records import CaseRecord, RunRecord
 from flarekit.core.volume import Volume
 from flarekit.report.ledger import LEDGER, RUN, Ledger, Line, ledgers_in, part_of, read_ledgers
@@ -72,9 +71,7 @@ class Report:
         self._table: StatisticsTable | None = None
         self.measures = not only_ledger
         pictures = pictures and not only_ledger
-        self.draws = pictures and find_spec("matplotlib") is not None
-        if pictures and not self.draws:
-            _LOG.warning("no pictures: matplotlib is not installed (%s)", how_to_install("picture"))
+        self.draws = pictures and can_draw("no pictures")
 
     def check_place(
         self, inputs: Sequence[Path], outputs: Path | None, case_ids: Iterable[str]

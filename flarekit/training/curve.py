@@ -7,10 +7,9 @@ import io
 import logging
 import math
 from dataclasses import astuple, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import can_draw
 from flarekit.core.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class Curve:
         self._csv, self._png = run_dir / "curve.csv", run_dir / "curve.png"
         self._rows = rows
         self._losses: list[float] = []
-        self._warned = False
+        self._draws = True  # until it turns out that nothing here can
 
     @classmethod
     def resumed(cls, run_dir: Path, step: int) -> Curve:
@@ -87,11 +86,8 @@ class Curve:
 
     def draw(self) -> None:
         """Draw the picture; without matplotlib say once that there is none."""
-        if find_spec("matplotlib") is None:
-            if not self._warned:
-                how = how_to_install("picture")
-                _LOG.warning("no curve.png: matplotlib is not installed (%s)", how)
-            self._warned = True
+        self._draws = self._draws and can_draw("no curve.png")
+        if not self._draws:
             return
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from flarekit.core.errors import UsageError
 from flarekit.evaluation import evaluate as module
 from flarekit.evaluation.evaluate import evaluate
 from flarekit.evaluation.masks import find_pairs
-from flarekit.evaluation.picture import Pictures, check_matplotlib
+from flarekit.evaluation.picture import Pictures
 from flarekit.evaluation.results import as_dict, write_csv, write_json
 from flarekit.evaluation.scheme import Settings
 from tests.command import run
@@ -233,10 +234,11 @@ def test_a_picture_that_cannot_be_written_is_a_fault_of_a_scored_case(folders):
     assert "cannot be written" in fine.error
 
 
-def test_pictures_without_matplotlib_are_refused(monkeypatch):
-    monkeypatch.setattr("flarekit.evaluation.picture.find_spec", lambda _: None)
-    with pytest.raises(UsageError, match="matplotlib"):
-        check_matplotlib()
+def test_pictures_without_matplotlib_are_refused(folders, monkeypatch):
+    installed = lambda name: None if name == "matplotlib" else find_spec(name)  # noqa: E731
+    monkeypatch.setattr("flarekit.core.extras.find_spec", installed)
+    with pytest.raises(UsageError, match="pictures need matplotlib"):
+        score_folders(folders, pictures=Pictures(folder=folders / "pictures"))
 
 
 @pytest.mark.long

@@ -103,7 +103,7 @@ def test_every_digit_is_the_one_of_deepmind_s_package(monkeypatch):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("flarekit.evaluation.surface.find_spec", lambda _: None)
+    monkeypatch.setattr("flarekit.core.extras.find_spec", lambda _: None)
     with pytest.raises(UsageError, match="surface-distance") as raised:
         check_tables()
     assert '"surface-distance>=' in raised.value.fix

@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +40,8 @@ from flarekit.conventions.dicom.seg import segmentation_object
 from flarekit.conventions.dicom.series import Found, Series, find_series, read_series
 from flarekit.conventions.dicom.suv import suv_factors
 from flarekit.core.archives import Unpacked
-from flarekit.core.errors import InputError, PredictorError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.extras import require
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.plausible import with_doubts
 from flarekit.core.scan_files import write_mask
@@ -126,8 +125,7 @@ class Dicom:
             UsageError: pydicom or highdicom is not installed.
         """
         for package in ("pydicom", "highdicom"):
-            if find_spec(package) is None:
-                raise UsageError(f"{package} is not installed", fix=how_to_install("dicom"))
+            require(package, "dicom")
         for path in inputs:
             if not path.exists():
                 raise InputError(f"{path}: there is no such file or folder", fix="check the path")

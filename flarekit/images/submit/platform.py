@@ -16,12 +16,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit.core.errors import InputError, OutputError, UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import how_to_install, require
 from flarekit.images.submit.errors import ASK, TOKEN_VARIABLE, UPGRADE, PlatformError, in_words
 from flarekit.images.submit.inputs import Given, Interface, Socket
 from flarekit.images.submit.outputs import check_inside, place
@@ -244,11 +243,7 @@ def _socket(stated: Any) -> Socket:  # noqa: ANN401 - gcapi's model
 
 
 def _imported() -> Any:  # noqa: ANN401 - a module
-    if find_spec("gcapi") is None:
-        raise UsageError(
-            "the platform's client is not here (gcapi is not installed)",
-            fix=how_to_install("submit"),
-        )
+    require("gcapi", "submit", "the platform's client is not here (gcapi is not installed)")
     try:
         gcapi = import_module("gcapi")
         for module, name in _NEEDED:

@@ -15,11 +15,10 @@ paper's loss, optimiser and schedule are found through `nnUNet_extTrainer` (`tra
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 from flarekit.core.errors import UsageError
-from flarekit.core.extras import how_to_install
+from flarekit.core.extras import require
 from flarekit.core.registry import near_miss
 
 TRAINERS = {
@@ -41,8 +40,7 @@ def check_architecture(name: str) -> None:
     if name not in TRAINERS:
         hint = near_miss(name, TRAINERS)
         raise UsageError(f"no trainer for architecture {name!r}", fix=hint)
-    if find_spec("nnunetv2") is None:
-        raise UsageError("nnU-Net is not installed", fix=how_to_install("train"))
+    require("nnunetv2", "train", "nnU-Net is not installed")
 
 
 def plans_name(architecture: str) -> str:
