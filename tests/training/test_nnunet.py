@@ -238,13 +238,12 @@ def test_configurations_that_a_network_has_not_are_refused():
         for_architecture(PLANS, "umamba", "3d_lowres", {})
 
 
-def test_every_architecture_has_a_trainer_class():
+def test_every_architecture_has_a_trainer_and_a_network_that_plans_can_name():
     assert set(nnunet.TRAINERS) == set(models.names())
-    folder = Path(nnunet.__file__).parent / "trainers"
-    text = (folder / "flarekit_trainers.py").read_text()
-    for name, trainer in nnunet.TRAINERS.items():
-        assert f"class {trainer}(" in text
-        assert f'"{name}"' in text
+    for name in models.names():
+        found = locate(f"flarekit.training.nnunet.networks.{name}")  # as nnU-Net does
+        assert callable(found)
+    assert locate("flarekit.training.nnunet.networks.no_such") is None
 
 
 def test_an_unknown_architecture_gets_a_hint():

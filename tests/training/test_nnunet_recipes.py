@@ -13,7 +13,7 @@ import torch
 
 from flarekit.core.errors import InputError, PredictorError, UsageError
 from flarekit.training.losses import MAYBE
-from flarekit.training.nnunet import from_recipe, trainers
+from flarekit.training.nnunet import TRAINERS, from_recipe, trainers
 from flarekit.training.nnunet.from_recipe import into_plans, regime_of, taken_from
 from flarekit.training.nnunet.planning import check_splits
 from flarekit.training.nnunet.running import (
@@ -236,8 +236,8 @@ class FakeTrainer:
 
 
 @pytest.fixture
-def trainer(monkeypatch, tmp_path):
-    """Return our MambaClinix trainer over the fake, with a recipe's plans."""
+def classes(monkeypatch):
+    """Return the module with our trainer classes, over the fake."""
     for name, content in (
         ("nnunetv2", {}),
         ("nnunetv2.training", {}),
@@ -253,10 +253,22 @@ def trainer(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "flarekit_trainers", raising=False)
     module = importlib.import_module("flarekit_trainers")
     monkeypatch.delitem(sys.modules, "flarekit_trainers")
+    return module
+
+
+@pytest.fixture
+def trainer(classes, tmp_path):
+    """Return our MambaClinix trainer over the fake, with a recipe's plans."""
     plans = into_plans(taken_from(with_validation(tmp_path)), CASES)
-    made = module.FlarekitMambaClinix(plans, "3d_fullres", 0, {}, torch.device("cpu"))
+    made = classes.FlarekitMambaClinix(plans, "3d_fullres", 0, {}, torch.device("cpu"))
     made.num_epochs = 10
     return made
+
+
+def test_every_architecture_has_a_trainer_class(classes):
+    for name, trainer in TRAINERS.items():
+        assert getattr(classes, trainer).__name__ == trainer
+        assert getattr(classes, trainer).architecture == name
 
 
 def test_nnunet_s_loop_ends_and_slows_down_as_the_recipe_s_schedule_says(trainer):

@@ -1,12 +1,13 @@
 """Our architectures as nnU-Net's plans name them: `flarekit.training.nnunet.networks.att_umamba`.
 
-The first ones take the arguments that nnU-Net plans for its own U-Nets; its operators are checked,
-not used: ours have the same ones built in. The others have a width instead of a topology.
+Those of `PLANNED` take the arguments that nnU-Net plans for its own U-Nets; its operators are
+checked, not used: ours have the same ones built in. The others have a width instead of a topology.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from flarekit import models
 from flarekit.core.errors import PredictorError
 
 PLANNED = ("umamba", "att_umamba", "mamba_clinix")
+_ONE_OUTPUT = ("mamba_ahnet", *models.PEERS)  # whatever nnU-Net asks
 _OPERATORS: dict[str, tuple[Any, ...]] = {
     "conv_op": (None, nn.Conv2d, nn.Conv3d),
     "conv_bias": (True,),
@@ -47,56 +49,23 @@ def try_network(
     arguments = configuration["architecture"]["arch_kwargs"]
     plain = {name: value for name, value in arguments.items() if name not in _OPERATORS}
     with torch.device("cpu" if architecture in models.PEERS else "meta"):
-        globals()[architecture](input_channels=channels, num_classes=classes, **plain)
+        __getattr__(architecture)(input_channels=channels, num_classes=classes, **plain)
 
 
-def umamba(**arguments: Any) -> nn.Module:  # noqa: ANN401
-    """Return U-Mamba for nnU-Net's arguments."""
-    return _planned("umamba", arguments)
+def __getattr__(name: str) -> Callable[..., nn.Module]:
+    """Return what builds an architecture for nnU-Net's arguments, under its own name."""
+    if name not in models.names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(_planned if name in PLANNED else _built, name)
 
 
-def att_umamba(**arguments: Any) -> nn.Module:  # noqa: ANN401
-    """Return Att-UMamba for nnU-Net's arguments."""
-    return _planned("att_umamba", arguments)
+def _built(name: str, **arguments: Any) -> nn.Module:  # noqa: ANN401
+    if name in _ONE_OUTPUT:
+        arguments.pop("deep_supervision", None)
+    return models.create(name, **arguments)
 
 
-def mamba_clinix(**arguments: Any) -> nn.Module:  # noqa: ANN401
-    """Return MambaClinix for nnU-Net's arguments."""
-    return _planned("mamba_clinix", arguments)
-
-
-def attention_unet(**arguments: Any) -> nn.Module:  # noqa: ANN401
-    """Return the FLARE23 attention U-Net."""
-    return models.create("attention_unet", **arguments)
-
-
-def mpu_net(**arguments: Any) -> nn.Module:  # noqa: ANN401
-    """Return MPU-Net."""
-    return models.create("mpu_net", **arguments)
-
-
-def mamba_ahnet(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
-    """Return Mamba-AHNet, which has one supervised output whatever nnU-Net asks."""
-    return models.create("mamba_ahnet", **arguments)
-
-
-def segresnet(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
-    """Return MONAI's SegResNet, which has one output whatever nnU-Net asks."""
-    return models.create("segresnet", **arguments)
-
-
-def unetr(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
-    """Return MONAI's UNETR, which has one output whatever nnU-Net asks."""
-    return models.create("unetr", **arguments)
-
-
-def swin_unetr(*, deep_supervision: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401, ARG001
-    """Return MONAI's SwinUNETR, which has one output whatever nnU-Net asks."""
-    return models.create("swin_unetr", **arguments)
-
-
-def _planned(name: str, arguments: dict[str, Any]) -> nn.Module:
-    given = dict(arguments)
+def _planned(name: str, **given: Any) -> nn.Module:  # noqa: ANN401
     for key, known in _OPERATORS.items():
         value = given.pop(key, known[0])
         if value not in known:

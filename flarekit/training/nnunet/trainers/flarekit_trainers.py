@@ -25,6 +25,7 @@ from torch import nn
 
 from flarekit.core.errors import InputError
 from flarekit.training.losses import Target
+from flarekit.training.nnunet import TRAINERS
 from flarekit.training.nnunet.from_recipe import regime_of
 from flarekit.training.nnunet.targets import nnunet_target, region_levels, region_target
 from flarekit.training.regimes import Regime, Schedule
@@ -211,61 +212,14 @@ class FlarekitNnunet(nnUNetTrainer):  # type: ignore[misc]
         self._saved_s = time.monotonic()
 
 
-class FlarekitUMamba(FlarekitNnunet):
-    """U-Mamba: nnU-Net's regime."""
-
-    architecture = "umamba"
-
-
-class FlarekitAttUMamba(FlarekitNnunet):
-    """Att-UMamba: Dice and cross entropy, SGD, poly."""
-
-    architecture = "att_umamba"
-
-
-class FlarekitMambaClinix(FlarekitNnunet):
-    """MambaClinix: region-specific Tversky too, Adam, poly."""
-
-    architecture = "mamba_clinix"
-
-
-class FlarekitMPUNet(FlarekitNnunet):
-    """MPU-Net: Tversky and cross entropy at four scales, Adam halved every 100 epochs."""
-
-    architecture = "mpu_net"
-
-
-class FlarekitAttentionUNet(FlarekitNnunet):
-    """FLARE23 attention U-Net: the mean of five cross entropies, Adam."""
-
-    architecture = "attention_unet"
-
-
-class FlarekitMambaAHNet(FlarekitNnunet):
-    """Mamba-AHNet: segmentation and reconstruction together, Adam."""
-
-    architecture = "mamba_ahnet"
-
-
-class FlarekitSegResNet(FlarekitNnunet):
-    """SegResNet of MONAI: Dice and cross entropy, AdamW, poly."""
-
-    architecture = "segresnet"
-
-
-class FlarekitUNETR(FlarekitNnunet):
-    """UNETR of MONAI: the same."""
-
-    architecture = "unetr"
-
-
-class FlarekitSwinUNETR(FlarekitNnunet):
-    """SwinUNETR of MONAI: the same."""
-
-    architecture = "swin_unetr"
-
-
 def _supervise(network: nn.Module, *, enabled: bool) -> None:
     for module in network.modules():
         if hasattr(module, "deep_supervision"):
             setattr(module, "deep_supervision", enabled)  # noqa: B010 - no Module declares it
+
+
+# nnU-Net finds a trainer by the name of its class; what the papers do differently is in `regimes`
+for _architecture, _name in TRAINERS.items():
+    if _architecture != FlarekitNnunet.architecture:
+        _own = {"architecture": _architecture, "__module__": __name__}
+        globals()[_name] = type(_name, (FlarekitNnunet,), _own)
