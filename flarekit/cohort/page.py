@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flarekit.cohort.outliers import Outlier, histogram, outliers
 from flarekit.core.files import write_atomically
-from flarekit.profiler.page.markup import Markup, tag
+from flarekit.profiler.page.markup import Markup, document, section, table, tag, tile
 from flarekit.report.ledger import Line
 
 PAGE = "report.html"
@@ -37,13 +37,6 @@ def write_page(
     """
     far = outliers(volumes)
     title = f"Cohort of {len(lines)} cases"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(_style())),
-    )
     body = tag(
         "body",
         _head(title, lines, far),
@@ -53,7 +46,7 @@ def write_page(
         _costs(lines),
         _failures(lines),
     )
-    page = f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    page = document(title, _style(), body)
     write_atomically(folder / PAGE, page.encode("utf-8", "backslashreplace"))
     return folder / PAGE
 
@@ -69,10 +62,6 @@ figcaption { font-size: .88rem; margin-bottom: .3rem; }
     return files("flarekit.profiler.page").joinpath("style.css").read_text(encoding="utf-8") + own
 
 
-def _section(title: str, *content: Markup | list[Markup] | None) -> Markup:
-    return tag("section", tag("h2", title), *content)
-
-
 def _head(title: str, lines: Mapping[str, Line], far: Sequence[Outlier]) -> Markup:
     failed = [line for line in lines.values() if line.get("error")]
     flagged = [line for line in lines.values() if line.get("flags")]
@@ -84,7 +73,7 @@ def _head(title: str, lines: Mapping[str, Line], far: Sequence[Outlier]) -> Mark
         (len({each.case_id for each in far}), "outliers by volume"),
         (f"{sum(walls) / 3600:.1f} h", "time of all cases together"),
     ]
-    rows = [tag("li", tag("b", str(n)), tag("span", what), class_="tile") for n, what in tiles]
+    rows = [tile(str(n), what) for n, what in tiles]
     return tag("header", tag("h1", title), tag("ul", rows, class_="tiles"))
 
 
@@ -106,7 +95,7 @@ def _volumes(volumes: Mapping[str, Mapping[str, float]], far: Sequence[Outlier])
         name = label.replace("_", " ")
         charts.append(tag("article", tag("h3", name), tag("p", said, class_="soft"), chart))
     note = "Volumes in ml, on a logarithmic axis; outliers are below the axis."
-    return _section("Volumes", tag("p", note, class_="soft"), tag("div", charts, class_="labels"))
+    return section("Volumes", tag("p", note, class_="soft"), tag("div", charts, class_="labels"))
 
 
 def _bars(values: Sequence[float], marked: Sequence[float], unit: str) -> Markup:
@@ -136,7 +125,7 @@ def _short(value: float) -> str:
 
 def _far(folder: Path, far: Sequence[Outlier]) -> Markup:
     if not far:
-        return _section("Outliers", tag("p", "No volume is far from those of the other cases."))
+        return section("Outliers", tag("p", "No volume is far from those of the other cases."))
     by_case: dict[str, list[Outlier]] = {}
     for each in far:
         by_case.setdefault(each.case_id, []).append(each)
@@ -151,7 +140,7 @@ def _far(folder: Path, far: Sequence[Outlier]) -> Markup:
         shown.append(tag("figure", caption, _picture(folder, case_id)))
     more = len(by_case) - len(shown)
     note = f"{more} more cases have outliers." if more else None
-    return _section("Outliers", shown, tag("p", note) if note else None)
+    return section("Outliers", shown, tag("p", note) if note else None)
 
 
 def _picture(folder: Path, case_id: str) -> Markup | None:
@@ -172,7 +161,7 @@ def _flagged(lines: Mapping[str, Line]) -> Markup | None:
             for flag in (flags if isinstance(flags, list) else [])
             if isinstance(flag, dict)
         ]
-    return _section("Flagged", _table(["case", *_FLAG], rows)) if rows else None
+    return section("Flagged", _table(["case", *_FLAG], rows)) if rows else None
 
 
 def _costs(lines: Mapping[str, Line]) -> Markup | None:
@@ -194,8 +183,8 @@ def _costs(lines: Mapping[str, Line]) -> Markup | None:
     if peaks:
         title = tag("h3", "peak memory of the process, MiB")
         parts.append(tag("div", title, _bars(peaks, [], "MiB")))
-    table = _table(["slowest cases", "seconds", "peak memory (MiB)"], rows)
-    return _section("Time and memory", tag("div", parts, class_="labels"), table)
+    slow = _table(["slowest cases", "seconds", "peak memory (MiB)"], rows)
+    return section("Time and memory", tag("div", parts, class_="labels"), slow)
 
 
 def _failures(lines: Mapping[str, Line]) -> Markup:
@@ -205,14 +194,11 @@ def _failures(lines: Mapping[str, Line]) -> Markup:
         if line.get("error")
     ]
     if not rows:
-        return _section("Failures", tag("p", "No case failed."))
-    return _section("Failures", _table(["case", "what happened", "what to do"], rows))
+        return section("Failures", tag("p", "No case failed."))
+    return section("Failures", _table(["case", "what happened", "what to do"], rows))
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    header = tag("thead", tag("tr", [tag("th", title) for title in titles]))
-    body = [tag("tr", [tag("td", cell) for cell in row]) for row in rows[:_MOST_ROWS]]
-    more = len(rows) - len(body)
+    more = len(rows) - _MOST_ROWS
     note = tag("p", f"{more} more are in ledger.jsonl.", class_="soft") if more > 0 else None
-    table = tag("table", header, tag("tbody", body), class_="words")
-    return tag("div", table, note, class_="scroll")
+    return table(titles, rows[:_MOST_ROWS], note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.core.files import write_atomically
 from flarekit.core.volume import orientation_of
 from flarekit.evaluation.masks import SUFFIXES, Mask, read_volume
-from flarekit.report.picture import mark_sides, shades_of
+from flarekit.report.picture import (
+    WINDOW_HU,
+    add_legend,
+    fullest_slice,
+    painted,
+    save_figure,
+    shades_of,
+    show_slice,
+)
 
-_WINDOW_HU = (-160.0, 240.0)
 _AIR_HU = -300.0  # a scan that goes below is taken for a CT
-_OPACITY = 0.55
 _ONLY_TRUE, _ONLY_PREDICTED, _AGREED = (0.2, 0.5, 1.0), (1.0, 0.3, 0.2), (0.3, 0.85, 0.35)
+_DIFFERENCES = {1: _AGREED, 2: _ONLY_TRUE, 3: _ONLY_PREDICTED}
 _PLANES = ("axial", "coronal", "sagittal")
-
-_Colours = Mapping[int, tuple[float, float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,31 +71,18 @@ def draw_case(
     figure.suptitle(f"{case_id}: truth, prediction, difference", color="white", fontsize=11)
     grid = figure.subplots(3, 3, squeeze=False)
     for axis, plane in enumerate(_PLANES):
-        index = _fullest(true if true.any() else found, axis)
-        rows, columns = (other for other in range(3) if other != axis)
+        index = fullest_slice(true if true.any() else found, axis)
         grey, one, other = (each.take(index, axis) for each in (scan, true, found))
         images = (
-            _painted(grey, one, shades_of(labels)),
-            _painted(grey, other, shades_of(labels)),
-            _painted(
-                grey, _difference(one, other), {1: _AGREED, 2: _ONLY_TRUE, 3: _ONLY_PREDICTED}
-            ),
+            painted(grey, one, shades_of(labels)),
+            painted(grey, other, shades_of(labels)),
+            painted(grey, _difference(one, other), _DIFFERENCES),
         )
         for place, image in enumerate(images):
-            axes = grid[place, axis]
-            axes.imshow(
-                image,
-                origin="upper" if axis == 0 else "lower",
-                interpolation="nearest",
-                aspect=spacing_mm[rows] / spacing_mm[columns],
-            )
-            axes.set_axis_off()
-            mark_sides(axes, axis)
+            show_slice(grid[place, axis], image, axis, spacing_mm)
         grid[0, axis].set_title(plane, color="white", fontsize=10)
     _add_legend(figure, labels, (true, found))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(pictures.folder / f"{case_id}.png", buffer.getvalue())
+    save_figure(figure, pictures.folder / f"{case_id}.png")
     return notes
 
 
@@ -115,9 +105,7 @@ def _add_legend(
         Patch(color=_ONLY_TRUE, label="truth only, or labels differ"),
         Patch(color=_ONLY_PREDICTED, label="prediction only"),
     ]
-    figure.legend(
-        handles=handles, loc="outside right center", fontsize=8, frameon=False, labelcolor="white"
-    )
+    add_legend(figure, handles)
 
 
 def _scan(pictures: Pictures, case_id: str, truth: Mask) -> tuple[NDArray[np.float32], list[str]]:
@@ -136,17 +124,11 @@ def _scan(pictures: Pictures, case_id: str, truth: Mask) -> tuple[NDArray[np.flo
     if voxels_ZYX.shape != black.shape:
         return black, [f"picture: {found[0]} is not on the truth's grid"]
     low, high = (
-        _WINDOW_HU
+        WINDOW_HU
         if voxels_ZYX.min() < _AIR_HU
         else (float(voxels_ZYX.min()), float(np.percentile(voxels_ZYX, 99.5)))
     )
     return np.clip((voxels_ZYX - low) / max(high - low, 1e-6), 0, 1), []
-
-
-def _fullest(mask_ZYX: NDArray[np.uint8], axis: int) -> int:
-    others = tuple(other for other in range(3) if other != axis)
-    counts = (mask_ZYX > 0).sum(axis=others)
-    return int(counts.argmax()) if counts.any() else mask_ZYX.shape[axis] // 2
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -156,13 +138,3 @@ def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.
     difference[(one > 0) & (one != other)] = 2
     difference[(other > 0) & (one == 0)] = 3
     return difference
-
-
-def _painted(
-    grey: NDArray[np.float32], values: NDArray[np.uint8], colours: _Colours
-) -> NDArray[np.float32]:
-    picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.float32)
-    for value, colour in colours.items():
-        inside = values == value
-        picture[inside] = (1 - _OPACITY) * picture[inside] + _OPACITY * np.array(colour)
-    return picture

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flarekit.core.files import write_atomically
 from flarekit.profiler.figures import Curve, curve_of
 from flarekit.profiler.readings import Sample
 from flarekit.profiler.records import ProfiledCase, Tolerances
+from flarekit.report.picture import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +54,7 @@ def write_picture(
         axes.set_xlim(0, max(case.wall_s, samples[-1].t_s if samples else 0.0, 0.1))
         axes.spines[["top", "right"]].set_visible(False)
     above.set_title(f"{case.name}: {case.official.time_s:.2f} s", loc="left", fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, curve: Curve, colour: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flarekit.profiler.page.axes import Axes, number, ticks, top_of
-from flarekit.profiler.page.markup import Markup, tag
+from flarekit.profiler.page.markup import Markup, chart, tag
 from flarekit.profiler.records import ProfiledCase
 from flarekit.profiler.reference import ReferenceCase
 from flarekit.profiler.step_times import STAGES, ordered
@@ -28,18 +28,8 @@ def stage_bars(cases: Sequence[ProfiledCase]) -> Markup:
         marks.append(tag("text", number(value), class_="tick middle", x=x, y=height - 8))
     for row, case in enumerate(cases):
         marks += _bar(case, row * _ROW + (_ROW - _BAR) / 2, scale)
-    svg = tag(
-        "svg", marks, viewBox=f"0 0 {_WIDTH:.0f} {height:.0f}", role="img", aria_label="Stages"
-    )
-    legend = tag(
-        "p",
-        [
-            tag("span", tag("i", class_=f"key {_kind(name)}"), name, class_="entry")
-            for name in present
-        ],
-        class_="legend",
-    )
-    return tag("div", legend, svg, class_="chart")
+    keys = [(_kind(name), name) for name in present]
+    return chart(marks, (_WIDTH, height), "Stages", keys)
 
 
 def _bar(case: ProfiledCase, y: float, scale: float) -> list[Markup]:
@@ -92,22 +82,10 @@ def time_against_slices(
         said = f"{case.name}: {time_s:.2f} s, {slices} slices"
         place = {"cx": axes.x(slices), "cy": axes.y(time_s)}
         marks.append(tag("circle", tag("title", said), class_="ours", r=5, **place))
-    legend = tag(
-        "p",
-        tag("span", tag("i", class_="key dot ours"), "this report", class_="entry"),
-        tag("span", tag("i", class_="key dot other"), "others, other hardware", class_="entry")
-        if references
-        else None,
-        class_="legend",
-    )
-    svg = tag(
-        "svg",
-        marks,
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        role="img",
-        aria_label="Time against slices",
-    )
-    return tag("div", legend, svg, class_="chart")
+    keys = [("dot ours", "this report")]
+    if references:
+        keys.append(("dot other", "others, other hardware"))
+    return chart(marks, (width, height), "Time against slices", keys)
 
 
 def _short(text: str, most: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flarekit.profiler.figures import Curve
 from flarekit.profiler.page.axes import TOP, Axes, number, top_of
-from flarekit.profiler.page.markup import Markup, tag
+from flarekit.profiler.page.markup import Markup, chart, tag
 
 _MOST_POINTS = 600
 _WIDTH, _HEIGHT = 440.0, 220.0
@@ -69,24 +69,15 @@ def curve_chart(
         marks.append(tag("text", name, class_="tolerance-name", x=x + 4, y=axes.y(0) / 2))
     marks.append(tag("line", class_="cross", x1=0, y1=0, x2=0, y2=axes.y(0), visibility="hidden"))
     label = f"{y_title}: " + ", ".join(each.label for each in series)
-    svg = tag(
-        "svg",
+    return chart(
         marks,
-        viewBox=f"0 0 {_WIDTH:.0f} {_HEIGHT:.0f}",
-        role="img",
-        aria_label=label,
+        (_WIDTH, _HEIGHT),
+        label,
+        [(each.kind, each.label) for each in series],
+        tag("p", " ", class_="readout"),
         class_="curves",
         data_curves=_data(series, axes, unit),
     )
-    legend = tag(
-        "p",
-        [
-            tag("span", tag("i", class_=f"key {each.kind}"), each.label, class_="entry")
-            for each in series
-        ],
-        class_="legend",
-    )
-    return tag("div", legend, svg, tag("p", " ", class_="readout"), class_="chart")
 
 
 def thinned(curve: Curve, most: int = _MOST_POINTS) -> Curve:

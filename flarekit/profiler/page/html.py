@@ -10,7 +10,7 @@ from flarekit.core.readings import Reading, Unsupported
 from flarekit.profiler.limits import Limits, LimitVerdict, judge
 from flarekit.profiler.page.axes import number
 from flarekit.profiler.page.charts import stage_bars, time_against_slices
-from flarekit.profiler.page.markup import Markup, join, tag
+from flarekit.profiler.page.markup import Markup, document, join, section, table, tag, tile
 from flarekit.profiler.page.panels import panels
 from flarekit.profiler.readings import Sample
 from flarekit.profiler.records import EfficiencyReport, ProfiledCase
@@ -32,32 +32,20 @@ def page(report: EfficiencyReport, samples: Mapping[str, Sequence[Sample]]) -> s
     body = tag(
         "body",
         _head(report, verdicts),
-        _section("Verdicts", _verdict_table(report, verdicts)),
-        _section("Memory over time", [_case(case, samples, report) for case in report.cases]),
+        section("Verdicts", _verdict_table(report, verdicts)),
+        section("Memory over time", [_case(case, samples, report) for case in report.cases]),
         _stages(report),
         _slices(report, known),
-        _section("Others, on other hardware", _others(known)),
-        _section("Environment", _facts(report.environment)),
-        _section("How the figures arise", _explained(report)),
+        section("Others, on other hardware", _others(known)),
+        section("Environment", _facts(report.environment)),
+        section("How the figures arise", _explained(report)),
         tag("script", Markup(_resource("script.js"))),
     )
-    title = f"Efficiency of {report.name}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(_resource("style.css"))),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    return document(f"Efficiency of {report.name}", _resource("style.css"), body)
 
 
 def _resource(name: str) -> str:
     return files("flarekit.profiler.page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _section(title: str, *content: Markup | list[Markup] | None) -> Markup:
-    return tag("section", tag("h2", title), *content)
 
 
 def _head(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
@@ -70,18 +58,18 @@ def _head(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
     )
     times = [case.official.time_s for case in report.cases]
     gpu_tiles = [
-        _tile(_most_of([_gpu(case) for case in report.cases], "MiB"), "most GPU memory"),
-        _tile(
+        tile(_most_of([_gpu(case) for case in report.cases], "MiB"), "most GPU memory"),
+        tile(
             _most_of([case.official.gpu_area_mib_s for case in report.cases], "MiB s"),
             "largest GPU memory-time area",
         ),
     ]
     tiles = [
-        _tile(f"{total - len(bad)} of {total}", "cases within every limit"),
-        _tile(f"{len(report.failed)}", "cases failed"),
-        _tile(_most(times, "s"), "longest case (official time)"),
+        tile(f"{total - len(bad)} of {total}", "cases within every limit"),
+        tile(f"{len(report.failed)}", "cases failed"),
+        tile(_most(times, "s"), "longest case (official time)"),
         *(gpu_tiles if _has_gpu(report) else ()),
-        _tile(_most_of([case.ram_mib for case in report.cases], "MiB"), "most memory"),
+        tile(_most_of([case.ram_mib for case in report.cases], "MiB"), "most memory"),
     ]
     command = tag("p", tag("code", shlex.join(report.command))) if report.command else None
     return tag(
@@ -106,10 +94,6 @@ def _no_gpu(report: EfficiencyReport) -> str:
     reasons = [case.measured.get("gpu_used_mib", _gpu(case)) for case in report.cases]
     words = {each.not_supported for each in reasons if isinstance(each, Unsupported)}
     return f"No GPU was measured, and its figures are left out: {'; '.join(sorted(words))}"
-
-
-def _tile(value: str, label: str) -> Markup:
-    return tag("li", tag("b", value), tag("span", label), class_="tile")
 
 
 def _most(values: Sequence[float], unit: str) -> str:
@@ -231,7 +215,7 @@ def _stages(report: EfficiencyReport) -> Markup | None:
     )
     traits = sorted({", ".join(case.traits.values()) for case in told if case.traits})
     lines = [tag("p", line, class_="soft") for line in (*traits, note)]
-    return _section("Stages", lines, stage_bars(told))
+    return section("Stages", lines, stage_bars(told))
 
 
 def _slices(report: EfficiencyReport, known: References) -> Markup | None:
@@ -239,11 +223,11 @@ def _slices(report: EfficiencyReport, known: References) -> Markup | None:
     if not sized:
         return None
     chart = time_against_slices(sized, known.cases, report.tolerances.time_s)
-    return _section("Time against slices", chart)
+    return section("Time against slices", chart)
 
 
 def _others(known: References) -> list[Markup]:
-    cases = _table(
+    cases = table(
         ["source", "hardware", "case", "size", "time (s)", "max GPU (MB)", "GPU area (MB s)"],
         [
             [
@@ -258,7 +242,7 @@ def _others(known: References) -> list[Markup]:
             for each in known.cases
         ],
     )
-    anchors = _table(
+    anchors = table(
         ["source", "hardware", "accuracy", "time per case", "GPU memory"],
         [
             [each.source, f"{each.hardware} (other hardware)", each.accuracy, each.time, each.gpu]
@@ -277,12 +261,6 @@ def _facts(facts: Mapping[str, str]) -> Markup:
         for name, value in facts.items()
     ]
     return tag("table", tag("tbody", rows), class_="words facts")
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    header = tag("thead", tag("tr", [tag("th", title) for title in titles]))
-    body = [tag("tr", [tag("td", cell) for cell in row]) for row in rows]
-    return tag("div", tag("table", header, tag("tbody", body), class_="words"), class_="scroll")
 
 
 def _explained(report: EfficiencyReport) -> list[Markup]:
