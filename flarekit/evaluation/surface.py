@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.core.extras import require
 
 _WITHIN = 255  # all eight voxels around a corner belong to the mask
@@ -101,7 +102,7 @@ def surface_distances(
         spacing_mm: distance between voxels along each of these axes.
     """
     spacing = np.asarray(spacing_mm, np.float64)
-    box = _box_around(truth | predicted)
+    box = box_of(truth | predicted)
     if box is None:
         nothing = np.empty(0)
         return SurfaceDistances(
@@ -135,17 +136,6 @@ def _tables(spacing_mm: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray
         cast(NDArray[np.int64], lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL),
         cast(NDArray[np.float64], areas),
     )
-
-
-def _box_around(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        if len(filled) == 0:
-            return None
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
 
 
 def _neighbour_codes(mask: NDArray[np.bool_], kernel: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.preprocess.intensity import Voxels
 
 Index = NDArray[np.intp]
@@ -140,9 +141,5 @@ def filled_mask(mask_ZYX: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def nonzero_box(mask_ZYX: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     """Return the box of a mask, filled or not; the whole volume where it is empty."""
-    box = []
-    for axis, size in enumerate(mask_ZYX.shape):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(mask_ZYX.any(axis=others))
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, size))
-    return box[0], box[1], box[2]
+    z, y, x = mask_ZYX.shape
+    return box_of(mask_ZYX) or (slice(0, z), slice(0, y), slice(0, x))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
+
 Spacing = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
@@ -54,11 +56,11 @@ def box_around(
     mask_ZYX: NDArray[np.bool_], spacing_mm: Spacing, margin_mm: float
 ) -> tuple[slice, ...]:
     """Return the box of a mask that is not empty, with a margin of one voxel at least."""
-    where = np.argwhere(mask_ZYX)
     room = [int(margin_mm / mm) + 2 for mm in spacing_mm]
+    box = box_of(mask_ZYX)
+    assert box is not None
     return tuple(
-        slice(max(0, int(low) - n), int(high) + n + 1)
-        for low, high, n in zip(where.min(axis=0), where.max(axis=0), room, strict=True)
+        slice(max(0, side.start - n), side.stop + n) for side, n in zip(box, room, strict=True)
     )
 
 

@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.volume import orientation_of
@@ -192,11 +193,8 @@ class WholeBodyCase:
 
 def _around(organs: NDArray[np.uint8], spacing_mm: Spacing) -> NDArray[np.uint8]:
     """Crop a label map in plane to its organs and what surrounds them."""
-    box = [slice(None)]
-    for axis in (1, 2):
-        inside = np.flatnonzero(
-            organs.any(axis=tuple(other for other in range(3) if other != axis))
-        )
-        margin = round(_AROUND_ORGANS_MM / spacing_mm[axis])
-        box.append(slice(max(0, int(inside[0]) - margin), int(inside[-1]) + margin + 1))
-    return organs[tuple(box)]
+    box = box_of(organs > 0)
+    assert box is not None
+    margins = [round(_AROUND_ORGANS_MM / mm) for mm in spacing_mm[1:]]
+    y, x = (slice(max(0, s.start - n), s.stop + n) for s, n in zip(box[1:], margins, strict=True))
+    return organs[:, y, x]

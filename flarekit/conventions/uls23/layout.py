@@ -30,6 +30,7 @@ from flarekit.conventions._lesion import lesion_value
 from flarekit.conventions._platform_images import images_in, only_image, read_json
 from flarekit.conventions.uls23 import SHAPE_ZYX
 from flarekit.conventions.uls23.stack import MaskStack, StackReader
+from flarekit.core.boxes import Box, box_of
 from flarekit.core.central import central_component
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.metaheader import read_header
@@ -241,19 +242,13 @@ def _spacings(path: Path) -> list[_Spacing]:
     return spacings
 
 
-def _inside_padding(voxels_ZYX: NDArray[Any]) -> tuple[slice, ...] | None:
+def _inside_padding(voxels_ZYX: NDArray[Any]) -> Box | None:
     """Return the box of a volume that is no padding; None for everywhere.
 
     What was cut out beyond the scan's border is filled with the volume's minimum, or less: whole
     slices, rows and columns at its faces that hold nothing else.
     """
-    content = voxels_ZYX > voxels_ZYX.min()
-    if not content.any():
-        return None
-    top_YX = content.any(axis=0)
-    profiles = content.any(axis=(1, 2)), top_YX.any(axis=1), top_YX.any(axis=0)
-    ends = [np.flatnonzero(profile)[[0, -1]] for profile in profiles]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+    return box_of(voxels_ZYX > voxels_ZYX.min())
 
 
 def _around_centre(inside: tuple[slice, ...]) -> tuple[slice, ...]:
