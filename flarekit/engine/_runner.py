@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.grid import Grid
-from flarekit.engine import EngineFacts
+from flarekit.engine._facts import EngineFacts
 from flarekit.engine._slab import Array, Place, Run
 from flarekit.engine._tiles import TileRow
 
@@ -24,6 +24,7 @@ class TileRunner(ABC, Generic[AnyRun]):
     Attributes:
         grid: tile and step of the window.
         facts: what computes.
+        one_time_s: time spent on what later runs find ready (compiling).
         slices_at_once: of a 2D network.
         tiles_at_once: in a batch; what it is on a GPU turns out in a sweep.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.engine import Effort, TileProgress
+from flarekit.engine._facts import Effort, TileProgress
 from flarekit.engine._pace import TilePace
 from flarekit.engine._runner import TileRunner
 from flarekit.engine._schedule import Schedule, Tile

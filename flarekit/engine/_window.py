@@ -14,7 +14,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.engine import Effort, TileProgress
+from flarekit.engine._facts import Effort, TileProgress
 from flarekit.engine._pace import TilePace
 from flarekit.engine._runner import AnyRun, TileRunner
 from flarekit.engine._schedule import Schedule
@@ -23,7 +23,10 @@ from flarekit.engine._tiles import TileRow, fitted_rows
 
 
 class WindowEngine(TileRunner[AnyRun]):
-    """What engines share: padding, sweeping, and whole volumes at once."""
+    """Runs networks over volumes of any size; several threads may sweep at the same time.
+
+    An engine gives the tiles' logits; padding, sweeping and whole volumes at once are shared.
+    """
 
     def sweep(
         self,
@@ -35,7 +38,17 @@ class WindowEngine(TileRunner[AnyRun]):
         progress: TileProgress = lambda _done, _total: None,
         schedule: Schedule | None = None,
     ) -> Sweep:
-        """Start a pass over a volume; see `flarekit.engine.Engine.sweep`."""
+        """Start a pass over a volume; iterate it for slabs of ascending Z.
+
+        Args:
+            tensor_CZYX: float32 on the network's grid, any size.
+            effort: the grid's own step and flips where None.
+            needed_ZYX: tiles without any such voxel are left out: their voxels are background.
+            pace: has the deadline, and is told when tiles are done; no limit where None. Tiles are
+                left out for it where there is a schedule, or the window starts in the middle.
+            progress: called after every tile.
+            schedule: run these tiles and no others, the best of them where time is short.
+        """
         _, z, y, x = tensor_CZYX.shape
         return Sweep(
             engine=self,
@@ -68,7 +81,7 @@ class WindowEngine(TileRunner[AnyRun]):
         step: float,
         needed_ZYX: NDArray[np.bool_] | None = None,
     ) -> int:
-        """Return how many tiles a sweep runs, flips not counted."""
+        """Return how many tiles a sweep would run, flips not counted."""
         return sum(len(row.places) for row in self.rows(shape_ZYX, step, needed_ZYX))
 
     def rows(
@@ -79,7 +92,14 @@ class WindowEngine(TileRunner[AnyRun]):
         *,
         fitted: bool = False,
     ) -> list[TileRow]:
-        """Return the tiles that a sweep runs, in its order; see `flarekit.engine.Engine.rows`."""
+        """Return the tiles that a sweep would run, in its order.
+
+        Args:
+            shape_ZYX: of the network's grid.
+            step: largest distance between two tiles, as a fraction of the tile.
+            needed_ZYX: tiles without any such voxel are left out.
+            fitted: let tiles stand over the box of what is needed, instead of over everything.
+        """
         if fitted and needed_ZYX is not None:
             tile_ZYX = self.grid.tile_ZYX
             far = [(0, max(0, n - m)) for n, m in zip(tile_ZYX, needed_ZYX.shape, strict=True)]
