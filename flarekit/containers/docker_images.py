@@ -21,16 +21,26 @@ def inspect_image(name: str) -> ImageFacts:
     Raises:
         InputError: it has no such image.
     """
+    config = inspected(name, fix="build it with flarekit build, or name one of docker image ls")
+    return facts_of(config, tuple(config.get("RepoTags") or ()), int(config["Size"]))
+
+
+def inspected(name: str, *, fix: str) -> dict[str, Any]:
+    """Return what the engine says of an image that it has.
+
+    Args:
+        name: of the image.
+        fix: what to do where it has none.
+
+    Raises:
+        InputError: it has no such image.
+    """
     found = docker("image", "inspect", name)
     if found.returncode:
         reason = reason_in(found.stderr)
-        raise InputError(
-            f"image {name}: {reason}",
-            fix=machine_fix(reason)
-            or "build it with flarekit build, or name one of docker image ls",
-        )
-    config: dict[str, Any] = json.loads(found.stdout)[0]
-    return facts_of(config, tuple(config.get("RepoTags") or ()), int(config["Size"]))
+        raise InputError(f"image {name}: {reason}", fix=machine_fix(reason) or fix)
+    facts: dict[str, Any] = json.loads(found.stdout)[0]
+    return facts
 
 
 @dataclass(frozen=True, kw_only=True)

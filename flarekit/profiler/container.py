@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,9 @@ from flarekit.containers.docker_command import (
     gpus_argument,
     machine_fix,
     open_up,
-    reason_in,
 )
+from flarekit.containers.docker_images import inspected
 from flarekit.containers.docker_run import ContainerRun
-from flarekit.core.errors import InputError
 from flarekit.core.readings import Unsupported
 from flarekit.profiler.probes.cgroup import CgroupProbe
 from flarekit.profiler.probes.host import HostProbe
@@ -207,14 +205,7 @@ def check_engine(image: str) -> dict[str, str]:
     if fault is not None:
         raise DockerError(fault, fix="install Docker or start it, or use profile run")
     version = docker("version", "--format", "{{.Server.Version}}")
-    inspected = docker("image", "inspect", image)
-    if inspected.returncode:
-        reason = reason_in(inspected.stderr)
-        raise InputError(
-            f"image {image}: {reason}",
-            fix=machine_fix(reason) or "docker load -i TEAM.tar.gz, or name one of docker image ls",
-        )
-    facts = json.loads(inspected.stdout)[0]
+    facts = inspected(image, fix="docker load -i TEAM.tar.gz, or name one of docker image ls")
     digests = facts.get("RepoDigests") or ["none: not from a registry"]
     return {
         "docker": version.stdout.strip(),
