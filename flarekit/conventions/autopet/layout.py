@@ -164,9 +164,7 @@ class AutoPet:
         if self.settings.task == 2 or (self.settings.edition == "auto" and is_follow_up(input_dir)):
             return find_follow_ups(input_dir, channel_count, self.settings.channels)
         pairs = _pairs(input_dir)
-        clicks: Path | None = input_dir / _CLICKS
-        if clicks is not None and not clicks.is_file():
-            clicks = None
+        clicks = input_dir / _CLICKS if (input_dir / _CLICKS).is_file() else None
         if clicks is not None and len(pairs) > 1:
             raise InputError(
                 f"{clicks}: belongs to one case, and there are {len(pairs)}",
@@ -298,9 +296,8 @@ class AutoPet:
         else:
             petct = own_case(case, PetCt)
             images = petct.pet, petct.ct
+            _write_flag(petct, output_dir)
         geometry = geometry_of_first_readable(images)
-        if isinstance(case, PetCt):
-            _write_flag(case, output_dir)
         return write_mask(output_dir / case.mask, np.zeros(geometry.shape_ZYX, np.uint8), geometry)
 
 
