@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from flarekit import conventions, engine, models, postprocess
+from flarekit.core.errors import InputError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import read_spec
 from flarekit.evaluation.scheme import Settings
 from flarekit.images.build import budget_arguments, task_facts
 from flarekit.segmentation.folder import Options, segment_folder
+from tests.command import run
 
 LAYOUT = '''
 """Scans of the made-up challenge: `scan_X.nii.gz` in, `X/mask.nii.gz` out."""
@@ -91,7 +93,7 @@ def smiles(image):
 CHECKS = (smiles,)
 '''
 SCORING = """
-from flarekit.evaluation.scheme import Row, means_of
+from flarekit.evaluation.scheme import Row, Summary, means_of
 
 EDITIONS = ("26",)
 
@@ -110,7 +112,7 @@ def score(case_id, truth, predicted, settings):
 
 
 def summarise(rows, settings):
-    return means_of(rows, max)
+    return Summary(labels=means_of(rows, max), overall={})
 """
 RULE = '''
 """Every component becomes background."""
@@ -179,6 +181,28 @@ def test_its_scores_are_asked_for_by_name_too():
     settings = Settings(edition="26", labels={"organ": 1})
     (row,) = scheme.score("a", mask, mask, settings)
     assert row.scores["organ"]["same"] == 1
+    assert scheme.summarise([row], settings).labels["organ"]["same"].value == 1
+
+
+@pytest.mark.usefixtures("madeup")
+def test_its_masks_are_scored_and_its_folders_shown_by_the_commands(tmp_path, write_scan):
+    for folder in ("truth", "masks"):
+        (tmp_path / folder).mkdir()
+        write_scan(tmp_path / folder / "a.nii.gz", np.ones((3, 4, 5)))
+    arguments = ("--pred", str(tmp_path / "masks"), "--truth", str(tmp_path / "truth"))
+    scored = run("evaluate", *arguments, "--convention", "madeup", "--workers", "1")
+    assert scored.returncode == 0, scored.stderr
+    assert "organ" in scored.stdout
+    assert "X/mask.nii.gz" in run("conventions", "madeup").stdout
+
+
+@pytest.mark.usefixtures("madeup")
+def test_a_folder_in_which_it_finds_nothing_is_refused_and_not_taken_for_its_own(tmp_path):
+    (tmp_path / "notes.txt").write_text("no scan")
+    convention = conventions.get("madeup")
+    with pytest.raises(InputError, match="no case in it"):
+        conventions.find_in(convention, [tmp_path], 1)
+    assert "madeup" not in conventions.fitting(tmp_path, 1, but="flare")
 
 
 def test_a_rule_is_one_file(add, toy):

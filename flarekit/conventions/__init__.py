@@ -141,7 +141,7 @@ def fitting(input_dir: Path, channel_count: int, *, but: str) -> list[str]:
         if name == but:
             continue
         try:
-            cases = get(name).find_cases(input_dir, channel_count)
+            cases = find_in(get(name), [input_dir], channel_count)
         except (FlarekitError, OSError):
             continue
         give_up(cases)

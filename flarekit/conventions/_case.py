@@ -218,7 +218,10 @@ def find_in(convention: Convention, inputs: Sequence[Path], channel_count: int) 
         return convention.find_in(inputs, channel_count)
     if len(inputs) > 1:
         raise InputError(f"{inputs[0]} and others: one folder is expected", fix="name one folder")
-    return convention.find_cases(inputs[0], channel_count)
+    cases = convention.find_cases(inputs[0], channel_count)
+    if not cases:
+        raise InputError(f"{inputs[0]}: no case in it", fix="name the folder with the scans")
+    return cases
 
 
 def outputs_of(convention: Convention, cases: Sequence[Case]) -> list[Path]:
