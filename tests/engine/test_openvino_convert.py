@@ -10,7 +10,7 @@ from flarekit.engine._openvino_convert import to_openvino  # noqa: E402
 from flarekit.engine._openvino_scan import ScanShape  # noqa: E402
 from flarekit.models._mamba import MambaLayer  # noqa: E402
 from flarekit.models.selective_scan import SelectiveScan  # noqa: E402
-from tests.models.test_models import NNUNET, SMALL  # noqa: E402
+from tests.models.test_models import NNUNET, small  # noqa: E402
 
 MAMBA = ("umamba", "att_umamba", "mamba_clinix")
 FLAT = {"kernel_sizes": [[3, 3]] * 3, "strides": [[1, 1], [2, 2], [2, 2]]}
@@ -64,7 +64,7 @@ def prepared(name, arguments, shape):
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(set(models.names()) - set(models.PEERS)))
 def test_every_architecture_gives_the_same_logits_in_openvino(name):
-    network, image, expected = prepared(name, *SMALL[name])
+    network, image, expected = prepared(name, *small(name))
     model = to_openvino(network, tuple(image.shape))
     assert model.input().element_type == model.output().element_type == openvino.Type.f32
     assert tuple(model.output().shape) == tuple(expected.shape)
@@ -138,7 +138,7 @@ def test_a_mamba_layer_is_float32_in_a_half_precision_network(size, compress, tm
 
 @pytest.mark.long
 def test_conversion_leaves_the_network_untouched():
-    network, image, _ = prepared("mamba_clinix", *SMALL["mamba_clinix"])
+    network, image, _ = prepared("mamba_clinix", *small("mamba_clinix"))
     network.train()
     network.encoder.eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

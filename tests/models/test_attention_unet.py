@@ -10,6 +10,9 @@ from flarekit import models
 from flarekit.core.errors import PredictorError, WeightsMismatchError
 from tests.models.golden import read_golden
 
+# for the tests of every architecture
+SMALL = ({"width": 0.125, "input_channels": 1, "num_classes": 3}, (2, 1, 32, 32))
+
 
 def small(**arguments):
     torch.manual_seed(0)

@@ -12,6 +12,8 @@ from flarekit import models
 from flarekit.core.errors import PredictorError
 from flarekit.models._ahnet_blocks import AttentionGate, StateSpace, VMLayer
 
+# for the tests of every architecture
+SMALL = ({"width": 0.25, "num_classes": 3}, (2, 1, 32, 32))
 FLAGS = ("attention", "residual", "mamba", "reconstruction")
 ROWS = {
     "HUNet": (False, False, False, False),

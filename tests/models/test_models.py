@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import safetensors.torch
 import torch
@@ -17,14 +19,9 @@ NNUNET = {
     "num_classes": 3,
     "n_conv_per_stage_decoder": [2, 2],
 }
-SMALL = {
-    "attention_unet": ({"width": 0.125, "input_channels": 1, "num_classes": 3}, (2, 1, 32, 32)),
-    "mamba_ahnet": ({"width": 0.25, "num_classes": 3}, (2, 1, 32, 32)),
-    "mpu_net": ({"width": 0.25, "num_classes": 3}, (2, 1, 8, 16, 24)),
-    **dict.fromkeys(
-        ("nnunet", "umamba", "att_umamba", "mamba_clinix"), (NNUNET, (1, 1, 4, 16, 16))
-    ),
-}
+SMALL = dict.fromkeys(
+    ("nnunet", "umamba", "att_umamba", "mamba_clinix"), (NNUNET, (1, 1, 4, 16, 16))
+)
 
 
 def official_state_dict(name, network):
@@ -37,9 +34,14 @@ def official_state_dict(name, network):
     }
 
 
+def small(name):
+    """Return the arguments of a small network and its image's shape, as its own tests state it."""
+    return SMALL[name] if name in SMALL else import_module(f"tests.models.test_{name}").SMALL
+
+
 def build(name, seed=0):
     torch.manual_seed(seed)
-    arguments, shape = SMALL[name]
+    arguments, shape = small(name)
     return models.create(name, **arguments).eval().requires_grad_(False), shape
 
 

@@ -9,6 +9,8 @@ from flarekit.models import _mpu_blocks
 from flarekit.models.mpu_net import PAPER_PARTS
 from tests.models.golden import read_golden
 
+# for the tests of every architecture
+SMALL = ({"width": 0.25, "num_classes": 3}, (2, 1, 8, 16, 24))
 PARTS = sorted(PAPER_PARTS)
 IMAGE = torch.linspace(-1, 1, 16 * 16 * 32).sin().reshape(1, 1, 16, 16, 32)
 

@@ -26,6 +26,7 @@ from flarekit.training.nnunet.planning import (
 )
 from flarekit.training.nnunet.result import is_ours, read_result
 from flarekit.training.nnunet.targets import nnunet_target
+from flarekit.training.regimes import REGIMES
 
 PLANS = {
     "dataset_name": "Dataset901_Tiny",
@@ -239,8 +240,8 @@ def test_configurations_that_a_network_has_not_are_refused():
 
 
 def test_every_architecture_has_a_trainer_and_a_network_that_plans_can_name():
-    assert set(nnunet.TRAINERS) == set(models.names())
-    for name in models.names():
+    assert set(nnunet.TRAINERS) == set(models.names()) & set(REGIMES)
+    for name in nnunet.TRAINERS:
         found = locate(f"flarekit.training.nnunet.networks.{name}")  # as nnU-Net does
         assert callable(found)
     assert locate("flarekit.training.nnunet.networks.no_such") is None

@@ -32,7 +32,7 @@ def batch(classes=2, size=(16, 16, 16)):
 
 
 def test_every_network_with_a_paper_has_its_regime():
-    assert set(models.names()) <= set(REGIMES)
+    assert {*ARGUMENTS, *models.PEERS} <= set(models.names()) & set(REGIMES)
 
 
 def test_nnunet_halves_the_weights_and_leaves_the_coarsest_output_out():
@@ -156,7 +156,7 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(models.names()) - set(models.PEERS)))
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_every_network_s_outputs_fit_its_regime_and_learn_from_it(name):
     torch.manual_seed(0)
     flat = name in ("attention_unet", "mamba_ahnet")
