@@ -41,9 +41,9 @@ class Entry:
 
 
 def unpack(
-    archive: Archive, root: Path, *, image: int = 0, limits: UnpackLimits | None = None
+    archive: Archive, root: Path, *, limits: UnpackLimits | None = None
 ) -> dict[Path, Entry]:
-    """Put an image's layers on top of each other.
+    """Put the layers of an archive's first image on top of each other.
 
     Deletions that a layer records (whiteouts) take away what lower layers hold, never what the
     same layer adds; links are followed inside the new root alone, as the kernel does after a
@@ -56,7 +56,6 @@ def unpack(
     Args:
         archive: as read.
         root: a folder that is made, or is there and empty.
-        image: its place in the archive.
         limits: what its layers may hold altogether; 100 GiB and 2,000,000 files where None.
 
     Returns:
@@ -68,8 +67,8 @@ def unpack(
             that leads out of the root; or the image unpacks to more than it may.
         OutputError: the root cannot be written.
     """
-    if image >= len(archive.layers):
-        raise InputError(f"{archive.path}: holds no image {image}", fix=_SAVE_AGAIN)
+    if not archive.layers:
+        raise InputError(f"{archive.path}: holds no image", fix=_SAVE_AGAIN)
     try:
         root.mkdir(parents=True, exist_ok=True)
         tree = _Tree(root, limits or IMAGE_LIMITS)
@@ -79,7 +78,7 @@ def unpack(
             tarfile.open(fileobj=stream) as tar,
         ):
             members = {_clean(member.name): member for member in tar}
-            for name in archive.layers[image]:
+            for name in archive.layers[0]:
                 with _layer(tar, members, name) as layer:
                     tree.add(layer)
         return tree.finished()

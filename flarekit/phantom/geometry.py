@@ -68,9 +68,8 @@ class Solid:
 
 @dataclass(frozen=True, kw_only=True)
 class Tube(Solid):
-    """A tube that also knows, per voxel, where along the tube and how far above its axis it is."""
+    """A tube that also knows, per voxel, how far above its axis it is."""
 
-    along: F32  # 0 at the first point, 1 at the last
     rise: F32  # (axis y - y) / radius: 1 at the anterior wall, where gas collects
 
 
@@ -213,8 +212,8 @@ def tube(
     )
     x_all, y_all, z_all = frame.x_ZYX[box], frame.y_ZYX[box], frame.z_ZYX[box]
     depth = np.full(x_all.shape, FAR_MM, np.float32)
-    along, rise = np.zeros_like(depth), np.zeros_like(depth)
-    for index, (x, y, z, radius) in enumerate(curve_N4.tolist()):
+    rise = np.zeros_like(depth)
+    for x, y, z, radius in curve_N4.tolist():
         pad = radius * max(flat) + margin
         ball = frame.box((x - pad, y - pad, z - pad), (x + pad, y + pad, z + pad))
         near = tuple(
@@ -224,6 +223,5 @@ def tube(
         distance = np.sqrt((dx / flat[0]) ** 2 + (dy / flat[1]) ** 2 + dz**2) - radius
         closer = distance < depth[near]
         depth[near] = np.where(closer, distance, depth[near])
-        along[near] = np.where(closer, np.float32(index / (len(curve_N4) - 1)), along[near])
         rise[near] = np.where(closer, -dy / (radius * flat[1]), rise[near])
-    return Tube(box=box, depth_mm=depth, along=along, rise=rise)
+    return Tube(box=box, depth_mm=depth, rise=rise)

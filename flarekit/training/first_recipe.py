@@ -111,7 +111,6 @@ def first_recipe(
             count=len(ids),
             case_grid=_case_grid(maps, len(channels)),
             licence=stated.licence if stated is not None and stated.licence else "not stated",
-            memory_bytes=memory_bytes,
             on_gpu=on_gpu,
             empty=tuple(unlabelled),
         )

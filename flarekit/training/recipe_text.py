@@ -36,7 +36,6 @@ class RecipeFacts:
     count: int
     case_grid: str
     licence: str
-    memory_bytes: float
     on_gpu: bool
     empty: tuple[str, ...]
 
