@@ -93,6 +93,8 @@ def smiles(image):
 CHECKS = (smiles,)
 '''
 SCORING = """
+import numpy as np
+
 from flarekit.evaluation.scheme import Row, Summary, means_of
 
 EDITIONS = ("26",)
@@ -107,22 +109,25 @@ def check(settings):
 
 
 def score(case_id, truth, predicted, settings):
-    same = float((truth.values_ZYX == predicted.values_ZYX).mean())
+    found = 0 if predicted is None else predicted.values_ZYX
+    same = float((truth.values_ZYX == found).mean())
     return [Row(row_id=case_id, scores={"organ": {"same": same}})]
 
 
 def summarise(rows, settings):
-    return Summary(labels=means_of(rows, max), overall={})
+    return Summary(labels=means_of(rows, np.mean), overall={})
 """
 RULE = '''
-"""Every component becomes background."""
+"""Every component of the labels becomes background."""
+
+import numpy as np
 
 TAKES_VALUE = False
 FILLS = False
 
 
 def apply(regions, labels, value, voxel_ml):
-    regions.values[:] = 0
+    regions.values[np.isin(regions.values, list(labels))] = 0
 '''
 
 
