@@ -22,7 +22,7 @@ from flarekit.core.names import safe_name
 from flarekit.core.scan_files import SCAN_ENDINGS, ending_of, read_geometry, read_scan, write_mask
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume
-from flarekit.segmentation.scans import air_of, leading_channel, on_one_grid
+from flarekit.segmentation.scans import leading_channel, on_one_grid
 
 _MOST_VOXELS = 2**29  # a header that claims more is not believed
 
@@ -91,7 +91,7 @@ class Listed:
         """
         channels = self.spec.channels
         readers = [
-            partial(_read, place, air_of(channel))
+            partial(_read, place, channel.air)
             for place, channel in zip(_listed(case).places, channels, strict=True)
         ]
         return on_one_grid(readers, channels, leading_channel(channels))

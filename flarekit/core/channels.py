@@ -141,6 +141,16 @@ class Channel(Table):
         """Whether it holds standardised uptake values, by its name."""
         return self.name.upper() in UPTAKE_NAMES
 
+    @property
+    def air(self) -> float:
+        """Its value where there is nothing: what voxels get that are no number."""
+        from flarekit.core.nifti import AIR_HU
+
+        if self.is_uptake:
+            return 0.0
+        is_ct = isinstance(self.intensity, Window) and self.intensity.low_hu < 0
+        return AIR_HU if is_ct or self.name.lower() == "ct" else 0.0
+
 
 class BodyCrop(Table):
     """Crop to the box of the largest thing that is brighter than a threshold.

@@ -8,11 +8,13 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flarekit.core.errors import OutputError
+from flarekit.core.errors import FlarekitError, OutputError
 from flarekit.core.unpacked_names import by_archive
 
 _BREAKS = re.compile(r"[\t\n\u2028\u2029]")
@@ -65,6 +67,44 @@ def _write_unnamed(folder: Path, name: Path, content: bytes) -> bool:
         except OSError:  # no /proc, or a file system that names nothing afterwards
             return False
     return True
+
+
+@contextlib.contextmanager
+def files_together(folder: Path, *, last: str) -> Iterator[Path]:
+    """Give a folder to write files into that belong together, and move them when all are whole.
+
+    After an error none of them has come to `folder`, and those that were there are as they were.
+
+    Args:
+        folder: where they go; made where it is missing.
+        last: name of the file that comes last: the one that speaks of the others.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    was_there = folder.is_dir()
+    make_folder(folder)
+    made: Path | None = None
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+        yield made
+        for path in sorted(made.iterdir(), key=lambda path: (path.name == last, path)):
+            path.replace(folder / path.name)
+    except FlarekitError as error:
+        error.message = error.message.replace(f"{made}", f"{folder}")
+        error.args = (error.message,)
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror or error}",
+            fix="name a folder that can be written and has space",
+        ) from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):  # it holds what was made
+                folder.rmdir()
 
 
 def is_full(error: OSError) -> bool:

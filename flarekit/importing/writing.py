@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flarekit import models
 from flarekit.core.apart import keep_apart, keep_below, keep_files
-from flarekit.core.files import make_folder, write_atomically
+from flarekit.core.files import files_together, write_atomically
 from flarekit.core.spec import parse_spec, write_spec
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def write_predictor(
     Raises:
         PredictorError: the facts do not hold together; nothing is written then.
         UsageError: a file of the source would be replaced; nothing is written then.
-        OutputError: it could not be written.
+        OutputError: it could not be written; what was in the folder is as it was.
     """
     import torch
 
@@ -43,18 +43,17 @@ def write_predictor(
         keep_apart(source, folder, [], what="the folder of the weights to import")
         keep_below(source, written, what="the folder of the weights to import")
     keep_files([source], written)
-    make_folder(folder)
-    weights = [
-        models.save_weights(network, folder / name, dtype=torch.float32)
-        for network, name in zip(networks, names, strict=True)
-    ]
-    whole = {**facts, "weights": weights[0]}
-    if len(weights) > 1:
-        whole["ensemble"] = weights[1:]
-    write_spec(folder, whole, head=_HEAD)
-    card = folder / "CARD.md"
-    if not card.exists():
-        write_atomically(card, _card(facts, weights, source).encode())
+    with files_together(folder, last="predictor.toml") as made:
+        weights = [
+            models.save_weights(network, made / name, dtype=torch.float32)
+            for network, name in zip(networks, names, strict=True)
+        ]
+        whole = {**facts, "weights": weights[0]}
+        if len(weights) > 1:
+            whole["ensemble"] = weights[1:]
+        write_spec(made, whole, head=_HEAD)
+        if not (folder / "CARD.md").exists():
+            write_atomically(made / "CARD.md", _card(facts, weights, source).encode())
 
 
 def _card(facts: Mapping[str, Any], weights: Sequence[Mapping[str, Any]], source: Path) -> str:

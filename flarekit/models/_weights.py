@@ -64,10 +64,17 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[s
         What `predictor.toml` says of the file: its name, hash and number of parameters.
 
     Raises:
+        WeightsMismatchError: a tensor is not finite, or a variance negative.
         OutputError: it could not be written.
     """
     from safetensors.torch import save
 
+    for name, tensor in own_tensors(module).items():
+        if (fault := unusable(tensor, tensor) or _no_variance(name, tensor)) is not None:
+            raise WeightsMismatchError(
+                f"{path}: is not written: {name} {fault}",
+                fix="take the weights of a sound training; this one has diverged",
+            )
     statistics = {name for name, _ in module.named_buffers()}
     tensors = {
         name: (tensor if name in statistics else _converted(tensor, dtype)).contiguous()
@@ -114,6 +121,12 @@ def unusable(stored: torch.Tensor, own: torch.Tensor) -> str | None:
     return None
 
 
+def _no_variance(name: str, tensor: torch.Tensor) -> str | None:
+    """Return why a running variance cannot be one; None where it can, or is something else."""
+    is_variance = name.rpartition(".")[2] == "running_var"
+    return "holds a negative variance" if is_variance and bool((tensor < 0).any()) else None
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file, strictly: nothing missing, nothing left over.
 
@@ -144,7 +157,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         faults = [
             f"{name} {fault}"
             for name, tensor in own.items()
-            if (fault := unusable(stored[name], tensor)) is not None
+            if (fault := unusable(stored[name], tensor) or _no_variance(name, stored[name]))
         ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""

@@ -21,7 +21,6 @@ from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import inputs_below
 from flarekit.core.scan_files import MASK_ENDINGS, ending_of
 from flarekit.core.spec import PredictorSpec
-from flarekit.segmentation.scans import air_of
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
@@ -62,7 +61,7 @@ def convention_of(name: str, spec: PredictorSpec, also: Sequence[str] = ()) -> C
     settings = settings_for(spec, name)
     if name == "plain":
         channels = [channel.name for channel in spec.channels]
-        settings |= {"channels": channels, "air": [air_of(channel) for channel in spec.channels]}
+        settings |= {"channels": channels, "air": [channel.air for channel in spec.channels]}
     elif name == "dicom":
         settings |= {"predictor": spec.name, "weights_sha256": spec.weights.sha256}
         settings |= {"also": also} if also else {}

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.conventions import onto
-from flarekit.core.channels import Channel, Window
+from flarekit.core.channels import Channel
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.metaimage import usable
-from flarekit.core.nifti import AIR_HU
 from flarekit.core.nifti_affine import mm_per_unit
 from flarekit.core.scan_files import read_scan, volume_of_sitk
 from flarekit.core.spec import PredictorSpec
@@ -137,7 +136,7 @@ def _kind(scan: One) -> str:
 def _reader(
     kind: str, scan: One, channel: Channel, grid: NDArray[np.float64] | None
 ) -> Callable[[], Volume]:
-    air = air_of(channel)
+    air = channel.air
     if kind == "path":
         return lambda: _read(Path(scan), air)
     if kind == "nibabel image":
@@ -146,14 +145,6 @@ def _reader(
         return lambda: _of_sitk(scan, air)
     assert grid is not None
     return lambda: _volume(np.asarray(scan), grid, "the array", air)
-
-
-def air_of(channel: Channel) -> float:
-    """Return the value of a channel where there is nothing: what voxels get that are no number."""
-    if channel.is_uptake:
-        return 0.0
-    is_ct = isinstance(channel.intensity, Window) and channel.intensity.low_hu < 0
-    return AIR_HU if is_ct or channel.name.lower() == "ct" else 0.0
 
 
 def leading_channel(channels: Sequence[Channel]) -> int:
@@ -168,7 +159,7 @@ def on_one_grid(
     volumes = [read() for read in readers]
     reference = volumes[leading].geometry
     moved = [
-        onto(volume, reference, outside=air_of(channel))
+        onto(volume, reference, outside=channel.air)
         for volume, channel in zip(volumes, channels, strict=True)
     ]
     moved[leading] = volumes[leading]

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from flarekit.core.channels import Window
 from flarekit.core.errors import InputError
-from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume, orientation_of
 from flarekit.preprocess import Prepared, prepare
 from flarekit.training.kept import make_kept, read_kept
+from flarekit.training.labelled_scan import read_channel, read_labels
 from flarekit.training.losses import MAYBE
 from flarekit.training.other_ct import with_other_ct
 from flarekit.training.recipe import Recipe
-from flarekit.training.survey import check_labels_fit, label_values
 from flarekit.training.tables import TrainingFacts
 from flarekit.training.training_case import Spacing, TrainingCase
 
@@ -157,10 +156,12 @@ class _RealCase:
         return [folder / f"{self.case_id}_{channel:04d}.nii.gz" for channel in range(count)]
 
     def __call__(self) -> TrainingCase:
-        volumes = [read_nifti(path) for path in self.image_paths]
-        stored = read_nifti(self.label_path)
-        check_labels_fit(stored, volumes[0])
-        labels = label_values(stored.voxels_ZYX, self.label_path)
+        channels = self.recipe.spec.channels
+        volumes = [
+            read_channel(path, channel)
+            for path, channel in zip(self.image_paths, channels, strict=True)
+        ]
+        labels, _ = read_labels(self.label_path, volumes[0])
         unlabelled = self.recipe.unlabelled_in(self.case_id)
         case = on_grid(self.case_id, volumes, labels, self.recipe, unlabelled=unlabelled)
         if not self.copy:

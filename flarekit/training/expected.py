@@ -12,15 +12,14 @@ import numpy as np
 from flarekit.core.dataset_json import NAME, read_dataset
 from flarekit.core.errors import InputError
 from flarekit.core.expected import Expected
-from flarekit.core.nifti import read_nifti
 from flarekit.core.records import LabelStatistics
 from flarekit.core.spec import PredictorFolder, write_spec
 from flarekit.core.tables import read_toml
 from flarekit.core.volume import Geometry
 from flarekit.report.statistics import label_statistics
 from flarekit.training.cases import case_ids
+from flarekit.training.labelled_scan import read_channel, read_labels
 from flarekit.training.recipe import Recipe, read_recipe
-from flarekit.training.survey import label_values
 
 _OUTSIDE = 0.002  # of other cases are expected below the least volume, and beyond the greatest
 _FEWEST = 4  # cases, from which bounds can be told
@@ -91,23 +90,18 @@ def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> d
     stated = {name: values[name] for name in predictor.spec.labels if name in values}
     seen = {name: _Seen() for name in stated}
     for case_id in ids:
-        scan = read_nifti(dataset / "imagesTr" / f"{case_id}_0000.nii.gz")
-        truth = read_nifti(dataset / "labelsTr" / f"{case_id}.nii.gz")
-        if truth.voxels_ZYX.shape != scan.voxels_ZYX.shape:
-            raise InputError(
-                f"{truth.path}: has another size than its scan",
-                fix="resample the label map to the scan",
-            )
-        label_map = label_values(truth.voxels_ZYX, truth.path)
-        channels = {predictor.spec.channels[0].name: scan.voxels_ZYX}
+        channel = predictor.spec.channels[0]
+        scan = read_channel(dataset / "imagesTr" / f"{case_id}_0000.nii.gz", channel)
+        label_map, geometry = read_labels(dataset / "labelsTr" / f"{case_id}.nii.gz", scan)
+        channels = {channel.name: scan.voxels_ZYX}
         lacking = set() if recipe is None else _names(recipe, recipe.unlabelled_in(case_id))
         labels = {name: value for name, value in stated.items() if name not in lacking}
         for name in labels:
             seen[name].cases += 1
-        for each in label_statistics(label_map, truth.geometry, labels, channels):
+        for each in label_statistics(label_map, geometry, labels, channels):
             if each.voxels:
                 seen[each.label].add(each)
-                seen[each.label].cut += _is_near_edge(each, truth.geometry)
+                seen[each.label].cut += _is_near_edge(each, geometry)
                 own = scan.voxels_ZYX[label_map == each.value]
                 share = float(np.mean(own <= scan.voxels_ZYX.min()))
                 seen[each.label].clipped = max(seen[each.label].clipped, share)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from flarekit import models
 from flarekit.core.apart import keep_apart
-from flarekit.core.files import make_folder, write_atomically
-from flarekit.core.spec import read_spec, write_spec
+from flarekit.core.files import files_together, write_atomically
+from flarekit.core.spec import parse_spec, read_spec, write_spec
 from flarekit.training.card import MADE, card
 from flarekit.training.networks import as_predicted
 from flarekit.training.recipe import Recipe, read_recipe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LOG = logging.getLogger(__name__)
+FACTS = "predictor.toml"
 _HEAD = "Made by `flarekit train export`; edit recipe.toml, not this file."
 
 
@@ -46,8 +47,9 @@ def export_predictor(
 
     Raises:
         InputError: no run there, or the recipe is not its.
+        WeightsMismatchError: the training has diverged: some weights are not finite.
         UsageError: the predictor folder is the run's own.
-        OutputError: a file could not be written.
+        OutputError: a file could not be written; what was in the folder is as it was.
     """
     keep_apart(run_dir, folder, [], what="the folder of the run")
     path = recipe_path if recipe_path is not None else run_dir / RECIPE
@@ -63,19 +65,15 @@ def export_predictor(
         provenance = record.provenance(recipe)
     if measured is not None and measured.scores and measured.step == effort["steps"]:
         effort = {**effort, "validation_dice": round(measured.mean, 3)}
-    export_network(recipe, network, effort, folder, provenance=provenance)
-    text = card(recipe, read_spec(folder).spec, record, effort, measured)
-    _write_card(folder / "CARD.md", text)
+    with files_together(folder, last=FACTS) as made:
+        facts = _write_network(recipe, network, effort, made, provenance, _kept(folder))
+        spec = parse_spec(facts, source=str(folder / FACTS))
+        _write_card(card(recipe, spec, record, effort, measured), made, folder / "CARD.md")
     return recipe
 
 
 def export_network(
-    recipe: Recipe,
-    network: nn.Module,
-    effort: Mapping[str, Any],
-    folder: Path,
-    *,
-    provenance: Mapping[str, Any] | None = None,
+    recipe: Recipe, network: nn.Module, effort: Mapping[str, Any], folder: Path
 ) -> None:
     """Write the same files but the card for a trained network that is at hand.
 
@@ -84,41 +82,53 @@ def export_network(
         network: as trained, or as prediction builds it.
         effort: steps and minutes of training, for the provenance.
         folder: the predictor folder; files in it are replaced.
-        provenance: data, licence and command; what the recipe says where None.
 
     Raises:
+        WeightsMismatchError: the network has diverged: some of its numbers are not finite.
         OutputError: a file could not be written.
     """
+    with files_together(folder, last=FACTS) as made:
+        _write_network(recipe, network, effort, made, recipe.provenance, _kept(folder))
+
+
+def _write_network(
+    recipe: Recipe,
+    network: nn.Module,
+    effort: Mapping[str, Any],
+    folder: Path,
+    provenance: Mapping[str, Any],
+    kept: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write weights, facts and recipe, and return the facts."""
     import torch
 
-    make_folder(folder)
     weights = models.save_weights(
         as_predicted(network, recipe), folder / "model.safetensors", dtype=torch.float16
     )
-    stated = recipe.provenance if provenance is None else provenance
     facts = {
         **recipe.predictor,
         "weights": weights,
-        "provenance": {**stated, **effort, "stored_as": "fp16"},
-        **_kept(folder),
+        "provenance": {**provenance, **effort, "stored_as": "fp16"},
+        **kept,
     }
     write_spec(folder, facts, head=_HEAD)
     keep_recipe(recipe, folder)
+    return facts
 
 
 def _kept(folder: Path) -> dict[str, Any]:
     """Return what stays of the facts that are replaced: the locator, what labels measure."""
-    if not (folder / "predictor.toml").is_file():
+    if not (folder / FACTS).is_file():
         return {}
     spec = read_spec(folder).spec
     return spec.model_dump(mode="json", include={"locator", "expected"}, exclude_defaults=True)
 
 
-def _write_card(path: Path, text: str) -> None:
+def _write_card(text: str, made: Path, path: Path) -> None:
     """Write a card; one that a person wrote is kept beside it."""
     before = path.read_bytes() if path.is_file() else b""
     if before and MADE.encode() not in before:
         kept = path.with_name("CARD.before.md")
-        write_atomically(kept, before)
+        write_atomically(made / kept.name, before)
         _LOG.warning("%s speaks of other weights: it is kept as %s", path, kept.name)
-    write_atomically(path, text.encode())
+    write_atomically(made / path.name, text.encode())

@@ -16,13 +16,14 @@ from flarekit.core.budget import container_memory_mib
 from flarekit.core.dataset_json import NAME, Dataset, read_dataset
 from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
-from flarekit.core.nifti import read_nifti
+from flarekit.core.plausible import check_range
 from flarekit.training.cases import case_ids, no_cases
 from flarekit.training.fitting import check_named, refuse_what_is_not_trained
+from flarekit.training.labelled_scan import read_channel, read_labels
 from flarekit.training.proposal import fit
 from flarekit.training.recipe import recipe_of
 from flarekit.training.recipe_text import Channel, RecipeFacts, recipe_text
-from flarekit.training.survey import LabelMap, Progress, check_labels_fit, survey
+from flarekit.training.survey import LabelMap, Progress, survey
 
 _MIB = 2**20
 _LOOKED_AT = 20  # cases whose intensities are looked at
@@ -196,12 +197,15 @@ def _look_at(
     rng = np.random.default_rng(0)
     some = list(ids)[:: max(1, len(ids) // _LOOKED_AT)]
     for case_id in some:
-        labels = read_nifti(dataset / "labelsTr" / f"{case_id}.nii.gz")
-        inside = np.flatnonzero(labels.voxels_ZYX.ravel())
-        picked = rng.choice(inside, min(_SAMPLED, len(inside)), replace=False)
+        picked = np.zeros(0, np.int64)
         for index, channel in enumerate(channels):
-            scan = read_nifti(dataset / "imagesTr" / f"{case_id}_{index:04d}.nii.gz")
-            check_labels_fit(labels, scan)
+            path = dataset / "imagesTr" / f"{case_id}_{index:04d}.nii.gz"
+            scan = read_channel(path, channel.name)
+            check_range(scan)
+            labels, _ = read_labels(dataset / "labelsTr" / f"{case_id}.nii.gz", scan)
+            if index == 0:
+                inside = np.flatnonzero(labels.ravel())
+                picked = rng.choice(inside, min(_SAMPLED, len(inside)), replace=False)
             channel.labelled.append(scan.voxels_ZYX.ravel()[picked].astype(np.float32))
             channel.lowest.append(float(scan.voxels_ZYX.min()))
     if stated is None or not stated.channels:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from flarekit.core.dataset_json import NAME, read_dataset
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.gate import FEATURES, Gate, component_features
-from flarekit.core.nifti import read_nifti
+from flarekit.core.plausible import check_range
 from flarekit.core.spec import PredictorFolder, write_spec
 from flarekit.core.tables import read_toml
 from flarekit.training.expected import training_ids
+from flarekit.training.labelled_scan import read_channel, read_labels
 
 RULE = "shape_gate"
 _FEWEST = 2 * len(FEATURES)
@@ -166,18 +167,15 @@ def _rows(
             )
         value = values[label]
     for case_id in training_ids(predictor, folder):
-        scan = read_nifti(folder / "imagesTr" / f"{case_id}_{index:04d}.nii.gz")
-        truth = read_nifti(folder / "labelsTr" / f"{case_id}.nii.gz")
-        mask = truth.voxels_ZYX == value
-        if mask.shape != scan.voxels_ZYX.shape:
-            raise InputError(
-                f"{truth.path}: has another size than its scan",
-                fix="resample the label map to the scan",
-            )
+        channel = predictor.spec.channels[index]
+        scan = read_channel(folder / "imagesTr" / f"{case_id}_{index:04d}.nii.gz", channel)
+        check_range(scan)
+        labels, geometry = read_labels(folder / "labelsTr" / f"{case_id}.nii.gz", scan)
+        mask = labels == value
         numbered = cc3d.connected_components(mask, connectivity=26)
         for number, box in enumerate(cc3d.statistics(numbered)["bounding_boxes"][1:], 1):
             inside = numbered[box] == number
-            spacing_mm = truth.geometry.spacing_mm_ZYX
+            spacing_mm = geometry.spacing_mm_ZYX
             yield component_features(inside, scan.voxels_ZYX[box], spacing_mm)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import pickle
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +26,10 @@ from flarekit.training.recipe import Recipe, read_recipe
 from flarekit.training.run_record import CHECKPOINT, RECIPE
 
 _LOG = logging.getLogger(__name__)
-# what damaged files, and files of other programs, raise
-_UNREADABLE = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    EOFError,
-    pickle.UnpicklingError,
-)
+# what contents that are of another network, or of none, raise
+_UNREADABLE = (RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+_NEEDED = ("network", "average", "optimiser", "step", "seconds")
+_AGAIN = "copy the whole run's folder again, or train in another folder"
 
 
 @dataclass
@@ -214,18 +211,56 @@ def save_state(state: TrainingState, path: Path) -> None:
 
 
 def _resume(state: TrainingState, path: Path) -> None:
+    content = _content(path)
     fix = "give the recipe of that run, or train in another folder"
+    missing = [name for name in _NEEDED if name not in content]
+    if missing:
+        raise InputError(
+            f"{path}: is not a checkpoint of flarekit train compact: it has no {missing[0]!r}",
+            fix=fix,
+        )
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
         state.network.load_state_dict(content["network"])
         state.average.load_state_dict(content["average"])
         state.optimiser.load_state_dict(content["optimiser"])
         if content.get("scaler") and state.scaler.is_enabled():
             state.scaler.load_state_dict(content["scaler"])
-        state.step, state.seconds = int(content["step"]), float(content["seconds"])
-        state.start, state.devices = content.get("start", ""), content.get("devices", [])
     except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, pickle.UnpicklingError):  # whose words advise to unpickle it
-            reason = "it holds what is neither a tensor nor a number, or is damaged"
         raise InputError(f"{path}: is not this recipe's checkpoint: {reason}", fix=fix) from error
+    state.step = _amount(content["step"], "step", path, int)
+    state.seconds = float(_amount(content["seconds"], "seconds", path, int, float))
+    start, devices = content.get("start", ""), content.get("devices", [])
+    listed = isinstance(devices, list) and all(isinstance(each, str) for each in devices)
+    if not isinstance(start, str) or not listed:
+        odd = "devices" if isinstance(start, str) else "start"
+        raise InputError(f"{path}: its {odd!r} is not what a training writes", fix=_AGAIN)
+    state.start, state.devices = start, devices
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    """Read a checkpoint without running anything in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on how to write and unpickle such files
+            content = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:  # whose words advise to unpickle it
+        raise InputError(
+            f"{path}: holds what is neither a tensor nor a number, or is damaged", fix=_AGAIN
+        ) from error
+    except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader meets
+        reason = error.strerror if isinstance(error, PermissionError) else "it is damaged"
+        raise InputError(f"{path}: cannot be read: {reason}", fix=_AGAIN) from error
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{path}: is not a checkpoint of flarekit train compact: it holds a "
+            f"{type(content).__name__}",
+            fix=_AGAIN,
+        )
+    return content
+
+
+def _amount(value: object, name: str, path: Path, *kinds: type) -> Any:  # noqa: ANN401 - a number
+    if type(value) not in kinds or not 0 <= value < math.inf:  # type: ignore[operator]
+        raise InputError(f"{path}: its {name!r} is {value!r}, no amount", fix=_AGAIN)
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 
 from flarekit.core.errors import InputError
 from flarekit.core.nifti import read_nifti
-from flarekit.core.same_grid import grid_difference
-from flarekit.core.volume import Volume, orientation_of
+from flarekit.core.volume import orientation_of
 
 _HIGHEST = 255
 Size = tuple[float, float, float]
@@ -63,7 +63,7 @@ def read_label_map(path: Path) -> LabelMap:
     Raises:
         InputError: it cannot be read, or holds a value that is not a whole number from 0 to 255.
     """
-    volume = read_nifti(path)
+    volume = read_nifti(path, air=math.nan)  # no label: refused
     labels = label_values(volume.voxels_ZYX, path)
     geometry = volume.geometry
     orientation = orientation_of(geometry.affine)
@@ -97,20 +97,6 @@ def label_values(voxels_ZYX: NDArray[np.generic], path: Path) -> NDArray[np.uint
             fix="export the label map again, with one whole number per label",
         )
     return labels
-
-
-def check_labels_fit(labels: Volume, scan: Volume) -> None:
-    """Refuse labels whose voxels are not those of their scan.
-
-    Raises:
-        InputError: they lie on another grid, by half a voxel or more.
-    """
-    most_mm = min(scan.geometry.spacing_mm_ZYX) / 2
-    if difference := grid_difference(labels.geometry, scan.geometry, most_mm):
-        raise InputError(
-            f"{labels.path}: lies on another grid than {scan.path}: {difference}",
-            fix="resample the labels to the image",
-        )
 
 
 def _extent(mask_ZYX: NDArray[np.bool_], spacing_mm: Size) -> Size:

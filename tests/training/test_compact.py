@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(recipe, make_recipe, tmp_path
     with pytest.raises(InputError, match="not this recipe's"):
         train(other, pools(), run, RunOptions(minutes=1, **CPU))
     (run / "checkpoint.pt").write_bytes(b"PK\x03\x04 damaged")
-    with pytest.raises(InputError, match="not this recipe's"):
+    with pytest.raises(InputError, match="is damaged"):
         averaged_network(recipe, run / "checkpoint.pt")
     with pytest.raises(InputError, match="train first"):
         averaged_network(recipe, tmp_path / "checkpoint.pt")
@@ -363,15 +363,24 @@ def test_a_network_in_a_file_is_refused_to_start_with(recipe, tmp_path):
         train(recipe, pools(), tmp_path / "other", options, clock=Clock())
 
 
-@pytest.mark.parametrize("content", [b"garbage" * 99, b"", b"PK\x03\x04", [1, 2], {"step": 1}])
-def test_what_is_no_checkpoint_is_named(recipe, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"garbage" * 99, "holds what is neither a tensor nor a number|is damaged"),
+        (b"", "cannot be read: it is damaged"),
+        (b"PK\x03\x04", "cannot be read: it is damaged"),
+        ([1, 2], "is not a checkpoint of flarekit train compact: it holds a list"),
+        ({"step": 1}, "is not a checkpoint of flarekit train compact: it has no 'network'"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(recipe, tmp_path, content, words):
     path = tmp_path / "run" / "checkpoint.pt"
     path.parent.mkdir()
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(InputError, match=r"checkpoint\.pt: is not this recipe's checkpoint"):
+    with pytest.raises(InputError, match=rf"checkpoint\.pt: ({words})"):
         averaged_network(recipe, path)
 
 

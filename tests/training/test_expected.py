@@ -100,7 +100,7 @@ def test_cases_that_lack_a_label_tell_nothing_of_it(toy, dataset):
 
 
 def test_a_label_map_of_another_size_or_of_no_labels_is_named(toy, dataset):
-    for shape, message in (((20, 20, 18), "another size"), ((20, 20, 20), r"holds 0\.5")):
+    for shape, message in (((20, 20, 18), "another grid"), ((20, 20, 20), r"holds 0\.5")):
         odd = nibabel.Nifti1Image(np.full(shape, 0.5, np.float32), np.diag([5, 5, 5, 1]))
         nibabel.save(odd, dataset / "labelsTr" / "c3.nii.gz")
         with pytest.raises(InputError, match=rf"c3\.nii\.gz: .*{message}"):
