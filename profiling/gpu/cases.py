@@ -142,7 +142,7 @@ def _case(
         record.append("cases", {**row, "skipped": why})
         return
     with record.attempt(f"{name} {size}"):
-        row |= reports.watch(name, folder, f"{name}{suffix}", f"{name}_{size}")
+        row |= reports.monitor(name, folder, f"{name}{suffix}", f"{name}_{size}")
     record.append("cases", row)
 
 
@@ -162,7 +162,7 @@ def _all_in_one(
             if not link.exists():
                 link.hardlink_to(path)
     with record.attempt("all in one"):
-        row = reports.watch(name, folder, f"{name}_all", f"{name}_all")
+        row = reports.monitor(name, folder, f"{name}_all", f"{name}_all")
         record.add(all_in_one={"predictor": name, "sizes": sizes, **row})
 
 

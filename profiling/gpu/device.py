@@ -21,7 +21,7 @@ class Nvml:
     def __init__(self) -> None:
         self.fault: str | None = None
         try:
-            import pynvml
+            import pynvml  # type: ignore[import-untyped]
 
             pynvml.nvmlInit()
             index = gpu_index()

@@ -167,6 +167,6 @@ def _run_sizes(settings: Settings, record: Record) -> None:
             record.append("cases", {**row, "skipped": "its input was not ready in time"})
             continue
         with record.attempt(f"{FLARE23} {size}"):
-            row |= reports.watch(str(folder), scan, FLARE23, f"{FLARE23}_{size}")
+            row |= reports.monitor(str(folder), scan, FLARE23, f"{FLARE23}_{size}")
         record.append("cases", row)
     reports.pack()

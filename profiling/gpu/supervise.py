@@ -22,7 +22,7 @@ WORKER = Path(__file__).with_name("worker.py")
 _LOOK_S = 0.1
 _GRACE_S = 3.0  # a step that is told to end by its deadline gets this much longer, then is killed
 _LOG_CHARACTERS = 3000
-_MOST_SCALE = 1.5  # of a step's time, where the check has more than four minutes
+_USUAL_S = 240.0  # of a check whose steps take what they say; with more, each gets more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class Supervisor:
         self._environment = dict(environment)
         self._began = time.time()
         self._end = self._began + seconds
-        self._scale = min(_MOST_SCALE, max(1.0, seconds / 240))
+        self._scale = max(1.0, seconds / _USUAL_S)
         self._say = say
         self._worker = list(worker)
         self._beside: list[_Running] = []

@@ -136,7 +136,7 @@ def launches(work: Any, device: str) -> dict[str, Any]:  # noqa: ANN401
 
 def device_spans(seen: Any) -> list[tuple[float, float, str]]:  # noqa: ANN401 - a torch profile
     """Return start and end in seconds, and name, of everything that ran on the device."""
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
     spans = [
         (event.time_range.start / 1e6, event.time_range.end / 1e6, event.name)

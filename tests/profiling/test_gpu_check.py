@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,13 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-from gpu import pack, table
-from gpu.inputs import _between
+from gpu import cases, pack, table
+from gpu.inputs import _between, folder_of
 from gpu.predicting import agreement
 from gpu.supervise import Settings, Step, Supervisor
 from gpu.tiles import busy_s
 from gpu.trace import summary
+from gpu.worker import Record
 from gpu_check import STEPS, chosen_steps
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +230,43 @@ def test_the_table_says_what_is_over_empty_failed_or_missing():
 
 def test_the_table_needs_no_step():
     assert table.lines({}) != []
+
+
+PREDICTING = """
+import sys
+from pathlib import Path
+Path(sys.argv[sys.argv.index("--output") + 1]).mkdir(parents=True)
+"""
+
+
+@pytest.mark.long
+def test_cases_are_measured_by_the_profiler_and_their_reports_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu.cases.PROGRAM", (sys.executable, "-c", PREDICTING))
+    settings = Settings(
+        device="cpu",
+        quick=True,
+        work=str(tmp_path),
+        out=str(tmp_path / "out"),
+        predictors=("abdomen_ct",),
+        deadline=time.time() + 600,
+    )
+    (tmp_path / "out").mkdir()
+    for size in (55, 215):
+        folder = folder_of(settings, "flare", size)
+        folder.mkdir(parents=True)
+        scan = nibabel.Nifti1Image(np.zeros((3, 4, size), np.int16), np.eye(4))
+        nibabel.save(scan, folder / f"ct{size}_0000.nii.gz")
+    record = Record(tmp_path / "told.json")
+    for which in ("three", "eight"):
+        cases.run(settings, record, which)
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert "errors" not in told
+    assert [(row["size"], row["exit_code"]) for row in told["cases"]] == [(55, 0), (215, 0)]
+    assert told["all_in_one"]["exit_code"] == 0
+    assert told["cases"][0]["time_s"] > 0
+    with tarfile.open(tmp_path / "out" / "reports.tar.gz") as kept:
+        names = {Path(name).name for name in kept.getnames()}
+    assert {"abdomen_ct", "abdomen_ct_eight", "abdomen_ct_all", "efficiency.json"} <= names
 
 
 @pytest.mark.slow
