@@ -33,6 +33,7 @@ Backend = Literal["auto", "reference", "chunked", "triton", "nvrtc", "mamba_ssm"
 BACKENDS: tuple[Backend, ...] = ("reference", "chunked", "triton", "nvrtc", "mamba_ssm")
 # packages that backends of the same name need, and what brings them
 _PACKAGES = {"triton": "triton", "mamba_ssm": "mamba-ssm"}
+_KERNELS = ("triton", "nvrtc", "mamba_ssm")  # are given addresses, and read what lies there
 # what `auto` tries, best first
 _ORDER: dict[str, tuple[Backend, ...]] = {"cuda": ("mamba_ssm", "nvrtc", "triton", "chunked")}
 
@@ -110,11 +111,13 @@ def selective_scan(
     """
     dtype = torch.float64 if u_BDL.dtype == torch.float64 else torch.float32
     chosen = choose_backend(backend, u_BDL.device)
-    module = import_module(f"flarekit.models.selective_scan._{chosen}")
+    scan = import_module(f"flarekit.models.selective_scan._{chosen}").scan
+    if chosen in _KERNELS and _has_no_contents(u_BDL):
+        scan = _shape_alone
     with torch.autocast(u_BDL.device.type, enabled=False):
         tensors = [tensor.to(dtype) for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)]
         with entered(u_BDL.device):
-            y_BDL: torch.Tensor = module.scan(*tensors)
+            y_BDL: torch.Tensor = scan(*tensors)
         if D_D is not None:
             y_BDL = torch.addcmul(y_BDL, tensors[0], D_D.to(dtype)[:, None])
     return y_BDL
@@ -150,6 +153,24 @@ class SelectiveScan(nn.Module):
     ) -> torch.Tensor:
         """Return y (B, D, L); see `selective_scan`."""
         return selective_scan(u_BDL, delta_BDL, A_DN, B_BNL, C_BNL, D_D, backend=backend)
+
+
+def _has_no_contents(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is one that memory is estimated with."""
+    if type(tensor) is torch.Tensor:
+        return False
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, FakeTensor)
+
+
+def _shape_alone(*tensors: torch.Tensor) -> torch.Tensor:
+    """Return what a kernel returns, and allocate what it allocates; launch nothing.
+
+    A kernel that reads where there is nothing ends all work of its process on that device.
+    """
+    u_BDL, *_ = [tensor.contiguous() for tensor in tensors]
+    return torch.empty_like(u_BDL)
 
 
 def _interpreted() -> bool:

@@ -9,9 +9,12 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from flarekit.core.errors import DeviceError
+from flarekit.engine._torch_estimate import estimated_mib
 from flarekit.models import selective_scan as scans
+from flarekit.models._mamba import Mamba
 from flarekit.models.selective_scan import (
     SelectiveScan,
     _chunked,
@@ -178,6 +181,26 @@ def test_what_works_is_tried_once(monkeypatch):
     for _ in range(3):
         assert choose_backend("auto", CPU) == "nvrtc"
     assert len(calls) == 1
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("as_on_cuda")
+def test_the_memory_of_a_kernel_is_estimated_without_a_launch(monkeypatch):
+    """What it would read is not there: on a GPU that ends all work of the process."""
+    blank = []
+
+    def kernel(*tensors):
+        assert not any(isinstance(tensor, FakeTensor) for tensor in tensors)
+        return _reference.scan(*tensors)
+
+    monkeypatch.setattr(_nvrtc, "scan", kernel)
+    assert choose_backend("auto", CPU) == "nvrtc"
+    network = Mamba(8).eval()
+    network.scan.register_forward_hook(lambda _module, _given, y: blank.append(y))
+    layout = torch.contiguous_format
+    needed_mib = estimated_mib(network, (1, 2048, 8), CPU, "fp32", layout)
+    assert needed_mib >= 4 * 16 * 2048 / 2**20  # y at least
+    assert [(tuple(y.shape), y.dtype) for y in blank] == [((1, 16, 2048), torch.float32)]
 
 
 @pytest.mark.usefixtures("as_on_cuda")
