@@ -35,6 +35,7 @@ class TilePace:
         spare_s: how much less follows the tiles where none of them is left out.
         unknown_s: what a tile may take of which nothing is known.
         at_least: so many tiles are run even if they end too late.
+        together: so many tiles are done at the same time: a GPU runs them as one batch.
         is_late: whether that came to pass.
         slices: that have left the window, those left out that no tile covered.
         slices_s: how long these took.
@@ -52,6 +53,7 @@ class TilePace:
     spare_s: float = 0.0
     unknown_s: float = 0.0
     at_least: int = 0
+    together: int = 1
     now: Callable[[], float] = field(default_factory=lambda: time.monotonic)
     is_late: bool = field(default=False, init=False)
     slices: int = field(default=0, init=False)
@@ -109,7 +111,7 @@ class TilePace:
         left_s, usual_s, slower = self._left_s(), self._usual_s(), self._slower()
         if usual_s is None:
             return waiting if left_s > self.unknown_s else 0
-        latest = self._steady()[-_LONGEST_OF:]
+        latest = self._steady()[-max(_LONGEST_OF, self.together) :]
         longest_s = max(usual_s, _SURE * max(latest) if latest else self.longest_s)
         starting_s = 0.0 if self._took else self.starting_s
         slice_s, each_s = self.slice_s * slower, usual_s
@@ -140,13 +142,12 @@ class TilePace:
         """Return how many times slower than expected tiles have turned out."""
         if not self.expected_s or not self._steady():
             return 1.0
-        usual_s = statistics.fmean(self._steady()[-_LATEST:])
-        return min(max(1.0, usual_s / self.expected_s), _MOST_SLOWER)
+        return min(max(1.0, self._latest_s() / self.expected_s), _MOST_SLOWER)
 
     def _usual_s(self) -> float | None:
         """Return how long the next tiles take; the first one alone is not believed too much."""
         if self._steady():
-            return statistics.fmean(self._steady()[-_LATEST:])
+            return self._latest_s()
         if not self._took:
             return self.expected_s
         if self.expected_s is None:
@@ -157,12 +158,20 @@ class TilePace:
         return min(each_s, 2 * self.expected_s) if len(self._took) == 1 else each_s
 
     def _steady(self) -> list[float]:
-        """Return how long tiles took after the first two.
+        """Return how long tiles took after the first two, or the first two batches of them.
 
         An engine that begins with the next tile before it hands on the last one gives the first two
         together, and meanwhile takes the memory for what is added up.
         """
-        return self._took[_FIRST:]
+        return self._took[self._first :]
+
+    def _latest_s(self) -> float:
+        """Return how long the latest tiles took, each; of whole batches, whose first takes all."""
+        return statistics.fmean(self._steady()[-max(_LATEST, 2 * self.together) :])
+
+    @property
+    def _first(self) -> int:
+        return _FIRST * self.together
 
     @property
     def first_s(self) -> float | None:
@@ -191,4 +200,4 @@ class TilePace:
         later_s = self.later_s
         if later_s is None:
             return None
-        return max(0.0, sum(self._took[:_FIRST]) - _FIRST * later_s)
+        return max(0.0, sum(self._took[: self._first]) - self._first * later_s)

@@ -151,6 +151,7 @@ class Sweep:
     def _run(self, depth: int) -> Iterator[Run]:
         with self.engine.run(depth, self.image_CZYX.shape[2:]) as run:
             self.notes = run.notes
+            self.pace.together = self.engine.tiles_at_once  # known once the engine has started
             yield run
 
     def _slab(self, z: int, count: int, run: Run, *, is_blank: bool = False) -> Slab:

@@ -35,7 +35,7 @@ def choose_device(request: str) -> torch.device:
     Raises:
         DeviceError: not such a word, or no such device here.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?|(?:GPU|MIG)-[0-9a-fA-F/-]+", request)
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?|(?:GPU|MIG|MIG-GPU)-[0-9a-fA-F/-]+", request)
     if match is None:
         fix = "use auto, cpu, cuda, cuda:N, or a UUID such as GPU-... or MIG-..."
         raise DeviceError(f"no device {request!r}", fix=fix)
@@ -68,6 +68,8 @@ def _index_of(uuid: str) -> int:
     if uuid.startswith("MIG-") and not torch.cuda.is_initialized():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", uuid)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 1 and uuid.startswith("MIG-") and uuid == os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return 0  # CUDA shows what it was told; older ones give the GPU's UUID, not the instance's
     uuids = [str(torch.cuda.get_device_properties(index).uuid).lower() for index in range(count)]
     wanted = uuid[len("GPU-") :].lower()
     found = [index for index, each in enumerate(uuids) if each.startswith(wanted)]

@@ -200,6 +200,7 @@ class TorchEngine(WindowEngine[TorchRun]):
                 waiting[:0] = oldest.places
             else:
                 yield from zip(oldest.places, oldest.logits_BKZYX, strict=True)
+            del oldest  # the next batch is launched beside what is in flight alone
 
     def _launched(
         self,

@@ -287,7 +287,8 @@ class Segmenter:
         locator = self._locator()  # first: it is the first to be run
         compute = self._engine_of(self._source, self.spec)
         if compute.facts.device != "cpu" or self._memory.usable_mib() < _PLENTY_MIB:
-            compute.warm_up(len(self.spec.channels))  # takes its memory beside the first reading
+            for each in (compute, *([] if locator is None else [locator.engine])):
+                each.warm_up(len(self.spec.channels))  # takes its memory beside the first reading
         coarse = None
         if self.spec.coarse is not None:
             first = find_predictor(self.spec.coarse.predictor, trust=self._source.trusted)

@@ -97,6 +97,17 @@ def test_a_mig_instance_is_named_to_cuda_before_it_starts(monkeypatch):
     assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "MIG-2f1c"
 
 
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize("uuid", ["MIG-77aa", "MIG-GPU-2f1d0000-bb/1/0"])
+def test_a_mig_instance_that_is_all_cuda_shows_is_taken_whatever_it_calls_itself(monkeypatch, uuid):
+    """Some drivers tell the UUID of the GPU that it is part of."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", uuid)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert choose_device(uuid) == torch.device("cuda", 0)
+    with pytest.raises(DeviceError, match="not there once"):
+        choose_device("MIG-dead")
+
+
 def old_driver():
     warnings.warn(
         "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020). "

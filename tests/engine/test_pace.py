@@ -77,6 +77,19 @@ def test_what_follows_takes_longer_on_a_machine_that_turns_out_slower():
     assert 104.0 - clock.now >= 2 * 0.5
 
 
+@pytest.mark.parametrize("batch", [3, 8, 16])
+def test_tiles_that_are_done_together_share_the_time_that_it_took(batch):
+    pace, clock = paced(20.0, together=batch)
+    for number in range(6):
+        clock.now += 0.1 * batch + (1.0 if number == 0 else 0.0)
+        for _ in range(batch):
+            pace.count()
+    assert pace.later_s == pytest.approx(0.1)
+    assert pace.took_longer_s == pytest.approx(1.0)
+    left_s = pace.deadline - clock.now
+    assert left_s / 0.1 - 1.2 * batch <= pace.affordable(1000) <= left_s / 0.1
+
+
 def test_one_slow_tile_is_no_measure_of_what_follows():
     pace, clock = paced(100.0, expected_s=0.01, after_s=1.0)
     run(pace, clock, [10.0])

@@ -187,8 +187,8 @@ def test_probabilities_come_with_a_locator_too(scan, truth):
     assert none.probabilities.shape == result.probabilities.shape
 
 
-@pytest.mark.parametrize(("ram_mib", "warmed"), [(None, 0), (1e6, 0), (2000.0, 1)])
-def test_an_engine_takes_its_memory_before_the_plan_only_where_memory_is_short(
+@pytest.mark.parametrize(("ram_mib", "warmed"), [(None, 0), (1e6, 0), (2000.0, 2)])
+def test_network_and_locator_take_their_memory_before_the_plan_only_where_memory_is_short(
     ram_mib, warmed, monkeypatch
 ):
     seen = []
