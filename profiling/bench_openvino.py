@@ -2,9 +2,10 @@
 
     python profiling/bench_openvino.py [NETWORK ...] [--rounds 5] [--quick --output FOLDER]
 
-Networks are those of half_precision.py with fresh weights, a tile of 48x128x128 voxels or 4 slices
-of 256x256. Alternating rounds; the result goes to openvino_cpu.json beside this file. Peak memory
-is that of a process of its own that reads the converted network, compiles it and runs two tiles.
+Networks are small ones of every architecture with fresh weights, a tile of 48x128x128 voxels or 4
+slices of 256x256. Alternating rounds; the result goes to openvino_cpu.json beside this file. Peak
+memory is that of a process of its own that reads the converted network, compiles it and runs two
+tiles.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import numpy as np
 import openvino
 import torch
 from bench_scan import CHANNELS, STATES, TOKENS, inputs
-from half_precision import FLAT, NETWORKS
 from measured import parsed, parser_of, write
 from openvino import opset15 as ops
 
@@ -32,6 +32,24 @@ from flarekit.engine._openvino_convert import to_openvino
 from flarekit.engine._openvino_scan import ScanShape, selective_scan
 from flarekit.models.selective_scan import selective_scan as torch_scan
 
+CLASSES = 5
+NNUNET: dict[str, Any] = {
+    "input_channels": 1, "num_classes": CLASSES, "n_stages": 4,
+    "features_per_stage": [16, 32, 64, 64], "kernel_sizes": [[3, 3, 3]] * 4,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage": 2, "n_conv_per_stage_decoder": 2,
+}  # fmt: skip
+SMALL: dict[str, Any] = {"input_channels": 1, "num_classes": CLASSES}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "nnunet": {**NNUNET, "n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3},
+    "umamba": NNUNET,
+    "att_umamba": NNUNET,
+    "mamba_clinix": NNUNET,
+    "mpu_net": {**SMALL, "width": 0.25},
+    "attention_unet": {**SMALL, "width": 0.25},
+    "mamba_ahnet": {**SMALL, "width": 0.25, "reconstruction": False},
+}
+FLAT = ("attention_unet", "mamba_ahnet")
 TILE_3D, TILE_2D = (1, 1, 48, 128, 128), (4, 1, 256, 256)
 QUICK_3D, QUICK_2D = (1, 1, 16, 32, 32), (4, 1, 64, 64)
 HINTS = {"fp32": "f32", "bf16": "bf16"}

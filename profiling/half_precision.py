@@ -1,133 +1,203 @@
-"""How many voxels keep their class when a trained network runs in half precision.
+"""Whether networks stay finite in half precision, and how many voxels keep their class there.
 
-    python profiling/half_precision.py [NETWORK ...] [--seconds 60] [--device cpu]
-    python profiling/half_precision.py --quick --output FOLDER
+    python profiling/half_precision.py [PREDICTOR ...] --data FOLDER [--tiles 8]
+    python profiling/half_precision.py PREDICTOR_FOLDER --quick --output FOLDER
 
-Each architecture, at a small width, is trained for a while on phantoms (liver, spleen, kidneys)
-and predicts a phantom it never saw, in float32 and in bf16 (fp16 on CUDA). The result goes to
-half_precision_DEVICE.json beside this file; rows of networks that are not named stay.
+Every shipped network, locators included, runs over tiles of real scans: in float32, and in fp16 and
+bf16 as on a GPU, with weights cast once and the rest left to autocast, here on the CPU. FOLDER
+holds the scans named in SCANS. Tiles are spread evenly over those of a scan that hold more than one
+value; of a 2D network each is a few slices. What a predictor's facts allow (`half_precisions`) has
+to be finite everywhere and to agree on 99.5 % of the voxels. The result goes to
+half_precision_cpu.json beside this file; rows of predictors that are not named stay.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
-from measured import parsed, parser_of, write
-from torch.nn import functional
+from measured import QUICK_MM, machine, parsed, parser_of, write
 
-from flarekit import models
+from flarekit.core.scan_files import read_scan
+from flarekit.core.spec import PredictorFolder
+from flarekit.engine._tiles import tile_rows
+from flarekit.engine._torch_device import DTYPES
+from flarekit.engine._torch_networks import placed
 from flarekit.phantom import abdomen_phantom
+from flarekit.preprocess import prepare
+from flarekit.segmentation.predictors import find_predictor, networks_of, predictor_folders
 
-LABELS = (1, 3, 2, 13)
-CLASSES = len(LABELS) + 1
-SPACING_MM = (4.0, 3.5, 3.5)
-TRAINED_ON, UNSEEN = range(2000, 2006), 2100
-NNUNET: dict[str, Any] = {
-    "input_channels": 1, "num_classes": CLASSES, "n_stages": 4,
-    "features_per_stage": [16, 32, 64, 64], "kernel_sizes": [[3, 3, 3]] * 4,
-    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
-    "n_conv_per_stage": 2, "n_conv_per_stage_decoder": 2,
-}  # fmt: skip
-SMALL: dict[str, Any] = {"input_channels": 1, "num_classes": CLASSES}
-NETWORKS: dict[str, dict[str, Any]] = {
-    "nnunet": {**NNUNET, "n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3},
-    "umamba": NNUNET,
-    "att_umamba": NNUNET,
-    "mamba_clinix": NNUNET,
-    "mpu_net": {**SMALL, "width": 0.25},
-    "attention_unet": {**SMALL, "width": 0.25},
-    "mamba_ahnet": {**SMALL, "width": 0.25, "reconstruction": False},
+NAME = "half_precision_cpu.json"
+HALVES = ("fp16", "bf16")
+LEAST_EQUAL = 0.995
+SLICES = 4  # of a 2D network
+CPU = torch.device("cpu")
+# convention -> cases, each a file per channel
+SCANS: dict[str, list[list[str]]] = {
+    "flare": [["cases/CRLM1004_0000.nii.gz"], ["cases/example_ct_0000.nii.gz"]],
+    "autopet": [
+        [f"Dataset002_PETCT/imagesTr/{case}_000{channel}.nii.gz" for channel in (0, 1)]
+        for case in ("STS_001", "STS_003")
+    ],
+    "uls23": [
+        ["lesion_vois/R01-001_uls23_ct.nii.gz"],
+        ["lesion_vois/pyradiomics_lung1_ct.nii.gz"],
+    ],
 }
-FLAT = ("attention_unet", "mamba_ahnet")
-Case = tuple[torch.Tensor, torch.Tensor]
-Cases = list[Case]
-TILE_3D, TILE_2D = (24, 64, 64), (96, 96)
 
 
-def load(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return image (Z, Y, X) and class indices of a phantom on a coarse grid, cropped to 16s."""
-    phantom = abdomen_phantom(seed, spacing_mm_ZYX=SPACING_MM)
-    table = np.zeros(256, np.int64)
-    table[list(LABELS)] = range(1, CLASSES)
-    image = torch.from_numpy(np.clip(phantom.hu_ZYX, -125, 275).astype(np.float32) / 100)
-    classes = torch.from_numpy(table[phantom.labels_ZYX])
-    size = [n // 16 * 16 for n in image.shape]
-    return image[: size[0], : size[1], : size[2]], classes[: size[0], : size[1], : size[2]]
+@dataclass
+class Counted:
+    """What the tiles of a network say of one precision."""
+
+    tiles: int = 0
+    finite: int = 0
+    voxels: int = 0
+    equal: int = 0
+    least: float = 1.0
+    both: dict[int, int] = field(default_factory=dict)
+    either: dict[int, int] = field(default_factory=dict)
+
+    def add(self, exact: torch.Tensor, logits: torch.Tensor) -> None:
+        """Compare the classes of one tile with those in float32."""
+        classes = logits.argmax(1)
+        equal = int((classes == exact).sum())
+        self.tiles += 1
+        self.finite += bool(logits.isfinite().all())
+        self.voxels += exact.numel()
+        self.equal += equal
+        self.least = min(self.least, equal / exact.numel())
+        for label in range(1, logits.shape[1]):
+            a, b = exact == label, classes == label
+            self.both[label] = self.both.get(label, 0) + int((a & b).sum())
+            self.either[label] = self.either.get(label, 0) + int(a.sum()) + int(b.sum())
+
+    def row(self) -> dict[str, Any]:
+        """Return shares and the lowest Dice of a label that is there."""
+        dice = [2 * self.both[label] / n for label, n in self.either.items() if n]
+        return {
+            "finite_tiles": round(self.finite / self.tiles, 4),
+            "equal_voxels": round(self.equal / self.voxels, 6),
+            "equal_voxels_of_the_worst_tile": round(self.least, 6),
+            "least_dice": round(min(dice), 5) if dice else None,
+            "holds": self.finite == self.tiles and self.equal >= LEAST_EQUAL * self.voxels,
+        }
 
 
-def sample(cases: Cases, rng: np.random.Generator, *, flat: bool) -> Case:
-    image, classes = cases[rng.integers(len(cases))]
-    tile = (1, *TILE_2D) if flat else TILE_3D
-    box = []
-    for n, t in zip(image.shape, tile, strict=True):
-        start = int(rng.integers(max(1, n - t + 1)))
-        box.append(slice(start, start + min(n, t)))
-    part, target = image[tuple(box)], classes[tuple(box)]
-    return (part, target) if flat else (part[None], target[None])
+class Largest:
+    """The largest number that any module of a network gives."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.value, self.module = 0.0, ""
+        for name, module in network.named_modules():
+            module.register_forward_hook(
+                lambda _module, _given, output, name=name: self._see(name, output)
+            )
+
+    def _see(self, name: str, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            most = float(output.abs().max())
+            if most > self.value:
+                self.value, self.module = most, name
 
 
-def train(name: str, cases: Cases, seconds: float, device: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    network = models.create(name, **NETWORKS[name]).to(device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
-    began, flat = time.monotonic(), name in FLAT
-    while time.monotonic() - began < seconds:
-        pairs = [sample(cases, rng, flat=flat) for _ in range(4 if flat else 1)]
-        image = torch.stack([p[0] for p in pairs]).to(device)
-        target = torch.stack([p[1][0] for p in pairs]).to(device)
-        output = network(image)
-        scores = output.clamp_min(1e-6).log() if name == "mpu_net" else output
-        weights = torch.ones(CLASSES, device=device) * 10
-        weights[0] = 1
-        loss = functional.cross_entropy(scores, target, weights)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return network.eval()
+def tiles_of(
+    predictor: PredictorFolder, scans: Sequence[Path], most: int
+) -> Iterator[torch.Tensor]:
+    """Yield tiles of a scan as the network takes them, (1, C, Z, Y, X) or (slices, C, Y, X)."""
+    spec = predictor.spec.for_mode("fast")
+    volumes = [read_scan(scan, air=0.0 if k else -1000.0) for k, scan in enumerate(scans)]
+    tensor_CZYX = prepare(volumes, spec).tensor_CZYX
+    depth, height, width = tile_ZYX = spec.grid.tile_ZYX
+    sides = [
+        (0, max(0, tile - size)) for tile, size in zip(tile_ZYX, tensor_CZYX.shape[1:], strict=True)
+    ]
+    tensor_CZYX = np.pad(tensor_CZYX, [(0, 0), *sides], mode="edge")
+    rows = tile_rows(tensor_CZYX.shape[1:], tile_ZYX, spec.grid.step, slices_at_once=SLICES)
+    every = [
+        tensor_CZYX[:, row.z : row.z + row.depth, y : y + height, x : x + width]
+        for row in rows
+        for y, x in row.places
+    ]
+    lively = [tile for tile in every if np.ptp(tile) > 0] or every
+    chosen = np.unique(np.linspace(0, len(lively) - 1, most).round().astype(int))
+    for index in chosen:
+        tile = torch.from_numpy(np.ascontiguousarray(lively[index]))
+        yield tile[None] if depth > 1 else tile.transpose(0, 1).contiguous()
+
+
+@torch.inference_mode()
+def measure(
+    predictor: PredictorFolder, cases: Sequence[Sequence[Path]], most: int
+) -> dict[str, Any]:
+    """Return what tiles of some cases say of a network, as a row of the result."""
+    spec = predictor.spec
+    (network,) = networks_of(predictor).build()
+    network.eval().requires_grad_(requires_grad=False)
+    flat = spec.grid.tile_ZYX[0] == 1
+    exact, _ = placed(network, CPU, "fp32", flat=flat)
+    ready = {half: placed(network, CPU, half, flat=flat) for half in HALVES}
+    largest, counted = Largest(exact), {half: Counted() for half in HALVES}
+    for scans in cases:
+        for tile in tiles_of(predictor, scans, most):
+            classes = exact(tile).argmax(1)
+            for half, (halved, layout) in ready.items():
+                with torch.autocast("cpu", DTYPES[half]):
+                    logits = halved(tile.contiguous(memory_format=layout)).float()
+                counted[half].add(classes, logits)
+    facts = list(spec.half_precisions)
+    return {
+        "sha256": spec.weights.sha256,
+        "scans": [[scan.name for scan in scans] for scans in cases],
+        "tiles": counted["fp16"].tiles,
+        "voxels": counted["fp16"].voxels,
+        "largest_number": {"fp32": float(f"{largest.value:.4g}"), "of": largest.module},
+        **{half: each.row() for half, each in counted.items()},
+        "facts": {"half_precisions": facts},
+    }
+
+
+def members_of(name: str) -> dict[str, PredictorFolder]:
+    """Return a predictor and its locator, by what they are called in the result."""
+    predictor = find_predictor(name)
+    found = {predictor.spec.name: predictor}
+    if predictor.locator is not None:
+        found[f"{predictor.spec.name}/locator"] = predictor.locator
+    return found
 
 
 def main(line: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("networks", nargs="*", help="all, or nnunet where --quick")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("predictors", nargs="*", help="all that are shipped where none is named")
+    parser.add_argument("--data", type=Path, help="folder of the real scans")
+    parser.add_argument("--tiles", type=int, default=8, help="of each case, at most")
     arguments = parsed(parser, line)
-    networks, seeds = arguments.networks or list(NETWORKS), TRAINED_ON
-    if arguments.quick:
-        networks, seeds = arguments.networks or ["nnunet"], TRAINED_ON[:1]
-        arguments.seconds = 1.0
-    half = torch.bfloat16 if arguments.device == "cpu" else torch.float16
-    cases = [load(seed) for seed in seeds]
-    image, truth = load(UNSEEN)
-    path = arguments.output / f"half_precision_{arguments.device.split(':')[0]}.json"
+    if arguments.data is None and not arguments.quick:
+        parser.error("name the folder of the real scans with --data")
+    path = arguments.output / NAME
     rows = json.loads(path.read_text())["networks"] if path.exists() else {}
-    for name in networks:
-        network = train(name, cases, arguments.seconds, arguments.device)
-        x = image[:, None] if name in FLAT else image[None, None]
-        with torch.inference_mode():
-            exact = network(x.to(arguments.device)).argmax(1).cpu().reshape(truth.shape)
-            with torch.autocast(arguments.device.split(":")[0], half):
-                rounded = (
-                    network(x.to(arguments.device)).float().argmax(1).cpu().reshape(truth.shape)
-                )
-        overlap = ((exact == truth) & (truth > 0)).sum() * 2
-        rows[name] = {
-            "voxels_equal": round(float((exact == rounded).float().mean()), 6),
-            "foreground_dice_fp32": round(
-                float(overlap / ((exact > 0).sum() + (truth > 0).sum())), 4
-            ),
-            "seconds_of_training": arguments.seconds,
-            "parameters": sum(p.numel() for p in network.parameters()),
-        }
-        print(name, rows[name], flush=True)
-    result = {"half": str(half), "networks": rows}
-    write(path, result)
+    names = arguments.predictors or [folder.name for folder in predictor_folders()]
+    with tempfile.TemporaryDirectory() as scratch:
+        phantom = Path(scratch) / "phantom_0000.nii.gz"
+        if arguments.quick:
+            arguments.tiles = 1
+            drawn = abdomen_phantom(3, spacing_mm_ZYX=QUICK_MM)
+            nibabel.save(nibabel.Nifti1Image(drawn.hu_ZYX.T, drawn.affine), phantom)
+        for member, predictor in (pair for name in names for pair in members_of(name).items()):
+            cases = [[phantom] * len(predictor.spec.channels)]
+            if not arguments.quick:
+                named = SCANS[predictor.spec.convention]
+                cases = [[arguments.data / scan for scan in scans] for scans in named]
+            rows[member] = measure(predictor, cases, arguments.tiles)
+            print(member, json.dumps(rows[member]), flush=True)
+            write(path, {"machine": machine(), "networks": dict(sorted(rows.items()))})
 
 
 if __name__ == "__main__":

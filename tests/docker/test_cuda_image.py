@@ -1,7 +1,7 @@
 """The image for a GPU on a machine without one: what is inside, and that it says what it lacks.
 
-Of every predictor with a selective scan, and of one with mamba-ssm's kernel built in as well, which
-takes a quarter of an hour.
+Of the first predictor, of every one with a selective scan, and of one of these with mamba-ssm's
+kernel built in as well, which takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Kind:
 
 
 KINDS = {
+    "abdomen_ct": Kind("abdomen_ct"),
     "mamba_clinix_abdomen": Kind("mamba_clinix_abdomen"),
     "att_umamba_petct": Kind("att_umamba_petct"),
     "mamba_ahnet_lesion": Kind("mamba_ahnet_lesion"),

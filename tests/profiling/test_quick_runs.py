@@ -32,6 +32,7 @@ import pathology_pictures
 import pytest
 import reports
 import same_masks
+import torch
 
 from flarekit.segmentation.predictors import predictor_folders
 
@@ -203,9 +204,14 @@ def test_the_start(run, make_predictor):
     assert until["python"] < until["first tile"]
 
 
-@pytest.mark.slow
-def test_half_precision(run):
-    assert run(half_precision)["networks"]["nnunet"]["voxels_equal"] > 0.9
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this processor has no fp16"
+)
+def test_half_precision(run, make_predictor):
+    (row,) = run(half_precision, make_predictor().folder)["networks"].values()
+    for half in ("fp16", "bf16"):
+        assert row[half]["finite_tiles"] == 1
+        assert row[half]["equal_voxels"] > 0.9
 
 
 @pytest.mark.slow
