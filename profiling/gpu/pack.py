@@ -2,6 +2,7 @@
 
 - site.tar.xz: packages that such a machine often lacks, for one version of Python
 - weights/NAME.xz: a predictor's safetensors file, as it is in the tree
+- locators/SHA256.xz: that of a locator, which several predictors may share
 - scans/CASE_0000.nii.gz: CTs in 8 bits, clipped to what the predictors' windows show
 - pack.json: what is in it, what did not fit, and the licence of the scans
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +58,7 @@ _MIB = 2**20
 # two-byte numbers: bytes are predicted by their place in the number (lp, pb), not by text (lc)
 _HALVES = [{"id": lzma.FILTER_LZMA2, "preset": 0, "lc": 0, "lp": 1, "pb": 1}]
 _LOW_HU, _STEP_HU = -210.0, 2.0  # of 8-bit scans: up to 300 HU
+_WEIGHTS, _LOCATOR = "model.safetensors", "locator"
 _LEFT_BEHIND = ("tests", "testing", "__pycache__")
 
 
@@ -104,7 +107,7 @@ def make_pack(
         weights: folder of predictor folders.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    for name in ("weights", "scans"):
+    for name in ("weights", "locators", "scans"):
         (folder / name).mkdir(parents=True)
     pack = Pack(python=python)
     room = partial(_put, pack=pack, max_mib=max_mib)
@@ -117,10 +120,13 @@ def make_pack(
         small.write_bytes(in_eight_bits(scan.read_bytes()))
         room(folder, small)
     for name in predictors:
-        small = folder / "weights" / f"{name}.xz"
-        content = (weights / name / "model.safetensors").read_bytes()
-        small.write_bytes(lzma.compress(content, filters=_HALVES))
-        room(folder, small)
+        needed = {folder / "weights" / f"{name}.xz": weights / name / _WEIGHTS}
+        if (sha256 := _locator_sha256(weights / name)) is not None:
+            needed[folder / "locators" / f"{sha256}.xz"] = weights / name / _LOCATOR / _WEIGHTS
+        for small, whole in needed.items():
+            if not small.exists():
+                small.write_bytes(lzma.compress(whole.read_bytes(), filters=_HALVES))
+                room(folder, small)
     (folder / "pack.json").write_text(json.dumps(asdict(pack), indent=1) + "\n")
     return pack
 
@@ -137,12 +143,13 @@ def unpack(folder: Path, work: Path, weights: Path = ROOT / "weights") -> list[s
         The predictors whose weights were packed.
     """
     jobs = []
-    site = folder / "site.tar.xz"
+    site, locators = folder / "site.tar.xz", folder / "locators"
     if site.is_file():
         jobs.append(partial(_unpack_site, site, work / "site"))
     packed = sorted((folder / "weights").glob("*.xz"))
     jobs += [
-        partial(_unpack_weights, path, work / "weights" / path.stem, weights) for path in packed
+        partial(_unpack_weights, path, work / "weights" / path.stem, weights / path.stem, locators)
+        for path in packed
     ]
     with ThreadPoolExecutor(max_workers=8) as pool:
         for done in [pool.submit(job) for job in jobs]:
@@ -227,7 +234,27 @@ def _unpack_site(path: Path, site: Path) -> None:
         archive.extractall(site, filter="data")
 
 
-def _unpack_weights(path: Path, folder: Path, weights: Path) -> None:
+def _unpack_weights(path: Path, folder: Path, tree: Path, locators: Path) -> None:
+    """Make a predictor's folder, its locator's inside, of the facts in the tree."""
+    _unpack_network(path, folder, tree)
+    sha256 = _locator_sha256(tree)
+    if sha256 is None:
+        return
+    packed = locators / f"{sha256}.xz"
+    if packed.is_file():
+        _unpack_network(packed, folder / _LOCATOR, tree / _LOCATOR)
+    else:
+        shutil.copytree(tree / _LOCATOR, folder / _LOCATOR)
+
+
+def _unpack_network(path: Path, folder: Path, tree: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(weights / path.stem / "predictor.toml", folder)
-    (folder / "model.safetensors").write_bytes(lzma.decompress(path.read_bytes()))
+    shutil.copy2(tree / "predictor.toml", folder)
+    (folder / _WEIGHTS).write_bytes(lzma.decompress(path.read_bytes()))
+
+
+def _locator_sha256(predictor: Path) -> str | None:
+    """Return the hash of a predictor's locator; None where it has none."""
+    facts = tomllib.loads((predictor / "predictor.toml").read_text())
+    sha256: str | None = facts.get("locator", {}).get("sha256")
+    return sha256

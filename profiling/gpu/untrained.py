@@ -53,4 +53,5 @@ def write(folder: Path, facts: str) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     facts = re.sub(r'(?m)^sha256 = ".*"', f'sha256 = "{digest}"', facts)
     facts = re.sub(r"(?m)^parameters = \d+", f"parameters = {count}", facts)
+    facts = re.sub(r"(?ms)^\[locator\b.*?(?=^\[(?!locator\b)|\Z)", "", facts)  # untrained as well
     (folder / "predictor.toml").write_text(facts)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-from gpu import cases, pack, table
+from gpu import cases, pack, table, untrained
 from gpu.inputs import _between, folder_of
 from gpu.predicting import agreement
 from gpu.supervise import Settings, Step, Supervisor
@@ -18,6 +19,8 @@ from gpu.tiles import busy_s
 from gpu.trace import summary
 from gpu.worker import Record
 from gpu_check import STEPS, chosen_steps
+
+from flarekit.segmentation.predictors import find_predictor, hash_state
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -163,6 +166,38 @@ def test_packed_weights_come_out_as_they_went_in(tmp_path, weights):
         for file in ("model.safetensors", "predictor.toml"):
             there = tmp_path / "work" / "weights" / name / file
             assert there.read_bytes() == (weights / name / file).read_bytes()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_locator_comes_along_with_its_predictors_once(tmp_path, weights, packed):
+    for name in ("one", "two"):
+        locator = weights / name / "locator"
+        locator.mkdir()
+        (locator / "model.safetensors").write_bytes(b"weights of the locator")
+        (locator / "predictor.toml").write_text('name = "locator"')
+        facts = f'name = "{name}"\n[locator]\nsha256 = "{"0f" * 32}"'
+        (weights / name / "predictor.toml").write_text(facts)
+    names, folder = ("one", "two"), tmp_path / "pack"
+    made = pack.make_pack(folder, max_mib=1, predictors=names, packages=(), weights=weights)
+    assert sorted(made.mib) == [f"locators/{'0f' * 32}.xz", "weights/one.xz", "weights/two.xz"]
+    if not packed:  # it did not fit, or a pack of an earlier version: the tree may have it
+        shutil.rmtree(folder / "locators")
+    pack.unpack(folder, tmp_path / "work", weights)
+    for name in names:
+        for file in ("model.safetensors", "predictor.toml"):
+            there = tmp_path / "work" / "weights" / name / "locator" / file
+            assert there.read_bytes() == (weights / name / "locator" / file).read_bytes()
+
+
+@pytest.mark.long
+def test_a_predictor_with_random_weights_is_one_without_a_locator(tmp_path):
+    facts = (ROOT / "weights" / "mpu_net_liver" / "predictor.toml").read_text()
+    assert "[locator]" in facts
+    untrained.write(tmp_path / "mpu_net_liver", facts)
+    made = find_predictor(str(tmp_path / "mpu_net_liver"))
+    assert made.locator is None
+    assert made.spec.labels == {"liver": 1}
+    assert hash_state(made) == "ok"
 
 
 def test_where_nothing_was_packed_nothing_is_unpacked(tmp_path):
