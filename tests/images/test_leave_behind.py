@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flarekit import conventions
+from flarekit.verification.trials import TaskFacts
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "flarekit" / "images" / "docker"
@@ -105,10 +106,12 @@ def listed(name):
 @pytest.mark.parametrize(
     "name",
     [
+        "autopet.packages.txt",
         "compile.packages.txt",
         "cpu.packages.txt",
         "flare.packages.txt",
         "flare_recist.packages.txt",
+        "uls23.packages.txt",
     ],
 )
 def test_a_package_left_behind_is_one_that_would_be_installed(name):
@@ -120,6 +123,42 @@ def test_a_package_left_behind_is_one_that_would_be_installed(name):
 def test_lists_of_a_convention_s_packages_are_named_like_it():
     stems = {path.name.removesuffix(".packages.txt") for path in LISTS if "packages" in path.name}
     assert stems - {"cpu", "cuda", "compile"} <= set(conventions.names())
+
+
+CASES = """
+import sys
+from pathlib import Path
+sys.modules["SimpleITK"] = None  # its import fails, as where it was left behind
+import numpy as np
+from flarekit import conventions
+from flarekit.verification.trials import TaskFacts
+name, channels, inputs, outputs = sys.argv[1], int(sys.argv[2]), *map(Path, sys.argv[3:])
+convention = conventions.get(name, {})
+for case in convention.find_cases(inputs, channels):
+    geometry = convention.read_case(case)[0].geometry
+    outputs.mkdir(exist_ok=True)
+    convention.write_mask(case, np.ones(geometry.shape_ZYX, np.uint8), geometry, outputs)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "name", sorted(path.name.split(".")[0] for path in DOCKER.glob("[!c]*.packages.txt"))
+)
+def test_a_convention_s_cases_need_nothing_that_its_images_leave_behind(name, tmp_path):
+    assert listed(f"{name}.packages.txt") == {"simpleitk"}
+    (tmp_path / "inputs").mkdir()
+    task = TaskFacts(values=frozenset({0, 1}), settings={})
+    conventions.checks_of(name).write_sample(tmp_path / "inputs", task)
+    channels = {"autopet": 2}.get(name, 1)
+    result = subprocess.run(
+        [sys.executable, "-c", CASES, name, str(channels), tmp_path / "inputs", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_a_list_for_a_gpu_names_no_library_that_pytorch_opens_later():
