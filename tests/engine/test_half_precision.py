@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from flarekit import models
 from flarekit.core.errors import DeviceError
 from flarekit.core.grid import Grid
 from flarekit.core.nifti import read_nifti
@@ -17,14 +16,17 @@ from flarekit.core.spec import read_spec
 from flarekit.engine import Networks
 from flarekit.engine import torch as torch_engine
 from flarekit.engine._torch_device import choose_precision, wider_precision
+from flarekit.engine._torch_networks import placed
 from flarekit.engine._window import WindowEngine
 from flarekit.engine.torch import TorchEngine
 from flarekit.phantom import save_phantom
 from flarekit.preprocess import prepare
+from flarekit.segmentation.predictors import find_predictor, networks_of
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(path.parent for path in (ROOT / "weights").glob("*/predictor.toml"))
+WEIGHTS = ROOT / "weights"
+SHIPPED = sorted(path.parent for path in WEIGHTS.glob("**/predictor.toml"))  # locators, too
 SLICES = 4  # of a 2D network
 
 
@@ -162,20 +164,23 @@ def middle_tile(scans, spec):
     return tile[None] if depth > 1 else tile.transpose(0, 1).contiguous()
 
 
-def logits_in(network, tile, dtype):
-    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        return network(tile).float()
+def logits_in(network, tile, precision, *, flat):
+    """Return the logits that the engine would get on a device."""
+    once, layout = placed(network, CPU, precision, flat=flat)
+    half = torch_engine.DTYPES[precision]
+    with torch.inference_mode(), torch.autocast("cpu", half, enabled=precision != "fp32"):
+        return once(tile.contiguous(memory_format=layout)).float()
 
 
 def check_half_precisions(folder, scans):
-    predictor = read_spec(folder)
+    predictor = find_predictor(str(folder))
     spec = predictor.spec.for_mode("fast")
-    network = models.create(spec.architecture.name, **spec.architecture.arguments).eval()
-    models.load_weights(network, predictor.weights)
-    tile = middle_tile(scans, spec)
-    exact = logits_in(network, tile, torch.float32)
+    (network,) = networks_of(predictor).build()
+    network.eval().requires_grad_(requires_grad=False)
+    tile, flat = middle_tile(scans, spec), spec.grid.tile_ZYX[0] == 1
+    exact = logits_in(network, tile, "fp32", flat=flat)
     for half in spec.half_precisions:
-        logits = logits_in(network, tile, torch_engine.DTYPES[half])
+        logits = logits_in(network, tile, half, flat=flat)
         assert bool(logits.isfinite().all()), half
         assert float((logits.argmax(1) == exact.argmax(1)).float().mean()) >= 0.995, half
 
@@ -191,7 +196,7 @@ def real_scans(spec, shared):
 
 @pytest.mark.data
 @needs_fp16
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: str(folder.relative_to(WEIGHTS)))
 def test_shipped_networks_are_finite_and_right_in_their_half_precisions(folder, shared):
     check_half_precisions(folder, real_scans(read_spec(folder).spec, shared))
 
@@ -199,7 +204,9 @@ def test_shipped_networks_are_finite_and_right_in_their_half_precisions(folder, 
 @pytest.mark.slow
 @needs_fp16
 @pytest.mark.parametrize(
-    "folder", [f for f in SHIPPED if read_spec(f).spec.convention == "flare"], ids=lambda f: f.name
+    "folder",
+    [f for f in SHIPPED if read_spec(f).spec.convention == "flare"],
+    ids=lambda folder: str(folder.relative_to(WEIGHTS)),
 )
 def test_they_are_on_phantoms(folder, tmp_path):
     save_phantom(3, scan=tmp_path / "p_0000.nii.gz", labels=tmp_path / "truth.nii.gz")

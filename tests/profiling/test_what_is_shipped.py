@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from accuracy_table import SPLITS, read_results, table_text
 from flarekit.core.spec import read_spec
 
 ROOT = Path(__file__).parents[2]
-PREDICTORS = sorted(path.parent for path in (ROOT / "weights").glob("*/predictor.toml"))
+WEIGHTS = ROOT / "weights"
+PREDICTORS = sorted(path.parent for path in WEIGHTS.glob("*/predictor.toml"))
+NETWORKS = sorted(path.parent for path in WEIGHTS.glob("**/predictor.toml"))  # locators, too
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,18 @@ def test_every_shipped_predictor_is_measured_on_every_split_with_its_weights(fol
     measured = results[spec.name]
     assert set(SPLITS[spec.convention]) <= set(measured)
     assert {result["sha256"] for result in measured.values()} == {spec.weights.sha256}
+
+
+@pytest.mark.parametrize("folder", NETWORKS, ids=lambda folder: str(folder.relative_to(WEIGHTS)))
+def test_every_network_holds_in_the_half_precisions_that_its_facts_allow(folder):
+    """Of these weights: `profiling/half_precision.py NAME --data FOLDER` measures them again."""
+    spec = read_spec(folder).spec
+    rows = json.loads((ROOT / "profiling" / "half_precision_cpu.json").read_text())["networks"]
+    row = rows[str(folder.relative_to(WEIGHTS))]
+    assert row["sha256"] == spec.weights.sha256
+    for half in spec.half_precisions:
+        assert row[half]["finite_tiles"] == 1
+        assert row[half]["equal_voxels"] >= 0.995
 
 
 @pytest.mark.parametrize("folder", PREDICTORS, ids=lambda folder: folder.name)
