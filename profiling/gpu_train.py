@@ -43,6 +43,7 @@ _CHANNEL = re.compile(r"_(\d{4})\.nii\.gz$")
 _MOST_MIB = 15.9  # of a file that is sent back
 _FOLD = "fold"  # a training of its parent's recipe without some of its cases
 _STATUS, _PROGRESS, _WEIGHTS = "train.json", "progress.json", "weights.safetensors"
+_PACKED = "pack.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,14 @@ DATASETS: dict[str, Data] = {
     "mamba_clinix_abdomen": _ABDOMEN,
     "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
     "mpu_net_liver": replace(_ABDOMEN, share=0.6),
+    "att_umamba_petct": Data(
+        dataset=".",
+        parts=("Dataset002_PETCT", "wholebody_pet"),
+        material=("wholebody_organs",),
+        under="petct",
+        ranges=((-250.0, 250.0), (0.0, 20.0)),
+        bits=7,
+    ),
     "mamba_ahnet_lesion": Data(
         dataset=".",
         parts=("Dataset003_LungNodule", "Dataset005_SarcomaCT", "Dataset002_PETCT"),
@@ -123,39 +132,50 @@ DATASETS: dict[str, Data] = {
         bits=7,
     ),
     "mamba_ahnet_mr": Data(dataset="Dataset004_SarcomaMR", ranges=(None,), bits=7),
-    "att_umamba_petct": Data(
-        dataset=".",
-        parts=("Dataset002_PETCT", "wholebody_pet"),
-        material=("wholebody_organs",),
-        under="petct",
-        ranges=((-250.0, 250.0), (0.0, 20.0)),
-        bits=7,
-    ),
 }
 
 
-def pack(data: Path, to: Path, names: list[str], bits: int) -> float:
+def pack(data: Path, to: Path, names: list[str], bits: int, max_mib: float = float("inf")) -> float:
     """Copy what predictors are trained on, CTs in few bits; return the size in MiB.
 
     Held-out and validation cases stay here. CTs are clipped to a range of HU and stored as bytes
     whose lowest bits are 0: noise of a CT is larger than a step of six bits, and what does not
-    change packs well.
+    change packs well. Predictors whose data do not fit beside those before are left out;
+    pack.json says which are in it.
     """
+    packed, left_out = list[str](), list[str]()
+    for name in names:
+        added = list(_copied(data, to, name, bits))
+        if _size_mib(to) <= max_mib:
+            packed.append(name)
+            continue
+        for path in added:
+            path.unlink()
+        left_out.append(name)
+    to.mkdir(parents=True, exist_ok=True)
+    (to / _PACKED).write_text(json.dumps({"predictors": packed, "left_out": left_out}) + "\n")
+    return _size_mib(to)
+
+
+def _copied(data: Path, to: Path, name: str, bits: int) -> Iterator[Path]:
+    """Copy what one predictor needs beside what is there, and yield the new files."""
     from flarekit.training.recipe import read_recipe
 
-    for name in names:
-        wanted = DATASETS[name]
-        facts = read_recipe(_recipe_path(name)).training
-        for path, place, channel in wanted.files(data):
-            target = to / place
-            if _stays_here(path, facts) or target.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if channel is None:
-                target.write_bytes(path.read_bytes())
-            else:
-                _write_in_few_bits(path, target, *wanted.how(place, channel, bits))
-    return sum(path.stat().st_size for path in to.rglob("*") if path.is_file()) / _MIB
+    wanted, facts = DATASETS[name], read_recipe(_recipe_path(name)).training
+    for path, place, channel in wanted.files(data):
+        target = to / place
+        if _stays_here(path, facts) or target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if channel is None:
+            target.write_bytes(path.read_bytes())
+        else:
+            _write_in_few_bits(path, target, *wanted.how(place, channel, bits))
+        yield target
+
+
+def _size_mib(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MIB
 
 
 def _stays_here(path: Path, facts: Any) -> bool:  # noqa: ANN401
@@ -526,7 +546,7 @@ def main() -> None:
     packing.add_argument("data", type=Path)
     packing.add_argument("--to", type=Path, required=True)
     packing.add_argument("--bits", type=int, default=6, help="Of a CT's intensities, 4 to 8.")
-    packing.add_argument("--max-mib", type=float, default=60.0, help="More is an error.")
+    packing.add_argument("--max-mib", type=float, default=60.0, help="What the pack may weigh.")
     running = commands.add_parser("run", help="Train until the time is up.")
     running.add_argument("pack", type=Path)
     running.add_argument("--minutes", type=float, default=5.0)
@@ -541,18 +561,22 @@ def main() -> None:
         each.add_argument("--work", type=Path, default=Path("runs/gpu_train"))
         each.add_argument("--device", default="cuda")
         each.add_argument("--quick", action="store_true", help="Tiny samples, for a dry run.")
-    for each in (packing, running):
-        each.add_argument("--predictors", type=_names, default=list(DATASETS))
+    packing.add_argument("--predictors", type=_names, default=list(DATASETS))
+    running.add_argument("--predictors", type=_names, help="All that PACK holds the data of.")
     exporting = commands.add_parser("export", help="Make predictor folders of what came back.")
     exporting.add_argument("out", type=Path)
     exporting.add_argument("weights", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "pack":
-        size = pack(arguments.data, arguments.to, arguments.predictors, arguments.bits)
-        print(f"{arguments.to}: {size:.1f} MiB")
-        if size > arguments.max_mib:
-            raise SystemExit(f"more than {arguments.max_mib:g} MiB: fewer bits, or predictors")
+        named, bits, most = arguments.predictors, arguments.bits, arguments.max_mib
+        size = pack(arguments.data, arguments.to, named, bits, most)
+        told = _read_json(arguments.to / _PACKED)
+        print(f"{arguments.to}: {size:.1f} MiB for {', '.join(told['predictors']) or 'nothing'}")
+        if told["left_out"]:
+            print(f"left out, for {most:g} MiB: {', '.join(told['left_out'])}; take fewer bits")
     elif arguments.command == "run":
+        packed = _read_json(arguments.pack / _PACKED).get("predictors", list(DATASETS))
+        arguments.predictors = arguments.predictors or packed
         raise SystemExit(min(run(arguments), 1))
     elif arguments.command == "child":
         child(arguments)

@@ -12,9 +12,9 @@ from flarekit.engine._torch_estimate import estimated_mib
 from flarekit.engine._torch_networks import DeviceNetworks, placed
 
 CPU = torch.device("cpu")
-SHIPPED = sorted(
-    path.parent for path in (Path(__file__).parents[2] / "weights").glob("*/predictor.toml")
-)
+WEIGHTS = Path(__file__).parents[2] / "weights"
+SHIPPED = sorted(path.parent for path in WEIGHTS.glob("**/predictor.toml"))  # locators, too
+FEW = {True: (2, 96, 96), False: (16, 64, 64)}  # slices of a 2D network; of a tile
 
 
 def counted_mib(network, image, precision):
@@ -36,13 +36,19 @@ def counted_mib(network, image, precision):
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
-def test_the_estimate_is_within_a_tenth_of_what_the_profiler_counts(folder, precision):
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: str(folder.relative_to(WEIGHTS)))
+def test_the_estimate_is_within_a_tenth_of_what_the_profiler_counts(folder, whole, precision):
+    """Of a small tile, and of one of the predictor's own size."""
     spec = read_spec(folder).spec
     network = models.create(spec.architecture.name, **spec.architecture.arguments).eval()
     network.requires_grad_(requires_grad=False)
     flat = spec.grid.tile_ZYX[0] == 1
-    shape = (2, len(spec.channels), 96, 96) if flat else (1, len(spec.channels), 16, 64, 64)
+    z, y, x = FEW[flat]
+    if whole:
+        _, y, x = spec.grid.tile_ZYX
+        z = 4 if flat else spec.grid.tile_ZYX[0]
+    shape = (z, len(spec.channels), y, x) if flat else (1, len(spec.channels), z, y, x)
     once, layout = placed(network, CPU, precision, flat=flat)
     image = torch.zeros(shape).contiguous(memory_format=layout)
     counted = counted_mib(once, image, precision)

@@ -81,6 +81,27 @@ def test_predictors_that_need_a_scan_otherwise_have_it_in_a_folder_of_theirs(
     assert widths[1] > 250
 
 
+def test_predictors_whose_data_do_not_fit_are_left_out_and_their_files_go(
+    data, tmp_path, monkeypatch, capsys
+):
+    both = {
+        "tiny": gpu_train.Data(dataset="Dataset001_Tiny"),
+        "more": gpu_train.Data(dataset="Dataset001_Tiny", under="more", bits=8),
+        "again": gpu_train.Data(dataset="Dataset001_Tiny"),
+    }
+    monkeypatch.setattr(gpu_train, "DATASETS", both)
+    monkeypatch.setattr(gpu_train, "_recipe_path", lambda _: tmp_path / "weights/tiny/recipe.toml")
+    whole = gpu_train.pack(data, tmp_path / "whole", ["tiny"], 6)
+    line = ["gpu_train.py", "pack", str(data), "--to", str(tmp_path / "pack")]
+    monkeypatch.setattr("sys.argv", [*line, "--max-mib", str(whole + 1e-4)])
+    gpu_train.main()
+    told = json.loads((tmp_path / "pack" / "pack.json").read_text())
+    assert told == {"predictors": ["tiny", "again"], "left_out": ["more"]}
+    files = [path.name for path in (tmp_path / "pack").rglob("*.gz")]
+    assert sorted(files) == ["case_a.nii.gz", "case_a_0000.nii.gz"]
+    assert "left out" in capsys.readouterr().out
+
+
 @pytest.mark.long
 def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path):
     import time
