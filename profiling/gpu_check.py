@@ -4,8 +4,8 @@
     python profiling/gpu_check.py pack [--to gpu_pack] [--max-mib 60] [--scans FOLDER]
 
 The machine needs no network and no Docker: torch, Triton, NumPy, SciPy, psutil, nvidia-ml-py,
-safetensors, pytest, hypothesis and rich are expected there; `pack` collects what else the package
-needs, the weights of the named predictors and two real CTs, and the check unpacks what it finds in
+safetensors, pytest and hypothesis are expected there; `pack` collects what else the package needs,
+the weights of the named predictors and two real CTs, and the check unpacks what it finds in
 gpu_pack/. A predictor without weights runs with random ones, for timing only, and is marked so.
 
 DIR/gpu_check.json has everything and is written again as results come; DIR/reports.tar.gz holds the

@@ -38,6 +38,8 @@ PREDICTORS = (  # the first ones go first where not all fit
 )
 PACKAGES = (
     "nibabel",
+    "importlib-resources",
+    "zipp",
     "connected-components-3d",
     "isal",
     "pydantic",
@@ -49,6 +51,10 @@ PACKAGES = (
     "click",
     "shellingham",
     "annotated-doc",
+    "rich",
+    "markdown-it-py",
+    "mdurl",
+    "pygments",
     "tomli-w",
     "threadpoolctl",
     "dynamic-network-architectures",

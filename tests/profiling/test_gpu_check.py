@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -127,6 +129,35 @@ def test_steps_bring_along_what_they_need():
     assert names == ["inputs", "untrained", "cases"]
     assert [step.name for step in chosen_steps(["facts"], untrained=False)] == ["facts"]
     assert len(chosen_steps(None, untrained=True)) == len(STEPS)
+
+
+# with what these need themselves; without the last two torch runs, and NIfTI and .mha are read
+THERE = ("torch", "numpy", "scipy", "psutil", "nvidia-ml-py", "safetensors", "pytest", "hypothesis")
+NOT_NEEDED = ("openvino", "simpleitk")
+
+
+def needs_of(name, found):
+    """Collect the names of what an installed package needs, and of what that needs."""
+    name = re.sub(r"[-_.]+", "-", name).lower()
+    if name in found:
+        return
+    found.add(name)
+    try:
+        needs = requires(name) or []
+    except PackageNotFoundError:
+        return
+    for each in needs:
+        if "extra ==" not in each:
+            needs_of(re.match(r"[\w.-]+", each)[0], found)
+
+
+def test_what_the_package_needs_is_packed_or_there():
+    needed, there = set(NOT_NEEDED), set()
+    for name in THERE:
+        needs_of(name, there)
+    needs_of("flarekit", needed)
+    packed = set(pack.PACKAGES)
+    assert needed - packed - there - set(NOT_NEEDED) == {"flarekit"}
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from flarekit.models.selective_scan import (
     choose_backend,
     selective_scan,
 )
+from tests.models.selective_scan.cubins import resources
 from tests.models.selective_scan.emulated import emulated_scan
 from tests.models.selective_scan.test_selective_scan import inputs, relative
 
@@ -248,6 +249,17 @@ def test_nvrtc_needs_no_compiler_and_no_home_to_compile_the_kernel():
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not has_nvrtc(), reason="NVRTC (nvidia-cuda-nvrtc) is not installed")
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (9, 0)])
+def test_the_compiled_kernel_keeps_its_numbers_in_registers(capability):
+    cubin = _nvrtc.compile_scan(capability, torch.float32, 16)
+    architecture, registers, stack = resources(cubin)
+    assert architecture == 10 * capability[0] + capability[1]
+    assert registers <= 64  # so that 1024 threads share a multiprocessor
+    assert stack == 0
 
 
 def test_the_kernel_is_used_only_where_nvrtc_and_a_driver_are():
