@@ -32,7 +32,7 @@ _LONGEST_WAIT_S = 60.0
 
 
 class ServiceError(FlarekitError):
-    """What a service answered instead of what was asked for.
+    """The service refused a request or did not answer; the message says why.
 
     Attributes:
         status: of the answer; 0 where there was none.
@@ -57,12 +57,12 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The name that the service gave the case, 32 hexadecimal digits."""
         return str(self.content["id"])
 
     @property
     def state(self) -> str:
-        """`waiting`, `running`, `done`, `failed` or `cancelled`."""
+        """How far the case is: `waiting`, `running`, `done`, `failed` or `cancelled`."""
         return str(self.content["state"])
 
     @property
@@ -98,10 +98,10 @@ class Case:
 
 
 class Client:
-    """Asks one service; a context manager."""
+    """Sends scans to one `flarekit serve` and fetches masks; use it in a `with` statement."""
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None) -> None:
-        """Remember whom to ask.
+        """Prepare requests to one service; none is sent yet.
 
         Args:
             url: of the service, without a path.
@@ -128,7 +128,7 @@ class Client:
         return list(self.get("/v1/predictors").json())
 
     def cases(self) -> list[Case]:
-        """Return the cases of this token, the oldest first."""
+        """Return the cases that were uploaded with this client's token, the oldest first."""
         return [Case(client=self, content=each) for each in self.get("/v1/cases").json()]
 
     def case(self, case_id: str) -> Case:
@@ -209,10 +209,10 @@ class Client:
         """Upload a scan and wait until it is segmented; while the queue is full, wait for that.
 
         Args:
-            scan: as in `submit`.
-            predictor: likewise.
-            mode: likewise.
-            time_budget_s: likewise.
+            scan: a file, the files or the folder of a DICOM series, or channel name -> file.
+            predictor: its name; the service's first where None.
+            mode: `fast` or `exact`.
+            time_budget_s: seconds that the scan may take; None for no limit.
 
         Raises:
             ServiceError: it was refused, failed or was cancelled.

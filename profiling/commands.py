@@ -1,7 +1,7 @@
-"""One table of commands and their options, from the commands themselves: docs/commands.md.
+"""Tables of the commands and their options, from the commands: docs/commands.md, docs/options.md.
 
-python profiling/commands.py            write the page
-python profiling/commands.py --check    say whether it is as the commands are
+python profiling/commands.py            write both pages
+python profiling/commands.py --check    say whether they are as the commands are
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from typing import Any
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-from flarekit.cli.help import GROUPS, example_of, long_name
+from flarekit.cli.help import GROUPS, SECTIONS, example_of, long_name
 from flarekit.cli.main import app
 
-PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
-HEAD = """# Commands and options
+DOCS = Path(__file__).parents[1] / "docs"
+COMMANDS = """# Commands
 
-Every command has this in its own words: `flarekit COMMAND --help`. An option means the same
-wherever it stands, and so does a letter. This page is written by `profiling/commands.py` from the
+Every command has this in its own words: `flarekit COMMAND --help`. Options that several commands
+have are listed in [Options](options.md). Both pages are written by `profiling/commands.py` from the
 commands; a test compares them.
+"""
+OPTIONS = """# Options
+
+An option means the same wherever it stands, and so does a letter. `flarekit COMMAND --help`
+explains them. What is listed here are the options that several [commands](commands.md) have.
 """
 
 
@@ -46,38 +51,60 @@ def options(command: TyperCommand) -> Iterator[Any]:
             yield parameter
 
 
-def page() -> str:
-    """Return the text of the page."""
+def section_of(name: str) -> str:
+    """Return the title of the section of the program's help that has a command."""
+    listed = {
+        each.replace("_", " "): title for title, own in SECTIONS.items() for each in own.split()
+    }
+    return listed[name] if name in listed else listed[name.split()[0]]
+
+
+def commands_page() -> str:
+    """Return the text of docs/commands.md."""
+    lines = [COMMANDS]
+    for title in SECTIONS:
+        lines += [f"## {title}", "", "| command | does | example |", "|---|---|---|"]
+        for name, command in commands():
+            if section_of(name) == title:
+                first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
+                lines.append(f"| `{name}` | {first} | `flarekit {example_of(name, command)}` |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def options_page() -> str:
+    """Return the text of docs/options.md."""
     users, letters = defaultdict[str, list[str]](list), dict[str, str]()
-    rows = []
     for name, command in commands():
-        first = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
-        example = f"flarekit {example_of(name, command)}"
-        rows.append(f"| `{name}` | {first} | `{example}` |")
         for option in options(command):
             users[long_name(option)].append(name)
             letters |= {
                 each: long_name(option) for each in option.opts if not each.startswith("--")
             }
-    lines = [HEAD, "| command | does | example |", "|---|---|---|", *rows, ""]
-    lines += ["## Letters", "", "| letter | option |", "|---|---|"]
+    lines = [OPTIONS, "| letter | option |", "|---|---|"]
     lines += [f"| `{letter}` | `{option}` |" for letter, option in sorted(letters.items())]
     lines += ["", "`-h`, `--help` and, for the program, `--version` are everywhere.", ""]
-    lines += ["## Options that several commands have", ""]
     for title, names in GROUPS.items():
         shared = [name for name in names.split() if len(users[name]) > 1]
         if shared:
-            lines += [f"**{title}**", "", "| option | commands |", "|---|---|"]
+            lines += [f"## {title}", "", "| option | commands |", "|---|---|"]
             lines += [f"| `{name}` | {', '.join(users[name])} |" for name in shared]
             lines.append("")
     return "\n".join(lines)
 
 
+def pages() -> dict[Path, str]:
+    """Return every page that is written here, with its text."""
+    return {DOCS / "commands.md": commands_page(), DOCS / "options.md": options_page()}
+
+
 def main() -> None:
-    if "--check" in sys.argv[1:]:
-        raise SystemExit(0 if PAGE.read_text(encoding="utf-8") == page() else f"{PAGE}: is not so")
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    for path, text in pages().items():
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, encoding="utf-8")
+            print(path)
+        elif path.read_text(encoding="utf-8") != text:
+            raise SystemExit(f"{path}: is not as the commands are")
 
 
 if __name__ == "__main__":

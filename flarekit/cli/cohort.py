@@ -39,10 +39,10 @@ class Parts:
 @app.command()
 @spread
 def merge(parts: Parts) -> None:
-    """Make one ledger and one table of statistics of what shards left.
+    """Join the ledgers and tables that shards left into one ledger and one table.
 
-    Of a case that several ledgers have, the line counts that was written last. The exit code is 1
-    where cases failed, and where a shard is not there or was not run to its end.
+    Where several ledgers have the same case, its newest line counts. The exit code is 1 where cases
+    failed, and where a shard is missing or was not run to its end.
     """
     from flarekit.cli.console import Console
     from flarekit.cohort.merge import merge
@@ -148,7 +148,7 @@ class Cluster:
         ),
     ] = "local"
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many; as many as fit by default.")
+        int | None, typer.Option(min=1, help="Number of workers; by default as many as fit.")
     ] = None
     cpus_per_worker: Annotated[
         float, typer.Option(min=0.1, help="Cores of each worker, and so its threads.")
@@ -161,12 +161,14 @@ class Cluster:
         ),
     ] = None
     retries: Annotated[
-        int, typer.Option(min=0, help="How often a case is run again whose worker was lost.")
+        int, typer.Option(min=0, help="How often a case is run again after its worker was lost.")
     ] = 2
     case_timeout_s: Annotated[
         float | None,
         typer.Option(
-            "--case-timeout", min=0.1, help="Seconds after which a case costs its worker."
+            "--case-timeout",
+            min=0.1,
+            help="Seconds after which a case is given up and its worker replaced.",
         ),
     ] = None
     memory_per_worker_mib: Annotated[
@@ -175,7 +177,8 @@ class Cluster:
             "--memory-per-worker",
             parser=memory_mib,
             metavar="<str>",
-            help="What each may take, 8g say; by the largest scan by default.",
+            help="Memory that a worker may take, such as 8g; "
+            "by default estimated from the largest scan.",
         ),
     ] = None
 

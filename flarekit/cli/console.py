@@ -156,8 +156,9 @@ class Console:
             left = f"a stand-in is at {record.mask}" if record.mask else "no mask was written"
             self.error(f"case {record.case_id}: {record.error}", f"{record.fix}; {left}")
             return
-        stages = ", ".join(f"{name} {value:.1f} s" for name, value in record.seconds.items())
-        self.say(f"{record.case_id}: {record.wall_s:.1f} s ({stages})")
+        steps = [*record.start.items(), *record.seconds.items()]
+        listed = ", ".join(f"{name} {value:.1f} s" for name, value in steps)
+        self.say(f"{record.case_id}: {record.wall_s:.1f} s ({listed})")
         volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in record.volumes_ml.items())
         self.say(f"{record.case_id}: {volumes}")
         if record.flags:

@@ -61,7 +61,7 @@ def doctor(
         bool, typer.Option("--json", help="Print the result as one JSON document.")
     ] = False,
 ) -> None:
-    """Say what is here and what works: engines, GPUs, Docker, extras, caches, predictors.
+    """Show what is installed here and works: engines, GPUs, Docker, extras, caches, predictors.
 
     Everything that computes is really run on a few voxels. The exit code is 1 where something that
     is here does not work; optional things that are missing are not a fault.

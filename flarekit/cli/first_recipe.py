@@ -24,7 +24,9 @@ class First:
     device: OneDevice = "auto"
     memory_mib: Annotated[
         Any,
-        memory_option("What a training step may take: 6g; half of what is free here by default."),
+        memory_option(
+            "Memory that a training step may take, such as 6g; by default half of what is free."
+        ),
     ] = None
 
 

@@ -48,6 +48,16 @@ EXAMPLES = {
     "weights pack": "abdomen_ct -o model.tar.gz",
     "weights verify": "",
 }
+# the program's commands in the order of their use, in sections of its help
+SECTIONS = {
+    "Segmenting scans": (
+        "predict demo predictors conventions doctor serve cohort statistics compile"
+    ),
+    "Entering a challenge": (
+        "arrange collect build verify save profile evaluate evaluate_interactive submit job"
+    ),
+    "Networks": "train weights",
+}
 # where an option stands, by its long name, whichever command has it
 GROUPS = {
     "What goes in and out": (
@@ -128,6 +138,11 @@ def example_of(name: str, command: TyperCommand) -> str | None:
     return None if stated is None else " ".join(stated[1].split()).removeprefix("flarekit ")
 
 
+def _first(command: Any) -> str:  # noqa: ANN401 - Click's
+    """Return the first paragraph of what a command says of itself."""
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
+
 def long_name(parameter: Any) -> str:  # noqa: ANN401 - Click's
     """Return an option's name in full, `--output` say."""
     return str(max(parameter.opts, key=len))
@@ -145,8 +160,20 @@ class App(typer.Typer):
         return super().command(*names, **{"cls": Command, **settings})
 
 
-class TwoWordCommands(TyperGroup):
-    """Commands of which some are called by two words, the first of which is a command too."""
+class Program(TyperGroup):
+    """All commands, listed in sections; some have two words, the first of which is one too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Click's
+        """Return the names of all commands, in the order of the sections."""
+        order = [name.replace("_", " ") for names in SECTIONS.values() for name in names.split()]
+        return sorted(super().list_commands(ctx), key=order.index)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - Click's
+        """Write what each command does, section by section, in whole sentences."""
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                listed = [name.replace("_", " ") for name in names.split()]
+                formatter.write_dl([(name, _first(self.commands[name])) for name in listed])
 
     def resolve_command(
         self,

@@ -47,7 +47,8 @@ class LocatorRun:
 def locator(
     predictor: Annotated[str, _PREDICTOR],
     scans: Annotated[
-        Path, typer.Argument(help="Folder of scans without labels, as the convention has them.")
+        Path,
+        typer.Argument(help="Folder of scans, laid out by the convention; they need no labels."),
     ],
     run_dir: Annotated[
         Path, typer.Argument(help="Folder that gets the masks, the recipe and the training run.")

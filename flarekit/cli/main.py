@@ -27,7 +27,7 @@ from flarekit.cli import (
     train,
     weights,
 )
-from flarekit.cli.help import App, TwoWordCommands
+from flarekit.cli.help import App, Program
 from flarekit.cli.options import (
     AsJson,
     Budgets,
@@ -57,7 +57,7 @@ too long (each is named); {_ERRORS}"""
 
 app = App(
     name="flarekit",
-    cls=TwoWordCommands,
+    cls=Program,
     help="From a trained 3D segmentation network to a challenge submission.",
     epilog=EXIT_CODES,
     add_completion=True,
@@ -146,7 +146,7 @@ def job(
     *,
     budgets: Budgets,
 ) -> None:
-    """Run one grand-challenge job; what the platform's images do when they start."""
+    """Run one job of grand-challenge.org, as the platform's images do when they start."""
     from flarekit.cli.console import Console
     from flarekit.cli.job import run_job
     from flarekit.cli.predict import process_start
@@ -169,7 +169,7 @@ def evaluate(scoring: Scoring, quiet: Quiet = False) -> None:
 @app.command("evaluate interactive", epilog=_SCORED)
 @spread
 def evaluate_interactive(request: Interactive, quiet: Quiet = False) -> None:
-    """Mark errors call after call, as autoPET IV and V do, and score the curves.
+    """Play autoPET IV or V: mark errors of a mask call by call, and score the curves.
 
     Example: flarekit evaluate interactive att_umamba_petct --truth labelsTr --picture curves.svg
     """

@@ -67,8 +67,9 @@ class Planning:
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help='Of the network, such as mamba=enc or blocks=\'["conv", "hgcn", "mamba"]\'; '
-            "may be repeated. docs/papers.md lists them.",
+            help="Argument of the network, such as mamba=enc or "
+            'blocks=\'["conv", "hgcn", "mamba"]\'; may be given several times. '
+            "docs/papers.md lists them.",
         ),
     ] = None
     processes: Annotated[int, typer.Option(min=1, help="Processes that preprocess the cases.")] = 2

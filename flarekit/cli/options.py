@@ -145,7 +145,7 @@ Inputs = Annotated[
         "--input",
         "-i",
         help="A folder with scans, a scan (.nii.gz, .nii, .mha, .nrrd), DICOM, or a zip or tar of "
-        "such; may be repeated.",
+        "such; may be given several times.",
     ),
 ]
 MoreInputs = Annotated[

@@ -42,7 +42,17 @@ def run_predict(
 
     with telling(position), console:
         record = segment_folder(predictor, inputs, output, options, console, report)
+    _say_where(record, output, recording, console)
     return close_run(record, console)
+
+
+def _say_where(record: RunRecord, output: Path, recording: Recording, console: Console) -> None:
+    """Say where the masks are, and what was written about them."""
+    if record.done_before or any(case.mask is not None for case in record.cases):
+        masks = f"masks are in {output}" if output.is_dir() else f"the mask is {output}"
+        pictures = ", pictures" if recording.pictures else ""
+        figures = f"record, statistics{pictures} in {recording.report}"
+        console.say(masks if recording.report is None else f"{masks}; {figures}")
 
 
 def process_start() -> float:

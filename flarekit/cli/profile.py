@@ -33,9 +33,10 @@ def run(
     gpu: _Gpu = "0",
     timeout: Timeout = None,
 ) -> None:
-    """Watch any command; the exit code is the command's own.
+    """Measure any command; the exit code is the command's own.
 
-    `flarekit predict --report REPORT_DIR` inside the command adds its stage times.
+    Where the command calls `flarekit predict --report REPORT_DIR` with the folder of this report,
+    the times of the steps of every case are added.
     """
     from flarekit.cli.console import Console
     from flarekit.cli.profiling import watch_command
@@ -49,7 +50,7 @@ def run(
 @app.command()
 @spread
 def docker(run: ImageRun, *, run_line: RunLine, watching: Watching) -> None:
-    """Run the organisers' loop: one case, or one job of a platform, at a time."""
+    """Measure an image as the organisers do: one case, or one job of a platform, at a time."""
     from flarekit.cli.console import Console
     from flarekit.cli.profiling import profile_image
 
@@ -59,7 +60,7 @@ def docker(run: ImageRun, *, run_line: RunLine, watching: Watching) -> None:
 @app.command()
 @spread
 def check(report_dir: _ReportDir, *, allowed: Allowed) -> None:
-    """Name every case and limit it breaks; exit 1 if there is one.
+    """Compare a report with limits: name each case that breaks one, and exit with 1 if any does.
 
     A figure that could not be measured fails a limit that was asked for: by its own option or, for
     GPU memory, by a preset, unless --cpu says that no GPU is meant.
@@ -75,7 +76,7 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Folder of the first report.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Folder of the second report.")],
 ) -> None:
-    """Print both reports' figures case by case, and B over A."""
+    """Compare two reports: the figures of both, case by case, and the ratio of B to A."""
     from flarekit.cli.columns import aligned
     from flarekit.cli.profiling import reading_text
     from flarekit.profiler.compare import compare as side_by_side
@@ -102,7 +103,7 @@ def compare(
 
 @app.command()
 def report(report_dir: _ReportDir, preset: Preset = None) -> None:
-    """Draw a report again: CSV, page and pictures.
+    """Write the CSV, page and pictures of a report again.
 
     Also makes one of a folder with the JSON files that FLARE's own script left.
     """

@@ -43,19 +43,22 @@ class RunLine:
     memory: Annotated[
         str | None,
         typer.Option(
-            help="Value for the option of docker run that has the same name, for example 28g."
+            help="Memory of the container, as docker run takes it, such as 28g; by default that of "
+            "the preset, or what the organiser's own line says."
         ),
     ] = None
     shm_size: Annotated[
         str | None,
         typer.Option(
-            help="Value for the option of docker run that has the same name, for example 28g."
+            help="Size of /dev/shm, as docker run takes it, such as 64m; by default that of the "
+            "organiser."
         ),
     ] = None
     network: Annotated[
         str | None,
         typer.Option(
-            help="Value for the option of docker run that has the same name, for example none."
+            help="Network of the container, as docker run takes it, such as none; by default that "
+            "of the organiser."
         ),
     ] = None
 

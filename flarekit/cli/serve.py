@@ -28,19 +28,24 @@ class Serving:
         typer.Option(
             "--predictor",
             "-p",
-            help="Name or folder of a predictor to offer, may be repeated; the first is the "
-            "page's choice. All whose weights are at hand by default.",
+            help="Name or folder of a predictor to offer; may be given several times, and the page "
+            "begins with the first. By default all whose weights are at hand.",
         ),
     ] = None
     device: Device = "auto"
     precision: Precision = "auto"
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File with one token per line; only who sends one gets anything."),
+        typer.Option(
+            help="File with one token per line; requests without one of them are refused."
+        ),
     ] = None
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A further name by which browsers ask for the service; repeatable."),
+        typer.Option(
+            help="A further host name by which browsers reach the service; may be given several "
+            "times."
+        ),
     ] = None
     data: Annotated[Path, typer.Option(help="Folder for uploads, masks and the list of cases.")] = (
         Path("flarekit-data")

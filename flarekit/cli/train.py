@@ -18,6 +18,9 @@ from flarekit.cli.train_requests import CompactRun, Sources
 app = App(help="Train a network and make a predictor folder of it.")
 
 
+app.command()(init)
+
+
 @app.command()
 @spread
 def compact(options: CompactRun, sources: Sources, quiet: Quiet = False) -> None:
@@ -50,10 +53,6 @@ def recipes() -> None:
 
     for name, path in paper_recipes().items():
         typer.echo(f"{name:30} {read_recipe(path).spec.title}")
-
-
-app.command()(plan)
-app.command()(run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +111,6 @@ def export(
     )
 
 
-app.command()(init)
-app.command()(locator)
-
-
 @app.command()
 def expected(
     predictor: Annotated[str, typer.Argument(help="Name or folder of a predictor.")],
@@ -127,8 +122,8 @@ def expected(
         bool,
         typer.Option(
             "--crops",
-            help="The scans are crops around what is labelled, whose edges tell nothing of other "
-            "scans.",
+            help="The scans are crops around what is labelled, so an organ that their edge cuts "
+            "says nothing about whole scans.",
         ),
     ] = False,
 ) -> None:
@@ -156,14 +151,20 @@ def gate(
         typer.Argument(help="Data sets it was trained on, in nnU-Net's raw layout."),
     ],
     label: Annotated[
-        str | None, typer.Option(help="The lesions; the predictor's only label by default.")
+        str | None,
+        typer.Option(help="Label that marks the lesions; by default the predictor's only one."),
     ] = None,
     channel: Annotated[
         str | None,
-        typer.Option(help="Whose intensity counts; the PET, or else the first, by default."),
+        typer.Option(
+            help="Channel whose intensity is measured; by default the PET, or else the first one."
+        ),
     ] = None,
     lost: Annotated[
-        float, typer.Option(help="Share of further lesions that may be dropped, at most.")
+        float,
+        typer.Option(
+            help="Largest share of further lesions like those of training that may be dropped."
+        ),
     ] = 0.01,
 ) -> None:
     """Measure how training lesions are shaped, so that components unlike any are dropped.
@@ -181,3 +182,7 @@ def gate(
         f"{found.folder}: {fitted.gate.components} lesions measured; components further than "
         f"{fitted.most:g} from them are dropped, which keeps {fitted.kept:.1%} of these"
     )
+
+
+for _command in (locator, plan, run):
+    app.command()(_command)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flarekit.importing import ImportOptions
 
-app = App(help="Import checkpoints; verify what is there.")
+app = App(help="Import checkpoints, check weights, and pack predictors for the platform.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def verify(
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Hash and load predictors: the exit code tells whether all are whole."""
+    """Compare weights with their hashes and load them; the exit code is 0 if all are whole."""
     from flarekit.core.errors import FlarekitError
     from flarekit.segmentation.predictors import check_whole, find_predictor, predictor_folders
 

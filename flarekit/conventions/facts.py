@@ -93,7 +93,7 @@ class ConventionFacts:
     Attributes:
         title: who wants what, in a line.
         input_tree: the files of an input folder, as people read them.
-        output_tree: the files of an output folder, likewise.
+        output_tree: the files of an output folder, as people read them.
         runs_as: whether its images run as `root`, by a script, or as a `user` of the platform.
         device: what its images compute on where nothing else is asked for.
         between_calls: folder inside that may last from call to call of a case; empty for none.

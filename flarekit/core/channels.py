@@ -79,7 +79,7 @@ class PercentileZScore(Table):
 
     Attributes:
         mean: of the training set's clipped intensities; the clipped volume's own where None.
-        std: likewise.
+        std: their standard deviation; the clipped volume's own where None.
     """
 
     kind: Literal["percentile_z_score"]

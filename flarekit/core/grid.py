@@ -67,7 +67,7 @@ class Nnunet(Table):
     Attributes:
         transpose: nnU-Net's `transpose_forward`.
         image_order: spline order in plane; `image_order_z` along a separate axis.
-        logits_order: likewise for the logits, which are resampled before the argmax.
+        logits_order: spline order of the logits, which are resampled before the argmax.
         separate_z: always or never; nnU-Net's own choice where None.
         region_values: for networks that give overlapping regions instead of exclusive classes:
             the mask value that each region paints, later ones over earlier ones.

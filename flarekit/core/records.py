@@ -87,6 +87,9 @@ class CaseRecord:
 
     Attributes:
         mask: the file written; None where there is none.
+        start: step -> wall time of what came before the first case of a run and counts in its
+            `wall_s`: `import`, `load`, and `compile` where a network had to be compiled; of all
+            other cases empty.
         seconds: stage -> wall time; stages of two cases may overlap.
         wall_s: from the case's beginning (the run's, for the first) to its mask and statistics.
         tiles: what the window did; None where it never came to that.
@@ -108,6 +111,7 @@ class CaseRecord:
 
     case_id: str
     mask: Path | None
+    start: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     wall_s: float = 0.0
     tiles: TileRecord | None = None

@@ -86,7 +86,7 @@ def largest_shift_mm(
 
     Args:
         one: (4, 4) float64, stored index (i, j, k, 1) -> mm.
-        other: likewise.
+        other: (4, 4) float64, of the same kind.
         shape_ZYX: number of voxels along each stored axis.
     """
     z, y, x = shape_ZYX

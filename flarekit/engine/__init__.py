@@ -163,7 +163,7 @@ def check_available(device: str, precision: Precision) -> None:
 
     Args:
         device: as `create` takes it.
-        precision: likewise.
+        precision: as `create` takes it.
 
     Raises:
         DeviceError: it is not, or does not.

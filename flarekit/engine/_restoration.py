@@ -15,8 +15,8 @@ class Restoration:
     Attributes:
         padding: what surrounds the grid in the logits that come, before and after, along each axis.
         weights_Z: (target, source) float32: what each slice wanted takes of each slice that comes.
-        weights_Y: likewise for rows.
-        weights_X: likewise for columns.
+        weights_Y: the same for rows.
+        weights_X: the same for columns.
         class_values: value of each class in the labels; of each region where `regions`.
         regions: classes overlap: one is where its logit is positive, later ones over earlier ones.
     """

@@ -25,9 +25,9 @@ class SurfaceDistances:
 
     Attributes:
         truth_to_predicted_mm: float64; infinite where the prediction is empty.
-        predicted_to_truth_mm: likewise.
-        truth_areas_mm2: area of the elements, in the same order.
-        predicted_areas_mm2: likewise.
+        predicted_to_truth_mm: float64; infinite where the truth is empty.
+        truth_areas_mm2: area of the truth's elements, in the order of their distances.
+        predicted_areas_mm2: area of the prediction's elements, in the order of theirs.
     """
 
     truth_to_predicted_mm: NDArray[np.float64]

@@ -45,7 +45,7 @@ class Decider:
         paint: takes a slice's index, some rows and columns, and their logits (K, Y, X), in place of
             painting labels. Those come in any order, and from several threads; all of a slice only
             where no class has the value 0.
-        paint_labels: takes their labels (Y, X) likewise, in place of writing them to the target.
+        paint_labels: takes their labels (Y, X) in place of logits, and of writing to the target.
     """
 
     def __init__(

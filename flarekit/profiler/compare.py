@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         pairs: of the cases in both, in the first one's order.
         only_first: names of cases that the second does not have.
-        only_second: likewise.
+        only_second: names of cases that the first does not have.
     """
 
     pairs: tuple[Pair, ...]

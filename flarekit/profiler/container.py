@@ -77,9 +77,9 @@ class ContainerOptions:
                 limits differ from edition to edition.
             image: name with tag.
             gpus: for no GPU None.
-            memory: goes before the line's, like what follows.
-            shm_size: likewise.
-            network: likewise.
+            memory: of `-m`, in place of the line's.
+            shm_size: of `--shm-size`, in place of the line's.
+            network: of `--network`, in place of the line's.
             edition_mib: memory that one edition of such a line gives.
         """
         if line.command is not None:

@@ -18,7 +18,7 @@ class Limits:
 
     Attributes:
         time_s: official wall time, above which it costs points.
-        cap_s: likewise, above which the run is ended.
+        cap_s: official wall time, above which the run is ended.
         gpu_mib: most memory in use on the device.
         ram_mib: most memory of the container or the process tree.
         required: names of those that must have been measured; of the others it is only said.

@@ -70,7 +70,7 @@ class OfficialFigures:
 
     Attributes:
         time_s: wall time from before the start until the lists are copied and dumped.
-        gpu_area_mib_s: sum of the samples times 0.1 s; likewise the other areas.
+        gpu_area_mib_s: sum of the samples times 0.1 s, as all areas are.
     """
 
     time_s: float

@@ -15,6 +15,7 @@ STAGES = (
     "start",
     "import",
     "load",
+    "compile",
     "read",
     "prepare",
     "plan",

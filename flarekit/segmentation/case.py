@@ -85,7 +85,7 @@ def is_simple(
     if deadline is None:
         return fits_whole(loaded.located, context.spec, None, limits)
     if context.compute().locator is not None:
-        return False  # likewise; and what there is time for is known when its turn comes
+        return False  # it would compute too; what there is time for is known in its turn
     return fits_whole(loaded.located, context.spec, _pace(loaded, context), limits)
 
 

@@ -56,6 +56,7 @@ class CaseLoop:
         noted: case -> what was odd about its files, from when they were read.
         digests: case -> SHA-256 of its inputs, where there is a ledger.
         probabilities: folder that gets those of every class; None where they are not wanted.
+        start: step -> seconds of what the first case's time has in it before this loop begins.
     """
 
     cases: Sequence[Case]
@@ -71,6 +72,7 @@ class CaseLoop:
     noted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     probabilities: Path | None = None
+    start: dict[str, float] = field(default_factory=dict)
 
     @property
     def wanted(self) -> CaseExtras:
@@ -109,17 +111,23 @@ class CaseLoop:
             began: when the first case's time began, of `time.monotonic`.
         """
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
-            starting = workers.submit(segmenter.start)
+            starting = workers.submit(self._start, segmenter)
             try:
                 return self._all_cases(_Ahead(self, workers, began), starting.result, began)
             finally:
                 starting.cancel()
 
+    def _start(self, segmenter: Segmenter) -> dict[str, float]:
+        """Start the engine where that has not been done; return step -> seconds until it runs."""
+        before = segmenter.seconds
+        segmenter.start()
+        return self.start | ({} if segmenter.seconds is before else segmenter.seconds)
+
     def _all_cases(
-        self, ahead: _Ahead, started: Callable[[], object], began: float
+        self, ahead: _Ahead, started: Callable[[], dict[str, float]], began: float
     ) -> list[CaseRecord]:
         """Segment one case after the other."""
-        started()  # what is wrong with weights or device ends the run before its first case
+        start = started()  # what is wrong with weights or device ends the run before its first case
         records: list[CaseRecord] = []
         for index, case in enumerate(self.cases):
             if self.shared.stopped.is_set():
@@ -129,6 +137,7 @@ class CaseLoop:
                 begin_peak()
             began = began if index == 0 else time.monotonic()
             record = self._with_digests(self._guarded(case, ahead, index, began))
+            record = replace(record, start={} if index else start)
             records.append(record)
             self.shared.end_case(record)
             if record.error is not None and self.on_error == "stop":

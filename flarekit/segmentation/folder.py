@@ -99,7 +99,7 @@ def run_folder(
     Args:
         segmenter: brings mode, device and budgets.
         inputs: as for `segment_folder`.
-        output: likewise.
+        output: as for `segment_folder`.
         options: whose convention, what failed cases leave, and when the first one began.
         progress: who wants to know.
         report: what to leave in writing.
@@ -124,7 +124,9 @@ def run_folder(
             shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
             made_by = settings_of(segmenter.options, name)
             made_by["predictor_sha256"] = segmenter.predictor_sha256
-            loops = _loops(segmenters, resumed, convention, output_dir, options, shared, made_by)
+            loops = _loops(
+                segmenters, resumed, convention, output_dir, options, shared, made_by, seconds
+            )
             by_id = _computed(loops, shared, began)
             over = [case for case in resumed.to_run if case.case_id in by_id]
             conventions.finish_run(convention, over, output_dir)
@@ -208,6 +210,7 @@ def _loops(
     options: Options,
     shared: SharedProgress,
     made_by: dict[str, Any],
+    start: dict[str, float],
 ) -> list[tuple[CaseLoop, Segmenter]]:
     """Deal the cases out among the devices."""
     cases, count = resumed.to_run, len(segmenters)
@@ -226,6 +229,7 @@ def _loops(
                 numbers=range(before + first, shared.total, count),
                 between_calls=options.between_calls,
                 made_by=made_by,
+                start=start,
             ),
             each,
         )

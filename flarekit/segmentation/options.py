@@ -37,7 +37,8 @@ class Options:
         mirroring: average over the flips that the predictor names, if any (`exact` only).
         time_budget_s: what a case may take, in seconds; `convention` for what the organiser
             tolerates.
-        gpu_memory_budget_mib: what may be in use on a GPU, in MiB; likewise.
+        gpu_memory_budget_mib: what may be in use on a GPU, in MiB; `convention` for what the
+            organiser tolerates.
         ram_budget_mib: resident memory of this process, in MiB; `container` for the limit of the
             container around it.
         began: when the first case's time began, of `time.monotonic`; when the run starts if None.

@@ -73,7 +73,7 @@ def predict(
         resume: skip the cases that an earlier run has done, by the ledger in the report folder or,
             where there is none, in the state folder that `flarekit predict` keeps for these two
             folders: the same input, predictor and settings, and a mask that is whole.
-        retry_failed: likewise, and run the cases again that failed.
+        retry_failed: skip what is done, as `resume` does, and run the cases again that failed.
         shard: which share of the cases is run, `3/8` say; all of them where None.
         labels: names of those that masks get, with their usual values; all of them where None.
         trust: let the predictor folder execute what it names, as of `flarekit.load`.

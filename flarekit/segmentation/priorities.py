@@ -33,7 +33,7 @@ class Priorities:
 
         Args:
             worth: what tiles may add, in blocks.
-            expected: how much label is expected, likewise.
+            expected: how much label is expected there.
             placement: of the scan on the network's grid.
             tile_ZYX: what is run at once; a few slices of a 2D network.
         """

@@ -29,7 +29,7 @@ class Resuming:
 
     Attributes:
         resume: skip the cases that are done.
-        retry_failed: likewise, and run the cases again that failed.
+        retry_failed: skip what is done, as `resume` does, and run the cases again that failed.
     """
 
     resume: bool = False

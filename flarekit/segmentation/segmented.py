@@ -32,7 +32,7 @@ class Segmented:
         probabilities: (K, Z, Y, X) float32 on the stored grid; None where not wanted.
         logits_KZYX: float32 on the network's grid; None where not wanted.
         before_scan_rules: label map that rules on the scan begin with; None where not wanted.
-        scan: what those rules look at; likewise.
+        scan: what those rules look at; None where not wanted.
         kept: channel name -> volume, of those that pictures or statistics need.
         curve: when, of `time.monotonic`, which share of the expected label was the network's.
         first_look: what the locator found; None where nothing is measured.

@@ -114,7 +114,10 @@ class Segmenter:
             if self._compute is None:
                 began = time.perf_counter()
                 self._compute = self._started()
-                self.seconds["load"] = time.perf_counter() - began
+                spent_s, compiling_s = time.perf_counter() - began, self._compute.one_time_s
+                self.seconds = {"load": max(0.0, spent_s - compiling_s)}
+                if compiling_s:
+                    self.seconds["compile"] = compiling_s
             return self._compute
 
     def close(self) -> None:
@@ -217,11 +220,11 @@ class Segmenter:
         """Segment one scan and keep what the network said, so that clicks can correct the result.
 
         Args:
-            scan: as in `segment`.
-            spacing_mm: likewise.
-            affine: likewise.
-            time_budget_s: likewise.
-            progress: likewise.
+            scan: a path, an array or an image, or a list with one per channel, as `segment` takes.
+            spacing_mm: of an array's voxels along (Z, Y, X), in mm.
+            affine: (4, 4), of an array: from its index (x, y, z, 1) to mm, RAS+.
+            time_budget_s: seconds that this scan may take; as the segmenter was loaded where None.
+            progress: called after every tile: how many are done, of how many.
 
         Returns:
             A context manager with `result` and `refine`.

@@ -25,7 +25,7 @@ class Settings:
         data: folder for uploads, masks and the list of cases; nothing is written elsewhere.
         predictors: names or folders; the first is the one that is taken where none is named.
         host: address to listen on.
-        port: likewise.
+        port: to listen on; 0 takes a free one.
         device: as in `flarekit.load`; several, separated by commas, take cases side by side.
         precision: as in `flarekit.load`.
         ram_budget_mib: as in `flarekit.load`.

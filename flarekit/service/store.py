@@ -36,7 +36,7 @@ class StoredCase:
         owner: whose token brought it; empty where none is needed.
         turn: the lower, the sooner.
         created: seconds since 1970.
-        changed: likewise; when its state last changed.
+        changed: when its state last changed, in seconds since 1970.
         attempts: how often it was begun since it last waited by somebody's wish.
         revision: grows whenever its mask changes.
         options: how to run it.

@@ -94,7 +94,7 @@ def check_folders(
     Args:
         recipe: its tables of synthesis and negatives.
         material: as of `flarekit.training.sources.training_pools`.
-        negatives: likewise.
+        negatives: folders of CTs without a label, as `training_pools` takes them.
 
     Raises:
         UsageError: there are some, and no table for them.

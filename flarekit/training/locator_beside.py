@@ -43,7 +43,7 @@ def add_locator(predictor: PredictorFolder, made: Path, *, replace: bool = False
     Raises:
         UsageError: the predictor has a locator, and `replace` is False.
         PredictorError: they do not fit together; everything is as before then.
-        OutputError: the predictor's folder cannot be written; likewise.
+        OutputError: the predictor's folder cannot be written; everything is as before then.
     """
     refuse_to_replace(predictor, replace=replace)
     folder, facts = _place(predictor), predictor.folder / _FACTS

@@ -153,8 +153,8 @@ def region_tversky_loss(
     """Return 1 - mean Tversky index over regions and foreground classes (MambaClinix Eq. 16).
 
     The volume is cut into regions; each weighs its own false positives by base + spread FP / (FP +
-    FN) and its false negatives likewise, so that the commoner fault costs more; or all weigh them
-    the same. With weights of a half it is the Dice loss of every region. As in the authors'
+    FN) and its false negatives in the same way, so that the commoner fault costs more; or all
+    weigh them the same. With weights of a half it is the Dice loss of every region. As in the authors'
     code sums are means over a region, added up over the batch, and regions are averaged where the
     equation adds them.
 

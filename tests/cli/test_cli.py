@@ -66,7 +66,11 @@ def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
     assert result.returncode == 0, result.stderr
     assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
     assert "on cpu" in result.stderr
-    assert "1 of 1 cases segmented" in result.stderr
+    assert result.stderr.splitlines()[-2:] == [
+        f"masks are in {tmp_path / 'out'}",
+        "1 of 1 cases segmented",
+    ]
+    assert "s (import " in result.stderr
 
 
 @pytest.mark.long

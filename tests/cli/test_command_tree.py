@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flarekit.cli.console import Console
-from flarekit.cli.help import EXAMPLES, GROUPS, example_of, long_name
+from flarekit.cli.help import EXAMPLES, GROUPS, SECTIONS, example_of, long_name
 from flarekit.cli.main import app
 from tests.command import COMMAND, run
 
@@ -114,8 +114,26 @@ def test_an_option_has_one_place():
     assert set(EXAMPLES) <= set(COMMANDS)
 
 
-def test_the_page_of_commands_is_as_the_commands_are():
-    assert PAGE.PAGE.read_text() == PAGE.page(), "run: python profiling/commands.py"
+@pytest.mark.parametrize("path", PAGE.pages(), ids=lambda path: path.name)
+def test_the_pages_of_commands_are_as_the_commands_are(path):
+    assert path.read_text() == PAGE.pages()[path], "run: python profiling/commands.py"
+
+
+def test_the_program_lists_every_command_once_in_a_section():
+    listed = [name.replace("_", " ") for names in SECTIONS.values() for name in names.split()]
+    assert len(listed) == len(set(listed))
+    said = run("--help").stdout
+    assert [line for line in said.splitlines() if line.rstrip(":") in SECTIONS] == [
+        f"{title}:" for title in SECTIONS
+    ]
+    for name in listed:
+        assert re.search(rf"^  {name}  ", said, re.MULTILINE), name
+
+
+def test_training_is_listed_in_the_order_of_its_use():
+    said = run("train", "--help").stdout
+    places = [said.index(f"\n  {name} ") for name in ("init", "compact", "export")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

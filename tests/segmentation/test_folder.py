@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 
 import nibabel
@@ -23,10 +24,13 @@ from flarekit.core.errors import (
 )
 from flarekit.core.first_pass import Coarse
 from flarekit.core.probabilities import read_probabilities
+from flarekit.engine import torch as torch_engine
 from flarekit.segmentation import case, case_loop, loaded
-from flarekit.segmentation.folder import Options, Report, Silent, segment_folder
+from flarekit.segmentation.folder import Options, Report, Silent, run_folder, segment_folder
 from flarekit.segmentation.options import effective_budget, unlimited
 from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.segmenter import Segmenter
+from flarekit.segmentation.source import Source
 from tests.core.broken import broken_files
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -96,6 +100,42 @@ def test_times_of_every_stage_and_what_computed_are_recorded(toy, inputs, tmp_pa
         "statistics",
     ]
     assert record.seconds["load"] > 0
+
+
+def test_what_comes_before_the_first_case_counts_in_its_time_and_is_listed(
+    toy, inputs, tmp_path, write_scan
+):
+    for name in "ab":
+        write_scan(inputs / f"{name}_0000.nii.gz")
+    options = replace(EXACT, began=time.monotonic() - 20.0)
+    first, second = segment_folder(toy, inputs, tmp_path / "out", options).cases
+    assert list(first.start) == ["import", "load"]
+    assert 20.0 <= first.start["import"] <= first.wall_s
+    assert second.start == {}
+
+
+def test_compiling_a_network_is_a_step_of_its_own(toy, inputs, tmp_path, write_scan, monkeypatch):
+    write_scan(inputs / "a_0000.nii.gz")
+    create = torch_engine.create
+
+    def compiled(*given, **named):
+        engine = create(*given, **named)
+        engine.one_time_s = 0.001
+        return engine
+
+    monkeypatch.setattr(torch_engine, "create", compiled)
+    record = segment_folder(toy, inputs, tmp_path / "out", EXACT)
+    assert record.seconds["compile"] == record.cases[0].start["compile"] == 0.001
+    assert record.seconds["load"] > 0
+
+
+def test_a_network_that_was_loaded_before_the_run_is_not_in_the_first_case_s_time(
+    toy, inputs, tmp_path, write_scan
+):
+    write_scan(inputs / "a_0000.nii.gz")
+    with Segmenter(Source.of_folder(toy), EXACT) as segmenter:
+        record = run_folder(segmenter, [inputs], tmp_path / "out", EXACT)
+    assert record.cases[0].start == {}
 
 
 def test_two_runs_give_the_same_bytes(toy, inputs, tmp_path, write_scan):

@@ -98,7 +98,7 @@ class FollowUp(Case):
         kinds: what each channel is.
         ct: the image whose voxels and name the mask has.
         clicks: the lesions' centres in it; may be missing.
-        baseline_clicks: likewise in the baseline.
+        baseline_clicks: the lesions' centres in the baseline; may be missing.
     """
 
     kinds: tuple[str, ...]

@@ -13,7 +13,7 @@ class Algorithm:
 
     Attributes:
         predictor: its name; empty where it is not known.
-        weights_sha256: of its weights, in hexadecimal; empty likewise.
+        weights_sha256: of its weights, in hexadecimal; empty where it is not known.
     """
 
     predictor: str = ""

@@ -118,15 +118,15 @@ class Slice:
         path: of the file.
         elements: what the file says.
         uid: SOPInstanceUID; empty where the file does not state it.
-        series: SeriesInstanceUID, likewise.
-        study: StudyInstanceUID, likewise.
+        series: SeriesInstanceUID; empty where the file does not state it.
+        study: StudyInstanceUID; empty where the file does not state it.
         modality: CT, MR or PT.
         position_mm: (3,) of the first pixel, LPS.
         directions: (2, 3) unit vectors along a row and along a column.
         spacing_mm: between rows, between columns.
         shape_YX: rows and columns.
-        slope: stored value -> unit.
-        intercept: likewise.
+        slope: what a stored value is multiplied by, to be in the scan's unit.
+        intercept: what is added then.
         syntax: transfer syntax.
         little: whether its pixels have their low byte first.
         encapsulated: whether its pixels are compressed.

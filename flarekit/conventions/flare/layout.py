@@ -26,13 +26,14 @@ from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
 _FIRST_CHANNEL = "_0000.nii.gz"
+_NUMBERED = re.compile(r"_\d{4}\.nii\.gz$")
 _MOST_VOXELS = 2**29  # a header that claims more is not believed
 
 
 def find_cases(input_dir: Path, channel_count: int) -> Sequence[Case]:
     """Return one case per `X_0000.nii.gz`, sorted; X is anything, even with `_0000` in it.
 
-    Further channels are `X_0001.nii.gz` and so on. Other files are left alone.
+    Further channels are `X_0001.nii.gz` and so on. Other files are left out, and the log says so.
 
     Raises:
         InputError: no such folder, or no such file in it.
@@ -50,8 +51,18 @@ def find_cases(input_dir: Path, channel_count: int) -> Sequence[Case]:
     foreign = [name for name in others if name not in known and name != MANIFEST]
     if not cases:
         raise InputError(f"{input_dir}: no file named *{_FIRST_CHANNEL}", fix=_hint(foreign))
+    ids = {case.case_id for case in cases}
+    further = [name for name in foreign if _NUMBERED.sub("", name) in ids]
+    foreign = [name for name in foreign if name not in further]
+    if further:
+        _LOG.warning(
+            "%s: channels that the predictor does not take, left out: %s (it takes %d)",
+            input_dir,
+            ", ".join(further),
+            channel_count,
+        )
     if foreign:
-        _LOG.info("%s: not scans, left alone: %s", input_dir, ", ".join(foreign))
+        _LOG.info("%s: not scans, left out: %s", input_dir, ", ".join(foreign))
     return cases
 
 

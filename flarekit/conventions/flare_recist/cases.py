@@ -41,7 +41,7 @@ class LineCase(Case):
         index: of its line.
         line: None in a file without lines.
         scan: the CT, shared by all lesions of the file.
-        masks: where its mask goes, shared likewise.
+        masks: where its mask goes, shared by all lesions of the file.
         notes: what is odd about the file.
         measured: what is known of the mask once it is written.
     """

@@ -73,7 +73,7 @@ class Voi(Case):
         index: its place in the stack, from 0.
         spacing_mm_ZYX: from the JSON.
         scans: where it is read from, shared by all of the stack.
-        masks: where its mask goes, shared likewise.
+        masks: where its mask goes, shared by all of the stack.
     """
 
     index: int

@@ -34,7 +34,7 @@ class Pace:
 
     Attributes:
         poll_s: between two looks at the jobs.
-        slowest_s: likewise, at most, where every look that failed doubles it.
+        slowest_s: the longest time between two looks, where every look that failed doubles it.
         patience_s: that the connection may be broken before the wait is given up.
         heartbeat_s: after which a status that has not changed is said again.
         retry_s: the first pause of gcapi's own retries; they double, eight times.

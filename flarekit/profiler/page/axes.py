@@ -16,7 +16,7 @@ class Axes:
 
     Attributes:
         width: of the whole chart.
-        height: likewise.
+        height: of the whole chart.
         x_max: value at the right end.
         y_max: value at the top.
     """

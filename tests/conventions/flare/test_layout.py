@@ -70,6 +70,15 @@ def test_further_channels_belong_to_their_case(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_channels_beyond_those_of_the_predictor_are_said_to_be_left_out(tmp_path, caplog):
+    touch(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "b_0001.nii.gz")
+    with caplog.at_level(logging.INFO, logger="flarekit"):
+        flare.find_cases(tmp_path, 1)
+    beyond, foreign = caplog.messages
+    assert "channels that the predictor does not take, left out: a_0001.nii.gz" in beyond
+    assert foreign.endswith("not scans, left out: b_0001.nii.gz")
+
+
 def test_a_missing_channel_is_named(tmp_path, write_scan):
     write_scan(tmp_path / "a_0000.nii.gz")
     (case,) = flare.find_cases(tmp_path, 2)
