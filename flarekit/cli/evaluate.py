@@ -211,7 +211,9 @@ def _parse_labels(text: str) -> Values:
             )
         labels[name] = tuple(int(part) for part in parts)
     if len({frozenset(values) for values in labels.values()}) != len(labels):
-        raise UsageError("--labels: two labels have the same values", fix="give each its own")
+        raise UsageError(
+            "--labels: two labels have the same values", fix="give each label values of its own"
+        )
     return labels
 
 

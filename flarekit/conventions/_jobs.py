@@ -68,7 +68,11 @@ class ManyJobs:
             left_out += left_out_of(found)
             cases += [_of_job(folder.name, case, alone=len(found) == 1) for case in found]
         if not cases:
-            raise InputError(f"{input_dir}: no folder in it is a job", fix="name a job's folder")
+            raise InputError(
+                f"{input_dir}: no folder in it is a job",
+                fix="name the folder of a job, or a folder of such folders; "
+                "flarekit conventions NAME shows what is in one",
+            )
         return Cases(cases, left_out=left_out)
 
     def read_case(self, case: Case) -> list[Volume]:

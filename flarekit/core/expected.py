@@ -19,7 +19,7 @@ class Expected(Table):
         cases: how many had the label.
         missing: share of the training cases that did not have it.
         volume_ml: least and greatest volume that is to be expected of another case.
-        intensity: least and greatest mean of the first channel under it, in the channel's unit; None
+        intensity: least and greatest mean of the first channel under it, in its unit; None
             where that says nothing, since gas in it was clipped.
         cut: share of the cases in which it came near the edge of the scan; None where the scans
             were crops around it.

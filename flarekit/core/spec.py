@@ -191,7 +191,7 @@ def _body_threshold(channel: Channel) -> float | None:
     return _BODY_HU if isinstance(channel.intensity, Window) else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PredictorFolder:
     """A predictor on disk: its facts and where its files are.
 
@@ -205,6 +205,10 @@ class PredictorFolder:
     spec: PredictorSpec
     locator: PredictorFolder | None = None
     trusted: bool = False
+
+    def __repr__(self) -> str:
+        """Return name, title and folder: all facts, in `spec`, would fill a page."""
+        return f"PredictorFolder({self.name!r}, {self.title!r}, folder={str(self.folder)!r})"
 
     @property
     def name(self) -> str:

@@ -77,7 +77,7 @@ def _index_of(uuid: str) -> int:
         kind = uuid[: len("GPU")]
         visible = ", ".join(f"{kind}-{each}" for each in uuids) or "none"
         raise DeviceError(
-            f"device {uuid!r} is not there once: visible CUDA devices are {visible}",
+            f"device {uuid!r} names {len(found) or 'none'} of the visible CUDA devices: {visible}",
             fix="name one of them; a MIG instance must be the only device in CUDA_VISIBLE_DEVICES",
         )
     return found[0]

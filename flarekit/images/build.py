@@ -104,7 +104,8 @@ def build(request: BuildRequest, *, say: Callable[[str], None] = lambda _: None)
     """
     if not request.is_valid_tag:
         raise UsageError(
-            f"{request.tag!r} is not a tag that Docker takes", fix="lower case: TEAM or TEAM:latest"
+            f"{request.tag!r} is not a tag that Docker takes",
+            fix="write it in lower case, such as team or team:latest",
         )
     predictor = find_predictor(request.predictor, trust=request.trust)
     convention = request.convention or predictor.spec.convention

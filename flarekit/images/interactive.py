@@ -107,7 +107,7 @@ class ImagePlayer:
             timeout_s=self.timeout_s,
         )
         if refusal := self.sandbox.refuses(run):
-            raise CallError(refusal, fix="play where a Docker engine runs")
+            raise CallError(refusal, fix="run this where a Docker engine runs")
         ended = self.sandbox.run(run)
         for folder in (outputs, cache):
             self.sandbox.open_up(folder)

@@ -170,7 +170,8 @@ def _write(image: str, path: Path) -> None:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}", fix="check space and rights"
+            f"{path}: cannot be written: {error.strerror or error}",
+            fix="check space and permissions",
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -97,7 +97,8 @@ def _built(
             return models.create(architecture, **arguments)
     except models.TooLargeError as error:
         raise WeightsMismatchError(
-            f"is of another network than plans.json, which has {error}: twice what it holds",
+            f"belongs to another network than plans.json: that one has "
+            f"{error}, twice what the checkpoint holds",
             fix="take plans and checkpoint from one training",
         ) from error
 

@@ -186,7 +186,8 @@ def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
                     torn += bool(text.strip())
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be read: {error.strerror}", fix="see its rights, or name another"
+            f"{path}: cannot be read: {error.strerror}",
+            fix="check its permissions, or name another",
         ) from error
     if torn:
         what = "1 torn line is" if torn == 1 else f"{torn} torn lines are"

@@ -21,10 +21,14 @@ def devices_of(request: str) -> list[str]:
     names = [name.strip() for name in request.split(",")]
     if not all(names) or len(set(names)) != len(names):
         raise DeviceError(
-            f"no devices {request!r}", fix="name each once, such as cuda:0,cuda:1, or only one"
+            f"no devices {request!r}: a name is empty or there twice",
+            fix="name each device once, such as cuda:0,cuda:1, or only one",
         )
     if "auto" in names and len(names) > 1:
-        raise DeviceError(f"no devices {request!r}", fix="name each of them, auto stands alone")
+        raise DeviceError(
+            f"no devices {request!r}: auto chooses one device and cannot be one of several",
+            fix="name each device, such as cuda:0,cuda:1, or auto alone",
+        )
     return names
 
 

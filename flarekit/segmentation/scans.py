@@ -170,8 +170,7 @@ def _read(path: Path, air: float) -> Volume:
     if path.is_dir():
         raise InputError(
             f"{path}: is a folder, not one scan",
-            fix="name a file; folders are segmented by flarekit.predict, DICOM series with "
-            'convention="dicom"',
+            fix="name a file; flarekit.predict segments folders of scans and DICOM series",
         )
     return read_scan(path, air=air)
 

@@ -154,9 +154,9 @@ def region_tversky_loss(
 
     The volume is cut into regions; each weighs its own false positives by base + spread FP / (FP +
     FN) and its false negatives in the same way, so that the commoner fault costs more; or all
-    weigh them the same. With weights of a half it is the Dice loss of every region. As in the authors'
-    code sums are means over a region, added up over the batch, and regions are averaged where the
-    equation adds them.
+    weigh them the same. With weights of a half it is the Dice loss of every region. As in the
+    authors' code sums are means over a region, added up over the batch, and regions are averaged
+    where the equation adds them.
 
     Args:
         probabilities: (B, K, ...).

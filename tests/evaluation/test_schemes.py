@@ -141,7 +141,9 @@ def test_flare24_refuses_other_values_where_only_lesions_are_asked_for(mask):
 
 @given(st.tuples(masks((4, 3, 4), 0.5), masks((4, 3, 4), 0.5)), st.sampled_from(["22", "23", "24"]))
 @settings(
-    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_flare_scores_are_the_script_s(mask, pair, edition):
     spacing = (0.75, 0.75, 2.5)  # exact in float32
@@ -183,7 +185,9 @@ def test_flare_means_leave_the_lesion_to_itself():
     st.tuples(masks((4, 5, 6), 0.25), masks((4, 5, 6), 0.25)),
     st.sampled_from(["1", "2", "3", "4", "5"]),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_autopet_figures_are_the_scripts(mask, pair, edition):
     truth, predicted = pair
     chosen = Settings(edition=edition, labels={"lesion": 1})

@@ -413,7 +413,9 @@ def test_a_rejected_token_is_an_error_that_names_the_variable(
 
 def test_an_algorithm_that_is_not_there_is_an_error(request_for, told, tmp_path):
     write_case(tmp_path / "case")
-    with pytest.raises(PlatformError, match="'other' cannot be looked up: this token sees no such"):
+    with pytest.raises(
+        PlatformError, match="'other' cannot be looked up: it is not there, or this"
+    ):
         submit(request_for(algorithm="other"), told)
 
 

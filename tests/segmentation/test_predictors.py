@@ -198,3 +198,8 @@ def test_every_shipped_predictor_is_whole_and_has_a_card():
         assert predictor.weights.stat().st_size < 25 * 2**20
         card = predictor.card.read_text()
         assert predictor.spec.weights.sha256 in card
+
+
+def test_a_list_of_predictors_can_be_read_where_python_prints_it(toy):
+    (shown,) = repr((find_predictor(str(toy.folder)),)).splitlines()
+    assert shown == f"(PredictorFolder('toy', {toy.title!r}, folder={str(toy.folder)!r}),)"

@@ -48,7 +48,9 @@ def in_words(
             f"{fault}: {type(error).__name__} {error}".rstrip(), fix=unreachable_fix
         ) from error
     except ObjectNotFound as error:
-        raise PlatformError(f"{fault}: this token sees no such thing", fix=fix or ASK) from error
+        raise PlatformError(
+            f"{fault}: it is not there, or this token may not see it", fix=fix or ASK
+        ) from error
     except (ValueError, TypeError, KeyError, RuntimeError) as error:  # an unknown form of answer
         first_line = next(iter(str(error).splitlines()), "")
         raise PlatformError(

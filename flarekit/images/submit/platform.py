@@ -243,7 +243,7 @@ def _socket(stated: Any) -> Socket:  # noqa: ANN401 - gcapi's model
 
 
 def _imported() -> Any:  # noqa: ANN401 - a module
-    require("gcapi", "submit", "the platform's client is not here (gcapi is not installed)")
+    require("gcapi", "submit", "the platform's Python client, gcapi, is not installed")
     try:
         gcapi = import_module("gcapi")
         for module, name in _NEEDED:
@@ -251,7 +251,7 @@ def _imported() -> Any:  # noqa: ANN401 - a module
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "gcapi":
             raise UsageError(
-                f"the platform's client is not whole ({error.name} is not installed)",
+                f"the platform's Python client, gcapi, needs {error.name}, which is not installed",
                 fix=how_to_install("submit"),
             ) from error
         raise _too_old(str(error.name)) from error

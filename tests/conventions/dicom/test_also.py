@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.util import find_spec
 
 import highdicom
@@ -177,6 +178,31 @@ def test_a_library_that_is_not_ours_opens_the_contours(tmp_path, mask):
     for name in ("left kidney", "adrenal_gland_right"):
         theirs = np.moveaxis(opened.get_roi_mask_by_name(name), 2, 0)
         ours = mask == LABELS[name]
+        overlap = 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum())
+        assert overlap > 0.9, (name, overlap)  # it draws whole pixels, the outline's among them
+
+
+@pytest.mark.skipif(
+    find_spec("DicomRTTool") is None, reason="dicomrttool is not installed (interop)"
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_library_that_is_not_ours_rasterises_contours_on_pixels_that_are_not_square(
+    tmp_path, mask
+):
+    from DicomRTTool.ReaderWriter import DicomReaderWriter
+
+    folder = tmp_path / "study"
+    write_series(folder, np.zeros((8, 60, 80), np.int16))
+    _, (path, _), _ = written(folder, mask, tmp_path / "out")
+    shutil.copy(path, folder / "contours.dcm")
+    reader = DicomReaderWriter(description="any", arg_max=True, verbose=False)
+    reader.walk_through_folders(str(folder))
+    names = ["left kidney", "adrenal_gland_right"]
+    reader.set_contour_names_and_associations(names)
+    reader.set_index(0)
+    reader.get_images_and_mask()
+    for value, name in enumerate(names, 1):
+        theirs, ours = reader.mask == value, mask == LABELS[name]
         overlap = 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum())
         assert overlap > 0.9, (name, overlap)  # it draws whole pixels, the outline's among them
 
