@@ -57,7 +57,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """The name that the service gave the case, 32 hexadecimal digits."""
+        """The name that the service gave the case; it cannot be guessed."""
         return str(self.content["id"])
 
     @property
