@@ -170,8 +170,8 @@ class Scoring:
         str | None,
         typer.Option(
             help=(
-                "Edition whose rules count: flare 21 to 24 or 26 (by default 24), autopet 1 to 5 (by "
-                "default 5)."
+                "Edition whose rules count: flare 21 to 24 or 26 (by default 24), autopet 1 to 5 "
+                "(by default 5)."
             )
         ),
     ] = None
