@@ -214,3 +214,18 @@ def unknown_in(line):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
 def test_pages_show_commands_and_options_that_exist(path):
     assert {line: unknown_in(line) for line in shown_on(path) if unknown_in(line)} == {}
+
+
+def scripts_on(path):
+    """Return every call of a script in profiling/ that a page shows: its name and its options."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for name, rest in re.findall(r"python (profiling/\w+\.py)([^`)\n]*)", text):
+        yield name, re.findall(r"(?<=\s)--[a-z][a-z-]*", rest)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS.parent)))
+def test_pages_show_scripts_and_options_of_theirs_that_exist(path):
+    shared = (DOCS.parent / "profiling" / "measured.py").read_text(encoding="utf-8")
+    for name, options in scripts_on(path):
+        source = (DOCS.parent / name).read_text(encoding="utf-8") + shared
+        assert [option for option in options if f'"{option}"' not in source] == [], name
