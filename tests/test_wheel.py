@@ -72,7 +72,16 @@ def test_wheel_and_archive_hold_the_package_the_weights_and_nothing_else(built):
     assert names == sources | weights | context | page | python
     with tarfile.open(archive) as tar:
         inside = {name.partition("/")[2] for name in tar.getnames()}
-    assert tracked("flarekit", "weights", *CONTEXT) <= inside
+    assert tracked("flarekit", "weights", "docs", "CHANGELOG.md", *CONTEXT) <= inside
+    assert {name.partition("/")[0] for name in inside if name} == {
+        "flarekit",
+        "weights",
+        "docs",
+        "CHANGELOG.md",
+        "PKG-INFO",
+        ".gitignore",
+        *CONTEXT,
+    }
 
 
 def test_the_wheel_segments_a_scan_where_nothing_else_is(empty, tmp_path):

@@ -181,7 +181,7 @@ def _jobs(
         return None
     for sentence in conventions.left_out_of(cases):
         _LOG.warning("left out: %s", sentence)
-    _LOG.info("%s: %d cases of jobs, a folder each", places[0], len(cases))
+    _LOG.info("%s: %d case(s), each in the folder of its job", places[0], len(cases))
     return FoundCases(name=name, convention=jobs, cases=cases)
 
 
