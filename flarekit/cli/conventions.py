@@ -15,6 +15,7 @@ def conventions(
 ) -> None:
     """Show the conventions, or the input and output folders of one."""
     from flarekit import conventions as known
+    from flarekit.images.run_line import line_of_convention
 
     if name is None:
         for each in known.names():
@@ -29,8 +30,15 @@ def conventions(
     if facts.run_line is not None:
         line = facts.run_line
         typer.echo(f"In the container the folders are {line.inputs} and {line.outputs}.")
+    if facts.between_calls:
+        typer.echo(
+            f"What an image leaves in {facts.between_calls} may be there in the next call of the "
+            "same case (p); images run without it."
+        )
     if facts.budget.time_s is not None:
         typer.echo(f"Its images keep to {facts.budget.time_s:g} s a case.")
+    if line := line_of_convention(name, "TEAM:latest", gpu=facts.device == "cuda"):
+        typer.echo(f"\nThe organiser runs an image so:\n\n  {line}")
     if facts.presets:
         typer.echo("\nPresets (for --preset of build, verify and profile):\n")
         for preset, (limits, source) in facts.presets.items():

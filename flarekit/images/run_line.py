@@ -23,12 +23,27 @@ def organisers_line(image: str, facts: ImageFacts, convention: str | None = None
         The line, with `$PWD/inputs` and `$PWD/outputs` as folders; None where nobody runs it.
     """
     name = convention or facts.labels.get(CONVENTION_LABEL, "")
-    line = conventions.facts_of(name).run_line if name in conventions.names() else None
+    gpu = bool(facts.labels.get(_CUDA_LABEL))
+    return line_of_convention(name, image, gpu=gpu) if name in conventions.names() else None
+
+
+def line_of_convention(name: str, image: str, *, gpu: bool) -> str | None:
+    """Return the `docker container run` line of a convention's organiser.
+
+    Args:
+        name: of the convention.
+        image: what stands in the line as the image.
+        gpu: whether the image is given a GPU.
+
+    Returns:
+        The line, with `$PWD/inputs` and `$PWD/outputs` as folders; None where nobody runs it.
+    """
+    line = conventions.facts_of(name).run_line
     if line is None:
         return None
     limits = line.conditions
     parts = ["docker container run"]
-    if facts.labels.get(_CUDA_LABEL):
+    if gpu:
         parts.append('--gpus "device=0"')
     if limits.memory_mib is not None:
         parts.append(f"-m {limits.memory_mib // 1024}G")

@@ -114,6 +114,8 @@ def test_a_convention_is_explained_on_the_command_line(capsys):
     said = capsys.readouterr().out
     assert "images/tumor-lesion-segmentation/" in said
     assert "autopet3" in said
+    assert "--network none --cap-drop ALL" in said
+    assert "/cache may be there in the next call of the same case (p)" in said
     show(None)
     said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines()[:-2]] == list(conventions.names())

@@ -213,8 +213,14 @@ class MaskFile:
 def spacing_of(file: NpzFile) -> tuple[_Spacing, tuple[str, ...]]:
     """Return the spacing (Z, Y, X) of a file in mm, and what is odd about it."""
     stated = file.small(SPACING, 3)
+    if stated is not None and len(stated) == 1 and is_spacing(stated[0]):
+        mm = float(stated[0])
+        return (mm, mm, mm), (f"has one spacing, {mm:g} mm: its voxels are taken for such cubes",)
     if stated is None or len(stated) != 3 or not all(map(is_spacing, stated.tolist())):
         said = "has no usable spacing" if stated is None else f"has the spacing {stated.tolist()}"
         return (1.0, 1.0, 1.0), (f"{said}: its voxels are taken for cubes of 1 mm",)
     x, y, z = stated.tolist()
+    if y == z and x != y:
+        said = f"has the spacing {stated.tolist()}, which is read as (x, y, z)"
+        return (z, y, x), (f"{said}: is it (z, y, x)? Pixels of a CT mostly are squares",)
     return (z, y, x), ()

@@ -112,6 +112,42 @@ def test_a_spacing_that_cannot_be_is_told_and_taken_for_cubes(tmp_path, spacing)
     assert "cubes of 1 mm" in case.notes[0]
 
 
+@pytest.mark.parametrize("one", [np.array(1.5), np.array([1.5]), np.float32(1.5)])
+def test_a_single_spacing_is_that_of_every_axis(one, tmp_path):
+    save(tmp_path / "a.npz", {**USUAL, "spacing": one})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    (volume,) = RECIST.read_case(case)
+    assert volume.geometry.spacing_mm_ZYX == (1.5, 1.5, 1.5)
+    assert "such cubes" in case.notes[0]
+
+
+def test_a_spacing_that_looks_turned_is_told_and_taken_as_it_is_stated(tmp_path):
+    save(tmp_path / "a.npz", {**USUAL, "spacing": np.array([3.0, 1.5, 1.5])})
+    (case,) = RECIST.find_cases(tmp_path, 1)
+    (volume,) = RECIST.read_case(case)
+    assert volume.geometry.spacing_mm_ZYX == (1.5, 1.5, 3.0)
+    assert "is it (z, y, x)?" in case.notes[0]
+
+
+@pytest.mark.parametrize("name", ["spacing", "direction", "origin", "meta"])
+def test_objects_beside_the_volumes_are_never_unpickled(name, tmp_path):
+    np.savez(tmp_path / "a.npz", **{**USUAL, name: np.array([Trap()], object)})
+    written, _ = run(tmp_path, tmp_path / "out")
+    assert written["a.npz"]["segs"].any()
+
+
+@pytest.mark.parametrize("kind", [">i2", ">i4", "<u4", ">f4"])
+def test_bytes_in_either_order_are_the_same_file(kind, tmp_path):
+    for name, lines in (("a", USUAL["recist"]), ("b", USUAL["recist"].astype(kind))):
+        folder = tmp_path / name
+        folder.mkdir()
+        spacing = USUAL["spacing"].astype(">f8" if name == "b" else "<f8")
+        save(folder / "x.npz", {**USUAL, "recist": lines, "spacing": spacing})
+    one, other = (run(tmp_path / n, tmp_path / f"{n}_out")[0]["x.npz"] for n in "ab")
+    np.testing.assert_array_equal(one["segs"], other["segs"])
+    assert one["spacing"].tolist() == other["spacing"].tolist()
+
+
 def test_voxels_that_are_no_numbers_or_beyond_a_ct_are_counted(tmp_path):
     imgs = USUAL["imgs"].astype(np.float32)
     imgs[0, 0, :3], imgs[0, 1, :2] = np.nan, 1e30
