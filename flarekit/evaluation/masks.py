@@ -15,6 +15,7 @@ from flarekit.core.files import printable_name
 from flarekit.core.metaheader import MetaHeader
 from flarekit.core.nifti_affine import mm_per_unit
 from flarekit.core.npz_files import read_arrays
+from flarekit.core.plausible import is_spacing
 from flarekit.core.scan_files import SCAN_ENDINGS, ending_of, labels_in, read_scan, stem_of
 from flarekit.core.volume import Geometry, Volume
 
@@ -199,8 +200,9 @@ def _read_npz(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
         )
     stated, notes = np.ravel(arrays.get("spacing", ())), []
     spacing_mm_XYZ = np.ones(3)
-    if stated.shape == (3,) and (np.isfinite(stated) & (stated > 0)).all():
-        spacing_mm_XYZ = stated.astype(np.float64)
+    are_numbers = stated.dtype.kind in "iuf" and all(map(is_spacing, stated.tolist()))
+    if are_numbers and stated.size in (1, 3):  # one number is that of every axis
+        spacing_mm_XYZ = np.broadcast_to(stated, 3).astype(np.float64)
     else:
         notes.append("it states no usable spacing: its voxels are taken for cubes of 1 mm")
     affine = np.diag([*spacing_mm_XYZ * (-1, -1, 1), 1.0])

@@ -118,6 +118,31 @@ def test_a_mask_in_an_npz_is_read_as_stored(tmp_path, name, more, save):
     assert mask.warnings == ()
 
 
+@pytest.mark.parametrize("one", [np.array(1.5), np.array([1.5]), np.float32(1.5)])
+def test_a_single_spacing_of_an_npz_is_that_of_every_axis(tmp_path, one):
+    np.savez(tmp_path / "a.npz", segs=VALUES_ZYX, spacing=one)
+    mask = read_mask(tmp_path / "a.npz")
+    assert mask.spacing_mm_XYZ.tolist() == [1.5, 1.5, 1.5]
+    assert not mask.warnings
+
+
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        np.array(["1", "1", "3"]),
+        np.array([1 + 0j, 1, 3]),
+        np.array([(1.0, 1.0, 3.0)], [("x", float), ("y", float), ("z", float)]),
+        np.array([1, 1, 3], "m8[s]"),
+        np.array([1e300, 1, 3]),
+    ],
+)
+def test_a_spacing_of_an_npz_that_is_no_number_of_mm_is_told(tmp_path, spacing):
+    np.savez(tmp_path / "a.npz", segs=VALUES_ZYX, spacing=spacing)
+    mask = read_mask(tmp_path / "a.npz")
+    assert mask.spacing_mm_XYZ.tolist() == [1.0, 1.0, 1.0]
+    assert "no usable spacing" in mask.warnings[0]
+
+
 @pytest.mark.parametrize("spacing", [{}, {"spacing": (1.0, 0.0, 1.0)}, {"spacing": (1.0, 2.0)}])
 def test_an_npz_without_a_spacing_is_taken_for_cubes_and_says_so(tmp_path, spacing):
     np.savez(tmp_path / "a.npz", segs=VALUES_ZYX, **spacing)
