@@ -37,8 +37,9 @@ def conventions(
         )
     if facts.budget.time_s is not None:
         typer.echo(f"Its images keep to {facts.budget.time_s:g} s a case.")
-    if line := line_of_convention(name, "TEAM:latest", gpu=facts.device == "cuda"):
-        typer.echo(f"\nThe organiser runs an image so:\n\n  {line}")
+    run_line = line_of_convention(name, "TEAM:latest", gpu=facts.device == "cuda")
+    if run_line is not None:
+        typer.echo(f"\nThe organiser runs an image so:\n\n  {run_line}")
     if facts.presets:
         typer.echo("\nPresets (for --preset of build, verify and profile):\n")
         for preset, (limits, source) in facts.presets.items():

@@ -5,7 +5,8 @@ voxel are its distance from the border, votes of the scribbles for how far the b
 votes for how far it lies beyond the border, and counts the less the further away it is), and where
 the nearest scribble of each kind lies. `profiling/fit_scribbles.py` fitted the network to scribbles
 that it played on masks of att_umamba_petct in its training crops. Uptake, density and the
-probabilities of the network that made the masks told nothing more there, so they are no features.
+probabilities of the network that made the masks told little more there, and are no features: so
+the network serves any predictor.
 """
 
 from __future__ import annotations
