@@ -28,12 +28,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written, or the disk is full; nothing is left behind.
     """
+    with named_when_whole(path) as temporary:
+        if not _write_unnamed(path.parent, temporary, content):
+            temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def named_when_whole(path: Path) -> Iterator[Path]:
+    """Give another name to write a file under; it gets its own where that ends without an error.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full; nothing is left behind.
+    """
     # not made from the target's name, which may be as long as the file system allows
     # and not of this process alone: machines that share a folder have the same process ids
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        if not _write_unnamed(path.parent, temporary, content):
-            temporary.write_bytes(content)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         raise OutputError(

@@ -6,15 +6,14 @@ the mask value of each of the K classes, 0 for the background.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.errors import InputError, OutputError
-from flarekit.core.files import make_folder
+from flarekit.core.errors import InputError
+from flarekit.core.files import make_folder, named_when_whole
 from flarekit.core.names import path_within
 from flarekit.core.npz_files import read_arrays
 
@@ -42,22 +41,12 @@ def write_probabilities(
         OutputError: it cannot be written.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(
-                stream,
-                probabilities=probabilities_KZYX.astype(np.float16),
-                values=np.array(values_K, np.uint8),
-            )
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            fix="check that the folder is writable and has space",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named_when_whole(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            probabilities=probabilities_KZYX.astype(np.float16),
+            values=np.array(values_K, np.uint8),
+        )
 
 
 def read_probabilities(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +15,7 @@ from flarekit.containers.docker import require_engine
 from flarekit.containers.docker_command import DockerError, docker, machine_fix, reason_in
 from flarekit.containers.docker_images import image_id, inspect_image
 from flarekit.core.errors import OutputError, UsageError
-from flarekit.core.files import sha256_of, write_atomically
+from flarekit.core.files import named_when_whole, sha256_of, write_atomically
 from flarekit.images.apptainer import definition
 from flarekit.images.run_line import organisers_line
 from flarekit.verification.image_checks import flare_name_faults, stem_of
@@ -147,32 +145,20 @@ def _write(image: str, path: Path) -> None:
     """Compress what docker saves, as it comes, under a temporary name."""
     from isal import igzip
 
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with (
-            tempfile.TemporaryFile() as errors,  # a pipe that nobody reads would stop it when full
-            subprocess.Popen(
-                ["docker", "image", "save", image], stdout=subprocess.PIPE, stderr=errors
-            ) as process,
-            igzip.open(temporary, "wb", compresslevel=2) as stream,
-        ):
+    with (
+        named_when_whole(path) as temporary,
+        tempfile.TemporaryFile() as errors,  # a pipe that nobody reads would stop it when full
+        igzip.open(temporary, "wb", compresslevel=2) as stream,
+    ):
+        with subprocess.Popen(
+            ["docker", "image", "save", image], stdout=subprocess.PIPE, stderr=errors
+        ) as process:
             if process.stdout is not None:
                 shutil.copyfileobj(process.stdout, stream, _BLOCK)
-            process.wait()
-            errors.seek(0)
-            said = errors.read().decode(errors="replace")
         if process.returncode:
-            reason = reason_in(said)
+            errors.seek(0)
+            reason = reason_in(errors.read().decode(errors="replace"))
             raise DockerError(
                 f"docker could not save {image}: {reason}",
                 fix=machine_fix(reason) or "see docker image ls",
             )
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}",
-            fix="check space and permissions",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
