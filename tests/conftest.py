@@ -19,8 +19,11 @@ from flarekit.core.files import sha256_of
 from flarekit.core.spec import PredictorFolder, read_spec
 from tests.still_clock import StillClock, still_clock
 
-# a busy machine takes long to draw an input, which says nothing about the code under test
-settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
+# a busy machine takes long to draw an input, or to run one example, which says nothing about the
+# code under test
+settings.register_profile(
+    "busy", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+)
 settings.load_profile("busy")
 
 SHARED = Path(__file__).parents[2] / "shared"
