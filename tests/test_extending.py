@@ -109,8 +109,9 @@ def check(settings):
 
 
 def score(case_id, truth, predicted, settings):
-    found = 0 if predicted is None else predicted.values_ZYX
-    same = float((truth.values_ZYX == found).mean())
+    found = np.zeros_like(truth.values_ZYX) if predicted is None else predicted.values_ZYX
+    inside = truth.values_ZYX > 0
+    same = float((truth.values_ZYX == found)[inside].mean())
     return [Row(row_id=case_id, scores={"organ": {"same": same}})]
 
 
