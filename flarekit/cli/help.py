@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -87,7 +88,19 @@ Record = tuple[str, str]
 
 
 class Command(TyperCommand):
-    """A command whose help has an example, and its options in groups."""
+    """A command whose help has an example and options in groups, and whose numbers are numbers."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Click's
+        """Refuse NaN and infinity, which pass every bound that is compared with them."""
+        rest = super().parse_args(ctx, args)
+        parameters: list[Any] = list(self.get_params(ctx))
+        for parameter in parameters:
+            value = ctx.params.get(parameter.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(
+                    f"{value} is not a finite number.", ctx=ctx, param=parameter
+                )
+        return rest
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Click's
         """Write what the command does, and an example of it."""

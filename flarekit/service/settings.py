@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
+import re
 import socket
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flarekit.core.errors import InputError, UsageError
+from flarekit.core.text_files import read_text
 
+_LOG = logging.getLogger(__name__)
 _SHORTEST_TOKEN = 16
+_NO_TOKEN = re.compile(r"[^!-~]")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -121,18 +127,27 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     """Return the tokens of a file: one per line; empty lines and those that begin with # are not.
 
     Raises:
-        InputError: it cannot be read, holds none, or one that is short enough to be guessed.
+        InputError: it cannot be read, holds none, or one that is short enough to be guessed or
+            that no request can carry.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read", fix="check path and permissions") from error
+    text = read_text(path, fix="name a file with a token per line, of this user")
+    if path.stat().st_mode & stat.S_IROTH:
+        _LOG.warning(
+            "%s: every user of this machine can read the tokens in it: chmod 600 %s", path, path
+        )
+    lines = text.splitlines()
     tokens: Sequence[str] = [
         line.strip() for line in lines if line.strip() and not line.startswith("#")
     ]
     make = "make one with: openssl rand -hex 32"
     if not tokens:
         raise InputError(f"{path}: holds no token", fix=make)
+    if any(_NO_TOKEN.search(token) for token in tokens):
+        raise InputError(
+            f"{path}: holds a token with a character that no request carries (a space, or one "
+            "beyond ASCII)",
+            fix=make,
+        )
     if any(len(token) < _SHORTEST_TOKEN for token in tokens):
         raise InputError(
             f"{path}: holds a token of fewer than {_SHORTEST_TOKEN} characters", fix=make

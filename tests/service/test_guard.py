@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 
@@ -145,6 +146,34 @@ def test_token_files_hold_long_tokens(tmp_path):
             read_tokens(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_tokens(tmp_path / "missing")
+
+
+def test_a_token_file_that_others_can_read_is_told_and_one_of_one_s_own_is_not(tmp_path, caplog):
+    path = tmp_path / "tokens"
+    path.write_text(TOKEN)
+    path.chmod(0o600)
+    assert read_tokens(path) == (TOKEN,)
+    assert not caplog.text
+    path.chmod(0o644)
+    assert read_tokens(path) == (TOKEN,)
+    assert f"{path}: every user of this machine can read the tokens in it" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["token with spaces in it", "tökentökentökentöken"])
+def test_a_token_that_no_request_can_carry_is_refused(tmp_path, odd):
+    (tmp_path / "tokens").write_text(f"{TOKEN}\n{odd}\n")
+    with pytest.raises(InputError, match="tokens: holds a token with a character that no request"):
+        read_tokens(tmp_path / "tokens")
+
+
+def test_a_token_file_that_is_none_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place, said in ((tmp_path / "pipe", "is a pipe"), (tmp_path, "is a folder")):
+        with pytest.raises(InputError, match=f"{place}: {said}"):
+            read_tokens(place)
+    (tmp_path / "latin").write_bytes(b"\xfc" * 40)
+    with pytest.raises(InputError, match="latin: is not text in UTF-8"):
+        read_tokens(tmp_path / "latin")
 
 
 def test_no_answer_holds_a_traceback_and_no_log_what_it_says(running, monkeypatch, caplog):
