@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flarekit.core.errors import PredictorError
+from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.preprocess import Placement, locate, place
 from flarekit.segmentation.context import CoarsePass
@@ -34,3 +36,18 @@ def restrict_to_coarse(
         return placement
     stored = first.restore(found.astype(np.uint8))
     return placement.restricted_to(stored > 0, coarse.margin_mm)
+
+
+def coarse_spec(first: PredictorSpec, spec: PredictorSpec) -> PredictorSpec:
+    """Return the facts that a predictor's first pass is run with.
+
+    Raises:
+        PredictorError: it takes other channels than the predictor.
+    """
+    if len(first.channels) != len(spec.channels):
+        raise PredictorError(
+            f"{spec.name}: its first pass {first.name} takes {len(first.channels)} channels, not "
+            f"{len(spec.channels)}",
+            fix="name a predictor of the same channels in [coarse], or remove it",
+        )
+    return first.for_mode("fast")

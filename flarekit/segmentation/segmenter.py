@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Self
 
 from flarekit import engine
 from flarekit.core.budget import Budget
-from flarekit.core.errors import FlarekitError, PredictorError, UsageError, named
+from flarekit.core.errors import FlarekitError, UsageError, named
 from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts, TileProgress
 from flarekit.segmentation.case import compute_case, place_case
+from flarekit.segmentation.coarse import coarse_spec
 from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext, unheard
 from flarekit.segmentation.loaded import load_case
 from flarekit.segmentation.locator import Locator, values_of
@@ -295,7 +296,7 @@ class Segmenter:
         coarse = None
         if self.spec.coarse is not None:
             first = find_predictor(self.spec.coarse.predictor, trust=self._source.trusted)
-            first_spec = _coarse_spec(first.spec, self.spec)
+            first_spec = coarse_spec(first.spec, self.spec)
             coarse = CoarsePass(
                 spec=first_spec,
                 engine=self._engine_of(Source.of_folder(first), first_spec),
@@ -340,13 +341,3 @@ class Segmenter:
             memory_mib=self.budget.gpu_memory_mib,
             deterministic=self.options.deterministic,
         )
-
-
-def _coarse_spec(first: PredictorSpec, spec: PredictorSpec) -> PredictorSpec:
-    if len(first.channels) != len(spec.channels):
-        raise PredictorError(
-            f"{spec.name}: its first pass {first.name} takes {len(first.channels)} channels, not "
-            f"{len(spec.channels)}",
-            fix="name a predictor of the same channels in [coarse], or remove it",
-        )
-    return first.for_mode("fast")
