@@ -6,13 +6,14 @@
     python profiling/accuracy.py abdomen_ct --split phantoms
     python profiling/accuracy.py att_umamba_petct --split wholebody --material ORGAN_MAPS
     python profiling/accuracy.py mamba_ahnet_lesion --split lesions --dataset PETCT --material VOIS
+    python profiling/accuracy.py mamba_ahnet_mr --split lesions --dataset SARCOMA_MR
     python profiling/accuracy.py abdomen_ct --split phantoms --quick --output FOLDER
     python profiling/accuracy.py --table
 
 scans: the cases of DATASET (nnU-Net raw layout) that the predictor's recipe.toml holds out.
 altered: the same cases, each with a large spleen or liver, lesions, less contrast medium, no
 spleen, fluid, from fixed seeds. phantoms: generated CTs. wholebody: synthetic PET/CTs around organ
-maps that training did not use. lesions: volumes of interest around real CT lesions, from MATERIAL
+maps that training did not use. lesions: volumes of interest around real lesions, from MATERIAL
 (X_ct.nii.gz, X_mask.nii.gz) and from the held-out cases of DATASET.
 
 Cases run through the segmentation in the predictor's own convention, without a time budget; labels

@@ -23,8 +23,8 @@ _TITLES = {
     "scans": "held-out scans",
     "scans_exact": "held-out scans, `exact`",
     "altered": "held-out scans, altered as in disease",
-    "lesions": "CT lesions",
-    "lesions_exact": "CT lesions, `exact`",
+    "lesions": "lesions",
+    "lesions_exact": "lesions, `exact`",
     "wholebody": "synthetic whole bodies",
     "phantoms": "unseen phantoms",
 }
@@ -205,7 +205,7 @@ def _organ_ml(volumes_ml: Mapping[str, float]) -> list[str]:
 
 
 def _voi_table(result: Result) -> list[str]:
-    header = ["CT lesion", "DSC", "NSD", "long axis error", "short axis error"]
+    header = ["lesion", "DSC", "NSD", "long axis error", "short axis error"]
     rows = []
     for case, scores in result["uls23"]["cases"].items():
         ((label, figures),) = scores.items()

@@ -1,4 +1,4 @@
-"""Lesions on real CTs as ULS23 hands them out: 128 x 256 x 256 voxels around each, stacked in Z."""
+"""Lesions on real scans as ULS23 hands them out: 128 x 256 x 256 voxels around each, stacked in Z."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def lesion_vois(
 
     Args:
         folder: to fill.
-        dataset: nnU-Net raw layout with CT as channel 0 and one lesion label; its held-out cases
+        dataset: nnU-Net raw layout with the scan as channel 0 and one lesion label; its held-out cases
             are cut around the middle of their largest lesion, at the spacing they are stored with.
         held_out: their ids, or patterns of ids.
         vois: `X_ct.nii.gz` and `X_mask.nii.gz` with a lesion at the middle voxel.
@@ -152,7 +152,7 @@ def _middle(path: Path) -> tuple[int, int, int]:
 def _of_dataset(dataset: Path, case_id: str) -> Voi:
     hu, spacing_mm = oriented(dataset / "imagesTr" / f"{case_id}_0000.nii.gz")
     lesion, _ = oriented(dataset / "labelsTr" / f"{case_id}.nii.gz")
-    return _voi(case_id, "PET/CT crops", hu, lesion, click_in(lesion > 0), spacing_mm)
+    return _voi(case_id, dataset.name, hu, lesion, click_in(lesion > 0), spacing_mm)
 
 
 def _voi(

@@ -67,7 +67,7 @@ def test_uls23_finds_the_lesions_at_the_middle_with_their_spacing(tmp_path, vois
     (tmp_path / "trial").mkdir()
     dataset = make_dataset(affine=np.diag([2.0, 2.0, 3.0, 1.0]))
     trial = lesion_vois(tmp_path / "trial", dataset=dataset, held_out=["case_b"], vois=vois)
-    assert trial.groups == {"nodule": "lesion VOIs", "case_b": "PET/CT crops"}
+    assert trial.groups == {"nodule": "lesion VOIs", "case_b": dataset.name}
     convention = conventions.get("uls23", labels={"lesion": 1})
     cases = convention.find_cases(trial.inputs, 1)
     assert [case.spacing_mm_ZYX for case in cases] == [
