@@ -25,10 +25,10 @@ HERE = Path(__file__).parent / "stored"
 WEIGHTS = HERE / "weights.json"
 AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])
 FLARE = ("abdomen_ct", "mpu_net_liver", "attention_unet_abdomen", "mamba_clinix_abdomen")
+AHNET = ("mamba_ahnet_lesion", "mamba_ahnet_mr")
 CASES = [
     *((name, mode) for name in FLARE for mode in ("fast", "exact")),
-    *((name, "fast") for name in ("att_umamba_petct", "mamba_ahnet_lesion")),
-    *((name, "exact") for name in ("att_umamba_petct", "mamba_ahnet_lesion")),
+    *((name, mode) for name in ("att_umamba_petct", *AHNET) for mode in ("fast", "exact")),
 ]
 
 
@@ -36,7 +36,7 @@ def scans(predictor: str, folder: Path) -> list[Path]:
     """Write the scan of a predictor, one file per channel, and return the files."""
     if predictor == "att_umamba_petct":
         return [write(folder / f"{k}.nii.gz", volume) for k, volume in enumerate(petct())]
-    if predictor == "mamba_ahnet_lesion":
+    if predictor in AHNET:
         return [write(folder / "voi.nii.gz", nodule())]
     path = folder / "phantom.nii.gz"
     if predictor == "mpu_net_liver":  # of which few slices are much: it looks at them 1 mm apart
