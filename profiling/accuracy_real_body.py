@@ -1,14 +1,14 @@
-"""What a PET/CT predictor marks in a real whole-body PET that is not a lesion.
+"""What a PET/CT predictor marks in real whole-body PETs that is not a lesion.
 
     python profiling/accuracy_real_body.py att_umamba_petct --pets FOLDER --case STS_001
-    python profiling/accuracy_real_body.py att_umamba_petct --pets FOLDER --case STS_001 --hu 20
+    python profiling/accuracy_real_body.py att_umamba_petct --pets FOLDER --case A B --output FILE
 
 FOLDER holds `X_suv.nii.gz`, `X_label.nii.gz` where there are lesions, and `X_ct.nii.gz` where there
-is a CT; in place of a missing one, or where --hu is given, the CT is that value inside the outline
-of the PET. Cases go through the segmentation in autoPET's layout. Printed are the Dice, and every
-false component (18 neighbours, touching no lesion) of 1 ml or more: its volume, how far below the
-top of the scan its middle lies, and its highest uptake. Say for every figure whether the predictor
-was trained on the case. --quick takes every fourth voxel.
+is a CT. Every case is run with its own CT, where it has one, and with a flat one: --hu inside the
+outline of the PET. Cases go through the segmentation in autoPET's layout. Printed are the Dice, and
+every false component (18 neighbours, touching no lesion) of 1 ml or more: its volume, how far below
+the top of the scan its middle lies, and its highest uptake; --output keeps them as JSON. Say for
+every figure whether the predictor was trained on the case. --quick takes every fourth voxel.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
 from accuracy_cases import Array, Spacing, Trial, oriented, write_mha
-from measured import bare_parser
+from measured import bare_parser, write
 
 from flarekit.core.errors import FlarekitError
 from flarekit.evaluation.masks import read_mask
@@ -37,20 +38,20 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser = bare_parser(__doc__)
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--pets", type=Path, required=True)
-    parser.add_argument("--case", required=True)
-    parser.add_argument("--hu", type=float, help="of a flat CT; 20 where there is no other")
+    parser.add_argument("--case", required=True, nargs="+")
+    parser.add_argument("--hu", type=float, default=20, help="of the flat CT")
+    parser.add_argument("--output", type=Path, help="a JSON file with what is printed")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="every fourth voxel of the scan")
     return parser.parse_args(line)
 
 
 def ct_of(pets: Path, case: str, suv: Array, spacing_mm: Spacing, hu: float | None) -> Array:
-    """Return the CT that the predictor gets."""
-    own = pets / f"{case}_ct.nii.gz"
-    if hu is None and own.is_file():
-        return np.asarray(oriented(own)[0]).astype(np.int16)
+    """Return the CT that the predictor gets: its own, or a flat one of `hu` inside the outline."""
+    if hu is None:
+        return np.asarray(oriented(pets / f"{case}_ct.nii.gz")[0]).astype(np.int16)
     inside = outline(suv, spacing_mm, _OUTLINE_SUV)
-    return np.where(inside, 20 if hu is None else hu, _AIR_HU).astype(np.int16)
+    return np.where(inside, hu, _AIR_HU).astype(np.int16)
 
 
 def describe(mask: Array, truth: Array, suv: Array, spacing_mm: Spacing) -> list[str]:
@@ -72,32 +73,54 @@ def describe(mask: Array, truth: Array, suv: Array, spacing_mm: Spacing) -> list
     return [f"false positives: {total:.1f} ml in {len(false)} components", *lines]
 
 
-def measure(arguments: argparse.Namespace) -> list[str]:
-    """Run the case and return what there is to say."""
-    pets, case = arguments.pets, arguments.case
+def bodies(pets: Path, cases: Sequence[str], hu: float) -> Iterator[tuple[str, float | None]]:
+    """Yield what is run: a case, and None for its own CT or the HU of a flat one."""
+    for case in cases:
+        if (pets / f"{case}_ct.nii.gz").is_file():
+            yield case, None
+        yield case, hu
+
+
+def measure(arguments: argparse.Namespace, case: str, hu: float | None) -> dict[str, Any]:
+    """Run a case and return what there is to say."""
+    pets = arguments.pets
     predictor = find_predictor(arguments.predictor)
     suv, spacing_mm = oriented(pets / f"{case}_suv.nii.gz")
     label = pets / f"{case}_label.nii.gz"
     truth = np.asarray(oriented(label)[0]) > 0 if label.is_file() else np.zeros(suv.shape, bool)
-    hu = ct_of(pets, case, suv, spacing_mm, arguments.hu)
+    ct = ct_of(pets, case, suv, spacing_mm, hu)
     if arguments.quick:
-        suv, truth, hu = (each[::4, ::4, ::4] for each in (suv, truth, hu))
+        suv, truth, ct = (each[::4, ::4, ::4] for each in (suv, truth, ct))
         spacing_mm = (4 * spacing_mm[0], 4 * spacing_mm[1], 4 * spacing_mm[2])
     with tempfile.TemporaryDirectory() as scratch:
         trial = Trial(folder=Path(scratch))
-        for modality, voxels in (("ct", hu), ("pet", suv.astype(np.float32))):
+        for modality, voxels in (("ct", ct), ("pet", suv.astype(np.float32))):
             write_mha(trial.inputs / "images" / modality / f"{case}.mha", voxels, spacing_mm)
         options = Options(device=arguments.device, time_budget_s=0)
         masks = trial.masks(segment_folder(predictor, trial.inputs, trial.outputs, options))
         (path,) = masks.glob(f"{case}.*")
         mask = read_mask(path).values_ZYX > 0
     dice = 2 * (mask & truth).sum() / max(1, mask.sum() + truth.sum())
-    return [f"{case}: Dice {dice:.3f}", *describe(mask, truth, suv, spacing_mm)]
+    return {
+        "case": case,
+        "ct": "its own" if hu is None else f"flat, {hu:g} HU",
+        "dice": round(float(dice), 4) if truth.any() else None,
+        "false_positives": describe(mask, truth, suv, spacing_mm),
+    }
 
 
 def main(line: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(line)
+    found = []
     try:
-        print("\n".join(measure(parse_arguments(line))))
+        for case, hu in bodies(arguments.pets, arguments.case, arguments.hu):
+            found.append(measure(arguments, case, hu))
+            body = found[-1]
+            dice = "no outlined lesion" if body["dice"] is None else f"Dice {body['dice']:.3f}"
+            print(f"{case}, CT {body['ct']}: {dice}", *body["false_positives"], sep="\n")
+        if arguments.output is not None:
+            sha256 = find_predictor(arguments.predictor).spec.weights.sha256
+            write(arguments.output, {"sha256": sha256, "bodies": found})
     except FlarekitError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Lesions on real scans as ULS23 hands them out: 128 x 256 x 256 voxels around each, stacked in Z."""
+"""Lesions on real scans as ULS23 has them: 128 x 256 x 256 voxels around each, stacked in Z."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def lesion_vois(
 
     Args:
         folder: to fill.
-        dataset: nnU-Net raw layout with the scan as channel 0 and one lesion label; its held-out cases
-            are cut around the middle of their largest lesion, at the spacing they are stored with.
+        dataset: nnU-Net raw layout with the scan as channel 0 and one lesion label; its held-out
+            cases are cut around the middle of their largest lesion, at the spacing they are stored
+            with.
         held_out: their ids, or patterns of ids.
         vois: `X_ct.nii.gz` and `X_mask.nii.gz` with a lesion at the middle voxel.
 

@@ -53,9 +53,9 @@ def test_false_components_are_told_by_size_and_place():
     assert lines == ["     8.0 ml,    18 mm below the top, SUV to 5.0"]
 
 
-def test_a_missing_ct_is_flat_inside_the_outline(tmp_path):
+def test_a_flat_ct_is_that_inside_the_outline(tmp_path):
     suv = np.zeros((6, 20, 20))
     suv[:, 5:15, 5:15] = 1.0
-    hu = ct_of(tmp_path, "c", suv, (4.0, 4.0, 4.0), None)
+    hu = ct_of(tmp_path, "c", suv, (4.0, 4.0, 4.0), 20)
     assert set(np.unique(hu)) == {-1000, 20}
     assert (hu[3, 8:12, 8:12] == 20).all()

@@ -229,8 +229,10 @@ def test_one_body(make_predictor, write_scan, tmp_path, capsys):
     write_scan(tmp_path / "x_suv.nii.gz", suv)
     folder = make_predictor("autopet", {"lesion": 1}, channels=2).folder
     line = [str(folder), "--pets", str(tmp_path), "--case", "x", "--device", "cpu", "--quick"]
-    assert accuracy_real_body.main(line) == 0
-    assert "x: Dice" in capsys.readouterr().out
+    path = tmp_path / "found.json"
+    assert accuracy_real_body.main([*line, "--output", str(path)]) == 0
+    assert "x, CT flat, 20 HU: no outlined lesion" in capsys.readouterr().out
+    assert [body["case"] for body in json.loads(path.read_text())["bodies"]] == ["x"]
 
 
 @pytest.mark.slow
