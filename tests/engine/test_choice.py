@@ -104,7 +104,7 @@ def test_a_mig_instance_that_is_all_cuda_shows_is_taken_whatever_it_calls_itself
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", uuid)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert choose_device(uuid) == torch.device("cuda", 0)
-    with pytest.raises(DeviceError, match="not there once"):
+    with pytest.raises(DeviceError, match="names none of the visible CUDA devices"):
         choose_device("MIG-dead")
 
 

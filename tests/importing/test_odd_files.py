@@ -76,7 +76,7 @@ PLANS = [
     (lambda p: kwargs(p).update(n_stages="many"), "arch_kwargs.n_stages"),
     (lambda p: kwargs(p).update(features_per_stage=[8]), "features_per_stage has 1 entries"),
     (lambda p: kwargs(p).pop("n_conv_per_stage"), "n_conv_per_stage is missing"),
-    (lambda p: kwargs(p).update(features_per_stage=[9999] * 3), "which has more than"),
+    (lambda p: kwargs(p).update(features_per_stage=[9999] * 3), "that one has more than"),
     (lambda p: kwargs(p).update(n_stages=10_000), "arch_kwargs.n_stages"),
     (lambda p: kwargs(p).update(n_conv_per_stage=10_000), "arch_kwargs.n_conv_per_stage"),
     (lambda p: kwargs(p).update(kernel_sizes=[[9999] * 3] * 3), "arch_kwargs.kernel_sizes"),

@@ -161,7 +161,7 @@ def test_a_token_file_that_others_can_read_is_told_and_one_of_one_s_own_is_not(t
 
 @pytest.mark.parametrize("odd", ["token with spaces in it", "tökentökentökentöken"])
 def test_a_token_that_no_request_can_carry_is_refused(tmp_path, odd):
-    (tmp_path / "tokens").write_text(f"{TOKEN}\n{odd}\n")
+    (tmp_path / "tokens").write_text(f"{TOKEN}\n{odd}\n", encoding="utf-8")
     with pytest.raises(InputError, match="tokens: holds a token with a character that no request"):
         read_tokens(tmp_path / "tokens")
 
