@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flarekit.core.channels import Window
 from flarekit.core.dataset_json import NAME, read_dataset
 from flarekit.core.errors import InputError
 from flarekit.core.expected import Expected
@@ -89,8 +90,9 @@ def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> d
         values = read_dataset(dataset / NAME, gaps=True).labels
     stated = {name: values[name] for name in predictor.spec.labels if name in values}
     seen = {name: _Seen() for name in stated}
+    channel = predictor.spec.channels[0]
+    has_unit = isinstance(channel.intensity, Window)  # an MR's numbers are each scanner's own
     for case_id in ids:
-        channel = predictor.spec.channels[0]
         scan = read_channel(dataset / "imagesTr" / f"{case_id}_0000.nii.gz", channel)
         label_map, geometry = read_labels(dataset / "labelsTr" / f"{case_id}.nii.gz", scan)
         channels = {channel.name: scan.voxels_ZYX}
@@ -103,7 +105,7 @@ def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> d
                 seen[each.label].add(each)
                 seen[each.label].cut += _is_near_edge(each, geometry)
                 own = scan.voxels_ZYX[label_map == each.value]
-                share = float(np.mean(own <= scan.voxels_ZYX.min()))
+                share = float(np.mean(own <= scan.voxels_ZYX.min())) if has_unit else 1.0
                 seen[each.label].clipped = max(seen[each.label].clipped, share)
     return seen
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 
+from flarekit.core.channels import Rescale
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.spec import read_spec
 from flarekit.segmentation.fingerprint import predictor_sha256
@@ -43,6 +45,14 @@ def test_labels_are_measured_by_their_names_and_few_cases_tell_nothing(toy, data
     assert low < 100 < 125 < high < 400
     assert organ.intensity[0] < 50 < 57 < organ.intensity[1]
     assert (organ.cases, organ.missing, organ.cut, organ.second_part) == (8, 0.0, 0.0, 0.0)
+
+
+def test_intensities_without_a_unit_are_not_expected_of_other_scans(toy, dataset):
+    channel = toy.spec.channels[0].model_copy(update={"intensity": Rescale(kind="rescale")})
+    spec = toy.spec.model_copy(update={"channels": (channel,)})
+    found = expected_of(replace(toy, spec=spec), {dataset: [f"c{index}" for index in range(8)]})
+    assert found["organ"].intensity is None
+    assert found["organ"].volume_ml
 
 
 def test_what_comes_near_the_edge_is_cut_but_edges_of_crops_tell_nothing(toy, dataset):
