@@ -5,7 +5,7 @@
 The masks were made by the commit before shapes came before voxels, in fp32; those of mpu_net_liver
 by a later one that gave the same masks as that, of a smaller scan. Where a predictor got a locator,
 its masks of `fast` were made anew with it: tiles stand elsewhere since then. Where it got new
-weights, all of its masks were.
+weights, all of its masks were; those of `mamba_ahnet_mr` are of its first.
 """
 
 from __future__ import annotations
