@@ -27,14 +27,16 @@ _LEAST_ML = 20.0
 def unseen_maps(material: Path, facts: SynthesisFacts) -> list[Path]:
     """Return the maps of patients that training did not use.
 
-    Training takes the files that it does not hold out in the order of their names, one per seed. A
-    patient is what stands before the second underscore of a name.
+    Training takes the files that it does not hold out in the order of their names, one per seed;
+    where it holds out some, weights that it began with may have used any of the others. A patient
+    is what stands before the second underscore of a name.
 
     Raises:
         InputError: no map is left.
     """
     trained = material_files(material, facts.held_out)
-    seen = {_patient(trained[seed % len(trained)]) for seed in range(*facts.seeds) if trained}
+    used = [trained[seed % len(trained)] for seed in range(*facts.seeds) if trained]
+    seen = {_patient(path) for path in (trained if facts.held_out else used)}
     unseen = [path for path in material_files(material, ()) if _patient(path) not in seen]
     if not unseen:
         raise InputError(

@@ -181,7 +181,7 @@ def test_the_real_datasets_give_cases_to_the_shipped_recipes(shared):
     patients = {name.split("_")[0] for name in case_ids(nodules, only=recipe.training.validation)}
     assert len(patients) == 53
     assert all(name.endswith("3") for name in patients)
-    body_recipe = read_recipe(root / "att_umamba_petct" / "next.toml")
+    body_recipe = read_recipe(root / "att_umamba_petct" / "recipe.toml")
     only_bodies = body_recipe.training.model_copy(
         update={"datasets": body_recipe.training.datasets[1:], "synthesis": None}
     )
