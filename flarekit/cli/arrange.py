@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,39 +10,11 @@ from flarekit.core.errors import UsageError
 
 
 def arrange(
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="INPUT...", help="Scans, folders of them, DICOM, or archives."),
-    ] = None,
-    convention: Annotated[
-        str,
-        typer.Option(
-            "--convention", "-c", help="Convention whose layout is made: flare, autopet, uls23, ..."
-        ),
-    ] = "flare",
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Folder that is made; one that is there already has to be empty."
-        ),
-    ] = Path("input"),
-    channels: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help=(
-                "Number of channels of a scan (X_0000, X_0001, ...), where the convention does "
-                "not fix it."
-            ),
-        ),
-    ] = 1,
-    sockets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--socket",
-            help="With grandchallenge, the slug of a channel's socket; may be given several times.",
-        ),
-    ] = None,
+    inputs: list[Path] | None = None,
+    convention: str = "flare",
+    output: Path = Path("input"),
+    channels: int = 1,
+    sockets: list[str] | None = None,
 ) -> None:
     """Lay scans out as an organiser's platform does; `collect` brings the masks back."""
     from flarekit.cli.console import Console
@@ -69,11 +40,9 @@ def arrange(
 
 
 def collect(
-    masks: Annotated[Path, typer.Argument(help="Output folder of the run or of the image.")],
-    arranged: Annotated[
-        Path, typer.Option(help="Folder that arrange made, with its arranged.json.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+    masks: Path,
+    arranged: Path,
+    output: Path,
 ) -> None:
     """Bring masks of arranged scans back to the scans' names, places and formats."""
     from flarekit.cli.console import Console

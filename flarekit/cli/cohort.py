@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from flarekit.cli.help import App
-from flarekit.cli.options import Budgets, Messages, OutputDir, Predictor, memory_mib, spread
+from flarekit.cli.options import Budgets, Messages
 from flarekit.cli.requests import Prediction, Recording
 
 app = App(help="Segment many scans by several processes or machines.")
@@ -19,15 +19,8 @@ app = App(help="Segment many scans by several processes or machines.")
 class Parts:
     """What several processes left of one cohort, and where what is made of it goes."""
 
-    places: Annotated[
-        list[Path], typer.Argument(help="Folders of reports, or ledgers, of parts of one cohort.")
-    ]
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder to write to; the first that is named by default."
-        ),
-    ] = None
+    places: list[Path]
+    output: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -37,7 +30,6 @@ class Parts:
 
 
 @app.command()
-@spread
 def merge(parts: Parts) -> None:
     """Join the ledgers and tables that shards left into one ledger and one table.
 
@@ -61,7 +53,6 @@ def merge(parts: Parts) -> None:
 
 
 @app.command()
-@spread
 def report(parts: Parts) -> None:
     """Write report.html of a cohort, and statistics.parquet where pyarrow is installed.
 
@@ -78,19 +69,10 @@ def report(parts: Parts) -> None:
 
 
 def statistics(
-    masks: Annotated[Path, typer.Option(help="Folder with the masks.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables and page.")],
-    scans: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the scans, X_0000.nii.gz or X.nii.gz for the mask X.nii.gz, to "
-            "measure intensities."
-        ),
-    ] = None,
-    predictor: Annotated[
-        str | None,
-        typer.Option("--predictor", "-p", help="Predictor whose labels the masks have."),
-    ] = None,
+    masks: Path,
+    output: Path,
+    scans: Path | None = None,
+    predictor: str | None = None,
 ) -> None:
     """Measure masks that are there already: statistics.csv, statistics.parquet and report.html.
 
@@ -115,87 +97,34 @@ def statistics(
 class CohortPrediction(Prediction):
     """How the scans of a cohort are segmented."""
 
-    convention: Annotated[
-        str | None,
-        typer.Option(
-            "--convention", "-c", help="Layout of an input folder; the predictor's own by default."
-        ),
-    ] = None
+    convention: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CohortRecording(Recording):
     """What a cohort leaves in writing, and how it goes on from what earlier runs left."""
 
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder, seen by all nodes, for the record, the statistics and a picture of every "
-            "case."
-        ),
-    ] = None
+    report: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Who segments; see `flarekit.cohort.run.CohortRequest`."""
 
-    address: Annotated[
-        str,
-        typer.Option(
-            help="local: this machine alone. auto: the cluster that this machine belongs to. Or "
-            "HOST:PORT of its head, or ray://HOST:PORT."
-        ),
-    ] = "local"
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of workers; by default as many as fit.")
-    ] = None
-    cpus_per_worker: Annotated[
-        float, typer.Option(min=0.1, help="Cores of each worker, and so its threads.")
-    ] = 1.0
-    gpus_per_worker: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="GPUs of each worker, or a part of one; 1 by default where the cluster has GPUs.",
-        ),
-    ] = None
-    retries: Annotated[
-        int, typer.Option(min=0, help="How often a case is run again after its worker was lost.")
-    ] = 2
-    case_timeout_s: Annotated[
-        float | None,
-        typer.Option(
-            "--case-timeout",
-            min=0.1,
-            help="Seconds after which a case is given up and its worker replaced.",
-        ),
-    ] = None
-    memory_per_worker_mib: Annotated[
-        Any,
-        typer.Option(
-            "--memory-per-worker",
-            parser=memory_mib,
-            metavar="<str>",
-            help="Memory that a worker may take, such as 8g; "
-            "by default estimated from the largest scan.",
-        ),
-    ] = None
+    address: str = "local"
+    workers: int | None = None
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float | None = None
+    retries: int = 2
+    case_timeout_s: float | None = None
+    memory_per_worker_mib: Any = None
 
 
 @app.command()
-@spread
 def run(
-    inputs: Annotated[
-        str,
-        typer.Option(
-            "--input",
-            "-i",
-            help="Folder of scans, a list of them (.csv, .jsonl), or a URI that fsspec opens.",
-        ),
-    ],
-    output_dir: OutputDir,
-    predictor: Predictor = "abdomen_ct",
+    inputs: str,
+    output_dir: Path,
+    predictor: str = "abdomen_ct",
     *,
     prediction: CohortPrediction,
     budgets: Budgets,

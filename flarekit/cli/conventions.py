@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 
 def conventions(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="Name of a convention, to be shown in full."),
-    ] = None,
+    name: str | None = None,
 ) -> None:
     """Show the conventions, or the input and output folders of one."""
     from flarekit import conventions as known

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-
-from flarekit.cli.options import OneDevice, Quiet, memory_option, spread
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class First:
     """What a first recipe should be; see `flarekit.training.first_recipe.Wanted`."""
 
-    name: Annotated[
-        str | None, typer.Option(help="Name of the predictor; the dataset's by default.")
-    ] = None
-    convention: Annotated[
-        str, typer.Option("--convention", "-c", help="The predictor's default convention.")
-    ] = "flare"
-    device: OneDevice = "auto"
-    memory_mib: Annotated[
-        Any,
-        memory_option(
-            "Memory that a training step may take, such as 6g; by default half of what is free."
-        ),
-    ] = None
+    name: str | None = None
+    convention: str = "flare"
+    device: str = "auto"
+    memory_mib: Any = None
 
 
-@spread
 def init(
-    dataset: Annotated[
-        Path, typer.Argument(help="Labelled scans: imagesTr, labelsTr, and dataset.json for names.")
-    ],
+    dataset: Path,
     *,
     wanted: First,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path(
-        "recipe.toml"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Replace a recipe of that name.")] = False,
-    quiet: Quiet = False,
+    output: Path = Path("recipe.toml"),
+    force: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Write a first recipe that fits your labelled scans and this machine."""
     from flarekit.cli.console import Console

@@ -10,77 +10,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-# what is typed, by the command's name; the rest of it stands before each
-EXAMPLES = {
-    "arrange": "ct_0000.nii.gz pet_0001.nii.gz --convention autopet -o input",
-    "build": "-p abdomen_ct -t team --cpu",
-    "cohort merge": "report/shard_1 report/shard_2 -o report",
-    "cohort report": "report",
-    "cohort run": "-i scans -o masks --report report --workers 4",
-    "collect": "masks --arranged input -o collected",
-    "compile": "abdomen_ct",
-    "conventions": "autopet",
-    "demo": "-o demo",
-    "doctor": "",
-    "evaluate": "--pred masks --truth labels --csv scores.csv",
-    "job": "-i /input -o /output",
-    "predict": "-i scans -o masks",
-    "predictors": "",
-    "profile check": "report --preset flare23",
-    "profile compare": "report_before report_after",
-    "profile docker": "team:latest -i scans -o masks --report report",
-    "profile report": "report",
-    "profile run": "-o report -- python my_segmentation.py",
-    "save": "team -o team.tar.gz",
-    "serve": "--port 8000",
-    "statistics": "--masks masks --scans scans -o tables",
-    "submit": "my-algorithm -i case -o outputs",
-    "train compact": "recipe.toml Dataset001_Liver run --minutes 60",
-    "train expected": "weights/liver Dataset001_Liver",
-    "train export": "run weights/liver",
-    "train gate": "weights/lesion Dataset002_Lesions",
-    "train init": "Dataset001_Liver -o recipe.toml",
-    "train locator": "weights/liver scans run_locator --minutes 40",
-    "train plan": "Dataset001_Liver work -a nnunet",
-    "train recipes": "",
-    "train run": "work -a nnunet --fold 0",
-    "verify": "team:latest",
-    "weights import": "Dataset001_Liver/nnUNetTrainer__nnUNetPlans__3d_fullres --name liver",
-    "weights pack": "abdomen_ct -o model.tar.gz",
-    "weights verify": "",
-}
-# the program's commands in the order of their use, in sections of its help
-SECTIONS = {
-    "Segmenting scans": (
-        "predict demo predictors conventions doctor serve cohort statistics compile"
-    ),
-    "Entering a challenge": (
-        "arrange collect build verify save profile evaluate evaluate_interactive submit job"
-    ),
-    "Networks": "train weights",
-}
-# where an option stands, by its long name, whichever command has it
-GROUPS = {
-    "What goes in and out": (
-        "--input --output --predictor --convention --preset --labels --also --probabilities "
-        "--trust --pred --truth --images --masks --scans --arranged --channels --socket --tag "
-        "--format --name --force --recipe --start --material --negatives --cases"
-    ),
-    "What computes, and how": (
-        "--mode --engine --device --precision --mirroring --locator --deterministic --gpus --gpu "
-        "--cuda --cpu --processes --workers --minutes --architecture --configuration --fold "
-        "--folds --epochs --iterations --sandbox"
-    ),
-    "Limits": (
-        "--time-budget --gpu-memory-budget --ram-budget --timeout --time-limit --memory "
-        "--shm-size --max-time --max-gpu-mib --max-ram-mib --gpu-memory --case-timeout "
-        "--memory-per-worker --retries --max-upload-gb --queue"
-    ),
-    "Records and going on": (
-        "--report --pictures --resume --retry-failed --shard --on-error --json --csv --stages"
-    ),
-    "Messages": "--verbose --quiet --version --help --install-completion --show-completion",
-}
+from flarekit.cli.options import WORDS, spread
+
+EXAMPLES: dict[str, str] = WORDS["examples"]
+SECTIONS: dict[str, str] = WORDS["sections"]
+GROUPS: dict[str, str] = WORDS["groups"]
 _PLACES = {name: group for group, names in GROUPS.items() for name in names.split()}
 _OTHERS = "Further options"
 _STATED = re.compile(r"\n\s*Example: (.+?)\s*(?=\n\s*\n|$)", re.DOTALL)
@@ -169,8 +103,9 @@ class App(typer.Typer):
         super().__init__(**{**usual, **settings})
 
     def command(self, *names: Any, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401
-        """Register a command; see `typer.Typer.command`."""
-        return super().command(*names, **{"cls": Command, **settings})
+        """Register a command, whose options are spread; see `typer.Typer.command`."""
+        register = super().command(*names, **{"cls": Command, **settings})
+        return lambda function: register(spread(function))
 
 
 class Program(TyperGroup):

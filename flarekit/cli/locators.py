@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from flarekit.cli.options import Convention, OneDevice, spread
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,39 +16,22 @@ if TYPE_CHECKING:
 
 _EVERY = 5  # case of five is set aside, to measure the locator on
 _MIB = 2**20
-_PREDICTOR = typer.Argument(help="Name or folder of the predictor that gets the locator.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocatorRun:
     """How a locator is trained."""
 
-    minutes: Annotated[
-        float,
-        typer.Option(
-            help="Minutes of training altogether, including those of runs that were killed."
-        ),
-    ] = 40
-    device: OneDevice = "auto"
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace", help="Where there is a locator, keep it as locator.before and go on."
-        ),
-    ] = False
-    convention: Convention = None
+    minutes: float = 40
+    device: str = "auto"
+    replace: bool = False
+    convention: str | None = None
 
 
-@spread
 def locator(
-    predictor: Annotated[str, _PREDICTOR],
-    scans: Annotated[
-        Path,
-        typer.Argument(help="Folder of scans, laid out by the convention; they need no labels."),
-    ],
-    run_dir: Annotated[
-        Path, typer.Argument(help="Folder that gets the masks, the recipe and the training run.")
-    ],
+    predictor: str,
+    scans: Path,
+    run_dir: Path,
     *,
     options: LocatorRun,
 ) -> None:

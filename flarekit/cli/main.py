@@ -28,21 +28,7 @@ from flarekit.cli import (
     weights,
 )
 from flarekit.cli.help import App, Program
-from flarekit.cli.options import (
-    AsJson,
-    Budgets,
-    Computing,
-    Convention,
-    Inputs,
-    Messages,
-    MoreInputs,
-    Output,
-    Precision,
-    Predictor,
-    Quiet,
-    Trust,
-    spread,
-)
+from flarekit.cli.options import Budgets, Computing, Messages, Precision
 from flarekit.cli.requests import Interactive, JobFolders, Prediction, Scoring, ShardRecording
 from flarekit.cli.terminating import end_on_sigterm
 from flarekit.core.errors import UsageError
@@ -100,20 +86,17 @@ def _flarekit(
 
 
 @app.command(epilog=EXIT_CODES)
-@spread
 def predict(
-    output: Output,
-    inputs: Inputs = None,
-    more: MoreInputs = None,
-    predictor: Predictor = "abdomen_ct",
+    output: Path,
+    inputs: list[Path] | None = None,
+    more: list[Path] | None = None,
+    predictor: str = "abdomen_ct",
     *,
     prediction: Prediction,
     budgets: Budgets,
-    profile: Annotated[
-        Literal["fast", "exact"] | None, typer.Option(hidden=True, help="The old name of --mode.")
-    ] = None,
+    profile: Literal["fast", "exact"] | None = None,
     recording: ShardRecording,
-    trust: Trust = False,
+    trust: bool = False,
     messages: Messages,
 ) -> None:
     """Segment scans: files, folders, DICOM series, archives."""
@@ -137,12 +120,11 @@ def predict(
 
 
 @app.command(epilog=EXIT_CODES)
-@spread
 def job(
     folders: JobFolders,
-    predictor: Predictor = "abdomen_ct",
-    convention: Convention = None,
-    trust: Trust = False,
+    predictor: str = "abdomen_ct",
+    convention: str | None = None,
+    trust: bool = False,
     *,
     budgets: Budgets,
 ) -> None:
@@ -157,8 +139,7 @@ def job(
 
 
 @app.command(epilog=_SCORED)
-@spread
-def evaluate(scoring: Scoring, quiet: Quiet = False) -> None:
+def evaluate(scoring: Scoring, quiet: bool = False) -> None:
     """Score masks against their truth, as the organisers do."""
     from flarekit.cli.console import Console
     from flarekit.cli.evaluate import run_evaluate
@@ -167,8 +148,7 @@ def evaluate(scoring: Scoring, quiet: Quiet = False) -> None:
 
 
 @app.command("evaluate interactive", epilog=_SCORED)
-@spread
-def evaluate_interactive(request: Interactive, quiet: Quiet = False) -> None:
+def evaluate_interactive(request: Interactive, quiet: bool = False) -> None:
     """Play autoPET IV or V: mark errors of a mask call by call, and score the curves.
 
     Example: flarekit evaluate interactive att_umamba_petct --truth labelsTr --picture curves.svg
@@ -180,7 +160,7 @@ def evaluate_interactive(request: Interactive, quiet: Quiet = False) -> None:
 
 
 @app.command()
-def predictors(as_json: AsJson = False) -> None:
+def predictors(as_json: bool = False) -> None:
     """List the predictors at hand and whether their weights are whole."""
     from flarekit.cli.predictors import list_predictors
 
@@ -189,20 +169,11 @@ def predictors(as_json: AsJson = False) -> None:
 
 @app.command("compile")
 def compile_(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Predictors to compile; by default all that are installed."),
-    ] = None,
+    names: list[str] | None = None,
     precision: Precision = "auto",
-    beside: Annotated[
-        bool,
-        typer.Option(
-            "--beside",
-            help="Write the compiled network beside the weights instead of into the cache.",
-        ),
-    ] = False,
-    trust: Trust = False,
-    quiet: Quiet = False,
+    beside: bool = False,
+    trust: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Compile predictors for the OpenVINO engine, so that runs start at once without torch."""
     from flarekit.cli.console import Console
@@ -214,18 +185,9 @@ def compile_(
 
 
 @app.command()
-@spread
 def demo(
-    output_dir: Annotated[Path, typer.Option("--output", "-o", help="Folder that is made.")] = Path(
-        "demo"
-    ),
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Seed of the generated CT; the networks were trained on seeds 1000 to 1023.",
-        ),
-    ] = 1,
+    output_dir: Path = Path("demo"),
+    seed: int = 1,
     *,
     computing: Computing,
 ) -> None:

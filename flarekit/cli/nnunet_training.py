@@ -4,81 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from flarekit.cli.options import OneDevice, spread
-
 if TYPE_CHECKING:
     from flarekit.training.nnunet.from_recipe import Taken
-
-_Architecture = Annotated[
-    str,
-    typer.Option("--architecture", "-a", help="One of the networks, trained as its paper does."),
-]
-_Configuration = Annotated[
-    str | None,
-    typer.Option(help="nnU-Net configuration; by default 3d_fullres, or 2d for 2D networks."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
     """What nnU-Net plans for; see `flarekit.training.nnunet.planning.PlanOptions`."""
 
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            "--architecture", "-a", help="One of the networks, trained as its paper does."
-        ),
-    ] = None
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recipe, or a name of train recipes: its network, loss, optimiser, schedule and "
-            "folds; nnU-Net decides the rest."
-        ),
-    ] = None
-    configuration: _Configuration = None
-    gpu_memory: Annotated[
-        float | None,
-        typer.Option(help="GPU memory in GB that nnU-Net chooses patch sizes for; by default 8."),
-    ] = None
-    unlabelled: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=(
-                "Label that the cases do not have, so that predicting it is never counted as "
-                "wrong; may be given several times."
-            )
-        ),
-    ] = None
-    width: Annotated[
-        float | None,
-        typer.Option(
-            help=(
-                "Width of attention_unet, mpu_net or mamba_ahnet as a share of the paper's; 1 is "
-                "full width."
-            )
-        ),
-    ] = None
-    argument: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Argument of the network, such as mamba=enc or "
-            'blocks=\'["conv", "hgcn", "mamba"]\'; may be given several times. '
-            "docs/papers.md lists them.",
-        ),
-    ] = None
-    processes: Annotated[int, typer.Option(min=1, help="Processes that preprocess the cases.")] = 2
+    architecture: str | None = None
+    recipe: Path | None = None
+    configuration: str | None = None
+    gpu_memory: float | None = None
+    unlabelled: list[str] | None = None
+    width: float | None = None
+    argument: list[str] | None = None
+    processes: int = 2
 
 
-@spread
 def plan(
-    dataset: Annotated[Path, typer.Argument(help="nnU-Net raw layout, named DatasetNNN_Name.")],
-    work_dir: Annotated[Path, typer.Argument(help="Folder that gets nnU-Net's folders.")],
+    dataset: Path,
+    work_dir: Path,
     *,
     planning: Planning,
 ) -> None:
@@ -129,19 +79,16 @@ def _network(named: str | None, taken: Taken | None) -> str:
 class FoldRun:
     """How nnU-Net trains a fold; see `flarekit.training.nnunet.running.TrainOptions`."""
 
-    configuration: _Configuration = None
-    fold: Annotated[str, typer.Option(help="Fold to train: 0 to 4, or all.")] = "0"
-    device: OneDevice = "auto"
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs to train; the paper's number by default.")
-    ] = None
-    iterations: Annotated[int | None, typer.Option(help="Steps per epoch.")] = None
+    configuration: str | None = None
+    fold: str = "0"
+    device: str = "auto"
+    epochs: int | None = None
+    iterations: int | None = None
 
 
-@spread
 def run(
-    work_dir: Annotated[Path, typer.Argument(help="Folder that flarekit train plan has filled.")],
-    architecture: _Architecture,
+    work_dir: Path,
+    architecture: str,
     *,
     options: FoldRun,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command takes its options as one dataclass.
+"""What commands take: dataclasses whose fields are options, and what options.toml says of these.
 
 Nothing heavy is imported here, so that `--help` is instant.
 """
@@ -8,24 +8,28 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from flarekit.core.errors import UsageError
 
+WORDS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _LEAST_MIB = 6  # of Docker
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take dataclasses: each field becomes an option, in the dataclass's place.
 
-    A field's `Annotated` type says what the option is, as a parameter's would, and its name is that
-    of the request's field. So `Request(**vars(options))` makes the request of a command's options.
+    What an option is called and what its help says stands in options.toml, in the table of its
+    dataclass or command, or in `[shared]`; an `Annotated` type may say it as well. A field's name
+    is that of the request's field. So `Request(**vars(options))` makes the request of a command's
+    options.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {
@@ -36,7 +40,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         if parameter.name in groups:
             parameters += _parameters_of(groups[parameter.name])
         else:
-            kind, hint = inspect.Parameter.KEYWORD_ONLY, hints[parameter.name]
+            hint = _stated(hints[parameter.name], parameter.name, [command])
+            kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(kind=kind, annotation=hint))
 
     @wraps(command)
@@ -57,10 +62,40 @@ def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if each.default is MISSING else each.default,
-            annotation=hints[each.name],
+            annotation=_stated(hints[each.name], each.name, group.__mro__),
         )
         for each in fields(group)
     ]
+
+
+def _stated(hint: Any, name: str, owners: Sequence[Any]) -> Any:  # noqa: ANN401 - any type
+    """Return a type with what options.toml says of the option; itself where nothing is said.
+
+    Args:
+        hint: `Annotated` with the name of an entry in `[shared]`, or with typer's own, or plain.
+        name: of the field or parameter.
+        owners: whose it is: a command, or a dataclass and those that it extends.
+    """
+    kind, entry = hint, WORDS["shared"].get(name)
+    if get_origin(hint) is Annotated:
+        kind, noted = get_args(hint)[:2]
+        if not isinstance(noted, str):
+            return hint
+        entry = WORDS["shared"][noted]
+    for owner in reversed(owners):
+        module = WORDS.get(owner.__module__.rpartition(".")[2], {})
+        entry = module.get(owner.__name__, {}).get(name, entry)
+    if entry is None:
+        return hint
+    facts = {"help": entry} if isinstance(entry, str) else dict(entry)
+    if "parser" in facts:
+        facts = {"metavar": "<str>", **facts, "parser": _PARSERS[facts["parser"]]}
+    if "autocompletion" in facts:
+        facts["autocompletion"] = _COMPLETIONS[facts["autocompletion"]]
+    declare = typer.Argument if facts.pop("argument", False) else typer.Option
+    own_names = facts.pop("names", "").split()
+    declared = declare(*own_names, **facts) if own_names else declare(**facts)
+    return Annotated[kind, declared]
 
 
 def memory_mib(text: str) -> int:
@@ -78,11 +113,6 @@ def memory_mib(text: str) -> int:
             fix=f"write 28g, or 2048m; {_LEAST_MIB}m at least",
         )
     return mib
-
-
-def memory_option(text: str) -> Any:  # noqa: ANN401 - typer's own type is private
-    """Return the option --memory, an amount that becomes MiB, with a help text."""
-    return typer.Option("--memory", parser=memory_mib, metavar="<str>", help=text)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -133,59 +163,6 @@ def _conventions(begun: str) -> list[str]:
     return [name for name in conventions.names() if name.startswith(begun)]
 
 
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Print more, and show tracebacks of errors.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-InputDir = Annotated[Path, typer.Option("--input", "-i", help="Folder with the scans.")]
-Inputs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--input",
-        "-i",
-        help="A folder with scans, a scan (.nii.gz, .nii, .mha, .nrrd), DICOM, or a zip or tar of "
-        "such; may be given several times.",
-    ),
-]
-MoreInputs = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="[INPUT]...", help="Further inputs, as -i *.nii.gz makes them."),
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder for the masks, or the file of the only one.")
-]
-OutputDir = Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")]
-Predictor = Annotated[
-    str,
-    typer.Option(
-        "--predictor",
-        "-p",
-        envvar="FLAREKIT_PREDICTOR",
-        autocompletion=_predictors,
-        help="A name (see `flarekit predictors`) or a predictor folder.",
-    ),
-]
-Convention = Annotated[
-    str | None,
-    typer.Option(
-        "--convention",
-        "-c",
-        envvar="FLAREKIT_CONVENTION",
-        autocompletion=_conventions,
-        help="Convention of the input and output folders; by default the predictor's own.",
-    ),
-]
-ImageConvention = Annotated[
-    str | None,
-    typer.Option(
-        "--convention",
-        "-c",
-        help="Convention of the image; by default the one that its label names.",
-    ),
-]
-
-
 def _also(text: str) -> tuple[str, ...]:
     """Return what is written besides masks, of a list like `rtstruct,nifti`."""
     wanted = names(text) if text else ()
@@ -195,82 +172,25 @@ def _also(text: str) -> tuple[str, ...]:
     return wanted
 
 
-Also = Annotated[
-    Any,
-    typer.Option(
-        parser=_also,
-        metavar="rtstruct,nifti",
-        help="DICOM: what each mask is written as besides a segmentation object: contours (RT "
-        "structure set), NIfTI, or both.",
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        help=(
-            "auto, cpu, cuda, cuda:N or a UUID. Several (cuda:0,cuda:1) share the cases. A "
-            "device that is asked for and not there is an error."
-        )
-    ),
-]
-OneDevice = Annotated[
-    str,
-    typer.Option(
-        help=(
-            "auto, cpu, cuda, cuda:N or a UUID. A device that is asked for and not there is an "
-            "error."
-        )
-    ),
-]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(
-        help=(
-            "auto takes fp16 on CUDA, bf16 on a CPU that computes in it, and fp32 otherwise, "
-            "but none that the network overflows in."
-        )
-    ),
-]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust",
-        envvar="FLAREKIT_TRUST",
-        help="Let a predictor folder execute what it names: a module of its own, or TorchScript.",
-    ),
-]
-Gpus = Annotated[
-    str | None,
-    typer.Option(
-        help=(
-            "GPUs that the container sees, as docker run takes them (all, or device=0,1); by "
-            "default none."
-        )
-    ),
-]
-Sandbox = Annotated[
-    Literal["auto", "docker", "process"],
-    typer.Option(
-        "--sandbox",
-        help=(
-            "What runs the image: Docker, or processes in bubblewrap; auto takes Docker where"
-            " an engine answers."
-        ),
-    ),
-]
-Folds = Annotated[  # a parser gives the type, which typer cannot tell from an annotation
-    Any,
-    typer.Option(
-        parser=names,
-        metavar="<str>",
-        help=(
-            "Folds of an nnU-Net result to use, for example 0,1,2; by default all that are there."
-        ),
-    ),
-]
-Checkpoint = Annotated[
-    str, typer.Option(help="File name of the checkpoint inside a fold of an nnU-Net result.")
-]
+# what options.toml names; a parser gives the type, which the annotation `Any` leaves to it
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "also": _also,
+    "memory_mib": memory_mib,
+    "names": names,
+    "numbers": numbers,
+    "number or container": _limit("container"),
+    "number or convention": _limit("convention"),
+}
+_COMPLETIONS = {"predictors": _predictors, "conventions": _conventions}
+
+# by the name of their entry in [shared], where that is not the name of the field
+Devices = Annotated[str, "devices"]
+EditionPreset = Annotated[str | None, "edition_preset"]
+ImageConvention = Annotated[str | None, "image_convention"]
+Memory = Annotated[Any, "memory"]
+Sandbox = Annotated[Literal["auto", "docker", "process"], "sandbox"]
+Timeout = Annotated[float | None, "timeout"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 CHECKPOINT = "checkpoint_final.pth"
 
 
@@ -278,7 +198,7 @@ CHECKPOINT = "checkpoint_final.pth"
 class Computing:
     """What computes."""
 
-    device: Device = "auto"
+    device: Devices = "auto"
     precision: Precision = "auto"
 
 
@@ -286,52 +206,14 @@ class Computing:
 class Messages:
     """How much a run says; see `flarekit.cli.console.Console`."""
 
-    verbose: Verbose = False
-    quiet: Quiet = False
+    verbose: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
     """What a case may cost."""
 
-    time_budget_s: Annotated[
-        Any,
-        typer.Option(
-            "--time-budget",
-            envvar="FLAREKIT_TIME_BUDGET",
-            parser=_limit("convention"),
-            metavar="SECONDS|convention",
-            help=(
-                "Seconds that a case may take; the last line says what was given up for it. "
-                "The word convention stands for what the organiser tolerates. By default, and"
-                " with 0, there is no limit."
-            ),
-        ),
-    ] = None
-    gpu_memory_budget_mib: Annotated[
-        Any,
-        typer.Option(
-            "--gpu-memory-budget",
-            envvar="FLAREKIT_GPU_MEMORY_BUDGET",
-            parser=_limit("convention"),
-            metavar="MIB|convention",
-            help=(
-                "MiB that may be in use on the GPU. The word convention stands for what the "
-                "organiser tolerates. By default, and with 0, there is no limit."
-            ),
-        ),
-    ] = None
-    ram_budget_mib: Annotated[
-        Any,
-        typer.Option(
-            "--ram-budget",
-            envvar="FLAREKIT_RAM_BUDGET",
-            parser=_limit("container"),
-            metavar="MIB|container",
-            help=(
-                "MiB of memory that the run may use; what does not fit is refused. The word "
-                "container stands for the limit of the container around it. By default, and "
-                "with 0, there is no limit."
-            ),
-        ),
-    ] = None
+    time_budget_s: Any = None
+    gpu_memory_budget_mib: Any = None
+    ram_budget_mib: Any = None

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from flarekit.cli.help import App
-from flarekit.cli.options import spread
-from flarekit.cli.profile_requests import Allowed, ImageRun, Preset, RunLine, Timeout, Watching
+from flarekit.cli.options import Timeout
+from flarekit.cli.profile_requests import Allowed, ImageRun, RunLine, Watching
 
 app = App(help="Measure what the organisers measure; enforce their limits.")
-
-_ReportDir = Annotated[
-    Path, typer.Argument(metavar="REPORT_DIR", help="Folder that flarekit profile has made.")
-]
-_Gpu = Annotated[str, typer.Option(help="Index or UUID of the GPU to watch, as nvidia-smi says.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
-    command: Annotated[
-        list[str],
-        typer.Argument(metavar="-- COMMAND...", help="Command to run, with its arguments."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the run in the report; by default the program's.")
-    ] = None,
-    preset: Preset = None,
-    gpu: _Gpu = "0",
+    command: list[str],
+    output: Path,
+    name: str | None = None,
+    preset: str | None = None,
+    gpu: str = "0",
     timeout: Timeout = None,
 ) -> None:
     """Measure any command; the exit code is the command's own.
@@ -48,7 +37,6 @@ def run(
 
 
 @app.command()
-@spread
 def docker(run: ImageRun, *, run_line: RunLine, watching: Watching) -> None:
     """Measure an image as the organisers do: one case, or one job of a platform, at a time."""
     from flarekit.cli.console import Console
@@ -58,8 +46,7 @@ def docker(run: ImageRun, *, run_line: RunLine, watching: Watching) -> None:
 
 
 @app.command()
-@spread
-def check(report_dir: _ReportDir, *, allowed: Allowed) -> None:
+def check(report_dir: Path, *, allowed: Allowed) -> None:
     """Compare a report with limits: name each case that breaks one, and exit with 1 if any does.
 
     A figure that could not be measured fails a limit that was asked for: by its own option or, for
@@ -73,8 +60,8 @@ def check(report_dir: _ReportDir, *, allowed: Allowed) -> None:
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of the first report.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of the second report.")],
+    first: Path,
+    second: Path,
 ) -> None:
     """Compare two reports: the figures of both, case by case, and the ratio of B to A."""
     from flarekit.cli.columns import aligned
@@ -102,7 +89,7 @@ def compare(
 
 
 @app.command()
-def report(report_dir: _ReportDir, preset: Preset = None) -> None:
+def report(report_dir: Path, preset: str | None = None) -> None:
     """Write the CSV, page and pictures of a report again.
 
     Also makes one of a folder with the JSON files that FLARE's own script left.

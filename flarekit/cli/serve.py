@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from flarekit.cli.options import Device, Precision, Verbose, spread
+from flarekit.cli.options import Devices, Precision
 from flarekit.core.errors import FlarekitError, UsageError
 from flarekit.core.extras import require
 
@@ -17,50 +15,20 @@ from flarekit.core.extras import require
 class Serving:
     """What is served, to whom, and for how long; see `flarekit.service.settings.Settings`."""
 
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine's need tokens.")
-    ] = "127.0.0.1"
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8000
-    predictors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--predictor",
-            "-p",
-            help="Name or folder of a predictor to offer; may be given several times, and the page "
-            "begins with the first. By default all whose weights are at hand.",
-        ),
-    ] = None
-    device: Device = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    predictors: list[str] | None = None
+    device: Devices = "auto"
     precision: Precision = "auto"
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with one token per line; requests without one of them are refused."
-        ),
-    ] = None
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A further host name by which browsers reach the service; may be given several "
-            "times."
-        ),
-    ] = None
-    data: Annotated[Path, typer.Option(help="Folder for uploads, masks and the list of cases.")] = (
-        Path("flarekit-data")
-    )
-    keep_hours: Annotated[
-        float, typer.Option(min=0.01, help="Cases are deleted this long after their last change.")
-    ] = 24.0
-    max_upload_gb: Annotated[
-        float, typer.Option(min=0.001, help="GiB that an upload may have.")
-    ] = 4.0
-    queue: Annotated[int, typer.Option(min=1, help="Cases that may wait.")] = 16
+    token_file: Path | None = None
+    allow_host: list[str] | None = None
+    data: Path = Path("flarekit-data")
+    keep_hours: float = 24.0
+    max_upload_gb: float = 4.0
+    queue: int = 16
 
 
-@spread
-def serve(serving: Serving, verbose: Verbose = False) -> None:
+def serve(serving: Serving, verbose: bool = False) -> None:
     """Serve a page and an API that segment scans, on this machine."""
     for package in ("fastapi", "uvicorn"):
         require(package, "serve")

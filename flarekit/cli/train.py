@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
@@ -12,7 +12,7 @@ from flarekit.cli.first_recipe import init
 from flarekit.cli.help import App
 from flarekit.cli.locators import locator
 from flarekit.cli.nnunet_training import plan, run
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Quiet, Trust, spread
+from flarekit.cli.options import CHECKPOINT
 from flarekit.cli.train_requests import CompactRun, Sources
 
 app = App(help="Train a network and make a predictor folder of it.")
@@ -22,8 +22,7 @@ app.command()(init)
 
 
 @app.command()
-@spread
-def compact(options: CompactRun, sources: Sources, quiet: Quiet = False) -> None:
+def compact(options: CompactRun, sources: Sources, quiet: bool = False) -> None:
     """Train on a small machine for a set time; call it again after a kill to go on.
 
     Recipe and data are compared before anything is prepared. The time begins when all cases are
@@ -59,29 +58,18 @@ def recipes() -> None:
 class Export:
     """How an nnU-Net result is exported; see `flarekit.importing.ImportOptions`."""
 
-    convention: Annotated[
-        str,
-        typer.Option(
-            "--convention",
-            "-c",
-            help="Convention that the predictor of an nnU-Net result uses by default.",
-        ),
-    ] = "flare"
-    folds: Folds = None
-    checkpoint: Checkpoint = CHECKPOINT
+    convention: str = "flare"
+    folds: Any = None
+    checkpoint: str = CHECKPOINT
 
 
 @app.command()
-@spread
 def export(
-    source: Annotated[Path, typer.Argument(help="Folder of a run, or an nnU-Net result folder.")],
-    folder: Annotated[Path, typer.Argument(help="The predictor folder to make.")],
-    recipe: Annotated[
-        Path | None,
-        typer.Option(help="Recipe of a compact run; by default the copy in the run's folder."),
-    ] = None,
-    trust: Trust = False,
-    quiet: Quiet = False,
+    source: Path,
+    folder: Path,
+    recipe: Path | None = None,
+    trust: bool = False,
+    quiet: bool = False,
     *,
     options: Export,
 ) -> None:
@@ -113,19 +101,9 @@ def export(
 
 @app.command()
 def expected(
-    predictor: Annotated[str, typer.Argument(help="Name or folder of a predictor.")],
-    datasets: Annotated[
-        list[Path],
-        typer.Argument(help="Data sets it was trained on, in nnU-Net's raw layout."),
-    ],
-    crops: Annotated[
-        bool,
-        typer.Option(
-            "--crops",
-            help="The scans are crops around what is labelled, so an organ that their edge cuts "
-            "says nothing about whole scans.",
-        ),
-    ] = False,
+    predictor: str,
+    datasets: list[Path],
+    crops: bool = False,
 ) -> None:
     """Measure the labels of the training cases, so that unusual masks are flagged.
 
@@ -145,27 +123,11 @@ def expected(
 
 @app.command()
 def gate(
-    predictor: Annotated[str, typer.Argument(help="Name or folder of a predictor.")],
-    datasets: Annotated[
-        list[Path],
-        typer.Argument(help="Data sets it was trained on, in nnU-Net's raw layout."),
-    ],
-    label: Annotated[
-        str | None,
-        typer.Option(help="Label that marks the lesions; by default the predictor's only one."),
-    ] = None,
-    channel: Annotated[
-        str | None,
-        typer.Option(
-            help="Channel whose intensity is measured; by default the PET, or else the first one."
-        ),
-    ] = None,
-    lost: Annotated[
-        float,
-        typer.Option(
-            help="Largest share of further lesions like those of training that may be dropped."
-        ),
-    ] = 0.01,
+    predictor: str,
+    datasets: list[Path],
+    label: str | None = None,
+    channel: str | None = None,
+    lost: float = 0.01,
 ) -> None:
     """Measure how training lesions are shaped, so that components unlike any are dropped.
 

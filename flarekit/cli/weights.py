@@ -7,12 +7,12 @@ import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flarekit.cli.help import App
-from flarekit.cli.options import CHECKPOINT, Checkpoint, Folds, Quiet, Trust, spread
+from flarekit.cli.options import CHECKPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,43 +28,20 @@ app = App(help="Import checkpoints, check weights, and pack predictors for the p
 class Import:
     """How a checkpoint is imported; see `flarekit.importing.ImportOptions`."""
 
-    name: Annotated[str, typer.Option(help="Name of the predictor, and of its folder.")]
-    convention: Annotated[
-        str,
-        typer.Option(
-            "--convention", "-c", help="Convention that the new predictor uses by default."
-        ),
-    ] = "flare"
-    folds: Folds = None
-    checkpoint: Checkpoint = CHECKPOINT
+    name: str
+    convention: str = "flare"
+    folds: Any = None
+    checkpoint: str = CHECKPOINT
 
 
 @app.command("import")
-@spread
 def import_(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="nnU-Net v2 result folder, or FLARE23's, FLARE21's or MPU-Net's checkpoint."
-        ),
-    ],
+    source: Path,
     *,
     wanted: Import,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help=(
-                "Folder that gets the predictor's folder; by default the first of "
-                "FLAREKIT_WEIGHTS, or weights/."
-            ),
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option(help="Replace a predictor that has this name already.")
-    ] = False,
-    quiet: Quiet = False,
+    output: Path | None = None,
+    force: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Make a predictor folder from a checkpoint; nothing in it is executed."""
     from flarekit import conventions
@@ -140,10 +117,8 @@ def _put(made: Path, folder: Path) -> None:
 
 @app.command()
 def verify(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Predictors to check; by default all.")
-    ] = None,
-    trust: Trust = False,
+    names: list[str] | None = None,
+    trust: bool = False,
 ) -> None:
     """Compare weights with their hashes and load them; the exit code is 0 if all are whole."""
     from flarekit.core.errors import FlarekitError
@@ -164,12 +139,10 @@ def verify(
 
 @app.command()
 def pack(
-    name: Annotated[str, typer.Argument(metavar="predictor", help="A name or a predictor folder.")],
-    path: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write, named model.tar.gz.")
-    ],
-    trust: Trust = False,
-    quiet: Quiet = False,
+    name: str,
+    path: Path,
+    trust: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Pack a predictor for the platform, which unpacks it to /opt/ml/model."""
     import io

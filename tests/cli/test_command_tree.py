@@ -100,6 +100,12 @@ def test_every_command_says_in_a_sentence_what_it_does(name):
     assert first[0].isupper()
 
 
+def test_every_option_and_argument_says_what_it_is():
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            assert (parameter.help or "").endswith((".", "...")), f"{name}: {parameter.name}"
+
+
 def test_options_stand_in_groups_and_messages_last():
     said = run("predict", "--help").stdout
     titles = [title for title in GROUPS if f"\n{title}:\n" in said]

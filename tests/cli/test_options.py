@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Annotated
 
 import pytest
@@ -98,3 +100,13 @@ def test_memory_is_read_as_docker_reads_it(text, mib):
 def test_what_is_no_amount_of_memory_is_refused(text):
     with pytest.raises(UsageError, match="not an amount of memory"):
         memory_mib(text)
+
+
+def test_every_table_of_options_is_that_of_a_command_or_a_dataclass_and_its_fields():
+    for module, tables in options.WORDS.items():
+        if module in ("examples", "sections", "groups", "shared"):
+            continue
+        place = importlib.import_module(f"flarekit.cli.{module}")
+        for owner, entries in tables.items():
+            known = signature(getattr(place, owner)).parameters
+            assert set(entries) <= set(known), f"{module}.{owner}"
