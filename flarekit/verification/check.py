@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,6 +78,15 @@ def check(fix: str, *, runs: bool = True) -> Callable[[Callable[[ImageUnderTest]
         return Check(name=look.__name__, asserts=asserts, fix=fix, look=look, runs=runs)
 
     return make
+
+
+def checks_in(module: Mapping[str, object]) -> tuple[Check, ...]:
+    """Return the checks that a module has made so far, in that order.
+
+    Args:
+        module: its `globals()`.
+    """
+    return tuple(each for each in module.values() if isinstance(each, Check))
 
 
 PASS = Finding(state="pass")

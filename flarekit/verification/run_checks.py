@@ -9,7 +9,17 @@ from typing import Any
 
 from flarekit.containers import Conditions
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Finding, check, fail, passed, skip, verdict_of, warn
+from flarekit.verification.check import (
+    PASS,
+    Finding,
+    check,
+    checks_in,
+    fail,
+    passed,
+    skip,
+    verdict_of,
+    warn,
+)
 from flarekit.verification.contents import again, alike, listed, unlike_usual
 from flarekit.verification.explanations import RELAXED, explained, needs_of
 from flarekit.verification.masks import same_content
@@ -67,21 +77,6 @@ def inputs_unchanged(image: ImageUnderTest) -> Finding:
     return verdict_of(trial.touched)
 
 
-@check(fix="set seeds, leave out test-time dropout and random sampling")
-def same_twice(image: ImageUnderTest) -> Finding:
-    """Two runs of the same input give the same output."""
-    first, second = image.base(), again(image)
-    if first.files != second.files:
-        return fail(f"first {listed(first.files)}, then {listed(second.files)}", _ASKED_ONLY)
-    pairs = [(first.outputs / name, second.outputs / name) for name in first.files]
-    differ = [
-        name
-        for name, pair in zip(first.files, pairs, strict=True)
-        if not name.endswith("/") and not alike(*pair)
-    ]
-    return verdict_of([f"{name} differs" for name in differ])
-
-
 @check(
     fix="umask 022; write files of your own there, no links; tempfile.mkdtemp elsewhere than there"
 )
@@ -99,6 +94,21 @@ def readable_output(image: ImageUnderTest) -> Finding:
         names = ", ".join(trials[0].private[:3])
         return warn(f"only its owner can read {names}")
     return PASS
+
+
+@check(fix="set seeds, leave out test-time dropout and random sampling")
+def same_twice(image: ImageUnderTest) -> Finding:
+    """Two runs of the same input give the same output."""
+    first, second = image.base(), again(image)
+    if first.files != second.files:
+        return fail(f"first {listed(first.files)}, then {listed(second.files)}", _ASKED_ONLY)
+    pairs = [(first.outputs / name, second.outputs / name) for name in first.files]
+    differ = [
+        name
+        for name, pair in zip(first.files, pairs, strict=True)
+        if not name.endswith("/") and not alike(*pair)
+    ]
+    return verdict_of([f"{name} differs" for name in differ])
 
 
 def _under(image: ImageUnderTest, conditions: Conditions, trial: TrialResult) -> Finding:
@@ -260,19 +270,7 @@ def loud_failure(trial: TrialResult) -> Finding:
     return PASS
 
 
-RUNS = (
-    ends_well,
-    without_gpu,
-    inputs_unchanged,
-    readable_output,
-    same_twice,
-    strict_sandbox,
-    offline,
-    unprivileged,
-    stops,
-    in_time,
-    in_memory,
-)
+RUNS = checks_in(globals())
 
 
 def nothing_done(trial: TrialResult) -> Finding:

@@ -24,7 +24,7 @@ from flarekit.conventions.autopet.mask_checks import (
     without_clicks,
 )
 from flarekit.conventions.autopet.samples import CLICKS, Variation, writer
-from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of
+from flarekit.verification.check import PASS, Finding, check, checks_in, fail, skip, verdict_of
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -66,13 +66,10 @@ def _output(image: ImageUnderTest, name: str) -> Finding:
     return verdict_of(faults)
 
 
-@check(fix=f"json.dump(False, file) to /output/{FLAG}; I and II: state the edition in the label")
-def data_centric(image: ImageUnderTest) -> Finding:
-    """data-centric-model.json holds true or false and nothing else (edition III)."""
-    editions = {edition_of(image, clicked=clicked) for clicked in (True, False)}
-    if 3 not in editions:
-        return skip("it does not serve edition III")
-    return _output(image, "data_centric")
+@check(fix='say it in the image: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'', runs=False)
+def edition(image: ImageUnderTest) -> Finding:
+    """What it writes, with clicks and without, belongs to one edition or to both kinds."""
+    return edition_clear(image)
 
 
 def _unlike(
@@ -120,16 +117,77 @@ def _if_clicked(look: Callable[[ImageUnderTest], Finding]) -> Callable[[ImageUnd
     return looked
 
 
+@check(fix=f"write to {PLAIN} (I to III) or {CLICKED} (IV, V), under the CT's name")
+def one_mask(image: ImageUnderTest) -> Finding:
+    """The edition's folder gets exactly one .mha, named after the CT."""
+    return _output(image, "one_mask")
+
+
+@check(fix="put logs and temporary files into /tmp")
+def nothing_else(image: ImageUnderTest) -> Finding:
+    """No other files are written."""
+    return _output(image, "nothing_else")
+
+
+@check(fix="cast before writing: mask.astype(numpy.uint8), with 1 for every lesion")
+def binary(image: ImageUnderTest) -> Finding:
+    """The mask is uint8 and holds 0 and 1 only."""
+    return _output(image, "binary")
+
+
+@check(fix="image.CopyInformation(pet) on the PET as it was read, before any resampling")
+def geometry(image: ImageUnderTest) -> Finding:
+    """The mask has the PET's voxels, spacing, origin and directions."""
+    return _output(image, "geometry")
+
+
+def _no_clicks(image: ImageUnderTest) -> TrialResult:
+    return image.kept("clicks_empty", writer(Variation(clicks=())))
+
+
 @check(fix="undo every flip before writing; arrays are (z, y, x) as SimpleITK gives them")
 def aligned(image: ImageUnderTest) -> Finding:
     """The mask is not a mirror image: it holds hot lesions where they are."""
     return on_lesions(lesions(image.base()))
 
 
+@check(fix=f"json.dump(False, file) to /output/{FLAG}; I and II: state the edition in the label")
+def data_centric(image: ImageUnderTest) -> Finding:
+    """data-centric-model.json holds true or false and nothing else (edition III)."""
+    editions = {edition_of(image, clicked=clicked) for clicked in (True, False)}
+    if 3 not in editions:
+        return skip("it does not serve edition III")
+    return _output(image, "data_centric")
+
+
+@check(fix="take the only file of each folder, and name the mask after the CT")
+def differing_stems(image: ImageUnderTest) -> Finding:
+    """CT and PET may have different names; the mask has the CT's."""
+    return _odd_case(image, "differing_stems")
+
+
+@check(fix="compare geometries with a tolerance of 0.01 voxel, or resample always")
+def ct_rounding(image: ImageUnderTest) -> Finding:
+    """A CT that lies 0.00001 mm beside the PET's grid is accepted."""
+    return _odd_case(image, "ct_rounding")
+
+
 @check(fix="SimpleITK.Resample(ct, pet, SimpleITK.Transform(), SimpleITK.sitkLinear, -1024)")
 def ct_other_grid(image: ImageUnderTest) -> Finding:
     """A CT on another grid is resampled; the mask stays on the PET's."""
     return verdict_of(_unlike(image, "ct_other_grid", Variation(finer_ct=True), same_mask=True))
+
+
+@check(fix="read with SimpleITK, then cast to float32")
+def stored_otherwise(image: ImageUnderTest) -> Finding:
+    """Uncompressed .mha files are read like compressed ones, wide numbers like narrow."""
+    return _odd_case(image, "stored_otherwise")
+
+
+@check(fix="numpy.nan_to_num right after reading")
+def nan_in_pet(image: ImageUnderTest) -> Finding:
+    """NaN in the air around the patient changes nothing in the patient."""
+    return _odd_case(image, "nan_in_pet")
 
 
 @check(fix="guard divisions by maximum or deviation; write zeros where no voxel is above 0")
@@ -154,15 +212,32 @@ def clicks_missing(image: ImageUnderTest) -> Finding:
     return PASS
 
 
-def _no_clicks(image: ImageUnderTest) -> TrialResult:
-    return image.kept("clicks_empty", writer(Variation(clicks=())))
-
-
 @check(fix="start from the mask without clicks")
 @_if_clicked
 def clicks_empty(image: ImageUnderTest) -> Finding:
     """It runs with an empty list of clicks, which is the first step."""
     return verdict_of(unlike_usual(image, _no_clicks(image), same_mask=False))
+
+
+@check(fix="leave out points below 0 or beyond the last voxel")
+@_if_clicked
+def clicks_outside(image: ImageUnderTest) -> Finding:
+    """Clicks outside the volume do not end it."""
+    return _odd_clicks(image, "clicks_outside")
+
+
+@check(fix="round to the nearest voxel")
+@_if_clicked
+def clicks_floats(image: ImageUnderTest) -> Finding:
+    """Clicks between voxels do not end it."""
+    return _odd_clicks(image, "clicks_floats")
+
+
+@check(fix="loop over all points, however many of each name there are")
+@_if_clicked
+def scribbles(image: ImageUnderTest) -> Finding:
+    """Rows of points (edition V) are read like clicks."""
+    return _odd_clicks(image, "scribbles")
 
 
 @check(fix="mask[z, y, x] for a point (x, y, z); no transform from physical space")
@@ -192,103 +267,4 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     return verdict_of([fault for faults in faults_of(image, trial).values() for fault in faults])
 
 
-@check(fix='say it in the image: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'', runs=False)
-def edition(image: ImageUnderTest) -> Finding:
-    """What it writes, with clicks and without, belongs to one edition or to both kinds."""
-    return edition_clear(image)
-
-
-@check(fix=f"write to {PLAIN} (I to III) or {CLICKED} (IV, V), under the CT's name")
-def one_mask(image: ImageUnderTest) -> Finding:
-    """The edition's folder gets exactly one .mha, named after the CT."""
-    return _output(image, "one_mask")
-
-
-@check(fix="put logs and temporary files into /tmp")
-def nothing_else(image: ImageUnderTest) -> Finding:
-    """No other files are written."""
-    return _output(image, "nothing_else")
-
-
-@check(fix="cast before writing: mask.astype(numpy.uint8), with 1 for every lesion")
-def binary(image: ImageUnderTest) -> Finding:
-    """The mask is uint8 and holds 0 and 1 only."""
-    return _output(image, "binary")
-
-
-@check(fix="image.CopyInformation(pet) on the PET as it was read, before any resampling")
-def geometry(image: ImageUnderTest) -> Finding:
-    """The mask has the PET's voxels, spacing, origin and directions."""
-    return _output(image, "geometry")
-
-
-@check(fix="take the only file of each folder, and name the mask after the CT")
-def differing_stems(image: ImageUnderTest) -> Finding:
-    """CT and PET may have different names; the mask has the CT's."""
-    return _odd_case(image, "differing_stems")
-
-
-@check(fix="compare geometries with a tolerance of 0.01 voxel, or resample always")
-def ct_rounding(image: ImageUnderTest) -> Finding:
-    """A CT that lies 0.00001 mm beside the PET's grid is accepted."""
-    return _odd_case(image, "ct_rounding")
-
-
-@check(fix="read with SimpleITK, then cast to float32")
-def stored_otherwise(image: ImageUnderTest) -> Finding:
-    """Uncompressed .mha files are read like compressed ones, wide numbers like narrow."""
-    return _odd_case(image, "stored_otherwise")
-
-
-@check(fix="numpy.nan_to_num right after reading")
-def nan_in_pet(image: ImageUnderTest) -> Finding:
-    """NaN in the air around the patient changes nothing in the patient."""
-    return _odd_case(image, "nan_in_pet")
-
-
-@check(fix="leave out points below 0 or beyond the last voxel")
-@_if_clicked
-def clicks_outside(image: ImageUnderTest) -> Finding:
-    """Clicks outside the volume do not end it."""
-    return _odd_clicks(image, "clicks_outside")
-
-
-@check(fix="round to the nearest voxel")
-@_if_clicked
-def clicks_floats(image: ImageUnderTest) -> Finding:
-    """Clicks between voxels do not end it."""
-    return _odd_clicks(image, "clicks_floats")
-
-
-@check(fix="loop over all points, however many of each name there are")
-@_if_clicked
-def scribbles(image: ImageUnderTest) -> Finding:
-    """Rows of points (edition V) are read like clicks."""
-    return _odd_clicks(image, "scribbles")
-
-
-CHECKS = (
-    *PLATFORM_IMAGE,
-    *RUNS,
-    *PLATFORM_RUNS,
-    edition,
-    one_mask,
-    nothing_else,
-    binary,
-    geometry,
-    aligned,
-    data_centric,
-    differing_stems,
-    ct_rounding,
-    ct_other_grid,
-    stored_otherwise,
-    nan_in_pet,
-    no_uptake,
-    clicks_missing,
-    clicks_empty,
-    clicks_outside,
-    clicks_floats,
-    scribbles,
-    clicks_placed,
-    given_inputs,
-)
+CHECKS = (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS, *checks_in(globals()))

@@ -16,6 +16,7 @@ from flarekit.verification.check import (
     PASS,
     Finding,
     check,
+    checks_in,
     fail,
     skip,
     verdict_of,
@@ -234,17 +235,4 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     return verdict_of_trial(trial, faults)
 
 
-CHECKS = (
-    *SUBMITTED_BY_FILE,
-    output_tree,
-    stored_type,
-    geometry,
-    labels,
-    odd_names,
-    other_files,
-    no_inputs,
-    overwrites,
-    damaged_input,
-    orientations,
-    given_inputs,
-)
+CHECKS = (*SUBMITTED_BY_FILE, *checks_in(globals()))

@@ -17,6 +17,7 @@ from flarekit.verification.check import (
     PASS,
     Finding,
     check,
+    checks_in,
     fail,
     skip,
     verdict_of,
@@ -287,20 +288,4 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     return verdict_of_trial(trial, _all_faults(trial))
 
 
-CHECKS = (
-    *SUBMITTED_BY_FILE,
-    output_tree,
-    stored_type,
-    geometry,
-    lesion_at_its_line,
-    odd_lesions,
-    diameters,
-    no_lesion,
-    ways_to_store,
-    odd_names,
-    no_inputs,
-    overwrites,
-    damaged_input,
-    no_pickles,
-    given_inputs,
-)
+CHECKS = (*SUBMITTED_BY_FILE, *checks_in(globals()))

@@ -18,7 +18,7 @@ import numpy as np
 
 from flarekit.conventions.grandchallenge import samples
 from flarekit.core.errors import UnreadableVolumeError
-from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of
+from flarekit.verification.check import PASS, Finding, check, checks_in, fail, skip, verdict_of
 from flarekit.verification.masks import Mask, geometry_faults, read_mask
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.platform_inputs import IMAGES
@@ -247,15 +247,4 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     return verdict_of(faults)
 
 
-CHECKS = (
-    *PLATFORM_IMAGE,
-    *RUNS,
-    *PLATFORM_RUNS,
-    output_tree,
-    one_per_socket,
-    json_values,
-    stored_type,
-    labels,
-    geometry,
-    given_inputs,
-)
+CHECKS = (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS, *checks_in(globals()))

@@ -24,7 +24,7 @@ from flarekit.conventions.uls23.mask_checks import (
     tree_faults,
     type_faults,
 )
-from flarekit.verification.check import PASS, Finding, check, fail, skip, verdict_of
+from flarekit.verification.check import PASS, Finding, check, checks_in, fail, skip, verdict_of
 from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS, loud_failure
 from flarekit.verification.trials import ImageUnderTest, TaskFacts, TrialResult
@@ -251,21 +251,4 @@ def given_inputs(image: ImageUnderTest) -> Finding:
     return verdict_of(faults) if faults else components(read_masks(trial))
 
 
-CHECKS = (
-    *PLATFORM_IMAGE,
-    *RUNS,
-    *PLATFORM_RUNS,
-    output_tree,
-    stored_type,
-    geometry,
-    four_volumes,
-    one_component,
-    central,
-    padding,
-    order,
-    voxel_types,
-    spacing_count,
-    hundred_volumes,
-    flat_memory,
-    given_inputs,
-)
+CHECKS = (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS, *checks_in(globals()))
