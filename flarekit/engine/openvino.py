@@ -20,7 +20,6 @@ from flarekit.core.spec import HalfPrecision
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name, cpu_runs_bf16
-from flarekit.engine._huge_pages import ask_for_huge_pages
 from flarekit.engine._slab import Place, Run
 from flarekit.engine._sums import NumpySums
 from flarekit.engine._tiles import TileRow, window_weights
@@ -52,7 +51,6 @@ def create(
     shape = input_shape(grid, networks.channels)
     began = time.monotonic()
     compiled = load_compiled(networks, shape, exact)
-    ask_for_huge_pages()
     engine = OpenvinoEngine(compiled.models, grid, class_count=class_count, precision=exact)
     if compiled.made == "all":
         engine.one_time_s = time.monotonic() - began

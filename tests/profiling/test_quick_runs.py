@@ -17,7 +17,6 @@ import bench_folder
 import bench_front_door
 import bench_openvino
 import bench_page
-import bench_pages
 import bench_peers
 import bench_recist
 import bench_roofline
@@ -196,14 +195,6 @@ def test_a_predictor_becomes_an_nnunet_result(make_predictor, tmp_path):
 def test_scaling(run, make_predictor):
     (row,) = run(bench_scaling, "--predictor", make_predictor().folder)["rows"]
     assert row["unlimited"]["tiles"] > 0
-
-
-@pytest.mark.long
-def test_pages(run, make_predictor, write_scan, tmp_path):
-    scan = tmp_path / "scan_0000.nii.gz"
-    write_scan(scan, np.zeros((8, 16, 16), np.float32))
-    runs = run(bench_pages, scan, "--predictor", make_predictor().folder)["runs"]
-    assert runs["fast"].keys() == {"4 KiB", "2 MiB"}
 
 
 @pytest.mark.slow
