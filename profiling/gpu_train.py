@@ -8,9 +8,14 @@ DATA is a folder with the datasets that the recipes need (see `DATASETS`). A pre
 the next.toml in its folder, where there is one: what its next weights are to be trained by. `run`
 first prepares the cases of all predictors on all cores, each case once; then it trains each
 predictor in a process of its own on the same device, so that one computes while another launches
-kernels. Every 30 s their averaged weights, as fp16, are packed into archives of less than 16 MiB,
-OUT/weights-0.tar.gz and so on, and OUT/train.json says how far all of them are, so that being cut
-off loses half a minute. `--device cpu --quick` does all of it in seconds, with small samples.
+kernels. Recipes made on a CPU have a CPU's batch: on a GPU each step takes as many samples as keep
+it busy and fit into the training's part of its memory (`gpu/step_size.py`; `--room-mib`), and
+`export` writes the recipe with that batch. Every 30 s their averaged weights, as fp16, are packed
+into archives of less than 16 MiB, OUT/weights-0.tar.gz and so on, and OUT/train.json says how far
+all of them are, so that being cut off loses half a minute.
+
+`pack --quick` and `run --device cpu --quick` do all of it in a minute or two: a case of every
+kind, small samples, and every recipe trained for a step or two, as many at once as there are cores.
 """
 
 from __future__ import annotations
@@ -38,12 +43,16 @@ _LOG = logging.getLogger(__name__)
 _MIB = 2**20
 _SHOW_S = 30.0
 _LAST_S = 6.0  # of the time, for the last weights
+_QUICK_S = 1.0  # of training in a dry run; one step at least
+_SHARE_OF_FREE = 0.8  # of a GPU's memory, for all trainings together
 _CT_HU = (-200.0, 300.0)
 _CHANNEL = re.compile(r"_(\d{4})\.nii\.gz$")
 _MOST_MIB = 15.9  # of a file that is sent back
 _FOLD = "fold"  # a training of its parent's recipe without some of its cases
+_NOT_BEGUN = {"error": "not begun: the time was up"}
 _STATUS, _PROGRESS, _WEIGHTS = "train.json", "progress.json", "weights.safetensors"
 _PACKED = "pack.json"
+_MANY = ("imagesTr", "labelsTr", "wholebody_organs")  # folders of which a quick pack has one case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +115,13 @@ _ELSEWHERE = (
     "cases/example_ct_0000.nii.gz",
 )
 _ABDOMEN = Data(dataset="Dataset001_Abdomen", negatives=_ELSEWHERE)
-DATASETS: dict[str, Data] = {
+DATASETS: dict[str, Data] = {  # in the order of their worth: what does not fit is left out
     "abdomen_ct": _ABDOMEN,
     "abdomen_ct/fold": replace(
         _ABDOMEN, share=0.7, validation=("BTCV_01", "BTCV_09", "BTCV_18", "BTCV_27")
     ),
     "abdomen_ct/locator": replace(_ABDOMEN, share=0.35),
     "mamba_clinix_abdomen": _ABDOMEN,
-    "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
-    "mpu_net_liver": replace(_ABDOMEN, share=0.6),
     "att_umamba_petct": Data(
         dataset=".",
         parts=("Dataset002_PETCT", "wholebody_pet"),
@@ -123,6 +130,8 @@ DATASETS: dict[str, Data] = {
         ranges=((-250.0, 250.0), (0.0, 20.0)),
         bits=7,
     ),
+    "attention_unet_abdomen": replace(_ABDOMEN, share=0.7),
+    "mpu_net_liver": replace(_ABDOMEN, share=0.6),
     "mamba_ahnet_lesion": Data(
         dataset=".",
         parts=("Dataset003_LungNodule", "Dataset005_SarcomaCT", "Dataset002_PETCT"),
@@ -135,17 +144,25 @@ DATASETS: dict[str, Data] = {
 }
 
 
-def pack(data: Path, to: Path, names: list[str], bits: int, max_mib: float = float("inf")) -> float:
+def pack(
+    data: Path,
+    to: Path,
+    names: list[str],
+    bits: int,
+    max_mib: float = float("inf"),
+    *,
+    quick: bool = False,
+) -> float:
     """Copy what predictors are trained on, CTs in few bits; return the size in MiB.
 
     Held-out and validation cases stay here. CTs are clipped to a range of HU and stored as bytes
     whose lowest bits are 0: noise of a CT is larger than a step of six bits, and what does not
     change packs well. Predictors whose data do not fit beside those before are left out;
-    pack.json says which are in it.
+    pack.json says which are in it. `quick` takes the first case of each folder of many.
     """
     packed, left_out = list[str](), list[str]()
     for name in names:
-        added = list(_copied(data, to, name, bits))
+        added = list(_copied(data, to, name, bits, quick=quick))
         if _size_mib(to) <= max_mib:
             packed.append(name)
             continue
@@ -157,14 +174,20 @@ def pack(data: Path, to: Path, names: list[str], bits: int, max_mib: float = flo
     return _size_mib(to)
 
 
-def _copied(data: Path, to: Path, name: str, bits: int) -> Iterator[Path]:
+def _copied(data: Path, to: Path, name: str, bits: int, *, quick: bool) -> Iterator[Path]:
     """Copy what one predictor needs beside what is there, and yield the new files."""
     from flarekit.training.recipe import read_recipe
 
     wanted, facts = DATASETS[name], read_recipe(_recipe_path(name)).training
+    seen = set[tuple[Path, int | None]]()
     for path, place, channel in wanted.files(data):
         target = to / place
-        if _stays_here(path, facts) or target.exists():
+        if _stays_here(path, facts):
+            continue
+        kind = (path.parent, channel)
+        is_one_more = kind in seen and path.parent.name in _MANY
+        seen.add(kind)
+        if target.exists() or (quick and is_one_more):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if channel is None:
@@ -211,32 +234,59 @@ def run(arguments: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     began, deadline = time.time(), time.monotonic() + 60 * arguments.minutes
     prepare(arguments)
-    children = {}
-    for name in arguments.predictors:
-        folder = work / name
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable, __file__, "child", str(arguments.pack), name, "--work", str(work),
-            "--out", str(out), "--device", arguments.device, "--processes", "1",
-            "--began", str(began), "--until", str(began + 60 * arguments.minutes),
-            *(["--quick"] if arguments.quick else []),
-        ]  # fmt: skip
-        log = (folder / "log.txt").open("w")
-        children[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     facts = _facts(arguments.device)
+    room_mib = arguments.room_mib or _room_mib(arguments.device)
+    if room_mib:
+        facts["room_mib"] = room_mib = round(room_mib, 1)
+    waiting, children = list(arguments.predictors), dict[str, subprocess.Popen[bytes]]()
+    at_once = os.cpu_count() or 1 if arguments.quick else len(waiting)
     archives = _Archives(out, work, arguments.predictors)
-    while any(child.poll() is None for child in children.values()):
+    while waiting or any(child.poll() is None for child in children.values()):
         if time.monotonic() > deadline + 20:
+            waiting.clear()
             for child in children.values():
                 child.kill()
+        while waiting and sum(child.poll() is None for child in children.values()) < at_once:
+            name = waiting.pop(0)
+            until = began + 60 * arguments.minutes
+            share_mib = room_mib / len(arguments.predictors)
+            children[name] = _start(name, arguments, began, until, share_mib)
         time.sleep(0.2 if arguments.quick else 2.0)
         _write_status(out, facts, work, children)
         archives.update()
     _write_status(out, facts, work, children)
     archives.update()
-    for name, status in json.loads((out / _STATUS).read_text())["predictors"].items():
-        print(_line(name, status))
-    return sum(child.returncode != 0 for child in children.values())
+    for name in arguments.predictors:
+        print(_line(name, _read_json(out / _STATUS)["predictors"].get(name, _NOT_BEGUN)))
+    return sum(
+        name not in children or children[name].returncode != 0 for name in arguments.predictors
+    )
+
+
+def _start(
+    name: str, arguments: argparse.Namespace, began: float, until: float, room_mib: float
+) -> subprocess.Popen[bytes]:
+    """Start the training of one predictor, whose words go into a file."""
+    folder = arguments.work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, __file__, "child", str(arguments.pack), name,
+        "--work", str(arguments.work), "--out", str(arguments.out), "--device", arguments.device,
+        "--began", str(began), "--until", str(until), "--room-mib", str(room_mib),
+        *(["--quick"] if arguments.quick else []),
+    ]  # fmt: skip
+    with (folder / "log.txt").open("w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _room_mib(device: str) -> float:
+    """Return what trainings may take of a GPU's memory together; 0 on a CPU: batches stay."""
+    if not device.startswith("cuda"):
+        return 0.0
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return _SHARE_OF_FREE * free / _MIB
 
 
 class _Archives:
@@ -295,7 +345,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     makers = [
         maker
         for name in arguments.predictors
-        for pool in _pools(arguments.pack, name, _recipe(name, quick=arguments.quick))
+        for pool in _pools(arguments.pack, name, quick=arguments.quick)
         for maker in pool.cases.makers
     ]
     began = time.monotonic()
@@ -303,16 +353,21 @@ def prepare(arguments: argparse.Namespace) -> None:
     print(f"{count} cases are prepared after {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _pools(packed: Path, name: str, recipe: Any) -> list[Any]:  # noqa: ANN401
+def _pools(packed: Path, name: str, *, quick: bool) -> list[Any]:
+    """Return where a predictor's samples come from; one case of each kind where `quick`."""
+    from flarekit.training.cases import LazyCases
     from flarekit.training.sources import training_pools
 
     data = DATASETS[name]
-    return training_pools(
-        recipe,
+    pools = training_pools(
+        _recipe(name, quick=quick),
         packed / data.under / data.dataset,
         [packed / each for each in data.material],
         [packed / each for each in data.negatives],
     )
+    if not quick:
+        return pools
+    return [replace(each, cases=LazyCases(each.cases.makers[:1])) for each in pools]
 
 
 def _recipe(name: str, *, quick: bool) -> Any:  # noqa: ANN401
@@ -360,7 +415,7 @@ def _line(name: str, status: dict[str, Any]) -> str:
     if "steps" not in status:
         return f"{name:26} no step; {status.get('error', '')[-300:]}"
     return (
-        f"{name:26} {status['steps']:7d} steps, {status['minutes']:.2f} min, "
+        f"{name:26} {status['steps']:7d} steps of {status['batch']}, {status['minutes']:.2f} min, "
         f"{status['ms_per_step']:.1f} ms a step ({status['ms_to_draw']:.1f} ms to draw it), "
         f"loss {status['loss']:.3f}, prepared in {status['prepared_s']:.0f} s "
         f"{status.get('error', '')[-300:]}"
@@ -370,23 +425,26 @@ def _line(name: str, status: dict[str, Any]) -> str:
 def child(arguments: argparse.Namespace) -> None:
     """Train one predictor until a moment of the clock."""
     import torch
+    from gpu.step_size import sized
 
     from flarekit.training.compact import RunOptions, train
     from flarekit.training.samples import Sampler
     from flarekit.training.sources import make_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    torch.set_num_threads(1 if arguments.device != "cpu" else 2)
+    torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
     name, folder = arguments.name, arguments.work / arguments.name
     began = time.monotonic()
     recipe, data = _recipe(name, quick=arguments.quick), DATASETS[name]
-    pools = _pools(arguments.pack, name, recipe)
-    make_all(pools, arguments.work / "cases", arguments.processes)
+    if arguments.room_mib:
+        recipe = sized(recipe, arguments.room_mib, torch.device(arguments.device))
+    pools = _pools(arguments.pack, name, quick=arguments.quick)
+    make_all(pools, arguments.work / "cases", 1)
     prepared_s = time.monotonic() - began
     left_s = data.share * (arguments.until - arguments.began) - (time.time() - arguments.began)
-    minutes = max(left_s - _LAST_S, 1.0) / 60
-    progress = _Progress(folder / _PROGRESS, prepared_s)
+    minutes = (_QUICK_S if arguments.quick else max(left_s - _LAST_S, 1.0)) / 60
+    progress = _Progress(folder / _PROGRESS, prepared_s, recipe.training.batch)
     options = RunOptions(
         minutes=minutes,
         device=arguments.device,
@@ -402,7 +460,7 @@ def child(arguments: argparse.Namespace) -> None:
     average = train(recipe, pools, folder / "run", options, progress=progress, show=show)
     show(average, progress.effort())
     device = next(average.parameters()).device
-    progress.drawing(_ms_to_draw(Sampler(recipe, pools, device)))
+    progress.drawing(_ms_to_draw(Sampler(recipe, pools, device), 1 if arguments.quick else 5))
 
 
 def _recipe_path(name: str) -> Path:
@@ -432,12 +490,12 @@ def _save(recipe: Any, network: Any, path: Path) -> None:  # noqa: ANN401
     temporary.replace(path)
 
 
-def _ms_to_draw(sampler: Any) -> float:  # noqa: ANN401
+def _ms_to_draw(sampler: Any, count: int) -> float:  # noqa: ANN401
     """Return how long a batch takes that nothing else waits for."""
     import torch
 
     times = []
-    for step in range(5):
+    for step in range(count):
         began = time.perf_counter()
         batch = sampler.batch(10**6 + step)
         float(batch.image.sum())
@@ -450,9 +508,11 @@ def _ms_to_draw(sampler: Any) -> float:  # noqa: ANN401
 class _Progress:
     """Writes how far a run is, at most once a second."""
 
-    def __init__(self, path: Path, prepared_s: float) -> None:
+    def __init__(self, path: Path, prepared_s: float, batch: int) -> None:
         self._path = path
-        self._facts: dict[str, Any] = {"prepared_s": prepared_s, "ms_to_draw": 0.0, "curve": []}
+        self._facts: dict[str, Any] = {
+            "prepared_s": prepared_s, "batch": batch, "ms_to_draw": 0.0, "curve": []
+        }  # fmt: skip
         self._written = self._curve = time.monotonic()
         self._began = time.monotonic()
         self._losses: list[float] = []
@@ -495,6 +555,8 @@ class _Progress:
 
 def export(out: Path, weights: Path) -> None:
     """Make predictor folders of what a run left."""
+    from gpu.step_size import with_batch
+
     from flarekit import models
     from flarekit.training.export import export_network
     from flarekit.training.recipe import read_recipe
@@ -507,7 +569,7 @@ def export(out: Path, weights: Path) -> None:
         if _member(name) not in stored or "saved" not in status:
             print(f"{name}: nothing came back; {status.get('error', '')}")
             continue
-        recipe = read_recipe(_recipe_path(name))
+        recipe = with_batch(read_recipe(_recipe_path(name)), status["batch"])
         architecture = recipe.spec.architecture
         network = models.create(architecture.name, **architecture.arguments)
         _load(network, stored[_member(name)])
@@ -555,12 +617,19 @@ def main() -> None:
     one.add_argument("name")
     one.add_argument("--began", type=float, required=True)
     one.add_argument("--until", type=float, required=True)
-    one.add_argument("--processes", type=int, default=1)
     for each in (running, one):
         each.add_argument("--out", type=Path, required=True)
         each.add_argument("--work", type=Path, default=Path("runs/gpu_train"))
         each.add_argument("--device", default="cuda")
         each.add_argument("--quick", action="store_true", help="Tiny samples, for a dry run.")
+        each.add_argument(
+            "--room-mib",
+            type=float,
+            default=0.0,
+            help="Memory of the device for all trainings; by default 80 %% of what is free on a "
+            "GPU, and on a CPU each step takes what the recipe says.",
+        )
+    packing.add_argument("--quick", action="store_true", help="One case of each folder.")
     packing.add_argument("--predictors", type=_names, default=list(DATASETS))
     running.add_argument("--predictors", type=_names, help="All that PACK holds the data of.")
     exporting = commands.add_parser("export", help="Make predictor folders of what came back.")
@@ -569,7 +638,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "pack":
         named, bits, most = arguments.predictors, arguments.bits, arguments.max_mib
-        size = pack(arguments.data, arguments.to, named, bits, most)
+        size = pack(arguments.data, arguments.to, named, bits, most, quick=arguments.quick)
         told = _read_json(arguments.to / _PACKED)
         print(f"{arguments.to}: {size:.1f} MiB for {', '.join(told['predictors']) or 'nothing'}")
         if told["left_out"]:

@@ -39,16 +39,19 @@ HALVES = ("fp16", "bf16")
 LEAST_EQUAL = 0.995
 SLICES = 4  # of a 2D network
 CPU = torch.device("cpu")
-# convention -> cases, each a file per channel
-SCANS: dict[str, list[list[str]]] = {
-    "flare": [["cases/CRLM1004_0000.nii.gz"], ["cases/example_ct_0000.nii.gz"]],
-    "autopet": [
+# convention and first channel -> cases, each a file per channel
+SCANS: dict[tuple[str, str], list[list[str]]] = {
+    ("flare", "CT"): [["cases/CRLM1004_0000.nii.gz"], ["cases/example_ct_0000.nii.gz"]],
+    ("autopet", "CT"): [
         [f"Dataset002_PETCT/imagesTr/{case}_000{channel}.nii.gz" for channel in (0, 1)]
         for case in ("STS_001", "STS_003")
     ],
-    "uls23": [
+    ("uls23", "CT"): [
         ["lesion_vois/R01-001_uls23_ct.nii.gz"],
         ["lesion_vois/pyradiomics_lung1_ct.nii.gz"],
+    ],
+    ("uls23", "T1"): [
+        [f"Dataset004_SarcomaMR/imagesTr/{case}_0000.nii.gz"] for case in ("STS_008", "STS_016")
     ],
 }
 
@@ -193,7 +196,8 @@ def main(line: Sequence[str] | None = None) -> None:
         for member, predictor in (pair for name in names for pair in members_of(name).items()):
             cases = [[phantom] * len(predictor.spec.channels)]
             if not arguments.quick:
-                named = SCANS[predictor.spec.convention]
+                spec = predictor.spec
+                named = SCANS[spec.convention, spec.channels[0].name]
                 cases = [[arguments.data / scan for scan in scans] for scans in named]
             rows[member] = measure(predictor, cases, arguments.tiles)
             print(member, json.dumps(rows[member]), flush=True)

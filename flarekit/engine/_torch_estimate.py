@@ -16,7 +16,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from flarekit.engine._cpu import cpu_capability
 from flarekit.engine._torch_device import DTYPES
+
+_FEW_CHANNELS = 4  # oneDNN reads fewer as they are
 
 
 @torch.no_grad()
@@ -99,8 +102,8 @@ def _inside_convolution(
     """Return the bytes that a convolution takes while it runs, beside its output.
 
     On a CPU oneDNN copies the input where it is not in the layout it works in, and makes the output
-    twice where that is not channels last; PyTorch's own code writes the voxels under the kernel
-    side by side.
+    twice where that is not channels last, in float32 with channels in whole registers; PyTorch's
+    own code writes the voxels under the kernel side by side.
     """
     if output.device.type != "cpu":
         return 0
@@ -112,9 +115,22 @@ def _inside_convolution(
             return under * math.prod(image.shape[2:]) * image.itemsize
         is_pointwise = math.prod(weight.shape[2:]) == 1
         return 0 if is_pointwise else under * output[:, 0].numel() * image.itemsize
-    copied = 0 if _is_channels_last(image) else image.numel() * image.itemsize
-    made_twice = 0 if _is_channels_last(output) else output.numel() * output.itemsize
-    return max(copied + weight.numel() * weight.itemsize, made_twice)
+    copied = 0 if _is_channels_last(image) else _blocked_bytes(image)
+    again = 0 if _is_channels_last(output) else _blocked_bytes(output)
+    whole = output.numel() * output.itemsize
+    return max(copied + weight.numel() * weight.itemsize + max(0, again - whole), again)
+
+
+def _blocked_bytes(tensor: torch.Tensor) -> int:
+    """Return the bytes of a tensor in oneDNN's own layout: channels in blocks, but few in float32.
+
+    Half precisions have their channels last there, as they are.
+    """
+    channels, size = tensor.shape[1], tensor.numel() * tensor.itemsize
+    if tensor.itemsize < torch.float32.itemsize or channels < _FEW_CHANNELS:
+        return size
+    block = 16 if "avx512f" in cpu_capability() else 8
+    return size // channels * (math.ceil(channels / block) * block)
 
 
 def _is_channels_last(tensor: torch.Tensor) -> bool:

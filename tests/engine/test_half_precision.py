@@ -189,6 +189,8 @@ def real_scans(spec, shared):
     data = shared / "data"
     if spec.convention == "autopet":
         return sorted((data / "Dataset002_PETCT" / "imagesTr").glob("*_000[01].nii.gz"))[:2]
+    if spec.channels[0].name == "T1":
+        return [data / "Dataset004_SarcomaMR" / "imagesTr" / "STS_008_0000.nii.gz"]
     if spec.convention == "uls23":
         return [data / "lesion_vois" / "R01-001_uls23_ct.nii.gz"]
     return [data / "cases" / "CRLM1004_0000.nii.gz"]

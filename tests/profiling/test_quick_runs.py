@@ -26,6 +26,7 @@ import bench_startup
 import fit_scribbles
 import half_precision
 import load_service
+import memory_estimate
 import nnunet_folder
 import numpy as np
 import pathology_pictures
@@ -212,6 +213,14 @@ def test_half_precision(run, make_predictor):
     for half in ("fp16", "bf16"):
         assert row[half]["finite_tiles"] == 1
         assert row[half]["equal_voxels"] > 0.9
+
+
+@pytest.mark.long
+def test_memory_is_estimated_beside_what_is_counted(run, make_predictor):
+    (row,) = run(memory_estimate, make_predictor().folder)["networks"].values()
+    for precision in ("bf16", "fp32"):
+        assert row[precision]["counted_mib"] > 0
+        assert row[precision]["ratio"] == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow
