@@ -6,7 +6,8 @@
 The machine needs no network and no Docker: torch, Triton, NumPy, SciPy, psutil, nvidia-ml-py,
 safetensors, pytest and hypothesis are expected there; `pack` collects what else the package needs,
 the weights of the named predictors and two real CTs, and the check unpacks what it finds in
-gpu_pack/. A predictor without weights runs with random ones, for timing only, and is marked so.
+gpu_pack/. A predictor without weights runs with random ones, for timing only, and is marked so;
+one for MR runs over volumes of interest of CTs, whose size it shares.
 
 DIR/gpu_check.json has everything and is written again as results come; DIR/reports.tar.gz holds the
 efficiency reports. The last lines are a short table.
@@ -92,7 +93,7 @@ def check(argv: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes: does all of it run?")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_check"), help="for the results")
     parser.add_argument("--pack", type=Path, default=pack.ROOT / "gpu_pack")
-    parser.add_argument("--predictors", nargs="+", help="all six; two where --quick")
+    parser.add_argument("--predictors", nargs="+", help="all that are shipped; two where --quick")
     parser.add_argument("--steps", nargs="+", choices=[step.name for step in STEPS])
     told = parser.parse_args(argv)
     told.predictors = told.predictors or list(QUICK if told.quick else pack.PREDICTORS)

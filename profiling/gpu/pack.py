@@ -35,6 +35,7 @@ PREDICTORS = (  # the first ones go first where not all fit
     "mamba_ahnet_lesion",
     "mpu_net_liver",
     "attention_unet_abdomen",
+    "mamba_ahnet_mr",
 )
 PACKAGES = (
     "nibabel",

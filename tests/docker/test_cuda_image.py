@@ -6,7 +6,9 @@ kernel built in as well, which takes a quarter of an hour.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +43,28 @@ for path in libraries:
     except OSError as error:
         print(path.name, error)
 """
-
-
+LEFT_BEHIND = """
+import json, mmap, pathlib, torch
+site = pathlib.Path(torch.__file__).parents[1]
+installed = [
+    line.split(",")[0]
+    for record in site.glob("*.dist-info/RECORD")
+    for line in record.read_text().splitlines()
+]
+stem = lambda path: pathlib.PurePath(path).name.split(".so")[0] + ".so"
+libraries = [each for each in installed if ".so" in pathlib.PurePath(each).name]
+left = {stem(each) for each in libraries if not (site / each).exists()}
+opens = [site / "torch/__init__.py"]
+opens += [each for name in ("torch", "nvidia") for each in site.glob(name + "/**/*.so*")]
+named = {}
+for path in opens:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = [name for name in left if content.find(name.removesuffix(".so").encode()) >= 0]
+        named |= {path.name: found} if found else {}
+folders = ("/opt/flarekit", "/usr/lib", "/lib", "/usr/local/lib")
+there = {stem(path) for folder in folders for path in pathlib.Path(folder).rglob("*.so*")}
+print(json.dumps({"left": sorted(left), "named": named, "there": sorted(there)}))
+"""
 MAMBA_SSM = """
 import re, struct, torch, selective_scan_cuda
 content = open(selective_scan_cuda.__file__, "rb").read()
@@ -54,6 +76,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
+ON_AN_H200 = Path(__file__).parents[2] / "profiling" / "gpu_h200.json"
 DRIVERS_OWN = ("libcuda.so.1", "rdma")  # come with the NVIDIA runtime, and with a network card
 
 
@@ -167,6 +190,24 @@ def test_every_library_that_is_left_finds_those_that_it_names(image):
     count, *faults = result.stdout.splitlines()
     assert int(count) > 30, result.stderr
     assert [each for each in faults if not any(own in each for own in DRIVERS_OWN)] == []
+
+
+def mapped_on_a_gpu() -> set[str]:
+    """Names of the libraries of PyTorch and CUDA that a run with CUDA mapped."""
+    found = r'/site-packages/(?:torch|nvidia)/[^"]*?(lib[\w+-]+\.so)'
+    return set(re.findall(found, ON_AN_H200.read_text()))
+
+
+def test_nothing_was_left_behind_that_a_run_mapped_on_a_gpu_or_that_what_stays_may_open(image):
+    result = image.run("python", "-c", LEFT_BEHIND)
+    told = json.loads(result.stdout)
+    assert "libcusolverMg.so" in told["left"], result.stderr
+    assert told["named"] == {}
+    mapped = mapped_on_a_gpu()
+    assert {"libtorch_cuda.so", "libcudnn.so", "libnvrtc.so"} <= mapped
+    assert not mapped & set(told["left"])
+    if image.kind.mamba:  # the same PyTorch as there
+        assert mapped <= set(told["there"])
 
 
 def test_without_a_gpu_it_says_so_and_computes_on_the_cpu(image, mounts):

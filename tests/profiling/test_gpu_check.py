@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from types import SimpleNamespace
 
+import gpu_train
 import nibabel
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from gpu.trace import summary
 from gpu.worker import Record
 from gpu_check import STEPS, chosen_steps
 
-from flarekit.segmentation.predictors import find_predictor, hash_state
+from flarekit.segmentation.predictors import find_predictor, hash_state, predictor_folders
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -122,6 +123,12 @@ def test_without_a_compiler_nothing_is_on_the_path(supervise, tmp_path):
     steps = supervise([Step(name="fine", most_s=5, without_compiler=True)])
     assert steps["fine"]["path"] == str(tmp_path / "nothing")
     assert not list((tmp_path / "nothing").iterdir())
+
+
+def test_both_commands_know_every_predictor_that_is_shipped():
+    shipped = {folder.name for folder in predictor_folders()}
+    assert set(pack.PREDICTORS) == shipped
+    assert shipped <= set(gpu_train.DATASETS)
 
 
 def test_steps_bring_along_what_they_need():
