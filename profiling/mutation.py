@@ -7,10 +7,12 @@
 Of all single changes of a package (`mutants.py`) a number is drawn by the seed. Each is put into a
 copy of the checkout and judged by those tests that call the changed function, the quickest first,
 until one fails; which test calls what is found out first, by a run of the unmarked tests in files
-that name the package. Changes outside of functions are judged by all tests that call anything in
-the file. As child processes may run what no test calls, the tests of the package that name the
-module follow, and where there are none of either, all tests of the package. A test that also fails
-without the change has noticed nothing.
+that name the package. Fewer tests may judge (`--tests`, such as those of the package alone, which
+is much quicker): a change that they miss may then be counted as missed though another test notices
+it, never the other way round. Changes outside of functions are judged by all tests that call
+anything in the file. As child processes may run what no test calls, the tests of the package that
+name the module follow, and where there are none of either, all tests of the package. A test that
+also fails without the change has noticed nothing.
 
 Survivors that change nothing anybody could see are listed with the reason in
 mutation_equivalent.toml; the share of killed ones is among the others. The result goes to

@@ -1,7 +1,9 @@
 """A copy of the checkout in which changes are put to the test, one process per change.
 
-What `mutation.py` runs tests with: pytest in a fork of this process, so that torch and the other
-heavy packages are imported once, while flarekit and its tests are imported anew each time.
+What `mutation.py` runs tests with. A first process imports and collects the tests once; a change
+within functions is put into a fork of it, in which tests run at once. A change outside of functions
+is put into a fork of this process, which has imported torch and the other heavy packages alone, so
+that flarekit and its tests are imported anew.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from mutation_code import changed_functions, put_into
 
 IMPORT = "the import of tests/conftest.py"
 CRASH = "the end of the interpreter, or of its time"
@@ -118,8 +125,8 @@ class _Selection:
     A test that computes or waits for too long, as one may that never ends, ends the interpreter.
     """
 
-    def __init__(self, tests: Sequence[str], seconds: Mapping[str, float]) -> None:
-        self._places = {test: k for k, test in enumerate(tests)}
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self._places = {test: k for k, test in enumerate(seconds)}
         self._seconds = seconds
         self.failed: list[str] = []
 
@@ -147,6 +154,7 @@ class Runs:
 
     tree: Path
     marks: str
+    _links: list[Connection] = field(default_factory=list)  # to what has collected tests
 
     @classmethod
     def in_copy(cls, root: Path, place: Path, marks: str) -> Runs:
@@ -172,14 +180,15 @@ class Runs:
         return (self.tree / file).read_text(encoding="utf-8")
 
     def calls(self, tests: Sequence[str]) -> Calls:
-        """Run tests once, and return what each that passes calls."""
-
-        def record(path: Path) -> None:
-            recorder = _Recorder(self.tree)
-            self._pytest(tests, recorder)
-            path.write_text(json.dumps(recorder.found), encoding="utf-8")
-
-        found = json.loads(self._forked(record) or "{}")
+        """Collect tests, run them once, and return what each that passes calls."""
+        here, there = Pipe()
+        sys.stdout.flush()
+        if os.fork() == 0:
+            here.close()
+            _ended(lambda: self._collect(tests, there))
+        there.close()
+        self._links.append(here)
+        found = json.loads(self._asked({}) or "{}")
         passed = {test: row for test, row in found.items() if set(row["outcomes"]) == {"passed"}}
         if not passed:
             said = self._said.read_text(errors="replace")[-2000:]
@@ -201,58 +210,56 @@ class Runs:
         all_of_them: bool = False,
     ) -> list[str]:
         """Return the first test that fails with changed files, or all; `CRASH` where none could."""
-        files = sorted({test.split("::")[0] for test in tests})
-        options = [] if all_of_them else ["-x"]
-
-        def select(path: Path) -> None:
-            selection = _Selection(tests, calls.seconds)
-            ended = self._pytest([*options, *files], selection)
-            if not selection.failed and ended not in (
-                pytest.ExitCode.OK,
-                pytest.ExitCode.TESTS_FAILED,
-            ):
-                selection.failed.append(IMPORT)
-            path.write_text(json.dumps(selection.failed), encoding="utf-8")
-
-        paths = {self.tree / name: source for name, source in changed.items()}
-        kept = {path: (path.read_bytes(), path.stat()) for path in paths}
+        seconds = {test: calls.seconds[test] for test in tests}
+        before = {name: self.text_of(name) for name in changed}
+        pairs = [
+            changed_functions(before[name], after, self.tree / name)
+            for name, after in changed.items()
+        ]
+        asked = {"seconds": seconds, "before": before, "after": changed, "all": all_of_them}
+        kept = {self.tree / name: (self.tree / name).stat() for name in changed}
         try:
-            for path, source in paths.items():
-                path.write_text(source, encoding="utf-8")
-            answer = self._forked(select)
+            for name, source in changed.items():
+                (self.tree / name).write_text(source, encoding="utf-8")
+            if None in pairs:
+                answer = _in_fork(self.tree, lambda path: self._import_and_run(asked, path))
+            else:
+                answer = self._asked(asked)
         finally:
-            for path, (content, status) in kept.items():
-                path.write_bytes(content)
+            for path, status in kept.items():
+                path.write_text(before[path.relative_to(self.tree).as_posix()], encoding="utf-8")
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
                 Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
         return [CRASH] if answer is None else json.loads(answer)
 
+    def _asked(self, asked: dict[str, Any]) -> str | None:
+        try:
+            self._links[-1].send(asked)
+            answer: str | None = self._links[-1].recv()
+        except (EOFError, OSError):
+            raise SystemExit(self._said.read_text(errors="replace")) from None
+        return answer
+
+    def _collect(self, tests: Sequence[str], link: Connection) -> None:
+        self._prepare()
+        self._pytest(tests, _Collected(self.tree, link))
+
+    def _import_and_run(self, asked: dict[str, Any], path: Path) -> None:
+        self._prepare()
+        selection = _Selection(asked["seconds"])
+        options = [] if asked["all"] else ["-x"]
+        files = sorted({test.split("::")[0] for test in asked["seconds"]})
+        ended = self._pytest([*options, *files], selection)
+        if not selection.failed and ended not in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+        ):
+            selection.failed.append(IMPORT)
+        path.write_text(json.dumps(selection.failed), encoding="utf-8")
+
     def _pytest(self, line: Sequence[str], plugin: object) -> int:
         options = ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", self.marks]
         return pytest.main([*options, f"--basetemp={self.tree.parent / 'tmp'}", *line], [plugin])
-
-    def _forked(self, work: Callable[[Path], None]) -> str | None:
-        """Do something in a fork that may crash; return what it wrote, None if it did not."""
-        path = self.tree.parent / "answer.json"
-        path.unlink(missing_ok=True)
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._prepare()
-                work(path)
-            except BaseException:  # noqa: BLE001 - whatever it is, the fork ends here
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(_BROKEN)
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # what its tests left running
-        if os.waitstatus_to_exitcode(status) == _BROKEN:
-            raise SystemExit(self._said.read_text(errors="replace"))
-        shutil.rmtree(self.tree / ".hypothesis", ignore_errors=True)
-        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def _prepare(self) -> None:
         os.setsid()
@@ -266,3 +273,81 @@ class Runs:
         sys.path.insert(0, str(self.tree))
         for name in [name for name in sys.modules if name.split(".")[0] == "flarekit"]:
             del sys.modules[name]
+
+
+class _Collected:
+    """Tests that were collected once: what is asked of them is done in forks of this process."""
+
+    def __init__(self, tree: Path, link: Connection) -> None:
+        self._tree, self._link = tree, link
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if session.testsfailed:
+            return None  # a file cannot be imported, which pytest says
+        with suppress(EOFError):
+            while True:
+                asked = self._link.recv()
+                work = partial(self._select, session, asked) if asked else self._record(session)
+                self._link.send(_in_fork(self._tree, work))
+        return True
+
+    def _record(self, session: pytest.Session) -> Callable[[Path], None]:
+        def record(path: Path) -> None:
+            os.setsid()
+            recorder = _Recorder(self._tree)
+            session.config.pluginmanager.register(recorder)
+            for _ in _run(session.items):
+                pass
+            path.write_text(json.dumps(recorder.found), encoding="utf-8")
+
+        return record
+
+    def _select(self, session: pytest.Session, asked: dict[str, Any], path: Path) -> None:
+        os.setsid()
+        _forget_cached()
+        for name, source in asked["after"].items():
+            pairs = changed_functions(asked["before"][name], source, self._tree / name)
+            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            put_into(module, pairs or [])
+        selection = _Selection(asked["seconds"])
+        session.config.pluginmanager.register(selection)
+        selection.pytest_collection_modifyitems(session.items)
+        for _ in _run(session.items):
+            if selection.failed and not asked["all"]:
+                break
+        path.write_text(json.dumps(selection.failed), encoding="utf-8")
+
+
+def _run(items: Sequence[pytest.Item]) -> Iterator[pytest.Item]:
+    for item, following in zip_longest(items, items[1:]):
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+        yield item
+
+
+def _ended(work: Callable[[], None]) -> NoReturn:
+    """Do something as the last thing of a fork."""
+    try:
+        work()
+    except BaseException:  # noqa: BLE001 - whatever it is, the fork ends here
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(_BROKEN)
+    os._exit(0)
+
+
+def _in_fork(tree: Path, work: Callable[[Path], None]) -> str | None:
+    """Do something in a fork that may crash; return what it wrote, None if it did not."""
+    path = tree.parent / "answer.json"
+    path.unlink(missing_ok=True)
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _ended(lambda: work(path))
+    _, status = os.waitpid(pid, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # what its tests left running
+    if os.waitstatus_to_exitcode(status) == _BROKEN:
+        raise SystemExit((tree.parent / "said.txt").read_text(errors="replace"))
+    shutil.rmtree(tree / ".hypothesis", ignore_errors=True)
+    return path.read_text(encoding="utf-8") if path.exists() else None

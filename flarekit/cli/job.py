@@ -9,13 +9,11 @@ from flarekit import conventions
 from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run, given_up
 from flarekit.cli.requests import JobFolders
-from flarekit.core.errors import FlarekitError
+from flarekit.core.errors import FlarekitError, memory_fault
 from flarekit.core.records import RunRecord
 from flarekit.segmentation.between_calls import usable_folder
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.job import predictor_of_job
-
-_MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "bad_alloc")
 
 
 def run_job(
@@ -51,11 +49,7 @@ def _close(record: RunRecord, console: Console) -> int:
 
 
 def _in_words(error: Exception) -> tuple[str, str]:
-    said = str(error).strip().splitlines()
-    what = said[-1] if said else type(error).__name__
-    if isinstance(error, MemoryError) or any(word in what.lower() for word in _MEMORY_WORDS):
-        return (
-            f"the memory of this machine is not enough: {what}",
-            "ask for more memory in the algorithm's settings, or use a smaller tile",
-        )
+    if fault := memory_fault(error):
+        return fault, "ask for more memory in the algorithm's settings, or use a smaller tile"
+    what = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     return f"an unexpected {type(error).__name__} ended the job: {what}", "see the lines above it"

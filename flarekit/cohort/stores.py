@@ -68,7 +68,7 @@ def read_text(uri: str) -> str:
     filesystem, path = _filesystem(uri)
     try:
         return str(filesystem.cat_file(path).decode("utf-8-sig"))
-    except Exception as error:
+    except Exception as error:  # each store has errors of its own
         raise InputError(f"{uri}: cannot be read: {error}", fix=_fix(uri)) from error
 
 
@@ -90,7 +90,7 @@ def copy_of(uri: str, name: str) -> Iterator[Path]:
             with filesystem.open(path, "rb") as source, target.open("wb") as stream:
                 while block := source.read(_BLOCK):
                     stream.write(block)
-        except Exception as error:
+        except Exception as error:  # each store has errors of its own
             raise InputError(f"{uri}: cannot be read: {error}", fix=_fix(uri)) from error
         yield target
 

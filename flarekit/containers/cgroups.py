@@ -110,7 +110,7 @@ def make_groups(
             )
             if here and _made(group, here):
                 groups.append(group)
-    except BaseException:
+    except BaseException:  # an interruption as well: no group is left behind
         for group in groups:
             group.remove()
         raise

@@ -42,7 +42,7 @@ def wait_or_end(
         timer.start()
     try:
         _await_end(process.pid)
-    except BaseException:
+    except BaseException:  # an interruption as well: nothing is left running
         end()
         raise
     finally:

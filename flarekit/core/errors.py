@@ -39,6 +39,17 @@ class FlarekitError(Exception):
         return _revived, (type(self), self.args, self.__dict__)
 
 
+_MEMORY_WORDS = ("out of memory", "enough memory", "can't allocate", "cannot allocate", "bad_alloc")
+
+
+def memory_fault(error: BaseException) -> str | None:
+    """Return that this machine's memory does not suffice, where that is what an error means."""
+    what = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    if isinstance(error, MemoryError) or any(word in what.lower() for word in _MEMORY_WORDS):
+        return f"the memory of this machine is not enough: {what}"
+    return None
+
+
 def named(message: str, files: Sequence[Path]) -> str:
     """Return what happened to a case with its first file before it, unless it names a file of it.
 

@@ -201,7 +201,11 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         if name == "ElementDataFile":
             _check_usual(path, fields)
             return fields, at
-    fault = "ends within its header" if "NDims" in fields else "is not a MetaImage file"
+    fault = (
+        "ends within its header, before ElementDataFile"
+        if "NDims" in fields
+        else "is not a MetaImage file"
+    )
     raise UnreadableVolumeError(path, fault, fix=_CONVERT)
 
 

@@ -95,16 +95,13 @@ class SliceReader:
         """
         _, y, x = self._header.shape_ZYX
         slice_bytes = y * x * self._header.dtype.itemsize
+        fault = f"ends before slice {start + count} of its voxels (DimSize)"
         if not could_hold(self._header.data_path, (start + count) * slice_bytes):
-            raise UnreadableVolumeError(
-                self._path, f"ends before slice {start + count} of its voxels", fix=AGAIN
-            )
+            raise UnreadableVolumeError(self._path, fault, fix=AGAIN)
         content = np.empty(count * slice_bytes, np.uint8)
         fill = self._inflate if self._header.compressed else self._copy
         if fill(start * slice_bytes, content.data) < content.size:
-            raise UnreadableVolumeError(
-                self._path, f"ends before slice {start + count} of its voxels", fix=AGAIN
-            )
+            raise UnreadableVolumeError(self._path, fault, fix=AGAIN)
         return content.view(self._header.dtype).reshape(count, y, x)
 
     def _copy(self, offset: int, target: memoryview) -> int:

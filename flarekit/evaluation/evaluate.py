@@ -174,7 +174,7 @@ def _run(tasks: Sequence[_Task], workers: int) -> Iterator[CaseResult]:
         for future in as_completed(futures):
             yield _result_of(future, futures[future])
         pool.shutdown()
-    except BaseException:
+    except BaseException:  # an interruption as well: no worker is left running
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()

@@ -41,6 +41,10 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
             f"{path}: refused: loading it would call {wanted}, which can run anything",
             fix="only tensors and numbers are loaded; save the state dict alone, as safetensors",
         ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror or error}", fix="see that it may be read"
+        ) from error
     except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader meets
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise InputError(

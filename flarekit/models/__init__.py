@@ -126,7 +126,7 @@ def _made(
         network = make(**arguments)
     except (FlarekitError, TooLargeError):
         raise
-    except Exception as error:
+    except Exception as error:  # of whatever an architecture does with its arguments
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise PredictorError(
             f"architecture {name!r} does not take these arguments: {reason}", fix=f"see {place}"

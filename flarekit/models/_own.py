@@ -46,7 +46,7 @@ def create_installed(name: str) -> Callable[..., nn.Module]:
     entry = installed()[name]
     try:
         made: Callable[..., nn.Module] = entry.load()
-    except Exception as error:
+    except Exception as error:  # whatever the package does when it is imported
         raise PredictorError(
             f"the architecture {name!r} of {entry.value} cannot be imported: "
             f"{type(error).__name__}: {error}",
@@ -126,7 +126,7 @@ class OwnClass:
             return (
                 importlib.import_module(self.module) if self.file is None else _of_file(self.file)
             )
-        except Exception as error:
+        except Exception as error:  # whatever the module does when it is imported
             where = self.file or f"the module {self.module}"
             raise PredictorError(
                 f"{where}: cannot be imported: {type(error).__name__}: {error}",
@@ -150,7 +150,7 @@ def _of_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(content, str(path), "exec"), module.__dict__)  # noqa: S102 - what trust is for
-    except BaseException:
+    except BaseException:  # an interruption as well: what is half imported is forgotten
         del sys.modules[name]
         raise
     return module

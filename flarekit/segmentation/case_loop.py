@@ -17,7 +17,7 @@ from typing import Any
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
-from flarekit.core.errors import FlarekitError, OutputError, named
+from flarekit.core.errors import FlarekitError, OutputError, memory_fault, named
 from flarekit.core.files import sha256_of
 from flarekit.core.probabilities import probabilities_path, write_probabilities
 from flarekit.core.records import CaseRecord
@@ -173,8 +173,9 @@ class CaseLoop:
             message, fix = error.message, error.fix
         except Exception as error:  # noqa: BLE001 - no bug may cost the other cases' masks
             _LOG.debug("case %s", case.case_id, exc_info=True)
-            message = f"{type(error).__name__}: {error}"
-            fix = "run again with -v for the traceback"
+            message, fix = f"{type(error).__name__}: {error}", "run again with -v for the traceback"
+            if fault := memory_fault(error):
+                message, fix = fault, "free some, or say with --ram-budget how much may be used"
         mask = None
         if self.on_error == "mask":
             try:

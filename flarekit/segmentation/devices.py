@@ -45,7 +45,7 @@ def side_by_side(works: Sequence[Callable[[], T]], stop: Callable[[], None]) -> 
     def guarded(work: Callable[[], T]) -> T:
         try:
             return work()
-        except BaseException:
+        except BaseException:  # an interruption as well: the others end too
             stop()
             raise
 

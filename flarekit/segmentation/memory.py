@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core import nrrd
-from flarekit.core.errors import BudgetError
+from flarekit.core.errors import BudgetError, InputError
 from flarekit.core.metaheader import read_header
 from flarekit.core.nifti import read_geometry
 from flarekit.core.spec import PredictorSpec
@@ -140,7 +140,7 @@ def _volume_bytes(path: Path) -> tuple[float, float]:
             compressed = path.name.endswith(".gz")
             stored = math.prod(geometry.shape_ZYX) * dtype.itemsize
             return held, more + stored * (_GROWING - 1 if compressed else 1)
-    except Exception:  # noqa: BLE001 - reading it will say what is wrong with a header
+    except (InputError, OSError):  # reading it will say what is wrong with it
         _LOG.debug("%s: its header tells no size", path, exc_info=True)
     return file_mib([path]) * _MIB * _UNKNOWN_FILES, 0.0
 

@@ -165,7 +165,7 @@ class Report:
         path = self.folder / self._picture(case_id)
         try:
             write_picture(path, volume, label_map_ZYX, labels)
-        except Exception as error:  # noqa: BLE001 - a picture is never worth a run
+        except Exception as error:  # noqa: BLE001 - Matplotlib, the disk: no picture is worth a run
             _LOG.debug("picture of %s", case_id, exc_info=True)
             return f"no picture of {case_id}: {type(error).__name__}: {error}"
         return None

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from flarekit import models
-from flarekit.core.errors import InputError, PredictorError
+from flarekit.core.errors import InputError, PredictorError, memory_fault
 from flarekit.core.files import write_atomically
 from flarekit.core.network import NETWORK_FILES
 from flarekit.core.spec import read_spec
@@ -249,7 +249,8 @@ def _content(path: Path) -> Mapping[str, Any]:
             f"{path}: holds what is neither a tensor nor a number, or is damaged", fix=_AGAIN
         ) from error
     except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader meets
-        reason = error.strerror if isinstance(error, PermissionError) else "it is damaged"
+        reason = error.strerror if isinstance(error, OSError) else None
+        reason = reason or memory_fault(error) or "it is damaged"
         raise InputError(f"{path}: cannot be read: {reason}", fix=_AGAIN) from error
     if not isinstance(content, Mapping):
         raise InputError(

@@ -41,7 +41,7 @@ def read_mask(path: Path) -> Mask:
         if path.suffix == ".npz":
             return _read_npz(path)
         return _read_nifti(path) if ".nii" in path.suffixes else _read_metaimage(path)
-    except Exception as error:  # noqa: BLE001 - both readers raise whatever they like
+    except Exception as error:  # noqa: BLE001 - nibabel, ITK, gzip, NumPy: each has its own
         reason = str(error).replace(str(path), path.name).strip().splitlines()
         fault = f"cannot be read ({reason[-1] if reason else type(error).__name__})"
         raise UnreadableVolumeError(path, fault, fix="write it again") from error

@@ -52,9 +52,14 @@ def all_options():
 
 
 def test_a_letter_means_the_same_option_in_every_command():
-    for name, option in all_options():
-        for letter in (each for each in option.opts if re.fullmatch("-[A-Za-z]", each)):
-            assert LETTERS.get(letter) == long_name(option), f"{name}: {letter}"
+    letters = {
+        (each, long_name(option), name)
+        for name, option in all_options()
+        for each in option.opts
+        if re.fullmatch("-[A-Za-z]", each)
+    }
+    assert {letter for letter, *_ in letters} == set(LETTERS)
+    assert [each for each in letters if LETTERS[each[0]] != each[1]] == []
 
 
 def test_an_option_that_has_a_letter_has_it_in_every_command():

@@ -127,6 +127,7 @@ def test_the_report_of_a_run_is_made_of_its_ledger(report):
     assert "Cohort of 4 cases" in said
     assert "d_0000.nii.gz" in said
     lines = [json.loads(line) for line in (report / "ledger.jsonl").read_text().splitlines()]
+    assert len(lines) == 4
     assert all(line["peak_mib"] > 50 for line in lines)
     with pytest.raises(InputError, match="has no ledger"):
         write_report([report / "none"], report)

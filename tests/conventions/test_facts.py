@@ -99,6 +99,7 @@ def test_the_tree_that_people_read_is_the_one_that_is_read_and_written(name, tmp
     convention = conventions.get(name, settings, labels={"lesion": 1})
     channels = 2 if name == "autopet" else 1
     cases = convention.find_cases(tmp_path, channels)
+    assert cases
     for case in cases:
         for place in [path.relative_to(tmp_path) for path in case.channels] + [case.mask]:
             tree = facts.output_tree if place == case.mask else facts.input_tree

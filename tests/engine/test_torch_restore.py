@@ -121,5 +121,5 @@ def test_a_sweep_gives_the_labels_of_the_scans_grid(device):
 def test_on_the_host_nothing_is_decided_for_the_caller():
     grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))
     compute = TorchEngine([NearestClass(4)], grid, class_count=4, device=CPU, precision="fp32")
-    for slab in compute.sweep(np.zeros((1, 4, 8, 8), np.float32)):
-        assert slab.labels(lambda: pytest.fail("not asked for")) is None
+    slabs = compute.sweep(np.zeros((1, 4, 8, 8), np.float32))
+    assert [slab.labels(lambda: pytest.fail("not asked for")) for slab in slabs] == [None]

@@ -240,7 +240,9 @@ def test_slices_that_no_tile_covers_are_told_and_hold_nothing():
 
 def test_without_a_schedule_no_slice_is_blank():
     sweep = Thresholds((4, 4, 4)).sweep(np.ones((1, 9, 4, 4), np.float32))
-    assert not any(slab.is_blank for slab in sweep)
+    blank = [slab.is_blank for slab in sweep]
+    assert blank
+    assert not any(blank)
 
 
 def test_from_the_centre_one_tile_at_least_is_run():

@@ -186,4 +186,5 @@ def test_a_file_that_predictors_share_by_a_link_is_whole_in_a_packed_one(toy, tm
     arguments = ["weights", "pack", str(toy.folder), "-o", str(tmp_path / "model.tar.gz")]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     with tarfile.open(tmp_path / "model.tar.gz") as tar:
-        assert [member.name for member in tar if not member.isfile()] == []
+        kinds = {member.name: member.isfile() for member in tar}
+    assert kinds == {"model.safetensors": True, "predictor.toml": True}

@@ -37,6 +37,7 @@ def spec_of(spacing, tile=(4, 4, 4), **more):
     return parse_spec(content, source="test")
 
 
+CUBE = {"spacing_mm_ZYX": [4.0, 4.0, 4.0], "tile_ZYX": [4, 4, 4]}
 AFFINES = [
     np.diag([1.0, 1.0, 1.0, 1.0]),
     np.diag([-1.0, 1.0, -1.0, 1.0]),
@@ -52,7 +53,7 @@ def volume_of(shape, affine):
 
 def placements(shape, affine, fine, coarse):
     volume = volume_of(shape, affine)
-    return tuple(locate([volume], spec).placement(spec) for spec in (fine, coarse))
+    return tuple(locate([volume], spec).placement(spec) for spec in (fine, coarse) if spec)
 
 
 @pytest.mark.parametrize("affine", AFFINES)
@@ -73,11 +74,32 @@ def test_where_the_other_grid_does_not_reach_there_is_nothing():
     fine, coarse = placements(
         (24, 18, 12), AFFINES[0], spec_of((1.0, 1.0, 1.0)), spec_of((3.0, 3.0, 3.0))
     )
-    part = (slice(6, 24), slice(0, 18), slice(3, 12))
-    cut = replace(coarse.route, box=part, grid_shape=(6, 6, 3))
-    found = fine.route.on_this_grid(np.ones((6, 6, 3), np.float32), cut)
+    part = (slice(6, 18), slice(0, 18), slice(3, 9))
+    cut = replace(coarse.route, box=part, grid_shape=(4, 6, 2))
+    found = fine.route.on_this_grid(np.ones((4, 6, 2), np.float32), cut)
     expected = np.zeros((24, 18, 12), np.float32)
     expected[part] = 1
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_not_needed_already_stays_so_whatever_another_grid_says():
+    shape, spec, air = (24, 18, 12), spec_of((3.0, 3.0, 3.0)), np.zeros((24, 18, 12), bool)
+    fine, coarse = placements(shape, AFFINES[0], spec_of((1.0, 1.0, 1.0)), spec)
+    everywhere = np.ones(coarse.shape_ZYX, bool)
+    assert fine.needed_where(everywhere, coarse).needed_ZYX.all()
+    assert not replace(fine, needed_ZYX=air).needed_where(everywhere, coarse).needed_ZYX.any()
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_any_axis_may_be_resampled_by_itself(axis):
+    voxels = np.random.default_rng(3).random((12, 12, 12)).astype(np.float32)
+    (placement,) = placements(voxels.shape, AFFINES[0], spec_of((2.0, 2.0, 2.0)), None)
+    first = replace(placement.route, apart=0, image_orders=(0, 3, 3))
+    orders = [3, 3, 3]
+    orders[axis] = 0
+    found = replace(first, apart=axis, image_orders=tuple(orders)).on_grid(lambda z: voxels[z])
+    turned = np.moveaxis(voxels, axis, 0)
+    expected = np.moveaxis(first.on_grid(lambda z: turned[z]), 0, axis)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -126,9 +148,10 @@ def test_few_voxels_give_what_all_of_them_give(shape, target):
     [
         spec_of((4.0, 4.0, 4.0)),
         spec_of((4.0, 4.0, 4.0)).for_mode("exact"),
+        spec_of((4.0, 4.0, 4.0), grid={**CUBE, "image_order": 2}),
         spec_of((16.0, 4.0, 4.0), nnunet={"image_order": 1, "image_order_z": 0}),
     ],
-    ids=["linear", "splines", "an axis by itself"],
+    ids=["linear", "splines", "parabolas", "an axis by itself"],
 )
 def test_a_much_coarser_grid_gets_the_same_voxels_as_ever(monkeypatch, spec):
     volume = volume_of((30, 26, 22), AFFINES[1])

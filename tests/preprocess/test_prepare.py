@@ -15,7 +15,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
 from flarekit.preprocess import locate, prepare
-from flarekit.preprocess.crop import filled_mask, find_body, nonzero_box, nonzero_mask
+from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
 from flarekit.preprocess.intensity import normalise, normalise_slices
 from flarekit.preprocess.resample import (
     resample_nearest,
@@ -452,6 +452,15 @@ def test_preparing_and_restoring_leave_their_input_as_it_was():
     prepared.tensor_CZYX[:] = 9
     np.testing.assert_array_equal(volume.voxels_ZYX, body())
     assert (labels == 1).all()
+
+
+def test_a_thinned_body_is_looked_up_where_the_voxels_lie():
+    inside = np.zeros((2, 2, 2), bool)
+    inside[1, 0, 1] = True
+    box = (slice(0, 5), slice(0, 3), slice(0, 6))
+    body = Body(box=box, inside_ZYX=inside, strides=(2, 2, 3), unseen=())
+    expected = inside[np.ix_([0, 0, 1, 1, 1], [0, 0, 1], [0, 0, 0, 1, 1, 1])]
+    np.testing.assert_array_equal(body.at(*map(np.arange, (5, 3, 6))), expected)
 
 
 def test_only_air_outside_the_body_is_not_needed():

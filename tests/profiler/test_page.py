@@ -152,8 +152,8 @@ def test_a_gpu_that_is_missing_in_some_cases_keeps_its_columns():
 
 def test_on_a_narrow_screen_nothing_is_wider_than_it():
     style = drawn(made_case()).partition("<style>")[2].partition("</style>")[0]
-    wide = [int(px) for px in re.findall(r"(?:min-width|minmax\(): *(\d+)px", style)]
-    assert all(px <= 400 for px in wide)
+    wide = re.findall(r"(?:min-width: *|minmax\((?:min\()?)([\d.]+)(px|rem)", style)
+    assert 300 < max(float(n) * (16 if unit == "rem" else 1) for n, unit in wide) <= 400
     assert not re.search(r"minmax\(\d+px", style)  # unless the screen is as wide
     assert "@media (max-width: 480px)" in style
     elements = Elements(drawn(made_case(stages=STAGES)))

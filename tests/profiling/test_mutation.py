@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import mutation
 import pytest
 from mutants import mutants_of
+from mutation_code import changed_functions, put_into
 from mutation_runs import CRASH, Calls
 
 PROFILING = Path(__file__).parents[2] / "profiling"
@@ -140,9 +142,46 @@ def test_the_share_leaves_equivalent_changes_out():
 
 
 def test_every_reason_is_of_a_change_that_can_be_made():
-    for file, before, after, nth in mutation.reasons():
+    listed = mutation.reasons()
+    assert listed
+    for file, before, after, nth in listed:
         found = mutants_of((PROFILING.parent / file).read_text())
         assert (before, after, nth) in {(each.before, each.after, each.nth) for each in found}, file
+
+
+MODULE = """
+LIMIT = 3
+NEXT = [n + 1 for n in range(LIMIT)]
+
+class Square:
+    corners = 4
+
+    def areas(self, count=2):
+        return [
+            n * 5 for n in range(count)
+        ]
+
+    def sides(self):
+        return self.corners
+"""
+
+
+@pytest.mark.parametrize("changed", ["LIMIT = 3", "n + 1", "corners = 4", "count=2"])
+def test_a_change_outside_of_functions_needs_a_new_import(changed):
+    after = MODULE.replace(changed, f"{changed[:-1]}9")
+    assert changed_functions(MODULE, after, Path("square.py")) is None
+
+
+def test_a_change_within_a_function_is_put_into_what_is_in_use(tmp_path, monkeypatch):
+    place = tmp_path / "square_of_a_test.py"
+    place.write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    square = import_module(place.stem).Square()
+    after = MODULE.replace("[\n            n * 5", "[n * 6")  # the lines below move
+    pairs = changed_functions(MODULE, after, place)
+    assert [old.co_qualname for old, _ in pairs] == ["Square.areas"]
+    put_into(place.stem, pairs)
+    assert (square.areas(), square.sides()) == ([0, 6], 4)
 
 
 @pytest.mark.slow

@@ -133,6 +133,7 @@ def test_the_front_door(run, make_predictor, monkeypatch):
     monkeypatch.delenv("FLAREKIT_ENGINE")  # which the API does not look at
     folder = make_predictor().folder
     result = run(bench_front_door, "--predictor", folder, "--of-memory", folder)
+    assert result["scans"]["rounds"]
     assert all(row["same_masks"] for row in result["scans"]["rounds"])
 
 
@@ -287,6 +288,7 @@ def test_a_network_that_moves_borders():
     assert rounds[0]["calls"] >= 20
     assert rounds[0]["dice"][-1] > rounds[0]["dice"][0] == 0.75
     found = fit_scribbles.by_the_rule([crop])
+    assert found["dice"]
     assert all(own["a"][-1] > own["a"][0] for own in found["dice"].values())
 
 

@@ -90,6 +90,7 @@ def test_a_mask_of_a_stack_has_the_voxels_of_the_stack(laid_out, monkeypatch):
     SimpleITK.WriteImage(mask, str(masks / "images" / "stack.mha"))
     done = conventions.collect(masks, arranged, back)
     assert not back.exists()
+    assert len(done.missing) == 2
     assert all("it has 6 x 8 x 15 voxels, not 6 x 8 x 10" in each for each in done.missing)
     whole = SimpleITK.GetImageFromArray(np.ones((10, 8, 6), np.uint8))
     whole.CopyInformation(image)

@@ -222,12 +222,19 @@ def test_on_error_stop_ends_the_run_and_says_what_was_not_run(toy, one_bad, tmp_
     assert sorted(os.listdir(tmp_path / "out")) == ["a.nii.gz"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (KeyError("a bug"), "KeyError"),
+        (MemoryError("Unable to allocate 9 GiB"), "memory of this machine is not enough: Unable"),
+    ],
+)
 def test_a_bug_in_one_case_does_not_take_the_others_along(
-    toy, inputs, tmp_path, write_scan, monkeypatch
+    toy, inputs, tmp_path, write_scan, monkeypatch, fault, said
 ):
     def locate(volumes, spec):
         if volumes[0].path.name.startswith("a"):
-            raise KeyError("a bug")
+            raise fault
         return genuine(volumes, spec)
 
     genuine = loaded.locate
@@ -236,7 +243,7 @@ def test_a_bug_in_one_case_does_not_take_the_others_along(
     write_scan(inputs / "b_0000.nii.gz")
     record = segment_folder(toy, inputs, tmp_path / "out", EXACT)
     assert [case.case_id for case in record.failed] == ["a"]
-    assert "KeyError" in record.failed[0].error
+    assert said in record.failed[0].error
     assert not mask_of(tmp_path / "out" / "a.nii.gz").any()
     assert mask_of(tmp_path / "out" / "b.nii.gz").any()
 

@@ -58,12 +58,12 @@ def either(random):
 
 
 def field(random, folder, changes):
-    """Change a line of the PET's or the CT's header; None takes it away."""
+    """Change lines of the PET's or the CT's header (None takes one away); return file and line."""
     name = either(random)
     voxels = load(folder, name)
     fields = fields_of(voxels) | changes
     save(folder, name, voxels, {key: value for key, value in fields.items() if value is not None})
-    return [f"{name.split('/')[1]}.mha"]
+    return [f"{name.split('/')[1]}.mha", next(iter(changes))]
 
 
 @MHA.same("the header's lines have another order")
@@ -178,7 +178,7 @@ def _(random, folder):
             {"TransformMatrix": "1 0 0 1 0 0 0 0 1"},
         ]
     )
-    return field(random, folder, changes)
+    return [field(random, folder, changes)[0], "pacing"]  # ElementSpacing, or its spacing
 
 
 @MHA.refused("the voxels are of no known type, or elsewhere")

@@ -160,19 +160,23 @@ def _(random, folder):
 @NIFTI.refused("the header counts no voxels, or more than can be")
 def _(random, folder):
     axis = random.randint(1, 3)
-    return patch(folder, 40 + 2 * axis, struct.pack("<h", random.choice([0, -1, -32768, 30000])))
+    patch(folder, 40 + 2 * axis, struct.pack("<h", random.choice([0, -1, -32768, 30000])))
+    return [NAME, "(dim"]
 
 
 @NIFTI.refused("all axes are as long as a header can say")
 def _(random, folder):
-    return patch(folder, 42, struct.pack("<hhh", *(random.choice([32767, 20000]) for _ in "xyz")))
+    patch(folder, 42, struct.pack("<hhh", *(random.choice([32767, 20000]) for _ in "xyz")))
+    return [NAME, "(dim"]
 
 
 @NIFTI.refused("it is not 3D")
 def _(random, folder):
     if random.random() < 0.5:
-        return patch(folder, 40, struct.pack("<h", random.choice([0, 1, 2, 8, -1, 300])))
-    return patch(folder, 40, struct.pack("<hhhhh", 4, 7, 12, 8, 2))
+        patch(folder, 40, struct.pack("<h", random.choice([0, 1, 2, 8, -1, 300])))
+    else:
+        patch(folder, 40, struct.pack("<hhhhh", 4, 7, 12, 8, 2))
+    return [NAME, "(dim"]
 
 
 @NIFTI.refused("the voxels are of no real type")
@@ -180,7 +184,7 @@ def _(random, folder):
     code, bits = random.choice(
         [(32, 64), (128, 24), (1, 1), (1792, 128), (77, 16), (-1, 8), (0, 0)]
     )
-    return patch(folder, 70, struct.pack("<hh", code, bits))
+    return [*patch(folder, 70, struct.pack("<hh", code, bits)), "data"]
 
 
 @NIFTI.refused("the voxels begin nowhere")
@@ -193,14 +197,15 @@ def _(random, folder):
 def _(random, folder):
     odd = random.choice([0.0, float("nan"), float("inf"), 1e30, -1e30, 1e-30])
     row = struct.pack("<ffff", odd, odd, odd, odd)
-    return patch(folder, 280, row * 3)
+    return [*patch(folder, 280, row * 3), "affine"]
 
 
 @NIFTI.refused("the spacing is beyond any scanner")
 def _(random, folder):
     scale = random.choice([1e3, 1e5, 1e-4, 1e-6])
     rows = [(-2.5 * scale, 0, 0, 0), (0, -1.5 * scale, 0, 0), (0, 0, 4.0 * scale, 0)]
-    return patch(folder, 280, b"".join(struct.pack("<ffff", *row) for row in rows))
+    patch(folder, 280, b"".join(struct.pack("<ffff", *row) for row in rows))
+    return [NAME, "spacing"]
 
 
 @NIFTI.refused("it is something else")

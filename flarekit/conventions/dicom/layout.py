@@ -139,7 +139,7 @@ class Dicom:
         unpacked = Unpacked()
         try:
             return self._found(inputs, modalities, unpacked)
-        except BaseException:
+        except BaseException:  # an interruption as well: nothing unpacked is left behind
             unpacked.close()
             raise
 

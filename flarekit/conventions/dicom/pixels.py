@@ -95,7 +95,7 @@ def _stored(each: Slice) -> NDArray[Any]:
         return np.asarray(dataset.pixel_array)
     except (RuntimeError, NotImplementedError) as error:  # perhaps no decoder of pydicom's is there
         return _by_itk(each, dataset, error)
-    except Exception as error:
+    except Exception as error:  # other people's decoders of damaged streams
         raise _undecodable(each, error) from error
 
 
@@ -153,7 +153,7 @@ def _by_itk(each: Slice, dataset: _Dataset, before: Exception) -> NDArray[Any]:
         try:
             dataset.save_as(path, enforce_file_format=True)
             image = SimpleITK.ReadImage(str(path))
-        except Exception as error:
+        except Exception as error:  # ITK's, or pydicom's about what it is to write
             raise _undecodable(each, before) from error
     pixels: NDArray[Any] = SimpleITK.GetArrayFromImage(image)
     return pixels.reshape(pixels.shape[-2:])
