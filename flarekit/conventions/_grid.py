@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from flarekit.core.volume import Geometry, Volume, largest_shift_mm
 
+_COVERED = 0.9  # of the grid: less is told
+_POINTS = 16  # along each axis
 _SAME_GRID_VOXELS = 0.01  # headers round: closer than this is the same grid
 
 
@@ -41,7 +43,22 @@ def onto(
             return replace(volume, geometry=reference)
     voxels = _resampled(volume.voxels_ZYX, source, reference, outside=outside, nearest=nearest)
     note = "lies on another grid than the mask's: resampled"
+    share = _covered(volume.geometry.shape_ZYX, source, reference)
+    if share < _COVERED:
+        note += f"; it covers {share:.0%} of the mask's grid, the rest is taken for {outside:g}"
     return replace(volume, voxels_ZYX=voxels, geometry=reference, warnings=(*volume.warnings, note))
+
+
+def _covered(
+    shape_ZYX: tuple[int, int, int], source: NDArray[np.float64], reference: Geometry
+) -> float:
+    """Return which part of a grid a volume reaches, as of points spread evenly over the grid."""
+    even = (np.arange(_POINTS) + 0.5) / _POINTS
+    along = [even * n - 0.5 for n in reference.shape_ZYX[::-1]]
+    points = np.stack([*(each.ravel() for each in np.meshgrid(*along)), np.ones(_POINTS**3)])
+    index = (np.linalg.inv(source) @ reference.affine @ points)[:3]
+    past = np.array(shape_ZYX[::-1])[:, None] - 0.5
+    return float(((index >= -0.5) & (index <= past)).all(axis=0).mean())
 
 
 def _resampled(

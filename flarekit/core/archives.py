@@ -28,6 +28,9 @@ _CHUNK = 1 << 20
 def is_archive(path: Path) -> bool:
     """Return whether a file is one that `unpack_archive` reads, by its content."""
     try:
+        with path.open("rb") as stream:
+            if stream.read(1) == b"\0":  # a tar that has ended already: a file of zeros is one
+                return False
         return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
     except (OSError, EOFError, ValueError, zlib.error, LZMAError):
         return False

@@ -94,14 +94,16 @@ def _same_pixels(one: Slice, other: Slice) -> bool:
 
 
 def by_series(slices: Sequence[Slice], left_out: LeftOut) -> list[tuple[str, list[Slice]]]:
-    """Group slices by the series and the study they state, as far as they state them."""
+    """Group slices by the series, study and patient they state, as far as they state them."""
     groups: dict[str, list[Slice]] = {}
     for each in slices:
         groups.setdefault(each.series, []).append(each)
     unnamed = groups.pop("", [])
     result: list[tuple[str, list[Slice]]] = []
     for uid, members in sorted(groups.items()):
-        result += [(uid, same) for same in _by_study(members)]
+        for same in _by(members, lambda each: each.study):
+            of_one = _by(same, lambda each: each.elements.text("PatientID"))
+            result += [(uid, part) for part in of_one]
     folders: dict[tuple[Path, str, str], list[Slice]] = {}
     for each in unnamed:
         folders.setdefault((each.path.parent, each.study, each.modality), []).append(each)
@@ -115,15 +117,15 @@ def by_series(slices: Sequence[Slice], left_out: LeftOut) -> list[tuple[str, lis
     return result
 
 
-def _by_study(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Part studies that share a series' identifier; a few odd slices stay with the others."""
-    usual = usual_of(each.study for each in slices)
+def _by(slices: Sequence[Slice], value: Callable[[Slice], str]) -> list[list[Slice]]:
+    """Part what shares a series' identifier; a few odd slices stay with the others."""
+    usual = usual_of(map(value, slices))
     parts: dict[str, list[Slice]] = {usual: []}
     for each in slices:
-        parts.setdefault(each.study, []).append(each)
-    for study in [study for study, part in parts.items() if len(part) < FEWEST_SLICES]:
-        if study != usual:
-            parts[usual] += parts.pop(study)
+        parts.setdefault(value(each), []).append(each)
+    for odd in [odd for odd, part in parts.items() if len(part) < FEWEST_SLICES]:
+        if odd != usual:
+            parts[usual] += parts.pop(odd)
     if usual and "" in parts:
         parts[usual] += parts.pop("")
     return [part for _, part in sorted(parts.items()) if part]

@@ -268,7 +268,7 @@ def _cases(found: Sequence[Series], modalities: Sequence[str]) -> tuple[list[Cas
         if missing:
             faults.append(
                 f"{grid.folder}: {grid.modality} {grid.title!r} has no {' and no '.join(missing)} "
-                "of the same study and frame of reference"
+                "of the same study and frame of reference that covers any of it"
             )
             continue
         cases.append(
@@ -309,21 +309,25 @@ def _partner(grid: Series, found: Sequence[Series], modality: str) -> Series | N
 
     A series without a frame of reference goes with any of its study.
     """
+    low, high = grid.z_range_mm
+
+    def common_mm(series: Series) -> float:
+        start, end = series.z_range_mm
+        return min(end, high) - max(start, low)
+
     others = [
         series
         for series in found
         if series.modality == modality
         and series.study == grid.study
         and (series.frame == grid.frame or not (series.frame and grid.frame))
+        and common_mm(series) >= 0
     ]
     if not others:
         return None
-    low, high = grid.z_range_mm
 
     def covers(series: Series) -> tuple[bool, float, int]:
-        start, end = series.z_range_mm
-        same = series.frame == grid.frame
-        return same, min(end, high) - max(start, low), series.shape_ZYX[0]
+        return series.frame == grid.frame, common_mm(series), series.shape_ZYX[0]
 
     best = max(others, key=covers)
     if len(others) > 1:

@@ -8,6 +8,7 @@ told, file by file.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,13 @@ from flarekit.conventions.dicom.groups import (
     without_copies,
 )
 from flarekit.conventions.dicom.pixels import voxels_of
-from flarekit.conventions.dicom.slices import Archive, LeftAlone, Slice, Unusable, slice_in
+from flarekit.conventions.dicom.slices import (
+    NOT_DICOM,
+    Archive,
+    Slice,
+    Unusable,
+    slice_in,
+)
 from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import inputs_below
@@ -78,9 +85,10 @@ class Series:
 
     @property
     def z_range_mm(self) -> tuple[float, float]:
-        """Lowest and highest position of a slice along the body."""
-        ends = [float((self.affine @ [0, 0, k, 1])[2]) for k in (0, self.shape_ZYX[0] - 1)]
-        return min(ends), max(ends)
+        """Lowest and highest position of a voxel along the body."""
+        steps = self.affine[2, :3] * (np.array(self.shape_ZYX[::-1]) - 1)
+        first = float(self.affine[2, 3])
+        return first + float(np.minimum(steps, 0).sum()), first + float(np.maximum(steps, 0).sum())
 
 
 @dataclass(kw_only=True)
@@ -110,13 +118,22 @@ def find_series(inputs: Sequence[Path], unpacked: Unpacked) -> Found:
             name = safe_name(f"{text}-{number}" if len(volumes) > 1 else text, otherwise="series")
             names[name] += 1
             name = name if names[name] == 1 else f"{name}_{names[name]}"
-            notes = series.notes
+            notes = (*series.notes, *_missing(series, len(members)))
             if len(volumes) > 1:
                 parted = f"is one of {len(volumes)} volumes in a series, of {len(members)} images"
                 notes = (*notes, f"{parted}: slices {_ends(series)}")
             found.series.append(replace(series, name=name, notes=notes))
     found.series.sort(key=lambda series: series.name)
     return found
+
+
+def _missing(series: Series, images: int) -> list[str]:
+    """Return a note where a volume, or the images of its series, are fewer than its files state."""
+    for keyword, here in (("NumberOfSlices", len(series.slices)), ("ImagesInAcquisition", images)):
+        stated = usual_of(each.elements.text(keyword) for each in series.slices)
+        if re.fullmatch(r"[0-9]{1,6}", stated) and int(stated) > here:
+            return [f"its {keyword} is {stated}, and {here} are here: some may be missing"]
+    return []
 
 
 def _ends(series: Series) -> str:
@@ -156,31 +173,38 @@ def _acquisitions(slices: list[Slice], found: Found) -> list[Series]:
 def _slices_below(
     inputs: Sequence[Path], found: Found, unpacked: Unpacked | None
 ) -> Iterator[Slice]:
-    archives = []
+    archives, others = list[Path](), list[Path]()
+    named = set[tuple[Path, str]]()  # as slices are
     closed: list[str] = []
     below = [inputs_below(each, closed) if each.is_dir() else [each] for each in inputs]
     found.faults += [("", fault) for fault in closed]
     for path in sorted({path for files in below for path in files}):
-        try:
-            if not path.is_file():
-                continue
-            what = slice_in(path)
-        except OSError as error:
-            found.faults.append(("", f"{path}: cannot be read: {error.strerror}"))
-        else:
-            if isinstance(what, Unusable):
-                found.faults.append((what.modality, what.fault))
-            elif isinstance(what, Archive):
-                archives.append(path)
-            elif isinstance(what, LeftAlone):
-                found.alone[what.what or "files that are not DICOM"] += 1
-            else:
-                yield what
+        what = slice_in(path)
+        if isinstance(what, Slice):
+            named.add(_numbered(path))
+            yield what
+        elif isinstance(what, Unusable):
+            found.faults.append((what.modality, what.fault))
+        elif isinstance(what, Archive):
+            archives.append(path)
+        elif what is not None and what.what == NOT_DICOM:
+            others.append(path)
+        elif what is not None:
+            found.alone[what.what] += 1
+    odd = [path for path in others if _numbered(path) in named]
+    said = "is named as the slices beside it are, and is not DICOM (copy or export the file again)"
+    found.faults += [("", f"{path}: {said}") for path in odd]
+    found.alone.update([NOT_DICOM] * (len(others) - len(odd)))
     if unpacked is None:
         found.alone.update(["archives within an archive"] * len(archives))
         return
     for path in archives:
         yield from _slices_in(path, found, unpacked)
+
+
+def _numbered(path: Path) -> tuple[Path, str]:
+    """Return what the files of a series have in common: folder, and name but for its numbers."""
+    return path.parent, re.sub(r"\d+", "0", path.name)
 
 
 def _slices_in(archive: Path, found: Found, unpacked: Unpacked) -> Iterator[Slice]:
@@ -237,8 +261,6 @@ def _notes(slices: Sequence[Slice]) -> list[str]:
         without = [each for each in slices if not each.elements.has(keyword)]
         if without:
             notes.append(f"{_some(without)} without {keyword}")
-    if len({each.study for each in slices if each.study}) > 1:
-        notes.append("its StudyInstanceUID differs from slice to slice: the most frequent is taken")
     for keyword, otherwise in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
         without = [each for each in slices if not each.elements.has(keyword)]
         if 0 < len(without) < len(slices):
@@ -248,14 +270,28 @@ def _notes(slices: Sequence[Slice]) -> list[str]:
             )
         if without and slices[0].modality != "MR":
             notes.append(f"has no {keyword}: {otherwise} is taken")
-    if any(each.elements.text("PhotometricInterpretation") == "MONOCHROME1" for each in slices):
-        notes.append("its PhotometricInterpretation is MONOCHROME1: values are taken as stored")
-    kinds = {each.elements.text("RescaleType") for each in slices} - {"", "HU", "US"}
-    if slices[0].modality == "CT" and kinds:
-        notes.append(f"its RescaleType is {', '.join(sorted(kinds))}, not HU")
+    notes += _unusual(slices)
     said = Counter(note for each in slices for note in set(each.elements.notes))
     notes += [f"{note} ({count} files)" for note, count in said.items()]
     return notes
+
+
+def _unusual(slices: Sequence[Slice]) -> Iterator[str]:
+    """Yield what elements say that those of a usual series do not."""
+
+    def stated(keyword: str, *usual: str) -> list[str]:
+        texts = {_printable(each.elements.text(keyword)) for each in slices}
+        return sorted(texts - {"", *usual})
+
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
+        if len(stated(keyword)) > 1:
+            yield f"its {keyword} differs from slice to slice"
+    if slices[0].modality != "MR" and any(each.slope < 0 for each in slices):
+        yield "its RescaleSlope is negative: are its values what they are said to be?"
+    if shown := stated("PhotometricInterpretation", "MONOCHROME2"):
+        yield f"its PhotometricInterpretation is {', '.join(shown)}: values are taken as stored"
+    if slices[0].modality == "CT" and (kinds := stated("RescaleType", "HU", "US")):
+        yield f"its RescaleType is {', '.join(kinds)}, not HU"
 
 
 def _some(slices: Sequence[Slice]) -> str:

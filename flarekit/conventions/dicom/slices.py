@@ -40,6 +40,7 @@ _MOST_PIXELS = 1 << 24  # of one slice
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 _OTHER_PACKED = (".7z", ".rar", ".gz", ".bz2", ".xz")
+NOT_DICOM = "files that are not DICOM"
 _UNIT = 0.01  # what direction cosines may be off
 _AGAIN = "copy or export the file again"
 WANTED: tuple[Element, ...] = (
@@ -73,6 +74,8 @@ WANTED: tuple[Element, ...] = (
     "ModalityLUTSequence",
     # what tells volumes of one series apart
     "AcquisitionNumber",
+    "ImagesInAcquisition",
+    "NumberOfSlices",
     "TemporalPositionIdentifier",
     "EchoNumbers",
     "EchoTime",
@@ -161,10 +164,10 @@ class LeftAlone:
     """A file that is none of what is looked for.
 
     Attributes:
-        what: it is, in the plural; empty where it is not DICOM.
+        what: it is, in the plural.
     """
 
-    what: str = ""
+    what: str = NOT_DICOM
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,16 @@ class Unusable:
     modality: str = ""
 
 
-def slice_in(path: Path) -> Slice | LeftAlone | Unusable | Archive:
-    """Read what a file says, its pixels left out."""
+def slice_in(path: Path) -> Slice | LeftAlone | Unusable | Archive | None:
+    """Read what a file says, its pixels left out; None where the path is no file's."""
     try:
+        if not path.is_file():
+            return None
         found = _read(path)
     except UnreadableVolumeError as error:
         return Unusable(str(error))
+    except OSError as error:
+        return Unusable(f"{path}: cannot be read: {error.strerror}")
     if isinstance(found, LeftAlone | Archive):
         return found
     elements, file = found
@@ -207,8 +214,11 @@ def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone | Archive:
         name = path.name.lower()
         if name.endswith(_PACKED) or is_archive(path):
             return Archive(path)
-        packed = name.endswith(_OTHER_PACKED) and not name.endswith(".nii.gz")
-        return LeftAlone("archives, which have to be unpacked first" if packed else "")
+        if name.endswith(_OTHER_PACKED) and not name.endswith(".nii.gz"):
+            raise UnreadableVolumeError(
+                path, "is an archive that nothing here unpacks", fix="unpack it first"
+            )
+        return LeftAlone()
     return read
 
 
@@ -229,8 +239,15 @@ def _other(elements: Elements) -> LeftAlone | None:
                 elements.path, "states neither Modality nor SOPClassUID", fix="export it again"
             )
         return LeftAlone(f"{modality or 'other'} objects")
-    if "LOCALIZER" in elements.texts("ImageType"):
+    kinds = elements.texts("ImageType")
+    if "LOCALIZER" in kinds:
         return LeftAlone("scouts")
+    if "MOSAIC" in kinds:
+        raise UnreadableVolumeError(
+            elements.path,
+            "is a mosaic (ImageType), one picture with all slices of a volume",
+            fix="convert the series to NIfTI with dcm2niix",
+        )
     if _whole_or(elements, "SamplesPerPixel", 1) == 3:
         return LeftAlone("colour images")
     placed = elements.has("ImagePositionPatient") or elements.has("ImageOrientationPatient")

@@ -205,12 +205,26 @@ def test_a_study_whose_only_pet_is_not_corrected_for_attenuation_is_left_out_wit
 
 
 def test_of_several_cts_the_one_that_covers_the_pet_is_taken(tmp_path, caplog):
-    write_series(tmp_path / "neck", ct_voxels(9), origin=(-10, 20, 0), SeriesDescription="neck")
+    neck = {"origin": (-10, 20, -284), "SeriesDescription": "neck"}
+    write_series(tmp_path / "neck", ct_voxels(9), **neck)
     write_series(tmp_path / "body", ct_voxels(9), SeriesDescription="body")
     write_series(tmp_path / "pet", ct_voxels(), "PT", **pet_elements())
     (case,) = conventions.get("dicom").find_cases(tmp_path, 2)
     assert case.channels[0].name == "body"
     assert "'body' goes with" in caplog.text
+
+
+def test_a_ct_elsewhere_is_no_partner_and_one_that_covers_a_part_is_told(tmp_path):
+    write_series(tmp_path / "pet", ct_voxels(), "PT", **pet_elements())
+    write_series(tmp_path / "ct", ct_voxels(), origin=(-10, 20, 900))
+    convention = conventions.get("dicom")
+    with pytest.raises(InputError) as caught:
+        convention.find_cases(tmp_path, 2)
+    assert "has no CT of the same study and frame of reference that covers any" in caught.value.fix
+    write_series(tmp_path / "part", ct_voxels(3))
+    (case,) = convention.find_cases(tmp_path, 2)
+    ct, _ = convention.read_case(case)
+    assert "it covers 50% of the mask's grid, the rest is taken for -1024" in ct.warnings[-1]
 
 
 def test_the_only_ct_of_a_pet_is_taken_without_a_word(tmp_path, caplog):

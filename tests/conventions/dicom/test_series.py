@@ -477,8 +477,73 @@ def test_what_is_no_image_of_a_volume_is_left_alone_and_counted(tmp_path, caplog
 
 def test_archives_that_nothing_here_unpacks_are_told(tmp_path):
     (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07 and more")
-    with pytest.raises(InputError, match="1 archives, which have to be unpacked first"):
+    with pytest.raises(InputError, match="study.rar: is an archive that nothing here unpacks"):
         find(tmp_path)
+    write(tmp_path, stack())
+    (tmp_path / "IM0005.dcm").rename(tmp_path / "IM0005.dcm.gz")
+    (tmp_path / "IM0005.dcm.gz").write_bytes(b"\x1f\x8b and more")
+    cases = find(tmp_path)
+    np.testing.assert_array_equal(voxels_of(cases[0]), ct_voxels()[:5])
+    assert ["IM0005.dcm.gz" in fault for fault in left_out_of(cases)] == [True, False]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(2000), b"<html>404</html>", bytes(100)])
+def test_a_slice_that_became_another_file_is_named_though_no_name_ends_in_dcm(tmp_path, content):
+    write(tmp_path, stack())
+    for path in sorted(tmp_path.iterdir()):
+        path.rename(path.with_suffix(""))
+    (tmp_path / "IM0005").write_bytes(content)
+    (tmp_path / "README").write_text("hello")
+    cases = find(tmp_path)
+    np.testing.assert_array_equal(voxels_of(cases[0]), ct_voxels()[:5])
+    (fault,) = left_out_of(cases)
+    assert "IM0005: is named as the slices beside it are, and is not DICOM" in fault
+
+
+def test_a_mosaic_is_no_slice(tmp_path):
+    mosaics = stack(ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
+    write(tmp_path, mosaics)
+    with pytest.raises(InputError, match="IM0000.dcm: is a mosaic"):
+        find(tmp_path)
+
+
+def test_patients_that_share_all_identifiers_are_cases_of_their_own(tmp_path):
+    uid = generate_uid()
+    one, other = stack(4, uid), stack(4, uid, PatientID="2")
+    for k, image in enumerate(other):
+        image.ImagePositionPatient = [0, 0, 4 * (4 + k)]
+    write(tmp_path, one + other)
+    assert [voxels_of(case).shape[0] for case in find(tmp_path)] == [4, 4]
+    odd = stack(8, uid)
+    odd[3].PatientID = "3"
+    write(tmp_path, odd)
+    (case,) = find(tmp_path)
+    (volume,) = conventions.get("dicom").read_case(case)
+    assert volume.warnings == ("its PatientID differs from slice to slice",)
+
+
+@pytest.mark.parametrize(
+    ("elements", "note"),
+    [
+        ({"ImagesInAcquisition": 9}, "its ImagesInAcquisition is 9, and 6 are here"),
+        ({"NumberOfSlices": 7}, "its NumberOfSlices is 7, and 6 are here: some may be missing"),
+        ({"RescaleSlope": -1}, "its RescaleSlope is negative"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PhotometricInterpretation is PALETTE"),
+    ],
+)
+def test_what_a_usual_series_does_not_say_is_told(tmp_path, elements, note):
+    write(tmp_path, stack(**elements))
+    (volume,) = conventions.get("dicom").read_case(find(tmp_path)[0])
+    assert any(note in each for each in volume.warnings)
+
+
+def test_frames_of_reference_that_differ_are_told(tmp_path):
+    slices = stack()
+    for image in slices:
+        image.FrameOfReferenceUID = generate_uid()
+    write(tmp_path, slices)
+    (volume,) = conventions.get("dicom").read_case(find(tmp_path)[0])
+    assert volume.warnings == ("its FrameOfReferenceUID differs from slice to slice",)
 
 
 def pack(folder, path, form="zip"):
