@@ -11,11 +11,14 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.json_files import no_bool, read_json, typed
+from flarekit.core.tables import Name
 
 NAME = "dataset.json"
 _IGNORE, _BACKGROUND = "ignore", "background"
 _HIGHEST = 255
+_LONGEST = 120  # of a name, as in predictor.toml
 Value = Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=_HIGHEST)]
+Values = Annotated[tuple[Value, ...], Field(min_length=1)]
 
 
 class _Stated(BaseModel):
@@ -23,10 +26,10 @@ class _Stated(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    channels: dict[str, str] | None = Field(
+    channels: dict[str, Name] | None = Field(
         None, validation_alias=AliasChoices("channel_names", "modality")
     )
-    labels: dict[str, Value | str | tuple[Value, ...]] = Field(min_length=1)
+    labels: dict[str, Value | str | Values] = Field(min_length=1)
     regions_class_order: tuple[Value, ...] = ()
     licence: Any = Field(None, validation_alias=AliasChoices("licence", "license"))
 
@@ -165,6 +168,12 @@ def _turned(
             raise InputError(
                 f"{source}: labels: {'an empty name' if not name else f'{name} is there twice'}",
                 fix="give each label a name of its own",
+            )
+        if not name.isprintable() or len(name) > _LONGEST:
+            raise InputError(
+                f"{source}: labels: {name[:40]!r} is longer than {_LONGEST} characters, or has "
+                "some that cannot be printed",
+                fix="give each label a short name of one line",
             )
         turned[name] = value
         if value in (0, (0,)):

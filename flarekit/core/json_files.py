@@ -13,6 +13,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.text_files import read_text
 
 _COPY = "copy it again from where it was made, whole"
+_KINDS = ("int", "str", "float", "constrained-float", "constrained-int")  # pydantic names tries
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -80,7 +81,7 @@ def typed(model: type[_M], content: Mapping[str, Any], *, source: Path, inside: 
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
-        faults = list(dict.fromkeys(_in_words(fault, inside) for fault in error.errors()))
+        faults = faults_of(error, inside)
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise InputError(
             f"{source}: {'; '.join(faults[:3])}{more}",
@@ -88,13 +89,24 @@ def typed(model: type[_M], content: Mapping[str, Any], *, source: Path, inside: 
         ) from error
 
 
-def _in_words(fault: Any, inside: str) -> str:  # noqa: ANN401 - pydantic's own
-    parts = [str(part) for part in fault["loc"]]
-    kept = [part for part in parts if part not in ("int", "str") and "[" not in part]
-    where = ".".join([*([inside] if inside else []), *kept]) or "the whole"
-    if fault["type"] == "missing":
-        return f"{where} is missing"
-    return f"{where}: {fault['msg']}, not {str(fault['input'])[:40]!r}"
+def faults_of(error: ValidationError, inside: str = "") -> list[str]:
+    """Return what is wrong with each field: what was tried first, where it may be several things.
+
+    Args:
+        error: of a whole file, or of a part of it.
+        inside: name of that part.
+    """
+    faults = dict[tuple[str, ...], str]()
+    for fault in error.errors():
+        parts = [str(part) for part in fault["loc"]]
+        place = tuple(part for part in parts if part not in _KINDS and "[" not in part)
+        where = ".".join([*([inside] if inside else []), *place]) or "the whole"
+        said = f": {fault['msg'].removeprefix('Value error, ')}"
+        if not isinstance(fault["input"], dict):
+            said += f", not {str(fault['input'])[:40]!r}"
+        faults.setdefault(place, where + (" is missing" if fault["type"] == "missing" else said))
+    whole = {place[:-1] for place in faults} - {()}  # of which a part is named as well
+    return [said for place, said in faults.items() if place not in whole]
 
 
 def _not_finite(word: str) -> NoReturn:

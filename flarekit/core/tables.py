@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from flarekit.core.errors import FlarekitError, PredictorError
+from flarekit.core.json_files import faults_of
 from flarekit.core.text_files import read_text
 
 
@@ -78,13 +79,5 @@ def checked(model: type[_T], content: Mapping[str, Any], *, source: str, inside:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{_place(inside, fault['loc'])}: {fault['msg']}" for fault in error.errors()[:3]
-        )
+        faults = "; ".join(faults_of(error, inside)[:3])
         raise PredictorError(f"{source}: {faults}", fix="correct that") from error
-
-
-def _place(inside: str, parts: tuple[int | str, ...]) -> str:
-    stated = [part for part in map(str, parts) if "[" not in part and part != "constrained-float"]
-    names = [*([inside] if inside else []), *stated]
-    return ".".join(names) or "the whole"

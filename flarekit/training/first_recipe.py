@@ -18,7 +18,7 @@ from flarekit.core.errors import InputError
 from flarekit.core.names import safe_name
 from flarekit.core.plausible import check_range
 from flarekit.training.cases import case_ids, no_cases
-from flarekit.training.fitting import check_named, refuse_what_is_not_trained
+from flarekit.training.fitting import check_named, refuse_what_is_not_trained, surplus_channels
 from flarekit.training.labelled_scan import read_channel, read_labels
 from flarekit.training.proposal import fit
 from flarekit.training.recipe import recipe_of
@@ -83,7 +83,7 @@ def first_recipe(
         refuse_what_is_not_trained(stated)
     channels = _channels(dataset, ids, stated)
     maps = survey([dataset / "labelsTr" / f"{each}.nii.gz" for each in ids], progress)
-    notes = _unlabelled_scans(dataset, ids)
+    notes = _unlabelled_scans(dataset, ids) + surplus_channels(dataset, ids, len(channels))
     labels, unlabelled = _labels_with_cases(maps, _labels(maps, stated, notes), notes)
     if not labels:
         raise InputError(f"{dataset}: no label map has a labelled voxel", fix="label some cases")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flarekit.core.dataset_json import NAME, Dataset, read_dataset
 from flarekit.core.errors import InputError, PredictorError, UsageError
-from flarekit.training.cases import case_ids, matches
+from flarekit.training.cases import case_ids, matches, no_cases
 from flarekit.training.makers import SUV_ENDING
 from flarekit.training.recipe import Recipe
 from flarekit.training.sources import dataset_folders, labelled_tables, material_files
@@ -64,6 +64,11 @@ def check_fit(
             continue
         facts = _stated(recipe, folder) if table.layout == "nnunet" else None
         ids = _ids(folder, table)
+        if table.layout == "nnunet":
+            if not ids:
+                raise no_cases(folder)
+            for note in surplus_channels(folder, ids, len(recipe.spec.channels)):
+                _LOG.warning("%s: %s", folder, note)
         held_out, validation = recipe.training.held_out, recipe.training.validation
         trained_on = [each for each in ids if not matches(each, (*held_out, *validation))]
         found.append(
@@ -142,10 +147,34 @@ def _stated(recipe: Recipe, folder: Path) -> Dataset | None:
             f"{len(spec.channels)}",
             fix="correct [[predictor.channels]]",
         )
+    _check_channels(recipe, channels or {}, path)
     others = sorted(set(dataset.labels) - set(spec.labels) - set(recipe.training.neighbours))
     if others:
         _LOG.info("%s: background in this training: %s", folder.name, ", ".join(others))
     return dataset
+
+
+def _check_channels(recipe: Recipe, channels: Mapping[str, str], path: Path) -> None:
+    """Compare the names of channels: those that changed places are refused, others are told."""
+    ours = [channel.name for channel in recipe.spec.channels]
+    theirs = {k: channels.get(str(k), name) for k, name in enumerate(ours)}
+    other = [k for k, name in theirs.items() if name.casefold() != ours[k].casefold()]
+    if not other:
+        return
+    said = ", ".join(f"{k} is {theirs[k]}, and {ours[k]} in the recipe" for k in other)
+    if {theirs[k].casefold() for k in other} & {name.casefold() for name in ours}:
+        raise InputError(
+            f"{path}: channel_names: {said}", fix="give [[predictor.channels]] the same order"
+        )
+    _LOG.warning("%s: channel_names: %s", path, said)
+
+
+def surplus_channels(folder: Path, ids: Sequence[str], count: int) -> list[str]:
+    """Return a note where cases have files of a channel beyond those that are trained on."""
+    files = [f"{each}_{count:04d}.nii.gz" for each in ids]
+    there = [name for name in files if (folder / "imagesTr" / name).is_file()]
+    more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+    return [f"further channels are left alone: {there[0]}{more}"] if there else []
 
 
 def _other_labels(message: str) -> InputError:

@@ -127,7 +127,7 @@ def test_a_wrong_fact_is_named_with_its_file_and_what_to_do(where, value, word):
 @pytest.mark.parametrize("field", REQUIRED)
 def test_a_missing_fact_is_named(field):
     facts = {key: value for key, value in FACTS.items() if key != field}
-    with pytest.raises(PredictorError, match=f"{field}: Field required"):
+    with pytest.raises(PredictorError, match=f"{field} is missing"):
         parse_spec(facts, source="test")
 
 

@@ -382,7 +382,7 @@ def test_a_module_of_one_s_own_is_segmented_with_and_stays_as_it_is():
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({}, "channels: Field required"),
+        ({}, "channels is missing"),
         ({"labels": {"a": 0}}, "labels.a"),
     ],
 )

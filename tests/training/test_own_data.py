@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from flarekit.core.dataset_json import read_dataset
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.spec import read_spec
 from flarekit.training.compact import RunOptions, train
@@ -144,6 +145,54 @@ def test_what_is_there_instead_of_cases_is_told(tmp_path):
     recipe = recipe_for(dataset, tmp_path, ("held_out = []", 'held_out = ["a"]'))
     with pytest.raises(InputError, match="all of its cases are held out"):
         training_pools(recipe, dataset)
+
+
+def test_channels_of_other_names_places_or_number_are_told(tmp_path, caplog):
+    dataset = dataset_of(tmp_path / "d")
+    for path in list((dataset / "imagesTr").iterdir()):
+        path.with_name(path.name.replace("_0000", "_0001")).write_bytes(path.read_bytes())
+    told = "further channels are left alone: a_0001.nii.gz and 2 more"
+    assert told in first_recipe(dataset, Wanted(device="cpu")).notes
+    dataset_of(dataset, channel_names={"0": "CT", "1": "PET"})
+    recipe = recipe_for(dataset, tmp_path)
+    dataset_of(dataset, channel_names={"0": "PET", "1": "CT"})
+    with pytest.raises(InputError, match="0 is PET, and CT in the recipe, 1 is CT, and PET in"):
+        check_fit(recipe, dataset)
+    dataset_of(dataset, channel_names={"0": "CT", "1": "uptake", "2": "T1"})
+    check_fit(recipe, dataset)
+    assert "1 is uptake, and PET in the recipe" in caplog.text
+
+
+def test_a_folder_of_other_files_is_told_what_it_should_hold(tmp_path):
+    dataset = dataset_of(tmp_path / "d")
+    recipe = recipe_for(dataset, tmp_path)
+    for path in list((dataset / "labelsTr").iterdir()):
+        path.rename(path.with_suffix("").with_suffix(".mha"))
+    with pytest.raises(InputError, match=r"labelsTr has a\.mha, b\.mha, c\.mha, and should have"):
+        check_fit(recipe, dataset)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"labels": {"liver": 1.5}}, "labels.liver: Input should be a valid integer, [^;]*$"),
+        ({"labels": {"liver": None}}, "labels.liver: Input should be a valid integer, [^;]*$"),
+        ({"labels": {"liver": True}}, "labels.liver: is true or false, [^;]*$"),
+        ({"labels": {"liver": []}}, "labels.liver: Input should be a valid integer, [^;]*$"),
+        ({"labels": {"liver": [1, "x"]}}, "labels.liver.1: Input should be a valid integer[^;]*$"),
+        ({"labels": {"li\nver": 1}}, r"dataset\.json: labels: 'li\\nver' is longer than 120"),
+        ({"labels": {"x" * 5000: 1}}, "labels: 'x{40}' is longer than 120 characters"),
+        ({"channel_names": {"0": "\x1b[31mCT"}}, "channel_names.0: has characters that cannot be"),
+        ({"channel_names": {"0": ""}}, "channel_names.0: String should have at least 1 character"),
+    ],
+)
+def test_what_dataset_json_cannot_say_is_one_sentence_with_file_and_field(tmp_path, facts, words):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"liver": 1}, **facts}))
+    with pytest.raises(InputError) as refused:
+        read_dataset(path, gaps=True)
+    assert refused.value.message.startswith(f"{path}: ")
+    assert re.search(words, refused.value.message)
 
 
 def test_without_names_labels_are_called_by_their_values(tmp_path):
