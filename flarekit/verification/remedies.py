@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 _LAST_LINES = 80
 _NO_USER = re.compile(
@@ -25,48 +27,10 @@ class Remedy:
     fix: str
 
 
-_DRIVER = Remedy(
-    words="the driver here is too old for the CUDA in the image",
-    fix="update the NVIDIA driver of this machine, or build on an older CUDA",
-)
-_KNOWN: tuple[tuple[re.Pattern[str], Remedy], ...] = tuple(
-    (re.compile(pattern, re.I), remedy)
-    for pattern, remedy in (
-        (
-            r"ptx was compiled with an unsupported toolchain|driver version is insufficient"
-            r"|unsupported display driver|cuda failure 35\b|cudaerrorinsufficientdriver"
-            r"|driver on your system is too old|forward compatibility was attempted"
-            r"|unsatisfied condition: cuda|driver/library version mismatch",
-            _DRIVER,
-        ),
-        (
-            r"no kernel image is available|not compatible with the current pytorch installation"
-            r"|unsupported gpu architecture|device kernel image is invalid|invalid device function"
-            r"|arch_mismatch|named symbol not found|is not defined for option 'gpu-name'"
-            r"|cuda failure 209\b|cudaerrornokernelimagefordevice|cuda capability >="
-            r"|generated (?:for|on) (?:a )?different (?:compute capability|device)",
-            Remedy(
-                words="its CUDA code is not made for the architecture of this GPU",
-                fix="install a torch whose torch.cuda.get_arch_list() names this GPU's compute "
-                "capability, and compile own kernels for it (TORCH_CUDA_ARCH_LIST)",
-            ),
-        ),
-        (
-            r"cuda out of memory|cudaerrormemoryallocation|cublas_status_alloc_failed"
-            r"|cuda error: out of memory",
-            Remedy(
-                words="takes more GPU memory than this GPU has free",
-                fix="smaller tiles or batches, half precision; see flarekit profile docker",
-            ),
-        ),
-        (
-            r"invalid device ordinal",
-            Remedy(
-                words="asks for a GPU by a number that it was not given",
-                fix="use cuda:0 in the container: the evaluator chooses which GPU that is",
-            ),
-        ),
-    )
+_FAULTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["faults"]
+_KNOWN = tuple(
+    (re.compile("|".join(each["patterns"]), re.I), Remedy(words=each["words"], fix=each["fix"]))
+    for each in _FAULTS
 )
 _NO_GPU = re.compile(
     r"no cuda-capable device|found no nvidia driver|not compiled with cuda"

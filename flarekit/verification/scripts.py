@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from flarekit.verification.trials import ImageUnderTest
 
@@ -21,49 +23,10 @@ exit 0
 _LENIENT = "sh -c '[[ x = x ]]' 2>/dev/null && echo lenient; exit 0"
 _FILE = re.compile(r"^==> (.+) <==$", re.M)
 _START = r"(?:^|[;&|(!{]|\b(?:then|do|else|if|elif|while|until|exec)\b)\s*"
-_IN_COMMANDS = tuple(
-    (re.compile(pattern, re.M), name)
-    for pattern, name in (
-        (r"(?<![\w$\[])\[\[(?=\s)", "[[ ]] (write [ ])"),
-        (rf"{_START}source\s", "source (write .)"),
-        (r"^\s*function\s+\w", "function (write name() )"),
-        (r"^\s*(?:export\s+|local\s+|readonly\s+)?\w+\+?=\(", "arrays"),
-        (r"^\s*\w+(?:\[[^]]*\])?\+=", "+="),
-        (r"<<<", "<<< (write a here-document)"),
-        (r"(?<![<])[<>]\((?!\()", "<( ) or >( )"),
-        (r"&>(?!&)", "&> (write >FILE 2>&1)"),
-        (r"\|&", "|& (write 2>&1 |)"),
-        (rf"{_START}\(\(", "(( )) (write [ ] with $(( )))"),
-        (r"\bfor\s*\(\(", "for (( ))"),
-        (r"\{-?\d+\.\.-?\d+(?:\.\.\d+)?\}", "{1..9} (write seq)"),
-        (
-            rf"{_START}(?:declare|typeset|let|shopt|mapfile|readarray|pushd|popd|disown|coproc"
-            r"|select)\s",
-            "a builtin of bash alone",
-        ),
-        (r"\bset\s[^\n;]*\bpipefail\b", "set -o pipefail"),
-        (r"(?<!\[)\[\s[^\]\n]*\s==\s", "== in [ ] (write =)"),
-        (r"\bread\s+(?:-[rp]\s+)*-\w*[aAdinNstu]", "read with options of bash"),
-        (r"\btrap\s[^\n]*\b(?:ERR|DEBUG|RETURN)\b", "trap ERR"),
-        (r"\bexport\s+-f\b|\bwait\s+-n\b|\btype\s+-[tap]\b", "an option of bash alone"),
-        (r"\$'", "$'...'"),
-    )
-)
-_IN_EXPANSIONS = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"\$\{!\w", "${!name}"),
-        (r"\$\{#?\w+\[", "${array[...]}"),
-        (r"\$\{\w+//?[^}]", "${name/old/new}"),
-        (r"\$\{\w+(?:\^|,)", "${name^^} or ${name,,}"),
-        (r"\$\{\w+:(?:\s*\d|\s+-|\$|\()", "${name:start:length}"),
-        (r"\$\{\w+@", "${name@...}"),
-        (
-            r"\$\{?(?:RANDOM|SECONDS|PIPESTATUS|FUNCNAME|EUID|UID|BASH_\w+)\b",
-            "a variable of bash alone",
-        ),
-        (r"\$\[", "$[ ] (write $(( )))"),
-    )
+_BASHISMS = tomllib.loads(Path(__file__).with_name("bashisms.toml").read_text("utf-8"))
+_IN_COMMANDS, _IN_EXPANSIONS = (
+    {name: re.compile(text.replace("{start}", _START), re.M) for name, text in patterns.items()}
+    for patterns in (_BASHISMS["commands"], _BASHISMS["expansions"])
 )
 _SAID = re.compile(
     r"sh: (?:line )?\d+: (?:(?:\[\[|source|declare|typeset|let|shopt|mapfile|readarray|pushd|popd"
@@ -163,7 +126,7 @@ def choices_of_gpus(scripts: Mapping[str, str]) -> list[str]:
 
 def _found(commands: str, expansions: str) -> Iterator[str]:
     for text, patterns in ((commands, _IN_COMMANDS), (expansions, _IN_EXPANSIONS)):
-        for pattern, name in patterns:
+        for name, pattern in patterns.items():
             match = pattern.search(text)
             if match is not None:
                 start = match.start() + len(match.group()) - len(match.group().lstrip())
