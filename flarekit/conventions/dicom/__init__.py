@@ -1,1 +1,11 @@
 """DICOM series in, one DICOM segmentation object each out."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+TABLES: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("tables.toml").read_text("utf-8")
+)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.conventions.dicom import TABLES
 from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.outlines import outlines_of
 from flarekit.conventions.dicom.seg import sources_of
@@ -95,21 +96,7 @@ def _header(image: _Dataset) -> _Dataset:
     return whole
 
 
-_TAKEN_OVER = (
-    "AccessionNumber",
-    "PatientAge",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "ReferringPhysicianName",
-    "StudyDate",
-    "StudyDescription",
-    "StudyID",
-    "StudyInstanceUID",
-    "StudyTime",
-    "FrameOfReferenceUID",
-)
+_TAKEN_OVER = frozenset(TABLES["structure_set"]["elements"])
 
 
 def _frame(images: Sequence[_Dataset]) -> _Dataset:

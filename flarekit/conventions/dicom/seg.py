@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.conventions.dicom import TABLES
 from flarekit.conventions.dicom.algorithm import Algorithm
 from flarekit.conventions.dicom.elements import Elements
 from flarekit.conventions.dicom.groups import derived_uid
@@ -35,34 +36,9 @@ _TEXTS = {  # element -> how long it may be
 }
 _AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
 _DATE = re.compile(r"\d{8}", re.ASCII)
-# words of a label -> SNOMED CT name as pydicom spells it
-_ORGANS = {
-    "adrenal": "AdrenalGland",
-    "aorta": "Aorta",
-    "bladder": "Bladder",
-    "brain": "Brain",
-    "cava": "InferiorVenaCava",
-    "duodenum": "Duodenum",
-    "esophagus": "Esophagus",
-    "gallbladder": "Gallbladder",
-    "heart": "Heart",
-    "kidney": "Kidney",
-    "kidneys": "Kidney",
-    "liver": "Liver",
-    "lung": "Lung",
-    "lungs": "Lung",
-    "pancreas": "Pancreas",
-    "spleen": "Spleen",
-    "stomach": "Stomach",
-}
+_ORGANS: dict[str, str] = TABLES["organs"]
 _LEFT, _RIGHT = {"left", "l"}, {"right", "r"}
-_LESIONS = {
-    "lesion": "Lesion",
-    "lesions": "Lesion",
-    "metastasis": "NeoplasmMetastatic",
-    "tumor": "Neoplasm",
-    "tumour": "Neoplasm",
-}
+_LESIONS: dict[str, str] = TABLES["lesions"]
 
 
 def segmentation_object(

@@ -7,11 +7,13 @@ names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.conventions.dicom import TABLES
 from flarekit.conventions.dicom.elements import Element, ElementError, Elements, read_elements
 from flarekit.conventions.dicom.file import DicomFile
 from flarekit.conventions.dicom.private import PRIVATE
@@ -28,14 +30,7 @@ _NO_IMAGES = frozenset(
     ("DOC", "KO", "PLAN", "PR", "REG", "RTDOSE", "RTPLAN", "RTRECORD", "RTSTRUCT", "SEG", "SR")
 )
 _DIRECTORY = "1.2.840.10008.1.3.10"
-_MULTI_FRAME = {
-    "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
-    "1.2.840.10008.5.1.4.1.1.2.2": "converted enhanced CT",
-    "1.2.840.10008.5.1.4.1.1.4.1": "enhanced MR",
-    "1.2.840.10008.5.1.4.1.1.4.4": "converted enhanced MR",
-    "1.2.840.10008.5.1.4.1.1.128.1": "converted enhanced PET",
-    "1.2.840.10008.5.1.4.1.1.130": "enhanced PET",
-}
+_MULTI_FRAME: dict[str, str] = TABLES["multi_frame"]
 _MOST_PIXELS = 1 << 24  # of one slice
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
@@ -44,72 +39,8 @@ NOT_DICOM = "files that are not DICOM"
 _UNIT = 0.01  # what direction cosines may be off
 _AGAIN = "copy or export the file again"
 WANTED: tuple[Element, ...] = (
-    # what it is
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "Modality",
-    "SeriesDescription",
-    "ImageType",
-    # where it lies, and what its pixels mean
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PlanarConfiguration",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "ModalityLUTSequence",
-    # what tells volumes of one series apart
-    "AcquisitionNumber",
-    "ImagesInAcquisition",
-    "NumberOfSlices",
-    "TemporalPositionIdentifier",
-    "EchoNumbers",
-    "EchoTime",
-    "DiffusionBValue",
-    "TriggerTime",
-    "FrameReferenceTime",
-    "ConvolutionKernel",
-    # SUV
-    "Units",
-    "SUVType",
-    "CorrectedImage",
-    "DecayCorrection",
-    "PatientWeight",
-    "SeriesDate",
-    "SeriesTime",
-    "AcquisitionDate",
-    "AcquisitionTime",
-    "TimezoneOffsetFromUTC",
-    "RadiopharmaceuticalInformationSequence",
+    *chain.from_iterable(TABLES["elements"].values()),
     *(tag for element in PRIVATE for tag in element.tags),
-    # who it is of
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "MediaStorageSOPClassUID",
-    "MediaStorageSOPInstanceUID",
 )
 
 

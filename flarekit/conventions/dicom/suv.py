@@ -11,6 +11,7 @@ import math
 import re
 from datetime import datetime, timedelta, timezone
 
+from flarekit.conventions.dicom import TABLES
 from flarekit.conventions.dicom.elements import ElementError, Elements
 from flarekit.conventions.dicom.private import PRIVATE, PrivateElement
 from flarekit.conventions.dicom.series import Series
@@ -24,20 +25,7 @@ MOST_HALF_LIVES = 6.0  # from injection to scan; then 1.6 % of the activity is l
 DOUBTFUL_HALF_LIVES = 3.0
 DOUBTFUL_UPTAKE = timedelta(minutes=5)  # less is not a usual whole-body scan
 SERIES_BEFORE_ACQUISITION = timedelta(hours=1)
-# half-lives in seconds by mass number (NuDat 3, National Nuclear Data Center)
-_NUCLIDES_S = {
-    11: 1221.7,
-    13: 597.9,
-    15: 122.2,
-    18: 6586.2,
-    62: 580.2,
-    64: 45721.0,
-    68: 4062.6,
-    82: 76.4,
-    86: 53064.0,
-    89: 282276.0,
-    124: 360806.0,
-}
+_NUCLIDES_S = {int(mass): float(s) for mass, s in TABLES["half_lives_s"].items()}
 GE_SCAN_START, PHILIPS_SUV_PER_COUNT, PHILIPS_BQML_PER_COUNT = PRIVATE
 PER_COUNT = (1e-8, 1e6)  # SUV, or Bq/ml
 LONG_LIVED_S = 8 * 3600.0  # of tracers that are scanned days after, too
