@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flarekit.cohort.stores import copy_of
 from flarekit.conventions import Case
+from flarekit.conventions._case import own_case
 from flarekit.core import nifti
 from flarekit.core.errors import FlarekitError, InputError
 from flarekit.core.names import safe_name
@@ -92,7 +93,7 @@ class Listed:
         channels = self.spec.channels
         readers = [
             partial(_read, place, channel.air)
-            for place, channel in zip(_listed(case).places, channels, strict=True)
+            for place, channel in zip(own_case(case, ListedCase).places, channels, strict=True)
         ]
         return on_one_grid(readers, channels, leading_channel(channels))
 
@@ -114,7 +115,7 @@ class Listed:
         Raises:
             OutputError: it could not be written.
         """
-        place = _listed(case).places[leading_channel(self.spec.channels)]
+        place = own_case(case, ListedCase).places[leading_channel(self.spec.channels)]
         geometry = nifti.blank_geometry()
         try:
             with ExitStack() as stack:
@@ -125,12 +126,6 @@ class Listed:
         except FlarekitError:
             pass  # what is wrong with it is the case's error
         return self.write_mask(case, np.zeros(geometry.shape_ZYX, np.uint8), geometry, output_dir)
-
-
-def _listed(case: Case) -> ListedCase:
-    if not isinstance(case, ListedCase):
-        raise TypeError(f"{type(case).__name__} is not a listed case")
-    return case
 
 
 def _read(place: str, air: float) -> Volume:

@@ -93,30 +93,19 @@ def kernel_peak_mib(group: Cgroup) -> Reading:
 
 def figures_of(group: Cgroup) -> dict[str, Reading]:
     """Return the figures of a group as they are now: column -> reading."""
-    return _read_v2(group) if group.version == 2 else _read_v1(group)
-
-
-def _read_v2(group: Cgroup) -> dict[str, Reading]:
-    usage = _number(group.memory / "memory.current")
-    cache = _cache(group.memory / "memory.stat", b"")
+    is_v2 = group.version == 2
+    usage = _number(group.memory / ("memory.current" if is_v2 else "memory.usage_in_bytes"))
+    cache = _cache(group.memory / "memory.stat", b"" if is_v2 else b"total_")
+    if is_v2:
+        cpu_s = _scaled(_entry(group.cpu / "cpu.stat", b"usage_usec"), 1e-6)
+    else:
+        cpu_s = _scaled(_number(group.cpu / "cpuacct.usage"), 1e-9)
     return {
         "cgroup_memory_mib": _scaled(usage, 1 / _MIB),
         "cgroup_working_mib": _working_mib(usage, cache),
         "cgroup_cache_mib": _scaled(cache, 1 / _MIB),
         "cgroup_peak_mib": kernel_peak_mib(group),
-        "cgroup_cpu_s": _scaled(_entry(group.cpu / "cpu.stat", b"usage_usec"), 1e-6),
-    }
-
-
-def _read_v1(group: Cgroup) -> dict[str, Reading]:
-    usage = _number(group.memory / "memory.usage_in_bytes")
-    cache = _cache(group.memory / "memory.stat", b"total_")
-    return {
-        "cgroup_memory_mib": _scaled(usage, 1 / _MIB),
-        "cgroup_working_mib": _working_mib(usage, cache),
-        "cgroup_cache_mib": _scaled(cache, 1 / _MIB),
-        "cgroup_peak_mib": kernel_peak_mib(group),
-        "cgroup_cpu_s": _scaled(_number(group.cpu / "cpuacct.usage"), 1e-9),
+        "cgroup_cpu_s": cpu_s,
     }
 
 

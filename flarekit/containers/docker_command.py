@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,28 +15,9 @@ from flarekit.core.errors import FlarekitError
 NO_REASON = "no reason given"
 _SPEAKS = ("docker: ", "error response from daemon", "error: ", "error ", "invalid ", "unknown ")
 _NO_FAULT = ("warning", "unable to find image", "see 'docker", "run 'docker")
-# words of a reason that is not about the image -> what to do
-_MACHINE_FAULTS = {
-    "could not select device driver": "install the NVIDIA Container Toolkit, or leave out --gpus",
-    "nvidia-container-cli": "name a GPU that nvidia-smi -L lists, and check its driver",
-    "unknown or invalid runtime name": "install the NVIDIA Container Toolkit, or leave out --gpus",
-    'for "--gpus"': "write --gpus as docker run takes it: all, 2, or device=0,1",
-    "invalid volume specification": "use folders without a colon in their path (see TMPDIR)",
-    "invalid mount": "use folders without a colon or a comma in their path (see TMPDIR)",
-    "invalid mode": "use folders without a colon in their path (see TMPDIR)",
-    "invalid reference format": "name the image as docker image ls does",
-    "bind source path does not exist": "use a folder that the Docker engine sees too",
-    "no space left on device": "make room where Docker keeps its data (docker system df)",
-    "cannot connect to the docker daemon": "start Docker, and check that you may use it",
-    "error during connect": "start Docker, and check that you may use it",
-    "permission denied while trying to connect": "start Docker, and check that you may use it",
-    "invalid argument": "write the option as docker run takes it",
-    "unknown flag": "use a newer Docker",
-    "invalid memory": "write --memory as docker run takes it: 28g or 2048m",
-    "minimum memory limit": "give more memory: 28g or 2048m",
-    "operation not permitted on cgroup": "check that Docker may set limits here",
-    "conflict. the container name": "run it again",
-}
+_MACHINE_FAULTS: dict[str, str] = tomllib.loads(
+    Path(__file__).with_name("docker_faults.toml").read_text("utf-8")
+)
 
 
 class DockerError(FlarekitError):
