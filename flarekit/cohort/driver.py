@@ -6,37 +6,16 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from flarekit.cohort.jobs import Job, Outcome
 from flarekit.core.records import CaseRecord
 
+if TYPE_CHECKING:
+    from flarekit.cohort.pool import RayPool
+
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 1.0  # how long workers are waited for at once
-
-
-class Pool(Protocol):
-    """Workers that run jobs."""
-
-    def free(self) -> int:
-        """Return how many workers wait for a job."""
-        ...
-
-    def busy(self) -> int:
-        """Return how many jobs are being run."""
-        ...
-
-    def give(self, job: Job) -> None:
-        """Give a job to a worker that waits for one."""
-        ...
-
-    def take(self, timeout_s: float) -> list[Outcome]:
-        """Return the jobs that have ended, after this time at the latest.
-
-        Raises:
-            FlarekitError: no worker can start.
-        """
-        ...
 
 
 @dataclass(kw_only=True)
@@ -51,7 +30,7 @@ class Driver:
         stops: whether a failure ends the run.
     """
 
-    pool: Pool
+    pool: RayPool
     retries: int
     stand_in: Callable[[Job, str], list[CaseRecord]]
     ended: Callable[[CaseRecord], None]

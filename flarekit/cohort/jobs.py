@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from flarekit import conventions
 from flarekit.conventions import Case, Convention
 from flarekit.core.records import CaseRecord
-from flarekit.engine import EngineFacts
 from flarekit.segmentation.memory import file_mib, reading_mib
 
 
@@ -55,22 +53,6 @@ def largest_mib(cases: Sequence[Case]) -> float:
     if not cases:
         return 0.0
     return reading_mib(max(cases, key=lambda case: file_mib(case.channels)).channels)
-
-
-class Runner(Protocol):
-    """What a worker does; it is made in the worker, once."""
-
-    def start(self) -> EngineFacts | None:
-        """Get ready, and say what computes.
-
-        Raises:
-            FlarekitError: it never will be ready.
-        """
-        ...
-
-    def run(self, job: Job) -> list[CaseRecord]:
-        """Run the cases of a job; those that fail have records that say so."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flarekit.cohort.jobs import Job, Outcome, Runner
+from flarekit.cohort.jobs import Job, Outcome
 from flarekit.core.errors import DeviceError, FlarekitError, UsageError
 from flarekit.core.records import CaseRecord
 from flarekit.engine import EngineFacts
+
+if TYPE_CHECKING:
+    from flarekit.cohort.worker import Segmenting
 
 _LOG = logging.getLogger(__name__)
 _MIB = 2**20
@@ -53,7 +56,7 @@ class _Worker:
 class _Actor:
     """What runs in a worker's process."""
 
-    def __init__(self, make: Callable[[], Runner]) -> None:
+    def __init__(self, make: Callable[[], Segmenting]) -> None:
         self._runner = make()
 
     def start(self) -> EngineFacts | None:
@@ -68,7 +71,7 @@ class RayPool:
 
     def __init__(
         self,
-        make: Callable[[], Runner],
+        make: Callable[[], Segmenting],
         *,
         workers: int,
         needs: WorkerNeeds,

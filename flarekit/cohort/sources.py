@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from flarekit.cohort.listed import Listed, ListedCase
 from flarekit.cohort.manifest import read_manifest
@@ -22,22 +21,6 @@ _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _OF_THIS_MACHINE = re.compile(r"(file|local)://", re.IGNORECASE)
 _SCANS = (".nii", ".nii.gz", ".mha")
 _CHANNEL = re.compile(r"(.+)_(\d{4})(\.nii\.gz|\.nii|\.mha)")
-
-
-class Source(Protocol):
-    """Where scans come from; it goes to every worker."""
-
-    def here(self) -> list[Path]:
-        """Return the folders and files of this machine that are read."""
-        ...
-
-    def open(self, spec: PredictorSpec) -> AbstractContextManager[FoundCases]:
-        """Give the cases, and what reads them and writes their masks.
-
-        Raises:
-            InputError: no cases.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +81,9 @@ class Rows:
                     fix="name one file per channel, in the predictor's order",
                 )
         yield FoundCases(name="listed", convention=Listed(spec), cases=self.cases)
+
+
+Source = Folder | Rows  # goes to every worker
 
 
 def source_of(

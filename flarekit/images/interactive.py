@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,18 +70,6 @@ class Play:
     forget: bool = False
 
 
-class Player(Protocol):
-    """What makes a mask of a folder of inputs."""
-
-    def call(self, inputs: Path, outputs: Path, cache: Path) -> float:
-        """Write the mask of the one case in `inputs`, and return the seconds it took.
-
-        Raises:
-            FlarekitError: it failed.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class ImagePlayer:
     """An image, run as the platform does."""
@@ -91,7 +79,11 @@ class ImagePlayer:
     gpus: str | None = None
 
     def call(self, inputs: Path, outputs: Path, cache: Path) -> float:
-        """Run the image once; see `Player`."""
+        """Write the mask of the one case in `inputs`, and return the seconds it took.
+
+        Raises:
+            FlarekitError: it failed.
+        """
         line = conventions.facts_of(CONVENTION).run_line
         assert line is not None
         for folder in (inputs, outputs, cache):
@@ -129,10 +121,17 @@ class PredictorPlayer:
     run: Callable[[Path, Path, Path], None]
 
     def call(self, inputs: Path, outputs: Path, cache: Path) -> float:
-        """Segment the case; see `Player`."""
+        """Write the mask of the one case in `inputs`, and return the seconds it took.
+
+        Raises:
+            FlarekitError: it failed.
+        """
         began = time.perf_counter()
         self.run(inputs, outputs, cache)
         return time.perf_counter() - began
+
+
+Player = ImagePlayer | PredictorPlayer  # what makes a mask of a folder of inputs
 
 
 def find_examinations(truth: Path, scans: Path | None) -> list[Examination]:

@@ -7,30 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from flarekit.containers import ProcessResult
 from flarekit.core.files import write_atomically
 from flarekit.profiler import official
-from flarekit.profiler.readings import Probe, Sample
+from flarekit.profiler.command import CommandTarget
+from flarekit.profiler.container import ContainerTarget
+from flarekit.profiler.readings import Sample
 from flarekit.profiler.sampler import INTERVAL_S, Sampler, SamplerQuality
 from flarekit.profiler.stream import SampleFile
 
-
-class Target(Protocol):
-    """Something to run and watch."""
-
-    def probes(self, gpu: str) -> list[Probe]:
-        """Return what watches it."""
-        ...
-
-    def run(self, timeout_s: float | None) -> ProcessResult:
-        """Run it to its end, or end it when its time is up."""
-        ...
-
-    def open_up(self, folder: Path) -> bool:
-        """Let everybody read a folder with what the run has left; False where that failed."""
-        ...
+Target = CommandTarget | ContainerTarget  # something to run and watch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,14 +149,6 @@ def _restoration(placement: Placement, class_values: Labels) -> Restoration:
     )
 
 
-class LogitsSink(Protocol):
-    """Who takes logits on the network's grid, in slabs of ascending Z."""
-
-    def add(self, logits_KZYX: NDArray[np.float32]) -> None:
-        """Take the next slices."""
-        ...
-
-
 class KeptLogits:
     """The logits of the whole grid.
 
@@ -210,6 +201,9 @@ class Probabilities:
         """
         self._painter.finish()
         return self._stored
+
+
+LogitsSink = KeptLogits | Probabilities  # who takes logits on the network's grid, upwards in Z
 
 
 def _paint_classes(
