@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,37 +102,24 @@ def run_cohort(
     with source.open(network.spec) as found:
         _check_places(source.here(), request.output_dir, options, report, found)
         make_folder(request.output_dir)
-        with _begun(request, found, options, report, network.sha256) as resumed:
+        settings = settings_of(options, found.name)
+        stamp = {"predictor_sha256": network.sha256, "settings": settings}
+        with report.begun(stamp) as lines:
+            resumed = what_is_left(
+                found.cases,
+                report,
+                lines,
+                stamp,
+                found.convention,
+                request.output_dir,
+                options.probabilities,
+            )
             run = _Cohort(request, found, options, report, progress, resumed)
             if resumed.to_run:
                 run.segment(_work(request, source, predictor, options, report, pictures=pictures))
             record = run.record(network.spec, wall_s=time.monotonic() - began)
             report.close(record)
             return record
-
-
-@contextmanager
-def _begun(
-    request: CohortRequest,
-    found: FoundCases,
-    options: Options,
-    report: Report,
-    predictor_sha256: str | None,
-) -> Iterator[Sorted]:
-    """Begin the ledger, give what earlier runs left to be done, and end the ledger after that."""
-    stamp = {"predictor_sha256": predictor_sha256, "settings": settings_of(options, found.name)}
-    try:
-        yield what_is_left(
-            found.cases,
-            report,
-            report.begin(stamp),
-            stamp,
-            found.convention,
-            request.output_dir,
-            options.probabilities,
-        )
-    finally:
-        report.end()
 
 
 def _work(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flarekit.containers import ProcessResult
 from flarekit.core.errors import InputError
@@ -72,15 +73,7 @@ def profile_command(
         UsageError: the command cannot be started.
     """
     before = _stamp(record_of_run)
-    seen = monitor(
-        target,
-        samples_file=folder.samples(report.name),
-        record_file=folder.record(report.name),
-        facts={"case_id": report.name},
-        gpu=options.gpu,
-        timeout_s=options.timeout_s,
-        interval_s=options.interval_s,
-    )
+    seen = _seen(target, folder, report.name, {"case_id": report.name}, options)
     fresh = record_of_run is not None and _stamp(record_of_run) != before
     times = _read_step_times(record_of_run) if fresh else None
     failures = tuple(_run_failures(seen.result, options))
@@ -139,15 +132,8 @@ def _profile_scan(
     report: EfficiencyReport,
     options: WatchOptions,
 ) -> ProfiledCase:
-    seen = monitor(
-        target,
-        samples_file=folder.samples(scan.name),
-        record_file=folder.record(scan.name),
-        facts={"case_id": scan.case_id, "shape_XYZ": scan.shape_XYZ},
-        gpu=options.gpu,
-        timeout_s=options.timeout_s,
-        interval_s=options.interval_s,
-    )
+    facts = {"case_id": scan.case_id, "shape_XYZ": scan.shape_XYZ}
+    seen = _seen(target, folder, scan.name, facts, options)
     locked = locked_failures(folders)
     if locked:
         target.open_up(folders.inputs.parent)
@@ -162,6 +148,18 @@ def _profile_scan(
     times = _read_step_times(record_of_run)
     case = _case(scan.name, scan.case_id, seen, failures, times, report.tolerances)
     return replace(case, shape_XYZ=scan.shape_XYZ, leftovers=leftovers)
+
+
+def _seen(
+    target: Target, folder: ReportFolder, name: str, facts: dict[str, Any], options: WatchOptions
+) -> MonitoredRun:
+    return monitor(
+        target,
+        samples_file=folder.samples(name),
+        record_file=folder.record(name),
+        facts=facts,
+        **vars(options),
+    )
 
 
 def _case(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -116,14 +116,19 @@ def run_folder(
         name, convention = found.name, found.convention
         output_dir, cases = _cases_to_run(found, given, output, options, report)
         make_folder(output_dir)
-        with _begun(report, segmenter, options, name) as (stamp, lines):
+        settings, sha256 = settings_of(segmenter.options, name), segmenter.predictor_sha256
+        stamp = {"predictor_sha256": sha256, "settings": settings}
+        part = "" if options.shard is None else options.shard.name
+        begun: AbstractContextManager[dict[str, Line]] = nullcontext({})
+        if report is not None:
+            begun = report.begun(stamp, part)
+        with begun as lines:
             resumed = what_is_left(
                 cases, report, lines, stamp, convention, output_dir, options.probabilities
             )
             segmenters = [segmenter, *others][: len(resumed.to_run)]
             shared = SharedProgress(progress=progress or Silent(), report=report, total=len(cases))
-            made_by = settings_of(segmenter.options, name)
-            made_by["predictor_sha256"] = segmenter.predictor_sha256
+            made_by = settings | {"predictor_sha256": sha256}
             loops = _loops(
                 segmenters, resumed, convention, output_dir, options, shared, made_by, seconds
             )
@@ -182,24 +187,6 @@ def check_probabilities(
             fix="name a folder for the probabilities that is not in the output folder",
         )
     keep_inputs(inputs, folder, [probabilities_path(folder, case.case_id) for case in cases])
-
-
-@contextmanager
-def _begun(
-    report: Report | None, segmenter: Segmenter, options: Options, convention: str
-) -> Iterator[tuple[dict[str, Any], dict[str, Line]]]:
-    """Begin a report, where one is wanted; give what its ledger says of every case, and said."""
-    if report is None:
-        yield {}, {}
-        return
-    stamp = {
-        "predictor_sha256": segmenter.predictor_sha256,
-        "settings": settings_of(segmenter.options, convention),
-    }
-    try:
-        yield stamp, report.begin(stamp, "" if options.shard is None else options.shard.name)
-    finally:
-        report.end()
 
 
 def _loops(

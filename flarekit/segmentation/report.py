@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,15 +97,16 @@ class Report:
         pictures = [self._picture(case_id) for case_id in case_ids]
         keep_inputs(inputs, self.folder, [*map(Path, self.FILES), *pictures])
 
-    def begin(self, stamp: Mapping[str, Any], part: str = "") -> dict[str, Line]:
-        """Make folder, ledger and table, and return what ledgers of earlier runs say.
+    @contextmanager
+    def begun(self, stamp: Mapping[str, Any], part: str = "") -> Iterator[dict[str, Line]]:
+        """Make folder, ledger and table, and keep other runs off the ledger meanwhile.
 
         Args:
             stamp: what is the same for every case: the predictor's SHA-256, and the settings.
             part: which part of a cohort the run is, for the names of its files; empty for all.
 
-        Returns:
-            Case id -> its last line; nothing where the run does not resume.
+        Yields:
+            Case id -> its last line in earlier runs; nothing where the run does not resume.
 
         Raises:
             OutputError: they cannot be made or read.
@@ -112,9 +114,12 @@ class Report:
         """
         keep = self.resuming.wanted
         self._ledger = Ledger(self.folder, part=part, keep=keep, stamp=stamp)
-        if self.measures:
-            self._table = StatisticsTable(part_of(self.folder / STATISTICS, part), keep=keep)
-        return read_ledgers(ledgers_in(self.folder)) if keep else {}
+        try:
+            if self.measures:
+                self._table = StatisticsTable(part_of(self.folder / STATISTICS, part), keep=keep)
+            yield read_ledgers(ledgers_in(self.folder)) if keep else {}
+        finally:
+            self._ledger.end()
 
     def for_workers(self, *, pictures: bool) -> Report:
         """Return what other processes need to draw and measure; the ledger stays with this one.
@@ -173,11 +178,6 @@ class Report:
     @staticmethod
     def _picture(case_id: str) -> Path:
         return Path(f"{case_id.replace('/', '_')}.png")
-
-    def end(self) -> None:
-        """Let other runs write to the ledger."""
-        if self._ledger is not None:
-            self._ledger.end()
 
     def close(self, record: RunRecord) -> None:
         """Write what holds for the whole run.

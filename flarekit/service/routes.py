@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,29 +42,7 @@ _Mode: TypeAdapter[Literal["fast", "exact"]] = TypeAdapter(Literal["fast", "exac
 _Budget: TypeAdapter[float] = TypeAdapter(
     Annotated[float, Query(gt=0, le=86_400, allow_inf_nan=False)]
 )
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "predictor": {"type": "string", "description": "The first where left out."},
-                        "mode": {"type": "string", "enum": ["fast", "exact"]},
-                        "time_budget_s": {"type": "number"},
-                        "scan": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "NIfTI, MHA or NRRD, a zip, or the files of a DICOM "
-                            "series. Several channels: one field each, called after the channel.",
-                        },
-                    },
-                }
-            }
-        },
-    }
-}
+_FORM = json.loads(Path(__file__).with_name("upload_form.json").read_text("utf-8"))
 
 
 def _service(request: Request) -> Service:

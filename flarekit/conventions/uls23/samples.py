@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+import tomllib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,42 +65,17 @@ class Scene:
     below: int = 0
 
 
-LIVER = Scene(
-    tissue_hu=105.0,
-    lesion_hu=45.0,
-    radii_mm_ZYX=(11.0, 13.0, 12.0),
-    extent_mm_ZYX=(192.0, 180.0, 180.0),
-    wall_hu=-95.0,
-    vessel_hu=160.0,
-)
-LUNG = Scene(  # at the scan's lower end, which cuts the lesion
-    tissue_hu=-850.0,
-    lesion_hu=35.0,
-    radii_mm_ZYX=(12.0, 10.0, 11.0),
-    extent_mm_ZYX=(160.0, 180.0, 180.0),
-    wall_hu=50.0,
-    vessel_hu=20.0,
-    padding=((0, -1, -8.0),),
-)
-NODE = Scene(  # in a corner of the scan's field of view
-    tissue_hu=-100.0,
-    lesion_hu=55.0,
-    radii_mm_ZYX=(12.0, 8.0, 9.0),
-    extent_mm_ZYX=(384.0, 200.0, 200.0),
-    wall_hu=60.0,
-    vessel_hu=150.0,
-    padding=((1, 1, 55.0), (2, -1, -6.0)),
-    below=1,
-)
-KIDNEY = Scene(
-    tissue_hu=150.0,
-    lesion_hu=15.0,
-    radii_mm_ZYX=(14.0, 15.0, 14.0),
-    extent_mm_ZYX=(128.0, 220.0, 220.0),
-    wall_hu=-105.0,
-    vessel_hu=210.0,
-)
-SCENES = (LIVER, LUNG, NODE, KIDNEY)
+def _scenes() -> Iterator[Scene]:
+    text = Path(__file__).with_name("scenes.toml").read_text("utf-8")
+    for stated in tomllib.loads(text).values():
+        yield Scene(**{name: _tuples(value) for name, value in stated.items()})
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - of a TOML file
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+SCENES = LIVER, *_ = tuple(_scenes())
 
 
 def spacing_mm(scene: Scene) -> tuple[float, float, float]:
