@@ -39,11 +39,7 @@ def arrange(
     raise typer.Exit(1 if done.left_out else 0)
 
 
-def collect(
-    masks: Path,
-    arranged: Path,
-    output: Path,
-) -> None:
+def collect(masks: Path, arranged: Path, output: Path) -> None:
     """Bring masks of arranged scans back to the scans' names, places and formats."""
     from flarekit.cli.console import Console
     from flarekit.conventions import collect as bring_back

@@ -69,10 +69,7 @@ def report(parts: Parts) -> None:
 
 
 def statistics(
-    masks: Path,
-    output: Path,
-    scans: Path | None = None,
-    predictor: str | None = None,
+    masks: Path, output: Path, scans: Path | None = None, predictor: str | None = None
 ) -> None:
     """Measure masks that are there already: statistics.csv, statistics.parquet and report.html.
 

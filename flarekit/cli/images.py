@@ -29,11 +29,7 @@ class Build:
     trust: bool = False
 
 
-def build(
-    wanted: Build,
-    cuda: bool | None = None,
-    quiet: bool = False,
-) -> None:
+def build(wanted: Build, cuda: bool | None = None, quiet: bool = False) -> None:
     """Build an image of one predictor for one organiser."""
     from flarekit.cli.console import Console
     from flarekit.images import build as building
@@ -69,9 +65,7 @@ class Verification:
 
 
 def verify(
-    verification: Verification,
-    only: list[str] | None = None,
-    as_json: bool = False,
+    verification: Verification, only: list[str] | None = None, as_json: bool = False
 ) -> None:
     """Run an image as the organisers do, and say what they would stumble over."""
     from flarekit.cli.console import Console
@@ -121,12 +115,7 @@ class Submission:
     url: str = "https://grand-challenge.org/api/v1/"
 
 
-def submit(
-    submission: Submission,
-    timeout: float = 120.0,
-    *,
-    messages: Messages,
-) -> None:
+def submit(submission: Submission, timeout: float = 120.0, *, messages: Messages) -> None:
     """Run cases on an algorithm of grand-challenge.org: start jobs, wait, fetch the outputs.
 
     The algorithm is there already: its API takes no container images. Upload them, or link a

@@ -28,13 +28,7 @@ class LocatorRun:
     convention: str | None = None
 
 
-def locator(
-    predictor: str,
-    scans: Path,
-    run_dir: Path,
-    *,
-    options: LocatorRun,
-) -> None:
+def locator(predictor: str, scans: Path, run_dir: Path, *, options: LocatorRun) -> None:
     """Train the small network that tells a predictor where to look, from its own masks.
 
     The predictor segments the scans; a network of less than 1 MB learns to find the same labels

@@ -185,12 +185,7 @@ def compile_(
 
 
 @app.command()
-def demo(
-    output_dir: Path = Path("demo"),
-    seed: int = 1,
-    *,
-    computing: Computing,
-) -> None:
+def demo(output_dir: Path = Path("demo"), seed: int = 1, *, computing: Computing) -> None:
     """Generate a phantom CT, segment it, and compare with the phantom's truth."""
     from flarekit.cli.console import Console
     from flarekit.cli.demo import run_demo

@@ -26,12 +26,7 @@ class Planning:
     processes: int = 2
 
 
-def plan(
-    dataset: Path,
-    work_dir: Path,
-    *,
-    planning: Planning,
-) -> None:
+def plan(dataset: Path, work_dir: Path, *, planning: Planning) -> None:
     """Let nnU-Net plan and preprocess a dataset, for one of our networks."""
     from flarekit.training.nnunet.from_recipe import taken_from
     from flarekit.training.nnunet.planning import PlanOptions, parse_arguments
@@ -86,12 +81,7 @@ class FoldRun:
     iterations: int | None = None
 
 
-def run(
-    work_dir: Path,
-    architecture: str,
-    *,
-    options: FoldRun,
-) -> None:
+def run(work_dir: Path, architecture: str, *, options: FoldRun) -> None:
     """Train a fold with nnU-Net; call it again after a kill to go on."""
     from flarekit.training.nnunet.running import TrainOptions
     from flarekit.training.nnunet.running import run as train_fold

@@ -59,10 +59,7 @@ def check(report_dir: Path, *, allowed: Allowed) -> None:
 
 
 @app.command()
-def compare(
-    first: Path,
-    second: Path,
-) -> None:
+def compare(first: Path, second: Path) -> None:
     """Compare two reports: the figures of both, case by case, and the ratio of B to A."""
     from flarekit.cli.columns import aligned
     from flarekit.cli.profiling import reading_text

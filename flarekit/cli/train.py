@@ -100,11 +100,7 @@ def export(
 
 
 @app.command()
-def expected(
-    predictor: str,
-    datasets: list[Path],
-    crops: bool = False,
-) -> None:
+def expected(predictor: str, datasets: list[Path], crops: bool = False) -> None:
     """Measure the labels of the training cases, so that unusual masks are flagged.
 
     Volumes, mean intensities, second components and cuts by the scan's edge go into the predictor's

@@ -116,10 +116,7 @@ def _put(made: Path, folder: Path) -> None:
 
 
 @app.command()
-def verify(
-    names: list[str] | None = None,
-    trust: bool = False,
-) -> None:
+def verify(names: list[str] | None = None, trust: bool = False) -> None:
     """Compare weights with their hashes and load them; the exit code is 0 if all are whole."""
     from flarekit.core.errors import FlarekitError
     from flarekit.segmentation.predictors import check_whole, find_predictor, predictor_folders
@@ -138,12 +135,7 @@ def verify(
 
 
 @app.command()
-def pack(
-    name: str,
-    path: Path,
-    trust: bool = False,
-    quiet: bool = False,
-) -> None:
+def pack(name: str, path: Path, trust: bool = False, quiet: bool = False) -> None:
     """Pack a predictor for the platform, which unpacks it to /opt/ml/model."""
     import io
     import tarfile
