@@ -91,20 +91,6 @@ def statistics(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortPrediction(Prediction):
-    """How the scans of a cohort are segmented."""
-
-    convention: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CohortRecording(Recording):
-    """What a cohort leaves in writing, and how it goes on from what earlier runs left."""
-
-    report: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Who segments; see `flarekit.cohort.run.CohortRequest`."""
 
@@ -123,10 +109,10 @@ def run(
     output_dir: Path,
     predictor: str = "abdomen_ct",
     *,
-    prediction: CohortPrediction,
+    prediction: Prediction,
     budgets: Budgets,
     cluster: Cluster,
-    recording: CohortRecording,
+    recording: Recording,
     messages: Messages,
 ) -> None:
     """Segment a cohort on a Ray cluster, or by several processes of this machine.

@@ -38,7 +38,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         if parameter.name in groups:
-            parameters += _parameters_of(groups[parameter.name])
+            parameters += _parameters_of(groups[parameter.name], command)
         else:
             hint = _stated(hints[parameter.name], parameter.name, [command])
             kind = inspect.Parameter.KEYWORD_ONLY
@@ -55,14 +55,14 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return with_fields
 
 
-def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
+def _parameters_of(group: type[Any], command: Callable[..., None]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if each.default is MISSING else each.default,
-            annotation=_stated(hints[each.name], each.name, group.__mro__),
+            annotation=_stated(hints[each.name], each.name, [command, *group.__mro__]),
         )
         for each in fields(group)
     ]
@@ -74,7 +74,7 @@ def _stated(hint: Any, name: str, owners: Sequence[Any]) -> Any:  # noqa: ANN401
     Args:
         hint: `Annotated` with the name of an entry in `[shared]`, or with typer's own, or plain.
         name: of the field or parameter.
-        owners: whose it is: a command, or a dataclass and those that it extends.
+        owners: whose it is: the command, then a dataclass and those that it extends.
     """
     kind, entry = hint, WORDS["shared"].get(name)
     if get_origin(hint) is Annotated:

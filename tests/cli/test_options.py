@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from inspect import signature
 from typing import Annotated
 
@@ -108,5 +108,6 @@ def test_every_table_of_options_is_that_of_a_command_or_a_dataclass_and_its_fiel
             continue
         place = importlib.import_module(f"flarekit.cli.{module}")
         for owner, entries in tables.items():
-            known = signature(getattr(place, owner)).parameters
+            command = getattr(place, owner)
+            known = signature(command if is_dataclass(command) else spread(command)).parameters
             assert set(entries) <= set(known), f"{module}.{owner}"
