@@ -17,7 +17,7 @@ def arrange(
     sockets: list[str] | None = None,
 ) -> None:
     """Lay scans out as an organiser's platform does; `collect` brings the masks back."""
-    from flarekit.cli.console import Console
+    from flarekit.cli.console import Console, typed
     from flarekit.segmentation.arranging import arrange as lay_out
     from flarekit.segmentation.arranging import predictor_for
 
@@ -30,11 +30,11 @@ def arrange(
     count = len(done.placed)
     laid_out = "1 scan is" if count == 1 else f"{count} scans are"
     fitting = predictor_for(convention, channels)
-    runs = f"-p {fitting}" if fitting else f"-p PREDICTOR --convention {convention}"
+    runs = [fitting] if fitting else ["PREDICTOR", "--convention", convention]
     typer.echo(
         f"{laid_out} laid out for {convention} in {output}{many}. Then:\n"
-        f"  flarekit predict {runs} -i {output} -o masks\n"
-        f"  flarekit collect masks --arranged {output} -o collected"
+        f"  {typed('predict', '-p', *runs, '-i', output, '-o', 'masks')}\n"
+        f"  {typed('collect', 'masks', '--arranged', output, '-o', 'collected')}"
     )
     raise typer.Exit(1 if done.left_out else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ from rich.progress import (
 
 from flarekit.core.files import printable
 from flarekit.core.records import CaseRecord
+
+
+def typed(*words: object) -> str:
+    """Return a command as it is typed: `flarekit`, and words that a shell takes for one each."""
+    return shlex.join(["flarekit", *map(str, words)])
 
 
 def _columns() -> tuple[ProgressColumn, ...]:

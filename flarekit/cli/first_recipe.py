@@ -26,7 +26,7 @@ def init(
     quiet: bool = False,
 ) -> None:
     """Write a first recipe that fits your labelled scans and this machine."""
-    from flarekit.cli.console import Console
+    from flarekit.cli.console import Console, typed
     from flarekit.core.errors import UsageError
     from flarekit.core.files import write_atomically
     from flarekit.training.first_recipe import Wanted, first_recipe
@@ -39,6 +39,5 @@ def init(
     write_atomically(output, made.text.encode())
     for note in made.notes:
         console.say(f"note: {note}")
-    console.say(
-        f"{output}: written; next: flarekit train compact {output} {dataset} RUN_DIR --minutes 60"
-    )
+    step = typed("train", "compact", output, dataset, "RUN_DIR", "--minutes", 60)
+    console.say(f"{output}: written; next: {step}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from flarekit.cli.options import EditionPreset, ImageConvention, Messages, Sandbox
+from flarekit.cli.options import ImageConvention, Messages, Sandbox
 
 if TYPE_CHECKING:
     from flarekit.cli.console import Console
@@ -21,7 +21,7 @@ class Build:
     predictor: str
     tag: str
     convention: str | None = None
-    preset: EditionPreset = None
+    preset: str | None = None
     base: str = "python:3.11-slim-bookworm"
     torch_index: str | None = None
     mamba: bool = False
@@ -56,7 +56,7 @@ class Verification:
     convention: ImageConvention = None
     user_inputs: Path | None = None
     backend: Sandbox = "auto"
-    preset: EditionPreset = None
+    preset: str | None = None
     labels: Any = None
     time_s: float | None = None
     timeout_s: float = 600.0
@@ -113,9 +113,10 @@ class Submission:
     input_dir: Path | None = None
     job: str | None = None
     url: str = "https://grand-challenge.org/api/v1/"
+    timeout_s: float = 7200.0
 
 
-def submit(submission: Submission, timeout: float = 120.0, *, messages: Messages) -> None:
+def submit(submission: Submission, messages: Messages) -> None:
     """Run cases on an algorithm of grand-challenge.org: start jobs, wait, fetch the outputs.
 
     The algorithm is there already: its API takes no container images. Upload them, or link a
@@ -125,8 +126,7 @@ def submit(submission: Submission, timeout: float = 120.0, *, messages: Messages
     from flarekit.cli.submit import run_submit
     from flarekit.images.submit import Request
 
-    request = Request(**vars(submission), timeout_s=60 * timeout)
-    raise typer.Exit(run_submit(request, Console(**vars(messages))))
+    raise typer.Exit(run_submit(Request(**vars(submission)), Console(**vars(messages))))
 
 
 COMMANDS = (build, verify, save, submit)

@@ -28,6 +28,7 @@ class Planning:
 
 def plan(dataset: Path, work_dir: Path, *, planning: Planning) -> None:
     """Let nnU-Net plan and preprocess a dataset, for one of our networks."""
+    from flarekit.cli.console import typed
     from flarekit.training.nnunet.from_recipe import taken_from
     from flarekit.training.nnunet.planning import PlanOptions, parse_arguments
     from flarekit.training.nnunet.planning import plan as make_plan
@@ -48,7 +49,7 @@ def plan(dataset: Path, work_dir: Path, *, planning: Planning) -> None:
     if taken is not None:
         left = ", ".join(("channels", "grid", *taken.left))
         typer.echo(f"nnU-Net decides itself what the recipe says of: {left}")
-    typer.echo(f"{path}: planned; next: flarekit train run {work_dir} -a {network}")
+    typer.echo(f"{path}: planned; next: {typed('train', 'run', work_dir, '-a', network)}")
 
 
 def _network(named: str | None, taken: Taken | None) -> str:
@@ -83,8 +84,9 @@ class FoldRun:
 
 def run(work_dir: Path, architecture: str, *, options: FoldRun) -> None:
     """Train a fold with nnU-Net; call it again after a kill to go on."""
+    from flarekit.cli.console import typed
     from flarekit.training.nnunet.running import TrainOptions
     from flarekit.training.nnunet.running import run as train_fold
 
     result = train_fold(work_dir, architecture, TrainOptions(**vars(options)))
-    typer.echo(f"{result}: trained; next: flarekit train export {result} weights/NAME")
+    typer.echo(f"{result}: trained; next: {typed('train', 'export', result, 'weights/NAME')}")

@@ -185,7 +185,6 @@ _COMPLETIONS = {"predictors": _predictors, "conventions": _conventions}
 
 # by the name of their entry in [shared], where that is not the name of the field
 Devices = Annotated[str, "devices"]
-EditionPreset = Annotated[str | None, "edition_preset"]
 ImageConvention = Annotated[str | None, "image_convention"]
 Memory = Annotated[Any, "memory"]
 Sandbox = Annotated[Literal["auto", "docker", "process"], "sandbox"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flarekit.cli.options import ImageConvention, Timeout
+from flarekit.cli.options import ImageConvention
 
 if TYPE_CHECKING:
     from flarekit.containers import RunLine as OrganisersLine
@@ -46,7 +46,7 @@ class ImageRun:
 class Watching:
     """How long a container may run, and what is watched beside it."""
 
-    timeout_s: Timeout = 600.0
+    timeout_s: float | None = None
     preset: str | None = None
     gpu: str | None = None
 
@@ -71,7 +71,7 @@ def line_of(convention: str | None, kind: str) -> OrganisersLine:
     """Return the line of an organiser whose inputs are of this kind.
 
     Args:
-        convention: whose; the one that is meant where no other is named, if None.
+        convention: of the image; the one that the inputs are usually of where None.
         kind: `JOBS`, or the ending of scans.
 
     Raises:
@@ -84,7 +84,8 @@ def line_of(convention: str | None, kind: str) -> OrganisersLine:
     line = conventions.facts_of(convention).run_line
     if line is None or kind_of(line) != kind:
         raise UsageError(
-            f"--convention {convention} does not run on {_IN_WORDS[kind]}",
-            fix="leave it out, or lay the inputs out with flarekit arrange",
+            f"images of the convention {convention} do not run on {_IN_WORDS[kind]}",
+            fix=f"lay the inputs out with flarekit arrange --convention {convention}, or name the "
+            "image's convention with --convention",
         )
     return line

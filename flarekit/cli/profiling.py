@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from flarekit.profiler.records import EfficiencyReport, ProfiledCase
 from flarekit.profiler.scan_kinds import ending_of
 
 _OTHERS_MIB = 1.0
+_USUAL_END_S = 600.0
 
 
 def watch_command(
@@ -62,9 +64,12 @@ def profile_image(run: ImageRun, run_line: RunLine, watching: Watching, console:
     scans = find_jobs(run.input_dir) if jobs else find_scans(run.input_dir)
     keep_apart(run.input_dir, run.output_dir, [Path(scan.output) for scan in scans])
     keep_apart(run.input_dir, run.report_dir, [])
-    options, limits = _container(run, run_line, watching, JOBS if jobs else _kind(scans))
+    engine, limits = check_engine(run.image), _limits(watching.preset)
+    organiser = line_of(run.convention or engine.get("convention"), JOBS if jobs else _kind(scans))
+    edition_mib = None if watching.preset is None else limits.ram_mib
+    options = ContainerOptions.of(organiser, run.image, **vars(run_line), edition_mib=edition_mib)
     gpu = options.watched_gpu if watching.gpu is None else watching.gpu
-    facts = environment(gpu, check_engine(run.image))
+    facts = environment(gpu, engine)
     folder = _folder(run.report_dir, options.team)
     places = {"$PWD/inputs": options.inputs, "$PWD/outputs": options.outputs}
     line = options.line(options.team, {Path(here): there for here, there in places.items()})
@@ -75,29 +80,24 @@ def profile_image(run: ImageRun, run_line: RunLine, watching: Watching, console:
         volumes = work.volumes(options.inputs, options.outputs, None if jobs else INSIDE)
         return ContainerTarget(options, volumes, log)
 
+    numbers = count(1)
+
     def on_case(case: ProfiledCase) -> None:
+        progress(next(numbers), len(scans))
         console.say(f"{case.name}: {case.official.time_s:.2f} s")
         for failure in case.failures:
             console.error(f"case {case.name}: {failure}", f"see {folder.log(case.name)}")
 
-    watch = WatchOptions(gpu=gpu, timeout_s=watching.timeout_s)
-    report = profile_scans(scans, make, run.output_dir, folder, report, watch, on_case)
+    timeout_s = watching.timeout_s or max(_USUAL_END_S, limits.cap_s or 0.0)
+    watch = WatchOptions(gpu=gpu, timeout_s=timeout_s)
+    with console.bar("jobs" if jobs else "scans") as progress:
+        report = profile_scans(scans, make, run.output_dir, folder, report, watch, on_case)
     _close(report, folder, console)
     return 1 if report.failed else 0
 
 
 def _kind(scans: Sequence[Scan]) -> str:
     return str(ending_of(scans[0].path))
-
-
-def _container(
-    run: ImageRun, run_line: RunLine, watching: Watching, kind: str
-) -> tuple[ContainerOptions, Limits]:
-    """Return what is on the run line, and the limits of the edition."""
-    organiser, limits = line_of(run.convention, kind), _limits(watching.preset)
-    edition_mib = None if watching.preset is None else limits.ram_mib
-    options = ContainerOptions.of(organiser, run.image, **vars(run_line), edition_mib=edition_mib)
-    return options, limits
 
 
 def limits_to_check(allowed: Allowed) -> Limits:
@@ -175,7 +175,8 @@ def _folder(root: Path, name: str) -> ReportFolder:
 
 def _close(report: EfficiencyReport, folder: ReportFolder, console: Console) -> None:
     """Draw, and say what it came to."""
-    draw(report, folder)
+    with console.spinner("drawing the report"):
+        draw(report, folder)
     for case in report.cases:
         official = case.official
         gpu = f"GPU {reading_text(official.max_gpu_mib, unit=' MiB')}"

@@ -74,7 +74,7 @@ def export(
     options: Export,
 ) -> None:
     """Make a predictor folder of what was trained, with a card of the run's own figures."""
-    from flarekit.cli.console import Console
+    from flarekit.cli.console import Console, typed
     from flarekit.cli.training import export_result
     from flarekit.core.errors import UsageError
     from flarekit.importing import ImportOptions
@@ -93,10 +93,8 @@ def export(
             export_predictor(source, folder, recipe, trust=trust)
         else:
             export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
-    console.say(
-        f"{folder}: made; read {folder / 'CARD.md'}; next: flarekit predict -p {folder} -i SCANS "
-        "-o MASKS"
-    )
+    step = typed("predict", "-p", folder, "-i", "SCANS", "-o", "MASKS")
+    console.say(f"{folder}: made; read {folder / 'CARD.md'}; next: {step}")
 
 
 @app.command()
@@ -106,12 +104,14 @@ def expected(predictor: str, datasets: list[Path], crops: bool = False) -> None:
     Volumes, mean intensities, second components and cuts by the scan's edge go into the predictor's
     facts. Cases that its recipe keeps apart are left out.
     """
+    from flarekit.cli.console import Console
     from flarekit.segmentation.predictors import find_predictor
     from flarekit.training import expected as measuring
 
     found = find_predictor(predictor)
     cases = {folder: measuring.training_ids(found, folder) for folder in datasets}
-    labels = measuring.expected_of(found, cases, crops=crops)
+    with Console().spinner("measuring labels"):
+        labels = measuring.expected_of(found, cases, crops=crops)
     measuring.write_expected(found, labels)
     count = sum(map(len, cases.values()))
     typer.echo(f"{found.folder}: {len(labels)} labels, measured in {count} cases")
@@ -130,11 +130,13 @@ def gate(
     Volume, extent, compactness and intensity of every labelled lesion go into the predictor's facts
     as the rule shape_gate. Cases that its recipe keeps apart are left out.
     """
+    from flarekit.cli.console import Console
     from flarekit.segmentation.predictors import find_predictor
     from flarekit.training.gate import fit_gate, write_gate
 
     found = find_predictor(predictor)
-    fitted = fit_gate(found, datasets, label=label, channel=channel, lost=lost)
+    with Console().spinner("measuring lesions"):
+        fitted = fit_gate(found, datasets, label=label, channel=channel, lost=lost)
     write_gate(found, fitted)
     typer.echo(
         f"{found.folder}: {fitted.gate.components} lesions measured; components further than "

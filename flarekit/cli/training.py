@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flarekit.cli.console import Console
+from flarekit.cli.console import Console, typed
 from flarekit.cli.train_requests import Sources
 from flarekit.importing import ImportOptions
 from flarekit.training.compact import RunOptions, check_run, train
@@ -32,7 +32,7 @@ def run_compact(sources: Sources, options: RunOptions, console: Console) -> None
     validation = Validation(recipe, aside.cases, run_dir) if len(aside.cases) else None
     show = _Progress(console, options.minutes)
     train(recipe, pools, run_dir, options, validation=validation, progress=show)
-    console.say(f"trained: {run_dir}; next: flarekit train export {run_dir} weights/NAME")
+    console.say(f"trained: {run_dir}; next: {typed('train', 'export', run_dir, 'weights/NAME')}")
 
 
 def _others(recipe: Recipe, sources: Sources) -> dict[str, int]:
@@ -53,12 +53,16 @@ def _others(recipe: Recipe, sources: Sources) -> dict[str, int]:
 
 def _command(sources: Sources, options: RunOptions) -> str:
     """Return what was typed, with the names of files and folders in place of their paths."""
-    words = ["flarekit train compact", sources.recipe_path.name, sources.dataset.resolve().name]
-    words += ["RUN_DIR", f"--minutes {options.minutes:g}"]
-    words += [f"--material {path.resolve().name}" for path in sources.material or ()]
-    words += [f"--negatives {path.resolve().name}" for path in sources.negatives or ()]
-    words += [f"--start {options.start.resolve().name}"] if options.start is not None else []
-    return " ".join(words)
+    named = {"--material": sources.material, "--negatives": sources.negatives}
+    named["--start"] = [] if options.start is None else [options.start]
+    further = [
+        word
+        for option, paths in named.items()
+        for path in paths or ()
+        for word in (option, path.resolve().name)
+    ]
+    data = (sources.recipe_path.name, sources.dataset.resolve().name, "RUN_DIR")
+    return typed("train", "compact", *data, "--minutes", f"{options.minutes:g}", *further)
 
 
 class _Progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ def import_(
 ) -> None:
     """Make a predictor folder from a checkpoint; nothing in it is executed."""
     from flarekit import conventions
-    from flarekit.cli.console import Console
+    from flarekit.cli.console import Console, typed
     from flarekit.importing import ImportOptions
     from flarekit.segmentation.predictors import predictor_folders
 
@@ -58,8 +57,8 @@ def import_(
     console.say(f"{folder}: {len(networks)} network(s) of {count:,} parameters")
     console.say(f"complete {folder / 'CARD.md'}: data, licence, accuracy, limits")
     by_name = any(folder.samefile(each) for each in predictor_folders())
-    name = options.name if by_name else shlex.quote(str(folder))
-    console.say(f"next: flarekit predict -p {name} -i SCANS -o MASKS")
+    name = options.name if by_name else folder
+    console.say(f"next: {typed('predict', '-p', name, '-i', 'SCANS', '-o', 'MASKS')}")
 
 
 def _folder_of(name: str, output: Path | None, *, force: bool) -> Path:

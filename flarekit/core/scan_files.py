@@ -31,6 +31,15 @@ def ending_of(path: Path) -> str:
     return next((ending for ending in SCAN_ENDINGS if name.endswith(ending)), "")
 
 
+def is_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM files do; False where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def stem_of(path: Path) -> str:
     """Return the name of a scan's file without its ending."""
     return path.name[: len(path.name) - len(ending_of(path))]

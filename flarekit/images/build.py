@@ -37,6 +37,7 @@ _TARGETS = {
     (True, "cpu"): "gc-cpu",
 }
 _LAST_LINES, _SHOWN_LINES = 200, 12
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of what a step says; it would be shown as text
 _SHARE_OF_CAP = 0.9  # of the time after which a run is ended, for a container to start and end
 # NVIDIA's compiler is on PyPI for CUDA 13 alone, so that mamba-ssm is built for a torch with it
 _WITH_MAMBA = {
@@ -279,8 +280,8 @@ def _docker_build(
         errors="replace",
     ) as process:
         for text in process.stdout or ():
-            last.append(text.rstrip())
-            say(text.rstrip())
+            last.append(_COLOUR.sub("", text).rstrip())
+            say(last[-1])
     if process.returncode:
         shown = list(last)[-_SHOWN_LINES:]
         raise BuildError("docker build failed:\n" + "\n".join(shown), fix=build_fix(list(last)))

@@ -85,6 +85,12 @@ def import_result_folder(source: Path, folder: Path, options: ImportOptions) -> 
         },
     }
     write_predictor(folder, facts, networks, source=result)
+    if regions:
+        _LOG.warning(
+            "regions are painted one over the other: masks, volumes and DICOM segments of %r are "
+            "what later regions leave of it",
+            next(iter(labels)),
+        )
 
 
 def _built(

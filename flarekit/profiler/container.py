@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from flarekit.containers import ProcessResult, RunLine
+from flarekit.containers import CONVENTION_LABEL, ProcessResult, RunLine
 from flarekit.containers.cgroup_figures import Cgroup
 from flarekit.containers.docker_command import (
     DockerError,
@@ -46,6 +46,7 @@ class ContainerOptions:
         inputs: the organisers' folder for inputs.
         outputs: and for outputs.
         further: other options of the organisers' line.
+        writable_inputs: whether the container may write into the folder for inputs.
     """
 
     image: str
@@ -57,6 +58,7 @@ class ContainerOptions:
     inputs: str = "/workspace/inputs"
     outputs: str = "/workspace/outputs"
     further: tuple[str, ...] = ()
+    writable_inputs: bool = True
 
     @classmethod
     def of(
@@ -80,13 +82,14 @@ class ContainerOptions:
             memory: of `-m`, in place of the line's.
             shm_size: of `--shm-size`, in place of the line's.
             network: of `--network`, in place of the line's.
-            edition_mib: memory that one edition of such a line gives.
+            edition_mib: memory that one edition gives, in place of the line's.
         """
+        memory = memory or (None if edition_mib is None else f"{edition_mib:.0f}m")
         if line.command is not None:
             return cls(
                 image=image,
                 gpus=gpus,
-                memory=memory or (None if edition_mib is None else f"{edition_mib:.0f}m"),
+                memory=memory,
                 shm_size=shm_size,
                 network=network,
                 inputs=line.inputs,
@@ -107,6 +110,7 @@ class ContainerOptions:
             inputs=line.inputs,
             outputs=line.outputs,
             further=tuple(further),
+            writable_inputs=line.writable_inputs,
         )
 
     @property
@@ -134,7 +138,10 @@ class ContainerOptions:
             ("--name", name),
         ]
         given = [part for flag, value in stated if value is not None for part in (flag, value)]
-        mounts = [part for here, there in volumes.items() for part in ("-v", f"{here}/:{there}/")]
+        locked = () if self.writable_inputs else (self.inputs,)
+        mounts = []
+        for here, there in volumes.items():
+            mounts += ["-v", f"{here}/:{there}/{':ro' if there in locked else ''}"]
         if INSIDE in volumes.values():
             mounts += ["-e", f"{_STATE_VARIABLE}={INSIDE}"]
         shell = [] if self.script is None else ["/bin/bash", "-c", self.script]
@@ -195,7 +202,7 @@ class ContainerTarget:
 
 
 def check_engine(image: str) -> dict[str, str]:
-    """Return facts of the Docker engine and an image.
+    """Return facts of the Docker engine and an image, and the convention that its label names.
 
     Raises:
         DockerError: no engine that answers.
@@ -207,7 +214,8 @@ def check_engine(image: str) -> dict[str, str]:
     version = docker("version", "--format", "{{.Server.Version}}")
     facts = inspected(image, fix="docker load -i TEAM.tar.gz, or name one of docker image ls")
     digests = facts.get("RepoDigests") or ["none: not from a registry"]
-    return {
+    label = (facts["Config"].get("Labels") or {}).get(CONVENTION_LABEL)
+    return ({"convention": label} if label else {}) | {
         "docker": version.stdout.strip(),
         "image": image,
         "image_id": facts["Id"],

@@ -19,13 +19,12 @@ from flarekit.conventions import Case, Convention
 from flarekit.core.archives import Unpacked, is_archive
 from flarekit.core.errors import InputError, UsageError
 from flarekit.core.files import inputs_below
-from flarekit.core.scan_files import MASK_ENDINGS, ending_of
+from flarekit.core.scan_files import MASK_ENDINGS, ending_of, is_dicom
 from flarekit.core.spec import PredictorSpec
 
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
 _MOST_LOOKED_AT = 300  # files of a folder, to see whether any is DICOM
-_DICOM_MAGIC, _MAGIC_AT = b"DICM", 128
 _SEGMENTATION = ".dcm"
 Get = Callable[[str], Convention]
 
@@ -77,7 +76,7 @@ def check_also(also: Sequence[str], name: str) -> None:
     if also and name != "dicom":
         raise UsageError(
             f"--also {','.join(also)} is written for DICOM series, and {name} has none",
-            fix="leave --also out, or name DICOM series",
+            fix="leave --also out, or take DICOM series alone with --convention dicom",
         )
 
 
@@ -192,10 +191,9 @@ def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> F
         InputError: there is DICOM and no case in it, or scans that lack channels.
         UsageError: there is DICOM, and what reads it is not installed.
     """
-    is_dicom = any(map(_is_dicom, places))
-    names = (
-        ["dicom"] if is_dicom else ["dicom"] if any(map(_is_job, places)) else ["plain", "dicom"]
-    )
+    has_dicom = any(map(_is_dicom, places))
+    only_dicom = has_dicom or any(map(_is_job, places))
+    names = ["dicom"] if only_dicom else ["plain", "dicom"]
     for name in names:
         if name == own:
             continue
@@ -205,7 +203,7 @@ def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> F
         except conventions.NothingUsableError:
             raise
         except (InputError, UsageError):
-            if is_dicom or (name == "plain" and any(map(_has_scans, places))):
+            if has_dicom or (name == "plain" and any(map(_has_scans, places))):
                 raise
             continue
         where = ", ".join(map(str, places[:_MOST_NAMED]))
@@ -217,15 +215,7 @@ def _recognised(own: str, places: list[Path], channel_count: int, get: Get) -> F
 def _is_dicom(path: Path) -> bool:
     """Return whether a file, or one of the first files of a folder, begins as DICOM files do."""
     files = filter(Path.is_file, inputs_below(path)) if path.is_dir() else [path]
-    for file in islice(files, _MOST_LOOKED_AT):
-        try:
-            with file.open("rb") as stream:
-                start = stream.read(_MAGIC_AT + len(_DICOM_MAGIC))
-        except OSError:
-            continue
-        if start[_MAGIC_AT:] == _DICOM_MAGIC:
-            return True
-    return False
+    return any(map(is_dicom, islice(files, _MOST_LOOKED_AT)))
 
 
 def _has_scans(path: Path) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,9 @@ from flarekit.conventions import checks_of
 from flarekit.images.build import BuildRequest, build
 from flarekit.images.verify import VerifyRequest, verify
 from flarekit.segmentation.predictors import find_predictor, predictor_folders
+from tests.command import run
 from tests.docker.built_images import need_engine, one_build, remove
+from tests.test_pages import DOCS, PREPARE, commands_of
 
 pytestmark = pytest.mark.docker
 
@@ -35,6 +40,7 @@ BRIEF = (
     "central",
     "corrupt_input",
 )
+PAGES = {"abdomen_ct": "flare", "att_umamba_petct": "autopet", "mamba_ahnet_lesion": "uls23"}
 SLOW_MACHINE_S = 120.0  # a case on CI's two cores; the organisers' limits are for theirs
 
 
@@ -65,6 +71,36 @@ def test_a_predictor_s_image_passes_what_matters_most(image):
     found = findings(name, tag, *(each for each in only if each in BRIEF))
     assert faults(found) == {}
     assert found["ends_well"].state == found["offline"].state == "pass"
+
+
+@pytest.mark.parametrize("image", sorted(PAGES), indirect=True)
+def test_what_a_page_tells_to_type_for_an_image_works(image, tmp_path, monkeypatch):
+    name, tag = image
+    page = PAGES[name]
+    PREPARE[page](tmp_path)
+    monkeypatch.chdir(tmp_path)
+    typed = {"arrange", "build", "profile"} | ({"save"} if page == "flare" else set())
+    for _, *words in commands_of(page):
+        if words[0] not in typed:
+            continue  # predict, verify and evaluate have tests of their own
+        line = [tag if word in ("team", "team:latest") else word for word in words]
+        line += ["--cpu"] if words[0] == "build" and "--cpu" not in line else []
+        line += ["--max-time", SLOW_MACHINE_S] if "check" in words else []
+        result = run(*line)
+        assert result.returncode == 0, (line, result.stderr)
+        if words[0] == "build":
+            printed = next(each for each in result.stderr.splitlines() if "container run" in each)
+    assert (tmp_path / "report" / "efficiency.html").is_file()
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert printed.strip().replace(tag, "team:latest") in text
+    if page != "flare":
+        shutil.copytree("input", "inputs")
+    shutil.rmtree("outputs", ignore_errors=True)
+    Path("outputs").mkdir()
+    Path("outputs").chmod(0o777)
+    subprocess.run(["bash", "-c", printed.strip()], check=True, capture_output=True)
+    masks = [path for path in Path("outputs").rglob("*") if path.suffix in (".gz", ".mha")]
+    assert len(masks) == {"flare": 2, "autopet": 1, "uls23": 1}[page]
 
 
 @pytest.mark.slow

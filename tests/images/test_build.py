@@ -13,6 +13,7 @@ from flarekit.cli.main import app
 from flarekit.containers.docker_command import DockerError
 from flarekit.core.errors import OutputError, PredictorError, UsageError
 from flarekit.images.build import (
+    BuildError,
     BuildRequest,
     budget_arguments,
     build,
@@ -188,3 +189,12 @@ def test_a_file_that_predictors_share_by_a_link_is_whole_in_a_packed_one(toy, tm
     with tarfile.open(tmp_path / "model.tar.gz") as tar:
         kinds = {member.name: member.isfile() for member in tar}
     assert kinds == {"model.safetensors": True, "predictor.toml": True}
+
+
+def test_what_docker_says_in_colours_is_passed_on_without_them(toy, tmp_path, monkeypatch):
+    engine, said = FakeDocker(tmp_path / "bin"), []
+    engine.answers("build", code=1, out=b"Step 1/2\n\x1b[91mno space\x1b[0m left\n")
+    monkeypatch.setenv("PATH", engine.path)
+    with pytest.raises(BuildError, match="Step 1/2\nno space left"):
+        build(request(toy), say=said.append)
+    assert said == ["Step 1/2", "no space left"]

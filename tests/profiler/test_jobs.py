@@ -10,6 +10,7 @@ import pytest
 import SimpleITK
 
 from flarekit import conventions
+from flarekit.cli import profiling
 from flarekit.cli.profile_requests import JOBS, kind_of, line_of
 from flarekit.core.errors import InputError, UsageError
 from flarekit.profiler.case_folders import find_jobs
@@ -17,6 +18,7 @@ from flarekit.profiler.command import CommandTarget
 from flarekit.profiler.container import ContainerOptions
 from flarekit.profiler.folder import ReportFolder
 from flarekit.profiler.loop import WatchOptions, profile_scans
+from tests.command import run
 from tests.profiler.made import made_report
 
 SEGMENT = """
@@ -104,7 +106,8 @@ def test_every_convention_with_presets_has_a_line_to_profile_by(name):
     line = line_of(name, kind_of(facts.run_line))
     options = ContainerOptions.of(line, "team", gpus="device=1")
     words = options.line("t", {Path("/in"): options.inputs, Path("/out"): options.outputs})
-    assert f"/in/:{facts.run_line.inputs}/" in words
+    locked = "" if facts.run_line.writable_inputs else ":ro"
+    assert f"/in/:{facts.run_line.inputs}/{locked}" in words
     assert f"/out/:{facts.run_line.outputs}/" in words
     if facts.run_line.command is None:
         assert words[-1] == "team"  # the image's own command
@@ -120,11 +123,11 @@ def test_every_convention_with_presets_has_a_line_to_profile_by(name):
 @pytest.mark.parametrize(
     ("convention", "kind", "words"),
     [
-        ("flare", JOBS, "flare does not run on jobs"),
-        ("flare_recist", ".nii.gz", "flare_recist does not run on scans X_0000.nii.gz"),
-        ("flare", ".npz", "flare does not run on scans X.npz"),
-        ("autopet", ".nii.gz", "autopet does not run on scans"),
-        ("dicom", ".nii.gz", "dicom does not run on scans"),
+        ("flare", JOBS, "flare do not run on jobs"),
+        ("flare_recist", ".nii.gz", "flare_recist do not run on scans X_0000.nii.gz"),
+        ("flare", ".npz", "flare do not run on scans X.npz"),
+        ("autopet", ".nii.gz", "autopet do not run on scans"),
+        ("dicom", ".nii.gz", "dicom do not run on scans"),
     ],
 )
 def test_scans_and_jobs_are_not_taken_for_each_other(convention, kind, words):
@@ -140,10 +143,40 @@ def test_the_inputs_tell_whose_line_it_is_where_none_is_named(kind, name):
     assert line_of(None, kind) == conventions.facts_of(name).run_line
 
 
-def test_an_edition_s_memory_is_on_the_line_unless_another_is_named():
-    line = line_of("flare_recist", ".npz")
+@pytest.mark.parametrize(
+    ("label", "preset", "waits_s", "memory"),
+    [("autopet", "autopet4", 900.0, "30720m"), ("uls23", "uls23", 600.0, "15360m")],
+)
+def test_an_image_is_run_by_its_label_s_line_and_as_long_as_its_organiser_waits(
+    tmp_path, monkeypatch, label, preset, waits_s, memory
+):
+    watched = []
+
+    def watch(_jobs, _make, _masks, _folder, report, options, _on_case):
+        watched.append((report.command, options.timeout_s))
+        return report
+
+    monkeypatch.setattr(profiling, "check_engine", lambda _image: {"convention": label})
+    monkeypatch.setattr(profiling, "profile_scans", watch)
+    write_job(tmp_path / "jobs" / "a", "a")
+    folders = ["-i", tmp_path / "jobs", "-o", tmp_path / "masks", "--report", tmp_path / "report"]
+    result = run("profile", "docker", "team", *folders, "--preset", preset)
+    assert result.returncode == 0, result.stderr
+    ((line, timeout_s),) = watched
+    assert timeout_s == waits_s
+    assert line[line.index("-m") + 1] == memory
+    assert "$PWD/inputs/:/input/:ro" in line
+    flare = run("profile", "docker", "team", *folders, "--convention", "flare")
+    assert flare.returncode == 2
+    assert "images of the convention flare do not run on jobs" in flare.stderr
+
+
+@pytest.mark.parametrize(("name", "kind"), [("flare_recist", ".npz"), ("uls23", JOBS)])
+def test_an_edition_s_memory_is_on_the_line_unless_another_is_named(name, kind):
+    line = line_of(name, kind)
     words = ContainerOptions.of(line, "team", edition_mib=8192.0).line("t", {})
     assert words[words.index("-m") + 1] == "8192m"
     words = ContainerOptions.of(line, "team", memory="9g", edition_mib=8192.0).line("t", {})
     assert words[words.index("-m") + 1] == "9g"
-    assert "-m" not in ContainerOptions.of(line, "team").line("t", {})
+    words = ContainerOptions.of(line, "team").line("t", {})
+    assert ("-m" in words) == (kind is JOBS)

@@ -48,10 +48,12 @@ class LeftOut:
     Attributes:
         faults: modality, or empty where unknown, and what is wrong with a file or series.
         alone: what else there is -> how many files.
+        others: a sentence for each scan in another format, which is among those.
     """
 
     faults: list[tuple[str, str]] = field(default_factory=list)
     alone: Counter[str] = field(default_factory=Counter)
+    others: list[str] = field(default_factory=list)
 
 
 def without_copies(slices: Iterable[Slice], left_out: LeftOut) -> list[Slice]:

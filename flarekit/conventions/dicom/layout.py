@@ -155,6 +155,7 @@ class Dicom:
             raise _nothing(where, modalities, found, faults, alone)
         if alone:
             _LOG.info("%s: left alone: %s", where, alone)
+        faults += found.others
         for fault in faults:
             _LOG.warning("left out: %s", fault)
         return Cases(cases, left_out=faults, unpacked=unpacked)

@@ -86,6 +86,7 @@ def _header(image: _Dataset) -> _Dataset:
         if element.keyword in _TAKEN_OVER:
             whole.add(element)
     now = datetime.now()  # noqa: DTZ005 - DICOM's times are local
+    whole.PositionReferenceIndicator = image.get("PositionReferenceIndicator", "")
     whole.SpecificCharacterSet = "ISO_IR 192"
     whole.Modality, whole.SeriesNumber, whole.InstanceNumber = "RTSTRUCT", _SERIES_NUMBER, 1
     whole.SeriesDescription = "flarekit contours"

@@ -40,6 +40,7 @@ from flarekit.core.archives import Unpacked
 from flarekit.core.errors import InputError, OutputError
 from flarekit.core.files import inputs_below
 from flarekit.core.names import safe_name
+from flarekit.core.scan_files import ending_of
 from flarekit.core.volume import Geometry, Volume
 
 _LOG = logging.getLogger(__name__)
@@ -195,6 +196,8 @@ def _slices_below(
     said = "is named as the slices beside it are, and is not DICOM (copy or export the file again)"
     found.faults += [("", f"{path}: {said}") for path in odd]
     found.alone.update([NOT_DICOM] * (len(others) - len(odd)))
+    scans = [path for path in others if ending_of(path)]
+    found.others += [f"{path}: is no DICOM; give it as an input by itself" for path in scans]
     if unpacked is None:
         found.alone.update(["archives within an archive"] * len(archives))
         return

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from flarekit.conventions import Case, Cases
 from flarekit.conventions._case import refuse_empty_mask
 from flarekit.conventions._grid import onto
+from flarekit.core.archives import is_archive
 from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.errors import InputError
 from flarekit.core.files import inputs_below, make_folder
@@ -34,6 +35,7 @@ from flarekit.core.scan_files import (
     MASK_ENDINGS,
     SCAN_ENDINGS,
     ending_of,
+    is_dicom,
     read_scan,
     stem_of,
     write_mask,
@@ -44,6 +46,7 @@ from flarekit.core.volume import Geometry, Volume
 _LOG = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 _MOST_NAMED = 5
+_WORDS = {"CT": ("ctres", "ct"), "PET": ("suv", "pet", "pt")}  # in names; the earlier counts
 _Group = tuple[Path, bool]  # a scan's place in the tree of masks; whether its files are numbered
 
 
@@ -98,11 +101,12 @@ class Plain:
                 groups.setdefault((whole, True), {})[int(match[2])] = path
             else:
                 groups.setdefault((place, False), {})[0] = path
+        _unite_by_words(groups, self.channels)
         cases, left_out = self._cases(groups, channel_count)
         left_out += closed
         if not cases and len(scans) == channel_count and all(map(Path.is_file, inputs)):
             first, *_ = scans.values()
-            cases, left_out = [_case(_usual_mask(first), tuple(scans), first.name)], []
+            cases, left_out = [_case(_usual_mask(first), tuple(scans), stem_of(first))], []
         if not cases:
             raise self._nothing(inputs, list(scans), channel_count)
         for sentence in left_out:
@@ -249,7 +253,7 @@ def _scans_of(inputs: Sequence[Path], closed: list[str]) -> dict[Path, Path]:
 
     Args:
         inputs: which are only read.
-        closed: gets a sentence for each folder that cannot be opened.
+        closed: gets a sentence for each folder that cannot be opened, and for what is no such scan.
 
     Raises:
         InputError: a path is missing or no scan.
@@ -288,7 +292,44 @@ def _below(folder: Path, closed: list[str]) -> Iterator[Path]:
         if ending_of(path):
             yield path
         else:
-            others.append(str(path.relative_to(folder)))
-    if others:
-        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-        _LOG.info("%s: left alone: %s%s", folder, ", ".join(others[:_MOST_NAMED]), more)
+            others.append(path)
+    dicom = [path for path in others if is_dicom(path)]
+    packed = [path for path in set(others) - set(dicom) if is_archive(path)]
+    for kind, paths in (("DICOM", dicom), ("an archive", sorted(packed))):
+        if paths:
+            closed.append(
+                f"{_listed(paths)}: {kind} beside scans of other formats; give it as an input by "
+                "itself"
+            )
+    alone = [path.relative_to(folder) for path in others if path not in {*dicom, *packed}]
+    if alone:
+        _LOG.info("%s: left alone: %s", folder, _listed(alone))
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+    return ", ".join(map(str, paths[:_MOST_NAMED])) + more
+
+
+def _unite_by_words(groups: dict[_Group, dict[int, Path]], channels: Sequence[str]) -> None:
+    """Make one group of files whose names differ in a channel's word alone, as CTres and SUV do."""
+    upper = [name.upper() for name in channels]
+    words = [_WORDS.get("PET" if name in UPTAKE_NAMES else name, ()) for name in upper]
+    found: dict[tuple[Path, tuple[str, ...]], dict[int, list[tuple[int, _Group]]]] = {}
+    for group in groups:
+        parts = re.findall(r"[a-z0-9]+", stem_of(group[0]).lower())
+        said = [
+            (k, own.index(part), part)
+            for k, own in enumerate(words)
+            for part in parts
+            if part in own
+        ]
+        if len(said) == 1 and not group[1]:
+            channel, rank, word = said[0]
+            rest = tuple(part for part in parts if part != word)
+            of_scan = found.setdefault((group[0].parent, rest), {})
+            of_scan.setdefault(channel, []).append((rank, group))
+    for of_scan in found.values():
+        if len(of_scan) == len(words) > 1:
+            first, *others = (min(of_scan[k])[1] for k in range(len(words)))
+            groups[first] |= {k: groups.pop(each)[0] for k, each in enumerate(others, 1)}

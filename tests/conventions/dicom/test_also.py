@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from importlib.util import find_spec
 
 import highdicom
@@ -10,6 +11,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from typer.testing import CliRunner
 
 from flarekit import conventions
@@ -206,6 +208,32 @@ def test_a_library_that_is_not_ours_rasterises_contours_on_pixels_that_are_not_s
         theirs, ours = reader.mask == value, mask == LABELS[name]
         overlap = 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum())
         assert overlap > 0.9, (name, overlap)  # it draws whole pixels, the outline's among them
+
+
+@pytest.mark.skipif(shutil.which("plastimatch") is None, reason="plastimatch is not installed")
+@pytest.mark.long
+def test_a_program_that_is_not_ours_makes_the_mask_of_contours_again(tmp_path, mask):
+    folder, made = tmp_path / "study", tmp_path / "made"
+    write_series(folder, np.zeros((8, 60, 80), np.int16))
+    _, (path, _), _ = written(folder, mask, tmp_path / "out")
+    command = ["plastimatch", "convert", "--input", path, "--referenced-ct", folder]
+    command += ["--output-prefix", made, "--prefix-format", "nrrd"]
+    subprocess.run(command, check=True, capture_output=True)
+    for name in ("left kidney", "adrenal_gland_right", "liver"):
+        (file,) = made.glob(f"*{name.split()[-1]}*.nrrd")
+        theirs = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
+        np.testing.assert_array_equal(theirs > 0, mask == LABELS[name], err_msg=name)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
+@pytest.mark.parametrize("kind", [0, 1], ids=["segmentation", "contours"])
+def test_a_program_that_knows_the_standard_finds_no_error_in_the_objects(tmp_path, mask, kind):
+    write_series(tmp_path / "study", np.zeros((8, 60, 80), np.int16))
+    segmentation, (contours, _), _ = written(tmp_path / "study", mask, tmp_path / "out")
+    path = (segmentation, contours)[kind]
+    said = subprocess.run(["dciodvfy", path], check=False, capture_output=True, text=True).stderr
+    assert [line for line in said.splitlines() if line.startswith("Error")] == []
 
 
 @pytest.mark.long
