@@ -17,7 +17,7 @@ from flarekit.training.recipe import Recipe
 from flarekit.training.regimes import REGIMES
 
 TILES, SLICES = 4, 24  # of a step on an H200, where the recipe has fewer
-_BESIDE = 2.0  # of what is kept for the way back: gradients, and what libraries take
+_BESIDE = 1.5  # times what is kept for the way back: gradients, and what libraries take
 _MIB = 2**20
 
 
@@ -70,7 +70,10 @@ def _with_setting(text: str, name: str, value: float) -> str:
 
 
 def kept_mib(recipe: Recipe, device: torch.device) -> float:
-    """Return what the forward of one blank sample keeps for its gradients in float32, in MiB."""
+    """Return what the forward of one blank sample keeps for its gradients, in MiB.
+
+    In bf16 where the network may be computed in it, as training does on a GPU.
+    """
     network = as_trained(recipe).to(device).train()
     channels, tile = len(recipe.spec.channels), recipe.training.tile_ZYX
     blank = torch.zeros((1, channels, *(tile[1:] if recipe.flat else tile)), device=device)
@@ -83,7 +86,10 @@ def kept_mib(recipe: Recipe, device: torch.device) -> float:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    half = torch.autocast(
+        device.type, torch.bfloat16, enabled="bf16" in recipe.spec.half_precisions
+    )
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), half:
         outputs = network(blank)
     del outputs
     return max(1, sum(kept.values())) / _MIB

@@ -16,8 +16,9 @@ import pytest
 
 from flarekit.conventions import checks_of
 from flarekit.core.scan_files import read_scan
+from flarekit.core.spec import read_spec
 from flarekit.images.build import BASE, BuildRequest, build
-from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.predictors import find_predictor, predictor_folders
 from flarekit.verification.trials import TaskFacts
 from tests.docker.built_images import docker, need_engine, one_build, remove, size_of
 
@@ -90,11 +91,13 @@ class Kind:
     architectures: str = "sm_75 sm_80 sm_86 sm_90"
 
 
+SCANNING = [
+    folder.name
+    for folder in predictor_folders()
+    if "mamba" in read_spec(folder).spec.architecture.name
+]
 KINDS = {
-    "abdomen_ct": Kind("abdomen_ct"),
-    "mamba_clinix_abdomen": Kind("mamba_clinix_abdomen"),
-    "att_umamba_petct": Kind("att_umamba_petct"),
-    "mamba_ahnet_lesion": Kind("mamba_ahnet_lesion"),
+    **{name: Kind(name) for name in ("abdomen_ct", *SCANNING)},
     "mamba_ssm": Kind("mamba_clinix_abdomen", mamba=True, driver="580.65.06"),
 }
 
