@@ -45,7 +45,7 @@ for path in libraries:
         print(path.name, error)
 """
 LEFT_BEHIND = """
-import json, mmap, pathlib, torch
+import json, mmap, pathlib, re, torch
 site = pathlib.Path(torch.__file__).parents[1]
 installed = [
     line.split(",")[0]
@@ -57,10 +57,12 @@ libraries = [each for each in installed if ".so" in pathlib.PurePath(each).name]
 left = {stem(each) for each in libraries if not (site / each).exists()}
 opens = [site / "torch/__init__.py"]
 opens += [each for name in ("torch", "nvidia") for each in site.glob(name + "/**/*.so*")]
+names = sorted(re.escape(name.removeprefix("lib").removesuffix(".so")) for name in left)
+any_left = re.compile(b"lib(?:%s)" % "|".join(names).encode())
 named = {}
 for path in opens:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = [name for name in left if content.find(name.removesuffix(".so").encode()) >= 0]
+        found = sorted({each.decode() for each in any_left.findall(content)})
         named |= {path.name: found} if found else {}
 folders = ("/opt/flarekit", "/usr/lib", "/lib", "/usr/local/lib")
 there = {stem(path) for folder in folders for path in pathlib.Path(folder).rglob("*.so*")}
