@@ -207,7 +207,8 @@ def test_nothing_was_left_behind_that_a_run_mapped_on_a_gpu_or_that_what_stays_m
     result = image.run("python", "-c", LEFT_BEHIND)
     told = json.loads(result.stdout)
     assert "libcusolverMg.so" in told["left"], result.stderr
-    assert told["named"] == {}
+    by = {name.split(".so")[0]: names for name, names in told["named"].items()}
+    assert by == {"libcupti": ["libnvperf_host"]}  # for hardware counters, which no run asks for
     mapped = mapped_on_a_gpu()
     assert {"libtorch_cuda.so", "libcudnn.so", "libnvrtc.so"} <= mapped
     assert not mapped & set(told["left"])
