@@ -29,6 +29,7 @@ OPTIONS = """# Options
 
 An option means the same wherever it stands, and so does a letter. `flarekit COMMAND --help`
 explains them. What is listed here are the options that several [commands](commands.md) have.
+{exceptions}
 """
 
 
@@ -72,6 +73,19 @@ def commands_page() -> str:
     return "\n".join(lines)
 
 
+def _exceptions() -> str:
+    """Return which options take a value in some commands and none in others."""
+    kinds = defaultdict[str, dict[bool, list[str]]](dict)
+    for name, command in commands():
+        for option in options(command):
+            kinds[long_name(option)].setdefault(option.is_flag, []).append(name)
+    return "\n".join(
+        f"`{option}` takes a path with `{'` and `'.join(of[False])}`, and no value elsewhere."
+        for option, of in kinds.items()
+        if len(of) > 1
+    )
+
+
 def options_page() -> str:
     """Return the text of docs/options.md."""
     users, letters = defaultdict[str, list[str]](list), dict[str, str]()
@@ -81,7 +95,7 @@ def options_page() -> str:
             letters |= {
                 each: long_name(option) for each in option.opts if not each.startswith("--")
             }
-    lines = [OPTIONS, "| letter | option |", "|---|---|"]
+    lines = [OPTIONS.format(exceptions=_exceptions()), "| letter | option |", "|---|---|"]
     lines += [f"| `{letter}` | `{option}` |" for letter, option in sorted(letters.items())]
     lines += ["", "`-h`, `--help` and, for the program, `--version` are everywhere.", ""]
     for title, names in GROUPS.items():

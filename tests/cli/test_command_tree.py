@@ -30,7 +30,7 @@ LETTERS = {
     "-t": "--tag",
     "-v": "--verbose",
 }
-ANY_TYPE = {"--labels", "--probabilities", "--json", "--report", "--pictures"}  # told in each help
+ANY_TYPE = {"--json", "--pictures"}  # docs/options.md says where they take a path
 
 
 def _page():
