@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from isal import igzip
 
-from flarekit.segmentation.memory import Memory, computing_mib, reading_mib
+from flarekit.segmentation.memory import Memory, computing_mib, reading_mib, still_to_come_mib
 
 CHILD = """
 import json, re, sys
@@ -104,6 +104,38 @@ def test_reading_is_estimated_from_the_header_alone(tmp_path):
     assert reading_mib([tmp_path / "a.nii.gz"] * 2) > 2 * integers
     (tmp_path / "odd.bin").write_bytes(bytes(2**20))
     assert reading_mib([tmp_path / "odd.bin"]) == pytest.approx(8)
+
+
+NRRD = """NRRD0004
+type: short
+dimension: 3
+space: left-posterior-superior
+sizes: 100 100 40
+space directions: (1,0,0) (0,1,0) (0,0,1)
+space origin: (0,0,0)
+endian: little
+encoding: {}
+
+"""
+
+
+def test_reading_nrrd_takes_its_voxels_and_what_they_are_unpacked_from(tmp_path):
+    voxels, estimates = bytes(2 * 40 * 100 * 100), []
+    for encoding, data in (("raw", voxels), ("gzip", igzip.compress(voxels))):
+        path = tmp_path / f"{encoding}.nrrd"
+        path.write_bytes(NRRD.format(encoding).encode() + data)
+        estimates.append(reading_mib([path]) / (len(voxels) / 2**20))
+    assert estimates == [pytest.approx(2), pytest.approx(1.13)]
+
+
+def test_the_rules_take_more_of_a_larger_crop():
+    def estimate(slices):
+        route = SimpleNamespace(cropped_shape=(slices, 200, 200), stored_shape=(200, 200, 200))
+        placement = SimpleNamespace(shape_ZYX=(4, 4, 4), channels=1, route=route)
+        grid = SimpleNamespace(order="up", tile_ZYX=(4, 4, 4))
+        return still_to_come_mib(placement, SimpleNamespace(class_values=(1, 2), grid=grid))
+
+    assert estimate(200) > estimate(190) > 0
 
 
 def test_what_is_begun_ahead_leaves_alone_what_was_promised(monkeypatch):

@@ -15,6 +15,7 @@ from flarekit.engine._tiles import fitted_rows
 from flarekit.preprocess import locate
 from flarekit.segmentation.ending import (
     after_tiles_s,
+    filling_s,
     restore_amount,
     restoring_s,
     slice_s,
@@ -22,7 +23,8 @@ from flarekit.segmentation.ending import (
 from flarekit.segmentation.limits import Limits, Pace
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import Memory
-from flarekit.segmentation.plan import plan_case
+from flarekit.segmentation.plan import fits_whole, plan_case
+from flarekit.segmentation.priorities import Priorities
 from flarekit.segmentation.speeds import Speeds
 
 
@@ -247,6 +249,54 @@ def test_with_a_locator_the_grid_stays_and_the_best_tiles_come_first(case, found
     assert all(0 <= first <= 10 for first in (z, y, x))
     assert plan.effort.mirror_axes == ()
     assert plan.expected_s == pytest.approx(0.1)
+
+
+def test_a_first_tile_that_stays_alone_is_quicker_and_counts_only_where_no_other_fits(case, found):
+    def tiles_within(seconds, *, first_s):
+        pace = Paced.of(Engine(1e-3), known=1.0)
+        if first_s is not None:
+            pace.speeds.learn("first", first_s)
+        return plan_case(*case, pace, Limits(deadline=time.monotonic() + seconds), found).tiles
+
+    assert tiles_within(0.9, first_s=None) == ()
+    assert len(tiles_within(0.9, first_s=0.1)) > 0
+    assert tiles_within(9.0, first_s=0.1) == tiles_within(9.0, first_s=None)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_all_of_a_case_fits_where_there_is_no_limit_or_nobody_to_keep_it(case, limited):
+    limits = Limits(deadline=time.monotonic() if limited else None)
+    assert fits_whole(*case, None if limited else Paced.of(Engine(1.0)), limits)
+
+
+def test_what_a_slice_takes_grows_with_the_network_s_grid(case, facts):
+    located, _ = case
+    coarse = facts.model_copy(update={"grid": Grid(spacing_mm_ZYX=(2, 2, 2), tile_ZYX=(4, 4, 4))})
+    few, many = (
+        restore_amount(placement) * placement.shape_ZYX[0]
+        for placement in (located.placement(coarse), located.placement(facts))
+    )
+    assert few < many
+
+
+def test_what_takes_no_time_has_none(case):
+    located, facts = case
+    assert filling_s(located.placement(facts), Paced.of(Engine(1.0)).speeds) == 0.0
+
+
+def test_the_last_of_a_grid_is_counted_in_the_block_it_lies_in(facts):
+    grid = Grid(spacing_mm_ZYX=(1.0, 1.0, 1.0), tile_ZYX=(32, 32, 32))
+    geometry = Geometry(shape_ZYX=(33, 32, 32), affine=np.eye(4), header=None)
+    voxels = np.random.default_rng(0).normal(size=(33, 32, 32)).astype(np.float32)
+    volume = Volume(voxels_ZYX=voxels, geometry=geometry, path=Path("x"))
+    spec = facts.model_copy(update={"grid": grid})
+    placement = locate([volume], spec).placement(spec)
+    logits = np.full((2, 33, 32, 32), 9, np.float32)
+    logits[1] = -9
+    logits[:, 30:32] *= -1
+    found = LocatorMap.of(logits, np.array([0, 1], np.uint8), placement, margin_mm=1.0)
+    (share,) = Priorities.of_map(found, placement, (32, 32, 32)).shares([(0, 0, 0)])
+    assert share > 0.9
 
 
 def test_with_a_locator_and_no_time_at_all_no_tile_is_planned(case, found):

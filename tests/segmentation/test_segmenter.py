@@ -68,7 +68,8 @@ def test_every_kind_of_input_gives_the_same_labels_in_its_own_order(loaded, scan
     image, sitk = nibabel.load(scan), SimpleITK.ReadImage(str(scan))
     SimpleITK.WriteImage(sitk, str(tmp_path / "scan.mha"))
     in_memory = nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine)
-    for given in (image, in_memory, tmp_path / "scan.mha", [scan]):
+    of_one_time = nibabel.Nifti1Image(np.asarray(image.dataobj)[..., None], image.affine)
+    for given in (image, in_memory, of_one_time, tmp_path / "scan.mha", [scan]):
         result = loaded.segment(given)
         assert result.axes == "xyz"
         np.testing.assert_array_equal(result.labels, from_path.labels)
@@ -206,6 +207,16 @@ def test_voxels_that_are_no_number_count_as_air_and_are_told(loaded):
     voxels[3, 4, 5] = np.nan
     result = loaded.segment(voxels, spacing_mm=(2, 2, 2))
     assert "1 voxels are not finite" in result.warnings[0]
+
+
+def test_a_mask_of_an_image_in_memory_keeps_what_its_header_says(loaded, scan, tmp_path):
+    image = nibabel.load(scan)
+    image.header["descrip"] = b"of the third visit"
+    kept = nibabel.load(loaded.segment(image).save(tmp_path / "a.nii.gz"))
+    assert bytes(kept.header["descrip"]).startswith(b"of the third visit")
+    other = nibabel.MGHImage(np.asarray(image.dataobj, np.float32), image.affine)
+    mask = nibabel.load(loaded.segment(other).save(tmp_path / "b.nii.gz"))
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
 
 
 def test_a_mask_has_the_scan_s_own_header(loaded, scan, tmp_path):

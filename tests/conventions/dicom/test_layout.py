@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from pydicom.config import disable_value_validation
 from pydicom.uid import generate_uid
 
 from flarekit import conventions
@@ -307,6 +308,16 @@ def segment(folder, output, label_map):
     volumes = convention.read_case(case)
     path = convention.write_mask(case, label_map, volumes[0].geometry, output)
     return case, path
+
+
+@pytest.mark.parametrize("length", [64, 65])
+def test_an_identifier_is_kept_as_far_as_it_can_be_written(length, tmp_path):
+    study = "1." + "2" * (length - 2)
+    with disable_value_validation():
+        write_series(tmp_path / "in", ct_voxels(), StudyInstanceUID=study)
+    _, path = segment(tmp_path / "in", tmp_path / "out", np.ones((6, 8, 10), np.uint8))
+    kept = pydicom.dcmread(path).StudyInstanceUID
+    assert (kept == study, len(kept) <= 64) == (length == 64, True)
 
 
 def test_a_segmentation_refers_to_its_slices_and_holds_the_labels(tmp_path):

@@ -245,8 +245,9 @@ def test_a_window_that_is_stated_is_taken(tmp_path):
     np.testing.assert_allclose(seen[shown > 0], shown[shown > 0] - 100.0, atol=1e-3)
 
 
-def test_values_beyond_a_byte_are_taken_for_hu_and_said_to_be(tmp_path):
-    hu = USUAL["imgs"].astype(np.int16) * 4 - 500
+@pytest.mark.parametrize(("by", "below"), [(4, 500), (1, 300), (3, 0)])
+def test_values_beyond_a_byte_are_taken_for_hu_and_said_to_be(by, below, tmp_path):
+    hu = USUAL["imgs"].astype(np.int16) * by - below
     save(tmp_path / "a.npz", {**USUAL, "imgs": hu})
     (case,) = RECIST.find_cases(tmp_path, 1)
     (volume,) = RECIST.read_case(case)

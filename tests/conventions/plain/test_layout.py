@@ -9,6 +9,7 @@ import pytest
 
 from flarekit import conventions
 from flarekit.conventions import Case, left_out_of
+from flarekit.core.errors import InputError
 
 
 def found(folder: Path, names: tuple[str, ...], channels: int = 1) -> Sequence[Case]:
@@ -62,3 +63,11 @@ def test_a_scan_beside_channels_of_its_name_is_left_out_and_named(tmp_path: Path
     assert [path.name for path in case.channels] == ["a_0000.nii.gz", "a_0001.nii.gz"]
     (sentence,) = left_out_of(cases)
     assert sentence.startswith(f"{tmp_path / 'a.nii.gz'}: has no _0001")
+
+
+def test_a_scan_that_lacks_a_channel_is_told_how_all_of_them_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a_0000.nii.gz").write_bytes(b"")
+    plain = conventions.get("plain", {"channels": ["CT", "PET"]})
+    with pytest.raises(InputError, match=r"found a_0000") as told:
+        plain.find_cases(tmp_path, 2)
+    assert "X_0000.nii.gz (CT), X_0001.nii.gz (PET)" in str(told.value)
