@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -16,6 +17,7 @@ from flarekit.core.errors import OutputError, UsageError
 from flarekit.report.ledger import Ledger
 from flarekit.segmentation.folder import Options, Report, Resuming, Silent, segment_folder
 from flarekit.segmentation.predictors import find_predictor
+from flarekit.segmentation.state import state_folder
 from tests.command import run
 
 OPTIONS = Options(device="cpu", precision="fp32")
@@ -383,3 +385,19 @@ def test_a_case_that_failed_is_not_run_again_for_probabilities(segment, inputs, 
     segment(options=options)
     ids, record = segment(AGAIN, options)
     assert (ids, record.failed_before) == ([], ("b",))
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({}, "/home/me/.local/state/flarekit"),
+        ({"XDG_STATE_HOME": "/var/state"}, "/var/state/flarekit"),
+        ({"XDG_STATE_HOME": "/var/state", "FLAREKIT_STATE": "/runs"}, "/runs"),
+    ],
+)
+def test_ledgers_lie_where_a_variable_or_the_system_says(monkeypatch, variables, place):
+    for name in ("XDG_STATE_HOME", "FLAREKIT_STATE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/me", **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert state_folder() == Path(place)

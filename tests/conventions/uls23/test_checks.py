@@ -258,6 +258,14 @@ def test_every_reader_reads_the_generated_stacks(tmp_path, dtype, compressed):
     assert len(spacings) == 6
 
 
+def test_a_node_lies_in_a_corner_of_the_scan_and_a_lung_at_its_lower_end():
+    axes = {
+        scene: {axis for axis, part in enumerate(samples.scan_box(scene)) if part != slice(0, n)}
+        for scene, n in ((samples.NODE, samples.SHAPE_ZYX[1]), (samples.LUNG, samples.SHAPE_ZYX[0]))
+    }
+    assert (axes[samples.NODE] - {0}, axes[samples.LUNG] & {0}) == ({1, 2}, {0})
+
+
 @pytest.mark.parametrize("scene", samples.SCENES)
 def test_a_scene_has_its_lesion_at_the_centre_and_its_padding_at_the_faces(scene, monkeypatch):
     monkeypatch.setattr(samples, "SHAPE_ZYX", (64, 128, 128))
