@@ -27,6 +27,7 @@ from flarekit.core.probabilities import read_probabilities
 from flarekit.engine import torch as torch_engine
 from flarekit.segmentation import case, case_loop, loaded
 from flarekit.segmentation.folder import Options, Report, Silent, run_folder, segment_folder
+from flarekit.segmentation.memory import Memory, reading_mib
 from flarekit.segmentation.options import effective_budget, unlimited
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.segmenter import Segmenter
@@ -462,6 +463,13 @@ def test_a_small_next_case_is_read_ahead_and_a_large_one_is_not(
 
     assert not segment_folder(toy, inputs, tmp_path / "one", EXACT, Watching()).failed
     assert reading == [True, True, True]
+    reading.clear()
+    twice_mib = 2 * reading_mib([inputs / "a_0000.nii.gz"])
+    with monkeypatch.context() as tight:
+        left_mib = {True: twice_mib, False: 1e6}  # ahead, or not
+        tight.setattr(Memory, "usable_mib", lambda _memory, *, ahead=False: left_mib[ahead])
+        assert not segment_folder(toy, inputs, tmp_path / "tight", EXACT).failed
+    assert reading == [False, False, False]
     reading.clear()
     ended.clear()
     monkeypatch.setattr(case_loop, "_AHEAD_MIB", 0.0)

@@ -212,6 +212,11 @@ def test_no_time_that_cannot_be_is_learnt(seconds):
     assert speeds.seconds("tile") is None
 
 
+def test_a_step_that_takes_no_time_at_all_is_remembered_too(tmp_path):
+    learnt(tmp_path, fill=[0.0], tile=[1.0])
+    assert speeds_of(tmp_path, "cpu").seconds("fill") == 0.0
+
+
 def test_a_home_that_cannot_be_written_is_no_matter(tmp_path):
     (tmp_path / "home").write_text("no folder")
     speeds = speeds_of(tmp_path / "home" / "cache", "cpu")
