@@ -203,3 +203,11 @@ def test_every_shipped_predictor_is_whole_and_has_a_card():
 def test_a_list_of_predictors_can_be_read_where_python_prints_it(toy):
     (shown,) = repr((find_predictor(str(toy.folder)),)).splitlines()
     assert shown == f"(PredictorFolder('toy', {toy.title!r}, folder={str(toy.folder)!r}),)"
+
+
+def test_newly_compiled_networks_are_kept_where_that_is_said_and_in_the_cache_otherwise(
+    toy, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FLAREKIT_CACHE", str(tmp_path / "cache"))
+    assert networks_of(toy, keep=tmp_path / "own").keep == tmp_path / "own"
+    assert networks_of(toy).keep == tmp_path / "cache"

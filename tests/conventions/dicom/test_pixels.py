@@ -108,6 +108,18 @@ def test_padding_that_would_be_metal_is_air(tmp_path, padding, vr, bits):
     assert "PixelPaddingValue lies at 62512 HU: -1024 is taken (5 files)" in said
 
 
+def test_padding_is_told_in_hu_by_the_slope(tmp_path):
+    def pad(image, pixels):
+        words = unsigned(image, pixels, 16)
+        words[:2] = 63536
+        image.PixelData, image.RescaleSlope = words.tobytes(), 0.5
+        image.add_new("PixelPaddingValue", "US", 63536)
+
+    write(tmp_path, pad)
+    _, said = read(tmp_path)
+    assert "PixelPaddingValue lies at 30744 HU" in said
+
+
 @pytest.mark.parametrize("padding", [-2000, 40, 1000])
 def test_padding_among_the_values_of_a_body_or_below_air_is_left_as_it_is(tmp_path, padding):
     def pad(image, pixels):
