@@ -363,6 +363,7 @@ def test_nothing_of_a_scan_is_kept_once_its_result_is_gone(loaded, monkeypatch):
         gc.enable()
 
 
+@pytest.mark.long
 def test_memory_after_many_scans_is_that_after_two(loaded):
     process, resident = psutil.Process(), []
     for number in range(25):
