@@ -1,7 +1,5 @@
 """`flarekit cohort`: what several processes or machines do of one cohort of scans."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`flarekit cohort run`: how far a cohort is, and what it came to."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

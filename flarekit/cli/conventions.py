@@ -1,7 +1,5 @@
 """`flarekit conventions`: what organisers put in and expect out, as a tree."""
 
-from __future__ import annotations
-
 import typer
 
 

@@ -1,7 +1,5 @@
 """`flarekit evaluate`: masks against their truth, by an organiser's rules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

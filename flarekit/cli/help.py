@@ -1,7 +1,5 @@
 """How help pages read: an example for every command, and options in the same groups everywhere."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator

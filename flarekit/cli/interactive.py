@@ -1,7 +1,5 @@
 """`flarekit evaluate interactive`: an image or a predictor, marked as autoPET's organisers do."""
 
-from __future__ import annotations
-
 import json
 import math
 import tempfile

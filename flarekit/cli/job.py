@@ -1,7 +1,5 @@
 """`flarekit job`: what the platform's images run."""
 
-from __future__ import annotations
-
 import traceback
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 Heavy imports stand inside the commands, so that `--help` is instant.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

@@ -1,7 +1,5 @@
 """`flarekit predict`."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """`flarekit predictors`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`flarekit profile`: what a command or a container costs, and whether that is allowed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

@@ -3,8 +3,6 @@
 Each field is an option, under the name that the request it goes into has for it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Scores as lines of text: rows, means with their counts, and what missing predictions cost."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """`flarekit serve`: the page and the API."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`flarekit submit`."""
 
-from __future__ import annotations
-
 from flarekit.cli.console import Console
 from flarekit.images.submit import Request, submit
 

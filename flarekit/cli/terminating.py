@@ -1,7 +1,5 @@
 """SIGTERM and Ctrl-C end a run in order, and say how far it came."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

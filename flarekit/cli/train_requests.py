@@ -1,7 +1,5 @@
 """What `flarekit train compact` takes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

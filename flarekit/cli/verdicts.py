@@ -1,7 +1,5 @@
 """What `flarekit verify` shows."""
 
-from __future__ import annotations
-
 import json
 
 import typer

@@ -1,7 +1,5 @@
 """A Ray cluster: connected to for a while, and how many workers it has room for."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os

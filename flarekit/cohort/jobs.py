@@ -1,7 +1,5 @@
 """What is given to a worker at once: the cases of one mask, mostly one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

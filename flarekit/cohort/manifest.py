@@ -1,7 +1,5 @@
 """Lists of cases: a CSV with a column per channel, or JSON lines."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Statistics of masks that are there already, without segmenting again."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator, Mapping

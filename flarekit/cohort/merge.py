@@ -1,7 +1,5 @@
 """The ledgers of a cohort's parts become one, with the statistics that go with them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence

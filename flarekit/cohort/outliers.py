@@ -1,7 +1,5 @@
 """Cases whose volumes lie far from those of the cohort, by robust z-scores."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The report of a cohort: one HTML file, which needs no network and no other file."""
 
-from __future__ import annotations
-
 import base64
 import math
 from collections.abc import Mapping, Sequence

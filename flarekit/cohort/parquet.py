@@ -1,7 +1,5 @@
 """`statistics.parquet`: the table of statistics with typed columns, for programs."""
 
-from __future__ import annotations
-
 import io
 import logging
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a cohort came to: one page, and the statistics for programs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

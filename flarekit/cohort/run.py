@@ -1,7 +1,5 @@
 """`flarekit cohort run`: a cohort on Ray, from its inputs to its record."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

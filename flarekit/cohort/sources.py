@@ -1,7 +1,5 @@
 """Where the scans of a cohort come from: a folder, a list in a file, or a store behind a URI."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Files behind URIs, by fsspec: what is there, what tells a version, and a copy for a while."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Where an image runs under chosen conditions, and what came of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

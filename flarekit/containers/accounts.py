@@ -1,7 +1,5 @@
 """Who a program runs as: names and numbers of an image's own users, resolved as Docker does."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Bubblewrap: one program in namespaces of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource

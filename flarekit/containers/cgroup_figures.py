@@ -1,7 +1,5 @@
 """The control group of a container (v1 and v2): memory and processor time of all inside it."""
 
-from __future__ import annotations
-
 import errno
 from dataclasses import dataclass
 from pathlib import Path

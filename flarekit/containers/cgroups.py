@@ -1,7 +1,5 @@
 """What a run may use: control groups where they can be made, watched figures where not."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The Docker engine, through its command: images by name, runs under an organiser's conditions."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """The docker command: its answers, whatever bytes they hold, and the line that is the reason."""
 
-from __future__ import annotations
-
 import csv
 import io
 import shutil

@@ -1,7 +1,5 @@
 """Images in the Docker engine: their facts, and saved ones loaded without moving any name."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import dataclass

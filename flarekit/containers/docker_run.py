@@ -1,7 +1,5 @@
 """One container, run by a line of `docker run` and followed from outside until it has ended."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """How processes end: by themselves, when their time is up, or when somebody interrupts."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A run from its start to its end: signals, deadlines, and limits that the kernel does not keep."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """A saved image as a process in namespaces of its own, for machines without a Docker engine."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """An image's files, made ready for one run and put back afterwards."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

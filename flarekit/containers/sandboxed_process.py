@@ -1,7 +1,5 @@
 """A program in a sandbox, from its start to its end."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Images as files: what `docker save` writes, read without an engine."""
 
-from __future__ import annotations
-
 import bz2
 import json
 import lzma

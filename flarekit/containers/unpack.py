@@ -1,7 +1,5 @@
 """The layers of a saved tar, put on top of each other as a root file system."""
 
-from __future__ import annotations
-
 import errno
 import lzma
 import os

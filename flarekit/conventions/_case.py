@@ -1,7 +1,5 @@
 """What a convention is: how it finds and reads cases and writes masks; what some add to that."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Marks that somebody made, drawn as channels in the way that a network was trained with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Volumetric and surface Dice of one label, as FLARE's evaluation scripts compute them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Bringing one volume onto the voxels of another."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

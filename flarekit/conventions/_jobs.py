@@ -1,7 +1,5 @@
 """A folder of jobs: each folder in it is laid out as the platform would lay out one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

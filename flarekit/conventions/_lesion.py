@@ -1,7 +1,5 @@
 """Which of a predictor's labels is the lesion, for organisers who want one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from flarekit.core.errors import PredictorError

@@ -1,7 +1,5 @@
 """What all of grand-challenge.org's algorithms share: one image per folder, JSON beside them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Inputs stay as they are: nothing that is written replaces a file of an input folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The members of an archive that somebody else made, one after another, within what is allowed."""
 
-from __future__ import annotations
-
 import stat
 import tarfile
 import zipfile

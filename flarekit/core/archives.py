@@ -3,8 +3,6 @@
 Nothing lands outside the folder, no link is ever made, and no more is unpacked than was allowed.
 """
 
-from __future__ import annotations
-
 import errno
 import shutil
 import tarfile

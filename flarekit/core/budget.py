@@ -1,7 +1,5 @@
 """Budgets: the time and memory that a case may take."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The one component of a mask that lies at the centre of its volume."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

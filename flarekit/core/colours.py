@@ -1,7 +1,5 @@
 """One colour per label value for ever: in pictures, in DICOM segmentations, in contours."""
 
-from __future__ import annotations
-
 import colorsys
 
 # strong ones first, their pale twins after: those of Tableau's palette

@@ -1,7 +1,5 @@
 """The bytes of a file, decompressed where they are gzip, whatever the file's name says."""
 
-from __future__ import annotations
-
 import contextlib
 import zlib
 from pathlib import Path

@@ -13,8 +13,6 @@ FlarekitError                 1   also: at least one case failed
 +-- OutputError               6   a mask that could not be written
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar

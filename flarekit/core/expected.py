@@ -1,7 +1,5 @@
 """What a predictor's labels measured in the cases it was trained on, as `[expected]` states it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

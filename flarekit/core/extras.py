@@ -3,8 +3,6 @@
 flarekit itself is on no package index.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What looks at a scan before a predictor's network does, as `predictor.toml` states it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

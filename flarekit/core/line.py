@@ -5,8 +5,6 @@ that bounds the lesion on the other slices too, as far as it is as long through 
 from the middle of one voxel to that of another.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

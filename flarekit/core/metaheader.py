@@ -5,8 +5,6 @@ mask gets the lines of its scan that place the voxels as text, so that no digit 
 whatever else the header says (patient, NIfTI fields) stays out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

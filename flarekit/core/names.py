@@ -3,8 +3,6 @@
 Nothing else in the package makes a path of text that somebody else wrote.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """What network a predictor has, and the file or files that hold it or its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any
 

@@ -4,8 +4,6 @@ nibabel decides the affine; the file's own header is written back untouched but 
 uint8 mask. Bytes are looked at before names are believed.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Where a NIfTI file lies: the affine that nibabel decides on, in mm, and what was odd about it."""
 
-from __future__ import annotations
-
 import logging
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`.npz` files that somebody else wrote: their arrays, whole and never unpickled."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

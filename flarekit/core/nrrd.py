@@ -4,8 +4,6 @@ Places are those that ITK reads. Nothing but the file itself is read: a header t
 voxels lie elsewhere is refused.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What the package is: its version, and the folder it lies in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 VERSION = "0.2.0"

@@ -1,7 +1,5 @@
 """Numbers of a scan that cannot be, or hardly: refused or named, each by a limit of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

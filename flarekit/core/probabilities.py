@@ -4,8 +4,6 @@
 the mask value of each of the K classes, 0 for the background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

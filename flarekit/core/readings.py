@@ -1,7 +1,5 @@
 """A figure that was read, or the reason why there is none."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """What a run leaves in writing: one record per case, one per run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path

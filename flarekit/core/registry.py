@@ -3,8 +3,6 @@
 Names are told without importing anything, so that help texts and messages cost nothing.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import sys
 from collections.abc import Iterable

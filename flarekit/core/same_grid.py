@@ -1,7 +1,5 @@
 """Whether two files have the same voxels in space, and in what they differ where they have not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The version of what `predictor.toml` may say."""
 
-from __future__ import annotations
-
 from flarekit.core.errors import PredictorError
 
 SCHEMA = 2  # raised when an older flarekit would misread the facts

@@ -1,7 +1,5 @@
 """TOML tables that people write: read whole, then typed; faults are named by field."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

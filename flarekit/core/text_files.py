@@ -1,7 +1,5 @@
 """Text files that somebody else wrote: read whole, of a size that can be, in UTF-8."""
 
-from __future__ import annotations
-
 import stat
 from pathlib import Path
 

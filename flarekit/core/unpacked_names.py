@@ -5,8 +5,6 @@ reads the message. The folder of each repeats the path of its archive, so that t
 nothing but the text.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

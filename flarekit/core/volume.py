@@ -6,8 +6,6 @@ Z towards superior, Y towards posterior and X towards the patient's left. Affine
 to millimetres in RAS+ (right, anterior, superior), as nibabel does.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path

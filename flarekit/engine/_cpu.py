@@ -1,7 +1,5 @@
 """What the processor is, and what its instructions can do."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

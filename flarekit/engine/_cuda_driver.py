@@ -1,7 +1,5 @@
 """Which NVIDIA driver a version of CUDA needs, and which one is here."""
 
-from __future__ import annotations
-
 import re
 
 # CUDA's release notes, table 2: the oldest driver for Linux that runs every minor version

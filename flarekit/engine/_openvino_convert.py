@@ -5,8 +5,6 @@ The networks say themselves what is special about them: a module whose class has
 keeps float32 where the rest is compiled for half precision.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

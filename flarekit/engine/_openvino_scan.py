@@ -14,8 +14,6 @@ all the batch.
 Proof of value: `python profiling/bench_openvino.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How long tiles take just now, and how many more of them there is time for."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Which device and which precision a request means to PyTorch."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

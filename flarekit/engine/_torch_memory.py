@@ -1,7 +1,5 @@
 """Device memory: what is in use, what may be, and what to do when it runs out."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Networks as a device runs them: half weights cast once, in the layout that suits it."""
 
-from __future__ import annotations
-
 import copy
 import threading
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ and false negative volume. The area is in steps times the figure: 5 for a Dice o
 steps; divided by the number of intervals it is a mean.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Masks on disk: the files of a folder by case, and their voxels as label values."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path

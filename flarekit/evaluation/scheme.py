@@ -4,8 +4,6 @@ A scheme knows how what is empty, missing or averaged is treated. An organiser's
 `scoring.py` of its convention; the papers' is `flarekit.evaluation.papers`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ on both are drawn beforehand, and each step gives one more of each. How exactly 
 is not published: these follow their description, from a seed.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import numpy as np

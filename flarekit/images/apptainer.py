@@ -3,8 +3,6 @@
 https://apptainer.org/docs/user/latest/definition_files.html
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 

@@ -6,8 +6,6 @@ Python packages are those that `importlib.metadata` finds, Debian's those that d
 the predictors in the image are components as well. Nothing in the list depends on when it is made.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import re

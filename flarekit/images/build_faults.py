@@ -1,7 +1,5 @@
 """Why `docker build` failed, told by what it said, and the remedy that fits."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Each call gets a folder as the platform lays it out, with all marks so far in `l
 Between the calls of a case an image finds what it left in `/cache`, unless it is to forget that.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """The line by which an organiser runs an image, for people who want to try it so."""
 
-from __future__ import annotations
-
 import shlex
 
 from flarekit import conventions

@@ -1,7 +1,5 @@
 """`flarekit save`: an image as the file that an organiser, or a cluster, takes."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """What an image's label `flarekit.facts` says of its task, which anybody may have written."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

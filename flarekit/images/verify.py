@@ -1,7 +1,5 @@
 """`flarekit verify`: every check of a convention on one image, and what they came to."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

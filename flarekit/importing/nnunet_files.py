@@ -4,8 +4,6 @@ They come from somebody else, so every field may be absent, of another type or o
 what is wrong is named with its file and field before anything is written.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field

@@ -3,8 +3,6 @@
 Shape letters and the paper: see `flarekit.models.mamba_ahnet`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

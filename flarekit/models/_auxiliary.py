@@ -1,7 +1,5 @@
 """Networks with classes that only help them to tell apart what they look for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

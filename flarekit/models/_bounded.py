@@ -1,7 +1,5 @@
 """A limit on what a network may be while it is built: its arguments come from somebody's file."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ inside, as in the authors' code, since the scan adds up over thousands of tokens
 Shape letters: B batch, L tokens, M model width (d_model), D inner width (2 M), N states.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Shape letters and the paper: see `flarekit.models.mpu_net`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

@@ -1,7 +1,5 @@
 """A TorchScript file as a network."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -32,8 +32,6 @@ whose softmax is the same probabilities.
 Shape letters: B batch, C channels, K classes, Z Y X volume axes, N tokens, H heads, D per head.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 
 import torch

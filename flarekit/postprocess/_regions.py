@@ -6,8 +6,6 @@ are unions of regions that touch and are worth the same *now*, so a rule sees wh
 left.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What rules may know of the scan that a label map belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

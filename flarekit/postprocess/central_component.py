@@ -4,8 +4,6 @@ For scans that were cut out around what is to be segmented (ULS23). A label with
 ball of 10 mm across at the centre. Here voxels belong together that touch by a face.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

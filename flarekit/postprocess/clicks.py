@@ -11,8 +11,6 @@ the local maximum (0.41 in EANM's guideline for FDG: Boellaard 2015, 10.1007/s00
 further away than 30 mm and not nearer to a background click.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

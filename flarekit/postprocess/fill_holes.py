@@ -6,8 +6,6 @@ between: that fill is a component of its own, and `largest_component` would keep
 more voxels than the label around it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flarekit.postprocess._regions import Regions

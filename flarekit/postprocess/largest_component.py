@@ -1,7 +1,5 @@
 """Keep the component with most voxels of each label; the others become background."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Components of a label smaller than a volume become background."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

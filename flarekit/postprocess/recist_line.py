@@ -4,8 +4,6 @@ For scans that come with the voxels of one line (`flare_recist`). The value is h
 end of the line the lesion may lie, in lengths of the line; the rest is `flarekit/core/line.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

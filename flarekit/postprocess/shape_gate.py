@@ -5,8 +5,6 @@ The value is the largest distance (Mahalanobis) from the lesions that the rule's
 patients, such as vessels and bowel, is seldom shaped as lesions are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ least a fraction `value` of the volume of both. A lesion that touches an organ s
 surface does, or the uptake changes there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

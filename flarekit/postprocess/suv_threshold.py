@@ -1,7 +1,5 @@
 """Labelled voxels whose standardised uptake is below a value become background."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

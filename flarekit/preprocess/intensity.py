@@ -1,7 +1,5 @@
 """Intensities as the network was trained on them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

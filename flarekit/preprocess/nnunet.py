@@ -3,8 +3,6 @@
 Isensee et al., Nature Methods 18 (2021), online methods; where they are silent, nnunetv2 decides.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from flarekit.core.grid import Nnunet

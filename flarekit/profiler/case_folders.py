@@ -1,7 +1,5 @@
 """What a run gets to see of one case, and what it left there."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

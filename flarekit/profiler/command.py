@@ -1,7 +1,5 @@
 """Any command of this machine, as something to watch."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Sequence

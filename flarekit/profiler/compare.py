@@ -1,7 +1,5 @@
 """Two reports side by side, case by case."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

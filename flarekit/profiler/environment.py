@@ -1,7 +1,5 @@
 """What a profile ran on, in words."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Numbers from curves: maximum, area by trapezoid, and what exceeds a tolerance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ curves/CASE.png            its curves
 efficiency.html            the report to look at
 """
 
-from __future__ import annotations
-
 import logging
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Jobs of a platform as cases to measure: a folder each, and what a run left of one."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

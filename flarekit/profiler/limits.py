@@ -1,7 +1,5 @@
 """What a case may cost, and which cases keep to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

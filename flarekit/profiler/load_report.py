@@ -1,7 +1,5 @@
 """Reports that are there already: our own, one that a crash cut short, and FLARE's own files."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

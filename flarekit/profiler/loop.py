@@ -1,7 +1,5 @@
 """Runs watched one by one: any command, or the organisers' loop over a folder of scans."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """One run under watch, timed as the organisers time it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ every sample counts 0.1 s, whenever it was taken. Where there is no GPU their sc
 error; here the list is empty and the cells say so.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

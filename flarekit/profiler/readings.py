@@ -1,7 +1,5 @@
 """What probes read at one moment, and what the columns mean."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,7 +1,5 @@
 """`efficiency.json` of a profile: everything that was measured, of every case."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

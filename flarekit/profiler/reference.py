@@ -1,7 +1,5 @@
 """What others reached on other hardware."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Kinds of scans that organisers hand over as one file each, and the masks that belong to them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flarekit.core.errors import UnreadableVolumeError

@@ -1,7 +1,5 @@
 """What `flarekit predict --report` tells from inside: where the time of every case went."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,8 +7,6 @@
 null is not a reading; why not is said when it begins or changes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The ledger grows while the run goes on, so that a crash loses no case that was d
 reads it and goes on from there. Each of several runs that share a folder has a ledger of its own.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """A picture of a segmented scan: three planes through the labels, in colour over grey."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path

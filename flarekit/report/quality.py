@@ -1,7 +1,5 @@
 """Quality flags: why a person should look at a mask. They refuse nothing and change nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 

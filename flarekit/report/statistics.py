@@ -3,8 +3,6 @@
 `statistics.csv` has a line per case and label. Components are connected by faces, edges or corners.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Container, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Scans of any kind laid out as an organiser's platform would lay them out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

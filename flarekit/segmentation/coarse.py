@@ -1,7 +1,5 @@
 """A first pass by another predictor: where its labels are, the network looks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Compile a predictor ahead of its first run, as an image build does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flarekit.core.spec import PredictorFolder

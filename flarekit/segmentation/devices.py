@@ -1,7 +1,5 @@
 """Several devices: cases are dealt out among them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar

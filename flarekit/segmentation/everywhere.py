@@ -1,7 +1,5 @@
 """How much a case gets where no locator says where its labels are."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Sequence

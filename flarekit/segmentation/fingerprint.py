@@ -1,7 +1,5 @@
 """What tells inputs, predictors and ways of running from all others, by what is in them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A folder of scans in, a folder of masks out: the cases are dealt out among the devices."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -1,7 +1,5 @@
 """Jobs of grand-challenge.org: whose weights a container runs with."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A case that is read, with what was odd about its files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Statistics of a case's labels, measured while scan and mask are in hand; never worth the mask."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A scan that stays open: clicks correct its labels without the network running again."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

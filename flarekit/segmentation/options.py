@@ -1,7 +1,5 @@
 """How to run: what computes, how exactly, and what a case may cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

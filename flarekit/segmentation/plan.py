@@ -7,8 +7,6 @@ further apart until there is time for all; where there is none even then, the gr
 coarser, or the tiles run that show most of the body, and one at least.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import replace

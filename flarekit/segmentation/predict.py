@@ -1,7 +1,5 @@
 """`flarekit.predict`: a folder of scans, in one call."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

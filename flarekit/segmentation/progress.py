@@ -1,7 +1,5 @@
 """How far a run is, for whoever wants to know, told by one device at a time."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Which cases an earlier run has done, by its ledger: hashes of inputs, predictor and masks."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Rules that run on the scan's own grid: what they look at, and whether they fit into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a case came to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """A share of a cohort for each of several processes, without anything between them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

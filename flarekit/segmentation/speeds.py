@@ -6,8 +6,6 @@ how long the threads of this one wait for a processor, and in how long the locat
 usual time; either alone may be an odd moment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Where the ledgers of runs without a report lie: never among inputs or masks."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

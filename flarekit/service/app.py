@@ -1,7 +1,5 @@
 """The application: API, page and guard around a service."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path

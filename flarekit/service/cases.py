@@ -1,7 +1,5 @@
 """The cases of a service: where they lie, who offers to compute them, and how they go."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import secrets

@@ -1,7 +1,5 @@
 """What a service does by itself: deletes what its time is up for, and what nobody knows."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

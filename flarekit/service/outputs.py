@@ -1,7 +1,5 @@
 """What a case leaves in its folder: mask, measurements, and what is made when it is asked for."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

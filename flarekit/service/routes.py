@@ -1,7 +1,5 @@
 """API v1: cases and predictors."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import AsyncIterator

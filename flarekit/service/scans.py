@@ -1,7 +1,5 @@
 """An upload as a scan that a segmenter takes: volumes by channel, or a DICOM series."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The networks of one device: each predictor loaded once, given up when nobody uses it."""
 
-from __future__ import annotations
-
 import gc
 import threading
 import time

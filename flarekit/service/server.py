@@ -1,7 +1,5 @@
 """The server around the application: uvicorn, with quiet logs and no patience for slow headers."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

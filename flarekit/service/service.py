@@ -1,7 +1,5 @@
 """The cases of a service from upload to deletion, whoever asks for what."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import threading

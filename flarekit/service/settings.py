@@ -1,7 +1,5 @@
 """What a service is started with, and whether that is safe."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import ipaddress

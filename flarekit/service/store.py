@@ -1,7 +1,5 @@
 """The cases of a service, in one SQLite file: what is not finished runs again after a restart."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """Whose turn it is: cases from the queue to the workers, and how those that run are stopped."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """What the API says of cases and predictors; the models that OpenAPI describes."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path

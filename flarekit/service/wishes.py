@@ -1,7 +1,5 @@
 """What somebody may wish of a case: how it is run, and clicks that correct it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

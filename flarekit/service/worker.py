@@ -1,7 +1,5 @@
 """One thread per device that computes one case after another."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """A locator's place: in the folder of its predictor, named in that one's facts by its hash."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

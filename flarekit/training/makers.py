@@ -1,7 +1,5 @@
 """What makes cases that are not plain labelled scans: bodies, lesions, scans without a label."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path

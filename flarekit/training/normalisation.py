@@ -1,7 +1,5 @@
 """Running statistics of batch normalisation, estimated anew for averaged weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

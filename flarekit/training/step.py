@@ -1,7 +1,5 @@
 """One step of a compact training: forward, loss, backward, and the running average of weights."""
 
-from __future__ import annotations
-
 import logging
 import math
 

@@ -1,7 +1,5 @@
 """A case as training sees it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A check of an image: what has to hold, what looks, and what it came to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

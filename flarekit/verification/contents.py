@@ -1,7 +1,5 @@
 """Whether two runs of the same inputs have written the same, and by how much masks differ."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Why a run failed: each of its conditions is let go in turn, and what it says is listened to."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any

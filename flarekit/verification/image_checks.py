@@ -1,7 +1,5 @@
 """What can be said of an image without running it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

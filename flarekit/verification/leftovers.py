@@ -1,7 +1,5 @@
 """What a run has left in its folders: digests, differences, links; and rights for every user."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

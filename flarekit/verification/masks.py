@@ -1,7 +1,5 @@
 """What an image has written, read strictly: nothing is repaired on the way."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What grand-challenge.org's sandbox does and others do not: the checks of all its conventions."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The list of a job's sockets that grand-challenge.org puts beside its inputs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

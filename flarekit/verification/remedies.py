@@ -1,7 +1,5 @@
 """What a failed run says about itself: the fault in words, and the remedy that fits it."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Checks of runs that every organiser's image has to pass, and how their failures are explained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """`predict.sh` and the scripts beside it, read as text: bashisms, line ends, choices of a GPU."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterator, Mapping

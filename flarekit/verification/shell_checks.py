@@ -1,7 +1,5 @@
 """How FLARE's images start: the shells, predict.sh as plain sh, and who chooses the GPU."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 

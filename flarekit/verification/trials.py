@@ -1,7 +1,5 @@
 """Trials of one image: chosen inputs under chosen conditions, and what lay in the folders after."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """PET/CTs laid out for autoPET: a job each, the CT on the PET's voxels, as theirs is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Which edition an image serves is known from its label `flarekit.facts` (`setting
 or `auto`), or from the folder that it writes to with and without clicks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path

@@ -4,8 +4,6 @@
 voxels, x first. A scribble is a row of such points.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether a mask lies where it should: on the uptake, and changed where somebody has clicked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TypeGuard

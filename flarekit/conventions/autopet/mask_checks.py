@@ -1,7 +1,5 @@
 """What an autoPET image has written, judged as an edition wants it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ would lie if its indices were read in another order, or as millimetres: whatever
 the click, it finds the same uptake there.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

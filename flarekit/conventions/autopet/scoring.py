@@ -6,8 +6,6 @@ A lesion is a component of 18-connected voxels. From edition 3 on, Dice and the 
 not defined where the truth is empty and stay out of the means.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """DICOM series in, one DICOM segmentation object each out."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What made a segmentation, as DICOM objects say it: the predictor, its version and its weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flarekit.core.package import VERSION

@@ -5,8 +5,6 @@ without being understood, sequences however deeply nested, so that nothing odd a
 Files may lack the preamble and the group that says how they are encoded.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

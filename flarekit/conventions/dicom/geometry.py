@@ -1,7 +1,5 @@
 """Where the slices of one volume lie: on one line, evenly, with one size of pixels, or refused."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A polygon goes round one part of the mask whose pixels share edges. Its holes ar
 keyhole technique (DICOM PS3.3, C.8.8.6.3): a channel without width leads to each and back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

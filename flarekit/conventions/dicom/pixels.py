@@ -1,7 +1,5 @@
 """The pixels of a slice, decoded and in its unit; nothing else of its file matters."""
 
-from __future__ import annotations
-
 import tempfile
 from collections import Counter
 from collections.abc import Sequence

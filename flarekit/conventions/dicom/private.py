@@ -3,8 +3,6 @@
 The element (gggg,00BB) names the maker that has (gggg,BB00) to (gggg,BBFF): PS3.5, section 7.8.1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flarekit.conventions.dicom.elements import Elements

@@ -1,7 +1,5 @@
 """A label map as a DICOM segmentation object (PS3.3 A.51) that refers to the series it lies on."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Classic single-frame CT, MR and PET images (PS3.3 A.3, A.4, A.21), by what they 
 names.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which bits of a stored word are a pixel's value (PS3.5 8.1.1): overlays may lie in the others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

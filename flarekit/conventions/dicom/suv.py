@@ -5,8 +5,6 @@ After the vendor-neutral pseudo-code of QIBA's SUV working group
 private elements. Numbers that cannot be are refused and doubtful ones noted, each by a named limit.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from datetime import datetime, timedelta, timezone

@@ -1,7 +1,5 @@
 """pydicom and highdicom say nothing and check nothing, in several threads at a time."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator

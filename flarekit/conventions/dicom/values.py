@@ -1,7 +1,5 @@
 """Values of DICOM elements: text, numbers, dates and times, each parsed without ever failing."""
 
-from __future__ import annotations
-
 import re
 from datetime import date, timedelta
 

@@ -1,7 +1,5 @@
 """Scans laid out for FLARE: `X_0000.nii.gz`, and so on for further channels, in one folder."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

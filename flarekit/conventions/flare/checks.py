@@ -1,7 +1,5 @@
 """FLARE: `predict.sh` on a folder of CTs, one mask each; arrays are compared index by index."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from itertools import permutations, product

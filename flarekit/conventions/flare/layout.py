@@ -4,8 +4,6 @@ Scoring compares arrays in stored order and ignores affines; a missing mask scor
 worst time, so a failed case still gets a valid mask of background.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import re

@@ -1,7 +1,5 @@
 """Abdominal CTs as FLARE's evaluator hands them over, and as it may come to."""
 
-from __future__ import annotations
-
 from functools import cache
 from itertools import permutations, product
 from pathlib import Path

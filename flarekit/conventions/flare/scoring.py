@@ -7,8 +7,6 @@ the figure is NaN here. FLARE24's rules serve its successors too;
 FLARE26's task 1 (`26`) scores lesions only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

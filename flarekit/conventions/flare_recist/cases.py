@@ -1,7 +1,5 @@
 """Cases of files with lines: one for each line, one for a file that cannot be used."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

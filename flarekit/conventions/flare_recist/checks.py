@@ -1,7 +1,5 @@
 """FLARE25, task 1: `predict.sh` on a folder of `.npz` files, a mask for every line in them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The lines that somebody drew across lesions (RECIST), as voxels and as lengths."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

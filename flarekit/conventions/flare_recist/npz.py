@@ -1,7 +1,5 @@
 """Arrays in `.npz` files that somebody else wrote, read a piece at a time and never unpickled."""
 
-from __future__ import annotations
-
 import io
 import math
 import zipfile

@@ -1,7 +1,5 @@
 """CTs with a line across each lesion, as the evaluator hands them over, and as they may come."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The CT of a file, read once for all of its lesions, and the masks that become one file."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ family every value of the truth counts, lesion by lesion, and values that only a
 not. Means are over lesions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

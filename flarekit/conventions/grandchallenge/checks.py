@@ -5,8 +5,6 @@ sets: {"settings": {"inputs": ["ct-image"], "outputs": [{"path": "images/organs"
 "Segmentation"}]}}. Without it, inputs are those that were given, or else one CT in images/ct.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Volumes of interest laid out for ULS23: one stack, and the spacings of its parts in JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

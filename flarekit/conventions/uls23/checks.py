@@ -4,8 +4,6 @@ Most runs get one volume. Two get four, and one gets a hundred: it takes the tim
 volumes, or as many as the limit of a run (`--timeout`) has room for, and some 0.7 GB of disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

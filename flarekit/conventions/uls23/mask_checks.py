@@ -1,7 +1,5 @@
 """Stacked masks, and what can be wrong with them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

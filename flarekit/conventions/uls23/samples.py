@@ -1,7 +1,5 @@
 """Stacks of volumes of interest with a lesion at the centre of each, as ULS23 hands them over."""
 
-from __future__ import annotations
-
 import json
 import struct
 import tomllib

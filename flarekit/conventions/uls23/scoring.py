@@ -8,8 +8,6 @@ compared (`consistency`). Without them there is no ChallengeScore, but the same 
 term, over 0.9. A missing stack counts as an empty one.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import statistics

@@ -1,7 +1,5 @@
 """Volumes stacked along Z in one .mha file, read and written one at a time."""
 
-from __future__ import annotations
-
 import struct
 import threading
 import weakref

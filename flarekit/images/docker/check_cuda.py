@@ -5,8 +5,6 @@
 flarekit/engine/_cuda_driver.py lies beside it.
 """
 
-from __future__ import annotations
-
 import sys
 
 import torch

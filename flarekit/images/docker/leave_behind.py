@@ -6,8 +6,6 @@ A list has a pattern per line, relative to the folder; `#` begins a comment. Of 
 `symbols:` only the names go that debuggers read.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import struct

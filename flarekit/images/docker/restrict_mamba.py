@@ -6,8 +6,6 @@ Its setup compiles ten files (three precisions, real and complex, forward and ba
 nine architectures, which takes hours on two cores. What is left says so where it is asked for more.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ Several jobs wait side by side; one that fails does not take the others along. A
 platform once it is started: whatever ends the wait, it goes on, and can be fetched later.
 """
 
-from __future__ import annotations
-
 import shlex
 import time
 import uuid

@@ -1,7 +1,5 @@
 """Outputs of a job: where their sockets say, one image to a folder, whole or not at all."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

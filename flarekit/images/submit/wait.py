@@ -1,7 +1,5 @@
 """Waiting for a job of grand-challenge.org through broken connections; fetching its outputs."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from pathlib import Path

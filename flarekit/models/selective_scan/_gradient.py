@@ -1,7 +1,5 @@
 """Gradients of a kernel that has only a forward: those of the chunked scan, computed again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from typing import Any

@@ -9,8 +9,6 @@ only ever multiplied, so nothing can overflow.
 REAL, EXP, STATES, THREADS and ITEMS are defined by whoever compiles.
 """
 
-from __future__ import annotations
-
 THREADS = 128
 ITEMS = 4  # tokens per thread at a time
 

@@ -4,8 +4,6 @@ That a package is installed says little: Triton needs a C compiler at its first 
 to write to, mamba_ssm a binary that fits this PyTorch, both a device they have kernels for.
 """
 
-from __future__ import annotations
-
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module

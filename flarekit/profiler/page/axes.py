@@ -1,7 +1,5 @@
 """Axes of a chart: ticks at round numbers, and the way from values to the page."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

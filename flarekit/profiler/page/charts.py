@@ -1,7 +1,5 @@
 """Stage bars, and time against the number of slices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flarekit.profiler.page.axes import Axes, number, ticks, top_of

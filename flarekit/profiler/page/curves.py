@@ -1,7 +1,5 @@
 """Curves over time with the area under them filled, and tolerance lines across."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

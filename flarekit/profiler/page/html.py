@@ -1,7 +1,5 @@
 """The page: verdicts, curves, stages, others' results, environment."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files

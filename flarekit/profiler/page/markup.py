@@ -1,7 +1,5 @@
 """HTML and SVG from nested calls; text is escaped, markup is not escaped twice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from html import escape
 

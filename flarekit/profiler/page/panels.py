@@ -1,7 +1,5 @@
 """The curves of one case: GPU memory, memory, processor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The control group of a container, sampled: memory and processor time of all inside it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from flarekit.containers.cgroup_figures import Cgroup, Missing, figures_of

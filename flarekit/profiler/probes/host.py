@@ -1,7 +1,5 @@
 """The whole machine, counted as the FLARE script counts it."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from types import ModuleType
 from typing import Any

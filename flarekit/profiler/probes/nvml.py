@@ -1,7 +1,5 @@
 """The GPU, through nvidia-ml-py: memory and utilisation of one device, memory of our processes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from importlib import import_module
 from types import ModuleType

@@ -1,7 +1,5 @@
 """A tree of processes, through psutil: resident memory, memory of its own, processor time."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Collection

@@ -12,8 +12,6 @@ paper's loss, optimiser and schedule are found through `nnUNet_extTrainer` (`tra
     nnUNetv2_train DATASET 3d_fullres 0 -tr FlarekitAttUMamba -p flarekit_att_umamba
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

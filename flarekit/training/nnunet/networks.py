@@ -4,8 +4,6 @@ Those of `PLANNED` take the arguments that nnU-Net plans for its own U-Nets; its
 checked, not used: ours have the same ones built in. The others have a width instead of a topology.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

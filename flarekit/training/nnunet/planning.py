@@ -1,7 +1,5 @@
 """nnU-Net's fingerprint, self-configuration and preprocessing; then plans for our networks."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Train a planned network with nnU-Net, from its last checkpoint on."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """nnU-Net's targets in our terms."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -7,8 +7,6 @@ checkpoints whole, and at least every 50 seconds. `FLAREKIT_EPOCHS` and `FLAREKI
 shorten a training.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path
