@@ -36,6 +36,8 @@ def inspected(name: str, *, fix: str) -> dict[str, Any]:
     found = docker("image", "inspect", name)
     if found.returncode:
         reason = reason_in(found.stderr)
+        if "no such image" in reason.lower():
+            reason = "is not in this Docker engine"
         raise InputError(f"image {name}: {reason}", fix=machine_fix(reason) or fix)
     facts: dict[str, Any] = json.loads(found.stdout)[0]
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ _LARGEST, _SMALLEST = 1e10, 1e-8  # of what float32 still computes with, and any
 Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, strict=True)]
 Positive = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST, strict=True)]
 UPTAKE_NAMES = ("PET", "PT", "SUV")  # of channels that hold standardised uptake values
+_MR_NAMES = r"MRI?|T[12].*|FLAIR|DWI|ADC|PD"
 
 
 class Window(Table):
@@ -140,6 +142,16 @@ class Channel(Table):
     def is_uptake(self) -> bool:
         """Whether it holds standardised uptake values, by its name."""
         return self.name.upper() in UPTAKE_NAMES
+
+    @property
+    def modality(self) -> Literal["CT", "MR", "PT"] | None:
+        """DICOM's word for what it holds, by its name; None where that does not say."""
+        name = self.name.upper()
+        if self.is_uptake:
+            return "PT"
+        if name == "CT":
+            return "CT"
+        return "MR" if re.fullmatch(_MR_NAMES, name) else None
 
     @property
     def air(self) -> float:

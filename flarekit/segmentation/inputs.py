@@ -63,6 +63,9 @@ def convention_of(name: str, spec: PredictorSpec, also: Sequence[str] = ()) -> C
         settings |= {"channels": channels, "air": [channel.air for channel in spec.channels]}
     elif name == "dicom":
         settings |= {"predictor": spec.name, "weights_sha256": spec.weights.sha256}
+        modalities = [channel.modality for channel in spec.channels]
+        if None not in modalities and len(set(modalities)) == len(modalities):
+            settings.setdefault("modalities", modalities)
         settings |= {"also": also} if also else {}
     return conventions.get(name, settings, labels=spec.mask_labels)
 

@@ -18,6 +18,7 @@ from flarekit.core.nifti import read_nifti
 from flarekit.core.spec import read_spec
 from flarekit.segmentation import case_loop
 from flarekit.segmentation.folder import Options, Report, segment_folder
+from flarekit.segmentation.inputs import convention_of
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.source import Source
 from tests.conventions.dicom.dicom_files import ct_voxels, slice_of
@@ -244,3 +245,27 @@ def test_a_zip_of_dicom_beside_others_is_segmented_and_removed_again(
         assert record.left_out == ()
         assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".dcm"]
         assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("channel", "modality"),
+    [
+        ("T1", "MR"),
+        ("flair", "MR"),
+        ("T2w", "MR"),
+        ("SUV", "PT"),
+        ("ct", "CT"),
+        ("ultrasound", "CT"),
+    ],
+)
+def test_a_predictor_s_channel_tells_which_dicom_series_it_takes(toy, channel, modality):
+    (own,) = toy.spec.channels
+    spec = toy.spec.model_copy(update={"channels": (own.model_copy(update={"name": channel}),)})
+    assert (convention_of("dicom", spec).modalities or ("CT",)) == (modality,)
+
+
+def test_channels_in_another_order_are_series_in_that_order(toy):
+    (own,) = toy.spec.channels
+    turned = tuple(own.model_copy(update={"name": name}) for name in ("PET", "CT"))
+    spec = toy.spec.model_copy(update={"channels": turned})
+    assert convention_of("dicom", spec).modalities == ("PT", "CT")

@@ -244,7 +244,7 @@ def _nothing(
     rest = f"; also there: {alone}" if alone else ""
     nothing = f"{where}: no {' with '.join(modalities)} to segment (series: {have}{rest})"
     if not faults:
-        return InputError(nothing, fix="name a folder with such series, or set modalities")
+        return InputError(nothing, fix="name a folder with such series")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return NothingUsableError(nothing, fix=faults[0] + more)
 
