@@ -44,6 +44,8 @@ def locator(predictor: str, scans: Path, run_dir: Path, *, options: LocatorRun) 
 
 
 def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: Console) -> None:
+    import typer
+
     from flarekit.cli.train_requests import Sources
     from flarekit.cli.training import run_compact
     from flarekit.core.apart import keep_apart
@@ -54,16 +56,16 @@ def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: 
     from flarekit.training.locator_beside import add_locator, refuse_to_replace
     from flarekit.training.locator_recipe import refuse_what_needs_none
 
+    run = RunOptions(minutes=options.minutes, device=options.device)
     predictor = find_predictor(name)
     refuse_what_needs_none(predictor.spec)
     refuse_to_replace(predictor, replace=options.replace)
     for folder in (scans, predictor.folder):
         keep_apart(folder, run_dir, [], what="a folder that the training reads")
     dataset, recipe_path = run_dir / "dataset", run_dir / "locator.toml"
-    ids = _masks(predictor, scans, dataset, options, console)
+    ids, left_out = _masks(predictor, scans, dataset, options, console)
     if not recipe_path.is_file():  # after a kill, the run goes on with the recipe that it had
         write_atomically(recipe_path, _recipe(predictor, dataset, ids).encode())
-    run = RunOptions(minutes=options.minutes, device=options.device)
     training, cases = run_dir / "training", run_dir / "cases"
     sources = Sources(
         recipe_path=recipe_path, dataset=dataset, run_dir=training, cases=cases, processes=1
@@ -77,19 +79,27 @@ def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: 
         f"{folder}: made ({size:.2f} MiB); read {folder / 'CARD.md'}; predictions use it from now "
         "on, unless --no-locator is given"
     )
+    if left_out:
+        console.error(f"{left_out} of the scans were left out, each named above", None)
+        raise typer.Exit(1)
 
 
 def _masks(
     predictor: PredictorFolder, scans: Path, dataset: Path, options: LocatorRun, console: Console
-) -> list[str]:
-    """Let the predictor segment every scan, as a data set; return the ids of those that have masks.
+) -> tuple[list[str], int]:
+    """Let the predictor segment every scan, as a data set.
+
+    Returns:
+        The ids of the scans that have masks, and how many have none, or could not be read.
 
     Raises:
         InputError: no scan, or none that could be segmented.
     """
     import flarekit
+    from flarekit.conventions import left_out_of
     from flarekit.core.errors import FlarekitError, InputError
     from flarekit.core.files import make_folder
+    from flarekit.core.names import safe_name
     from flarekit.segmentation.inputs import cases_in, convention_of
 
     images, labels = dataset / "imagesTr", dataset / "labelsTr"
@@ -103,7 +113,7 @@ def _masks(
         flarekit.load(predictor, device=options.device, locator=False) as segmenter,
     ):
         for number, case in enumerate(found.cases, start=1):
-            case_id = _plain(case.case_id)
+            case_id = safe_name(case.case_id)
             mask = labels / f"{case_id}.nii.gz"
             try:
                 files = _channels(found.convention, case, images, case_id)
@@ -119,11 +129,14 @@ def _masks(
             f"{scans}: none of the scans could be segmented",
             fix="read the errors above, one for each scan",
         )
-    return sorted(ids)
+    return sorted(ids), len(found.cases) - len(ids) + len(left_out_of(found.cases))
 
 
 def _channels(convention: ConventionOf, case: Case, images: Path, case_id: str) -> list[Path]:
-    """Bring the channels of a case into the data set: as they are, or converted to NIfTI."""
+    """Bring the channels of a case into the data set, and return what is to be segmented.
+
+    NIfTI files get a link there; what is none is converted, and the copies are returned.
+    """
     import nibabel
 
     targets = [images / f"{case_id}_{k:04d}.nii.gz" for k in range(len(case.channels))]
@@ -131,7 +144,7 @@ def _channels(convention: ConventionOf, case: Case, images: Path, case_id: str) 
         for target, path in zip(targets, case.channels, strict=True):
             target.unlink(missing_ok=True)
             target.symlink_to(path.resolve())
-        return targets
+        return list(case.channels)
     volumes = convention.read_case(case)
     targets = [images / f"{case_id}_{k:04d}.nii.gz" for k in range(len(volumes))]
     for target, volume in zip(targets, volumes, strict=True):
@@ -174,9 +187,3 @@ def _recipe(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> st
             aside.append(case_id)
             left = {value: n - (value in label_map.voxels) for value, n in left.items()}
     return locator_recipe(predictor.spec, labels, np.median(sizes, axis=0).tolist(), aside)
-
-
-def _plain(case_id: str) -> str:
-    from flarekit.core.names import safe_name
-
-    return safe_name(case_id.replace("/", "_"))

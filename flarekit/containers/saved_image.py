@@ -1,6 +1,5 @@
 """Images as files: what `docker save` writes, read without an engine."""
 
-import bz2
 import json
 import lzma
 import tarfile
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from flarekit.containers import ImageFacts
+from flarekit.core.archive_members import decompressed_as
 from flarekit.core.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
-_GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd"
+_KINDS, _ZSTD = {b"\x1f\x8b": "gz", b"\xfd7zXZ": "xz", b"BZh": "bz2"}, b"\x28\xb5\x2f\xfd"
 _LONGEST_MAGIC = 5
 _MOST_MEMBERS, _MOST_JSON_BYTES = 1_000_000, 2**26
 
@@ -87,25 +87,15 @@ def decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
     """
     magic = raw.read(_LONGEST_MAGIC)
     raw.seek(0)
-    if magic.startswith(_GZIP):
-        from isal import igzip
-
-        with igzip.open(raw, "rb") as stream:
-            yield stream
-    elif magic.startswith(_XZ):
-        with lzma.open(raw) as stream:
-            yield stream
-    elif magic.startswith(_BZIP2):
-        with bz2.open(raw) as stream:
-            yield stream
-    elif magic.startswith(_ZSTD):
+    if magic.startswith(_ZSTD):
         raise InputError(
             "is compressed with zstd, which is not read here",
             fix="save the image with an engine that writes gzip or plain layers, or use Docker; "
             "zstd -d unpacks a whole tar",
         )
-    else:
-        yield raw
+    kind = next((kind for mark, kind in _KINDS.items() if magic.startswith(mark)), "")
+    with decompressed_as(raw, kind) as stream:
+        yield stream
 
 
 def facts_of(config: dict[str, Any], names: tuple[str, ...], size_bytes: int) -> ImageFacts:

@@ -68,7 +68,7 @@ def members_of(path: Path, limits: UnpackLimits) -> Iterator[Iterator[Member]]:
                 yield _zip_members(archive)
             return
         kind = next((name for magic, name in _MAGIC if start.startswith(magic)), "")
-        with _decompressed(raw, kind) as stream:
+        with decompressed_as(raw, kind) as stream:
             bounded = _Bounded(path, stream, limits)
             source = cast(IO[bytes], bounded)  # of which tarfile only reads
             with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK, tarinfo=_Header) as tar:
@@ -78,7 +78,8 @@ def members_of(path: Path, limits: UnpackLimits) -> Iterator[Iterator[Member]]:
 
 
 @contextmanager
-def _decompressed(raw: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+def decompressed_as(raw: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+    """Give the plain content of a stream of a kind (gz, xz, bz2): itself where it is none."""
     if kind == "gz":
         from isal import igzip, igzip_lib
 

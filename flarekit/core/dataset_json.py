@@ -76,6 +76,20 @@ class Dataset:
             )
         return known
 
+    def voxel_labels(self) -> dict[str, int]:
+        """Return name -> value of labels, as voxels of the label maps have them.
+
+        Raises:
+            InputError: they are regions, whose voxels have several values.
+        """
+        if self.region_values:
+            raise InputError(
+                f"{self.source}: has regions, which overlap, and what is measured is one label per "
+                "voxel",
+                fix="name a data set whose labels have one value each",
+            )
+        return self.labels
+
 
 def read_dataset(path: Path, *, gaps: bool = False) -> Dataset:
     """Read a `dataset.json`.

@@ -105,7 +105,7 @@ def faults_of(error: ValidationError, inside: str = "") -> list[str]:
         if not isinstance(fault["input"], dict):
             said += f", not {str(fault['input'])[:40]!r}"
         faults.setdefault(place, where + (" is missing" if fault["type"] == "missing" else said))
-    whole = {place[:-1] for place in faults} - {()}  # of which a part is named as well
+    whole = {place[:n] for place in faults for n in range(1, len(place))}  # whose parts are named
     return [said for place, said in faults.items() if place not in whole]
 
 

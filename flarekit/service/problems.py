@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 import traceback
 from http import HTTPStatus
 from pathlib import Path
@@ -117,6 +118,13 @@ def answer_problems(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         return Problem(error.status_code, str(error.detail), fix="see /docs").answer()
+
+    @app.exception_handler(sqlite3.OperationalError)
+    @app.exception_handler(OSError)
+    async def _disk(_: Request, error: Exception) -> JSONResponse:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        fix = "free space where its --data lies, and see whether it can be written"
+        return Problem(507, f"the service cannot keep its files: {said}", fix=fix).answer()
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:

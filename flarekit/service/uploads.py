@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -166,9 +167,10 @@ class _Writer:
         return self._upload
 
     def close(self) -> None:
-        """Close the file that is being written, if any."""
+        """Close the file that is being written, if any; on a full disk it stays short."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # what could not be written before cannot be now
+                self._stream.close()
 
     def _end_header(self) -> None:
         self._headers[bytes(self._header).lower()] = bytes(self._value)

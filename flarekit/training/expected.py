@@ -87,7 +87,7 @@ def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> d
     """Return what the labels of one data set measure."""
     values, recipe = predictor.spec.labels, _recipe_of(predictor)
     if (dataset / NAME).is_file():
-        values = read_dataset(dataset / NAME, gaps=True).labels
+        values = read_dataset(dataset / NAME, gaps=True).voxel_labels()
     stated = {name: values[name] for name in predictor.spec.labels if name in values}
     seen = {name: _Seen() for name in stated}
     channel = predictor.spec.channels[0]

@@ -160,7 +160,7 @@ def _rows(
 
     value = predictor.spec.labels[label]
     if (folder / NAME).is_file():
-        values = read_dataset(folder / NAME, gaps=True).labels
+        values = read_dataset(folder / NAME, gaps=True).voxel_labels()
         if label not in values:
             raise InputError(
                 f"{folder / NAME}: has no label {label!r}", fix="name data sets with that label"

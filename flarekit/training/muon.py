@@ -126,4 +126,5 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) >= _LEAST_SIDE
+    rows = len(parameter) if parameter.ndim > 1 else 0
+    return rows > 0 and min(rows, parameter.numel() // rows) >= _LEAST_SIDE

@@ -18,9 +18,10 @@ from flarekit.models import OwnClass
 from flarekit.postprocess import check_rules
 from flarekit.training.idle import idle_option
 from flarekit.training.regimes import GIVE_PROBABILITIES, Regime
-from flarekit.training.tables import OrganFacts, TrainingFacts
+from flarekit.training.tables import OrganFacts, Provenance, TrainingFacts
 
 _PAPERS = Path(__file__).parent / "recipes"
+_TABLES = ("predictor", "training", "provenance")
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
 _HIGHEST = 255  # value in a label map
 # of the predictor's facts, those that the training depends on
@@ -182,14 +183,17 @@ def recipe_of(text: str, content: Mapping[str, Any], path: Path, *, trust: bool 
     Raises:
         PredictorError: its facts do not hold together.
     """
-    missing = [name for name in ("predictor", "training", "provenance") if name not in content]
-    if missing:
-        raise PredictorError(
-            f"{path}: has no table {', '.join(f'[{name}]' for name in missing)}",
-            fix="see weights/abdomen_ct/recipe.toml",
-        )
+    missing = [name for name in _TABLES if not isinstance(content.get(name), Mapping)]
+    unknown = sorted(content.keys() - set(_TABLES))
+    for said, names in (("has no table", missing), ("has besides its tables", unknown)):
+        if names:
+            raise PredictorError(
+                f"{path}: {said} {', '.join(f'[{name}]' for name in names)}",
+                fix="see weights/abdomen_ct/recipe.toml",
+            )
     predictor = content["predictor"]
     facts = checked(TrainingFacts, content["training"], source=str(path), inside="training")
+    checked(Provenance, content["provenance"], source=str(path), inside="provenance")
     recipe = Recipe(
         text=text,
         spec=parse_spec({**predictor, "weights": _NO_WEIGHTS_YET}, source=str(path)),

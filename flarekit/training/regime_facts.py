@@ -68,7 +68,7 @@ class RegimeFacts(Table):
     """
 
     regime: str = "compact"
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     reconstruction: Spread | None = None
     objective: ObjectiveFacts = ObjectiveFacts()
     schedule: ScheduleFacts = ScheduleFacts()

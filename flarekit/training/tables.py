@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
+from flarekit.core.grid import Side
 from flarekit.core.tables import Table
 from flarekit.training.regime_facts import RegimeFacts, Spread
 
+LARGEST_BATCH = 4096
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Share
 Factor = Annotated[float, Field(gt=0)]
@@ -242,10 +244,26 @@ class TrainingFacts(RegimeFacts):
     phantom_share: Share = 0.0
     synthesis: SynthesisFacts | None = None
     negatives: NegativeFacts | None = None
-    tile_ZYX: tuple[int, int, int]
-    batch: Annotated[int, Field(ge=1)] = 2
+    tile_ZYX: tuple[Side, Side, Side]
+    batch: Annotated[int, Field(ge=1, le=LARGEST_BATCH, strict=True)] = 2
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
     case_grid: Literal["network", "scan"] = "network"
     foreground: Share = 0.67
     hard_negatives: HardNegativeFacts | None = None
     augmentation: AugmentationFacts = AugmentationFacts()
+
+
+class Provenance(Table):
+    """What a recipe says of its data, for cards; further words are free.
+
+    Attributes:
+        dataset: the folder that is spoken of.
+        data: what was trained on, one sentence each.
+        licence: of the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    dataset: str = ""
+    data: tuple[str, ...] = ()
+    licence: str = ""

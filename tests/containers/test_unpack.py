@@ -214,6 +214,15 @@ def test_a_damaged_layer_says_which_archive(unpacked):
         unpacked(layer(*many), oci=True, pack=cut)
 
 
+@pytest.mark.parametrize("at", [10, 60, 150])
+def test_a_damaged_tar_is_named_wherever_its_gzip_stream_breaks(tmp_path, at):
+    path = save(tmp_path / "small.tar.gz", [layer(entry("etc/a", bytes(range(256)) * 9))])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + b"\xff" * 30 + whole[at + 30 :])
+    with pytest.raises(InputError, match="small.tar.gz: is not a readable tar"):
+        read_archive(path)
+
+
 def test_zstd_layers_are_named_as_such(unpacked):
     with pytest.raises(InputError, match="zstd") as caught:
         unpacked(layer(entry("a", b"")), pack=lambda content: b"\x28\xb5\x2f\xfd" + content)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import socket
+import sqlite3
 import tarfile
 import time
 import zipfile
@@ -256,3 +258,27 @@ def test_a_nrrd_is_read_but_no_file_that_it_names(running, tmp_path):
     huge = head.replace(b"sizes: 6 5 4", b"sizes: 60000 50000 40000")
     case = running.finished(running.upload(("scan", "a.nrrd", huge + b"\n\n" + voxels))["id"])
     assert "once it is read" in case["error"]["message"]
+
+
+def test_a_disk_that_is_full_is_the_answer_whoever_finds_it(running, monkeypatch, nifti):
+    monkeypatch.setattr(Path, "open", lambda *_, **_how: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
+    refused = running.post(("scan", "a.nii", nifti))
+    monkeypatch.undo()
+    assert (refused.status_code, left_in(running)) == (507, [])
+    assert "no space for the upload" in refused.json()["detail"]
+
+    def full(*_, **__):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    for place, fault in ((Path, "mkdir"), (running.service.store, "add")):
+        broken = full if fault == "add" else full_disk
+        monkeypatch.setattr(place, fault, broken)
+        refused = running.post(("scan", "a.nii", nifti))
+        monkeypatch.undo()
+        assert (refused.status_code, left_in(running)) == (507, [])
+        assert "the service cannot keep its files: " in refused.json()["detail"]
+    assert running.post(("scan", "a.nii", nifti)).status_code == 202
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")

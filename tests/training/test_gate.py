@@ -93,6 +93,12 @@ def test_what_cannot_be_measured_is_said(named, toy, dataset):
         fit_gate(toy, [named], label=label_of(toy), channel="MR")
     with pytest.raises(UsageError, match="not a share"):
         fit_gate(toy, [named], label=label_of(toy), lost=1.0)
+    facts = (dataset / "dataset.json").read_text()
+    regions = {"labels": {"background": 0, "all": [1, 2]}, "regions_class_order": [1]}
+    (dataset / "dataset.json").write_text(json.dumps(regions))
+    with pytest.raises(InputError, match="dataset.json: has regions, which overlap"):
+        fit_gate(toy, [named], label=label_of(toy))
+    (dataset / "dataset.json").write_text(facts)
     for path in list(dataset.glob("labelsTr/*"))[3:]:
         path.unlink()
     with pytest.raises(InputError, match="6 lesions"):

@@ -39,13 +39,20 @@ def scans(tmp_path, write_scan):
     return folder
 
 
+def test_a_time_that_is_none_is_refused_before_a_scan_is_segmented(toy, scans, tmp_path):
+    done = trained(toy, scans, tmp_path / "run", "--minutes", "-1")
+    assert isinstance(done.exception, UsageError)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.long
 def test_a_predictor_without_a_locator_gets_one_and_uses_it(toy, scans, tmp_path):
     (scans / "torn_0000.nii.gz").write_bytes(b"no scan")
     before = sorted(path.name for path in scans.iterdir())
     done = trained(toy, scans, tmp_path / "run")
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, done.output
     assert "torn: left out" in done.output
+    assert "1 of the scans were left out" in done.output
     masks = sorted(path.name for path in (tmp_path / "run" / "dataset" / "labelsTr").iterdir())
     assert masks == ["scan0.nii.gz", "scan1.nii.gz", "scan2.nii.gz"]
     predictor = read_spec(toy.folder)
