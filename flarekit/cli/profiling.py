@@ -65,7 +65,8 @@ def profile_image(run: ImageRun, run_line: RunLine, watching: Watching, console:
     keep_apart(run.input_dir, run.output_dir, [Path(scan.output) for scan in scans])
     keep_apart(run.input_dir, run.report_dir, [])
     engine, limits = check_engine(run.image), _limits(watching.preset)
-    organiser = line_of(run.convention or engine.get("convention"), JOBS if jobs else _kind(scans))
+    engine |= {} if run.convention is None else {"convention": run.convention}
+    organiser = line_of(engine.get("convention"), JOBS if jobs else _kind(scans))
     edition_mib = None if watching.preset is None else limits.ram_mib
     options = ContainerOptions.of(organiser, run.image, **vars(run_line), edition_mib=edition_mib)
     gpu = options.watched_gpu if watching.gpu is None else watching.gpu

@@ -127,7 +127,12 @@ def test_verdicts_are_said_in_words():
 
 def test_a_missing_gpu_is_said_once_and_its_columns_are_left_out():
     cases = [made_case(name, gpu=(GONE, GONE)) for name in ("a_0000", "b_0000")]
-    elements = Elements(drawn(*cases, gpu=(GONE, GONE)))
+    of_machine = f"not supported: {GONE.not_supported}"
+    text = page(
+        replace(made_report(*cases), environment={"gpu": of_machine, "cpu": "a CPU"}),
+        {case.name: made_samples((GONE, GONE)) for case in cases},
+    )
+    elements = Elements(text)
     said = [word for word in elements.words if "NVML <not> found" in word]
     assert said == ["No GPU was measured, and its figures are left out: NVML <not> found"]
     assert elements.words.count("not supported") == 2  # the kernel's own peak of two cases
@@ -136,6 +141,14 @@ def test_a_missing_gpu_is_said_once_and_its_columns_are_left_out():
     assert "GPU memory (MiB)" not in top
     assert "max GPU" in rest
     assert "area gpu" not in [attributes.get("class") for _, attributes in elements.found]
+
+
+@pytest.mark.parametrize(("convention", "shown"), [("flare", True), ("autopet", False)])
+def test_flare_s_results_stand_beside_those_of_flare_alone(convention, shown):
+    report = replace(made_report(made_case()), environment={"convention": convention})
+    text = page(report, {"a_0000": made_samples((1000.0, 3000.0, 1000.0))})
+    assert ("Others, on other hardware" in text) == shown
+    assert ("others, other hardware" in text) == shown
 
 
 def test_a_gpu_that_is_missing_in_some_cases_keeps_its_columns():

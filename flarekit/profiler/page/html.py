@@ -24,7 +24,8 @@ def page(report: EfficiencyReport, samples: Mapping[str, Sequence[Sample]]) -> s
         report: what was measured.
         samples: case name -> its samples.
     """
-    known = references()
+    of_flare = report.environment.get("convention", "flare").startswith("flare")
+    known = references() if of_flare else None
     limits = Limits(time_s=report.tolerances.time_s, gpu_mib=report.tolerances.gpu_mib)
     verdicts = judge(report, limits)
     body = tag(
@@ -34,8 +35,8 @@ def page(report: EfficiencyReport, samples: Mapping[str, Sequence[Sample]]) -> s
         section("Memory over time", [_case(case, samples, report) for case in report.cases]),
         _stages(report),
         _slices(report, known),
-        section("Others, on other hardware", _others(known)),
-        section("Environment", _facts(report.environment)),
+        None if known is None else section("Others, on other hardware", _others(known)),
+        section("Environment", _facts(_environment(report))),
         section("How the figures arise", _explained(report)),
         tag("script", Markup(_resource("script.js"))),
     )
@@ -49,11 +50,8 @@ def _resource(name: str) -> str:
 def _head(report: EfficiencyReport, verdicts: Sequence[LimitVerdict]) -> Markup:
     bad = {verdict.case for verdict in verdicts if verdict.state == "broken"}
     total = len(report.cases)
-    machine = ", ".join(
-        f"{name} {report.environment[key]}"
-        for key, name in (("gpu", "GPU"), ("cpu", "CPU"))
-        if key in report.environment
-    )
+    seen = _environment(report)
+    machine = ", ".join(f"{key.upper()} {seen[key]}" for key in ("gpu", "cpu") if key in seen)
     times = [case.official.time_s for case in report.cases]
     gpu_tiles = [
         tile(_most_of([_gpu(case) for case in report.cases], "MiB"), "most GPU memory"),
@@ -216,11 +214,12 @@ def _stages(report: EfficiencyReport) -> Markup | None:
     return section("Stages", lines, stage_bars(told))
 
 
-def _slices(report: EfficiencyReport, known: References) -> Markup | None:
+def _slices(report: EfficiencyReport, known: References | None) -> Markup | None:
     sized = [case for case in report.cases if case.slices is not None]
     if not sized:
         return None
-    chart = time_against_slices(sized, known.cases, report.tolerances.time_s)
+    others = () if known is None else known.cases
+    chart = time_against_slices(sized, others, report.tolerances.time_s)
     return section("Time against slices", chart)
 
 
@@ -249,6 +248,12 @@ def _others(known: References) -> list[Markup]:
     )
     note = "Measured elsewhere by others: for orientation only, no verdict rests on them."
     return [tag("p", note, class_="soft"), cases, anchors]
+
+
+def _environment(report: EfficiencyReport) -> dict[str, str]:
+    """Return what it ran on; a GPU that was not measured is told elsewhere."""
+    told = {} if _has_gpu(report) else {"gpu"}
+    return {key: value for key, value in report.environment.items() if key not in told}
 
 
 def _facts(facts: Mapping[str, str]) -> Markup:
