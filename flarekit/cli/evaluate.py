@@ -170,7 +170,7 @@ def _stated_labels(request: Scoring) -> tuple[Values | None, str, str | None]:
     for folder in (request.truth, request.truth.resolve().parent):
         path = folder / DATASET_JSON
         if path.is_file():
-            dataset = read_dataset(path)
+            dataset = read_dataset(path, gaps=True)
             if dataset.region_values:
                 raise UsageError(
                     f"{path}: its labels are regions, which are not one value each",

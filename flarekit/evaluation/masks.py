@@ -95,12 +95,16 @@ def read_mask(path: Path) -> Mask:
         UnreadableVolumeError: it cannot be read, or holds anything but integers from 0 to 255.
     """
     volume, spacing_mm_XYZ = read_volume(path, air=math.nan)
+    warnings = volume.warnings
+    if not all(map(is_spacing, spacing_mm_XYZ)):
+        stated = " x ".join(f"{mm:.4g}" for mm in spacing_mm_XYZ)
+        warnings += (f"its spacing is {stated} mm, as no scanner's: so are its distances",)
     return Mask(
         values_ZYX=labels_in(path, volume.voxels_ZYX),
         spacing_mm_XYZ=spacing_mm_XYZ,
         geometry=volume.geometry,
         path=path,
-        warnings=volume.warnings,
+        warnings=warnings,
     )
 
 

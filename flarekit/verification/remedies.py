@@ -31,7 +31,8 @@ _KNOWN = tuple(
     for each in _FAULTS
 )
 _NO_GPU = re.compile(
-    r"no cuda-capable device|found no nvidia driver|not compiled with cuda"
+    r"no cuda-capable device|cuda unknown error|driver initialization failed|nvml: "
+    r"|found no nvidia driver|not compiled with cuda"
     r"|(cuda|gpu)\W+(is\W+)?(not\W+|un)available|libcuda\.so|no (cuda )?gpus?\b|nvidia-smi",
     re.I,
 )

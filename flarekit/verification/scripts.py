@@ -36,11 +36,10 @@ _SETS_IN_SHELL = re.compile(r"(?:^|[\s;&|(])CUDA_VISIBLE_DEVICES=", re.M)
 _EXPORTS = re.compile(
     r"^[^#\n]*\b(?:export|env|declare\s+-x)\s+(?:\S+\s+)*?[\"']CUDA_VISIBLE_DEVICES=", re.M
 )
-_NAMES_ONE = re.compile(r"\bcuda:[1-9]|\bset_device\(\s*[\"']?[1-9]")
+_NAMES_ONE = re.compile(r"\bcuda:[1-9]|\.cuda\(\s*[1-9]|\bset_device\(\s*[\"']?[1-9]")
 _SETS_IN_PYTHON = re.compile(
-    r"environ\[\s*[\"']CUDA_VISIBLE_DEVICES[\"']\s*\]\s*=(?!=)"
-    r"|(?:setdefault|putenv)\(\s*[\"']CUDA_VISIBLE_DEVICES"
-    r"|environ\.update\([^)]*CUDA_VISIBLE_DEVICES"
+    r"\[\s*[\"']CUDA_VISIBLE_DEVICES[\"']\s*\]\s*=(?!=)|[\"']CUDA_VISIBLE_DEVICES[\"']\s*:"
+    r"|(?:setdefault|putenv)\(\s*[\"']CUDA_VISIBLE_DEVICES|[(,]\s*CUDA_VISIBLE_DEVICES\s*=(?!=)"
 )
 _SETS = "sets CUDA_VISIBLE_DEVICES"
 _RUN_BY_SH = re.compile(r"(?:^|[\s;&|(])(?:sh|dash|\.|source)\s+[\"']?([^\s\"';&|]+)", re.M)

@@ -211,6 +211,15 @@ def test_a_dataset_json_beside_the_truth_names_them(tmp_path, ask, place, conven
     assert "scores of flare; labels of" in err
 
 
+def test_labels_of_a_dataset_json_may_have_gaps(tmp_path, ask):
+    two_organs(tmp_path)
+    facts = {"labels": {"background": 0, "liver": 1, "spleen": 3}}
+    (tmp_path / "t" / "dataset.json").write_text(json.dumps(facts))
+    code, out, _ = ask(convention="papers")
+    assert code == 0
+    assert "spleen" in out
+
+
 def test_labels_that_are_asked_for_come_before_those_of_a_file(tmp_path, ask):
     two_organs(tmp_path)
     (tmp_path / "t" / "dataset.json").write_text("not JSON at all")

@@ -151,6 +151,9 @@ MESSAGES = [
     ("ptxas fatal : Value 'sm_120' is not defined for option 'gpu-name'", "architecture"),
     ("CUDA failure 35: CUDA driver version is old", "driver"),
     ("CUDA error: system has unsupported display driver / cuda driver combination", "driver"),
+    ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "driver"),
+    ("CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image", "architecture"),
+    ("nvrtc: error: invalid value for --gpu-architecture (-arch)", "architecture"),
 ]  # fmt: skip
 
 
@@ -170,6 +173,10 @@ def test_a_missing_gpu_is_given_with_gpus_only_where_there_was_none():
     given = gpu_remedy(line, line, "device=1")
     assert "does not find it" in given.words
     assert "--gpus" not in given.fix
+    for said in ("RuntimeError: CUDA unknown error - this may be due to an incorrectly set up",
+                 "CUDA driver initialization failed, you might not have a CUDA gpu.",
+                 "NVML: Driver Not Loaded"):  # fmt: skip
+        assert "does not find it" in gpu_remedy(said, said, "all").words
     assert known_fault("ValueError: bad channel") is None
     assert gpu_remedy("ValueError: bad channel", "ValueError: bad channel", "all") is None
     other = "RuntimeError: CUDA error: device-side assert triggered"

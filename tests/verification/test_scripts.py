@@ -50,6 +50,17 @@ BASHISMS = [
     "((i++))",
     "for ((i = 0; i < 3; i++)); do echo; done",
     "for i in {1..5}; do echo; done",
+    "for i in {a..e}; do echo; done",
+    "mkdir -p {inputs,outputs}",
+    "for f in inputs/*.{nii,nii.gz}; do echo; done",
+    "python x.py >& log",
+    "x=$(<names.txt)",
+    ". env.sh",
+    "trap 'rm -f log' SIGTERM",
+    "kill -SIGTERM 7",
+    "time python x.py",
+    "test a == b && echo",
+    "echo $HOSTNAME",
     "set -euo pipefail",
     '[ "$a" == b ] && echo',
     "read -a parts",
@@ -137,6 +148,9 @@ SETS = [
     ("x.py", "environ['CUDA_VISIBLE_DEVICES']='1'"),
     ("x.py", 'os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")'),
     ("x.py", 'os.putenv("CUDA_VISIBLE_DEVICES", "0")'),
+    ("x.py", 'env["CUDA_VISIBLE_DEVICES"] = "0"'),
+    ("x.py", 'os.environ |= {"CUDA_VISIBLE_DEVICES": "0"}'),
+    ("x.py", 'run(["python"], env=dict(os.environ, CUDA_VISIBLE_DEVICES="0"))'),
     ("x.py", 'os.environ.update({"A": "1", "CUDA_VISIBLE_DEVICES": "0"})'),
 ]
 
@@ -153,6 +167,7 @@ def test_a_script_that_chooses_the_gpu_is_named_with_its_line(name, line):
         ("predict.sh", "python x.py --device cuda:1"),
         ("x.py", 'model.to("cuda:2")'),
         ("x.py", "torch.cuda.set_device(1)"),
+        ("x.py", "model.cuda(1)"),
     ],
 )
 def test_a_script_that_names_a_gpu_by_a_number_that_it_may_not_have_is_named(name, line):
