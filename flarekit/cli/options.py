@@ -94,8 +94,7 @@ def _stated(hint: Any, name: str, owners: Sequence[Any]) -> Any:  # noqa: ANN401
         facts["autocompletion"] = _COMPLETIONS[facts["autocompletion"]]
     declare = typer.Argument if facts.pop("argument", False) else typer.Option
     own_names = facts.pop("names", "").split()
-    declared = declare(*own_names, **facts) if own_names else declare(**facts)
-    return Annotated[kind, declared]
+    return Annotated[kind, declare(*own_names, **facts)]
 
 
 def memory_mib(text: str) -> int:

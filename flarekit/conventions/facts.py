@@ -41,11 +41,6 @@ class _RunTable(Table):
     memory_mib: int | None = None
 
 
-class _BudgetTable(Table):
-    time_s: float | None = None
-    gpu_memory_mib: float | None = None
-
-
 class _LimitsTable(Table):
     time_s: float | None = None
     cap_s: float | None = None
@@ -83,7 +78,7 @@ class _Facts(Table):
     one_label: bool = False
     recognised: bool = False
     run: _RunTable | None = None
-    budget: _BudgetTable = _BudgetTable()
+    budget: Budget = Budget()
     limits: dict[str, _LimitsTable] = {}
 
 
@@ -115,8 +110,7 @@ class ConventionFacts:
         self.device, self.between_calls = stated.device, stated.between_calls
         self.input_tree, self.output_tree = stated.tree.input, stated.tree.output
         self.mask_values, self.one_label = stated.mask_values, stated.one_label
-        self.recognised = stated.recognised
-        self.budget = Budget(**stated.budget.model_dump())
+        self.recognised, self.budget = stated.recognised, stated.budget
         self.run_line = None if stated.run is None else _run_line(stated.run)
         self.limits = {
             name: Limits(**limits.model_dump(exclude={"source", "mask_values", *_MARKS}))
