@@ -151,10 +151,10 @@ def test_training_is_listed_in_the_order_of_its_use():
     ("typed", "wanted"),
     [
         ("flarekit pre", "predict"),
-        ("flarekit train i", "init"),
-        ("flarekit predict --prob", "--probabilities"),
-        ("flarekit predict -p mpu", "mpu_net_liver"),
-        ("flarekit predict -c uls", "uls23"),
+        pytest.param("flarekit train i", "init", marks=pytest.mark.long),
+        pytest.param("flarekit predict --prob", "--probabilities", marks=pytest.mark.long),
+        pytest.param("flarekit predict -p mpu", "mpu_net_liver", marks=pytest.mark.long),
+        pytest.param("flarekit predict -c uls", "uls23", marks=pytest.mark.long),
     ],
 )
 def test_the_shell_completes_commands_options_and_names(typed, wanted):

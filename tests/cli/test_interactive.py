@@ -44,6 +44,7 @@ def play(*arguments):
     return CliRunner().invoke(app, line)
 
 
+@pytest.mark.long
 def test_a_predictor_is_played_and_its_curves_are_written(played, tmp_path):
     folder, truth = played
     files = ["--json", tmp_path / "figures.json", "--picture", tmp_path / "curves.svg"]

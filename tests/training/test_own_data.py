@@ -104,6 +104,7 @@ def test_a_first_recipe_has_the_folder_s_names_values_and_grid(tmp_path):
     assert 70 < window.mean < 130  # labelled voxels have 100 HU
 
 
+@pytest.mark.long
 def test_less_memory_makes_smaller_samples(tmp_path):
     folder = tmp_path / "d"
     write_dataset(folder, ["a"], shape=(160, 160, 160))

@@ -156,7 +156,13 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+SLOW = ("mpu_net", "mamba_ahnet", "mamba_clinix")  # six steps of these take a second
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in sorted(ARGUMENTS)],
+)
 def test_every_network_s_outputs_fit_its_regime_and_learn_from_it(name):
     torch.manual_seed(0)
     flat = name in ("attention_unet", "mamba_ahnet")
