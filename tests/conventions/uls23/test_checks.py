@@ -202,6 +202,24 @@ def test_a_slow_image_gets_as_many_volumes_as_there_is_time_for(tmp_path):
     assert roomy["hundred_volumes"].state == "pass"
 
 
+def test_in_another_order_every_one_of_four_volumes_stands_elsewhere(tmp_path):
+    orders = set()
+
+    def noted(inside):
+        spacings = json.loads(inside.path(f"/input/{samples.SPACINGS}").read_text())
+        orders.add(tuple(map(tuple, spacings)))
+        Image()(inside)
+
+    findings(ULS23, noted, WANTED, tmp_path)
+    usual = tuple(samples.spacing_mm(scene)[::-1] for scene in samples.SCENES)
+    assert usual in orders
+    other = [each for each in orders if len(each) == 4 and each != usual]
+    assert any(
+        sorted(each) == sorted(usual) and all(a != b for a, b in zip(each, usual, strict=True))
+        for each in other
+    )
+
+
 def test_memory_that_is_not_seen_is_not_judged(tmp_path):
     def unseen(inside):
         Image()(inside)
