@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flarekit.phantom.files import save_phantom
-from flarekit.phantom.scan import Phantom, abdomen_phantom
+from flarekit.phantom.scan import Phantom, abdomen_phantom, save_phantom
 
 __all__ = ["Phantom", "abdomen_phantom", "save_phantom"]

@@ -20,6 +20,7 @@ F32: TypeAlias = NDArray[np.float32]
 Bool: TypeAlias = NDArray[np.bool_]
 Box: TypeAlias = tuple[slice, slice, slice]
 Point: TypeAlias = tuple[float, float, float]
+Knot: TypeAlias = tuple[float, float, float, float]  # of a tube: x, y, z, radius
 
 FAR_MM = 1e3
 
@@ -182,7 +183,7 @@ def ellipsoid(
     return Solid(box=box, depth_mm=ellipsoid_depth(*turned(frame, box, centre, matrix), radii))
 
 
-def spline(points: list[tuple[float, float, float, float]], step_mm: float) -> NDArray[np.float64]:
+def spline(points: list[Knot], step_mm: float) -> NDArray[np.float64]:
     """(x, y, z, radius) about every `step_mm` on a smooth curve through `points`; (N, 4)."""
     from scipy.interpolate import CubicSpline, PchipInterpolator
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flarekit.phantom.geometry import F32, Bool, Point, Solid, Tube, spline, tube
-from flarekit.phantom.scene import DUODENUM, ESOPHAGUS, STOMACH, Scene, filled, shifted
-
-CARDIA: Point = (32.0, 2.0, 50.0)
-PYLORUS: Point = (-24.0, -38.0, -19.0)
-COLON: tuple[tuple[float, float, float, float], ...] = (
-    (-88, 18, -150, 24), (-96, 22, -110, 25), (-98, 26, -80, 22), (-88, 0, -66, 19),
-    (-72, -48, -66, 18), (-35, -66, -62, 18), (10, -68, -56, 17), (55, -62, -40, 18),
-    (85, -45, -14, 18), (106, -8, 6, 17), (112, 22, -10, 15), (106, 40, -45, 14),
-    (104, 40, -90, 14), (98, 32, -150, 15),
-)  # fmt: skip
+from flarekit.phantom.anatomy import course
+from flarekit.phantom.geometry import F32, Bool, Solid, Tube, spline, tube
+from flarekit.phantom.scene import DUODENUM, ESOPHAGUS, STOMACH, Scene, filled
 
 
 def gas_on_top(solid: Solid, wall_mm: float, share: float) -> Bool:
@@ -30,17 +22,8 @@ def gas_on_top(solid: Solid, wall_mm: float, share: float) -> Bool:
 def paint_esophagus(scene: Scene) -> None:
     """From the chest, in front of the aorta, down to the cardia; sometimes with air in it."""
     rng = scene.rng("esophagus")
-    width = rng.uniform(0.85, 1.15)
-    x, y, z = CARDIA
-    course = [
-        (6.0, 26.0, 190.0, 8.0),
-        (8.0, 22.0, 130.0, 8.5),
-        (14.0, 12.0, 85.0, 8.5),
-        (22.0, 5.0, 62.0, 8.5),
-    ]
-    course.append((x, y, z, 8.5))
-    points = [(px, py, pz, r * width) for px, py, pz, r in course]
-    gullet = tube(scene.frame, spline(points, 2.0), flat=(1.15, 0.9))
+    knots = course("esophagus", rng, rng.uniform(0.85, 1.15))
+    gullet = tube(scene.frame, spline(knots, 2.0), flat=(1.15, 0.9))
     air = (scene.field("esophagus air", gullet.box, 30.0) > rng.uniform(0.3, 3.0)) & (
         gullet.depth_mm < -4.5
     )
@@ -52,17 +35,10 @@ def paint_stomach(scene: Scene) -> None:
     """Fundus under the left dome, body to the front, antrum across the midline to the pylorus."""
     rng = scene.rng("stomach")
     fill = rng.uniform(0.72, 1.12)
-    course: list[tuple[Point, float]] = [
-        (shifted(rng, (58.0, 10.0, 62.0), 3.0), 20.0),
-        (shifted(rng, (62.0, 2.0, 49.0), 3.0), 32.0 * fill),
-        (shifted(rng, (66.0, -24.0, 22.0), 3.5), 29.0 * fill),
-        (shifted(rng, (58.0, -44.0, -8.0), 4.0), 26.0 * fill),
-        (shifted(rng, (32.0, -52.0, -24.0), 4.0), 22.0 * fill),
-        (shifted(rng, (2.0, -50.0, -24.0), 3.0), 17.0 * fill),
-        (PYLORUS, 9.0),
-    ]
-    inlet = tube(scene.frame, spline([(*CARDIA, 8.0), (50.0, 6.0, 46.0, 12.0)], 3.0))
-    bag = tube(scene.frame, spline([(*point, radius) for point, radius in course], 3.0), margin=9.0)
+    first, *middle, last = course("stomach", rng)
+    knots = [first, *((x, y, z, radius * fill) for x, y, z, radius in middle), last]
+    inlet = tube(scene.frame, spline(course("stomach_inlet", rng), 3.0))
+    bag = tube(scene.frame, spline(knots, 3.0), margin=9.0)
     folds = 1.2 * scene.field("stomach folds", bag.box, 12.0)
     stomach = scene.confined(Solid(box=bag.box, depth_mm=bag.depth_mm + folds), gap_mm=2.0)
     wall = rng.uniform(3.0, 5.0)
@@ -85,18 +61,8 @@ def paint_stomach(scene: Scene) -> None:
 def paint_duodenum(scene: Scene) -> None:
     """The C from the pylorus around the pancreatic head, under the mesenteric vessels, then up."""
     rng = scene.rng("duodenum")
-    swell = rng.uniform(0.85, 1.15)
-    course: list[tuple[Point, float]] = [
-        (PYLORUS, 9.0),
-        (shifted(rng, (-42.0, -28.0, -17.0), 2.0), 12.5),
-        (shifted(rng, (-53.0, -8.0, -28.0), 2.5), 12.0),
-        (shifted(rng, (-54.0, 2.0, -50.0), 2.5), 12.0),
-        (shifted(rng, (-40.0, 0.0, -70.0), 2.5), 12.0),
-        (shifted(rng, (-8.0, -6.0, -72.0), 2.0), 10.5),
-        (shifted(rng, (22.0, -6.0, -64.0), 2.5), 10.5),
-        (shifted(rng, (34.0, -10.0, -40.0), 3.0), 11.0),
-    ]
-    loop = tube(scene.frame, spline([(*point, radius * swell) for point, radius in course], 2.0))
+    knots = course("duodenum", rng, rng.uniform(0.85, 1.15))
+    loop = tube(scene.frame, spline(knots, 2.0))
     duodenum = scene.confined(
         Solid(box=loop.box, depth_mm=loop.depth_mm + 0.7 * scene.field("valves", loop.box, 7.0))
     )
@@ -150,8 +116,7 @@ def paint_small_bowel(scene: Scene) -> None:
 def paint_colon(scene: Scene) -> None:
     """Ascending, transverse and descending colon with haustra, stool and gas."""
     rng = scene.rng("colon")
-    width = rng.uniform(0.8, 1.12)
-    curve = spline([(*shifted(rng, (x, y, z), 4.0), r * width) for x, y, z, r in COLON], 4.0)
+    curve = spline(course("colon", rng, rng.uniform(0.8, 1.12)), 4.0)
     curve[:, 3] *= 1.0 + 0.16 * np.sin(np.arange(len(curve)) * 4.0 * 2 * np.pi / 34.0)
     loop: Tube = tube(scene.frame, curve)
     colon = scene.confined(loop, gap_mm=2.0)

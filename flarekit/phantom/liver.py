@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flarekit.phantom.geometry import F32, Frame, Point, ellipsoid, smooth_max, spline, tube
-from flarekit.phantom.scene import GALLBLADDER, LIVER, SPLEEN, Scene, shifted, with_depth
-
-PORTAL_TREE: tuple[tuple[tuple[float, float, float, float], ...], ...] = (
-    ((-36, -14, 14, 7), (-52, -14, 22, 6), (-78, -18, 24, 4.5), (-100, -25, 18, 2)),
-    ((-52, -14, 22, 5), (-70, 10, 36, 4), (-90, 30, 44, 2)),
-    ((-58, -14, 24, 5), (-72, -30, 48, 3.5), (-85, -40, 62, 2)),
-    ((-36, -14, 14, 6), (-18, -26, 30, 5), (8, -46, 38, 3.5), (35, -52, 42, 2)),
-)
-HEPATIC_TREE: tuple[tuple[tuple[float, float, float, float], ...], ...] = (
-    ((-20, 4, 72, 6.5), (-50, 8, 68, 5), (-85, 5, 48, 3.5), (-108, 0, 25, 2)),
-    ((-20, 4, 72, 6), (-32, -22, 66, 5), (-48, -50, 45, 3), (-52, -62, 20, 2)),
-    ((-20, 4, 72, 6), (-6, -26, 64, 4.5), (18, -46, 54, 3)),
-)
+from flarekit.phantom.anatomy import ANATOMY, shifted
+from flarekit.phantom.geometry import F32, Frame, Point, Solid, ellipsoid, smooth_max, spline, tube
+from flarekit.phantom.scene import GALLBLADDER, LIVER, SPLEEN, Scene, with_depth
 
 
 def below_liver(frame: Frame, reach: float) -> F32:
@@ -51,8 +40,7 @@ def paint_liver(scene: Scene) -> None:
     )
     depth = smooth_max(depth, fissure, 4.0)
     box = frame.box((-150.0, -110.0, -95.0), (110.0, 90.0, 110.0))
-    liver = with_depth(ellipsoid(frame, (0, 0, 0), (1, 1, 1)), depth)
-    liver = type(liver)(box=box, depth_mm=depth[box])
+    liver = Solid(box=box, depth_mm=depth[box])
     hu = scene.tissue_hu["liver"] + 3.0 * scene.field("liver texture", box, 9.0)
     scene.paint(liver, hu.astype(np.float32), LIVER)
     paint_liver_vessels(scene)
@@ -61,7 +49,7 @@ def paint_liver(scene: Scene) -> None:
 
 def paint_liver_vessels(scene: Scene) -> None:
     """Portal and hepatic veins; they keep the liver's label."""
-    for tree, tissue in ((PORTAL_TREE, "portal"), (HEPATIC_TREE, "vein")):
+    for tissue, tree in ANATOMY["trees"].items():
         value = scene.tissue_hu[tissue]
         if tissue == "vein" and value > scene.tissue_hu["liver"]:
             value += 15.0
@@ -104,13 +92,9 @@ def paint_gallbladder(scene: Scene) -> None:
     swell = rng.uniform(0.8, 1.2)
     neck = shifted(rng, (-44.0, -30.0, -10.0), 3.0)
     fundus = shifted(rng, (-64.0, -52.0, -36.0), 5.0)
-    middle = (
-        0.45 * neck[0] + 0.55 * fundus[0],
-        0.45 * neck[1] + 0.55 * fundus[1],
-        0.45 * neck[2] + 0.55 * fundus[2],
-    )
+    x, y, z = (0.45 * one + 0.55 * other for one, other in zip(neck, fundus, strict=True))
     pear = tube(
-        scene.frame, spline([(*neck, 4.5), (*middle, 13.0 * swell), (*fundus, 14.5 * swell)], 2.0)
+        scene.frame, spline([(*neck, 4.5), (x, y, z, 13.0 * swell), (*fundus, 14.5 * swell)], 2.0)
     )
     bladder = scene.confined(pear, gap_mm=3.0)
     bile = rng.uniform(2.0, 20.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flarekit.phantom.anatomy import ANATOMY, course, shifted
 from flarekit.phantom.geometry import (
     F32,
     Point,
@@ -25,7 +26,6 @@ from flarekit.phantom.scene import (
     RIGHT_KIDNEY,
     VENA_CAVA,
     Scene,
-    shifted,
     with_depth,
 )
 
@@ -94,18 +94,7 @@ def paint_adrenal(scene: Scene, label: int) -> None:
 def paint_pancreas(scene: Scene) -> None:
     """Head in the duodenal C, body over vessels and aorta, tail at the spleen."""
     rng = scene.rng("pancreas")
-    bulk = rng.uniform(0.85, 1.12)
-    course: list[tuple[Point, float]] = [
-        (shifted(rng, (-32.0, -4.0, -52.0), 2.0), 10.0),
-        (shifted(rng, (-33.0, -10.0, -36.0), 2.0), 15.0),
-        (shifted(rng, (-24.0, -16.0, -22.0), 2.0), 13.0),
-        (shifted(rng, (-4.0, -25.0, -12.0), 2.0), 9.5),
-        (shifted(rng, (20.0, -23.0, -2.0), 2.5), 10.5),
-        (shifted(rng, (46.0, 0.0, 5.0), 2.0), 11.0),
-        (shifted(rng, (70.0, 15.0, 12.0), 2.5), 9.0),
-        (shifted(rng, (82.0, 21.0, 17.0), 2.5), 6.0),
-    ]
-    cord = tube(scene.frame, spline([(*point, radius * bulk) for point, radius in course], 2.0))
+    cord = tube(scene.frame, spline(course("pancreas", rng, rng.uniform(0.85, 1.12)), 2.0))
     lobules = scene.field("pancreas lobules", cord.box, 6.5)
     gland = scene.confined(
         Solid(box=cord.box, depth_mm=cord.depth_mm + 1.1 * lobules - np.float32(0.8)), edge_mm=3.0
@@ -114,12 +103,7 @@ def paint_pancreas(scene: Scene) -> None:
         scene.field("fatty", cord.box, 4.5), 0, 2
     )
     scene.paint(gland, hu.astype(np.float32), PANCREAS, halo_mm=0.8)
-    splenic = [
-        (-8.0, -12.0, -14.0, 4.8),
-        (20.0, -12.0, 2.0, 4.2),
-        (46.0, 8.0, 10.0, 4.0),
-        (82.0, 26.0, 24.0, 3.2),
-    ]
+    splenic = course("splenic_vein", rng)
     scene.paint(tube(scene.frame, spline(splenic, 2.0)), float(scene.tissue_hu["portal"]), 0)
 
 
@@ -127,12 +111,7 @@ def paint_vena_cava(scene: Scene) -> None:
     """In front of the spine on its right, then through the back of the liver to the heart."""
     rng = scene.rng("vena cava")
     flat = (rng.uniform(1.0, 1.3), rng.uniform(0.75, 1.0))
-    course = [
-        (-20.0, 20.0, -180.0, 9.5), (-20.0, 18.0, -90.0, 10.5), (-21.0, 16.0, -30.0, 11.5),
-        (-25.0, 12.0, 20.0, 12.5),
-        (-24.0, 8.0, 60.0, 13.0), (-18.0, 0.0, 88.0, 13.5), (-14.0, -8.0, 106.0, 14.0),
-    ]  # fmt: skip
-    curve = spline(course, 2.5)
+    curve = spline(course("vena_cava", rng), 2.5)
     curve[:, 3] *= rng.uniform(0.85, 1.05)
     vein = tube(scene.frame, curve, flat=flat)
     mixing = 9.0 * scene.field("mixing", vein.box, 18.0)
@@ -143,13 +122,11 @@ def paint_aorta(scene: Scene) -> None:
     """On the left front of the spine, dividing below the fourth lumbar vertebra; some calcified."""
     rng = scene.rng("aorta")
     width = rng.uniform(0.82, 1.18)
-    course = [
-        (24.0, 42.0, 190.0, 12.5), (22.0, 33.0, 130.0, 12.0), (18.0, 25.0, 80.0, 11.5),
-        (13.0, 19.0, 30.0, 10.5),
-        (12.0, 17.0, -30.0, 9.5), (11.0, 16.0, -80.0, 8.8), (8.0, 16.0, -112.0, 8.5),
-    ]  # fmt: skip
     curve = spline(
-        [(x + rng.normal(0, 1.2), y + rng.normal(0, 0.8), z, r * width) for x, y, z, r in course],
+        [
+            (x + rng.normal(0, 1.2), y + rng.normal(0, 0.8), z, radius)
+            for x, y, z, radius in course("aorta", rng, width)
+        ],
         2.5,
     )
     vessel = tube(scene.frame, curve)
@@ -167,38 +144,10 @@ def paint_aorta(scene: Scene) -> None:
 
 def paint_branches(scene: Scene) -> None:
     """Unlabelled: celiac trunk, mesenteric vessels, portal vein, renal veins and arteries."""
-    artery, portal, vein = (float(scene.tissue_hu[name]) for name in ("aorta", "portal", "vein"))
-    vessels: tuple[tuple[float, list[tuple[float, float, float, float]]], ...] = (
-        (artery, [(13.0, 16.0, 14.0, 4.0), (11.0, -4.0, 15.0, 3.6), (-4.0, -10.0, 18.0, 2.8)]),
-        (
-            artery,
-            [
-                (12.0, 14.0, 0.0, 4.0),
-                (9.0, -3.0, -10.0, 3.8),
-                (6.0, -16.0, -60.0, 3.6),
-                (4.0, -24.0, -130.0, 3.0),
-            ],
-        ),
-        (
-            portal,
-            [(-8.0, -26.0, -120.0, 4.0), (-8.0, -20.0, -60.0, 5.0), (-8.0, -12.0, -16.0, 6.0)],
-        ),
-        (portal, [(-8.0, -12.0, -16.0, 6.0), (-22.0, -10.0, 0.0, 6.5), (-36.0, -14.0, 14.0, 7.0)]),
-        (vein, [(-22.0, 16.0, -26.0, 5.0), (-36.0, 22.0, -30.0, 5.0), (-52.0, 34.0, -33.0, 4.0)]),
-        (
-            vein,
-            [
-                (-20.0, 14.0, -16.0, 5.0),
-                (10.0, 3.0, -16.0, 4.5),
-                (32.0, 14.0, -18.0, 5.0),
-                (52.0, 32.0, -22.0, 4.0),
-            ],
-        ),
-        (artery, [(12.0, 18.0, -22.0, 3.2), (-20.0, 27.0, -26.0, 3.0), (-50.0, 34.0, -30.0, 2.5)]),
-        (artery, [(14.0, 18.0, -20.0, 3.2), (50.0, 34.0, -20.0, 2.5)]),
-    )
-    for hu, course in vessels:
-        scene.paint(tube(scene.frame, spline(course, 2.0)), hu, 0, only=(0, PANCREAS))
+    artery, portal = (float(scene.tissue_hu[name]) for name in ("aorta", "portal"))
+    for branch in ANATOMY["branches"]:
+        hu = float(scene.tissue_hu[branch["tissue"]])
+        scene.paint(tube(scene.frame, spline(branch["course"], 2.0)), hu, 0, only=(0, PANCREAS))
     scene.paint(
         tube(scene.frame, spline([(-34.0, -13.0, 12.0, 6.5), (-42.0, -14.0, 18.0, 6.0)], 2.0)),
         portal,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.files import write_atomically
 from flarekit.phantom import gut, liver, retroperitoneum
 from flarekit.phantom.geometry import Frame, make_frame
 from flarekit.phantom.scene import (
@@ -114,23 +116,23 @@ def _painted(seed: int, frame: Frame, fat_mm: float) -> Phantom:
     """Paints trunk and organs on an empty canvas, then scans it."""
     tissue_hu = draw_tissues(np.random.default_rng([seed, 3]))
     blood_hu = 0.5 * (tissue_hu["aorta"] + tissue_hu["portal"])
-    trunk = make_trunk(frame, np.random.default_rng([seed, 2]), fat_mm, blood_hu)
+    trunk_rng = np.random.default_rng([seed, 2])
+    hu_ZYX, body_mm, cavity_mm, above_mm = make_trunk(frame, trunk_rng, fat_mm, blood_hu)
     scene = Scene(
         seed=seed,
         frame=frame,
         tissue_hu=tissue_hu,
-        hu_ZYX=trunk.hu_ZYX,
+        hu_ZYX=hu_ZYX,
         labels_ZYX=np.zeros(frame.shape, np.uint8),
-        cavity_mm_ZYX=trunk.cavity_mm_ZYX,
-        diaphragm_mm_ZYX=trunk.diaphragm_mm_ZYX,
+        cavity_mm_ZYX=cavity_mm,
+        diaphragm_mm_ZYX=above_mm,
     )
     for paint in PAINTERS_ORDER:
         paint(scene)
     _spill_ascites(scene)
     scene.drop_fragments()
-    hu = scanned(
-        np.random.default_rng([seed, 4]), scene.hu_ZYX, frame.spacing_mm_ZYX, trunk.body_mm_ZYX
-    )
+    scan_rng = np.random.default_rng([seed, 4])
+    hu = scanned(scan_rng, scene.hu_ZYX, frame.spacing_mm_ZYX, body_mm)
     step_z, step_y, step_x = frame.spacing_mm_ZYX
     centre_z, centre_y, centre_x = frame.centre_mm_ZYX
     affine = np.diag([-step_x, -step_y, step_z, 1.0])
@@ -153,6 +155,31 @@ def _spill_ascites(scene: Scene) -> None:
     free = (scene.labels_ZYX == 0) & (scene.cavity_mm_ZYX < -1) & (scene.diaphragm_mm_ZYX < -2)
     free &= (scene.hu_ZYX < -60) & (scene.hu_ZYX > -150) & (np.abs(scene.frame.x_ZYX) > 45)
     scene.hu_ZYX[free & (distance < reach_mm)] = rng.uniform(2.0, 18.0)
+
+
+def save_phantom(seed: int, *, scan: Path, labels: Path) -> None:
+    """Generate a phantom and write its CT (int16 HU) and its label map (uint8).
+
+    Args:
+        seed: which phantom.
+        scan: the CT to make, `.nii.gz`.
+        labels: the label map to make, `.nii.gz`.
+
+    Raises:
+        OutputError: a file could not be written.
+    """
+    phantom = abdomen_phantom(seed)
+    _save(scan, phantom.hu_ZYX, phantom.affine)
+    _save(labels, phantom.labels_ZYX, phantom.affine)
+
+
+def _save(path: Path, voxels_ZYX: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+    import nibabel
+    from isal import igzip
+
+    image = nibabel.Nifti1Image(voxels_ZYX.T, affine)
+    image.header.set_xyzt_units("mm")
+    write_atomically(path, igzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
 
 
 def _triple(values: list[T]) -> tuple[T, T, T]:

@@ -98,25 +98,16 @@ def with_depth(solid: Solid, depth_mm: F32) -> Solid:
     return Solid(box=solid.box, depth_mm=depth_mm)
 
 
-def shifted(
-    rng: np.random.Generator, point: tuple[float, float, float], spread_mm: float
-) -> tuple[float, float, float]:
-    """A point moved at random by about `spread_mm` along each axis, at most twice that."""
-    dx, dy, dz = np.clip(rng.normal(0.0, spread_mm, 3), -2 * spread_mm, 2 * spread_mm).tolist()
-    return point[0] + dx, point[1] + dy, point[2] + dz
-
-
 def filled(
     solid: Solid,
     *,
     wall_mm: float,
     wall_hu: float,
     content_hu: float | F32,
-    gas: Bool | None = None,
+    gas: Bool,
 ) -> F32:
     """Hounsfield units of a hollow organ: its wall, what is in it, and gas where `gas` says so."""
     lumen = solid.depth_mm < -wall_mm
     hu = np.where(lumen, content_hu, wall_hu).astype(np.float32)
-    if gas is not None:
-        hu[lumen & gas] = GAS_HU
+    hu[lumen & gas] = GAS_HU
     return hu

@@ -5,32 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.phantom.anatomy import ANATOMY
 from flarekit.phantom.geometry import F32, Point
-
-PHASES: dict[str, dict[str, float]] = {
-    "portal": {
-        "liver": 106, "spleen": 117, "cortex": 186, "medulla": 134, "pancreas": 92,
-        "aorta": 152, "vein": 140, "portal": 165, "adrenal": 72, "gut_wall": 66, "urine": 12,
-    },
-    "arterial": {
-        "liver": 76, "spleen": 122, "cortex": 182, "medulla": 82, "pancreas": 108,
-        "aorta": 280, "vein": 82, "portal": 112, "adrenal": 80, "gut_wall": 72, "urine": 8,
-    },
-    "delayed": {
-        "liver": 92, "spleen": 98, "cortex": 150, "medulla": 156, "pancreas": 80,
-        "aorta": 118, "vein": 116, "portal": 118, "adrenal": 58, "gut_wall": 60, "urine": 320,
-    },
-    "plain": {
-        "liver": 58, "spleen": 49, "cortex": 34, "medulla": 31, "pancreas": 42,
-        "aorta": 42, "vein": 40, "portal": 41, "adrenal": 32, "gut_wall": 40, "urine": 6,
-    },
-}  # fmt: skip
-PHASE_ODDS = {"portal": 0.68, "arterial": 0.14, "delayed": 0.1, "plain": 0.08}
 
 
 def draw_tissues(rng: np.random.Generator) -> dict[str, float]:
     """HU of one patient: a phase, each tissue a few percent off the table, maybe a fatty liver."""
-    phase = PHASES[str(rng.choice(list(PHASE_ODDS), p=list(PHASE_ODDS.values())))]
+    odds = ANATOMY["phase_odds"]
+    phase = ANATOMY["phases"][str(rng.choice(list(odds), p=list(odds.values())))]
     overall = rng.normal(1.0, 0.05)
     tissues = {name: hu * overall * rng.normal(1.0, 0.04) for name, hu in phase.items()}
     if rng.random() < 0.12:

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from flarekit.phantom.anatomy import ANATOMY
 from flarekit.phantom.geometry import F32, Frame, ellipsoid, smooth_field, smooth_max
 from flarekit.phantom.scene import FAT_HU, MUSCLE_HU
 
 SPINE_RADII_MM = (23.0, 17.0)
 _ROUND = 2.3  # power of an elliptic cylinder: 2 would be an ellipse, more is nearer to a box
 LEVEL_MM = 34.0  # from one vertebra to the next
-RIB_LEVELS = (
-    (12, 0.24),
-    (11, 0.42),
-    (10, 0.66),
-    (9, 0.74),
-    (8, 0.8),
-    (7, 0.84),
-    (6, 0.86),
-    (5, 0.88),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trunk:
-    """The painted trunk and the distances (mm, negative inside) organs are confined by."""
-
-    hu_ZYX: F32
-    body_mm_ZYX: F32
-    cavity_mm_ZYX: F32
-    diaphragm_mm_ZYX: F32
 
 
 def ring_depth(frame: Frame, centre_y: float, half_x: float, half_y: float) -> F32:
@@ -117,7 +96,7 @@ def paint_ribs(frame: Frame, hu_ZYX: F32, chest_mm: F32, rng: np.random.Generato
     )  # 0 at the back, 1 in front
     sunk = frame.z_ZYX + 95.0 * turn**1.15 + rng.uniform(-4.0, 4.0)
     shell = np.abs(chest_mm - 5.0)
-    for rib, end in RIB_LEVELS:
+    for rib, end in ANATOMY["ribs"]:
         start = 30.0 + (12 - rib) * 25.0
         section = (shell / 4.2) ** 2 + ((sunk - start) / 7.0) ** 2
         inside = (section < 1.0) & (turn > 0.13) & (turn < end)
@@ -177,8 +156,15 @@ def back_muscles(frame: Frame, hu_ZYX: F32) -> F32:
     return nearest
 
 
-def make_trunk(frame: Frame, rng: np.random.Generator, fat_mm: float, blood_hu: float) -> Trunk:
-    """Paints the trunk with `fat_mm` of subcutaneous fat and finds the abdominal cavity."""
+def make_trunk(
+    frame: Frame, rng: np.random.Generator, fat_mm: float, blood_hu: float
+) -> tuple[F32, F32, F32, F32]:
+    """Paints the trunk with `fat_mm` of subcutaneous fat and finds the abdominal cavity.
+
+    Returns:
+        HU, and the distances (mm, negative inside) to body, cavity and the space below the
+        diaphragm, all (Z, Y, X).
+    """
     x, y = frame.x_ZYX, frame.y_ZYX
     outer = ring_depth(frame, 0.0, 146.0 + fat_mm, 101.0 + 0.8 * fat_mm)
     outer += 7.0 * np.exp(-((x / 16.0) ** 2)) * (y > 50)  # the furrow over the spine
@@ -206,4 +192,4 @@ def make_trunk(frame: Frame, rng: np.random.Generator, fat_mm: float, blood_hu: 
     paint_ribs(frame, hu, chest, rng)
     solid = np.minimum(np.minimum(column - 2.0, muscles - 1.0), behind_spine_y(frame) - y)
     cavity = smooth_max(chest, -solid, 4.0)
-    return Trunk(hu_ZYX=hu, body_mm_ZYX=outer, cavity_mm_ZYX=cavity, diaphragm_mm_ZYX=above)
+    return hu, outer, cavity, above

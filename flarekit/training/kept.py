@@ -26,6 +26,7 @@ from flarekit.training.training_case import TrainingCase
 Maker = Callable[[], TrainingCase]
 _ELSEWHERE = ("recipe", "path", "label_path")  # of a maker's facts, those that are told otherwise
 _ROOMS = ("core", "phantom", "preprocess", "synthesis", "training")  # of the code that makes cases
+_OF_CODE = (".py", ".toml")  # anatomy, regimes
 _CENTRES, _HARD = "centres.", "hard_negatives."
 
 
@@ -124,7 +125,8 @@ def _code() -> str:
     """Tell the code that makes cases from any other, so that a change of it makes them anew."""
     package = Path(__file__).parents[1]
     told = hashlib.sha256()
-    for path in sorted(file for room in _ROOMS for file in (package / room).rglob("*.py")):
+    files = (file for room in _ROOMS for file in (package / room).rglob("*.*"))
+    for path in sorted(file for file in files if file.suffix in _OF_CODE):
         told.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return told.hexdigest()
 
