@@ -88,8 +88,10 @@ class Recipe:
         spec = self.spec.model_dump(mode="json")
         told = {name: spec[name] for name in _TRAINED_BY}
         told["grid"] = {name: spec["grid"][name] for name in _GRID}
-        predictor = _fields(told, "predictor")
-        return predictor | _fields(self.training.model_dump(mode="json"), "training")
+        training = self.training.model_dump(mode="json")
+        for name in ("objective", "schedule"):  # as a whole: a recipe may name what is usual
+            training[name] = getattr(self.regime, name).model_dump(mode="json")
+        return _fields(told, "predictor") | _fields(training, "training")
 
     def changes_from(self, other: Recipe) -> list[str]:
         """Return what differs from another recipe of what the training depends on, in words."""

@@ -1,20 +1,23 @@
 """How each paper trains: its loss over the network's outputs, optimiser and schedule.
 
-Sources: Att-UMamba sections III-IV; MambaClinix sections 2.5 and 3.2; MPU-Net sections 3.4 and 4.2;
-FLARE23 attention U-Net section 2.2 and Table 2; Mamba-AHNet section IV.E (its weights and its
-optimiser are not stated: ours); nnU-Net, Nature Methods 18 (2021). Numbers that only the authors'
-code has are theirs.
+Whose they are, and where it is stated, has `regimes.toml`. A recipe changes a regime by its tables
+`[training.objective]` and `[training.schedule]`; the compact trainer reads these from the recipe,
+nnU-Net's trainers from the plans, where `flarekit train plan --recipe` has put them.
 """
 
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, field_validator
 
+from flarekit.core.registry import near_miss
+from flarekit.core.tables import Table
 from flarekit.training.further_losses import (
     balanced_cross_entropy,
     binary_cross_entropy,
@@ -31,6 +34,8 @@ from flarekit.training.losses import (
 )
 from flarekit.training.muon import Muon
 
+Spread = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
 Outputs = Any  # logits, a list of them (finest first), or a pair of either and an image
 GIVE_PROBABILITIES = frozenset({"mpu_net"})
 _LEAST_PROBABILITY = 1e-6
@@ -45,37 +50,44 @@ _OF_PROBABILITIES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """The weighted sum of terms, over every output that the network is supervised at.
+class ObjectiveFacts(Table):
+    """The `[training.objective]` table: what of a regime's loss is another.
 
     Attributes:
         cross_entropy: weight of the term, as are `dice`, `tversky`, `region_tversky`,
-            `region_dice`, `focal`, `boundary`, `binary_cross_entropy` and `reconstruction` (of the
-            image that a network draws beside its logits).
+            `region_dice`, `focal`, `boundary` and `binary_cross_entropy`; it may be 0.
         balanced: cross entropy weighs voxels by how rare their class is in the batch.
-        smooth: of the Dice.
-        skip_absent: classes that do not occur in the batch do not enter the Dice.
         regions: of the region-specific terms, per axis.
         region_weights: of false positives and false negatives in `region_tversky`; adaptive where
             None.
+    """
+
+    cross_entropy: Spread = 1.0
+    dice: Spread = 0.0
+    tversky: Spread = 0.0
+    region_tversky: Spread = 0.0
+    region_dice: Spread = 0.0
+    focal: Spread = 0.0
+    boundary: Spread = 0.0
+    binary_cross_entropy: Spread = 0.0
+    balanced: bool = False
+    regions: tuple[Count, Count, Count] = (8, 8, 14)
+    region_weights: tuple[Spread, Spread] | None = None
+
+
+class Objective(ObjectiveFacts):
+    """The weighted sum of terms, over every output that the network is supervised at.
+
+    Attributes:
+        reconstruction: weight of the loss of the image that a network draws beside its logits.
+        smooth: of the Dice.
+        skip_absent: classes that do not occur in the batch do not enter the Dice.
         supervision: weights of the outputs, see `supervision_weights`.
     """
 
-    cross_entropy: float = 1.0
-    dice: float = 0.0
-    tversky: float = 0.0
-    region_tversky: float = 0.0
-    region_dice: float = 0.0
-    focal: float = 0.0
-    boundary: float = 0.0
-    binary_cross_entropy: float = 0.0
     reconstruction: float = 0.0
-    balanced: bool = False
     smooth: float = 1e-5
     skip_absent: bool = False
-    regions: tuple[int, int, int] = (8, 8, 14)
-    region_weights: tuple[float, float] | None = None
     supervision: Literal["halving", "mean", "fading"] = "halving"
 
     def __call__(
@@ -168,8 +180,7 @@ def supervision_weights(kind: str, count: int, epoch: int) -> list[float]:
     return [weight / sum(halved) for weight in halved]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Optimiser:
+class Optimiser(Table):
     """An optimiser and its constants."""
 
     kind: Literal["adam", "adamw", "muon", "sgd"]
@@ -190,9 +201,11 @@ class Optimiser:
         return adam(parameters, rate, weight_decay=self.weight_decay, eps=self.eps)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(Table):
     """The learning rate's course over a training that stands for some epochs of the paper.
+
+    As `[training.schedule]` of a recipe it says what of a regime's schedule is another. A training
+    that has cases for it is validated ten times.
 
     Attributes:
         kind: `poly` is (1 - progress)^0.9; `halved` by two every 100 epochs; `cosine` half a
@@ -207,13 +220,13 @@ class Schedule:
             where None.
     """
 
-    kind: Literal["cosine", "poly", "halved", "constant", "exponential"]
-    epochs: int
-    warm_up: int = 0
-    decay: float = 0.98
-    plateau_patience: int | None = None
-    plateau_factor: float = 0.5
-    early_stopping: int | None = None
+    kind: Literal["cosine", "poly", "halved", "constant", "exponential"] = "constant"
+    epochs: Count = 1
+    warm_up: Annotated[int, Field(ge=0)] = 0
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.98
+    plateau_patience: Count | None = None
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    early_stopping: Count | None = None
 
     def epoch(self, progress: float) -> int:
         """Return the paper's epoch at a fraction of the training."""
@@ -255,8 +268,7 @@ class Schedule:
         return 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regime:
+class Regime(Table):
     """A paper's way of training.
 
     Attributes:
@@ -273,57 +285,53 @@ class Regime:
     clip: float = 12.0
 
 
-_DICE_CE = Objective(dice=1.0)
-# nothing is stated of the networks of MONAI that the papers compare with: its own usual choices
-_PEER = Regime(
-    objective=_DICE_CE,
-    optimiser=Optimiser(kind="adamw", learning_rate=1e-4, weight_decay=1e-5),
-    schedule=Schedule(kind="poly", epochs=1000),
-)
-_SGD = Optimiser(kind="sgd", learning_rate=1e-2, weight_decay=3e-5)
-REGIMES: dict[str, Regime] = {
-    "compact": Regime(
-        objective=Objective(dice=1.0, smooth=1.0, skip_absent=True),
-        optimiser=Optimiser(kind="muon", learning_rate=4e-3, weight_decay=1e-2),
-        schedule=Schedule(kind="cosine", epochs=1),
-        clip=2.0,
-    ),
-    "nnunet": Regime(
-        objective=_DICE_CE, optimiser=_SGD, schedule=Schedule(kind="poly", epochs=1000)
-    ),
-    "umamba": Regime(
-        objective=_DICE_CE, optimiser=_SGD, schedule=Schedule(kind="poly", epochs=1000)
-    ),
-    "att_umamba": Regime(
-        objective=_DICE_CE,
-        optimiser=_SGD,
-        schedule=Schedule(kind="poly", epochs=200),
-        iterations=50,
-        validations=25,
-    ),
-    "mamba_clinix": Regime(
-        objective=Objective(dice=1.0, region_tversky=0.8),
-        optimiser=Optimiser(kind="adam", learning_rate=1e-4, weight_decay=1e-5, eps=1e-5),
-        schedule=Schedule(kind="poly", epochs=500),
-    ),
-    "mpu_net": Regime(
-        objective=Objective(tversky=1.0, supervision="fading"),
-        optimiser=Optimiser(kind="adam", learning_rate=1e-4),
-        schedule=Schedule(kind="halved", epochs=600),
-        iterations=88,
-        validations=22,
-    ),
-    "attention_unet": Regime(
-        objective=Objective(supervision="mean"),
-        optimiser=Optimiser(kind="adam", learning_rate=1e-5),
-        schedule=Schedule(kind="constant", epochs=5),
-    ),
-    "mamba_ahnet": Regime(
-        objective=Objective(dice=1.0, reconstruction=0.1),
-        optimiser=Optimiser(kind="adam", learning_rate=1e-4),
-        schedule=Schedule(kind="constant", epochs=100),
-    ),
-    "segresnet": _PEER,
-    "unetr": _PEER,
-    "swin_unetr": _PEER,
+REGIMES = {
+    name: Regime.model_validate(table)
+    for name, table in tomllib.loads(
+        Path(__file__).with_name("regimes.toml").read_text(encoding="utf-8")
+    ).items()
 }
+
+
+class RegimeFacts(Table):
+    """What of `[training]` makes a regime.
+
+    Attributes:
+        regime: whose loss, optimiser and schedule; a name in `flarekit.training.regimes`.
+        learning_rate: in place of the regime's.
+        reconstruction: weight of the loss of the image that Mamba-AHNet draws, in place of the
+            regime's.
+        objective: what of the regime's loss is another.
+        schedule: what of the regime's schedule is another.
+    """
+
+    regime: str = "compact"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    reconstruction: Spread | None = None
+    objective: ObjectiveFacts = ObjectiveFacts()
+    schedule: Schedule = Schedule()
+
+    @property
+    def whole_regime(self) -> Regime:
+        """The regime that is named, with everything that is another."""
+        regime = REGIMES[self.regime]
+        terms = self.objective.model_dump(exclude_unset=True)
+        if self.reconstruction is not None:
+            terms["reconstruction"] = self.reconstruction
+        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        changed = {
+            "objective": regime.objective.model_copy(update=terms),
+            "optimiser": regime.optimiser.model_copy(update=rate),
+            "schedule": regime.schedule.model_copy(
+                update=self.schedule.model_dump(exclude_unset=True)
+            ),
+        }
+        return regime.model_copy(update=changed)
+
+    @field_validator("regime")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in REGIMES:
+            hint = near_miss(name, REGIMES)
+            raise ValueError(f"no regime {name!r}; {hint}")
+        return name

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from flarekit.core.grid import Side
 from flarekit.core.tables import Table
-from flarekit.training.regime_facts import RegimeFacts, Spread
+from flarekit.training.regimes import RegimeFacts, Spread
 
 LARGEST_BATCH = 4096
 Share = Annotated[float, Field(ge=0, le=1)]

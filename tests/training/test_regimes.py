@@ -13,11 +13,11 @@ from flarekit.training.losses import (
     region_tversky_loss,
     tversky_loss,
 )
-from flarekit.training.regime_facts import RegimeFacts
 from flarekit.training.regimes import (
     REGIMES,
     Objective,
     Optimiser,
+    RegimeFacts,
     Schedule,
     as_logits,
     supervision_weights,

@@ -14,8 +14,7 @@ from flarekit.core.errors import UsageError
 from flarekit.core.tables import checked
 from flarekit.training.cases import matches
 from flarekit.training.recipe import Recipe
-from flarekit.training.regime_facts import RegimeFacts
-from flarekit.training.regimes import REGIMES, Regime
+from flarekit.training.regimes import REGIMES, Regime, RegimeFacts
 
 KEY = "flarekit"  # of plans: the regime, and the cases that are kept apart
 _CLIP = 12.0  # nnU-Net's largest norm of a gradient
