@@ -18,7 +18,7 @@ from paper_rows import BRATS, TABLE_4
 from torch import nn
 
 from flarekit.models import mamba_clinix
-from flarekit.models._nnunet_blocks import Topology, topology
+from flarekit.models._nnunet_blocks import Topology
 
 ROWS = (2, 5, 8)  # of Table 4: only HGCN, with Mamba at the bottleneck, with Mamba stage by stage
 
@@ -77,7 +77,7 @@ def counted(module: nn.Module) -> int:
 
 def added(reading: Reading, blocks: Sequence[str], orders: Sequence[int]) -> int:
     """Return how many parameters a row of Table 4 has more than the baseline."""
-    facts = topology(
+    facts = Topology(
         **{k: v for k, v in BRATS.items() if k not in ("input_channels", "num_classes")}
     )
     widths = facts.features_per_stage

@@ -1,8 +1,7 @@
 """Architectures by name: the file `flarekit/models/x.py` is the architecture `x`.
 
-Each such file defines `create(**arguments) -> torch.nn.Module` and `official_names(module)`, which
-maps the authors' tensor names onto ours. Names are known without importing
-torch.
+Each such file defines `create(**arguments) -> torch.nn.Module`, and `official_names(module)` where
+the authors have other names for its tensors. Names are known without importing torch.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,31 +15,42 @@ from torch import nn
 from torch.nn import functional
 
 
-@dataclass(frozen=True, kw_only=True)
 class Topology:
-    """What nnU-Net's planner decides about a network.
+    """What nnU-Net's planner decides about a network; one number may stand for all stages.
 
-    Attributes:
-        features_per_stage: channels per stage, the bottleneck included.
+    Args:
+        n_stages: the bottleneck included.
+        features_per_stage: channels per stage.
         kernel_sizes: per stage and axis; 2 axes make a 2D network.
         strides: per stage and axis; the first stage's are ones.
         n_conv_per_stage: blocks per encoder stage.
         n_conv_per_stage_decoder: blocks per decoder stage, deepest first.
+
+    Raises:
+        ValueError: the per-stage lists do not agree.
     """
 
-    features_per_stage: tuple[int, ...]
-    kernel_sizes: tuple[tuple[int, ...], ...]
-    strides: tuple[tuple[int, ...], ...]
-    n_conv_per_stage: tuple[int, ...]
-    n_conv_per_stage_decoder: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        stages = len(self.features_per_stage)
-        per_stage = (self.kernel_sizes, self.strides, self.n_conv_per_stage)
-        if stages < 2 or any(len(values) != stages for values in per_stage):
-            raise ValueError(f"expected {stages} (at least 2) entries per stage")
-        if len(self.n_conv_per_stage_decoder) != stages - 1:
-            raise ValueError(f"expected {stages - 1} entries in n_conv_per_stage_decoder")
+    def __init__(
+        self,
+        *,
+        n_stages: int,
+        features_per_stage: Sequence[int] | int,
+        kernel_sizes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        n_conv_per_stage: Sequence[int] | int,
+        n_conv_per_stage_decoder: Sequence[int] | int,
+    ) -> None:
+        self.features_per_stage = _spread(features_per_stage, n_stages)
+        self.kernel_sizes = [tuple(kernel) for kernel in kernel_sizes]
+        self.strides = [tuple(stride) for stride in strides]
+        self.n_conv_per_stage = _spread(n_conv_per_stage, n_stages)
+        self.n_conv_per_stage_decoder = _spread(n_conv_per_stage_decoder, n_stages - 1)
+        sizes = (self.kernel_sizes, self.strides)
+        per_stage = (self.features_per_stage, self.n_conv_per_stage, *sizes)
+        if n_stages < 2 or any(len(values) != n_stages for values in per_stage):
+            raise ValueError(f"expected {n_stages} (at least 2) entries per stage")
+        if len(self.n_conv_per_stage_decoder) != n_stages - 1:
+            raise ValueError(f"expected {n_stages - 1} entries in n_conv_per_stage_decoder")
         axes = {len(values) for values in (*self.kernel_sizes, *self.strides)}
         if axes not in ({2}, {3}):
             raise ValueError("kernel sizes and strides must all have 2 axes, or all have 3")
@@ -68,34 +78,8 @@ class Topology:
         return block
 
 
-def topology(
-    *,
-    n_stages: int,
-    features_per_stage: Sequence[int] | int,
-    kernel_sizes: Sequence[Sequence[int]],
-    strides: Sequence[Sequence[int]],
-    n_conv_per_stage: Sequence[int] | int,
-    n_conv_per_stage_decoder: Sequence[int] | int,
-) -> Topology:
-    """Bring nnU-Net's arguments, where one number may stand for all stages, into one form.
-
-    Raises:
-        ValueError: the per-stage lists do not agree.
-    """
-
-    def spread(values: Sequence[int] | int, count: int) -> tuple[int, ...]:
-        return (values,) * count if isinstance(values, int) else tuple(values)
-
-    facts = Topology(
-        features_per_stage=spread(features_per_stage, n_stages),
-        kernel_sizes=tuple(tuple(kernel) for kernel in kernel_sizes),
-        strides=tuple(tuple(stride) for stride in strides),
-        n_conv_per_stage=spread(n_conv_per_stage, n_stages),
-        n_conv_per_stage_decoder=spread(n_conv_per_stage_decoder, n_stages - 1),
-    )
-    if len(facts.features_per_stage) != n_stages:
-        raise ValueError(f"expected {n_stages} entries per stage")
-    return facts
+def _spread(values: Sequence[int] | int, count: int) -> list[int]:
+    return [values] * count if isinstance(values, int) else list(values)
 
 
 def operators(facts: Topology) -> dict[str, Any]:

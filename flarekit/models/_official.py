@@ -1,9 +1,10 @@
 """The authors' checkpoints: their tensor names, mapped onto ours, strictly.
 
-An architecture's file defines `official_names(module)`, which yields each of our modules (or
-tensors) with the names that the authors' code has for it: first the one under which their state
-dict lists it first, then its aliases. `None` in place of our name marks keys (in full) of tensors
-that the authors save but never use.
+Where the authors' names are others than ours, an architecture's file defines
+`official_names(module)`, which yields each of our modules (or tensors) with the names that the
+authors' code has for it: first the one under which their state dict lists it first, then its
+aliases. `None` in place of our name marks keys (in full) of tensors that the authors save but never
+use.
 """
 
 from __future__ import annotations
@@ -117,5 +118,6 @@ def _unused_keys(name: str, module: nn.Module) -> Iterator[str]:
 
 
 def _official_names(name: str, module: nn.Module) -> Iterator[OfficialName]:
-    names: Iterator[OfficialName] = import_module(f"flarekit.models.{name}").official_names(module)
+    architecture = import_module(f"flarekit.models.{name}")
+    names: Iterator[OfficialName] = getattr(architecture, "official_names", shared_names)(module)
     return names

@@ -9,7 +9,6 @@ Float32 islands under half precision: every Mamba layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import wraps
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch import nn
 from torch.nn import functional
 
 from flarekit.models import umamba
-from flarekit.models._official import OfficialName
 
 _Conv = type[nn.Conv2d | nn.Conv3d]
 
@@ -43,7 +41,7 @@ class AttentionGate(nn.Module):
         return gated
 
 
-@wraps(umamba.create, assigned=())  # so that its signature is that one's
+@wraps(umamba.create, assigned=(), updated=())  # so that its signature is that one's
 def create(**arguments: Any) -> nn.Module:  # noqa: ANN401 - umamba's, which checks them
     """Build the network; arguments as in `flarekit.models.umamba.create`.
 
@@ -52,15 +50,9 @@ def create(**arguments: Any) -> nn.Module:  # noqa: ANN401 - umamba's, which che
         TypeError: one is missing or unknown.
     """
     network = umamba.create(**arguments)
-    assert isinstance(network, umamba.UMamba)
     gates = []
     for head in network.decoder.seg_layers:
         assert isinstance(head, nn.Conv2d | nn.Conv3d)
         gates.append(AttentionGate(type(head), head.in_channels))
     network.decoder.attention_gates = nn.ModuleList(gates)
     return network
-
-
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
-    yield from umamba.official_names(module)

@@ -14,7 +14,8 @@ Shape letters: B slices, C channels, K classes, Y X in-plane axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from flarekit.models._official import OfficialName
 
+Unit = Callable[[int, int], nn.Module]
 _ENCODER = (64, 128, 256, 512, 512)
 _HEAD = 16
 _DROPPED_FROM = 3  # stage, counted from 0, with the fewest pixels and most parameters
@@ -69,18 +71,13 @@ class AttentionDecoder(nn.Module):
     upsampled ones before they are joined and the joined ones after.
     """
 
-    def __init__(
-        self, channels_in: int, channels_skip: int, *, refine: bool, batch_statistics: bool
-    ) -> None:
+    def __init__(self, channels_in: int, channels_skip: int, unit: Unit, *, refine: bool) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(channels_in, channels_in, 2, stride=2)
         self.narrow = nn.Conv2d(2 * channels_skip, channels_skip, 3, padding=1)
         self.narrow_first = channels_in == 2 * channels_skip
         self.refine = nn.Sequential(
-            *[
-                ConvUnit(channels_skip, channels_skip, batch_statistics=batch_statistics)
-                for _ in range(2 if refine else 0)
-            ]
+            *(unit(channels_skip, channels_skip) for _ in range(2 if refine else 0))
         )
 
     def forward(self, features_BCYX: torch.Tensor, skip_BCYX: torch.Tensor) -> torch.Tensor:
@@ -96,12 +93,11 @@ class AttentionDecoder(nn.Module):
 class PlainDecoder(nn.Module):
     """Upsample, join the skip, refine: what FLARE21 had in place of attention."""
 
-    def __init__(self, channels_in: int, channels_skip: int, *, batch_statistics: bool) -> None:
+    def __init__(self, channels_in: int, channels_skip: int, unit: Unit) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(channels_in, channels_skip, 2, stride=2)
         self.refine = nn.Sequential(
-            ConvUnit(2 * channels_skip, channels_skip, batch_statistics=batch_statistics),
-            ConvUnit(channels_skip, channels_skip, batch_statistics=batch_statistics),
+            unit(2 * channels_skip, channels_skip), unit(channels_skip, channels_skip)
         )
 
     def forward(self, features_BCYX: torch.Tensor, skip_BCYX: torch.Tensor) -> torch.Tensor:
@@ -112,20 +108,45 @@ class PlainDecoder(nn.Module):
 
 
 class AttentionUNet(nn.Module):
-    """See the module's docstring and `create`."""
+    """The network; see the module's docstring.
+
+    Args:
+        input_channels: C of the input (B, C, Y, X); the authors copy a grey slice to 3.
+        num_classes: background included.
+        width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
+            and the deeper ones' are its multiples.
+        attention: FLARE23's decoder; without it the FLARE21 origin's.
+        deep_supervision: return [logits, four heads] instead of logits.
+        batch_statistics: at inference normalise by each slice's own statistics, as the authors'
+            published script does, instead of the running ones.
+        dropout: rate at which channels of the two deepest stages are dropped while training. The
+            paper uses dropout (section 3.2) and states neither its rate nor its place: both are
+            ours.
+
+    Raises:
+        ValueError: a count or the width is not positive, or the rate is not in [0, 1).
+    """
 
     def __init__(
         self,
         *,
-        input_channels: int,
-        num_classes: int,
-        width: float,
-        attention: bool,
-        deep_supervision: bool,
-        batch_statistics: bool,
-        dropout: float,
+        input_channels: int = 3,
+        num_classes: int = 15,
+        width: float = 1.0,
+        attention: bool = True,
+        deep_supervision: bool = False,
+        batch_statistics: bool = False,
+        dropout: float = 0.0,
     ) -> None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"expected dropout to be in [0, 1), got {dropout}")
+        if input_channels < 1 or num_classes < 1 or not width > 0:
+            raise ValueError(
+                "expected input_channels, num_classes and width to be positive, got "
+                f"{input_channels}, {num_classes} and {width}"
+            )
         super().__init__()
+        unit = partial(ConvUnit, batch_statistics=batch_statistics)
         self.attention = attention
         self.dropout = dropout
         self.deep_supervision = deep_supervision
@@ -134,29 +155,23 @@ class AttentionUNet(nn.Module):
         head = _scaled(_HEAD, width)
         stages, channels = [], input_channels
         for stage_width in widths:
-            first = ConvUnit(channels, stage_width, batch_statistics=batch_statistics)
-            second = ConvUnit(stage_width, stage_width, batch_statistics=batch_statistics)
-            stages.append(nn.Sequential(first, second))
+            units = unit(channels, stage_width), unit(stage_width, stage_width)
+            stages.append(nn.Sequential(*units))
             channels = stage_width
         self.encoder = nn.ModuleList(stages)
         self.decoders = nn.ModuleList()  # deepest first
         for level in (3, 2, 1, 0):
-            decoder = (
-                AttentionDecoder(
-                    channels, widths[level], refine=level > 0, batch_statistics=batch_statistics
-                )
+            self.decoders.append(
+                AttentionDecoder(channels, widths[level], unit, refine=level > 0)
                 if attention
-                else PlainDecoder(channels, widths[level], batch_statistics=batch_statistics)
+                else PlainDecoder(channels, widths[level], unit)
             )
-            self.decoders.append(decoder)
             channels = widths[level]
-        self.heads = nn.ModuleList(  # finest first
-            ConvUnit(widths[level], head, batch_statistics=batch_statistics) for level in range(4)
-        )
+        self.heads = nn.ModuleList(unit(widths[level], head) for level in range(4))  # finest first
         self.head_logits = nn.ModuleList(
             nn.Conv2d(head, num_classes, 3, padding=1) for _ in range(4)
         )
-        self.joint = ConvUnit(4 * head, 4 * head, batch_statistics=batch_statistics)
+        self.joint = unit(4 * head, 4 * head)
         self.logits = nn.Conv2d(4 * head, num_classes, 3, padding=1)
 
     def forward(self, slices_BCYX: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
@@ -193,50 +208,7 @@ class AttentionUNet(nn.Module):
         return [logits, *(out(head) for out, head in zip(self.head_logits, heads, strict=True))]
 
 
-def create(
-    *,
-    input_channels: int = 3,
-    num_classes: int = 15,
-    width: float = 1.0,
-    attention: bool = True,
-    deep_supervision: bool = False,
-    batch_statistics: bool = False,
-    dropout: float = 0.0,
-) -> nn.Module:
-    """Build the network.
-
-    Args:
-        input_channels: C of the input (B, C, Y, X); the authors copy a grey slice to 3.
-        num_classes: background included.
-        width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
-            and the deeper ones' are its multiples.
-        attention: FLARE23's decoder; without it the FLARE21 origin's.
-        deep_supervision: return [logits, four heads] instead of logits.
-        batch_statistics: at inference normalise by each slice's own statistics, as the authors'
-            published script does, instead of the running ones.
-        dropout: rate at which channels of the two deepest stages are dropped while training. The
-            paper uses dropout (section 3.2) and states neither its rate nor its place: both are
-            ours.
-
-    Raises:
-        ValueError: a count or the width is not positive, or the rate is not in [0, 1).
-    """
-    if not 0 <= dropout < 1:
-        raise ValueError(f"expected dropout to be in [0, 1), got {dropout}")
-    if input_channels < 1 or num_classes < 1 or not width > 0:
-        raise ValueError(
-            "expected input_channels, num_classes and width to be positive, got "
-            f"{input_channels}, {num_classes} and {width}"
-        )
-    return AttentionUNet(
-        input_channels=input_channels,
-        num_classes=num_classes,
-        width=width,
-        attention=attention,
-        deep_supervision=deep_supervision,
-        batch_statistics=batch_statistics,
-        dropout=dropout,
-    )
+create = AttentionUNet
 
 
 def official_names(module: nn.Module) -> Iterator[OfficialName]:

@@ -26,7 +26,7 @@ M width of a token (C), D inner width (2 M), N states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -34,7 +34,6 @@ from torch import nn
 from torch.nn import functional
 
 from flarekit.models._ahnet_blocks import DecoderBlock, Parts, conv_norm, vm_layer
-from flarekit.models._official import OfficialName
 
 _WIDTHS = (32, 64, 128, 256, 512)
 _MAMBA_LEVELS = 3  # the deepest decoder levels; full resolution would be 65,536 tokens
@@ -62,19 +61,64 @@ class Decoder(nn.Module):
 
 
 class MambaAHNet(nn.Module):
-    """See the module's docstring and `create`."""
+    """The network; by default the paper's full one, see the module for its other rows.
+
+    Args:
+        input_channels: C of the input (B, C, Y, X).
+        num_classes: background included.
+        attention: gate the skip features (Algorithm 3) in both decoders.
+        residual: a residual block after each upsampling block in both decoders.
+        mamba: VM layers in the three deepest decoder levels of the segmentation.
+        reconstruction: a second decoder that redraws the image while training (section IV.E). It
+            is not computed in evaluation, where a network without it has the same tensors
+            otherwise.
+        scan_directions: 1 is Eq. 7 with one row-major scan, 4 is VMamba's SS2D.
+        encoder_mamba: VM layers in the three deepest encoder levels too, as the opening of section
+            IV has it; section IV.B puts them into the upsampling path alone.
+        stochastic_depth: how often a VM layer leaves out what its scan adds, while training.
+        width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
+            and the deeper ones' are its multiples.
+        deep_supervision: logits of the coarser decoder levels too while training; not the paper's.
+
+    Raises:
+        ValueError: a count or the width is not positive, scan_directions is neither 1 nor 4, the
+            rate of stochastic depth is not in [0, 1), or Mamba in the encoder alone is asked for.
+    """
 
     def __init__(
         self,
         *,
-        input_channels: int,
-        num_classes: int,
-        widths: Sequence[int],
-        parts: Parts,
-        encoder_mamba: bool,
-        reconstruction: bool,
-        deep_supervision: bool,
+        input_channels: int = 1,
+        num_classes: int = 2,
+        attention: bool = True,
+        residual: bool = True,
+        mamba: bool = True,
+        reconstruction: bool = True,
+        scan_directions: int = 1,
+        encoder_mamba: bool = False,
+        stochastic_depth: float = 0.0,
+        width: float = 1.0,
+        deep_supervision: bool = False,
     ) -> None:
+        if input_channels < 1 or num_classes < 1 or not width > 0:
+            raise ValueError(
+                "expected input_channels, num_classes and width to be positive, got "
+                f"{input_channels}, {num_classes} and {width}"
+            )
+        if scan_directions not in (1, 4):
+            raise ValueError(f"expected scan_directions to be 1 or 4, got {scan_directions}")
+        if not 0 <= stochastic_depth < 1:
+            raise ValueError(f"expected stochastic_depth to be in [0, 1), got {stochastic_depth}")
+        if encoder_mamba and not mamba:
+            raise ValueError("encoder_mamba needs mamba")
+        base = max(8, 8 * round(_WIDTHS[0] * width / 8))
+        widths = [base * channels // _WIDTHS[0] for channels in _WIDTHS]
+        parts = Parts(
+            attention=attention,
+            residual=residual,
+            scan_directions=scan_directions if mamba else 0,
+            stochastic_depth=stochastic_depth,
+        )
         super().__init__()
         first_mamba = len(widths) - _MAMBA_LEVELS if encoder_mamba else len(widths)
         self.encoder = nn.ModuleList(
@@ -99,7 +143,7 @@ class MambaAHNet(nn.Module):
             self.reconstruction = nn.Conv2d(widths[0], input_channels, 3, padding=1)
 
     def forward(self, slices_BCYX: torch.Tensor) -> Output | tuple[Output, torch.Tensor]:
-        """Return logits (B, K, Y, X); only while training also what `create` was asked for.
+        """Return logits (B, K, Y, X); only while training also what it was asked for.
 
         With `deep_supervision` the logits become a list, finest first, each level half the size of
         the one before; with `reconstruction` they are the first of a pair, whose second is
@@ -127,72 +171,4 @@ class MambaAHNet(nn.Module):
         return output, torch.sigmoid(self.reconstruction(finest))
 
 
-def create(
-    *,
-    input_channels: int = 1,
-    num_classes: int = 2,
-    attention: bool = True,
-    residual: bool = True,
-    mamba: bool = True,
-    reconstruction: bool = True,
-    scan_directions: int = 1,
-    encoder_mamba: bool = False,
-    stochastic_depth: float = 0.0,
-    width: float = 1.0,
-    deep_supervision: bool = False,
-) -> nn.Module:
-    """Build the network; by default the paper's full one, see the module for its other rows.
-
-    Args:
-        input_channels: C of the input (B, C, Y, X).
-        num_classes: background included.
-        attention: gate the skip features (Algorithm 3) in both decoders.
-        residual: a residual block after each upsampling block in both decoders.
-        mamba: VM layers in the three deepest decoder levels of the segmentation.
-        reconstruction: a second decoder that redraws the image while training (section IV.E). It
-            is not computed in evaluation, where a network without it has the same tensors
-            otherwise.
-        scan_directions: 1 is Eq. 7 with one row-major scan, 4 is VMamba's SS2D.
-        encoder_mamba: VM layers in the three deepest encoder levels too, as the opening of section
-            IV has it; section IV.B puts them into the upsampling path alone.
-        stochastic_depth: how often a VM layer leaves out what its scan adds, while training.
-        width: factor on every layer's channels; the first layer's are rounded to a multiple of 8
-            and the deeper ones' are its multiples.
-        deep_supervision: logits of the coarser decoder levels too while training; not the paper's.
-
-    Raises:
-        ValueError: a count or the width is not positive, scan_directions is neither 1 nor 4, the
-            rate of stochastic depth is not in [0, 1), or Mamba in the encoder alone is asked for.
-    """
-    if input_channels < 1 or num_classes < 1 or not width > 0:
-        raise ValueError(
-            "expected input_channels, num_classes and width to be positive, got "
-            f"{input_channels}, {num_classes} and {width}"
-        )
-    if scan_directions not in (1, 4):
-        raise ValueError(f"expected scan_directions to be 1 or 4, got {scan_directions}")
-    if not 0 <= stochastic_depth < 1:
-        raise ValueError(f"expected stochastic_depth to be in [0, 1), got {stochastic_depth}")
-    if encoder_mamba and not mamba:
-        raise ValueError("encoder_mamba needs mamba")
-    base = max(8, 8 * round(_WIDTHS[0] * width / 8))
-    return MambaAHNet(
-        input_channels=input_channels,
-        num_classes=num_classes,
-        widths=[base * channels // _WIDTHS[0] for channels in _WIDTHS],
-        parts=Parts(
-            attention=attention,
-            residual=residual,
-            scan_directions=scan_directions if mamba else 0,
-            stochastic_depth=stochastic_depth,
-        ),
-        encoder_mamba=encoder_mamba,
-        reconstruction=reconstruction,
-        deep_supervision=deep_supervision,
-    )
-
-
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each top-level module with its own name: no authors' code is public."""
-    for name, _ in module.named_children():
-        yield name, (name,)
+create = MambaAHNet

@@ -4,7 +4,7 @@ The MambaClinix paper, sections on the hierarchical gated convolution network (H
 encoder. Modules have the authors' names; where the paper's text and the authors' code differ, the
 code decides: the recursion adds its parts (Eq. 6 of the paper has a constant factor of one).
 
-`create` takes the block of every stage and the order of every HGCN, which makes the rows of the
+The network takes the block of every stage and the order of every HGCN, which makes the rows of the
 paper's Table 4: `[4, 4, 4]` with Mamba stage by stage is orders [4, 4, 4, 0, 0, 0]; Mamba "Bot" is
 HGCN in all stages but the last; the baseline has neither. The paper says that residual blocks stand
 in their place there, but its counts are those of stages without a second block: with Mamba in six
@@ -16,7 +16,7 @@ Float32 islands under half precision: every Mamba layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -35,9 +35,7 @@ from flarekit.models._nnunet_blocks import (
     UpsampleLayer,
     operators,
     thinned,
-    topology,
 )
-from flarekit.models._official import OfficialName, shared_names
 
 Block = Literal["conv", "hgcn", "mamba"]
 _HIGHEST_ORDER = 6  # section 2.4
@@ -256,45 +254,7 @@ class Decoder(nn.Module):
 
 
 class MambaClinix(nn.Module):
-    """See the module's docstring and `create`."""
-
-    def __init__(
-        self,
-        facts: Topology,
-        input_channels: int,
-        num_classes: int,
-        *,
-        blocks: Sequence[Block],
-        orders: Sequence[int],
-        gated_channels: int | None,
-        deep_supervision: bool,
-    ) -> None:
-        super().__init__()
-        self.encoder = Encoder(facts, input_channels, blocks, orders, gated_channels)
-        self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Return logits (B, K, ...); with deep supervision a list, finest first."""
-        output: torch.Tensor | list[torch.Tensor] = self.decoder(self.encoder(image))
-        return output
-
-
-def create(
-    *,
-    input_channels: int,
-    n_stages: int,
-    features_per_stage: Sequence[int] | int,
-    kernel_sizes: Sequence[Sequence[int]],
-    strides: Sequence[Sequence[int]],
-    n_conv_per_stage: Sequence[int] | int,
-    num_classes: int,
-    n_conv_per_stage_decoder: Sequence[int] | int,
-    deep_supervision: bool = False,
-    blocks: Sequence[Block] | None = None,
-    orders: Sequence[int] | None = None,
-    gated_channels: int | None = None,
-) -> nn.Module:
-    """Build the network; arguments are nnU-Net's own but for the last three.
+    """The network; arguments are nnU-Net's own but for the last three.
 
     Args:
         input_channels: C of the input (B, C, Z, Y, X), or (B, C, Y, X) where kernels have 2 axes.
@@ -317,33 +277,47 @@ def create(
     Raises:
         ValueError: the arguments contradict each other.
     """
-    facts = topology(
-        n_stages=n_stages,
-        features_per_stage=features_per_stage,
-        kernel_sizes=kernel_sizes,
-        strides=strides,
-        n_conv_per_stage=n_conv_per_stage,
-        n_conv_per_stage_decoder=n_conv_per_stage_decoder,
-    )
-    usual: list[Block] = ["hgcn" if count > 1 else "mamba" for count in thinned(facts)[0]]
-    rising = [min(stage + 2, _HIGHEST_ORDER) for stage in range(n_stages)]
-    blocks, orders = usual if blocks is None else blocks, rising if orders is None else orders
-    if len(blocks) != n_stages or len(orders) != n_stages:
-        raise ValueError(f"expected {n_stages} entries in blocks and in orders")
-    unknown = sorted(set(blocks) - set(get_args(Block)))
-    if unknown:
-        raise ValueError(f"blocks must be of {', '.join(get_args(Block))}, got {unknown[0]!r}")
-    return MambaClinix(
-        facts,
-        input_channels,
-        num_classes,
-        blocks=blocks,
-        orders=orders,
-        gated_channels=gated_channels,
-        deep_supervision=deep_supervision,
-    )
+
+    def __init__(
+        self,
+        *,
+        input_channels: int,
+        n_stages: int,
+        features_per_stage: Sequence[int] | int,
+        kernel_sizes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        n_conv_per_stage: Sequence[int] | int,
+        num_classes: int,
+        n_conv_per_stage_decoder: Sequence[int] | int,
+        deep_supervision: bool = False,
+        blocks: Sequence[Block] | None = None,
+        orders: Sequence[int] | None = None,
+        gated_channels: int | None = None,
+    ) -> None:
+        facts = Topology(
+            n_stages=n_stages,
+            features_per_stage=features_per_stage,
+            kernel_sizes=kernel_sizes,
+            strides=strides,
+            n_conv_per_stage=n_conv_per_stage,
+            n_conv_per_stage_decoder=n_conv_per_stage_decoder,
+        )
+        usual: list[Block] = ["hgcn" if count > 1 else "mamba" for count in thinned(facts)[0]]
+        rising = [min(stage + 2, _HIGHEST_ORDER) for stage in range(n_stages)]
+        blocks, orders = usual if blocks is None else blocks, rising if orders is None else orders
+        if len(blocks) != n_stages or len(orders) != n_stages:
+            raise ValueError(f"expected {n_stages} entries in blocks and in orders")
+        unknown = sorted(set(blocks) - set(get_args(Block)))
+        if unknown:
+            raise ValueError(f"blocks must be of {', '.join(get_args(Block))}, got {unknown[0]!r}")
+        super().__init__()
+        self.encoder = Encoder(facts, input_channels, blocks, orders, gated_channels)
+        self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return logits (B, K, ...); with deep supervision a list, finest first."""
+        output: torch.Tensor | list[torch.Tensor] = self.decoder(self.encoder(image))
+        return output
 
 
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
-    yield from shared_names(module)
+create = MambaClinix

@@ -6,11 +6,9 @@ Isensee et al., Nature Methods 18 (2021) 203-211; blocks from dynamic-network-ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
-
-from flarekit.models._official import OfficialName, shared_names
 
 
 def create(
@@ -71,8 +69,3 @@ def create(
         **{block_count: list(n_conv_per_stage)},
     )
     return network
-
-
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with all the names nnU-Net lists it under: the module is nnU-Net's own."""
-    yield from shared_names(module)

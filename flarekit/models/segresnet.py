@@ -7,12 +7,11 @@ U-Mamba's comparison, which both papers repeat. It has one output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
 from flarekit.models._monai import monai_network
-from flarekit.models._official import OfficialName, shared_names
 
 
 def create(
@@ -49,8 +48,3 @@ def create(
         dropout_prob=dropout or None,
     )
     return network
-
-
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with MONAI's name for it, which is ours."""
-    yield from shared_names(module)

@@ -6,12 +6,9 @@ Images" (2022). The class is MONAI's (Apache-2.0, extra `peers`). It has one out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import nn
 
 from flarekit.models._monai import monai_network
-from flarekit.models._official import OfficialName, shared_names
 
 
 def create(*, input_channels: int, num_classes: int, feature_size: int = 48) -> nn.Module:
@@ -33,8 +30,3 @@ def create(*, input_channels: int, num_classes: int, feature_size: int = 48) -> 
         feature_size=feature_size,
     )
     return network
-
-
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with MONAI's name for it, which is ours."""
-    yield from shared_names(module)

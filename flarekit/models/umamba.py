@@ -20,9 +20,7 @@ from flarekit.models._nnunet_blocks import (
     Topology,
     UpsampleLayer,
     thinned,
-    topology,
 )
-from flarekit.models._official import OfficialName, shared_names
 
 Where = Literal["bot", "enc"]
 
@@ -98,49 +96,7 @@ class Decoder(nn.Module):
 
 
 class UMamba(nn.Module):
-    """See the module's docstring and `create`."""
-
-    def __init__(
-        self,
-        facts: Topology,
-        input_channels: int,
-        num_classes: int,
-        *,
-        mamba: Where,
-        input_size: Sequence[int] | None,
-        deep_supervision: bool,
-    ) -> None:
-        super().__init__()
-        self.encoder = Encoder(facts, input_channels, input_size if mamba == "enc" else None)
-        if mamba == "bot":
-            self.mamba_layer = MambaLayer(facts.features_per_stage[-1])
-        self.mamba_at_bottleneck = mamba == "bot"
-        self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Return logits (B, K, ...); with deep supervision a list, finest first."""
-        skips = self.encoder(image)
-        if self.mamba_at_bottleneck:
-            skips[-1] = self.mamba_layer(skips[-1])
-        output: torch.Tensor | list[torch.Tensor] = self.decoder(skips)
-        return output
-
-
-def create(
-    *,
-    input_channels: int,
-    n_stages: int,
-    features_per_stage: Sequence[int] | int,
-    kernel_sizes: Sequence[Sequence[int]],
-    strides: Sequence[Sequence[int]],
-    n_conv_per_stage: Sequence[int] | int,
-    num_classes: int,
-    n_conv_per_stage_decoder: Sequence[int] | int,
-    deep_supervision: bool = False,
-    mamba: Where = "bot",
-    input_size: Sequence[int] | None = None,
-) -> nn.Module:
-    """Build the network; arguments are nnU-Net's own but for the last two.
+    """The network; arguments are nnU-Net's own but for the last two.
 
     Args:
         input_channels: C of the input (B, C, Z, Y, X), or (B, C, Y, X) where kernels have 2 axes.
@@ -158,31 +114,51 @@ def create(
     Raises:
         ValueError: the arguments contradict each other.
     """
-    if mamba not in ("bot", "enc"):
-        raise ValueError(f"mamba must be 'bot' or 'enc', got {mamba!r}")
-    if mamba == "enc" and input_size is None:
-        raise ValueError("mamba='enc' needs input_size: shapes of its parameters depend on it")
-    facts = topology(
-        n_stages=n_stages,
-        features_per_stage=features_per_stage,
-        kernel_sizes=kernel_sizes,
-        strides=strides,
-        n_conv_per_stage=n_conv_per_stage,
-        n_conv_per_stage_decoder=n_conv_per_stage_decoder,
-    )
-    return UMamba(
-        facts,
-        input_channels,
-        num_classes,
-        mamba=mamba,
-        input_size=input_size,
-        deep_supervision=deep_supervision,
-    )
+
+    def __init__(
+        self,
+        *,
+        input_channels: int,
+        n_stages: int,
+        features_per_stage: Sequence[int] | int,
+        kernel_sizes: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        n_conv_per_stage: Sequence[int] | int,
+        num_classes: int,
+        n_conv_per_stage_decoder: Sequence[int] | int,
+        deep_supervision: bool = False,
+        mamba: Where = "bot",
+        input_size: Sequence[int] | None = None,
+    ) -> None:
+        if mamba not in ("bot", "enc"):
+            raise ValueError(f"mamba must be 'bot' or 'enc', got {mamba!r}")
+        if mamba == "enc" and input_size is None:
+            raise ValueError("mamba='enc' needs input_size: shapes of its parameters depend on it")
+        facts = Topology(
+            n_stages=n_stages,
+            features_per_stage=features_per_stage,
+            kernel_sizes=kernel_sizes,
+            strides=strides,
+            n_conv_per_stage=n_conv_per_stage,
+            n_conv_per_stage_decoder=n_conv_per_stage_decoder,
+        )
+        super().__init__()
+        self.encoder = Encoder(facts, input_channels, input_size if mamba == "enc" else None)
+        if mamba == "bot":
+            self.mamba_layer = MambaLayer(facts.features_per_stage[-1])
+        self.mamba_at_bottleneck = mamba == "bot"
+        self.decoder = Decoder(facts, self.encoder, num_classes, deep_supervision=deep_supervision)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return logits (B, K, ...); with deep supervision a list, finest first."""
+        skips = self.encoder(image)
+        if self.mamba_at_bottleneck:
+            skips[-1] = self.mamba_layer(skips[-1])
+        output: torch.Tensor | list[torch.Tensor] = self.decoder(skips)
+        return output
 
 
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with all the names the authors' state dict has for it: they are ours."""
-    yield from shared_names(module)
+create = UMamba
 
 
 def _stage(

@@ -6,12 +6,11 @@ is MONAI's (Apache-2.0, extra `peers`). It has one output, and its size is that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
 from flarekit.models._monai import monai_network
-from flarekit.models._official import OfficialName, shared_names
 
 
 def create(
@@ -51,8 +50,3 @@ def create(
         norm_name="instance",
     )
     return network
-
-
-def official_names(module: nn.Module) -> Iterator[OfficialName]:
-    """Yield each tensor with MONAI's name for it, which is ours."""
-    yield from shared_names(module)

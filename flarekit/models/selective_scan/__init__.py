@@ -2,6 +2,9 @@
 
     h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t        y_t = C_t . h_t + D u_t
 
+Each backend is a module with `scan(u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)`, which returns y
+(B, D, L) without the skip term D u.
+
 Shape letters: B batch, L tokens, D channels (d_inner), N states per channel.
 """
 

@@ -20,14 +20,9 @@ from torch.nn import functional
 _STATES_AT_ONCE = {"cpu": 2**17, "cuda": 2**23}
 
 
-def scan(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
+def scan(*tensors: torch.Tensor) -> torch.Tensor:
     """Return y without the skip term."""
+    u_BDL, delta_BDL, A_DN, B_BNL, C_BNL = tensors
     batch, channels, tokens = u_BDL.shape
     chunks = chunks_of(batch, A_DN.numel(), tokens, u_BDL.device.type)
     length = -(-tokens // chunks)

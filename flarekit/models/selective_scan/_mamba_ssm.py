@@ -12,13 +12,7 @@ from flarekit.models.selective_scan._gradient import differentiable
 
 
 @differentiable
-def scan(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
+def scan(*tensors: torch.Tensor) -> torch.Tensor:
     """Return y without the skip term; float64 is computed in float32, as the kernel does.
 
     Raises:
@@ -32,11 +26,9 @@ def scan(
             fix="install a mamba-ssm built for this PyTorch, or let `auto` choose the scan",
         ) from error
 
-    u, delta, A, B, C = (
-        tensor.float().contiguous() for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)
-    )
+    u, delta, A, B, C = (tensor.float().contiguous() for tensor in tensors)
     # no skip weights, gate or bias; step sizes are behind softplus; B and C have one group
     y_BDL: torch.Tensor = selective_scan_cuda.fwd(
         u, delta, A, B[:, None], C[:, None], None, None, None, False
     )[0]
-    return y_BDL.to(u_BDL.dtype)
+    return y_BDL.to(tensors[0].dtype)

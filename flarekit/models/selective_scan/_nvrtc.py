@@ -27,21 +27,16 @@ class CudaError(RuntimeError):
 
 
 @differentiable
-def scan(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
+def scan(*tensors: torch.Tensor) -> torch.Tensor:
     """Return y without the skip term.
 
     Raises:
         CudaError: NVRTC is not there or does not compile, or the driver does not launch.
     """
-    tensors = [tensor.contiguous() for tensor in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)]
+    inputs = [tensor.contiguous() for tensor in tensors]
+    u_BDL, A_DN = inputs[0], inputs[2]
     batch, channels, tokens = u_BDL.shape
-    y_BDL = torch.empty_like(tensors[0])
+    y_BDL = torch.empty_like(u_BDL)
     if y_BDL.numel() == 0:
         return y_BDL
     device = u_BDL.device
@@ -49,7 +44,7 @@ def scan(
     kernel = _kernel(index, u_BDL.dtype, A_DN.shape[1])
     kernel.launch(
         (channels, batch),
-        [*(tensor.data_ptr() for tensor in (*tensors, y_BDL)), channels, tokens],
+        [*(tensor.data_ptr() for tensor in (*inputs, y_BDL)), channels, tokens],
         torch.cuda.current_stream(index).cuda_stream,
     )
     return y_BDL

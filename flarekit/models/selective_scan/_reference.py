@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 
 
-def scan(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
+def scan(*tensors: torch.Tensor) -> torch.Tensor:
     """Return y without the skip term."""
+    u_BDL, delta_BDL, A_DN, B_BNL, C_BNL = tensors
     h_BDN = u_BDL.new_zeros(u_BDL.shape[0], *A_DN.shape)
     outputs = []
     for t in range(u_BDL.shape[2]):

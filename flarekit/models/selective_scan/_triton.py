@@ -52,15 +52,9 @@ def _kernel(
 
 
 @differentiable
-def scan(
-    u_BDL: torch.Tensor,
-    delta_BDL: torch.Tensor,
-    A_DN: torch.Tensor,
-    B_BNL: torch.Tensor,
-    C_BNL: torch.Tensor,
-) -> torch.Tensor:
+def scan(*tensors: torch.Tensor) -> torch.Tensor:
     """Return y without the skip term."""
-    u, delta, A, B, C = (t.contiguous() for t in (u_BDL, delta_BDL, A_DN, B_BNL, C_BNL))
+    u, delta, A, B, C = (tensor.contiguous() for tensor in tensors)
     batch, channels, tokens = u.shape
     states = A.shape[1]
     chunks = triton.cdiv(tokens, _CHUNK)
