@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.core.channels import (
     BodyCrop,
     Channel,
@@ -28,12 +29,12 @@ from flarekit.core.same_grid import grid_difference
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Orientation, Volume, orientation_of
 from flarekit.preprocess.axis_maps import LANCZOS
-from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_box, nonzero_mask
+from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_mask, whole_box
 from flarekit.preprocess.decide import Box
 from flarekit.preprocess.intensity import Voxels, normalise, normalise_slices, normaliser
 from flarekit.preprocess.nnunet import padding_to, separate_axis, spline_orders
 from flarekit.preprocess.prepared import Placement, Prepared
-from flarekit.preprocess.resample import Shape, resampled_shape, target_spacing
+from flarekit.preprocess.resample import resampled_shape, target_spacing
 from flarekit.preprocess.route import Route
 
 __all__ = ["Box", "Located", "Placement", "Prepared", "locate", "middle_tile", "place", "prepare"]
@@ -79,7 +80,7 @@ class Located:
             )
         )
         return Placement(
-            route=route,
+            **vars(route),
             channels=len(spec.channels),
             spacing_mm_ZYX=(z_mm, y_mm, x_mm),
             voxel_ml=z_mm * y_mm * x_mm / 1000.0,
@@ -123,8 +124,9 @@ def locate(volumes: Sequence[Volume], spec: PredictorSpec) -> Located:
     spacing_mm = orientation.apply_to_axes(geometry.spacing_mm_ZYX)
     oriented = [orientation.apply(volume.voxels_ZYX) for volume in volumes]
     body, nonzero = _body(oriented, spacing_mm, spec), _nonzero(oriented, spec)
-    box = body.box if body is not None else _whole(oriented[0])
-    box = nonzero_box(nonzero) if nonzero is not None else box
+    box = body.box if body is not None else whole_box(oriented[0].shape)
+    if nonzero is not None:
+        box = box_of(nonzero) or box
     masked = any(isinstance(c.intensity, ZScore) and c.intensity.masked for c in spec.channels)
     return Located(
         geometry=geometry,
@@ -154,7 +156,7 @@ def place(
     tensor = np.empty((len(volumes), *placement.shape_ZYX), np.float32)
     for channel_ZYX, volume, channel in zip(tensor, volumes, spec.channels, strict=True):
         cropped = located.orientation.apply(volume.voxels_ZYX)[located.box]
-        channel_ZYX[:] = _on_grid(cropped, channel, placement.route, located.inside_ZYX)
+        channel_ZYX[:] = _on_grid(cropped, channel, placement, located.inside_ZYX)
     return Prepared(**vars(placement), tensor_CZYX=tensor)
 
 
@@ -178,7 +180,7 @@ def middle_tile(
     """
     size_ZYX = (depth, *spec.grid.tile_ZYX[1:])
     picked = []
-    for index, size in zip(placement.route.scan_index(), size_ZYX, strict=True):
+    for index, size in zip(placement.scan_index(), size_ZYX, strict=True):
         first = max(0, (len(index) - size) // 2)
         picked.append(index[np.minimum(np.arange(first, first + size), len(index) - 1)])
     tile = np.empty((len(volumes), *size_ZYX), np.float32)
@@ -202,11 +204,8 @@ def _route(
     spacing_mm: tuple[float, float, float],
     spec: PredictorSpec,
 ) -> Route:
-    cropped: Shape = (
-        box[0].stop - box[0].start,
-        box[1].stop - box[1].start,
-        box[2].stop - box[2].start,
-    )
+    z, y, x = (side.stop - side.start for side in box)
+    cropped = (z, y, x)
     target_mm = target_spacing(spec.grid, spacing_mm, cropped)
     grid_shape = resampled_shape(cropped, spacing_mm, target_mm)
     order = LANCZOS if spec.grid.lanczos else spec.grid.image_order
@@ -263,11 +262,6 @@ def _nonzero(oriented: Sequence[Voxels], spec: PredictorSpec) -> NDArray[np.bool
     if spec.crop is None or isinstance(spec.crop, BodyCrop):
         return None
     return nonzero_mask(oriented)
-
-
-def _whole(voxels_ZYX: Voxels) -> Box:
-    z, y, x = voxels_ZYX.shape
-    return slice(0, z), slice(0, y), slice(0, x)
 
 
 def _on_grid(

@@ -9,10 +9,11 @@ product with a matrix that has few entries beside its diagonal, block by block.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ _LOBES = 3
 _NEGLIGIBLE = 1e-7  # weights of a cubic spline fall below this 12 voxels away
 
 
-class AxisMap(Protocol):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AxisMap(ABC):
     """Interpolation along one axis.
 
     Attributes:
@@ -35,38 +37,30 @@ class AxisMap(Protocol):
         last_T: the last one.
     """
 
-    @property
-    def source(self) -> int: ...  # noqa: D102 - see above
-    @property
-    def target(self) -> int: ...  # noqa: D102
-    @property
-    def first_T(self) -> NDArray[np.intp]: ...  # noqa: D102, N802
-    @property
-    def last_T(self) -> NDArray[np.intp]: ...  # noqa: D102, N802
+    source: int
+    target: int
+    first_T: NDArray[np.intp]
+    last_T: NDArray[np.intp]
 
+    @abstractmethod
     def weights(self, target: int) -> list[float]:
         """Return the weights of the source voxels that a target voxel looks at."""
-        ...
 
+    @abstractmethod
     def apply(
         self, voxels: NDArray[np.float32], axis: int, targets: slice, start: int
     ) -> NDArray[np.float32]:
         """Return some target voxels along an axis of voxels whose first is source voxel `start`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LinearMap:
+class LinearMap(AxisMap):
     """Orders 0 and 1; see `AxisMap`. The arithmetic is the same on every processor.
 
     Attributes:
         last_weight_T: of the last source voxel; the first has the rest.
     """
 
-    source: int
-    target: int
-    first_T: NDArray[np.intp]
-    last_T: NDArray[np.intp]
     last_weight_T: NDArray[np.float32]
 
     def weights(self, target: int) -> list[float]:
@@ -98,17 +92,13 @@ class LinearMap:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SplineMap:
+class SplineMap(AxisMap):
     """Higher orders; see `AxisMap`.
 
     Attributes:
         weights_TS: (target, source) float32.
     """
 
-    source: int
-    target: int
-    first_T: NDArray[np.intp]
-    last_T: NDArray[np.intp]
     weights_TS: NDArray[np.float32]
 
     def weights(self, target: int) -> list[float]:

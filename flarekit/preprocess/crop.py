@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.boxes import box_of
 from flarekit.preprocess.intensity import Voxels
 
 Index = NDArray[np.intp]
@@ -65,7 +64,7 @@ def find_body(
     """
     import cc3d
 
-    z, y, x = shape = channels[0].shape
+    shape = channels[0].shape
     s_Z, s_Y, s_X = (max(1, -(-n // _COARSE_VOXELS)) for n in shape)
     each = [
         voxels_ZYX[::s_Z, ::s_Y, ::s_X] > threshold
@@ -74,7 +73,7 @@ def find_body(
     bright: NDArray[np.bool_] = np.logical_or.reduce(each)
     if not bright.any():
         return Body(
-            box=(slice(0, z), slice(0, y), slice(0, x)),
+            box=whole_box(shape),
             inside_ZYX=np.ones_like(bright),
             strides=(s_Z, s_Y, s_X),
             unseen=(0.0,) * len(each),
@@ -139,7 +138,7 @@ def filled_mask(mask_ZYX: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
-def nonzero_box(mask_ZYX: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """Return the box of a mask, filled or not; the whole volume where it is empty."""
-    z, y, x = mask_ZYX.shape
-    return box_of(mask_ZYX) or (slice(0, z), slice(0, y), slice(0, x))
+def whole_box(shape_ZYX: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """Return the box of a whole volume."""
+    z, y, x = (slice(0, n) for n in shape_ZYX)
+    return z, y, x

@@ -101,12 +101,7 @@ class Decider:
             self._came + slices > wanted_slices
         ):
             raise ValueError(f"logits {self._expected_KZYX} expected, got {logits_KZYX.shape}")
-        inside = self._inside_Z(slices)
-        for logits_KYX in logits_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
-            self._slices[self._arrived] = (logits_KYX, self._where_found(logits_KYX))
-            self._arrived += 1
-        with nullcontext() if self._linear else one_blas_thread():
-            self._paint()
+        self._take(logits_KZYX, self._where_found)
 
     def add_blank(self, slices: int) -> None:
         """Take slices whose logits are all zero, at no cost where zeros are background.
@@ -121,18 +116,22 @@ class Decider:
             return
         if self._came + slices > wanted_slices:
             raise ValueError(f"logits {self._expected_KZYX} expected, {slices} slices more came")
-        inside = self._inside_Z(slices)
-        for logits_KYX in blank_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
-            self._slices[self._arrived] = (logits_KYX, [])
+        self._take(blank_KZYX, lambda _: [])
+
+    def _take(
+        self,
+        logits_KZYX: NDArray[np.float32],
+        where: Callable[[NDArray[np.float32]], list[_Plane]],
+    ) -> None:
+        """Take the next slices, without the padding, and paint what they complete."""
+        first, self._came = self._came, self._came + logits_KZYX.shape[1]
+        low = max(0, self._skip_Z - first)
+        inside = slice(low, max(low, self._skip_Z + self._grid_ZYX[0] - first))
+        for logits_KYX in logits_KZYX[:, inside, *self._inside_YX].swapaxes(0, 1):
+            self._slices[self._arrived] = (logits_KYX, where(logits_KYX))
             self._arrived += 1
         with nullcontext() if self._linear else one_blas_thread():
             self._paint()
-
-    def _inside_Z(self, slices: int) -> slice:  # noqa: N802 - axis letters
-        """Count the next slices, and return which of them are not padding."""
-        first, self._came = self._came, self._came + slices
-        low = max(0, self._skip_Z - first)
-        return slice(low, max(low, self._skip_Z + self._grid_ZYX[0] - first))
 
     def finish(self) -> None:
         """Check that every slice has come.

@@ -58,8 +58,8 @@ class Route:
         return z, y, x
 
     @property
-    def padded_shape(self) -> Shape:
-        """Return the shape (Z, Y, X) on the network's grid, padding included."""
+    def shape_ZYX(self) -> Shape:  # noqa: N802 - axis letters
+        """Voxels of the network's grid, padding included."""
         z, y, x = (
             low + n + high for (low, high), n in zip(self.padding, self.grid_shape, strict=True)
         )
@@ -88,8 +88,12 @@ class Route:
         return self._padded(resample_few(voxels_ZYX, normalise, self.grid_shape))
 
     def restore(self, label_map_ZYX: Labels) -> Labels:
-        """Return a label map of the network's grid on the stored grid, by nearest neighbours."""
-        _check(label_map_ZYX, self.padded_shape)
+        """Return a label map of the network's grid on the stored one, C-ordered, by nearest voxels.
+
+        Raises:
+            ValueError: another grid, or not uint8.
+        """
+        _check(label_map_ZYX, self.shape_ZYX)
         stored, target = self._blank()
         source = label_map_ZYX[self._unpadded]
         index_Z, index_Y, index_X = (
@@ -101,7 +105,11 @@ class Route:
         return stored
 
     def grid_labels(self, label_map_ZYX: Labels) -> Labels:
-        """Return a label map of the stored grid on the network's, by nearest neighbours."""
+        """Return a label map of the stored grid on the network's, by nearest voxels (for training).
+
+        Raises:
+            ValueError: another grid, or not uint8.
+        """
         _check(label_map_ZYX, self.stored_shape)
         cropped = self.orientation.apply(label_map_ZYX)[self.box]
         return self._padded(resample_nearest(cropped, self.grid_shape))
@@ -109,15 +117,7 @@ class Route:
     def decider(self, class_values: Labels) -> tuple[Decider, Labels]:
         """Return what takes logits on the network's grid, and the stored label map it paints."""
         stored, target = self._blank()
-        paint = Decider(
-            self.grid_shape,
-            target,
-            self.logits_orders,
-            class_values,
-            regions=self.regions,
-            padding=self.padding,
-        )
-        return paint, stored
+        return self._decider(target, class_values, regions=self.regions), stored
 
     def filler(self, class_values: Labels, stored_ZYX: Labels, decided: Sequence[Box]) -> Decider:
         """Return what takes logits on the network's grid and paints what was not decided.
@@ -128,14 +128,8 @@ class Route:
             decided: boxes of it that stay as they are.
         """
         target = self.target_of(stored_ZYX)
-        return Decider(
-            self.grid_shape,
-            target,
-            self.logits_orders,
-            class_values,
-            padding=self.padding,
-            paint_labels=outside([self._crop_box(box) for box in decided], target),
-        )
+        paint_labels = outside([self._crop_box(box) for box in decided], target)
+        return self._decider(target, class_values, paint_labels=paint_labels)
 
     def stored_box(self, grid_box: Box) -> Box:
         """Return the box of the stored grid whose voxels look at any of a box of the grid."""
@@ -173,20 +167,23 @@ class Route:
         )
 
     def painter(self, classes: int, paint: Paint) -> Decider:
-        """Return what takes logits on the network's grid and paints their slices on the crop's."""
+        """Return what takes logits on the network's grid, slab by slab, and hands on each slice.
+
+        Args:
+            classes: how many.
+            paint: takes the index of a slice of the crop, its rows and columns, and their logits,
+                (K, Y, X), on the scan's grid in the network's axes; see `target_of`.
+        """
         shape = np.broadcast_to(np.uint8(0), self.cropped_shape)
         values = np.ones(classes, np.uint8)  # no background: every pixel is wanted
-        return Decider(
-            self.grid_shape,
-            shape,
-            self.logits_orders,
-            values,
-            padding=self.padding,
-            paint=paint,
-        )
+        return self._decider(shape, values, paint=paint)
+
+    def _decider(self, target_ZYX: Labels, class_values: Labels, **how: Any) -> Decider:  # noqa: ANN401
+        orders, padding = self.logits_orders, self.padding
+        return Decider(self.grid_shape, target_ZYX, orders, class_values, padding=padding, **how)
 
     def target_of(self, stored_ZYX: NDArray[Any]) -> NDArray[Any]:
-        """Return the view of a stored array that the crop is, in the network's axes."""
+        """Return the view of an array on the stored grid that `painter` paints."""
         return self.orientation.apply(stored_ZYX)[self.box]
 
     def scan_index(self) -> list[NDArray[np.intp]]:
@@ -208,7 +205,8 @@ class Route:
             other: the other route.
             strides: along each axis; the middle one of so many voxels stands for them.
         """
-        _check_grid(coarse_ZYX.shape, other.padded_shape)
+        if coarse_ZYX.shape != other.shape_ZYX:
+            raise ValueError(f"an array of {other.shape_ZYX} expected, got {coarse_ZYX.shape}")
         axes = [other.orientation.axes.index(axis) for axis in self.orientation.axes]
         indices, inside = [], []
         for axis, scan_index in enumerate(self.scan_index()):
@@ -273,11 +271,6 @@ def _mirrored(side: slice, size: int) -> slice:
 def _first(values: tuple[int, int, int], axis: int) -> tuple[int, int, int]:
     a, b = (values[each] for each in range(3) if each != axis)
     return values[axis], a, b
-
-
-def _check_grid(shape_ZYX: tuple[int, ...], expected_ZYX: Shape) -> None:
-    if shape_ZYX != expected_ZYX:
-        raise ValueError(f"an array of {expected_ZYX} expected, got {shape_ZYX}")
 
 
 def _check(label_map_ZYX: Labels, shape_ZYX: Shape) -> None:

@@ -158,7 +158,7 @@ def _placed(
     began, located = time.monotonic(), loaded.located
     with clock.stage("prepare"):
         tensor = place(loaded.volumes, located, placement, context.spec).tensor_CZYX
-    voxels = placement.channels * math.prod(placement.route.cropped_shape)
+    voxels = placement.channels * math.prod(placement.cropped_shape)
     context.compute().speeds.learn("place", time.monotonic() - began, voxels)
     return tensor
 

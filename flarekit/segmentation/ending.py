@@ -56,8 +56,8 @@ def restore_amount(placement: Placement) -> float:
 
 def fill_amount(placement: Placement) -> float:
     """Return how much work it is to paint the locator's labels, in voxels."""
-    return _stored(placement) + _SLICE * placement.route.cropped_shape[0]
+    return _stored(placement) + _SLICE * placement.cropped_shape[0]
 
 
 def _stored(placement: Placement) -> int:
-    return math.prod(placement.route.stored_shape)
+    return math.prod(placement.stored_shape)

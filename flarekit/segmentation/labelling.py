@@ -31,7 +31,7 @@ class Labelling(ABC):
     @staticmethod
     def of(placement: Placement, spec: PredictorSpec) -> Labelling:
         """Return what decides as the facts say: on the network's grid, or on the scan's."""
-        if spec.grid.decide == "network" and not placement.route.regions:
+        if spec.grid.decide == "network" and not placement.regions:
             return _OnNetworkGrid(placement, spec)
         return _OnScanGrid(placement, spec)
 
@@ -129,7 +129,7 @@ class _OnScanGrid(Labelling):
                 pass  # no tile was run
             elif not self._painting:
                 self._decider.finish()
-            elif self._decided != self._placement.route.cropped_shape[0]:
+            elif self._decided != self._placement.cropped_shape[0]:
                 raise ValueError(f"{self._decided} slices were decided, some never came")
         if fill is not None:
             fill(self._stored)
@@ -137,15 +137,14 @@ class _OnScanGrid(Labelling):
 
 
 def _restoration(placement: Placement, class_values: Labels) -> Restoration:
-    route = placement.route
-    weights_Z, weights_Y, weights_X = route.logits_weights()
+    weights_Z, weights_Y, weights_X = placement.logits_weights()
     return Restoration(
-        padding=route.padding,
+        padding=placement.padding,
         weights_Z=weights_Z,
         weights_Y=weights_Y,
         weights_X=weights_X,
         class_values=class_values,
-        regions=route.regions,
+        regions=placement.regions,
     )
 
 
@@ -182,11 +181,11 @@ class Probabilities:
             OutputError: they are large, and the disk has no room for them.
         """
         rows = len(spec.class_values) - len(spec.internal)
-        self._stored = _zeros((rows, *placement.route.stored_shape))
-        if not placement.route.regions:
+        self._stored = _zeros((rows, *placement.stored_shape))
+        if not placement.regions:
             self._stored[0] = 1
         targets = [placement.target_of(row) for row in self._stored]
-        paint = partial(_paint_regions if placement.route.regions else _paint_classes, targets)
+        paint = partial(_paint_regions if placement.regions else _paint_classes, targets)
         self._painter = placement.painter(len(spec.class_values), paint)
 
     def add(self, logits_KZYX: NDArray[np.float32]) -> None:

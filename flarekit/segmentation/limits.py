@@ -130,7 +130,7 @@ def ready_at(
         fills: whether a locator's labels are painted where no tile was run.
     """
     assert limits.deadline is not None
-    speeds, (z, y, x) = pace.speeds, placement.route.cropped_shape
+    speeds, (z, y, x) = pace.speeds, placement.cropped_shape
     placing_s = speeds.seconds("place", placement.channels * z * y * x) or 0.0
     after_s = after_tiles_s(placement, speeds, fills=fills)
     return limits.deadline - after_s - placing_s - restoring_s(placement, speeds, slices)

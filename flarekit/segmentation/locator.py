@@ -164,8 +164,7 @@ class LocatorMap:
             stored_ZYX: label map on the scan's stored grid; changed.
             reached: boxes of it that were decided, and stay as they are.
         """
-        route = self.placement.route
-        filler = route.filler(self.values, stored_ZYX, tuple(reached))
+        filler = self.placement.filler(self.values, stored_ZYX, tuple(reached))
         for first in range(0, self.logits_KZYX.shape[1], _SLICES_AT_ONCE):
             part = self.logits_KZYX[:, first : first + _SLICES_AT_ONCE]
             filler.add(part.astype(np.float32))

@@ -166,7 +166,7 @@ def _is_scaled(header: object) -> bool:
 
 def resampling_mib(placement: Placement) -> float:
     """Return what bringing a case onto a grid takes: its tensor, and one channel on its way."""
-    grid, (z, _, _) = placement.shape_ZYX, placement.route.cropped_shape
+    grid, (z, _, _) = placement.shape_ZYX, placement.cropped_shape
     one = math.prod(grid)
     in_plane = z * grid[1] * grid[2]
     return _FLOAT * (placement.channels * one + in_plane + 2 * one) / _MIB
@@ -189,17 +189,17 @@ def computing_mib(placement: Placement, spec: PredictorSpec, *, logits: bool = F
         max(n, tile) for n, tile in zip(grid, spec.grid.tile_ZYX, strict=True)
     )
     tile = classes * max(tile_z, _SLICES if tile_z == 1 else 1) * tile_y * tile_x
-    _, high, wide = placement.route.cropped_shape
+    _, high, wide = placement.cropped_shape
     slices = 4 * classes * (high * wide + y * x)
     kept = classes * math.prod(grid) if logits else 0
     floats = 2 * tensor + 2 * slab + 3 * tile + slices + kept
-    return (_FLOAT * floats + math.prod(placement.route.stored_shape)) / _MIB
+    return (_FLOAT * floats + math.prod(placement.stored_shape)) / _MIB
 
 
 def still_to_come_mib(placement: Placement, spec: PredictorSpec) -> float:
     """Return what a case that is on its grid may allocate from then on."""
     stored, cropped = (
-        math.prod(shape) for shape in (placement.route.stored_shape, placement.route.cropped_shape)
+        math.prod(shape) for shape in (placement.stored_shape, placement.cropped_shape)
     )
     labels = stored / _MIB
     after = max((2 * stored + _RULES_PER_VOXEL * cropped) / _MIB, writing_mib(stored))

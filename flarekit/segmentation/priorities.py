@@ -155,7 +155,7 @@ def _thinned(
 ) -> NDArray[np.float64]:
     """Return values of another grid, added up in blocks of this one; each is seen at 8 places."""
     half = [max(1, stride // 2) for stride in strides]
-    fine = placement.route.on_this_grid(values_ZYX, on.route, (half[0], half[1], half[2]))
+    fine = placement.on_this_grid(values_ZYX, on, (half[0], half[1], half[2]))
     sums = fine.astype(np.float64)
     for axis, (stride, step) in enumerate(zip(strides, half, strict=True)):
         count = -(-placement.shape_ZYX[axis] // stride)

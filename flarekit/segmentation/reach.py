@@ -196,7 +196,7 @@ class Sweeper:
             slice(first, min(first + n, end))
             for first, n, end in zip(tile, size, grid, strict=True)
         )
-        return self.placement.route.stored_box((z, y, x))
+        return self.placement.stored_box((z, y, x))
 
 
 def _said(traded: tuple[str, ...], notes: Sequence[str]) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def test_values_of_a_coarse_grid_lie_where_they_lay(affine, nnunet):
     fine_spec = spec_of((1.0, 1.0, 1.0), nnunet=nnunet)
     fine, coarse = placements((24, 18, 12), affine, fine_spec, spec_of((3.0, 3.0, 3.0)))
     values = np.random.default_rng(1).random(coarse.shape_ZYX).astype(np.float32)
-    found = fine.route.on_this_grid(values, coarse.route)
+    found = fine.on_this_grid(values, coarse)
     labels = (values > 0.5).astype(np.uint8)
     stored = coarse.restore(labels)
     expected = fine.grid_labels(stored)
@@ -75,8 +75,8 @@ def test_where_the_other_grid_does_not_reach_there_is_nothing():
         (24, 18, 12), AFFINES[0], spec_of((1.0, 1.0, 1.0)), spec_of((3.0, 3.0, 3.0))
     )
     part = (slice(6, 18), slice(0, 18), slice(3, 9))
-    cut = replace(coarse.route, box=part, grid_shape=(4, 6, 2))
-    found = fine.route.on_this_grid(np.ones((4, 6, 2), np.float32), cut)
+    cut = replace(coarse, box=part, grid_shape=(4, 6, 2))
+    found = fine.on_this_grid(np.ones((4, 6, 2), np.float32), cut)
     expected = np.zeros((24, 18, 12), np.float32)
     expected[part] = 1
     np.testing.assert_array_equal(found, expected)
@@ -118,12 +118,12 @@ def test_a_map_fills_what_was_not_decided_and_leaves_the_rest(data):
     tile = tuple(slice(a, min(a + 4, n)) for a, n in zip(corner, fine.shape_ZYX, strict=True))
     labels = np.zeros(fine.shape_ZYX, np.uint8)
     labels[tile] = 2
-    box = fine.route.stored_box(tile)
+    box = fine.stored_box(tile)
     inside = np.zeros((24, 18, 12), bool)
     inside[box] = True
     assert inside[fine.restore(labels) == 2].all()  # all that the tile decides is in its box
     stored = np.where(inside, 2, 0).astype(np.uint8)
-    filler = coarse.route.filler(np.array([0, 1], np.uint8), stored, [box])
+    filler = coarse.filler(np.array([0, 1], np.uint8), stored, [box])
     logits = np.zeros((2, *coarse.shape_ZYX), np.float32)
     logits[1] = 1
     filler.add(logits)
@@ -170,9 +170,9 @@ def test_the_stored_box_of_a_tile_holds_the_voxels_that_look_at_it_and_no_others
     spec = spec_of((2.0, 1.5, 3.0), (16, 16, 16), nnunet=nnunet, crop={"kind": "nonzero"})
     volume = volume_of((24, 18, 12), affine)
     volume.voxels_ZYX[:3] = volume.voxels_ZYX[:, 16:] = 0  # so that the crop begins elsewhere
-    route = locate([volume], spec).placement(spec).route
+    route = locate([volume], spec).placement(spec)
     assert max(max(pair) for pair in route.padding) > 0
-    corner = [data.draw(st.integers(0, n - 1)) for n in route.padded_shape]
+    corner = [data.draw(st.integers(0, n - 1)) for n in route.shape_ZYX]
     size = [data.draw(st.integers(1, 6)) for _ in corner]
     tile = tuple(slice(a, a + n) for a, n in zip(corner, size, strict=True))
     looking = [

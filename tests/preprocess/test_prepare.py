@@ -505,10 +505,10 @@ def test_the_fast_profile_of_an_imported_ct_network_looks_at_the_body_only():
     volume = volume_of(scan, np.eye(4))
     prepared = prepare([volume], spec.for_mode("fast"))
     assert prepared.needed_ZYX is not None
-    assert prepared.route.image_orders == (1, 1, 1)
+    assert prepared.image_orders == (1, 1, 1)
     exact = prepare([volume], spec.for_mode("exact"))
     assert exact.needed_ZYX is None
-    assert exact.route.cropped_shape == (10, 30, 30)
+    assert exact.cropped_shape == (10, 30, 30)
 
 
 def test_a_placement_is_restricted_to_what_is_near_something_found():

@@ -149,8 +149,9 @@ def test_what_is_begun_ahead_leaves_alone_what_was_promised(monkeypatch):
 def test_from_the_middle_outwards_all_slices_are_summed_at_once():
     def estimate(slices, order):
         shape = (slices, 200, 150)
-        route = SimpleNamespace(cropped_shape=shape, stored_shape=shape)
-        placement = SimpleNamespace(shape_ZYX=shape, channels=1, route=route)
+        placement = SimpleNamespace(
+            shape_ZYX=shape, channels=1, cropped_shape=shape, stored_shape=shape
+        )
         grid = SimpleNamespace(order=order, tile_ZYX=(8, 16, 16))
         return computing_mib(placement, SimpleNamespace(class_values=(1, 2), grid=grid))
 
