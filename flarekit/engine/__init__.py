@@ -23,10 +23,8 @@ from flarekit.engine._facts import (
     TileProgress,
 )
 from flarekit.engine._pace import TilePace
-from flarekit.engine._restoration import Restoration
-from flarekit.engine._schedule import Schedule, Tile
-from flarekit.engine._slab import Slab
-from flarekit.engine._tiles import TileRow
+from flarekit.engine._slab import Restoration, Slab
+from flarekit.engine._tiles import Schedule, Tile, TileRow
 from flarekit.engine._window import WindowEngine
 
 __all__ = [

@@ -37,19 +37,6 @@ _IMPORTING = threading.Lock()
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """Networks ready to run.
-
-    Attributes:
-        models: one per network of the ensemble.
-        made: what had to be made: `nothing`, `blob` (from the IR) or `all` (from PyTorch).
-    """
-
-    models: tuple[openvino.CompiledModel, ...]
-    made: str
-
-
 def import_openvino() -> None:
     """Import OpenVINO without its converter of other formats, which takes as long as the rest.
 
@@ -66,10 +53,16 @@ def import_openvino() -> None:
             del sys.modules[name]
 
 
-def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: str) -> Compiled:
+def load_compiled(
+    networks: Networks, input_shape: tuple[int, ...], precision: str
+) -> tuple[list[openvino.CompiledModel], str]:
     """Return compiled networks, from disk where they are there and whole.
 
     What had to be made is kept in `networks.keep`.
+
+    Returns:
+        One per network of the ensemble, and what had to be made: `nothing`, `blob` (from the IR) or
+        `all` (from PyTorch).
 
     Raises:
         PredictorError: they are nowhere, and PyTorch is not there to make them.
@@ -86,22 +79,21 @@ def load_compiled(networks: Networks, input_shape: tuple[int, ...], precision: s
     for artefact in artefacts:
         blobs = artefact.read_all(f"{blob}-*.blob")
         if blobs:
-            models = tuple(core.import_model(content, "CPU", settings) for content in blobs)
-            return Compiled(models=models, made="nothing")
+            return [core.import_model(each, "CPU", settings) for each in blobs], "nothing"
     for artefact in artefacts:
         converted = artefact.read_networks(core)
         if converted:
-            compiled = tuple(core.compile_model(each, "CPU", settings) for each in converted)
+            compiled = [core.compile_model(each, "CPU", settings) for each in converted]
             _keep(networks.keep, name, blob, compiled, converted)
-            return Compiled(models=compiled, made="blob")
+            return compiled, "blob"
     converted = (
         _of_onnx(core, networks, input_shape)
         if networks.onnx
         else _converted(networks, input_shape)
     )
-    compiled = tuple(core.compile_model(each, "CPU", settings) for each in converted)
+    compiled = [core.compile_model(each, "CPU", settings) for each in converted]
     _keep(networks.keep, name, blob, compiled, converted)
-    return Compiled(models=compiled, made="all")
+    return compiled, "all"
 
 
 def _artefact_name(networks: Networks, input_shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What the window adds up: the slab it fills, and the slices that leave it."""
+"""What the window adds up: the slab it fills, in NumPy here, and the slices that leave it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.errors import DeviceError
-from flarekit.engine._restoration import Restoration
 
 Place = tuple[int, int]
 Array = Any  # a torch tensor or a NumPy array: what the engine's sums are made of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Restoration:
+    """How labels on a finer (or coarser) grid come out of logits: weights along each axis.
+
+    Attributes:
+        padding: what surrounds the grid in the logits that come, before and after, along each axis.
+        weights_Z: (target, source) float32: what each slice wanted takes of each slice that comes.
+        weights_Y: the same for rows.
+        weights_X: the same for columns.
+        class_values: value of each class in the labels; of each region where `regions`.
+        regions: classes overlap: one is where its logit is positive, later ones over earlier ones.
+    """
+
+    padding: tuple[tuple[int, int], ...]
+    weights_Z: NDArray[np.float32]
+    weights_Y: NDArray[np.float32]
+    weights_X: NDArray[np.float32]
+    class_values: NDArray[np.uint8]
+    regions: bool = False
 
 
 class Sums(Protocol):
@@ -44,6 +64,63 @@ class Sums(Protocol):
     def move_on(self, count: int) -> None:
         """Drop the first slices; zeros follow at the end."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumpySums:
+    """Weighted logits of every class and, last, the weights; see `Sums`."""
+
+    slab_KZYX: NDArray[np.float32]
+    weights_ZYX: NDArray[np.float32]
+
+    def add(self, logits_KZYX: NDArray[np.float32], place: Place, z: int = 0) -> None:
+        """Add one tile's logits, times the window's weights; they are spoilt."""
+        (y, x), (depth, height, width) = place, logits_KZYX.shape[1:]
+        np.multiply(logits_KZYX, self.weights_ZYX, out=logits_KZYX)
+        part = self.slab_KZYX[:, z : z + depth, y : y + height, x : x + width]
+        part[:-1] += logits_KZYX
+        part[-1] += self.weights_ZYX
+
+    def classes(self, count: int, size_YX: Place) -> NDArray[np.uint8]:
+        """Return the class index of the first slices' voxels."""
+        part = self.slab_KZYX[:-1, :count, : size_YX[0], : size_YX[1]]
+        classes, best = np.zeros(part.shape[1:], np.uint8), part[0].copy()
+        for index, sums_ZYX in enumerate(part[1:], start=1):
+            np.putmask(classes, sums_ZYX > best, index)
+            np.maximum(best, sums_ZYX, out=best)
+        return classes
+
+    def logits(self, count: int, size_YX: Place) -> NDArray[np.float32]:
+        """Return the mean logits of the first slices, (K, count, Y, X), in the place of the sums.
+
+        They are good until `move_on`: a second copy would be as large as all that is summed.
+        """
+        part = self.slab_KZYX[:, :count, : size_YX[0], : size_YX[1]]
+        weights_ZYX = part[-1]
+        np.putmask(weights_ZYX, weights_ZYX == 0, 1)
+        part[:-1] /= weights_ZYX
+        weights_ZYX[:] = 1  # what is asked for again is the same
+        return part[:-1]
+
+    def labels(
+        self,
+        count: int,  # noqa: ARG002 - it is for sums on a device
+        size_YX: Place,  # noqa: ARG002
+        restoration: Callable[[], Restoration],  # noqa: ARG002
+    ) -> NDArray[np.uint8] | None:
+        """Return None, because the sums are on the host and labels are decided there."""
+        return None
+
+    def finite(self, count: int) -> bool:
+        """Return whether every sum in the first slices is a number."""
+        return bool(np.isfinite(self.slab_KZYX[:, :count].sum()))
+
+    def move_on(self, count: int) -> None:
+        """Drop the first slices; zeros follow at the end."""
+        keep = max(0, self.slab_KZYX.shape[1] - count)
+        for slab_ZYX in self.slab_KZYX:
+            slab_ZYX[:keep] = slab_ZYX[count : count + keep]  # NumPy minds the overlap
+            slab_ZYX[keep:] = 0
 
 
 @dataclass(kw_only=True)

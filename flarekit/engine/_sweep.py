@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, combinations
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.engine._facts import Effort, TileProgress
+from flarekit.core.grid import Grid
+from flarekit.engine._facts import Effort, EngineFacts, TileProgress
 from flarekit.engine._pace import TilePace
-from flarekit.engine._runner import TileRunner
-from flarekit.engine._schedule import Schedule, Tile
-from flarekit.engine._slab import Place, Run, Slab
-from flarekit.engine._tiles import TileRow, tile_rows
+from flarekit.engine._slab import Array, Place, Run, Slab
+from flarekit.engine._tiles import Schedule, Tile, TileRow, tile_rows
 
 _FEW = 2  # tiles, of which the best is run first, wherever the other lies
 _NEIGHBOURS = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+class TileRunner(ABC, Generic[AnyRun]):
+    """What a sweep needs of an engine: logits of tiles, and sums to add them to.
+
+    Attributes:
+        grid: tile and step of the window.
+        facts: what computes.
+        one_time_s: time spent on what later runs find ready (compiling).
+        slices_at_once: of a 2D network.
+        tiles_at_once: in a batch; what it is on a GPU turns out in a sweep.
+    """
+
+    grid: Grid
+    facts: EngineFacts
+    slices_at_once: int = 1
+    tiles_at_once: int = 1
+
+    def __init__(self) -> None:
+        self.one_time_s = 0.0
+
+    @property
+    def depth_at_once(self) -> int:
+        """Slices that are run together: of a tile, or of a group of them for a 2D network."""
+        depth = self.grid.tile_ZYX[0]
+        return depth if depth > 1 else self.slices_at_once
+
+    @abstractmethod
+    def run(self, depth: int, size_YX: tuple[int, ...]) -> AbstractContextManager[AnyRun]:
+        """Return a context manager that gives a run whose sums are zeros."""
+
+    @abstractmethod
+    def tiles(
+        self,
+        image_CZYX: NDArray[np.float32],
+        row: TileRow,
+        places: Iterable[Place],
+        flips: Sequence[Sequence[int]],
+        run: AnyRun,
+    ) -> Iterator[tuple[Place, Array]]:
+        """Yield the logits (K, Z, Y, X) of each tile of a row, averaged over flips and networks."""
 
 
 @dataclass

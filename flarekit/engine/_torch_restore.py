@@ -8,37 +8,16 @@ full-resolution volume per class ever exists.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flarekit.engine._restoration import Restoration
+from flarekit.engine._slab import Restoration
 from flarekit.engine._torch_memory import NoRoom, attempt, free_cache
 
 _LOG = logging.getLogger(__name__)
 _MOST_BYTES = 64 * 2**20  # of the logits of the slices that are decided together
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """What each voxel wanted takes of those that come, (target, source), and class values."""
-
-    along_Z: torch.Tensor
-    along_Y: torch.Tensor
-    along_X: torch.Tensor
-    values: torch.Tensor
-
-    @classmethod
-    def on(cls, device: torch.device, restoration: Restoration) -> _Weights:
-        axes = (restoration.weights_Z, restoration.weights_Y, restoration.weights_X)
-        on_host = (torch.from_numpy(array) for array in (*axes, restoration.class_values))
-        return cls(*(tensor.to(device) for tensor in on_host))
-
-    def to(self, device: torch.device) -> _Weights:
-        tensors = (self.along_Z, self.along_Y, self.along_X, self.values)
-        return _Weights(*(tensor.to(device) for tensor in tensors))
 
 
 class TorchRestorer:
@@ -68,7 +47,11 @@ class TorchRestorer:
         self._first_T = np.minimum.accumulate(needed.argmax(axis=1)[::-1])[::-1]
         self._last_T = np.maximum.accumulate(last_T)
         self._sources_Z = restoration.weights_Z.shape[1]
-        self._weights = _Weights.on(device, restoration)
+        arrays = (restoration.weights_Z, restoration.weights_Y, restoration.weights_X)
+        # what each voxel wanted takes of those that come, (target, source), and class values
+        self._along_Z, self._along_Y, self._along_X, self._values = (
+            torch.from_numpy(array).to(device) for array in (*arrays, restoration.class_values)
+        )
         self._held: torch.Tensor | None = None  # slices that later ones still need
         self._came = self._first_held = self._painted = 0
         self._together = _slices_together(restoration)
@@ -94,7 +77,7 @@ class TorchRestorer:
             self._labels(held, range(first, min(first + self._together, complete)))
             for first in range(self._painted, complete, self._together)
         ]
-        plane = (len(self._weights.along_Y), len(self._weights.along_X))
+        plane = (len(self._along_Y), len(self._along_X))
         labels = torch.cat(parts).cpu().numpy() if parts else np.zeros((0, *plane), np.uint8)
         targets = len(self._first_T)
         needed = int(self._first_T[complete]) if complete < targets else arrived
@@ -108,22 +91,23 @@ class TorchRestorer:
         """Return the labels of some slices on the scan's grid."""
         low = int(self._first_T[targets.start])
         high = int(self._last_T[targets.stop - 1]) + 1
-        weights_TS = self._weights.along_Z[targets.start : targets.stop, low:high]
+        weights_TS = self._along_Z[targets.start : targets.stop, low:high]
         near_KSYX = held_KZYX[:, low - self._first_held : high - self._first_held]
         mixed_KTYX = torch.einsum("ts,ksyx->ktyx", weights_TS, near_KSYX)
-        logits_KTYX = self._weights.along_Y @ (mixed_KTYX @ self._weights.along_X.T)
-        values = self._weights.values
+        logits_KTYX = self._along_Y @ (mixed_KTYX @ self._along_X.T)
         if not self._regions:
-            return values[logits_KTYX.argmax(dim=0)]
+            return self._values[logits_KTYX.argmax(dim=0)]
         labels = torch.zeros(logits_KTYX.shape[1:], dtype=torch.uint8, device=self._device)
-        for logits_TYX, value in zip(logits_KTYX, values, strict=True):
+        for logits_TYX, value in zip(logits_KTYX, self._values, strict=True):
             labels = torch.where(logits_TYX > 0, value, labels)
         return labels
 
     def _to_host(self) -> None:
         device, self._device = self._device, torch.device("cpu")
         self._held = None if self._held is None else self._held.cpu()
-        self._weights = self._weights.to(self._device)
+        self._along_Z, self._along_Y, self._along_X, self._values = (
+            each.cpu() for each in (self._along_Z, self._along_Y, self._along_X, self._values)
+        )
         free_cache(device)
         note = "out of memory: labels are decided on the host from here on"
         _LOG.warning(note)

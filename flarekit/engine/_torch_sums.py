@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flarekit.engine._restoration import Restoration
-from flarekit.engine._slab import Place
+from flarekit.engine._slab import Place, Restoration
 from flarekit.engine._torch_memory import NoRoom, attempt, free_cache
 from flarekit.engine._torch_restore import TorchRestorer
 

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 
 from flarekit.engine._facts import Effort, TileProgress
 from flarekit.engine._pace import TilePace
-from flarekit.engine._runner import AnyRun, TileRunner
-from flarekit.engine._schedule import Schedule
-from flarekit.engine._sweep import Sweep, padded
-from flarekit.engine._tiles import TileRow, fitted_rows
+from flarekit.engine._sweep import AnyRun, Sweep, TileRunner, padded
+from flarekit.engine._tiles import Schedule, TileRow, fitted_rows
 
 
 class WindowEngine(TileRunner[AnyRun]):
@@ -110,8 +108,8 @@ class WindowEngine(TileRunner[AnyRun]):
 
     def warm_up(self, channels: int) -> None:
         """Run blank tiles, as many together as in a sweep, so that all memory is taken."""
-        depth = self.depth_at_once
-        self._timed(np.zeros((channels, depth, *self.grid.tile_ZYX[1:]), np.float32))
+        shape = (channels, self.depth_at_once, *self.grid.tile_ZYX[1:])
+        self.seconds_per_tile(np.zeros(shape, np.float32))
 
     def seconds_per_tile(self, tile_CZYX: NDArray[np.float32]) -> float:
         """Run a tile, as many together as in a sweep, and return the time of one, in seconds.
@@ -119,9 +117,6 @@ class WindowEngine(TileRunner[AnyRun]):
         Args:
             tile_CZYX: of a real scan; of a 2D network, as many slices as it gets together.
         """
-        return self._timed(tile_CZYX)
-
-    def _timed(self, tile_CZYX: NDArray[np.float32]) -> float:
         row = TileRow(z=0, depth=tile_CZYX.shape[1], places=((0, 0),) * self.tiles_at_once)
         with self.run(row.depth, self.grid.tile_ZYX[1:]) as run:
             began = time.monotonic()

@@ -20,8 +20,7 @@ from flarekit.core.spec import HalfPrecision
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
 from flarekit.engine._compiled import load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name, cpu_runs_bf16
-from flarekit.engine._slab import Place, Run
-from flarekit.engine._sums import NumpySums
+from flarekit.engine._slab import NumpySums, Place, Run
 from flarekit.engine._tiles import TileRow, window_weights
 from flarekit.engine._window import WindowEngine
 
@@ -50,9 +49,9 @@ def create(
     exact = choose_precision(precision, networks.half_precisions)
     shape = input_shape(grid, networks.channels)
     began = time.monotonic()
-    compiled = load_compiled(networks, shape, exact)
-    engine = OpenvinoEngine(compiled.models, grid, class_count=class_count, precision=exact)
-    if compiled.made == "all":
+    models, made = load_compiled(networks, shape, exact)
+    engine = OpenvinoEngine(models, grid, class_count=class_count, precision=exact)
+    if made == "all":
         engine.one_time_s = time.monotonic() - began
     return engine
 
@@ -69,7 +68,7 @@ def compile_networks(networks: Networks, grid: Grid, precision: Precision) -> st
     """
     shape = input_shape(grid, networks.channels)
     exact = choose_precision(precision, networks.half_precisions)
-    return load_compiled(networks, shape, exact).made
+    return load_compiled(networks, shape, exact)[1]
 
 
 def input_shape(grid: Grid, channels: int) -> tuple[int, ...]:

@@ -305,14 +305,9 @@ class TorchEngine(WindowEngine[TorchRun]):
         else:
             raise no_room(self._device, "a single tile", shortage)
 
-    def warm_up(self, channels: int) -> None:
-        """Run blank tiles; see `WindowEngine`."""
-        self._start()  # only then it is known how many go together
-        super().warm_up(channels)
-
     def seconds_per_tile(self, tile_CZYX: NDArray[np.float32]) -> float:
         """Run a tile and return its time, in seconds; see `WindowEngine`."""
-        self._start()
+        self._start()  # only then it is known how many go together
         return super().seconds_per_tile(tile_CZYX)
 
     def release(self) -> None:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from flarekit.core.grid import Grid
 from flarekit.engine import Effort, EngineFacts, Schedule, TilePace
-from flarekit.engine._slab import Run
-from flarekit.engine._sums import NumpySums
+from flarekit.engine._slab import NumpySums, Run
 from flarekit.engine._tiles import window_weights
 from flarekit.engine._window import WindowEngine
 
