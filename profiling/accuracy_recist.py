@@ -33,7 +33,7 @@ from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.cases import case_ids
 from flarekit.training.recipe import read_recipe
-from flarekit.training.sources import dataset_folders
+from flarekit.training.sources import labelled_folders
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ def lesions(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Path, Pat
     recipe = read_recipe(find_predictor(arguments.predictor).folder / "recipe.toml")
     facts = recipe.training
     names = facts.validation if arguments.split == "validation" else facts.held_out
-    for folder in dataset_folders(recipe, arguments.data):
+    for folder, _ in labelled_folders(recipe, arguments.data):
         for case_id in case_ids(folder, only=names)[:: arguments.every]:
             scan = folder / "imagesTr" / f"{case_id}_0000.nii.gz"
             yield folder.name, case_id, scan, folder / "labelsTr" / f"{case_id}.nii.gz"

@@ -32,7 +32,7 @@ from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.cases import case_ids
 from flarekit.training.recipe import Recipe, read_recipe
-from flarekit.training.sources import dataset_folders
+from flarekit.training.sources import labelled_folders
 
 _AT_ONCE = 64  # volumes of interest per stack: 1 GiB
 
@@ -55,7 +55,7 @@ def cases_of(recipe: Recipe, data: Path, split: str, every: int) -> Iterator[tup
     """Yield the dataset folder and the id of each case of a split."""
     facts = recipe.training
     names = facts.validation if split == "validation" else facts.held_out
-    for folder in dataset_folders(recipe, data):
+    for folder, _ in labelled_folders(recipe, data):
         for case_id in case_ids(folder, only=names)[::every]:
             yield folder, case_id
 

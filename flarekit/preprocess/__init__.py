@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.boxes import box_of
 from flarekit.core.channels import (
     BodyCrop,
     Channel,
@@ -29,7 +28,14 @@ from flarekit.core.same_grid import grid_difference
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Orientation, Volume, orientation_of
 from flarekit.preprocess.axis_maps import LANCZOS
-from flarekit.preprocess.crop import Body, filled_mask, find_body, nonzero_mask, whole_box
+from flarekit.preprocess.crop import (
+    Body,
+    filled_mask,
+    find_body,
+    nonzero_box,
+    nonzero_mask,
+    whole_box,
+)
 from flarekit.preprocess.decide import Box
 from flarekit.preprocess.intensity import Voxels, normalise, normalise_slices, normaliser
 from flarekit.preprocess.nnunet import padding_to, separate_axis, spline_orders
@@ -125,8 +131,7 @@ def locate(volumes: Sequence[Volume], spec: PredictorSpec) -> Located:
     oriented = [orientation.apply(volume.voxels_ZYX) for volume in volumes]
     body, nonzero = _body(oriented, spacing_mm, spec), _nonzero(oriented, spec)
     box = body.box if body is not None else whole_box(oriented[0].shape)
-    if nonzero is not None:
-        box = box_of(nonzero) or box
+    box = nonzero_box(nonzero) if nonzero is not None else box
     masked = any(isinstance(c.intensity, ZScore) and c.intensity.masked for c in spec.channels)
     return Located(
         geometry=geometry,

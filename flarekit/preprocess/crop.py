@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.preprocess.intensity import Voxels
 
 Index = NDArray[np.intp]
@@ -142,3 +143,8 @@ def whole_box(shape_ZYX: tuple[int, ...]) -> tuple[slice, slice, slice]:
     """Return the box of a whole volume."""
     z, y, x = (slice(0, n) for n in shape_ZYX)
     return z, y, x
+
+
+def nonzero_box(mask_ZYX: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """Return the box of a mask, filled or not; the whole volume where it is empty."""
+    return box_of(mask_ZYX) or whole_box(mask_ZYX.shape)

@@ -150,13 +150,15 @@ def _bends(
     knots = rng.normal(0, reach_mm, (3, *(1 if n == 1 else _BENDS for n in tile_ZYX)))
     if tile_ZYX[0] == 1:
         knots[0] = 0
-    field = functional.interpolate(
-        torch.from_numpy(knots.astype(np.float32))[None].to(device),
-        size=list(tile_ZYX),
-        mode="trilinear",
-        align_corners=True,
-    )
-    return field[0].movedim(0, -1)
+    return stretched(torch.from_numpy(knots.astype(np.float32)).to(device), tile_ZYX).movedim(0, -1)
+
+
+def stretched(knots_CZYX: torch.Tensor, size_ZYX: Sequence[int]) -> torch.Tensor:
+    """Return fields (C, *size) between knots that lie evenly, the outermost at the ends."""
+    field: torch.Tensor = functional.interpolate(
+        knots_CZYX[None], size=list(size_ZYX), mode="trilinear", align_corners=True
+    )[0]
+    return field
 
 
 def ct_window(channel: Channel) -> Window:
@@ -192,12 +194,7 @@ def fill_bowel(
     window = ct_window(channel)
     size = list(image_CZYX.shape[1:])
     knots = [max(2, round(n * mm / _LOOP_MM)) for n, mm in zip(size, spacing_mm, strict=True)]
-    field = functional.interpolate(
-        normal(knots, rng, image_CZYX.device)[None, None],
-        size=size,
-        mode="trilinear",
-        align_corners=True,
-    )[0]
+    field = stretched(normal(knots, rng, image_CZYX.device)[None], size)
     hu = image_CZYX * window.std + window.mean
     free = (classes_ZYX == 0) | (classes_ZYX == MAYBE)
     filled = (field > float(rng.uniform(0.2, 1.0))) & free & (hu > -20) & (hu < 120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,11 +14,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.channels import Window
 from flarekit.core.errors import InputError
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Geometry, Volume, orientation_of
 from flarekit.preprocess import Prepared, prepare
+from flarekit.training.augment import ct_window
 from flarekit.training.kept import make_kept, read_kept
 from flarekit.training.labelled_scan import read_channel, read_labels
 from flarekit.training.losses import MAYBE
@@ -224,11 +224,11 @@ def on_grid(
         grid = spec.grid.model_copy(update={"spacing_mm_ZYX": ("scan", "scan", "scan")})
         spec = spec.model_copy(update={"grid": grid})
     prepared = prepare(volumes, spec)
-    values = {
-        value: index for index, value in enumerate(recipe.label_values) if index not in unlabelled
-    }
+    class_of = np.zeros(256, np.uint8)
+    for index, value in enumerate(recipe.label_values):
+        class_of[value] = 0 if index in unlabelled else index
     on_grid_ZYX = prepared.grid_labels(labels_ZYX)
-    classes = _as_classes(on_grid_ZYX, values)
+    classes = class_of[on_grid_ZYX]
     spacing_mm = _grid_spacing(prepared, volumes[0], spec)
     possible = np.zeros(len(recipe.label_values), np.bool_)
     if unlabelled:
@@ -256,24 +256,11 @@ def _hard_negatives(
 
     channels = recipe.spec.channels
     index = next(i for i, channel in enumerate(channels) if channel.name == facts.channel)
-    window = channels[index].intensity
-    if not isinstance(window, Window):
-        raise TypeError("the recipe was not checked")
+    window = ct_window(channels[index])
     hot = image_CZYX[index] > (facts.above - window.mean) / window.std
     hot &= np.isin(classes, (0, MAYBE))
     parts = cc3d.connected_components(cc3d.dust(hot, threshold=_LEAST_PART), connectivity=18)
-    found = []
-    for part in range(1, int(parts.max()) + 1):
-        voxels = np.argwhere(parts == part).astype(np.int32)
-        found.append(voxels[:: max(1, len(voxels) // _MOST_CENTRES)])
-    return found
-
-
-def _as_classes(label_map: NDArray[np.uint8], values: Mapping[int, int]) -> NDArray[np.uint8]:
-    table = np.zeros(256, np.uint8)
-    for value, index in values.items():
-        table[value] = index
-    return table[label_map]
+    return [_thinned(parts == part) for part in range(1, int(parts.max()) + 1)]
 
 
 def _mark_maybe(
@@ -289,11 +276,8 @@ def _mark_maybe(
 
 
 def _centres(classes: NDArray[np.uint8]) -> dict[int, NDArray[np.int32]]:
-    centres = {}
-    for index in np.unique(classes):
-        if index not in (0, MAYBE):
-            centres[int(index)] = _thinned(classes == index)
-    return centres
+    present = set(np.unique(classes).tolist()) - {0, MAYBE}
+    return {index: _thinned(classes == index) for index in sorted(present)}
 
 
 def _neighbour_centres(

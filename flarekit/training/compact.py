@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +28,6 @@ from flarekit.training.step import learning_rate, train_step
 from flarekit.training.validation import Validation
 
 _LOG = logging.getLogger(__name__)
-Show = Callable[[nn.Module, dict[str, Any]], None]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AMPERE = 8  # first generation of GPUs that computes in bf16
 _VALIDATIONS = 10  # in a training, and at its end
@@ -50,7 +48,6 @@ class RunOptions:
         checkpoint_every_s: what a kill loses at most, and the step that it falls into.
         record_every: steps per point of the curve.
         draw_every_s: seconds between pictures of the curve.
-        show_every_s: seconds between calls of `show` in `train`.
         start: predictor folder whose weights a new run begins with; random ones where None.
         ahead: batches that a thread draws before they are needed; by default on CUDA only, where
             drawing is launching kernels.
@@ -66,7 +63,6 @@ class RunOptions:
     checkpoint_every_s: float = 40.0
     record_every: int = 20
     draw_every_s: float = 300.0
-    show_every_s: float = 30.0
     start: Path | None = None
     ahead: int | None = None
     seed: int = 0
@@ -87,7 +83,6 @@ def train(
     *,
     validation: Validation | None = None,
     progress: Callable[[int, float, float], None] = lambda *_: None,
-    show: Show = lambda *_: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> nn.Module:
     """Train until the time is used up, going on from the last checkpoint in a folder.
@@ -104,7 +99,6 @@ def train(
         options: time, device, precision.
         validation: measures the averaged network now and then, and at the end.
         progress: called after every step with the step, the minutes used and the loss.
-        show: called now and then with the averaged network and the steps and minutes so far.
         clock: seconds.
 
     Raises:
@@ -115,8 +109,10 @@ def train(
         FlarekitError: the loss stays infinite.
         OutputError: the folder cannot be written.
     """
-    _begin_folder(run_dir)
-    run = _Run(recipe, run_dir, options, validation, show, clock)
+    make_folder(run_dir)
+    for left in run_dir.glob(".*.tmp"):  # by a write that a kill cut short
+        left.unlink(missing_ok=True)
+    run = _Run(recipe, run_dir, options, validation, clock)
     ahead = options.ahead if options.ahead is not None else 3 * (run.device.type == "cuda")
     with _Batches(Sampler(recipe, pools, run.device, options.seed), ahead) as batches:
         while (done := run.share_done()) < 1:
@@ -137,7 +133,6 @@ class _Run:
         run_dir: Path,
         options: RunOptions,
         validation: Validation | None,
-        show: Show,
         clock: Callable[[], float],
     ) -> None:
         self.state, self.device, self._precision = _begun(recipe, run_dir, options)
@@ -147,8 +142,8 @@ class _Run:
         self.state.note_device(f"{device_name(self.device)} in {self._precision}")
         _LOG.info("%s in %s from step %d", self.device, self._dtype, self.state.step)
         self._recipe, self._options, self._validation = recipe, options, validation
-        self._show, self._clock, self._checkpoint = show, clock, run_dir / CHECKPOINT
-        self._last = dict.fromkeys(("saved", "drawn", "shown", "measured"), self.state.seconds)
+        self._clock, self._checkpoint = clock, run_dir / CHECKPOINT
+        self._last = dict.fromkeys(("saved", "drawn", "measured"), self.state.seconds)
         self._began = clock() - self.state.seconds
         self._slower, self._has_ended = recipe.regime.schedule.after(self._curve.dice)
 
@@ -168,7 +163,7 @@ class _Run:
         return loss
 
     def keep_up(self) -> None:
-        """Record, save, draw, show and measure what is due after a step."""
+        """Record, save, draw and measure what is due after a step."""
         options, state = self._options, self.state
         if state.step % options.record_every == 0:
             self._record()
@@ -176,8 +171,6 @@ class _Run:
             save_state(state, self._checkpoint)
         if self._is_due("drawn", options.draw_every_s):
             self._curve.draw()
-        if self._is_due("shown", options.show_every_s):
-            self._show(state.average, state.effort)
         if self._validation is None:
             return
         usual_s = 60 * options.minutes / _VALIDATIONS
@@ -190,9 +183,16 @@ class _Run:
         if self._has_ended:
             _LOG.info("ended at %.1f min: validation has not improved", self.state.seconds / 60)
         self._record()
-        size, minutes = self._recipe.training.batch, self._options.minutes
-        samples = _some_samples(batches, self.state.step, size, minutes, self._clock)
-        estimate_statistics(self.state.average, samples, self._dtype)
+        estimate_statistics(self.state.average, self._some_samples(batches), self._dtype)
+
+    def _some_samples(self, batches: _Batches) -> Iterator[torch.Tensor]:
+        """Yield images of the batches to come, as many as statistics need and the time allows."""
+        size, began = self._recipe.training.batch, self._clock()
+        for index in range(math.ceil(_STATISTICS_SAMPLES / size)):
+            is_late = self._clock() - began > _STATISTICS_SHARE * 60 * self._options.minutes
+            if is_late and index * size >= _LEAST_SAMPLES:
+                return
+            yield batches.at(self.state.step + index).image
 
     def end(self) -> None:
         """Save and draw what there is at the end, and measure it where that is still to do."""
@@ -220,18 +220,6 @@ class _Run:
         return self._clock() - paused
 
 
-def _some_samples(
-    batches: _Batches, step: int, size: int, minutes: float, clock: Callable[[], float]
-) -> Iterator[torch.Tensor]:
-    """Yield images of the batches to come, as many as statistics need and the time allows."""
-    began = clock()
-    for index in range(math.ceil(_STATISTICS_SAMPLES / size)):
-        is_late = clock() - began > _STATISTICS_SHARE * 60 * minutes
-        if is_late and index * size >= _LEAST_SAMPLES:
-            return
-        yield batches.at(step + index).image
-
-
 def check_run(recipe: Recipe, run_dir: Path, options: RunOptions) -> None:
     """Raise what `train` would raise before its first step, before any case is prepared for it.
 
@@ -256,13 +244,6 @@ def _begun(
     state = begun_state(recipe, run_dir, start, device, _DTYPES[precision], seed)
     try_network(state, recipe, device)
     return state, device, precision
-
-
-def _begin_folder(run_dir: Path) -> None:
-    """Make a run's folder, and remove what a write left that a kill cut short."""
-    make_folder(run_dir)
-    for left in run_dir.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
 
 
 def _training_precision(

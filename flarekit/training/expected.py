@@ -96,7 +96,8 @@ def _seen_in(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> d
         scan = read_channel(dataset / "imagesTr" / f"{case_id}_0000.nii.gz", channel)
         label_map, geometry = read_labels(dataset / "labelsTr" / f"{case_id}.nii.gz", scan)
         channels = {channel.name: scan.voxels_ZYX}
-        lacking = set() if recipe is None else _names(recipe, recipe.unlabelled_in(case_id))
+        unlabelled = () if recipe is None else recipe.unlabelled_in(case_id)
+        lacking = {recipe.class_names[k] for k in unlabelled} if recipe is not None else set()
         labels = {name: value for name, value in stated.items() if name not in lacking}
         for name in labels:
             seen[name].cases += 1
@@ -180,10 +181,6 @@ def training_ids(predictor: PredictorFolder, dataset: Path) -> list[str]:
 def _recipe_of(predictor: PredictorFolder) -> Recipe | None:
     path = predictor.folder / "recipe.toml"
     return read_recipe(path) if path.is_file() else None
-
-
-def _names(recipe: Recipe, classes: Sequence[int]) -> set[str]:
-    return {recipe.class_names[index] for index in classes}
 
 
 def write_expected(predictor: PredictorFolder, expected: dict[str, Expected]) -> None:

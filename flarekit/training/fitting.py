@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from flarekit.core.dataset_json import NAME, Dataset, read_dataset
 from flarekit.core.errors import InputError, PredictorError, UsageError
 from flarekit.training.cases import case_ids, matches, no_cases
 from flarekit.training.makers import SUV_ENDING
 from flarekit.training.recipe import Recipe
-from flarekit.training.sources import dataset_folders, labelled_tables, material_files
+from flarekit.training.sources import labelled_folders, material_files
 from flarekit.training.survey import LabelMap, Progress, survey
 from flarekit.training.tables import DatasetFacts
 
@@ -21,21 +22,24 @@ _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledFolder:
-    """The labelled cases of one folder.
+class LabelledFolder(BaseModel):
+    """The labelled cases of one folder; a run's record has no path of it.
 
     Attributes:
-        folder: it.
+        name: of the folder.
+        licence: what its dataset.json says of it; empty where it says nothing.
         training: ids of the cases that are trained on.
         validation: ids of those on which choices are made.
-        licence: what its dataset.json says of it; empty where it says nothing.
+        folder: where it is.
     """
 
-    folder: Path
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    licence: str
     training: tuple[str, ...]
     validation: tuple[str, ...]
-    licence: str = ""
+    folder: Path = Field(Path(), exclude=True)
 
 
 def check_fit(
@@ -56,12 +60,9 @@ def check_fit(
         InputError: the folder's labels are others, in name or value; a label map holds a value that
             nothing names; a label that no case has; a case that is held out and not there.
     """
-    found, stated = [], []
-    for folder, table in zip(
-        dataset_folders(recipe, dataset), labelled_tables(recipe), strict=True
-    ):
-        if table.share <= 0:
-            continue
+    found, plain = [], []
+    held_out, validation = recipe.training.held_out, recipe.training.validation
+    for folder, table in labelled_folders(recipe, dataset):
         facts = _stated(recipe, folder) if table.layout == "nnunet" else None
         ids = _ids(folder, table)
         if table.layout == "nnunet":
@@ -69,24 +70,18 @@ def check_fit(
                 raise no_cases(folder)
             for note in surplus_channels(folder, ids, len(recipe.spec.channels)):
                 _LOG.warning("%s: %s", folder, note)
-        held_out, validation = recipe.training.held_out, recipe.training.validation
-        trained_on = [each for each in ids if not matches(each, (*held_out, *validation))]
-        found.append(
-            LabelledFolder(
-                folder=folder,
-                training=tuple(trained_on),
-                validation=tuple(each for each in ids if matches(each, validation)),
-                licence=facts.licence if facts is not None else "",
-            )
+        labelled = LabelledFolder(
+            name=folder.resolve().name,
+            licence=facts.licence if facts is not None else "",
+            training=tuple(each for each in ids if not matches(each, (*held_out, *validation))),
+            validation=tuple(each for each in ids if matches(each, validation)),
+            folder=folder,
         )
-        stated.append((facts, table))
+        found.append(labelled)
+        if table.layout == "nnunet":
+            plain.append((labelled, facts))
     if found:
-        _check_held_out(recipe, found, dataset, others)
-    plain = [
-        (each, facts)
-        for each, (facts, table) in zip(found, stated, strict=True)
-        if table.layout == "nnunet"
-    ]
+        _check_held_out(recipe, dataset, others)
     _check_maps(recipe, plain, progress, complete=len(plain) == len(found))
     return found
 
@@ -205,22 +200,17 @@ def refuse_what_is_not_trained(dataset: Dataset) -> None:
         )
 
 
-def _check_held_out(
-    recipe: Recipe, found: Iterable[LabelledFolder], dataset: Path, others: Sequence[Path]
-) -> None:
+def _check_held_out(recipe: Recipe, dataset: Path, others: Sequence[Path]) -> None:
     """Refuse names of cases that are not there: a typing error would be trained on."""
     facts = recipe.training
-    tables = [table for table in labelled_tables(recipe) if table.share > 0]
-    ids = [
-        each
-        for folder, table in zip(found, tables, strict=True)
-        for each in _ids(folder.folder, table)
-    ]
-    for folder, table in zip(found, tables, strict=True):
-        unknown = sorted(set(table.known_Z) - set(_ids(folder.folder, table)))
+    ids = []
+    for folder, table in labelled_folders(recipe, dataset):
+        own = _ids(folder, table)
+        ids += own
+        unknown = sorted(set(table.known_Z) - set(own))
         if unknown:
             raise InputError(
-                f"training.datasets.known_Z: no case {', '.join(unknown)} in {folder.folder}",
+                f"training.datasets.known_Z: no case {', '.join(unknown)} in {folder}",
                 fix=f"name whole bodies that are there, X of X{SUV_ENDING}, or remove them",
             )
     scans = [path.name for folder in others for path in material_files(folder, ())]

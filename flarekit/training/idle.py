@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flarekit.training.regimes import Objective, Schedule
+from flarekit.training.regimes import TERMS, Objective, Schedule
 from flarekit.training.tables import OrganFacts, TrainingFacts
-
-_TERMS = (
-    "cross_entropy",
-    "dice",
-    "tversky",
-    "region_tversky",
-    "region_dice",
-    "focal",
-    "boundary",
-    "binary_cross_entropy",
-)
 
 
 def idle_option(facts: TrainingFacts, objective: Objective, schedule: Schedule) -> str:
@@ -38,8 +27,8 @@ def idle_option(facts: TrainingFacts, objective: Objective, schedule: Schedule) 
 
 def _of_objective(facts: TrainingFacts, objective: Objective) -> Iterator[tuple[str, str]]:
     told = facts.objective.model_fields_set
-    if not any(getattr(objective, term) for term in _TERMS):
-        yield "objective", f"leaves no term of the loss: give one a weight ({', '.join(_TERMS)})"
+    if not any(getattr(objective, term) for term in TERMS):
+        yield "objective", f"leaves no term of the loss: give one a weight ({', '.join(TERMS)})"
     if "regions" in told and not (objective.region_tversky or objective.region_dice):
         yield "objective.regions", "is of region_tversky and region_dice, whose weights are 0"
     if "region_weights" in told and not objective.region_tversky:

@@ -11,10 +11,14 @@ from typing import Any
 from flarekit.core.channels import BodyCrop, Window
 from flarekit.core.errors import UsageError
 from flarekit.core.spec import PredictorSpec
+from flarekit.training.proposal import Topology
 from flarekit.training.recipe import recipe_of
 
-_STRIDES = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
-_FEATURES = (12, 24, 40, 64)  # 0.43 million parameters, 0.87 MB as they are stored
+_NETWORK = Topology(  # 0.43 million parameters, 0.87 MB as they are stored
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 4,
+    features=(12, 24, 40, 64),
+)
 _SEEN = 64.0  # voxels across a usual scan, so that one tile or a few see all of it
 _COARSEST_MM = 8.0
 _COARSER = 1.5  # times the predictor's own grid, at least
@@ -69,11 +73,12 @@ def locator_recipe(
         min(most, max(_SMALLEST_SIDE, math.ceil(mm / spacing / _MULTIPLE) * _MULTIPLE))
         for mm, most in zip(extent_mm_ZYX, _LARGEST_TILE, strict=True)
     ]
+    arguments = _NETWORK.arguments(len(spec.channels), len(labels) + 1)
     predictor = {
         "name": f"{spec.name}_locator",
         "title": f"Where {_named(labels)} may lie, at {spacing:g} mm",
         "convention": spec.convention,
-        "architecture": {"name": "nnunet", "arguments": _arguments(spec, labels)},
+        "architecture": {"name": "nnunet", "arguments": arguments},
         "channels": [each.model_dump(mode="json", exclude_none=True) for each in spec.channels],
         **_crop(spec),
         "grid": {"spacing_mm_ZYX": [spacing] * 3, "tile_ZYX": tile, "step": 0.5, "decide": "scan"},
@@ -99,21 +104,6 @@ def locator_recipe(
     text = head + tomli_w.dumps(content)
     recipe_of(text, tomllib.loads(text), Path("the locator's recipe"))
     return text
-
-
-def _arguments(spec: PredictorSpec, labels: Mapping[str, int]) -> dict[str, Any]:
-    """Return the network's size, as its architecture takes it."""
-    stages = len(_FEATURES)
-    return {
-        "input_channels": len(spec.channels),
-        "n_stages": stages,
-        "features_per_stage": list(_FEATURES),
-        "kernel_sizes": [[3, 3, 3]] * stages,
-        "strides": [list(stride) for stride in _STRIDES],
-        "n_conv_per_stage": [1] + [2] * (stages - 1),
-        "n_conv_per_stage_decoder": [1] * (stages - 1),
-        "num_classes": len(labels) + 1,
-    }
 
 
 def _named(labels: Mapping[str, int]) -> str:

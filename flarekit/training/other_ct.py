@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.channels import Channel, Window
+from flarekit.core.channels import Window
+from flarekit.training.augment import ct_window
 from flarekit.training.recipe import Recipe
 from flarekit.training.tables import OtherCtFacts
 from flarekit.training.training_case import TrainingCase
@@ -37,7 +38,7 @@ def with_other_ct(
         has_ct: whether there is one; it becomes flat, or stays air, where there is none.
     """
     facts = recipe.training.other_ct or OtherCtFacts()
-    window, pet = (_window(channel) for channel in recipe.spec.channels)
+    window, pet = (ct_window(channel) for channel in recipe.spec.channels)
     ct = case.image_CZYX[0].astype(np.float32)
     air = _normalised(_AIR_HU, window)
     if rng.random() < facts.flat or not has_ct:
@@ -69,12 +70,6 @@ def outline(
     smooth = gaussian_filter(suv_ZYX.astype(np.float32), [_SMOOTH_MM / mm for mm in spacing_mm])
     body = cc3d.largest_k(smooth > threshold, k=1, connectivity=6) > 0
     return np.stack([binary_fill_holes(slice_YX) for slice_YX in body])
-
-
-def _window(channel: Channel) -> Window:
-    if not isinstance(channel.intensity, Window):
-        raise TypeError("the recipe was not checked")
-    return channel.intensity
 
 
 def _normalised(hu: float, window: Window) -> np.float32:

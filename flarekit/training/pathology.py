@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from flarekit.core.channels import Window
-from flarekit.training.augment import normal, smooth
+from flarekit.training.augment import normal, smooth, stretched
 from flarekit.training.losses import MAYBE
 from flarekit.training.tables import OrganFacts
 
@@ -221,7 +221,4 @@ def _grown(mask: torch.Tensor, mm: float, spacing_mm: tuple[float, float, float]
 def _field(like: torch.Tensor, knots: int, rng: np.random.Generator) -> torch.Tensor:
     """Return a smooth random field of about unit variance."""
     coarse = normal([min(knots, n) for n in like.shape], rng, like.device)
-    field: torch.Tensor = functional.interpolate(
-        coarse[None, None], size=list(like.shape), mode="trilinear", align_corners=True
-    )[0, 0]
-    return field
+    return stretched(coarse[None], like.shape)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,20 @@ class Topology:
         """What a tile has to be a multiple of."""
         z, y, x = (math.prod(stride[axis] for stride in self.strides) for axis in range(3))
         return z, y, x
+
+    def arguments(self, channels: int, classes: int) -> dict[str, Any]:
+        """Return it as `flarekit.models.nnunet.create` takes it, for so many inputs and outputs."""
+        stages = len(self.features)
+        return {
+            "input_channels": channels,
+            "n_stages": stages,
+            "features_per_stage": list(self.features),
+            "kernel_sizes": [list(kernel) for kernel in self.kernels],
+            "strides": [list(stride) for stride in self.strides],
+            "n_conv_per_stage": [1] + [2] * (stages - 1),
+            "n_conv_per_stage_decoder": [1] * (stages - 1),
+            "num_classes": classes,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

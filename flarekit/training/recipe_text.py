@@ -42,7 +42,8 @@ class RecipeFacts:
 
 def recipe_text(facts: RecipeFacts) -> str:
     """Return the text of `recipe.toml`."""
-    how, network = facts.fit, facts.fit.topology
+    how = facts.fit
+    arguments = how.topology.arguments(len(facts.channels), len(facts.labels) + 1)
     is_ct = len(facts.channels) == 1 and _is_ct(facts.channels[0])
     crop = [
         "",
@@ -64,14 +65,7 @@ def recipe_text(facts: RecipeFacts) -> str:
         'name = "nnunet"',
         "",
         "[predictor.architecture.arguments]",
-        f"input_channels = {len(facts.channels)}",
-        f"n_stages = {len(network.features)}",
-        f"features_per_stage = {list(network.features)}",
-        f"kernel_sizes = {[list(each) for each in network.kernels]}",
-        f"strides = {[list(each) for each in network.strides]}",
-        f"n_conv_per_stage = {[1] + [2] * (len(network.features) - 1)}",
-        f"n_conv_per_stage_decoder = {[1] * (len(network.features) - 1)}",
-        f"num_classes = {len(facts.labels) + 1}",
+        *(f"{name} = {value}" for name, value in arguments.items()),
         *(line for channel in facts.channels for line in _channel_lines(channel)),
         *(crop if is_ct else []),
         "",

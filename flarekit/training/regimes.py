@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,14 +41,6 @@ Outputs = Any  # logits, a list of them (finest first), or a pair of either and 
 GIVE_PROBABILITIES = frozenset({"mpu_net"})
 _LEAST_PROBABILITY = 1e-6
 _LEAST_RATE = 0.01  # where a warm-up begins
-_OF_PROBABILITIES = (
-    "dice",
-    "tversky",
-    "region_tversky",
-    "region_dice",
-    "binary_cross_entropy",
-    "boundary",
-)
 
 
 class ObjectiveFacts(Table):
@@ -73,6 +66,11 @@ class ObjectiveFacts(Table):
     balanced: bool = False
     regions: tuple[Count, Count, Count] = (8, 8, 14)
     region_weights: tuple[Spread, Spread] | None = None
+
+
+TERMS = tuple(
+    name for name, field in ObjectiveFacts.model_fields.items() if isinstance(field.default, float)
+)
 
 
 class Objective(ObjectiveFacts):
@@ -128,28 +126,22 @@ class Objective(ObjectiveFacts):
         loss = self.cross_entropy * entropy(logits, target)
         if self.focal:
             loss = loss + self.focal * focal_loss(logits, target)
-        if not any(getattr(self, term) for term in _OF_PROBABILITIES):
-            return loss
-        probabilities = logits.softmax(dim=1)
         regions = self.regions[-(logits.ndim - 2) :]
-        if self.dice:
-            loss = loss + self.dice * dice_loss(
-                probabilities, target, smooth=self.smooth, skip_absent=self.skip_absent
-            )
-        if self.tversky:
-            loss = loss + self.tversky * tversky_loss(probabilities, target)
-        if self.region_tversky:
-            loss = loss + self.region_tversky * region_tversky_loss(
-                probabilities, target, regions=regions, weights=self.region_weights
-            )
-        if self.region_dice:
-            loss = loss + self.region_dice * region_tversky_loss(
-                probabilities, target, regions=regions, weights=(0.5, 0.5)
-            )
-        if self.binary_cross_entropy:
-            loss = loss + self.binary_cross_entropy * binary_cross_entropy(probabilities, target)
-        if self.boundary:
-            loss = loss + self.boundary * boundary_loss(probabilities, target)
+        of_probabilities: dict[str, Callable[[torch.Tensor, Target], torch.Tensor]] = {
+            "dice": partial(dice_loss, smooth=self.smooth, skip_absent=self.skip_absent),
+            "tversky": tversky_loss,
+            "region_tversky": partial(
+                region_tversky_loss, regions=regions, weights=self.region_weights
+            ),
+            "region_dice": partial(region_tversky_loss, regions=regions, weights=(0.5, 0.5)),
+            "binary_cross_entropy": binary_cross_entropy,
+            "boundary": boundary_loss,
+        }
+        weights = {term: getattr(self, term) for term in of_probabilities}
+        probabilities = logits.softmax(dim=1) if any(weights.values()) else logits
+        for term, weight in weights.items():
+            if weight:
+                loss = loss + weight * of_probabilities[term](probabilities, target)
         return loss
 
 

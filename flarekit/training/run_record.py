@@ -34,17 +34,6 @@ def keep_recipe(recipe: Recipe, folder: Path) -> None:
         write_atomically(folder / own.file.name, own.file.read_bytes())
 
 
-class Folder(BaseModel):
-    """The labelled cases that a run took from one folder; names only, no paths."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    licence: str
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
-
-
 class RunRecord(BaseModel):
     """What a run was made of.
 
@@ -60,7 +49,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     command: str
-    folders: tuple[Folder, ...]
+    folders: tuple[LabelledFolder, ...]
     others: dict[str, int]
     held_out: tuple[str, ...]
     flarekit: str
@@ -126,15 +115,7 @@ def begin_record(
 
     record = RunRecord(
         command=command,
-        folders=tuple(
-            Folder(
-                name=each.folder.resolve().name,
-                licence=each.licence,
-                training=each.training,
-                validation=each.validation,
-            )
-            for each in folders
-        ),
+        folders=tuple(folders),
         others=dict(others),
         held_out=recipe.training.held_out,
         flarekit=VERSION,

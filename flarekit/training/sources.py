@@ -54,12 +54,10 @@ def training_pools(
     if facts.negatives is not None:
         cases = negative_cases(recipe, facts.negatives, negatives)
         pools.append(Pool(cases=cases, share=facts.negatives.share))
-    tables = labelled_tables(recipe)
-    for folder, table in zip(dataset_folders(recipe, dataset), tables, strict=True):
-        if table.share > 0:
-            labelled = _labelled(folder, table, recipe)
-            _LOG.info("%d labelled cases of %s", len(labelled), folder)
-            pools.append(Pool(cases=labelled, share=table.share))
+    for folder, table in labelled_folders(recipe, dataset):
+        labelled = _labelled(folder, table, recipe)
+        _LOG.info("%d labelled cases of %s", len(labelled), folder)
+        pools.append(Pool(cases=labelled, share=table.share))
     return [pool for pool in pools if pool.share > 0]
 
 
@@ -75,12 +73,9 @@ def validation_pool(recipe: Recipe, dataset: Path) -> Pool:
     """
     on_network = recipe.training.model_copy(update={"case_grid": "network", "other_ct": None})
     plain, makers = replace(recipe, training=on_network), list[Callable[[], TrainingCase]]()
-    for folder, table in zip(
-        dataset_folders(recipe, dataset), labelled_tables(recipe), strict=True
-    ):
-        if table.share > 0:
-            still = table.model_copy(update={"added": 0})
-            makers += _labelled(folder, still, plain, only=recipe.training.validation).makers
+    for folder, table in labelled_folders(recipe, dataset):
+        still = table.model_copy(update={"added": 0})
+        makers += _labelled(folder, still, plain, only=recipe.training.validation).makers
     return Pool(cases=LazyCases(makers), share=0.0)
 
 
@@ -108,29 +103,20 @@ def make_all(
         cases.make_all(folder, processes, lambda: progress(next(done), total))
 
 
-def labelled_tables(recipe: Recipe) -> tuple[DatasetFacts, ...]:
-    """Return what a recipe says of each of its `dataset_folders`; the unnamed one has what is left.
-
-    A share that is nothing but rounding is 0.
-    """
-    facts = recipe.training
-    others = (each.share for each in (facts.synthesis, facts.negatives) if each is not None)
-    left = 1 - facts.phantom_share - sum(others)
-    tables = facts.datasets or (DatasetFacts(folder="unnamed", share=max(0.0, left)),)
-    return tuple(
-        each if each.share > _NOTHING else each.model_copy(update={"share": 0.0}) for each in tables
-    )
-
-
-def dataset_folders(recipe: Recipe, dataset: Path) -> list[Path]:
-    """Return the folders of a recipe's datasets: the one that is named, or those in it.
+def labelled_folders(recipe: Recipe, dataset: Path) -> list[tuple[Path, DatasetFacts]]:
+    """Return the folders that labelled samples are taken from, each with what a recipe says of it.
 
     Args:
-        recipe: `training.datasets`.
+        recipe: `training.datasets`; a folder that it does not name has the share that is left.
         dataset: nnU-Net raw layout; the folder that holds such folders where the recipe names them.
     """
-    names = [table.folder for table in recipe.training.datasets]
-    return [dataset / name for name in names] if names else [dataset]
+    facts = recipe.training
+    found = [(dataset / table.folder, table) for table in facts.datasets]
+    if not found:
+        others = (each.share for each in (facts.synthesis, facts.negatives) if each is not None)
+        left = max(0.0, 1 - facts.phantom_share - sum(others))
+        found = [(dataset, DatasetFacts(folder="unnamed", share=left))]
+    return [(folder, table) for folder, table in found if table.share > _NOTHING]
 
 
 def _labelled(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.core.errors import InputError
 from flarekit.core.nifti import read_nifti
 from flarekit.core.volume import orientation_of
@@ -100,9 +101,9 @@ def label_values(voxels_ZYX: NDArray[np.generic], path: Path) -> NDArray[np.uint
 
 
 def _extent(mask_ZYX: NDArray[np.bool_], spacing_mm: Size) -> Size:
-    sizes = []
-    for axis, mm in enumerate(spacing_mm):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(mask_ZYX.any(axis=others))
-        sizes.append(float((inside[-1] - inside[0] + 1) * mm))
-    return sizes[0], sizes[1], sizes[2]
+    box = box_of(mask_ZYX)
+    assert box is not None
+    z, y, x = (
+        float((side.stop - side.start) * mm) for side, mm in zip(box, spacing_mm, strict=True)
+    )
+    return z, y, x

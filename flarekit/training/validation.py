@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
-from flarekit.core.errors import InputError
 from flarekit.core.files import write_atomically
-from flarekit.core.json_files import read_json
+from flarekit.core.json_files import read_json, typed
 from flarekit.engine import Effort
 from flarekit.engine.torch import TorchEngine
 from flarekit.evaluation.dice import dice_per_label
@@ -30,8 +28,7 @@ _FILE = "validation.json"
 Scores = Mapping[str, Mapping[str, float]]  # case -> label -> Dice
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(BaseModel):
     """What was measured last in a run.
 
     Attributes:
@@ -109,8 +106,7 @@ class Validation:
         )
         scores = {case.case_id: self._dice(engine, case) for case in self._cases}
         found = Measured(step=effort["steps"], minutes=effort["minutes"], scores=scores)
-        content = {"step": found.step, "minutes": found.minutes, "scores": scores}
-        write_atomically(self._path, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self._path, (found.model_dump_json(indent=2) + "\n").encode())
         self.took_s = time.monotonic() - began
         worst = sorted((float(np.mean(each)), name) for name, each in found.per_label.items())
         shown = ", ".join(f"{name} {dice:.3f}" for dice, name in worst[:4])
@@ -138,19 +134,4 @@ def read_measured(run_dir: Path) -> Measured | None:
         InputError: the file is damaged.
     """
     path = run_dir / _FILE
-    if not path.is_file():
-        return None
-    content = read_json(path)
-    try:
-        return Measured(
-            step=int(content["step"]),
-            minutes=float(content["minutes"]),
-            scores={
-                case: {name: float(dice) for name, dice in labels.items()}
-                for case, labels in content["scores"].items()
-            },
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is damaged: {error}", fix="delete it; it is measured anew as training goes on"
-        ) from error
+    return typed(Measured, read_json(path), source=path) if path.is_file() else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flarekit import models
 from flarekit.core.errors import InputError, WeightsMismatchError
+from flarekit.training.networks import copy_weights
 from flarekit.training.nnunet.networks import PLANNED
 
 if TYPE_CHECKING:
@@ -72,50 +73,40 @@ def read_result(
         WeightsMismatchError: weights that are not the network's.
     """
     try:
-        return _read(result, plans, dataset, checkpoints, weights)
+        configuration = result.resolve().name.split("__")[-1]
+        architecture = _class_path(plans, result).removeprefix(_OURS)
+        names = dataset["channel_names"]
+        labels = {
+            name.replace(" ", "_"): int(value)
+            for name, value in dataset["labels"].items()
+            if name not in ("background", "ignore")
+        }
+        arguments = {
+            **plans["configurations"][configuration]["architecture"]["arch_kwargs"],
+            "input_channels": len(names),
+            "num_classes": len(labels) + 1,
+        }
+        networks = [_network(architecture, arguments, each) for each in weights]
+        if architecture == "mamba_ahnet":
+            arguments["reconstruction"] = False
+        return Result(
+            source=result / "plans.json",
+            plans=plans,
+            configuration=configuration,
+            architecture=architecture,
+            arguments=arguments,
+            channel_names=names,
+            labels=labels,
+            mirror_axes=checkpoints[0].get("inference_allowed_mirroring_axes") or (),
+            trainer=str(checkpoints[0]["trainer_name"]),
+            networks=networks,
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{result}: its plans.json, dataset.json or a checkpoint lacks something: "
             f"{type(error).__name__}: {error}",
             fix="export the folder that the training has left, whole",
         ) from error
-
-
-def _read(
-    result: Path,
-    plans: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    checkpoints: Sequence[Mapping[str, Any]],
-    weights: Sequence[Mapping[str, torch.Tensor]],
-) -> Result:
-    configuration = result.resolve().name.split("__")[-1]
-    architecture = _class_path(plans, result).removeprefix(_OURS)
-    names = dataset["channel_names"]
-    labels = {
-        name.replace(" ", "_"): int(value)
-        for name, value in dataset["labels"].items()
-        if name not in ("background", "ignore")
-    }
-    arguments = {
-        **plans["configurations"][configuration]["architecture"]["arch_kwargs"],
-        "input_channels": len(names),
-        "num_classes": len(labels) + 1,
-    }
-    networks = [_network(architecture, arguments, each) for each in weights]
-    if architecture == "mamba_ahnet":
-        arguments["reconstruction"] = False
-    return Result(
-        source=result / "plans.json",
-        plans=plans,
-        configuration=configuration,
-        architecture=architecture,
-        arguments=arguments,
-        channel_names=names,
-        labels=labels,
-        mirror_axes=checkpoints[0].get("inference_allowed_mirroring_axes") or (),
-        trainer=str(checkpoints[0]["trainer_name"]),
-        networks=networks,
-    )
 
 
 def _class_path(plans: Mapping[str, Any], result: Path) -> str:
@@ -127,8 +118,6 @@ def _class_path(plans: Mapping[str, Any], result: Path) -> str:
 
 def _network(name: str, arguments: dict[str, Any], weights: Mapping[str, Any]) -> nn.Module:
     """Return the network as prediction builds it."""
-    import torch
-
     trained = models.create(name, **arguments)
     try:
         trained.load_state_dict(weights)
@@ -140,8 +129,5 @@ def _network(name: str, arguments: dict[str, Any], weights: Mapping[str, Any]) -
     if name != "mamba_ahnet":
         return trained
     network = models.create(name, **{**arguments, "reconstruction": False})
-    tensors = models.own_tensors(trained)
-    with torch.no_grad():
-        for key, tensor in models.own_tensors(network).items():
-            tensor.copy_(tensors[key])
+    copy_weights(trained, network)
     return network
