@@ -60,14 +60,11 @@ def _panel(title: str, curves: Sequence[Sequence[float]], mean: Sequence[float])
         parts.append(
             f'<text x="{x:.1f}" y="{_TOP + high + 16:g}" text-anchor="middle">{step}</text>'
         )
-    parts.append(_text(_LEFT + wide / 2, _HEIGHT - 6, "marks given", "middle"))
+    x, y = _LEFT + wide / 2, _HEIGHT - 6
+    parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">marks given</text>')
     for curve in curves:
         parts += _line(curve, point, f'stroke="{_CASE}" stroke-width="1"')
     return parts + _line(mean, point, f'stroke="{_MEAN}" stroke-width="3"')
-
-
-def _text(x: float, y: float, words: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _line(curve: Sequence[float], point: Callable[[int, float], str], style: str) -> list[str]:

@@ -20,15 +20,11 @@ def axis_diameters(lesion_ZYX: NDArray[np.bool_]) -> tuple[float, float]:
     Args:
         lesion_ZYX: bool.
     """
-    longest, ends, boundary = 0.0, None, None
-    for z in np.flatnonzero(lesion_ZYX.any(axis=(1, 2))):
-        points = _boundary(lesion_ZYX[z])
-        length, pair = _longest(points)
-        if length > longest:
-            longest, ends, boundary = length, pair, points
-    if ends is None or boundary is None:
+    if not lesion_ZYX.any():
         return 0.0, 0.0
-    return longest, _short_axis(boundary, ends[1] - ends[0])
+    z, one, other = longest_line(lesion_ZYX)
+    longest = float(np.linalg.norm(other - one))
+    return (longest, _short_axis(_boundary(lesion_ZYX[z]), other - one)) if longest else (0.0, 0.0)
 
 
 def longest_line(
@@ -88,7 +84,7 @@ def _boundary(slice_YX: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _longest(
-    points: NDArray[np.int64], pixel: NDArray[np.float64] | float = 1.0
+    points: NDArray[np.int64], pixel: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.int64] | None]:
     """Return the greatest distance between two points and the first pair that has it.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -135,11 +136,9 @@ def evaluate(
     scheme.load().check(settings)
     if pictures is not None:
         require("matplotlib", "picture", "pictures need matplotlib, which is not installed")
-    tasks = [
-        _Task(pair=pair, scheme=scheme, settings=settings, pictures=pictures) for pair in pairs
-    ]
+    score = partial(_score, scheme=scheme, settings=settings, pictures=pictures)
     done = []
-    for case in _run(tasks, min(workers, len(tasks))):
+    for case in _run(score, pairs, min(workers, len(pairs))):
         if on_case is not None:
             on_case(case)
         done.append(case)
@@ -154,23 +153,17 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    pair: Pair
-    scheme: NamedScheme
-    settings: Settings
-    pictures: Pictures | None
-
-
-def _run(tasks: Sequence[_Task], workers: int) -> Iterator[CaseResult]:
+def _run(
+    score: Callable[[Pair], CaseResult], pairs: Sequence[Pair], workers: int
+) -> Iterator[CaseResult]:
     if workers <= 1:
-        yield from map(_score, tasks)
+        yield from map(score, pairs)
         return
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
     try:
-        futures = {pool.submit(_score, task): task for task in tasks}
+        futures = {pool.submit(score, pair): pair for pair in pairs}
         for future in as_completed(futures):
             yield _result_of(future, futures[future])
         pool.shutdown()
@@ -186,38 +179,41 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _result_of(future: Future[CaseResult], task: _Task) -> CaseResult:
+def _result_of(future: Future[CaseResult], pair: Pair) -> CaseResult:
     try:
         return future.result()
     except BrokenProcessPool:
         return _failed(
-            task.pair,
+            pair,
             "not scored: a process died, perhaps for want of memory",
             "run again with fewer --workers",
         )
 
 
-def _score(task: _Task) -> CaseResult:
+def _score(
+    pair: Pair, *, scheme: NamedScheme, settings: Settings, pictures: Pictures | None
+) -> CaseResult:
     """Score one case; whatever is wrong with it is returned, since it may cross processes."""
     began = time.perf_counter()
     try:
-        result = _scored(task)
+        result = _scored(pair, scheme, settings, pictures)
     except FlarekitError as error:
-        result = _failed(task.pair, error.message, error.fix)
+        result = _failed(pair, error.message, error.fix)
     except MemoryError:
-        result = _failed(task.pair, "not enough memory to score it", "run with fewer --workers")
+        result = _failed(pair, "not enough memory to score it", "run with fewer --workers")
     return replace(result, seconds=time.perf_counter() - began)
 
 
-def _scored(task: _Task) -> CaseResult:
-    pair, labels = task.pair, task.settings.pictured
+def _scored(
+    pair: Pair, scheme: NamedScheme, settings: Settings, pictures: Pictures | None
+) -> CaseResult:
     truth = read_mask(pair.truth)
     predicted, fault = _read_prediction(pair, truth)
-    rows = task.scheme.load().score(pair.case_id, truth, predicted, task.settings)
+    rows = scheme.load().score(pair.case_id, truth, predicted, settings)
     warnings = _warnings(truth, predicted)
-    if task.pictures is not None:
+    if pictures is not None:
         try:
-            warnings += draw_case(task.pictures, pair.case_id, truth, predicted, labels)
+            warnings += draw_case(pictures, pair.case_id, truth, predicted, settings.pictured)
         except OutputError as error:
             fault = fault or error
     if predicted is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +57,7 @@ def draw_case(
         OutputError: it could not be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     scan_ZYX, notes = _scan(pictures, case_id, truth)
     missing = np.zeros_like(truth.values_ZYX)
@@ -81,22 +81,9 @@ def draw_case(
         for place, image in enumerate(images):
             show_slice(grid[place, axis], image, axis, spacing_mm)
         grid[0, axis].set_title(plane, color="white", fontsize=10)
-    _add_legend(figure, labels, (true, found))
-    save_figure(figure, pictures.folder / f"{case_id}.png")
-    return notes
-
-
-def _add_legend(
-    figure: Any,  # noqa: ANN401 - matplotlib is not imported here
-    labels: Mapping[str, int],
-    masks: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-) -> None:
-    from matplotlib.patches import Patch
-
-    colours = shades_of(labels)
-    present = {int(value) for mask in masks for value in np.unique(mask)}
+    present = {int(value) for mask in (true, found) for value in np.unique(mask)}
     handles = [
-        Patch(color=colours[value], label=name.replace("_", " "))
+        Patch(color=shades_of(labels)[value], label=name.replace("_", " "))
         for name, value in labels.items()
         if value in present
     ]
@@ -106,6 +93,8 @@ def _add_legend(
         Patch(color=_ONLY_PREDICTED, label="prediction only"),
     ]
     add_legend(figure, handles)
+    save_figure(figure, pictures.folder / f"{case_id}.png")
+    return notes
 
 
 def _scan(pictures: Pictures, case_id: str, truth: Mask) -> tuple[NDArray[np.float32], list[str]]:

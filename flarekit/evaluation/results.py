@@ -13,6 +13,7 @@ from typing import Any
 from flarekit.core.files import write_atomically
 from flarekit.core.package import VERSION
 from flarekit.evaluation.evaluate import CaseResult, Evaluation
+from flarekit.evaluation.scheme import Mean
 
 
 def write_json(evaluation: Evaluation, path: Path) -> None:
@@ -62,17 +63,14 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "tolerances_mm": dict(settings.tolerances_mm),
         "overall": _plain(evaluation.summary.overall),
         "means": {
-            label: {
-                figure: {"value": _number(mean.value), "count": mean.count}
-                for figure, mean in means.items()
-            }
+            label: {figure: _mean(mean) for figure, mean in means.items()}
             for label, means in evaluation.summary.labels.items()
         },
         "lacking": {
             label: {
                 "cases": cases,
                 "means_without": {
-                    figure: {"value": _number(mean.value), "count": mean.count}
+                    figure: _mean(mean)
                     for figure, mean in evaluation.means_without(cases, label).items()
                 },
             }
@@ -107,6 +105,10 @@ def _case(case: CaseResult) -> dict[str, Any]:
         "fix": case.fix,
         "seconds": round(case.seconds, 3),
     }
+
+
+def _mean(mean: Mean) -> dict[str, float | int | None]:
+    return {"value": _number(mean.value), "count": mean.count}
 
 
 def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from flarekit.core.extras import require
 _WITHIN = 255  # all eight voxels around a corner belong to the mask
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SurfaceDistances:
     """How far every surface element of one mask lies from the other's surface, nearest first.
 
@@ -105,12 +105,7 @@ def surface_distances(
     box = box_of(truth | predicted)
     if box is None:
         nothing = np.empty(0)
-        return SurfaceDistances(
-            truth_to_predicted_mm=nothing,
-            predicted_to_truth_mm=nothing,
-            truth_areas_mm2=nothing,
-            predicted_areas_mm2=nothing,
-        )
+        return SurfaceDistances(nothing, nothing, nothing, nothing)
     kernel, area_of_code = _tables(spacing)
     truth_codes = _neighbour_codes(truth[box], kernel)
     predicted_codes = _neighbour_codes(predicted[box], kernel)
@@ -119,12 +114,8 @@ def surface_distances(
     to_truth = _distances_mm(predicted_surface, true_surface, spacing)
     truth_sorted = _sorted(to_predicted, area_of_code[truth_codes[true_surface]])
     predicted_sorted = _sorted(to_truth, area_of_code[predicted_codes[predicted_surface]])
-    return SurfaceDistances(
-        truth_to_predicted_mm=truth_sorted[0],
-        predicted_to_truth_mm=predicted_sorted[0],
-        truth_areas_mm2=truth_sorted[1],
-        predicted_areas_mm2=predicted_sorted[1],
-    )
+    (from_truth_mm, truth_mm2), (from_predicted_mm, predicted_mm2) = truth_sorted, predicted_sorted
+    return SurfaceDistances(from_truth_mm, from_predicted_mm, truth_mm2, predicted_mm2)
 
 
 def _tables(spacing_mm: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

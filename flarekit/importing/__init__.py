@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flarekit.core.errors import InputError
-from flarekit.importing.options import ImportOptions
+from flarekit.importing.writing import ImportOptions
 
 _WRAPPED_IN = ("net", "state_dict", "model_state_dict", "model")
 __all__ = ["ImportOptions", "import_predictor"]

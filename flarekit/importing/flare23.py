@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from flarekit import models
 from flarekit.core.errors import InputError
-from flarekit.importing.options import ImportOptions
-from flarekit.importing.writing import write_predictor
+from flarekit.importing.writing import ImportOptions, write_predictor
 
 if TYPE_CHECKING:
     import torch

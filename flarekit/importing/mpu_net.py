@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit import models
-from flarekit.importing.options import ImportOptions
-from flarekit.importing.writing import write_predictor
+from flarekit.importing.writing import ImportOptions, write_predictor
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,8 @@ from flarekit.core.errors import FlarekitError, InputError, WeightsMismatchError
 from flarekit.core.json_files import read_json, typed
 from flarekit.importing import nnunet_files as files
 from flarekit.importing.checkpoint import load_checkpoint, state_dict_of
-from flarekit.importing.options import ImportOptions
 from flarekit.importing.plans import read_configuration
-from flarekit.importing.writing import write_predictor
+from flarekit.importing.writing import ImportOptions, write_predictor
 
 if TYPE_CHECKING:
     import torch

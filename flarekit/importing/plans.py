@@ -17,6 +17,7 @@ _PLAIN, _RESIDUAL = "PlainConvUNet", "ResidualEncoderUNet"
 _SPLINES = "resample_data_or_seg_to_shape"
 _EPS, _SLOPE = 1e-5, 0.01
 _MOST_NAMED = 8
+_COPY = "copy the file again from the training"
 _OPERATORS = {  # what our networks are built from; the last part of the import path
     "conv_op": ("Conv2d", "Conv3d"),
     "norm_op": ("InstanceNorm2d", "InstanceNorm3d"),
@@ -91,9 +92,9 @@ class Configuration:
         schemes, masks = self.content.normalization_schemes, self.content.use_mask_for_norm
         for what, stated in (("normalization_schemes", schemes), ("use_mask_for_norm", masks)):
             if stated is not None and len(stated) != len(names):
-                raise InputError(
-                    f"{self.source}: configurations.{self.name}.{what} has {len(stated)} entries "
-                    f"for the {len(names)} channels of dataset.json",
+                raise self._fault(
+                    f".{what} has {len(stated)} entries for the {len(names)} channels of "
+                    "dataset.json",
                     fix="take both files from one training",
                 )
         return [
@@ -113,11 +114,8 @@ class Configuration:
         spacing, tile = list(self.content.spacing), list(self.content.patch_size)
         flat = len(tile) == 2
         if len(spacing) < len(tile):
-            raise InputError(
-                f"{self.source}: configurations.{self.name}: spacing has {len(spacing)} numbers, "
-                f"patch_size {len(tile)}",
-                fix="take both from one training",
-            )
+            what = f": spacing has {len(spacing)} numbers, patch_size {len(tile)}"
+            raise self._fault(what, fix="take both from one training")
         axes = [int(axis) + flat for axis in dict.fromkeys(mirror_axes)]
         if any(axis > 2 for axis in axes):
             raise InputError(
@@ -144,12 +142,10 @@ class Configuration:
         if sorted(transpose) != [0, 1, 2]:
             raise InputError(
                 f"{self.source}: transpose_forward is {transpose}, and should name 0, 1 and 2 once",
-                fix="copy the file again from the training",
+                fix=_COPY,
             )
-        for function in (
-            self.content.resampling_fn_data,
-            self.content.resampling_fn_probabilities,
-        ):
+        content = self.content
+        for function in (content.resampling_fn_data, content.resampling_fn_probabilities):
             if function != _SPLINES:
                 raise self.refuse(f"resampling function {function!r}")
         image = self.content.resampling_fn_data_kwargs or files.Resampling()
@@ -169,16 +165,12 @@ class Configuration:
             inside = f"foreground_intensity_properties_per_channel.{channel}"
             stated = self.plans.intensities.get(str(channel))
             if stated is None:
-                raise InputError(
-                    f"{self.source}: {inside} is missing, which CTNormalization needs",
-                    fix="copy the file again from the training",
-                )
+                what = f"{self.source}: {inside} is missing, which CTNormalization needs"
+                raise InputError(what, fix=_COPY)
             window = typed(files.Window, stated, source=self.source, inside=inside)
             if window.percentile_00_5 >= window.percentile_99_5:
-                raise InputError(
-                    f"{self.source}: {inside}: percentile_00_5 is not below percentile_99_5",
-                    fix="copy the file again from the training",
-                )
+                what = f"{self.source}: {inside}: percentile_00_5 is not below percentile_99_5"
+                raise InputError(what, fix=_COPY)
             return {
                 "kind": "window",
                 "low_hu": window.percentile_00_5,
@@ -217,9 +209,9 @@ class Configuration:
             blocks, decoder = flat.n_conv_per_stage, flat.n_conv_per_stage_decoder
             kernels, strides = flat.kernel_sizes, flat.strides
         else:
-            raise self._missing("architecture")
+            raise self._fault(".architecture is missing")
         if blocks is None:
-            raise self._missing("architecture.arch_kwargs.n_conv_per_stage")
+            raise self._fault(".architecture.arch_kwargs.n_conv_per_stage is missing")
         axes = len(self.content.patch_size)
         return class_name, {
             "n_stages": stages,
@@ -236,10 +228,9 @@ class Configuration:
         together = [math.prod(axis) for axis in zip(*strides, strict=True)]
         for size, factor in zip(self.content.patch_size, together, strict=True):
             if size % factor:
-                raise InputError(
-                    f"{self.source}: configurations.{self.name}: patch_size has {size} voxels, no "
-                    f"multiple of {factor}, which the strides make together",
-                    fix="copy the file again from the training",
+                raise self._fault(
+                    f": patch_size has {size} voxels, no multiple of {factor}, which the strides "
+                    "make together"
                 )
 
     def _per_stage(self, name: str, stated: int | Sequence[int], count: int) -> list[int]:
@@ -247,7 +238,7 @@ class Configuration:
         if isinstance(stated, int):
             return [stated] * count
         if len(stated) < count:
-            raise self._short(name, len(stated), count)
+            raise self._fault(f": {name} has {len(stated)} entries for {count} stages")
         return list(stated[:count])
 
     def _sizes(
@@ -256,28 +247,14 @@ class Configuration:
         """Return a number for each axis of each stage; one number stands for all axes."""
         each = [stated] * count if isinstance(stated, int) else list(stated)
         if len(each) != count:
-            raise self._short(name, len(each), count)
+            raise self._fault(f": {name} has {len(each)} entries for {count} stages")
         sizes = [[size] * axes if isinstance(size, int) else list(size) for size in each]
         if any(len(size) != axes for size in sizes):
-            raise InputError(
-                f"{self.source}: configurations.{self.name}: {name} of {len(sizes[0])} axes for a "
-                f"patch of {axes}",
-                fix="copy the file again from the training",
-            )
+            raise self._fault(f": {name} of {len(sizes[0])} axes for a patch of {axes}")
         return sizes
 
-    def _short(self, name: str, found: int, count: int) -> InputError:
-        return InputError(
-            f"{self.source}: configurations.{self.name}: {name} has {found} entries for {count} "
-            "stages",
-            fix="copy the file again from the training",
-        )
-
-    def _missing(self, name: str) -> InputError:
-        return InputError(
-            f"{self.source}: configurations.{self.name}.{name} is missing",
-            fix="copy the file again from the training",
-        )
+    def _fault(self, what: str, *, fix: str = _COPY) -> InputError:
+        return InputError(f"{self.source}: configurations.{self.name}{what}", fix=fix)
 
     def _check_operators(self, stated: files.NetworkArguments) -> None:
         for key, known in _OPERATORS.items():
@@ -317,7 +294,7 @@ def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -
         if current in seen:
             raise InputError(
                 f"{source}: configurations {' and '.join(seen)} inherit from each other",
-                fix="copy the file again from the training",
+                fix=_COPY,
             )
         seen.append(current)
         resolved = {**plans.configurations[current], **resolved}

@@ -1,8 +1,9 @@
-"""The last step of every import: weights, facts and a first card."""
+"""What is said of a checkpoint at the start of an import; weights, facts and card at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
 _HEAD = "Made by `flarekit weights import`."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What a person says about a checkpoint that it does not say itself.
+
+    Attributes:
+        name: of the predictor.
+        convention: its default convention.
+        folds: which folds of an nnU-Net result make the ensemble; all that are there where None.
+        checkpoint: file name inside a fold.
+    """
+
+    name: str
+    convention: str = "flare"
+    folds: tuple[str, ...] | None = None
+    checkpoint: str = "checkpoint_final.pth"
 
 
 def write_predictor(

@@ -128,10 +128,26 @@ def apply_rules(
     """
     naming = [k for k, rule in enumerate(rules) if {labels[n] for n in rule.labels} & set(internal)]
     behind = naming[-1] + 1 if naming else 0
-    result = _applied(label_map_ZYX, rules[:behind], labels, voxel_ml, scan)
+
+    def applied(result: NDArray[np.uint8], some: Sequence[Rule]) -> NDArray[np.uint8]:
+        for on_scan, group in groupby(some, key=lambda rule: _on_scan(_module(rule))):
+            if not on_scan:
+                result = _on_regions(result, list(group), labels, voxel_ml)
+                continue
+            for rule in group:
+                if scan is None:
+                    raise ValueError(
+                        f"the rule {rule.name!r} runs on the scan's grid, with the scan"
+                    )
+                values = [labels[name] for name in rule.labels]
+                gate = () if rule.gate is None else (rule.gate,)
+                result = _module(rule).apply_to_scan(result, values, rule.value, scan, *gate)
+        return result
+
+    result = applied(label_map_ZYX.copy(), rules[:behind])
     if internal:
         result[np.isin(result, list(internal))] = 0
-    return _applied(result, rules[behind:], labels, voxel_ml, scan)
+    return applied(result, rules[behind:])
 
 
 def memory_bytes(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule]) -> int:
@@ -152,27 +168,6 @@ def memory_bytes(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule]) -> int
     on_scan = any(map(_on_scan, modules))
     whole = _ON_SCAN_PER_VOXEL * label_map_ZYX.size if on_scan else 0
     return copies + whole + regions_bytes(label_map_ZYX[box], background=fills)
-
-
-def _applied(
-    label_map_ZYX: NDArray[np.uint8],
-    rules: Sequence[Rule],
-    labels: Mapping[str, int],
-    voxel_ml: float,
-    scan: Scan | None,
-) -> NDArray[np.uint8]:
-    result = label_map_ZYX.copy()
-    for on_scan, group in groupby(rules, key=lambda rule: _on_scan(_module(rule))):
-        if not on_scan:
-            result = _on_regions(result, list(group), labels, voxel_ml)
-            continue
-        for rule in group:
-            if scan is None:
-                raise ValueError(f"the rule {rule.name!r} runs on the scan's grid, with the scan")
-            values = [labels[name] for name in rule.labels]
-            gate = () if rule.gate is None else (rule.gate,)
-            result = _module(rule).apply_to_scan(result, values, rule.value, scan, *gate)
-    return result
 
 
 def _on_regions(

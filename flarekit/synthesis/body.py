@@ -119,7 +119,7 @@ def body_around(
     """
     from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
-    shape: Shape = (organs_ZYX.shape[0], organs_ZYX.shape[1], organs_ZYX.shape[2])
+    shape = organs_ZYX.shape
     marks = landmarks(organs_ZYX, spacing_mm)
     waves = smooth_noise(shape, spacing_mm, 30, rng)
     outline = _outline(organs_ZYX, spacing_mm, marks, rng) + 0.04 * waves < 1
@@ -190,7 +190,7 @@ def _outline(
 ) -> Field:
     """Return a field below 1 inside trunk, neck, head, arms and legs."""
     mm_Z, mm_Y, mm_X = spacing_mm
-    shape: Shape = (organs.shape[0], organs.shape[1], organs.shape[2])
+    shape = organs.shape
     above_apex_mm = (np.arange(shape[0]) - marks.apex) * mm_Z
     above_pelvis_mm = (np.arange(shape[0]) - marks.pelvis) * mm_Z
     half_Y = marks.half_Y + rng.uniform(24, 40) / mm_Y
@@ -228,7 +228,7 @@ def _outline(
 def _head(brain: Mask, spacing_mm: Spacing, bottom: int) -> Field:
     """Return a field below 1 within scalp and face."""
     mm_Z, mm_Y, mm_X = spacing_mm
-    shape: Shape = (brain.shape[0], brain.shape[1], brain.shape[2])
+    shape = brain.shape
     y0, y1, x0, x1 = np.nanmedian(extents(brain), axis=1)
     above_mm = (np.arange(shape[0]) - bottom) * mm_Z
     half_Y, half_X = (y1 - y0) / 2 + 4 / mm_Y, (x1 - x0) / 2 + 6 / mm_X
@@ -260,7 +260,7 @@ def _skeleton(
     from scipy.ndimage import binary_erosion
 
     mm_Z, mm_Y, mm_X = spacing_mm
-    shape: Shape = (organs.shape[0], organs.shape[1], organs.shape[2])
+    shape = organs.shape
     z = np.arange(shape[0])
     above_pelvis_mm = (z - marks.pelvis) * mm_Z
     vertebrae = ellipses(shape, spine[:, 0], spine[:, 1], 18 / mm_Y, 22 / mm_X, 2) < 1

@@ -190,7 +190,7 @@ def blend(
     from scipy.ndimage import gaussian_filter
     from scipy.special import expit
 
-    shape: Shape = (hu_ZYX.shape[0], hu_ZYX.shape[1], hu_ZYX.shape[2])
+    shape = hu_ZYX.shape
     spikes = int(rng.integers(4, 14)) if place == "lung" and rng.random() < 0.5 else 0
     look = BlobLook(
         diameter_mm=diameter_mm,
@@ -226,7 +226,7 @@ def _inside(
     """Return the lesion's own intensities, without grain."""
     from scipy.special import expit
 
-    shape: Shape = (depth.shape[0], depth.shape[1], depth.shape[2])
+    shape = depth.shape
     clumps = smooth_noise(shape, spacing_mm, float(rng.uniform(2, 7)), rng)
     if place == "lung":
         level = rng.normal(25, 25) if rng.random() < 0.85 else rng.normal(-350, 120)

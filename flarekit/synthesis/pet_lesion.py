@@ -73,8 +73,7 @@ def _placed(
         elongation=float(rng.uniform(0.05, 0.35)),
         lobes=float(rng.uniform(0.1, 0.5)),
     )
-    shape_ZYX = (shape[0], shape[1], shape[2])
-    depth = blob_depth(shape_ZYX, spacing_mm, local, look, rng)
+    depth = blob_depth(shape, spacing_mm, local, look, rng)
     mask = (depth > 0) & (suv[box] > _BODY_SUV)
     if mask.sum() < _LEAST_VOXELS or (hot[box] & (depth > -10)).any():
         return False
@@ -82,7 +81,7 @@ def _placed(
     peak = float(np.clip(rng.lognormal(np.log(6), 0.5), 2.2, 30))
     if peak < 2 * around:
         return False
-    clumps = smooth_noise(shape_ZYX, spacing_mm, 0.18 * diameter + 2, rng)
+    clumps = smooth_noise(shape, spacing_mm, 0.18 * diameter + 2, rng)
     activity = peak * np.clip(0.8 + float(rng.uniform(0.05, 0.3)) * clumps, 0.3, 1.3)
     if diameter > 30 and rng.random() < 0.4:  # necrosis
         dead = depth > float(rng.uniform(0.15, 0.3)) * diameter + 2 * clumps

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.synthesis.body import ORGANS, Body, ellipses, extents, without_gaps
-from flarekit.synthesis.shapes import Shape, Spacing, distance_within
+from flarekit.synthesis.shapes import Spacing, distance_within
 
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
@@ -72,7 +72,7 @@ def _ellipse_per_slice(
 ) -> Mask:
     """Return ellipses around the organs, somewhat beyond the first and last slice or to the end."""
     mm_Z, mm_Y, mm_X = spacing_mm
-    shape: Shape = (organs.shape[0], organs.shape[1], organs.shape[2])
+    shape = organs.shape
     length_mm = float(rng.choice([2, 25, 80, np.inf]))  # from every slice on its own to a tube
     y0, y1, x0, x1 = (
         without_gaps(row, length_mm / mm_Z)

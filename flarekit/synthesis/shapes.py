@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flarekit.core.boxes import box_of
 
 Spacing = tuple[float, float, float]
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def smooth_noise(

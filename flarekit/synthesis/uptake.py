@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.synthesis.body import ORGANS, Body
-from flarekit.synthesis.shapes import Shape, Spacing, box_around, smooth_noise
+from flarekit.synthesis.shapes import Spacing, box_around, smooth_noise
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -31,7 +31,7 @@ def add_physiology(
         body: around them.
         rng: what decides.
     """
-    shape: Shape = (suv.shape[0], suv.shape[1], suv.shape[2])
+    shape = suv.shape
     mottle = np.exp(0.1 * smooth_noise(shape, spacing_mm, 9, rng))
     liver = float(np.clip(rng.normal(2.3, 0.5), 1.2, 3.6))
     plain = {
@@ -67,7 +67,7 @@ def _brain(suv: Field, brain: Mask, spacing_mm: Spacing, rng: np.random.Generato
     """Paint a folded cortex and deep nuclei, bright, over white matter."""
     if not brain.any():
         return
-    shape: Shape = (suv.shape[0], suv.shape[1], suv.shape[2])
+    shape = suv.shape
     folds = smooth_noise(shape, spacing_mm, 5, rng)
     grey = float(np.clip(rng.lognormal(np.log(10), 0.35), 6, 22))
     if rng.random() < _SIMPLE:
@@ -104,7 +104,7 @@ def _heart(suv: Field, heart: Mask, spacing_mm: Spacing, rng: np.random.Generato
     level = rng.lognormal(np.log(7), 0.5) if bright else rng.uniform(1.5, 3)
     if rng.random() < _SIMPLE:
         muscle[:] = True
-    uneven = np.exp(0.35 * smooth_noise(_shape(suv), spacing_mm, 15, rng))
+    uneven = np.exp(0.35 * smooth_noise(suv.shape, spacing_mm, 15, rng))
     voxels = tuple(where[muscle].T)
     suv[voxels] = min(level, 20.0) * uneven[voxels]
 
@@ -201,8 +201,8 @@ def _bowel(
     belly[:bottom] = False
     if not belly.any():
         return
-    tubes = smooth_noise(_shape(suv), spacing_mm, 9, rng)
-    which = smooth_noise(_shape(suv), spacing_mm, 40, rng)
+    tubes = smooth_noise(suv.shape, spacing_mm, 9, rng)
+    which = smooth_noise(suv.shape, spacing_mm, 40, rng)
     level = float(rng.lognormal(np.log(1.8), 0.6))
     where = belly & (np.abs(tubes) < 0.35) & (which > rng.uniform(-0.5, 1.2))
     suv[where] = np.maximum(suv[where], min(level, 9.0))
@@ -220,7 +220,7 @@ def _brown_fat(
     if not len(lungs):
         return
     middle_X = float(body.spine_YX[:, 1].mean())
-    half = smooth_noise(_shape(suv), spacing_mm, 11, rng)
+    half = smooth_noise(suv.shape, spacing_mm, 11, rng)
     mirrored = half[:, :, ::-1]
     shift = round(2 * middle_X - (suv.shape[2] - 1))
     patches = np.maximum(half, np.roll(mirrored, shift, axis=2)) > 2.3
@@ -242,7 +242,3 @@ def _injection(suv: Field, spacing_mm: Spacing, body: Body, rng: np.random.Gener
     middle = outer[rng.integers(len(outer))]
     near = np.linalg.norm((outer - middle) * np.array(spacing_mm), axis=1) < rng.uniform(4, 10)
     suv[tuple(outer[near].T)] = float(rng.uniform(8, 40))
-
-
-def _shape(field: Field) -> Shape:
-    return field.shape[0], field.shape[1], field.shape[2]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flarekit.synthesis.body import ORGANS, Body, body_around
 from flarekit.synthesis.plain import plain_body, plain_scan
-from flarekit.synthesis.shapes import BlobLook, Shape, Spacing, blob_depth, smooth_noise
+from flarekit.synthesis.shapes import BlobLook, Spacing, blob_depth, smooth_noise
 from flarekit.synthesis.uptake import add_physiology
 
 __all__ = ["ORGANS", "WholeBody", "wholebody_petct"]
@@ -94,7 +94,7 @@ def wholebody_petct(
 def _ct(
     organs: NDArray[np.uint8], spacing_mm: Spacing, body: Body, rng: np.random.Generator
 ) -> Field:
-    shape: Shape = (organs.shape[0], organs.shape[1], organs.shape[2])
+    shape = organs.shape
     clumps = smooth_noise(shape, spacing_mm, 7, rng)
     hu = np.full(shape, -1000, np.float32)
     hu[body.fat] = -105
@@ -122,7 +122,7 @@ def _ct(
 def _background(
     organs: NDArray[np.uint8], body: Body, spacing_mm: Spacing, rng: np.random.Generator
 ) -> Field:
-    shape: Shape = (organs.shape[0], organs.shape[1], organs.shape[2])
+    shape = organs.shape
     suv = np.full(shape, 0.01, np.float32)
     suv[body.fat] = rng.uniform(0.15, 0.4)
     suv[body.muscle] = rng.uniform(0.4, 0.9)
@@ -165,7 +165,7 @@ def _add_lesion(
         elongation=float(rng.uniform(0.05, 0.35)),
         lobes=float(rng.uniform(0.1, 0.5)),
     )
-    depth = blob_depth((shape[0], shape[1], shape[2]), spacing_mm, local, look, rng)
+    depth = blob_depth(shape, spacing_mm, local, look, rng)
     mask = (depth > 0) & body.inside[box]
     hot = np.isin(organs[box], _HOT)
     if mask[hot].sum() > _IN_HOT * mask.sum():
@@ -178,7 +178,7 @@ def _add_lesion(
     peak = float(np.clip(rng.lognormal(np.log(5.5), 0.55), 1.8, 30))
     if peak < 1.7 * around:
         return
-    clumps = smooth_noise((shape[0], shape[1], shape[2]), spacing_mm, 0.18 * diameter + 2, rng)
+    clumps = smooth_noise(shape, spacing_mm, 0.18 * diameter + 2, rng)
     activity = peak * np.clip(0.75 + rng.uniform(0.05, 0.35) * clumps, 0.25, 1.3)
     if diameter > 30 and rng.random() < 0.45:  # necrosis
         dead = depth > rng.uniform(0.12, 0.3) * diameter + 2 * clumps
@@ -192,7 +192,7 @@ def _scanned_pet(suv: Field, spacing_mm: Spacing, rng: np.random.Generator) -> F
     """Return activity as a scanner sees it: blurred, with noise that grows with its root."""
     from scipy.ndimage import gaussian_filter
 
-    shape: Shape = (suv.shape[0], suv.shape[1], suv.shape[2])
+    shape = suv.shape
     width_mm = float(rng.uniform(3.5, 8.5)) / 2.355
     blurred = gaussian_filter(suv, [width_mm / mm for mm in spacing_mm])
     grain = smooth_noise(shape, spacing_mm, 1.15 * width_mm, rng)

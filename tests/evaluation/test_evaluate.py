@@ -127,13 +127,13 @@ def test_a_process_that_dies_is_named_and_the_rest_goes_on(folders, monkeypatch)
             raise MemoryError(path)
 
     (pair, *_), _ = find_pairs(folders / "pred", folders / "truth")
-    task = module._Task(pair=pair, scheme="flare", settings=LIVER, pictures=None)
-    result = module._result_of(Dead(), task)
+    result = module._result_of(Dead(), pair)
     assert (result.case_id, result.state) == ("broken", "failed")
     assert "--workers" in result.fix
     assert result.seconds == 0  # nobody knows
     monkeypatch.setattr(module, "read_mask", Dead().read)
-    assert module._score(task).error == "not enough memory to score it"
+    result = module._score(pair, scheme="flare", settings=LIVER, pictures=None)
+    assert result.error == "not enough memory to score it"
 
 
 def test_masks_that_lie_apart_are_compared_as_stored_and_a_warning_says_so(tmp_path, write_mask):
