@@ -157,11 +157,7 @@ def choose_engine(device: str) -> str:
 
 
 def check_available(device: str, precision: Precision) -> None:
-    """Find out whether a device is here and computes in a precision, without a network.
-
-    Args:
-        device: as `create` takes it.
-        precision: as `create` takes it.
+    """Find out whether a device is here and computes in a precision, as `create` takes them.
 
     Raises:
         DeviceError: it is not, or does not.

@@ -33,10 +33,6 @@ _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14  # of a tensor
 def check_contained(path: Path, content: bytes) -> None:
     """Refuse an ONNX file whose tensors lie outside it.
 
-    Args:
-        path: of the file.
-        content: what is in it.
-
     Raises:
         PredictorError: naming the file and the tensor.
         ValueError: it is not an ONNX file.
@@ -51,9 +47,6 @@ def check_contained(path: Path, content: bytes) -> None:
 
 def outside_tensor(content: bytes) -> str | None:
     """Return the name of a tensor whose values lie outside an ONNX file; None where there is none.
-
-    Args:
-        content: of the file.
 
     Raises:
         ValueError: it is not an ONNX file.

@@ -165,11 +165,7 @@ class Schedule:
     """
 
     def __init__(self, tiles: Sequence[Tile]) -> None:
-        """Remember the tiles.
-
-        Args:
-            tiles: best first, each once.
-        """
+        """Remember the tiles, best first, each once."""
         self.waiting = list(tiles)
 
     def next_z(self, count: int, lowest_z: int) -> int | None:
@@ -179,9 +175,7 @@ class Schedule:
     def take(self, count: int, z: int) -> tuple[int, int] | None:
         """Return the (Y, X) of a tile at slice z that is among the best `count`, and strike it off.
 
-        Args:
-            count: of the tiles that start at z or above.
-            z: the slice.
+        Only tiles that start at z or above are counted.
         """
         here = [tile for tile in self._best(count, z) if tile[0] == z]
         if not here:
@@ -193,11 +187,7 @@ class Schedule:
     def beyond(self, count: int, lowest_z: int, first: int, depth: int) -> int:
         """Return how many slices the best `count` tiles cover together, from a slice on.
 
-        Args:
-            count: of the tiles that start at lowest_z or above.
-            lowest_z: see there.
-            first: the slice from which on they count.
-            depth: of a tile.
+        Only tiles that start at lowest_z or above are counted, slices from the first on.
         """
         total = 0
         for z in sorted({z for z, _, _ in self._best(count, lowest_z)}):

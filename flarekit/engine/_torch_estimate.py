@@ -32,14 +32,9 @@ def estimated_mib(
 ) -> float:
     """Return the most memory that the forward of a network takes beside its weights, in MiB.
 
-    What a library takes inside an operation is known of convolutions on a CPU only.
+    The network is on the device, as it would run; shape and layout are those of its input.
 
-    Args:
-        network: on its device, as it would run.
-        shape: of its input.
-        device: where it would run.
-        precision: of the arithmetic.
-        layout: of its input.
+    What a library takes inside an operation is known of convolutions on a CPU only.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -95,11 +95,7 @@ class Confusion:
 
 
 def confusion(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Confusion:
-    """Count voxels.
-
-    Args:
-        truth: bool, any shape.
-        predicted: bool, of the same shape.
+    """Count the voxels of two masks, bool and of one shape.
 
     Raises:
         ValueError: the shapes differ.

@@ -16,9 +16,6 @@ def axis_diameters(lesion_ZYX: NDArray[np.bool_]) -> tuple[float, float]:
     first of equals). The short axis is the longest line between boundary points of that slice that
     stands perpendicular to it, within the least whole number of degrees that any line reaches.
     Source: evaluation/misc.py of DIAGNijmegen/ULS23. Both are 0 where no slice has two points.
-
-    Args:
-        lesion_ZYX: bool.
     """
     if not lesion_ZYX.any():
         return 0.0, 0.0
@@ -30,13 +27,9 @@ def axis_diameters(lesion_ZYX: NDArray[np.bool_]) -> tuple[float, float]:
 def longest_line(
     lesion_ZYX: NDArray[np.bool_], spacing_mm_ZYX: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Return the slice of a lesion's longest diameter, and (row, column) of that line's two ends.
+    """Return the slice of a lesion's longest diameter, and (row, column) of its two ends.
 
-    A lesion without two voxels in a slice has both ends in its first voxel.
-
-    Args:
-        lesion_ZYX: bool, not empty.
-        spacing_mm_ZYX: distance between neighbouring voxels.
+    The lesion is not empty; one without two voxels in a slice has both ends in its first voxel.
     """
     in_plane_mm = np.array(spacing_mm_ZYX[1:])
     first = np.argwhere(lesion_ZYX)[0]
@@ -55,10 +48,6 @@ def recist_diameter_mm(
 
     From the middle of one voxel to that of another; of each slice only the largest component
     counts (4 neighbours). 0 where no slice has two voxels.
-
-    Args:
-        lesion_ZYX: bool.
-        spacing_mm_ZYX: distance between neighbouring voxels.
     """
     if not lesion_ZYX.any():
         return 0.0
@@ -88,9 +77,7 @@ def _longest(
 ) -> tuple[float, NDArray[np.int64] | None]:
     """Return the greatest distance between two points and the first pair that has it.
 
-    Args:
-        points: (N, 2) row and column.
-        pixel: height and width of a pixel.
+    Points are (N, 2) rows and columns of pixels of that height and width.
     """
     from scipy.spatial.distance import pdist
 

@@ -34,12 +34,7 @@ class LesionMatch:
 
 
 def match_lesions(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> LesionMatch:
-    """Match the components of two masks.
-
-    Args:
-        truth: bool, three axes.
-        predicted: bool, of the same shape.
-    """
+    """Match the components of two masks, bool and of one shape of three axes."""
     true_parts, true_sizes = _components(truth)
     predicted_parts, predicted_sizes = _components(predicted)
     both = truth & predicted
@@ -59,13 +54,7 @@ def match_lesions(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Les
 
 
 def f1_of(found: int, spurious: int, missed: int) -> float:
-    """Return autoPET V's lesion F1; NaN where the truth has no lesion.
-
-    Args:
-        found: true lesions that were found.
-        spurious: predicted lesions that are none.
-        missed: true lesions that were not found.
-    """
+    """Return autoPET V's lesion F1 from counts of lesions; NaN where the truth has no lesion."""
     if found + missed == 0:
         return math.nan
     return 2 * found / (2 * found + spurious + missed)

@@ -14,11 +14,8 @@ def roc_auc(probabilities: NDArray[np.float16], truth: NDArray[np.bool_]) -> flo
     """Return how often a voxel of the truth is more probable than another; ties count half.
 
     That is the area under the curve of true against false positive rates over every threshold
-    (Mamba-AHNet section V.C), exact for float16. NaN where the truth is empty or everything.
-
-    Args:
-        probabilities: from 0 to 1, of any shape.
-        truth: of the same shape.
+    (Mamba-AHNet section V.C), exact for float16 from 0 to 1. NaN where the truth is empty or
+    everything.
 
     Raises:
         ValueError: the shapes differ.

@@ -12,9 +12,7 @@ _BLOCK = re.compile(r"encoder\.encoder_layers\.(\d+)\.(?:mamba|hgConvs\.reconv\.
 def clinix_blocks(weights: Mapping[str, Any], topology: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of MambaClinix's blocks, where its tensors are not of the usual ones.
 
-    Args:
-        weights: of a network.
-        topology: as of `flarekit.models.mamba_clinix.create`.
+    The topology is as of `flarekit.models.mamba_clinix.create`.
     """
     n_stages, counts = len(topology["strides"]), topology["n_conv_per_stage"]
     blocks, orders = ["conv"] * n_stages, [0] * n_stages

@@ -80,10 +80,7 @@ class Configuration:
         return "nnunet", arguments
 
     def channels(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the channels with their normalisation.
-
-        Args:
-            names: of the channels, in order.
+        """Return the channels, by their names in order, with their normalisation.
 
         Raises:
             InputError: another number of channels than normalisations, or figures that are missing.
@@ -270,12 +267,7 @@ class Configuration:
 
 
 def read_configuration(content: Mapping[str, Any], name: str, *, source: Path) -> Configuration:
-    """Return a configuration of the plans, with what it inherits.
-
-    Args:
-        content: of `plans.json`.
-        name: of the configuration.
-        source: the file.
+    """Return a configuration of the content of `plans.json`, with what it inherits.
 
     Raises:
         InputError: fields that are missing or of another type.

@@ -10,11 +10,7 @@ PEERS = ("segresnet", "swin_unetr", "unetr")
 
 
 def monai_network(name: str, **arguments: Any) -> Any:  # noqa: ANN401 - a class of MONAI's
-    """Return a network of `monai.networks.nets`, with fresh weights.
-
-    Args:
-        name: of its class.
-        arguments: its own.
+    """Return a network of `monai.networks.nets` by the name of its class, with fresh weights.
 
     Raises:
         UsageError: MONAI is not installed.

@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 
 
 def official_state_dict_keys(name: str, module: nn.Module) -> tuple[str, ...]:
-    """Return the keys that the authors' module would have, aliases included.
-
-    Args:
-        name: the architecture.
-        module: built by `create(name, ...)`.
-    """
+    """Return the keys that the authors' module would have for one of `create`, aliases too."""
     used = [key for keys in official_keys_of(name, module).values() for key in keys]
     return (*used, *_unused_keys(name, module))
 
@@ -37,15 +32,10 @@ def official_state_dict_keys(name: str, module: nn.Module) -> tuple[str, ...]:
 def load_official_state_dict(
     name: str, module: nn.Module, state_dict: Mapping[str, torch.Tensor]
 ) -> None:
-    """Fill a module from a state dict with the authors' names.
+    """Fill a module that `create` built from a state dict with the authors' names.
 
     Strict both ways: every tensor of theirs is used or is a known alias equal to a used one, every
     tensor of ours is set.
-
-    Args:
-        name: the architecture.
-        module: built by `create(name, ...)`.
-        state_dict: the authors'.
 
     Raises:
         WeightsMismatchError: listing what is missing, left over, misshapen, contradictory, or of

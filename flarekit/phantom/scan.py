@@ -158,12 +158,7 @@ def _spill_ascites(scene: Scene) -> None:
 
 
 def save_phantom(seed: int, *, scan: Path, labels: Path) -> None:
-    """Generate a phantom and write its CT (int16 HU) and its label map (uint8).
-
-    Args:
-        seed: which phantom.
-        scan: the CT to make, `.nii.gz`.
-        labels: the label map to make, `.nii.gz`.
+    """Generate a phantom and write its CT (int16 HU) and its label map (uint8), both `.nii.gz`.
 
     Raises:
         OutputError: a file could not be written.

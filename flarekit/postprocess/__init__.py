@@ -151,12 +151,7 @@ def apply_rules(
 
 
 def memory_bytes(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule]) -> int:
-    """Return what applying rules allocates at most, in bytes; a map of noise takes far the most.
-
-    Args:
-        label_map_ZYX: uint8, what they will be applied to.
-        rules: that will be.
-    """
+    """Return what applying rules allocates at most, in bytes; a map of noise takes far the most."""
     from flarekit.postprocess._regions import regions_bytes
 
     modules = [_module(rule) for rule in rules]

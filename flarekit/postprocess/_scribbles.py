@@ -127,13 +127,9 @@ def moved(
     spacing_mm: _Spacing,
     network: BorderNetwork | None = None,
 ) -> _Mask:
-    """Return a mask with its border moved by scribbles, which it agrees with.
+    """Return a mask, which is not empty, with its border moved by scribbles, which it agrees with.
 
-    Args:
-        mask_ZYX: bool, not empty; not changed.
-        scribbles: one at least.
-        spacing_mm: distance between neighbouring voxels.
-        network: that decides; the package's where None.
+    The network that decides is the package's where None.
     """
     result = mask_ZYX.copy()
     around = surroundings(mask_ZYX, scribbles, spacing_mm)

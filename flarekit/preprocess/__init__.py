@@ -150,13 +150,7 @@ def place(
     """Bring a case's voxels onto the network's grid.
 
     Intensities are normalised (and so clipped) before they are resampled: padding of -3024 HU
-    would bleed into the skin otherwise.
-
-    Args:
-        volumes: what was located.
-        located: from `locate`.
-        placement: one of its placements.
-        spec: the predictor's facts; their spacing is not looked at any more.
+    would bleed into the skin otherwise. The spacing of the facts is not looked at any more.
     """
     tensor = np.empty((len(volumes), *placement.shape_ZYX), np.float32)
     for channel_ZYX, volume, channel in zip(tensor, volumes, spec.channels, strict=True):
@@ -172,16 +166,9 @@ def middle_tile(
     spec: PredictorSpec,
     depth: int,
 ) -> NDArray[np.float32]:
-    """Return a tile of the middle of a case, (C, Z, Y, X), by nearest neighbours.
+    """Return a tile of the middle of a case, (C, depth, Y, X), by nearest neighbours.
 
     It is there to be timed: masked intensities look at all of its voxels.
-
-    Args:
-        volumes: what was located.
-        located: from `locate`.
-        placement: one of its placements.
-        spec: the predictor's facts.
-        depth: of the tile, in slices.
     """
     size_ZYX = (depth, *spec.grid.tile_ZYX[1:])
     picked = []

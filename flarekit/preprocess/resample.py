@@ -40,10 +40,7 @@ def target_spacing(
 ) -> tuple[float, float, float]:
     """Return the network's spacing for a scan: `scan` and `fit` of the grid become numbers.
 
-    Args:
-        grid: the predictor's.
-        spacing_mm: the scan's, along the same axes.
-        shape_ZYX: voxels of the (cropped) scan.
+    The spacing and shape are those of the (cropped) scan, along the same axes.
     """
     resolved = [
         own if wanted == "scan" else count * own / tile if wanted == "fit" else wanted

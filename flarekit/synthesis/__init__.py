@@ -1,7 +1,9 @@
 """Cases that real data lack: lesions put into real scans, whole-body PET/CT from organ label maps.
 
-Pure functions of their arguments and a seed. They teach a network shapes, places and what is not a
-lesion; accuracy on real lesions is never measured on them.
+Functions of their arguments and a seed, or a generator that decides: `rng`. Spacings are those of
+the voxels, in mm; organ maps have the values of `ORGANS`, in oriented axes: Z superior, Y
+posterior, X left. What is made teaches a network shapes, places and what is not a lesion; accuracy
+on real lesions is never measured on it.
 """
 
 from __future__ import annotations

@@ -109,11 +109,6 @@ def body_around(
 ) -> Body:
     """Draw a body around organs.
 
-    Args:
-        organs_ZYX: values of `ORGANS`; oriented, Z superior, Y posterior, X left.
-        spacing_mm: of the voxels.
-        rng: what decides.
-
     Raises:
         ValueError: no organ of the trunk is there to go by.
     """

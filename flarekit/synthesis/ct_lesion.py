@@ -177,15 +177,8 @@ def blend(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return a CT with a lesion, and where the lesion is.
 
-    Its inside keeps the grain of the scan; its border is as soft as the scanner's.
-
-    Args:
-        hu_ZYX: the surroundings; not changed.
-        spacing_mm: of the voxels.
-        centre_ZYX: of the lesion.
-        diameter_mm: of the lesion.
-        place: `lung`, `tissue` or `fat`.
-        rng: what decides.
+    Its inside keeps the grain of the scan; its border is as soft as the scanner's. The place is
+    `lung`, `tissue` or `fat`; the CT given is not changed.
     """
     from scipy.ndimage import gaussian_filter
     from scipy.special import expit

@@ -25,16 +25,9 @@ def add_pet_lesions(
     count: int,
     rng: np.random.Generator,
 ) -> None:
-    """Add lesions to a PET and to the map of its lesions, in place.
+    """Add so many lesions to a PET and to the map of its lesions (1 in those there are), in place.
 
     None overlaps other uptake, nor another lesion; where no place is found, there are fewer.
-
-    Args:
-        suv_ZYX: the PET.
-        lesions_ZYX: 1 in lesions that are there already.
-        spacing_mm: of the voxels.
-        count: of lesions.
-        rng: what decides.
     """
     from scipy.ndimage import gaussian_filter
 

@@ -26,11 +26,6 @@ def plain_body(
 ) -> Body:
     """Draw no more than an outline: an ellipse per slice, all that is near an organ, or everything.
 
-    Args:
-        organs_ZYX: values of `ORGANS`.
-        spacing_mm: of the voxels.
-        rng: what decides.
-
     Raises:
         ValueError: there are no organs.
     """
@@ -98,13 +93,7 @@ def _ellipse_per_slice(
 def plain_scan(
     organs_ZYX: NDArray[np.uint8], body: Body, rng: np.random.Generator
 ) -> tuple[Field, Field]:
-    """Return CT (HU) and PET (SUV), before the scanners.
-
-    Args:
-        organs_ZYX: values of `ORGANS`.
-        body: around them.
-        rng: what decides.
-    """
+    """Return CT (HU) and PET (SUV), before the scanners."""
     tissue = float(rng.uniform(0, 65))
     hu = np.where(body.inside, np.float32(tissue), np.float32(-1000))
     if rng.random() < 0.5:

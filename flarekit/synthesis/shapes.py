@@ -19,11 +19,7 @@ def smooth_noise(
 ) -> NDArray[np.float32]:
     """Return Gaussian noise of mean 0 and deviation 1 that varies over some length.
 
-    Args:
-        shape_ZYX: voxels.
-        spacing_mm: of the voxels.
-        length_mm: standard deviation of the smoothing.
-        rng: what decides.
+    The length is the standard deviation of the smoothing.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -70,11 +66,6 @@ def distance_within(
     """Return the distance to a mask in mm; beyond the reach it may be infinite.
 
     Only the surroundings of the mask are looked at, which is much faster for small ones.
-
-    Args:
-        mask_ZYX: what is measured from.
-        spacing_mm: of the voxels.
-        reach_mm: how far distances are needed.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -111,12 +102,7 @@ def blob_depth(
 ) -> NDArray[np.float32]:
     """Return how deep each voxel lies in a lesion, in mm; negative outside, roughly a distance.
 
-    Args:
-        shape_ZYX: voxels.
-        spacing_mm: of the voxels.
-        centre_ZYX: of the lesion, in voxels.
-        look: its form.
-        rng: what decides.
+    The centre is in voxels.
     """
     axes = [
         ((np.arange(n) - c) * mm).astype(np.float32)

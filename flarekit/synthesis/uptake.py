@@ -23,13 +23,8 @@ def add_physiology(
 ) -> None:
     """Paint the uptake of every organ into `suv`, and what belongs to it on CT into `hu`.
 
-    Args:
-        suv: activity before the scanner's blur; changed in place.
-        hu: changed in place where uptake has a form of its own (ureters).
-        organs: values of `ORGANS`.
-        spacing_mm: of the voxels.
-        body: around them.
-        rng: what decides.
+    Both are changed in place: activity before the scanner's blur, and on CT what has a form of its
+    own (ureters).
     """
     shape = suv.shape
     mottle = np.exp(0.1 * smooth_noise(shape, spacing_mm, 9, rng))

@@ -181,12 +181,7 @@ def fill_bowel(
 ) -> torch.Tensor:
     """Return a CT in which blobs of unlabelled soft tissue are filled with contrast medium.
 
-    Args:
-        image_CZYX: normalised, one channel.
-        classes_ZYX: of the same grid.
-        channel: its window.
-        spacing_mm: of the grid.
-        rng: what decides.
+    It is normalised, one channel; classes are of the same grid.
 
     Raises:
         TypeError: the channel has no window.

@@ -223,10 +223,7 @@ class _Run:
 def check_run(recipe: Recipe, run_dir: Path, options: RunOptions) -> None:
     """Raise what `train` would raise before its first step, before any case is prepared for it.
 
-    Args:
-        recipe: architecture and training facts.
-        run_dir: of the run; nothing is written.
-        options: device, precision, and what it starts with.
+    Nothing is written.
 
     Raises:
         InputError, PredictorError, DeviceError: as of `train`.

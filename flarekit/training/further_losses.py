@@ -2,7 +2,8 @@
 
 Focal, boundary and binary cross entropy are what Att-UMamba's section IV.C offers; class-balanced
 cross entropy is MPU-Net's (section 3.4). None punishes an organ for not being labelled, see
-`flarekit.training.losses`, whose shape letters hold here too.
+`flarekit.training.losses`, whose shape letters hold here too: logits and probabilities are
+(B, K, ...), targets are of the same grid.
 """
 
 from __future__ import annotations
@@ -17,10 +18,6 @@ def log_likelihood(logits: torch.Tensor, target: Target) -> tuple[torch.Tensor, 
     """Return log p of what each voxel is known to be, and which voxels anything is known about.
 
     Where a voxel is MAYBE, p is the sum of the probabilities of its possible classes.
-
-    Args:
-        logits: (B, K, ...).
-        target: of the same grid.
 
     Returns:
         float32 (B, N) and bool (B, N).
@@ -40,10 +37,7 @@ def log_likelihood(logits: torch.Tensor, target: Target) -> tuple[torch.Tensor, 
 def focal_loss(logits: torch.Tensor, target: Target, *, focus: float = 2.0) -> torch.Tensor:
     """Return the mean of -(1 - p)^focus log p (Lin et al., Focal Loss for Dense Object Detection).
 
-    Args:
-        logits: (B, K, ...).
-        target: of the same grid.
-        focus: gamma; 0 is cross entropy.
+    With a focus (gamma) of 0 it is cross entropy.
     """
     log_BN, counted_BN = log_likelihood(logits, target)
     each_BN = -((1 - log_BN.exp()).clamp_min(0) ** focus) * log_BN
@@ -56,10 +50,6 @@ def balanced_cross_entropy(logits: torch.Tensor, target: Target) -> torch.Tensor
     A voxel of a class that takes a share s of the batch weighs 1 - s (Xie and Tu, Holistically-
     Nested Edge Detection, Eq. 2, for two classes: each weighs the other's share); weights are
     divided by their sum. MAYBE counts as background.
-
-    Args:
-        logits: (B, K, ...).
-        target: of the same grid.
     """
     log_BN, counted_BN = log_likelihood(logits, target)
     classes_BN = target.classes.flatten(1)
@@ -75,10 +65,6 @@ def binary_cross_entropy(probabilities: torch.Tensor, target: Target) -> torch.T
 
     The second part of MPU-Net's Eq. 19, where the paper writes log(1 - log p), which has no value
     for any p: log(1 - p) is meant. Voxels that are MAYBE count for the classes that they are not.
-
-    Args:
-        probabilities: (B, K, ...).
-        target: of the same grid.
     """
     p = target.counted(probabilities)[:, 1:].clamp(1e-6, 1 - 1e-6)
     g = target.is_class[:, 1:]
@@ -90,10 +76,6 @@ def boundary_loss(probabilities: torch.Tensor, target: Target) -> torch.Tensor:
 
     Distances are in voxels, negative inside, and divided by the longest axis; a class that a sample
     does not have costs nothing there. They are computed on the host.
-
-    Args:
-        probabilities: (B, K, ...).
-        target: of the same grid.
     """
     from scipy.ndimage import distance_transform_edt
 

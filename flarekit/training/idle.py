@@ -11,10 +11,7 @@ from flarekit.training.tables import OrganFacts, TrainingFacts
 def idle_option(facts: TrainingFacts, objective: Objective, schedule: Schedule) -> str:
     """Return the first option that changes nothing, and what it needs; empty where there is none.
 
-    Args:
-        facts: the recipe's `[training]` table.
-        objective: the loss that it comes to.
-        schedule: the schedule that it comes to.
+    The objective and the schedule are those that the `[training]` table comes to.
     """
     options = (
         *_of_objective(facts, objective),

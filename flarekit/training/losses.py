@@ -4,7 +4,8 @@ Where a case's labels cannot tell, a voxel is MAYBE: the background, or one of t
 possible there. Cross entropy then asks only that one of those is likely, and overlap terms leave
 those classes out; every other class is known to be absent and counts as usual.
 
-Shape letters: B samples, K classes (0 is the background), N voxels of any number of axes.
+Shape letters: B samples, K classes (0 is the background), N voxels of any number of axes. Logits
+and probabilities are (B, K, ...), targets are of the same grid.
 """
 
 from __future__ import annotations
@@ -70,10 +71,6 @@ def cross_entropy(logits: torch.Tensor, target: Target) -> torch.Tensor:
     """Return the mean cross entropy over the voxels that something is known about.
 
     A MAYBE voxel costs -log of the sum of the probabilities of its possible classes.
-
-    Args:
-        logits: (B, K, ...).
-        target: of the same grid.
     """
     logits_BKN = logits.float().flatten(2)
     classes_BN = target.classes.flatten(1)

@@ -57,12 +57,9 @@ def with_other_ct(
 def outline(
     suv_ZYX: Image, spacing_mm: tuple[float, float, float], threshold: float
 ) -> NDArray[np.bool_]:
-    """Return the inside of a body by its uptake: the largest part above a value, holes filled.
+    """Return the inside of a body by its uptake: the largest part above an SUV, holes filled.
 
-    Args:
-        suv_ZYX: a PET.
-        spacing_mm: of its voxels.
-        threshold: SUV, of the smoothed PET.
+    What counts is the smoothed PET.
     """
     import cc3d
     from scipy.ndimage import binary_fill_holes, gaussian_filter

@@ -38,15 +38,8 @@ def reshape_organ(
     """Change where a sample is read, so that one organ is larger, smaller or elsewhere.
 
     Inside an ellipsoid around the organ lengths are multiplied; from there to 2.5 times as far out
-    the change fades, so that neighbours give way and nothing is folded.
-
-    Args:
-        positions: see `flarekit.training.augment.place`.
-        centres: voxel indices of each class of the case.
-        spacing_mm: of the case.
-        facts: how often and how far.
-        names: of the classes.
-        rng: what decides.
+    the change fades, so that neighbours give way and nothing is folded. Positions are those of
+    `flarekit.training.augment.place`, centres voxel indices of each class of the case.
     """
     able = [index for index in centres if names[index] in facts.factor]
     if not able or rng.random() >= facts.changed:
@@ -100,14 +93,7 @@ def change_organs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Remove organs, put lesions into them, take contrast medium away, let fluid run around them.
 
-    Args:
-        image_CZYX: a CT, normalised, one channel.
-        classes_ZYX: int64 of the same grid.
-        window: that it was normalised by.
-        spacing_mm: of the grid.
-        facts: how often.
-        names: of the classes.
-        rng: what decides.
+    The image is a CT, normalised by the window, one channel; classes are int64 of the same grid.
 
     Returns:
         image and classes; only what is removed changes its class.

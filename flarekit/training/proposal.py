@@ -178,10 +178,7 @@ def _tile(
 def topology(spacing: Size, tile: Axes, width: int) -> Topology:
     """Return a U-Net that halves each axis where it is fine and long enough (nnU-Net's rule).
 
-    Args:
-        spacing: of the grid, in mm.
-        tile: voxels.
-        width: features of the finest level.
+    The spacing is in mm, the tile in voxels, the width the finest level's features.
     """
     mm, size = list(spacing), list(tile)
     strides, kernels = [(1, 1, 1)], list[Axes]()
@@ -202,15 +199,7 @@ def topology(spacing: Size, tile: Axes, width: int) -> Topology:
 
 
 def step_bytes(network: Topology, tile: Axes, batch: int, classes: int, channels: int) -> float:
-    """Return the memory that a training step takes, in bytes, from the sizes of its feature maps.
-
-    Args:
-        network: what is trained.
-        tile: voxels of a sample.
-        batch: samples.
-        classes: of the output.
-        channels: of the input.
-    """
+    """Return the bytes that a training step takes, from the sizes of its feature maps."""
     voxels, size = float(math.prod(tile)), voxels_of(tile, network)
     maps = (channels + 6 * classes) * voxels  # input, logits, their softmax and gradients
     for stage, features in enumerate(network.features):

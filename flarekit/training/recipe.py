@@ -174,13 +174,7 @@ def paper_recipes() -> dict[str, Path]:
 
 
 def recipe_of(text: str, content: Mapping[str, Any], path: Path, *, trust: bool = False) -> Recipe:
-    """Check and type the content of a `recipe.toml`.
-
-    Args:
-        text: the file.
-        content: what is in it.
-        path: where it stands.
-        trust: as of `read_recipe`.
+    """Check and type the content of a `recipe.toml`, given with its text; see `read_recipe`.
 
     Raises:
         PredictorError: its facts do not hold together.

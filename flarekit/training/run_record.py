@@ -98,14 +98,9 @@ def begin_record(
     others: Mapping[str, int],
     command: str,
 ) -> RunRecord:
-    """Write what a run is made of, or compare it with what it began with.
+    """Write what a run is made of, or compare it with what it began with; its folder may be new.
 
-    Args:
-        run_dir: of the run, made where it is not there.
-        recipe: what is held out.
-        folders: with labelled cases.
-        others: how many other cases there are, by what they are.
-        command: what was typed.
+    `others` has how many cases there are beside the labelled ones, by what they are.
 
     Raises:
         InputError: the run began with other cases.

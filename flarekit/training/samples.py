@@ -45,11 +45,7 @@ class Batch:
 class Sampler:
     """Draws the batches of a run on a device; cases are brought there when they are first drawn.
 
-    Args:
-        recipe: what a sample looks like.
-        pools: where samples come from.
-        device: where cases are kept and samples are made.
-        seed: other samples for every other one.
+    Another seed draws other samples.
     """
 
     def __init__(

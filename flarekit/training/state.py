@@ -100,13 +100,7 @@ def begun_state(
 ) -> TrainingState:
     """Return the state that a folder's checkpoint holds, or that of a new run.
 
-    Args:
-        recipe: of the run.
-        run_dir: its folder.
-        start: predictor folder whose weights a new run begins with; random ones where None.
-        device: where it trains.
-        dtype: in which it computes.
-        seed: of the random weights.
+    A new run begins with the weights of a predictor's folder, random ones where that is None.
 
     Raises:
         InputError: the checkpoint is damaged, or another recipe's, or the recipe has changed.

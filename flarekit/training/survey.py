@@ -41,11 +41,7 @@ class LabelMap:
 
 
 def survey(paths: Iterable[Path], progress: Progress = lambda *_: None) -> list[LabelMap]:
-    """Read label maps, two at a time.
-
-    Args:
-        paths: of the files.
-        progress: called with how many are read, of how many.
+    """Read label maps, two at a time; progress is called with how many are read, of how many.
 
     Raises:
         InputError: a file cannot be read, or holds what is not a label value.

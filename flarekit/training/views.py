@@ -40,11 +40,7 @@ def draw_view(
 ) -> View:
     """Draw a click in the lesion of a case, and the window around it.
 
-    Args:
-        case: on its scan's grid; without a lesion its middle is clicked.
-        facts: how wide windows are.
-        tile_YX: voxels of a sample.
-        rng: what decides.
+    The case is on its scan's grid; without a lesion its middle is clicked.
     """
     shape, mm = case.classes_ZYX.shape[1:], case.spacing_mm_ZYX[1:]
     lesion = _lesion_box(case)

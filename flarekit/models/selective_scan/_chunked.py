@@ -43,11 +43,7 @@ def scan(*tensors: torch.Tensor) -> torch.Tensor:
 def chunks_of(batch: int, states: int, tokens: int, device_type: str) -> int:
     """Return into how many chunks the tokens are cut: at most as many as a chunk has tokens.
 
-    Args:
-        batch: sequences.
-        states: of one sequence, D x N.
-        tokens: of one sequence.
-        device_type: `cpu` or `cuda`.
+    Tokens and states (D x N) are those of one sequence of the batch.
     """
     at_once = _STATES_AT_ONCE.get(device_type, _STATES_AT_ONCE["cpu"])
     return max(1, min(math.isqrt(tokens), at_once // (batch * states)))

@@ -68,10 +68,7 @@ class Taken:
     left: tuple[str, ...] = ()
 
     def splits(self, case_ids: Sequence[str]) -> list[dict[str, list[str]]]:
-        """Return folds that keep the recipe's cases apart; none where it names no case.
-
-        Args:
-            case_ids: of the dataset.
+        """Return a dataset's folds that keep the recipe's cases apart; none where it names none.
 
         Raises:
             UsageError: a pattern that fits no case, or nothing left to train on.
@@ -151,12 +148,7 @@ def taken_from(recipe: Recipe) -> Taken:
 
 
 def into_plans(taken: Taken | None, case_ids: Sequence[str]) -> dict[str, Any]:
-    """Return what plans hold of a recipe; nothing without one.
-
-    Args:
-        taken: of the recipe.
-        case_ids: of the dataset.
-    """
+    """Return what plans hold of a recipe, for a dataset's cases; nothing without one."""
     if taken is None:
         return {}
     told = taken.regime.model_dump(mode="json", exclude_unset=True)
