@@ -13,7 +13,7 @@ from accuracy_cases import Trial
 
 from flarekit import conventions
 from flarekit.core.errors import InputError
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 from flarekit.evaluation.evaluate import Evaluation, evaluate
 from flarekit.evaluation.masks import Mask, Pair, find_pairs, read_mask
 from flarekit.evaluation.results import as_dict

@@ -21,7 +21,7 @@ import nnunet_folder
 import numpy as np
 from measured import parsed, parser_of, write
 
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 from flarekit.importing import ImportOptions, import_predictor
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor

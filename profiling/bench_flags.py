@@ -29,7 +29,7 @@ from scipy.ndimage import label
 import flarekit
 from flarekit.core.nifti import read_nifti
 from flarekit.core.records import CaseRecord, Flag
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 from flarekit.report.quality import Findings, flags_of
 from flarekit.report.statistics import label_statistics
 from flarekit.segmentation.predictors import find_predictor

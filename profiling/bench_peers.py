@@ -26,7 +26,7 @@ import numpy as np
 from measured import HERE, machine, parsed, parser_of, run, write
 from nnunet_folder import both, folder_of
 
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 OURS = {

@@ -13,7 +13,7 @@ from flarekit.cli.console import Console
 from flarekit.cli.predict import close_run
 from flarekit.core.files import make_folder, write_atomically
 from flarekit.core.nifti import read_nifti
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 from flarekit.phantom import save_phantom
 from flarekit.segmentation.folder import Options, Report, segment_folder
 from flarekit.segmentation.predictors import find_predictor

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class First:
-    """What a first recipe should be; see `flarekit.training.first_recipe.Wanted`."""
+    """What a first recipe should be; see `flarekit.training.first_recipe`."""
 
     name: str | None = None
     convention: str = "flare"
@@ -29,15 +29,15 @@ def init(
     from flarekit.cli.console import Console, typed
     from flarekit.core.errors import UsageError
     from flarekit.core.files import write_atomically
-    from flarekit.training.first_recipe import Wanted, first_recipe
+    from flarekit.training.first_recipe import first_recipe
 
     console = Console(quiet=quiet)
     if output.exists() and not force:
         raise UsageError(f"{output}: is there already", fix="add --force to replace it")
     with console.bar("label maps") as progress:
-        made = first_recipe(dataset, Wanted(**vars(wanted)), progress)
-    write_atomically(output, made.text.encode())
-    for note in made.notes:
+        text, notes = first_recipe(dataset, **vars(wanted), progress=progress)
+    write_atomically(output, text.encode())
+    for note in notes:
         console.say(f"note: {note}")
     step = typed("train", "compact", output, dataset, "RUN_DIR", "--minutes", 60)
     console.say(f"{output}: written; next: {step}")

@@ -165,8 +165,8 @@ def _recipe(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> st
 
     from flarekit.core.errors import InputError
     from flarekit.core.files import write_atomically
+    from flarekit.training.labelled_scan import survey
     from flarekit.training.locator_recipe import locator_recipe
-    from flarekit.training.survey import survey
 
     maps = survey([dataset / "labelsTr" / f"{each}.nii.gz" for each in ids], lambda *_: None)
     present = {value for each in maps for value in each.voxels}

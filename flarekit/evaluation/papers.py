@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.probabilities import probabilities_path, read_probabilities
-from flarekit.evaluation.confusion import confusion
+from flarekit.evaluation.confusion import confusion, roc_auc
 from flarekit.evaluation.masks import Mask
-from flarekit.evaluation.roc import roc_auc
 from flarekit.evaluation.scheme import Row, Settings, Summary, means_of
 from flarekit.evaluation.surface import check_tables, surface_distances
 from flarekit.evaluation.tolerances import TOLERANCES_MM

@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,10 @@ from flarekit.core.names import safe_name
 from flarekit.core.plausible import check_range
 from flarekit.training.cases import case_ids, no_cases
 from flarekit.training.fitting import check_named, refuse_what_is_not_trained, surplus_channels
-from flarekit.training.labelled_scan import read_channel, read_labels
+from flarekit.training.labelled_scan import LabelMap, Progress, read_channel, read_labels, survey
 from flarekit.training.proposal import fit
 from flarekit.training.recipe import recipe_of
 from flarekit.training.recipe_text import Channel, RecipeFacts, recipe_text
-from flarekit.training.survey import LabelMap, Progress, survey
 
 _MIB = 2**20
 _LOOKED_AT = 20  # cases whose intensities are looked at
@@ -36,40 +34,27 @@ _NAMED_IN_TITLE = 4
 _CASE_BYTES = 3  # per voxel that is kept: float16 and its class
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a first recipe should be.
-
-    Attributes:
-        name: of the predictor; the dataset's where None.
-        convention: of the predictor.
-        device: what it is going to be trained on, see `flarekit.engine.torch.choose_device`.
-        memory_mib: that a step may take; half of what is free where None.
-    """
-
-    name: str | None = None
-    convention: str = "flare"
-    device: str = "auto"
-    memory_mib: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FirstRecipe:
-    """A recipe, and what was decided on the way, in sentences."""
-
-    text: str
-    notes: tuple[str, ...]
-
-
 def first_recipe(
-    dataset: Path, wanted: Wanted, progress: Progress = lambda *_: None
-) -> FirstRecipe:
+    dataset: Path,
+    *,
+    name: str | None = None,
+    convention: str = "flare",
+    device: str = "auto",
+    memory_mib: float | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[str, list[str]]:
     """Write a recipe that fits a folder of labelled scans and this machine.
 
     Args:
         dataset: nnU-Net raw layout: imagesTr, labelsTr and, for names, dataset.json.
-        wanted: name, convention, device, memory.
+        name: of the predictor; the dataset's where None.
+        convention: of the predictor.
+        device: what it is going to be trained on, see `flarekit.engine.torch.choose_device`.
+        memory_mib: that a step may take; half of what is free where None.
         progress: called with how many label maps are read, of how many.
+
+    Returns:
+        The recipe, and what was decided on the way, in sentences.
 
     Raises:
         InputError: no labelled cases, a scan that is missing or lies on another grid than its
@@ -88,7 +73,7 @@ def first_recipe(
     if not labels:
         raise InputError(f"{dataset}: no label map has a labelled voxel", fix="label some cases")
     _look_at(dataset, ids, channels, stated)
-    memory_bytes, on_gpu = _memory(wanted)
+    memory_bytes, on_gpu = _memory(device, memory_mib)
     chosen = fit(
         [each.shape_ZYX for each in maps],
         [each.spacing_mm_ZYX for each in maps],
@@ -98,13 +83,12 @@ def first_recipe(
         memory_bytes=memory_bytes,
         on_gpu=on_gpu,
     )
-    name = safe_name(wanted.name or _name(dataset))
     text = recipe_text(
         RecipeFacts(
             dataset=dataset.resolve().name,
-            name=name,
+            name=safe_name(name or _name(dataset)),
             title=_title(list(labels), channels),
-            convention=wanted.convention,
+            convention=convention,
             labels=labels,
             channels=channels,
             fit=chosen,
@@ -117,7 +101,7 @@ def first_recipe(
         )
     )
     recipe_of(text, tomllib.loads(text), Path("the recipe for " + dataset.name))
-    return FirstRecipe(text=text, notes=tuple(notes))
+    return text, notes
 
 
 def _name(dataset: Path) -> str:
@@ -240,17 +224,17 @@ def _set_aside(
     return chosen
 
 
-def _memory(wanted: Wanted) -> tuple[float, bool]:
+def _memory(device: str, memory_mib: float | None) -> tuple[float, bool]:
     """Return the bytes that a step may take, and whether on a GPU."""
     import torch
 
     from flarekit.engine.torch import choose_device
 
-    device = choose_device(wanted.device)
-    on_gpu = device.type == "cuda"
-    if wanted.memory_mib is not None:
-        return wanted.memory_mib * _MIB, on_gpu
-    free: float = torch.cuda.mem_get_info(device)[0] if on_gpu else _free_bytes()
+    chosen = choose_device(device)
+    on_gpu = chosen.type == "cuda"
+    if memory_mib is not None:
+        return memory_mib * _MIB, on_gpu
+    free: float = torch.cuda.mem_get_info(chosen)[0] if on_gpu else _free_bytes()
     return _OF_MEMORY * free, on_gpu
 
 

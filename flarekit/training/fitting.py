@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from flarekit.core.dataset_json import NAME, Dataset, read_dataset
 from flarekit.core.errors import InputError, PredictorError, UsageError
 from flarekit.training.cases import case_ids, matches, no_cases
+from flarekit.training.labelled_scan import LabelMap, Progress, survey
 from flarekit.training.makers import SUV_ENDING
 from flarekit.training.recipe import Recipe
 from flarekit.training.sources import labelled_folders, material_files
-from flarekit.training.survey import LabelMap, Progress, survey
 from flarekit.training.tables import DatasetFacts
 
 _LOG = logging.getLogger(__name__)

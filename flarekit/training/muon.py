@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adam import adam
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # drives singular values to about 1 in five steps
 _ADAM_RMS = 0.2  # of an update of Adam, so that both take the same learning rate
@@ -74,26 +75,23 @@ class Muon(torch.optim.Optimizer):
                 parameters[index].add_(matrix.view_as(parameters[index]), alpha=step)
 
     def _adam(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
-        of_mean, of_square = group["betas"]
-        at_step: dict[int, list[torch.Tensor]] = {}
-        for parameter in parameters:
-            self._kept(parameter, "mean")
-            self._kept(parameter, "square")
-            steps = self.state[parameter].setdefault("steps", torch.zeros(()))
-            steps += 1
-            at_step.setdefault(int(steps), []).append(parameter)
-        for steps_taken, some in at_step.items():
-            gradients = [gradient_of(parameter) for parameter in some]
-            means = [self.state[parameter]["mean"] for parameter in some]
-            squares = [self.state[parameter]["square"] for parameter in some]
-            torch._foreach_lerp_(means, gradients, 1 - of_mean)  # noqa: SLF001
-            squared = torch._foreach_mul(gradients, gradients)  # noqa: SLF001
-            torch._foreach_lerp_(squares, squared, 1 - of_square)  # noqa: SLF001
-            spread = torch._foreach_div(squares, 1 - of_square**steps_taken)  # noqa: SLF001
-            torch._foreach_sqrt_(spread)  # noqa: SLF001
-            torch._foreach_add_(spread, _EPS)  # noqa: SLF001
-            size = -group["lr"] / (1 - of_mean**steps_taken)
-            torch._foreach_addcdiv_(some, means, spread, size)  # noqa: SLF001
+        steps = [self.state[each].setdefault("steps", torch.zeros(())) for each in parameters]
+        adam(
+            parameters,
+            [gradient_of(parameter) for parameter in parameters],
+            [self._kept(parameter, "mean") for parameter in parameters],
+            [self._kept(parameter, "square") for parameter in parameters],
+            [],
+            steps,
+            foreach=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=_EPS,
+            maximize=False,
+        )
 
     def _kept(self, parameter: torch.Tensor, name: str) -> torch.Tensor:
         """Return a running mean of a parameter, of zeros at first."""

@@ -16,9 +16,8 @@ from flarekit.core.spec import PredictorSpec, parse_spec
 from flarekit.core.tables import checked, read_toml
 from flarekit.models import OwnClass
 from flarekit.postprocess import check_rules
-from flarekit.training.idle import idle_option
 from flarekit.training.regimes import GIVE_PROBABILITIES, Regime
-from flarekit.training.tables import OrganFacts, Provenance, TrainingFacts
+from flarekit.training.tables import OrganFacts, Provenance, TrainingFacts, idle_option
 
 _PAPERS = Path(__file__).parent / "recipes"
 _TABLES = ("predictor", "training", "provenance")

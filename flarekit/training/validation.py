@@ -17,7 +17,7 @@ from flarekit.core.files import write_atomically
 from flarekit.core.json_files import read_json, typed
 from flarekit.engine import Effort
 from flarekit.engine.torch import TorchEngine
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 from flarekit.training.losses import MAYBE
 from flarekit.training.networks import as_predicted
 from flarekit.training.recipe import Recipe

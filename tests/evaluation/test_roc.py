@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flarekit.evaluation.roc import roc_auc
+from flarekit.evaluation.confusion import roc_auc
 
 
 def test_a_hand_drawn_curve():

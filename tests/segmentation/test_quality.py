@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flarekit.core.nifti import read_nifti
-from flarekit.evaluation.dice import dice_per_label
+from flarekit.evaluation.confusion import dice_per_label
 from flarekit.phantom import abdomen_phantom, save_phantom
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor

@@ -8,9 +8,8 @@ import pytest
 
 from flarekit.core.channels import Channel, Window
 from flarekit.core.errors import InputError
-from flarekit.training.first_recipe import Wanted, first_recipe
-from flarekit.training.labelled_scan import read_channel, read_labels
-from flarekit.training.survey import read_label_map
+from flarekit.training.first_recipe import first_recipe
+from flarekit.training.labelled_scan import read_channel, read_label_map, read_labels
 from tests.training.test_own_data import dataset_of
 
 AFFINE = np.diag([-4.0, -4.0, 4.0, 1.0])
@@ -74,4 +73,4 @@ def test_a_first_recipe_names_the_scan_whose_values_cannot_be(tmp_path):
     voxels[0, 0, 0] = 1e30
     write(path, voxels)
     with pytest.raises(InputError, match=r"b_0000\.nii\.gz: its values reach .* and 1e\+30"):
-        first_recipe(dataset, Wanted(device="cpu"))
+        first_recipe(dataset, device="cpu")

@@ -16,7 +16,7 @@ from flarekit.core.errors import InputError, PredictorError
 from flarekit.core.spec import read_spec
 from flarekit.training.compact import RunOptions, train
 from flarekit.training.export import export_predictor
-from flarekit.training.first_recipe import Wanted, first_recipe
+from flarekit.training.first_recipe import first_recipe
 from flarekit.training.fitting import check_fit
 from flarekit.training.recipe import read_recipe
 from flarekit.training.samples import Pool
@@ -43,7 +43,7 @@ def dataset_of(folder, ids=("a", "b", "c"), *, labels=LABELS, values=(1, 3), **f
 
 
 def recipe_for(dataset, tmp_path, *changes, **wanted):
-    text = first_recipe(dataset, Wanted(device="cpu", **wanted)).text
+    text = first_recipe(dataset, device="cpu", **wanted)[0]
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
@@ -127,22 +127,22 @@ def test_less_memory_makes_smaller_samples(tmp_path):
 def test_a_folder_that_cannot_be_trained_on_gets_no_recipe(tmp_path, facts, message):
     dataset = dataset_of(tmp_path / "d", **facts)
     with pytest.raises(InputError, match=message):
-        first_recipe(dataset, Wanted(device="cpu"))
+        first_recipe(dataset, device="cpu")
 
 
 def test_what_is_there_instead_of_cases_is_told(tmp_path):
     (tmp_path / "labelsTr").mkdir()
     with pytest.raises(InputError, match="holds no labelled cases to train on "):
-        first_recipe(tmp_path, Wanted(device="cpu"))
+        first_recipe(tmp_path, device="cpu")
     (tmp_path / "labelsTr" / "a.mha").touch()
     with pytest.raises(InputError, match=r"labelsTr has a\.mha, and should have CASE\.nii\.gz"):
-        first_recipe(tmp_path, Wanted(device="cpu"))
+        first_recipe(tmp_path, device="cpu")
     with pytest.raises(InputError, match="it has no folder labelsTr"):
-        first_recipe(tmp_path / "elsewhere", Wanted(device="cpu"))
+        first_recipe(tmp_path / "elsewhere", device="cpu")
     dataset = dataset_of(tmp_path / "d", ["a", "b"])
     (dataset / "labelsTr" / "b.nii.gz").unlink()
-    made = first_recipe(dataset, Wanted(device="cpu"))
-    assert made.notes == ("scans without labels are left alone: 1 (b)",)
+    _, notes = first_recipe(dataset, device="cpu")
+    assert notes == ["scans without labels are left alone: 1 (b)"]
     recipe = recipe_for(dataset, tmp_path, ("held_out = []", 'held_out = ["a"]'))
     with pytest.raises(InputError, match="all of its cases are held out"):
         training_pools(recipe, dataset)
@@ -199,9 +199,9 @@ def test_what_dataset_json_cannot_say_is_one_sentence_with_file_and_field(tmp_pa
 def test_without_names_labels_are_called_by_their_values(tmp_path):
     dataset = dataset_of(tmp_path / "d")
     (dataset / "dataset.json").unlink()
-    made = first_recipe(dataset, Wanted(device="cpu"))
-    assert "label_1 = 1\nlabel_3 = 3" in made.text
-    assert "no dataset.json" in made.notes[0]
+    text, notes = first_recipe(dataset, device="cpu")
+    assert "label_1 = 1\nlabel_3 = 3" in text
+    assert "no dataset.json" in notes[0]
 
 
 @pytest.mark.parametrize(
