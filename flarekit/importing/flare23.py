@@ -15,19 +15,13 @@ from typing import TYPE_CHECKING
 
 from flarekit import models
 from flarekit.core.errors import InputError
-from flarekit.importing.writing import ImportOptions, write_predictor
+from flarekit.importing.writing import ImportOptions, preparation, write_predictor
 
 if TYPE_CHECKING:
     import torch
 
 _FIRST = ("encoder.0.weight", "enblock1.0.weight")
 _LAST = "out2.single_conv.weight"
-_ORGANS_23 = (
-    "liver", "right_kidney", "spleen", "pancreas", "aorta", "inferior_vena_cava",
-    "right_adrenal_gland", "left_adrenal_gland", "gallbladder", "esophagus", "stomach", "duodenum",
-    "left_kidney", "lesion",
-)  # fmt: skip
-_ORGANS_21 = ("liver", "kidneys", "spleen", "pancreas")
 
 
 def looks_like_flare23(keys: Sequence[str]) -> bool:
@@ -66,22 +60,16 @@ def import_state_dict(
     }
     network = models.create("attention_unet", **arguments)
     models.load_official_state_dict("attention_unet", network, state_dict)
-    known = {len(_ORGANS_23): _ORGANS_23, len(_ORGANS_21): _ORGANS_21}
-    names = known.get(classes - 1, tuple(f"label_{k}" for k in range(1, classes)))
+    stated = preparation("flare23")
+    known = {len(organs): organs for organs in stated["organs"]}
+    names = known.get(classes - 1, [f"label_{k}" for k in range(1, classes)])
     labels = {label: value for value, label in enumerate(names, start=1)}
-    intensity = {"kind": "slice_z_score", "low_percentile": 1.0, "high_percentile": 99.0}
     facts = {
         "name": options.name,
         "title": f"FLARE{'23 attention' if attention else '21'} U-Net, {classes - 1} labels",
         "convention": options.convention,
         "architecture": {"name": "attention_unet", "arguments": arguments},
-        "channels": [{"name": "CT", "intensity": intensity}],
-        "grid": {
-            "spacing_mm_ZYX": ["scan", "fit", "fit"],
-            "axes": "SRA",
-            "tile_ZYX": [1, 512, 512],
-            "step": 1.0,
-        },
+        **stated["facts"],
         "labels": labels,
         "rules": [{"name": "largest_component", "labels": list(labels)}],
         "provenance": {"imported_from": source.name},

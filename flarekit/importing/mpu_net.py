@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flarekit import models
-from flarekit.importing.writing import ImportOptions, write_predictor
+from flarekit.importing.writing import ImportOptions, preparation, write_predictor
 
 if TYPE_CHECKING:
     import torch
@@ -43,21 +43,12 @@ def import_mpu_net(
         arguments["baseline"] = True
     network = models.create("mpu_net", **arguments)
     models.load_official_state_dict("mpu_net", network, state_dict)
-    intensity = {"kind": "window", "low_hu": -200.0, "high_hu": 200.0, "mean": 0.0, "std": 200.0}
     facts = {
         "name": options.name,
         "title": f"MPU-Net{'s U-Net baseline' if baseline else ''}, liver",
         "convention": options.convention,
         "architecture": {"name": "mpu_net", "arguments": arguments},
-        "channels": [{"name": "CT", "intensity": intensity}],
-        "grid": {
-            "spacing_mm_ZYX": [1.0, "fit", "fit"],
-            "tile_ZYX": [48, 256, 256],
-            "step": 0.5,
-            "weighting": "uniform",
-            "decide": "scan",
-        },
-        "labels": {"liver": 1},
+        **preparation("mpu_net")["facts"],
         "provenance": {"imported_from": source.name},
     }
     write_predictor(folder, facts, [network], source=source)

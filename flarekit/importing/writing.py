@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,12 @@ class ImportOptions:
     convention: str = "flare"
     folds: tuple[str, ...] | None = None
     checkpoint: str = "checkpoint_final.pth"
+
+
+def preparation(name: str) -> dict[str, Any]:
+    """Return what a table of this folder says of how a network takes a scan."""
+    path = Path(__file__).with_name(f"{name}.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def write_predictor(

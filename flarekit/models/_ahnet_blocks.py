@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from flarekit.models._mamba import start_steps
+from flarekit.models._mamba import scanned, start_steps
 from flarekit.models.selective_scan import Backend, SelectiveScan
 
 
@@ -64,7 +64,6 @@ class StateSpace(nn.Module):
 
     def __init__(self, channels: int, *, rank: int, states: int = 16) -> None:
         super().__init__()
-        self.split = (rank, states, states)
         self.backend: Backend = "auto"
         self.scan = SelectiveScan()
         self.x_proj = nn.Linear(channels, rank + 2 * states, bias=False)
@@ -75,17 +74,7 @@ class StateSpace(nn.Module):
 
     def forward(self, u_BDL: torch.Tensor) -> torch.Tensor:
         """Return (B, D, L), float32 (or float64)."""
-        dt_BLR, B_BLN, C_BLN = self.x_proj(u_BDL.transpose(1, 2)).split(self.split, dim=-1)
-        y_BDL: torch.Tensor = self.scan(
-            u_BDL,
-            functional.softplus(self.dt_proj(dt_BLR)).transpose(1, 2),
-            -self.A_log.exp(),
-            B_BLN.transpose(1, 2),
-            C_BLN.transpose(1, 2),
-            self.D,
-            backend=self.backend,
-        )
-        return y_BDL
+        return scanned(self, u_BDL)
 
 
 class VSSModule(nn.Module):

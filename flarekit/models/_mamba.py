@@ -8,7 +8,7 @@ Shape letters: B batch, L tokens, M model width (d_model), D inner width (2 M), 
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -29,6 +29,24 @@ def start_steps(dt_proj: nn.Linear) -> None:
         dt_proj.bias.copy_(steps + (-torch.expm1(-steps)).log())  # softplus undone
 
 
+def scanned(block: nn.Module, u_BDL: torch.Tensor) -> torch.Tensor:
+    """Return the scan (B, D, L) of a block, float32 (or float64): step sizes, B and C are u's own.
+
+    The block has `x_proj`, `dt_proj`, `A_log`, `D`, `scan` and its `backend`.
+    """
+    parts: Any = block  # what these attributes are, nn.Module does not say
+    rank, states = parts.dt_proj.in_features, parts.A_log.shape[1]
+    rank_BLR, B_BLN, C_BLN = parts.x_proj(u_BDL.transpose(1, 2)).split(
+        [rank, states, states], dim=-1
+    )
+    delta_BDL = functional.softplus(parts.dt_proj(rank_BLR)).transpose(1, 2)
+    B_BNL, C_BNL = B_BLN.transpose(1, 2), C_BLN.transpose(1, 2)
+    y_BDL: torch.Tensor = parts.scan(
+        u_BDL, delta_BDL, -parts.A_log.exp(), B_BNL, C_BNL, parts.D, backend=parts.backend
+    )
+    return y_BDL
+
+
 class Mamba(nn.Module):
     """Selective state space block: project, convolve, scan, gate, project back."""
 
@@ -37,7 +55,6 @@ class Mamba(nn.Module):
     ) -> None:
         super().__init__()
         inner, rank = expand * d_model, math.ceil(d_model / 16)
-        self.d_state = d_state
         self.backend: Backend = "auto"
         self.scan = SelectiveScan()
         self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
@@ -54,20 +71,7 @@ class Mamba(nn.Module):
         length = tokens_BLM.shape[1]
         u_BDL, z_BDL = self.in_proj(tokens_BLM).transpose(1, 2).chunk(2, dim=1)
         u_BDL = functional.silu(self.conv1d(u_BDL)[..., :length])
-        rank = self.dt_proj.in_features
-        rank_BLR, B_BLN, C_BLN = self.x_proj(u_BDL.transpose(1, 2)).split(
-            [rank, self.d_state, self.d_state], dim=-1
-        )
-        delta_BDL = functional.softplus(self.dt_proj(rank_BLR)).transpose(1, 2)
-        y_BDL = self.scan(
-            u_BDL,
-            delta_BDL,
-            -self.A_log.exp(),
-            B_BLN.transpose(1, 2),
-            C_BLN.transpose(1, 2),
-            self.D,
-            backend=self.backend,
-        )
+        y_BDL = scanned(self, u_BDL)
         output: torch.Tensor = self.out_proj((y_BDL * functional.silu(z_BDL)).transpose(1, 2))
         return output
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from flarekit.phantom.anatomy import course
 from flarekit.phantom.geometry import F32, Bool, Solid, Tube, spline, tube
-from flarekit.phantom.scene import DUODENUM, ESOPHAGUS, STOMACH, Scene, filled
+from flarekit.phantom.scene import DUODENUM, ESOPHAGUS, STOMACH, Scene
 
 
 def gas_on_top(solid: Solid, wall_mm: float, share: float) -> Bool:
@@ -49,9 +49,7 @@ def paint_stomach(scene: Scene) -> None:
     elif drink < 0.45:
         content = (content + 22.0 * scene.field("food", bag.box, 8.0)).astype(np.float32)
     gas = gas_on_top(stomach, wall, rng.uniform(-0.15, 0.5))
-    hu = filled(
-        stomach, wall_mm=wall, wall_hu=scene.tissue_hu["gut_wall"], content_hu=content, gas=gas
-    )
+    hu = scene.hollow(stomach, wall, content, gas)
     scene.paint(
         scene.confined(inlet), float(scene.tissue_hu["gut_wall"]), STOMACH, keep=(ESOPHAGUS,)
     )
@@ -72,9 +70,7 @@ def paint_duodenum(scene: Scene) -> None:
     )
     if rng.random() < 0.12:
         content += rng.uniform(100.0, 220.0)
-    hu = filled(
-        duodenum, wall_mm=2.8, wall_hu=scene.tissue_hu["gut_wall"], content_hu=content, gas=gas
-    )
+    hu = scene.hollow(duodenum, 2.8, content, gas)
     scene.paint(duodenum, hu, DUODENUM, halo_mm=0.8, keep=(STOMACH,))
 
 
@@ -103,13 +99,7 @@ def paint_small_bowel(scene: Scene) -> None:
         content = (
             rng.uniform(120.0, 260.0) if opaque and rng.random() < 0.6 else rng.uniform(10.0, 45.0)
         )
-        hu = filled(
-            bowel,
-            wall_mm=2.2,
-            wall_hu=scene.tissue_hu["gut_wall"] + 8.0,
-            content_hu=content,
-            gas=gas,
-        )
+        hu = scene.hollow(bowel, 2.2, content, gas, stiff_hu=8.0)
         scene.paint(bowel, hu, halo_mm=1.6)
 
 
@@ -125,11 +115,5 @@ def paint_colon(scene: Scene) -> None:
         np.float32
     )
     level = rng.uniform(-0.2, 1.0) + 0.6 * scene.field("colon gas", loop.box, 45.0)
-    hu = filled(
-        colon,
-        wall_mm=2.2,
-        wall_hu=scene.tissue_hu["gut_wall"],
-        content_hu=content,
-        gas=loop.rise > level,
-    )
+    hu = scene.hollow(colon, 2.2, content, loop.rise > level)
     scene.paint(colon, hu, halo_mm=1.6)

@@ -78,6 +78,16 @@ class Scene:
             labels[inside] = label
         return inside
 
+    def hollow(
+        self, solid: Solid, wall_mm: float, content: float | F32, gas: Bool, stiff_hu: float = 0.0
+    ) -> F32:
+        """HU of a hollow organ: its wall, `stiff_hu` denser than usual, what is in it, and gas."""
+        lumen = solid.depth_mm < -wall_mm
+        wall_hu = self.tissue_hu["gut_wall"] + stiff_hu
+        hu = np.where(lumen, content, wall_hu).astype(np.float32)
+        hu[lumen & gas] = GAS_HU
+        return hu
+
     def drop_fragments(self) -> None:
         """Keeps the largest component of every organ and turns the rest into fat."""
         from scipy import ndimage
@@ -96,18 +106,3 @@ class Scene:
 def with_depth(solid: Solid, depth_mm: F32) -> Solid:
     """Return a solid of another shape in the same box."""
     return Solid(box=solid.box, depth_mm=depth_mm)
-
-
-def filled(
-    solid: Solid,
-    *,
-    wall_mm: float,
-    wall_hu: float,
-    content_hu: float | F32,
-    gas: Bool,
-) -> F32:
-    """Hounsfield units of a hollow organ: its wall, what is in it, and gas where `gas` says so."""
-    lumen = solid.depth_mm < -wall_mm
-    hu = np.where(lumen, content_hu, wall_hu).astype(np.float32)
-    hu[lumen & gas] = GAS_HU
-    return hu

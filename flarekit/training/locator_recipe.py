@@ -73,6 +73,7 @@ def locator_recipe(
         min(most, max(_SMALLEST_SIDE, math.ceil(mm / spacing / _MULTIPLE) * _MULTIPLE))
         for mm, most in zip(extent_mm_ZYX, _LARGEST_TILE, strict=True)
     ]
+    usual = tomllib.loads(Path(__file__).with_name("locator.toml").read_text(encoding="utf-8"))
     arguments = _NETWORK.arguments(len(spec.channels), len(labels) + 1)
     predictor = {
         "name": f"{spec.name}_locator",
@@ -81,23 +82,13 @@ def locator_recipe(
         "architecture": {"name": "nnunet", "arguments": arguments},
         "channels": [each.model_dump(mode="json", exclude_none=True) for each in spec.channels],
         **_crop(spec),
-        "grid": {"spacing_mm_ZYX": [spacing] * 3, "tile_ZYX": tile, "step": 0.5, "decide": "scan"},
+        "grid": {"spacing_mm_ZYX": [spacing] * 3, "tile_ZYX": tile, **usual["grid"]},
         "labels": dict(labels),
     }
-    training = {
-        "held_out": [],
-        "validation": list(validation),
-        "case_grid": "scan",
-        "tile_ZYX": tile,
-        "batch": 2,
-        "regime": "compact",
-        "foreground": 0.5,
-        "augmentation": {"scale": 0.12, "elastic_mm": 4.0, "low_resolution": 0.15},
-    }
-    provenance = {
+    training = usual["training"] | {"validation": list(validation), "tile_ZYX": tile}
+    provenance = usual["provenance"] | {
         "data": [f"masks that {spec.name} made of unlabelled scans"],
         "licence": str(spec.provenance.get("licence", "not stated")),
-        "command": "flarekit train locator PREDICTOR SCANS RUN_DIR",
     }
     head = f"# The locator of {spec.name}, written by flarekit train locator.\n\n"
     content = {"predictor": predictor, "training": training, "provenance": provenance}

@@ -123,24 +123,14 @@ def _labelled(
     folder: Path, table: DatasetFacts, recipe: Recipe, *, only: Sequence[str] | None = None
 ) -> LazyCases:
     if table.layout == "wholebody_pet":
-        return wholebody_cases(folder, table, recipe, only=only)
+        return _wholebody_cases(folder, table, recipe, only=only)
     return real_cases(folder, recipe, only=only)
 
 
-def wholebody_cases(
+def _wholebody_cases(
     folder: Path, table: DatasetFacts, recipe: Recipe, *, only: Sequence[str] | None = None
 ) -> LazyCases:
-    """Return the whole-body PETs of a folder that are trained on, in as many copies as wanted.
-
-    Args:
-        folder: with the PETs.
-        table: what the recipe says of it.
-        recipe: what is held out, and how many copies there are.
-        only: patterns of other cases, which are taken instead; there may be none.
-
-    Raises:
-        InputError: there are none to train on.
-    """
+    """Return the whole-body PETs of a folder that are trained on, in as many copies as wanted."""
     facts = recipe.training
     paths = [
         path

@@ -143,19 +143,9 @@ class SelectiveScan(nn.Module):
         backend, faults = _first_that_works(device)
         return f"{backend} ({'; '.join(faults)})" if faults else backend
 
-    def forward(
-        self,
-        u_BDL: torch.Tensor,
-        delta_BDL: torch.Tensor,
-        A_DN: torch.Tensor,
-        B_BNL: torch.Tensor,
-        C_BNL: torch.Tensor,
-        D_D: torch.Tensor,
-        *,
-        backend: Backend = "auto",
-    ) -> torch.Tensor:
-        """Return y (B, D, L); see `selective_scan`."""
-        return selective_scan(u_BDL, delta_BDL, A_DN, B_BNL, C_BNL, D_D, backend=backend)
+    def forward(self, *tensors: torch.Tensor, backend: Backend = "auto") -> torch.Tensor:
+        """Return y (B, D, L) of u, delta, A, B, C and D; see `selective_scan`."""
+        return selective_scan(*tensors, backend=backend)
 
 
 def _has_no_contents(tensor: torch.Tensor) -> bool:
