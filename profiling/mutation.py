@@ -201,7 +201,7 @@ def main(line: Sequence[str] | None = None) -> None:
     parser.add_argument("--survivors", action="store_true", help="judge what survived once more")
     arguments = parsed(parser, line)
     if arguments.quick:
-        arguments.packages, arguments.number = ["evaluation/dice.py"], 3
+        arguments.packages, arguments.number = ["evaluation/confusion.py"], 3
         arguments.tests = ["tests/evaluation/test_dice.py"]
     path = arguments.output / "mutation.json"
     packages = json.loads(path.read_text())["packages"] if path.exists() else {}

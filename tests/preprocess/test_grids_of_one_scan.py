@@ -94,7 +94,7 @@ def test_what_is_not_needed_already_stays_so_whatever_another_grid_says():
 def test_any_axis_may_be_resampled_by_itself(axis):
     voxels = np.random.default_rng(3).random((12, 12, 12)).astype(np.float32)
     (placement,) = placements(voxels.shape, AFFINES[0], spec_of((2.0, 2.0, 2.0)), None)
-    first = replace(placement.route, apart=0, image_orders=(0, 3, 3))
+    first = replace(placement, apart=0, image_orders=(0, 3, 3))
     orders = [3, 3, 3]
     orders[axis] = 0
     found = replace(first, apart=axis, image_orders=tuple(orders)).on_grid(lambda z: voxels[z])

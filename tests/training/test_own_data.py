@@ -153,7 +153,7 @@ def test_channels_of_other_names_places_or_number_are_told(tmp_path, caplog):
     for path in list((dataset / "imagesTr").iterdir()):
         path.with_name(path.name.replace("_0000", "_0001")).write_bytes(path.read_bytes())
     told = "further channels are left alone: a_0001.nii.gz and 2 more"
-    assert told in first_recipe(dataset, Wanted(device="cpu")).notes
+    assert told in first_recipe(dataset, device="cpu")[1]
     dataset_of(dataset, channel_names={"0": "CT", "1": "PET"})
     recipe = recipe_for(dataset, tmp_path)
     dataset_of(dataset, channel_names={"0": "PET", "1": "CT"})
