@@ -201,8 +201,8 @@ def main(line: Sequence[str] | None = None) -> None:
     parser.add_argument("--survivors", action="store_true", help="judge what survived once more")
     arguments = parsed(parser, line)
     if arguments.quick:
-        arguments.packages, arguments.number = ["evaluation/confusion.py"], 3
-        arguments.tests = ["tests/evaluation/test_dice.py"]
+        arguments.packages, arguments.number = ["core/boxes.py"], 3
+        arguments.tests = ["tests/core/test_boxes.py"]
     path = arguments.output / "mutation.json"
     packages = json.loads(path.read_text())["packages"] if path.exists() else {}
     for package in arguments.packages:
