@@ -53,8 +53,7 @@ def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: 
     from flarekit.segmentation.predictors import find_predictor
     from flarekit.training.compact import RunOptions
     from flarekit.training.export import export_predictor
-    from flarekit.training.locator_beside import add_locator, refuse_to_replace
-    from flarekit.training.locator_recipe import refuse_what_needs_none
+    from flarekit.training.locator import add_locator, refuse_to_replace, refuse_what_needs_none
 
     run = RunOptions(minutes=options.minutes, device=options.device)
     predictor = find_predictor(name)
@@ -166,7 +165,7 @@ def _recipe(predictor: PredictorFolder, dataset: Path, ids: Sequence[str]) -> st
     from flarekit.core.errors import InputError
     from flarekit.core.files import write_atomically
     from flarekit.training.labelled_scan import survey
-    from flarekit.training.locator_recipe import locator_recipe
+    from flarekit.training.locator import locator_recipe
 
     maps = survey([dataset / "labelsTr" / f"{each}.nii.gz" for each in ids], lambda *_: None)
     present = {value for each in maps for value in each.voxels}

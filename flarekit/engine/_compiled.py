@@ -203,10 +203,9 @@ def _keep(
         return
     try:
         _write(folder / name, blob, compiled, converted)
+        _LOG.info("compiled network kept in %s", folder / name)
     except OutputError as error:
         _LOG.warning("the compiled network is not kept for the next run: %s", error)
-    else:
-        _LOG.info("compiled network kept in %s", folder / name)
 
 
 def _write(

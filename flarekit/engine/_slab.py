@@ -55,7 +55,8 @@ class Sums(Protocol):
         self, count: int, size_YX: Place, restoration: Callable[[], Restoration]
     ) -> NDArray[np.uint8] | None:
         """Return what labels the first slices complete on the scan's grid; None on the host."""
-        ...
+        del count, size_YX, restoration
+        return None
 
     def finite(self, count: int) -> bool:
         """Return whether every sum in the first slices is a number."""
@@ -67,7 +68,7 @@ class Sums(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NumpySums:
+class NumpySums(Sums):
     """Weighted logits of every class and, last, the weights; see `Sums`."""
 
     slab_KZYX: NDArray[np.float32]
@@ -101,15 +102,6 @@ class NumpySums:
         part[:-1] /= weights_ZYX
         weights_ZYX[:] = 1  # what is asked for again is the same
         return part[:-1]
-
-    def labels(
-        self,
-        count: int,  # noqa: ARG002 - it is for sums on a device
-        size_YX: Place,  # noqa: ARG002
-        restoration: Callable[[], Restoration],  # noqa: ARG002
-    ) -> NDArray[np.uint8] | None:
-        """Return None, because the sums are on the host and labels are decided there."""
-        return None
 
     def finite(self, count: int) -> bool:
         """Return whether every sum in the first slices is a number."""

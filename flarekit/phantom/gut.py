@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flarekit.phantom.anatomy import course
 from flarekit.phantom.geometry import F32, Bool, Solid, Tube, spline, tube
-from flarekit.phantom.scene import DUODENUM, ESOPHAGUS, STOMACH, Scene
+from flarekit.phantom.scene import DUODENUM, ESOPHAGUS, STOMACH, Scene, course
 
 
 def gas_on_top(solid: Solid, wall_mm: float, share: float) -> Bool:

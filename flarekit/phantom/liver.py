@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flarekit.phantom.anatomy import ANATOMY, shifted
 from flarekit.phantom.geometry import F32, Frame, Point, Solid, ellipsoid, smooth_max, spline, tube
-from flarekit.phantom.scene import GALLBLADDER, LIVER, SPLEEN, Scene, with_depth
+from flarekit.phantom.scene import ANATOMY, GALLBLADDER, LIVER, SPLEEN, Scene, shifted, with_depth
 
 
 def below_liver(frame: Frame, reach: float) -> F32:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from flarekit.phantom.anatomy import ANATOMY, course, shifted
 from flarekit.phantom.geometry import (
     F32,
     Point,
@@ -18,6 +17,7 @@ from flarekit.phantom.geometry import (
     turned,
 )
 from flarekit.phantom.scene import (
+    ANATOMY,
     AORTA,
     FAT_HU,
     LIVER,
@@ -26,6 +26,8 @@ from flarekit.phantom.scene import (
     RIGHT_KIDNEY,
     VENA_CAVA,
     Scene,
+    course,
+    shifted,
     with_depth,
 )
 

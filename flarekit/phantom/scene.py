@@ -1,15 +1,28 @@
-"""The canvas organs are painted on: Hounsfield units, labels, rules of the painter's order."""
+"""The canvas organs are painted on, and the courses and densities of `anatomy.toml`."""
 
 from __future__ import annotations
 
+import tomllib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.phantom.geometry import F32, Bool, Box, Frame, Solid, smooth_field, smooth_max
+from flarekit.phantom.geometry import (
+    F32,
+    Bool,
+    Box,
+    Frame,
+    Knot,
+    Point,
+    Solid,
+    smooth_field,
+    smooth_max,
+)
 
 LIVER, RIGHT_KIDNEY, SPLEEN, PANCREAS, AORTA, VENA_CAVA, RIGHT_ADRENAL = range(1, 8)
 LEFT_ADRENAL, GALLBLADDER, ESOPHAGUS, STOMACH, DUODENUM, LEFT_KIDNEY = range(8, 14)
@@ -106,3 +119,23 @@ class Scene:
 def with_depth(solid: Solid, depth_mm: F32) -> Solid:
     """Return a solid of another shape in the same box."""
     return Solid(box=solid.box, depth_mm=depth_mm)
+
+
+ANATOMY: dict[str, Any] = tomllib.loads(
+    Path(__file__).with_name("anatomy.toml").read_text(encoding="utf-8")
+)
+
+
+def course(name: str, rng: np.random.Generator, swell: float = 1.0) -> list[Knot]:
+    """Return the knots of a course in mm, shifted as it says, their radii times `swell`."""
+    knots: list[Knot] = []
+    for x, y, z, radius, *spread_mm in ANATOMY["courses"][name]:
+        point: Point = shifted(rng, (x, y, z), *spread_mm) if spread_mm else (x, y, z)
+        knots.append((*point, radius * swell))
+    return knots
+
+
+def shifted(rng: np.random.Generator, point: Point, spread_mm: float) -> Point:
+    """A point moved at random by about `spread_mm` along each axis, at most twice that."""
+    dx, dy, dz = np.clip(rng.normal(0.0, spread_mm, 3), -2 * spread_mm, 2 * spread_mm).tolist()
+    return point[0] + dx, point[1] + dy, point[2] + dz

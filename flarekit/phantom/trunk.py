@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flarekit.phantom.anatomy import ANATOMY
 from flarekit.phantom.geometry import F32, Frame, ellipsoid, smooth_field, smooth_max
-from flarekit.phantom.scene import FAT_HU, MUSCLE_HU
+from flarekit.phantom.scene import ANATOMY, FAT_HU, MUSCLE_HU
 
 SPINE_RADII_MM = (23.0, 17.0)
 _ROUND = 2.3  # power of an elliptic cylinder: 2 would be an ellipse, more is nearer to a box

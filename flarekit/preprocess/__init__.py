@@ -129,9 +129,15 @@ def locate(volumes: Sequence[Volume], spec: PredictorSpec) -> Located:
     orientation = _orientation(geometry, spec)
     spacing_mm = orientation.apply_to_axes(geometry.spacing_mm_ZYX)
     oriented = [orientation.apply(volume.voxels_ZYX) for volume in volumes]
-    body, nonzero = _body(oriented, spacing_mm, spec), _nonzero(oriented, spec)
-    box = body.box if body is not None else whole_box(oriented[0].shape)
-    box = nonzero_box(nonzero) if nonzero is not None else box
+    box, body, nonzero = whole_box(oriented[0].shape), None, None
+    if isinstance(spec.crop, BodyCrop):
+        thresholds, margin_mm = spec.crop.thresholds, spec.crop.margin_mm
+        seen = oriented[: len(thresholds)]
+        body = find_body(seen, spacing_mm, thresholds=thresholds, margin_mm=margin_mm)
+        box = body.box
+    elif spec.crop is not None:
+        nonzero = nonzero_mask(oriented)
+        box = nonzero_box(nonzero)
     masked = any(isinstance(c.intensity, ZScore) and c.intensity.masked for c in spec.channels)
     return Located(
         geometry=geometry,
@@ -226,20 +232,6 @@ def _route(
     )
 
 
-def _body(
-    oriented: Sequence[Voxels], spacing_mm: tuple[float, float, float], spec: PredictorSpec
-) -> Body | None:
-    if not isinstance(spec.crop, BodyCrop):
-        return None
-    thresholds = spec.crop.thresholds
-    return find_body(
-        oriented[: len(thresholds)],
-        spacing_mm,
-        thresholds=thresholds,
-        margin_mm=spec.crop.margin_mm,
-    )
-
-
 def _unseen(volumes: Sequence[Volume], body: Body, spec: PredictorSpec) -> tuple[str, ...]:
     """Return which channels do not show the whole body: findings there rest on the others."""
     return tuple(
@@ -248,12 +240,6 @@ def _unseen(volumes: Sequence[Volume], body: Body, spec: PredictorSpec) -> tuple
         for volume, channel, part in zip(volumes, spec.channels, body.unseen, strict=False)
         if part > _UNSEEN
     )
-
-
-def _nonzero(oriented: Sequence[Voxels], spec: PredictorSpec) -> NDArray[np.bool_] | None:
-    if spec.crop is None or isinstance(spec.crop, BodyCrop):
-        return None
-    return nonzero_mask(oriented)
 
 
 def _on_grid(

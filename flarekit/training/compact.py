@@ -19,7 +19,7 @@ from flarekit.core.spec import HalfPrecision
 from flarekit.engine import Precision
 from flarekit.engine.torch import choose_device, choose_precision, device_name
 from flarekit.training.curve import Curve
-from flarekit.training.normalisation import estimate_statistics
+from flarekit.training.networks import estimate_statistics
 from flarekit.training.recipe import Recipe
 from flarekit.training.run_record import CHECKPOINT, keep_recipe
 from flarekit.training.samples import Batch, Pool, Sampler

@@ -21,7 +21,7 @@ from flarekit.training.fitting import check_named, refuse_what_is_not_trained, s
 from flarekit.training.labelled_scan import LabelMap, Progress, read_channel, read_labels, survey
 from flarekit.training.proposal import fit
 from flarekit.training.recipe import recipe_of
-from flarekit.training.recipe_text import Channel, RecipeFacts, recipe_text
+from flarekit.training.recipe_text import Channel, recipe_text
 
 _MIB = 2**20
 _LOOKED_AT = 20  # cases whose intensities are looked at
@@ -84,21 +84,19 @@ def first_recipe(
         on_gpu=on_gpu,
     )
     text = recipe_text(
-        RecipeFacts(
-            dataset=dataset.resolve().name,
-            name=safe_name(name or _name(dataset)),
-            title=_title(list(labels), channels),
-            convention=convention,
-            labels=labels,
-            channels=channels,
-            fit=chosen,
-            validation=_set_aside(ids, maps, labels),
-            count=len(ids),
-            case_grid=_case_grid(maps, len(channels)),
-            licence=stated.licence if stated is not None and stated.licence else "not stated",
-            on_gpu=on_gpu,
-            empty=tuple(unlabelled),
-        )
+        dataset=dataset.resolve().name,
+        name=safe_name(name or _name(dataset)),
+        title=_title(list(labels), channels),
+        convention=convention,
+        labels=labels,
+        channels=channels,
+        fit=chosen,
+        validation=_set_aside(ids, maps, labels),
+        count=len(ids),
+        case_grid=_case_grid(maps, len(channels)),
+        licence=stated.licence if stated is not None and stated.licence else "not stated",
+        on_gpu=on_gpu,
+        empty=unlabelled,
     )
     recipe_of(text, tomllib.loads(text), Path("the recipe for " + dataset.name))
     return text, notes

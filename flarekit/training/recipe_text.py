@@ -21,75 +21,70 @@ class Channel:
     lowest: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipeFacts:
-    """What the recipe's text is made of."""
-
-    dataset: str
-    name: str
-    title: str
-    convention: str
-    labels: Mapping[str, int]
-    channels: Sequence[Channel]
-    fit: Fit
-    validation: Sequence[str]
-    count: int
-    case_grid: str
-    licence: str
-    on_gpu: bool
-    empty: tuple[str, ...]
-
-
-def recipe_text(facts: RecipeFacts) -> str:
-    """Return the text of `recipe.toml`."""
-    how = facts.fit
-    arguments = how.topology.arguments(len(facts.channels), len(facts.labels) + 1)
-    is_ct = len(facts.channels) == 1 and _is_ct(facts.channels[0])
+def recipe_text(
+    *,
+    dataset: str,
+    name: str,
+    title: str,
+    convention: str,
+    labels: Mapping[str, int],
+    channels: Sequence[Channel],
+    fit: Fit,
+    validation: Sequence[str],
+    count: int,
+    case_grid: str,
+    licence: str,
+    on_gpu: bool,
+    empty: Sequence[str],
+) -> str:
+    """Return the text of `recipe.toml` from what it is made of."""
+    arguments = fit.topology.arguments(len(channels), len(labels) + 1)
+    is_ct = len(channels) == 1 and _is_ct(channels[0])
     crop = [
         "",
         "[predictor.crop]  # the body: the largest thing brighter than this",
         "threshold = -110",
     ]
-    empty = f"  # no case has {', '.join(facts.empty)}" if facts.empty else ""
-    gpu = "a GPU" if facts.on_gpu else "this processor"
-    trained_on = facts.count - len(facts.validation)
+    empty = f"  # no case has {', '.join(empty)}" if empty else ""
+    gpu = "a GPU" if on_gpu else "this processor"
+    trained_on = count - len(validation)
     lines = [
-        f"# A first recipe for {facts.dataset}, written by flarekit train init: change it freely.",
+        f"# A first recipe for {dataset}, written by flarekit train init: change it freely.",
         "",
         "[predictor]",
-        f"name = {_quoted(facts.name)}",
-        f"title = {_quoted(facts.title)}",
-        f"convention = {_quoted(facts.convention)}",
+        f"name = {_quoted(name)}",
+        f"title = {_quoted(title)}",
+        f"convention = {_quoted(convention)}",
         "",
         "[predictor.architecture]",
         'name = "nnunet"',
         "",
         "[predictor.architecture.arguments]",
         *(f"{name} = {value}" for name, value in arguments.items()),
-        *(line for channel in facts.channels for line in _channel_lines(channel)),
+        *(line for channel in channels for line in _channel_lines(channel)),
         *(crop if is_ct else []),
         "",
         "[predictor.grid]",
-        f"spacing_mm_ZYX = {list(how.spacing_mm)}  # the scans' median is {list(how.median_mm)}",
-        f"tile_ZYX = {list(how.tile)}",
+        f"spacing_mm_ZYX = {list(fit.spacing_mm)}  # the scans' median is {list(fit.median_mm)}",
+        f"tile_ZYX = {list(fit.tile)}",
         "step = 0.5",
         'decide = "scan"',
         "",
         f"[predictor.labels]{empty}",
-        *(f"{_key(name)} = {value}" for name, value in facts.labels.items()),
+        *(f"{_key(name)} = {value}" for name, value in labels.items()),
         "",
         "[training]",
         "held_out = []  # cases for a last test: neither trained on nor looked at",
-        f"validation = {_list(facts.validation)}  # measured as training goes on",
-        f'case_grid = "{facts.case_grid}"',
-        f"tile_ZYX = {list(how.tile)}",
-        f"batch = {how.batch}  # a step takes about {how.step_bytes / 2**30:.1f} GiB on {gpu}",
+        f"validation = {_list(validation)}  # measured as training goes on",
+        f'case_grid = "{case_grid}"',
+        f"tile_ZYX = {list(fit.tile)}",
+        f"batch = {fit.batch}  # a step takes about {fit.step_bytes / 2**30:.1f} GiB on {gpu}",
         'regime = "compact"',
         "",
         "[provenance]",
-        f"dataset = {_quoted(facts.dataset)}  # what stands below is said of this one",
-        f"data = [{_quoted(f'{trained_on} labelled cases of {facts.dataset}')}]",
-        f"licence = {_quoted(facts.licence)}",
+        f"dataset = {_quoted(dataset)}  # what stands below is said of this one",
+        f"data = [{_quoted(f'{trained_on} labelled cases of {dataset}')}]",
+        f"licence = {_quoted(licence)}",
         'command = "flarekit train compact recipe.toml DATASET RUN_DIR"',
         "",
     ]

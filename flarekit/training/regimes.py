@@ -19,16 +19,14 @@ from pydantic import Field, field_validator
 
 from flarekit.core.registry import near_miss
 from flarekit.core.tables import Table
-from flarekit.training.further_losses import (
+from flarekit.training.losses import (
+    Target,
     balanced_cross_entropy,
     binary_cross_entropy,
     boundary_loss,
-    focal_loss,
-)
-from flarekit.training.losses import (
-    Target,
     cross_entropy,
     dice_loss,
+    focal_loss,
     reconstruction_loss,
     region_tversky_loss,
     tversky_loss,

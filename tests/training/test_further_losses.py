@@ -10,13 +10,17 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from flarekit.core.errors import PredictorError
-from flarekit.training.further_losses import (
+from flarekit.training.losses import (
+    MAYBE,
+    Target,
     balanced_cross_entropy,
     binary_cross_entropy,
     boundary_loss,
+    cross_entropy,
+    dice_loss,
     focal_loss,
+    region_tversky_loss,
 )
-from flarekit.training.losses import MAYBE, Target, cross_entropy, dice_loss, region_tversky_loss
 from flarekit.training.regimes import Objective, Schedule
 
 NOTHING = torch.zeros(1, 2, dtype=torch.bool)

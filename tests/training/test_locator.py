@@ -16,9 +16,8 @@ from flarekit.core.channels import Channel, NonzeroCrop
 from flarekit.core.errors import FlarekitError, InputError, PredictorError, UsageError
 from flarekit.core.grid import Grid
 from flarekit.core.spec import read_spec
-from flarekit.training import locator_beside
-from flarekit.training.locator_beside import add_locator
-from flarekit.training.locator_recipe import locator_recipe, refuse_what_needs_none
+from flarekit.training import locator
+from flarekit.training.locator import add_locator, locator_recipe, refuse_what_needs_none
 from flarekit.training.recipe import recipe_of
 
 CPU = ("--device", "cpu")
@@ -138,7 +137,7 @@ def test_a_folder_that_cannot_be_written_is_named(toy, made, monkeypatch):
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(locator_beside.shutil, "move", refused)
+    monkeypatch.setattr(locator.shutil, "move", refused)
     with pytest.raises(FlarekitError, match="cannot be written: Permission denied"):
         add_locator(toy, made)
     assert read_spec(toy.folder).locator is None

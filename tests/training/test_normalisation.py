@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flarekit.training.normalisation import estimate_statistics
+from flarekit.training.networks import estimate_statistics
 
 
 def images(count: int = 3) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ nnU-Net cannot give is refused; what it decides itself is named.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flarekit.core.errors import UsageError
@@ -15,6 +15,7 @@ from flarekit.core.tables import checked
 from flarekit.training.cases import matches
 from flarekit.training.recipe import Recipe
 from flarekit.training.regimes import REGIMES, Regime, RegimeFacts
+from flarekit.training.tables import TrainingFacts
 
 KEY = "flarekit"  # of plans: the regime, and the cases that are kept apart
 _CLIP = 12.0  # nnU-Net's largest norm of a gradient
@@ -50,22 +51,18 @@ class Taken:
     """What a plan takes from a recipe.
 
     Attributes:
+        facts: of the recipe: which cases are kept apart, and which labels they do not have.
         architecture: of the network.
         arguments: those that neither nnU-Net nor the dataset decides.
         regime: loss, optimiser and schedule.
-        unlabelled: labels that the cases do not have.
-        held_out: patterns of cases that are neither trained on nor validated with.
-        validation: patterns of cases that are validated with.
         left: names of what the recipe says and nnU-Net decides itself.
     """
 
+    facts: TrainingFacts
     architecture: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any]
     regime: RegimeFacts
-    unlabelled: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    left: tuple[str, ...]
 
     def splits(self, case_ids: Sequence[str]) -> list[dict[str, list[str]]]:
         """Return a dataset's folds that keep the recipe's cases apart; none where it names none.
@@ -73,18 +70,19 @@ class Taken:
         Raises:
             UsageError: a pattern that fits no case, or nothing left to train on.
         """
-        if not (self.held_out or self.validation):
+        held_out, validation = self.facts.held_out, self.facts.validation
+        if not (held_out or validation):
             return []
-        for name, patterns in (("held_out", self.held_out), ("validation", self.validation)):
+        for name, patterns in (("held_out", held_out), ("validation", validation)):
             unknown = [each for each in patterns if not any(matches(i, [each]) for i in case_ids)]
             if unknown:
                 raise UsageError(
                     f"training.{name}: the dataset has no case {', '.join(unknown)}",
                     fix="name cases that are there, or remove them from the recipe",
                 )
-        rest = [each for each in sorted(case_ids) if not matches(each, self.held_out)]
-        if self.validation:
-            aside = [each for each in rest if matches(each, self.validation)]
+        rest = [each for each in sorted(case_ids) if not matches(each, held_out)]
+        if validation:
+            aside = [each for each in rest if matches(each, validation)]
             folds = [aside]
         else:
             folds = [rest[fold::_FOLDS] for fold in range(_FOLDS)]
@@ -137,12 +135,10 @@ def taken_from(recipe: Recipe) -> Taken:
         arguments["reconstruction"] = regime.whole_regime.objective.reconstruction > 0
     told = facts.model_fields_set - set(RegimeFacts.model_fields) - set(_OTHER_CASES) - set(_SPLIT)
     return Taken(
+        facts=facts,
         architecture=spec.architecture.name,
         arguments=arguments,
         regime=regime,
-        unlabelled=facts.unlabelled,
-        held_out=facts.held_out,
-        validation=facts.validation,
         left=tuple(sorted(told)),
     )
 
@@ -152,7 +148,7 @@ def into_plans(taken: Taken | None, case_ids: Sequence[str]) -> dict[str, Any]:
     if taken is None:
         return {}
     told = taken.regime.model_dump(mode="json", exclude_unset=True)
-    patterns = (*taken.held_out, *taken.validation)
+    patterns = (*taken.facts.held_out, *taken.facts.validation)
     apart = [each for each in sorted(case_ids) if matches(each, patterns)]
     return {KEY: {"regime": told, "apart": apart}}
 

@@ -85,7 +85,7 @@ def plan(dataset: Path, work_dir: Path, architecture: str, options: PlanOptions)
     check_regions(facts, architecture)
     arguments = {**(options.taken.arguments if options.taken else {}), **(options.arguments or {})}
     check_arguments(architecture, arguments)
-    unlabelled = options.unlabelled + (options.taken.unlabelled if options.taken else ())
+    unlabelled = options.unlabelled + (options.taken.facts.unlabelled if options.taken else ())
     check_labels(facts, unlabelled)
     splits = options.taken.splits(case_ids(dataset)) if options.taken else []
     keep_apart(dataset, work_dir, [], what="the folder of the dataset")
