@@ -243,7 +243,7 @@ def _content(path: Path) -> Mapping[str, Any]:
             f"{path}: holds what is neither a tensor nor a number, or is damaged", fix=_AGAIN
         ) from error
     except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader meets
-        reason = error.strerror if isinstance(error, OSError) else None
+        reason = error.strerror if isinstance(error, OSError) and error.filename else None
         reason = reason or memory_fault(error) or "it is damaged"
         raise InputError(f"{path}: cannot be read: {reason}", fix=_AGAIN) from error
     if not isinstance(content, Mapping):
