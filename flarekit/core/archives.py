@@ -68,6 +68,10 @@ def unpack_archive(
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError) as error:
         raise InputError(f"{path}: is damaged: {error or 'it ends early'}", fix=AGAIN) from error
     except (RuntimeError, NotImplementedError, ValueError) as error:  # encrypted; unknown method
+        if "encrypted" in str(error):
+            raise InputError(
+                f"{path}: is encrypted", fix="unpack it with its password, and name the folder"
+            ) from error
         raise InputError(f"{path}: cannot be unpacked: {error}", fix=AGAIN) from error
     except OSError as error:
         raise _os_error(path, folder, error) from error
@@ -178,6 +182,8 @@ class _Unpacking:
         return self._files
 
     def _write(self, target: Path, member: Member) -> None:
+        if target in self._files:
+            raise self._refused(f"holds {member.name!r} twice, and only one of them could stay")
         self._expect(member.size)
         content = member.open()
         if content is None:

@@ -202,11 +202,19 @@ def test_gzip_streams_that_are_wrong_in_any_byte_are_the_archives_fault(tmp_path
         assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("archive_of", [tar_of, zip_of])
+def test_a_name_that_two_members_have_is_refused(unpack, tmp_path, archive_of):
+    with pytest.raises(InputError, match="a.bin: holds 'm/a' twice, and only one of them could"):
+        unpack(archive_of(("m/a", b"one"), ("m/a", b"other")))
+    assert nothing_but(tmp_path, "a.bin", "deep")
+
+
 def test_an_encrypted_zip_is_refused(unpack):
     packed = bytearray(zip_of(("a", b"secret")))
     packed[packed.index(b"PK\x03\x04") + 6] |= 1
     packed[packed.index(b"PK\x01\x02") + 8] |= 1
-    with pytest.raises(InputError, match=r"a.bin: cannot be unpacked: .*encrypted"):
+    with pytest.raises(InputError, match=r"a.bin: is encrypted"):
         unpack(bytes(packed))
 
 
