@@ -1,7 +1,5 @@
 """`flarekit arrange` and `flarekit collect`: to a platform's layout and back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

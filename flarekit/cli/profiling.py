@@ -1,7 +1,5 @@
 """What `flarekit profile` does."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count

@@ -1,7 +1,5 @@
 """`flarekit train`: the compact trainer; nnU-Net with our networks; export to a predictor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What `flarekit train compact` and `export` do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flarekit.cli.console import Console, typed

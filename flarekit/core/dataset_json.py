@@ -1,7 +1,5 @@
 """`dataset.json`, nnU-Net's description of a data set: channels, labels and regions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

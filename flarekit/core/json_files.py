@@ -1,7 +1,5 @@
 """JSON files that somebody else wrote: read whole, then typed; faults are named by field."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ All are read by this package: ITK, given a damaged header, ends the process or r
 memory.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

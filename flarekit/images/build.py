@@ -1,7 +1,5 @@
 """`flarekit build`: a predictor and a convention become an image."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A container, run by the organisers' line, as something to watch."""
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path

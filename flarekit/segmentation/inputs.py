@@ -4,8 +4,6 @@ Where no convention is named, the predictor's own is tried first; what it does n
 DICOM, or as scans in any folders, and the run says so.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

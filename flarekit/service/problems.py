@@ -3,8 +3,6 @@
 Messages that speak of a scan lose whatever came out of it: paths and quoted text of headers.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """A multipart request, streamed to disk; no name that it brings becomes a path."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """How the lesions of training cases are shaped, for the rule `shape_gate`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

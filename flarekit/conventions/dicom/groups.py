@@ -1,7 +1,5 @@
 """Which slices belong to one volume: copies dropped, then parted by what they are and where."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence

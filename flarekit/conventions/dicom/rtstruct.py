@@ -1,7 +1,5 @@
 """A label map as a DICOM RT structure set (PS3.3 A.19): contours in patient coordinates."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -5,8 +5,6 @@ the geometry of every slice is checked, and each volume has a name of its own. W
 told, file by file.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections import Counter
