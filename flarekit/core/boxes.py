@@ -1,4 +1,4 @@
-"""Boxes of masks."""
+"""Boxes of masks and label maps."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 Box = tuple[slice, slice, slice]
 
 
-def box_of(mask_ZYX: NDArray[np.bool_]) -> Box | None:
-    """Return the smallest box that holds a mask; None where nothing is in it."""
+def box_of(mask_ZYX: NDArray[np.bool_] | NDArray[np.uint8]) -> Box | None:
+    """Return the smallest box that holds a mask, or all labels; None where nothing is in it."""
     top_YX = np.asarray(mask_ZYX.any(axis=0))
     if not top_YX.any():
         return None

@@ -65,16 +65,6 @@ class Volume:
     warnings: tuple[str, ...] = ()
 
 
-def foreground_box(label_map_ZYX: NDArray[np.uint8]) -> tuple[slice, slice, slice] | None:
-    """Return the box of everything labelled, None where nothing is."""
-    if not label_map_ZYX.any():
-        return None
-    top_YX = label_map_ZYX.max(axis=0)
-    profiles = label_map_ZYX.max(axis=(1, 2)), top_YX.max(axis=1), top_YX.max(axis=0)
-    z, y, x = (np.flatnonzero(profile) for profile in profiles)
-    return slice(z[0], z[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
-
-
 def largest_shift_mm(
     one: NDArray[np.float64], other: NDArray[np.float64], shape_ZYX: tuple[int, int, int]
 ) -> float:

@@ -23,10 +23,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.core.errors import PredictorError
 from flarekit.core.registry import Registry, near_miss
 from flarekit.core.spec import Rule
-from flarekit.core.volume import foreground_box
 from flarekit.postprocess._scan import Scan
 
 __all__ = ["Scan", "apply_rules", "check_rules", "memory_bytes", "names", "split_rules"]
@@ -156,7 +156,7 @@ def memory_bytes(label_map_ZYX: NDArray[np.uint8], rules: Sequence[Rule]) -> int
 
     modules = [_module(rule) for rule in rules]
     copies = 2 * label_map_ZYX.size
-    box = foreground_box(label_map_ZYX)
+    box = box_of(label_map_ZYX)
     if box is None or not modules:
         return copies
     fills = any(getattr(module, "FILLS", False) for module in modules)
@@ -173,7 +173,7 @@ def _on_regions(
 ) -> NDArray[np.uint8]:
     from flarekit.postprocess._regions import Regions
 
-    box = foreground_box(label_map_ZYX)
+    box = box_of(label_map_ZYX)
     if box is None:
         return label_map_ZYX
     modules = [_module(rule) for rule in rules]

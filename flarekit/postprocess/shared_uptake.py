@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flarekit.core.volume import foreground_box
+from flarekit.core.boxes import box_of
 from flarekit.postprocess._scan import Scan
 
 TAKES_VALUE = True
@@ -32,7 +32,7 @@ def apply_to_scan(
 ) -> NDArray[np.uint8]:
     """Take away the components of the first label that are parts of the others."""
     result = label_map_ZYX.copy()
-    box = foreground_box(label_map_ZYX)
+    box = box_of(label_map_ZYX)
     if box is None or value is None:
         return result
     uptake = scan.channel(NEEDS_CHANNEL)[box]

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flarekit.core.boxes import box_of
 from flarekit.core.channels import UPTAKE_NAMES
 from flarekit.core.errors import OutputError
 from flarekit.core.files import write_atomically
 from flarekit.core.records import Flag, LabelStatistics
-from flarekit.core.volume import Geometry, foreground_box
+from flarekit.core.volume import Geometry
 
 STATISTICS = "statistics.csv"
 HEADER = (
@@ -54,7 +55,7 @@ def label_statistics(
     Returns:
         One per label, in the order of `labels`.
     """
-    box = foreground_box(label_map_ZYX)
+    box = box_of(label_map_ZYX)
     if box is None:
         return tuple(_nothing(name, value, channels) for name, value in labels.items())
     import cc3d

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core import nrrd
+from flarekit.core.boxes import box_of
 from flarekit.core.errors import BudgetError, InputError
 from flarekit.core.metaheader import read_header
 from flarekit.core.nifti import read_geometry
 from flarekit.core.spec import PredictorSpec
-from flarekit.core.volume import foreground_box
 from flarekit.preprocess import Placement
 
 _LOG = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def writing_mib(voxels: int) -> float:
 
 def measuring_mib(label_map_ZYX: NDArray[np.uint8]) -> float:
     """Return what statistics of the labels take at most: by voxel of the foreground's box."""
-    box = foreground_box(label_map_ZYX)
+    box = box_of(label_map_ZYX)
     voxels = 0 if box is None else math.prod(part.stop - part.start for part in box)
     return _MEASURE_PER_VOXEL * int(voxels) / _MIB
 

@@ -7,11 +7,12 @@ from flarekit.core.boxes import box_of
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_box_of_a_mask_is_that_of_its_voxels(seed):
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8])
+def test_the_box_of_a_mask_is_that_of_its_voxels(seed, dtype):
     rng = np.random.default_rng(seed)
-    mask = np.zeros((7, 8, 9), np.bool_)
+    mask = np.zeros((7, 8, 9), dtype)
     for place in rng.integers(0, (7, 8, 9), (3, 3)):
-        mask[tuple(place)] = True
+        mask[tuple(place)] = 1
     places = np.argwhere(mask)
     box = box_of(mask)
     assert [side.start for side in box] == places.min(axis=0).tolist()
