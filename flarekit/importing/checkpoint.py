@@ -41,11 +41,10 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
             f"{path}: refused: loading it would call {wanted}, which can run anything",
             fix="only tensors and numbers are loaded; save the state dict alone, as safetensors",
         ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror or error}", fix="see that it may be read"
-        ) from error
     except Exception as error:  # noqa: BLE001 - damaged files raise whatever the reader meets
+        if isinstance(error, OSError) and error.filename:  # of opening it; a cut file's has no name
+            fault = f"{path}: cannot be read: {error.strerror}"
+            raise InputError(fault, fix="see that it is a file and may be read") from error
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise InputError(
             f"{path}: is not a PyTorch checkpoint: {reason}", fix="fetch it again"

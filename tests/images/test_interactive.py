@@ -95,6 +95,7 @@ def test_six_calls_a_case_with_one_more_scribble_each(cases, tmp_path):
     assert sessions[0].steps[1].seconds == 2.5
 
 
+@pytest.mark.long
 def test_the_same_seed_plays_the_same_game(cases, tmp_path):
     one, same, other = Image(), Image(), Image()
     for image, seed in ((one, 1), (same, 1), (other, 2)):

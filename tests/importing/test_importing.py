@@ -327,6 +327,19 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path, content):
         load_checkpoint(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("kept", [0, 1, 300, 20_000])
+def test_a_checkpoint_that_was_cut_off_is_none_and_one_that_cannot_be_opened_says_why(
+    kept, tmp_path
+):
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.zeros(10_000)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"x\.pth: is not a PyTorch checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        load_checkpoint(tmp_path)
+
+
 def test_a_checkpoint_of_something_else_is_named(tmp_path):
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(InputError, match=r"first keys: conv\.weight"):

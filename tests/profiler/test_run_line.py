@@ -61,6 +61,7 @@ def test_a_profiled_run_leaves_its_step_times_in_a_folder_of_ours(tmp_path):
     assert line[-3:] == ["/bin/bash", "-c", "sh predict.sh"]
 
 
+@pytest.mark.long
 def test_the_ledger_that_predict_leaves_there_tells_the_step_times(
     toy, tmp_path, write_scan, monkeypatch
 ):
