@@ -232,3 +232,17 @@ def test_a_scan_of_nothing_but_air_has_an_empty_mask_in_any_time(locator):
     segmenter = segmenter_of(locator=locator)
     for budget_s in (0.001, 60):
         assert not segmented(segmenter, air, budget_s=budget_s).labels.any()
+
+
+@pytest.mark.usefixtures("still")
+def test_without_a_map_no_time_is_spared_for_tiles_that_are_left(scan, monkeypatch, tmp_path):
+    Bright.tile_s = 0.1
+    whole_s = segmented(segmenter_of(locator=False), scan).seconds
+    monkeypatch.setenv("FLAREKIT_CACHE", str(tmp_path / "other"))
+    Bright.tile_s = 0.0
+    segmenter = segmenter_of(budget_s=1000, locator=False)
+    segmented(segmenter, scan)
+    Bright.tile_s = 0.1
+    result = segmented(segmenter, scan, budget_s=whole_s - 0.15)
+    assert result.seconds < whole_s - 0.05
+    assert "of the body was looked at" in result.traded[0]
