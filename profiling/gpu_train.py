@@ -608,7 +608,7 @@ def main() -> None:
     packing.add_argument("data", type=Path)
     packing.add_argument("--to", type=Path, required=True)
     packing.add_argument("--bits", type=int, default=6, help="Of a CT's intensities, 4 to 8.")
-    packing.add_argument("--max-mib", type=float, default=60.0, help="What the pack may weigh.")
+    packing.add_argument("--max-mib", type=float, default=62.0, help="What the pack may weigh.")
     running = commands.add_parser("run", help="Train until the time is up.")
     running.add_argument("pack", type=Path)
     running.add_argument("--minutes", type=float, default=5.0)
