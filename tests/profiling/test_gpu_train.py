@@ -260,21 +260,11 @@ def run_quickly(names, data, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     pack, out, work, made = (str(tmp_path / name) for name in ("pack", "out", "work", "made"))
     of = ["--predictors", ",".join(names)]
+    quickly = ["--device", "cpu", "--quick", "--minutes", "30"]
+    quickly += ["--room-mib", str(300 * len(names))]
     for line in (
         ["pack", str(data), "--to", pack, "--quick", *of],
-        [
-            "run",
-            pack,
-            "--out",
-            out,
-            "--work",
-            work,
-            "--device",
-            "cpu",
-            "--quick",
-            "--minutes",
-            "30",
-        ],
+        ["run", pack, "--out", out, "--work", work, *quickly],
         ["export", out, made],
     ):
         done = subprocess.run(
@@ -285,6 +275,7 @@ def run_quickly(names, data, tmp_path):
     told = json.loads((tmp_path / "out" / "train.json").read_text())["predictors"]
     for name in names:
         assert told[name]["saved"]["steps"] > 0
+        assert told[name]["batch"] > 1  # which is a dry run's own where no room is named
         assert read_spec(tmp_path / "made" / name).spec.provenance["steps"] > 0
     return told
 
