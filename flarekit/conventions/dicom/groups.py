@@ -149,10 +149,11 @@ def by_kind(slices: Sequence[Slice]) -> list[list[Slice]]:
 def by_phase(slices: list[Slice], left_out: LeftOut) -> list[list[Slice]]:
     """Part volumes that lie at the same positions by the first element that tells them apart.
 
-    A few images apart from a volume are parted from it, too, and are then too few for another.
+    A few images apart from a volume are parted from it, too, and are then too few for another. Of
+    reconstructions by two kernels, one may lie just between the other.
     """
     if not one_position(slices):
-        return [slices]
+        return _by(slices, lambda each: each.elements.text("ConvolutionKernel"))
     for value in _APART:
         groups = _parted(slices, value)
         if groups is not None:

@@ -23,6 +23,7 @@ def found_in(folder):
         ((0.0, 80.0), "AcquisitionNumber"),  # one after the other, with a gap
         ((0.0, 1.3), "AcquisitionNumber"),  # one between the other
         ((0.0, 80.0), "ConvolutionKernel"),
+        ((0.0, 2.0), "ConvolutionKernel"),  # an even stack, of every other slice
     ],
 )
 def test_two_acquisitions_under_one_series_are_two_volumes(tmp_path, starts, name):
