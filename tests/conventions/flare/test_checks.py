@@ -13,7 +13,8 @@ from isal import igzip
 from flarekit import conventions
 from flarekit.containers import ProcessResult
 from flarekit.conventions.flare import samples
-from flarekit.images.verify import _verdicts
+from flarekit.images import verify as verifying
+from flarekit.images.verify import VerifyRequest, _verdicts, verify
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.verification.fake_images import Failure, FakeSandbox, failed
 
@@ -215,3 +216,75 @@ def test_turning_a_scan_back_gives_the_same_scan(tmp_path):
         scans[name] = samples.as_canonical(np.asarray(image.dataobj), order, flips)
     assert len(scans) == 48
     assert all(np.array_equal(scan, scans["RAS"]) for scan in scans.values())
+
+
+def number_lesions(_image, mask):
+    numbered = mask.copy()
+    numbered[mask.shape[0] // 2 :] *= 2
+    return numbered
+
+
+def take_too_long(inside):
+    behave(inside)
+    inside.seconds = 61.0
+
+
+def fill_the_memory(inside):
+    behave(inside)
+    inside.peak_mib = 28_000.0
+
+
+def share_memory_between_workers(inside):
+    if inside.conditions.shm_mib <= 64:
+        raise Failure("RuntimeError: DataLoader worker is killed by signal: Bus error")
+    behave(inside)
+
+
+def need_32_gb(inside):
+    if inside.conditions.memory_mib is not None:
+        raise Failure("Killed", 137)
+    behave(inside)
+
+
+OF_FLARE26 = {
+    "behaves": (behave, "in_time", "pass", "limit 60 s"),
+    "marks organs": (
+        lambda inside: behave(inside, change=lambda _, mask: mask * 13),
+        "labels",
+        "fail",
+        "holds 13",
+    ),
+    "numbers its lesions": (
+        lambda inside: behave(inside, change=number_lesions),
+        "labels",
+        "fail",
+        "holds 2",
+    ),
+    "takes more than a minute": (take_too_long, "in_time", "fail", "61.0 s for one case"),
+    "fills its 28 GB": (fill_the_memory, "in_memory", "warn", "limit 28672 MiB"),
+    "needs more than 28 GB": (need_32_gb, "ends_well", "fail", "needs more memory"),
+    "shares memory between workers": (
+        share_memory_between_workers,
+        "ends_well",
+        "fail",
+        "needs more than 64 MB of shared memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("program", OF_FLARE26)
+def test_what_flare26_asks_for_more_strictly_is_caught_with_its_preset(program, monkeypatch):
+    run, name, state, words = OF_FLARE26[program]
+    monkeypatch.setattr(verifying, "_open_docker", lambda _image: Shells(run))
+    request = VerifyRequest(image="team:latest", convention="flare", backend="docker", only=(name,))
+    (verdict,) = verify(replace(request, preset="flare26")).verdicts
+    assert (verdict.finding.state, words in verdict.finding.reason) == (state, True)
+
+
+@pytest.mark.parametrize("program", ["marks organs", "takes more than a minute"])
+def test_flare22_allows_organs_and_no_minute(program, monkeypatch):
+    run, name, _, _ = OF_FLARE26[program]
+    monkeypatch.setattr(verifying, "_open_docker", lambda _image: Shells(run))
+    request = VerifyRequest(image="team:latest", convention="flare", backend="docker", only=(name,))
+    (verdict,) = verify(replace(request, preset="flare22")).verdicts
+    assert verdict.finding.state == ("pass" if name == "labels" else "fail")
