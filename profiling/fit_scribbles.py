@@ -11,6 +11,7 @@ on that part, which is what a new case can expect; the last one is fitted to all
     python profiling/fit_scribbles.py att_umamba_petct --dataset DATASET --play held_out
 
 fits nothing, and plays cases by the rule `clicks` as it is, each with every kind of scribble.
+How far any rule could go, `bounds_scribbles.py` shows.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.cases import case_ids
 from flarekit.training.recipe import read_recipe
 
+SPLITS = ("training", "validation", "held_out")
 STEPS = 5
 STRIDE = 2  # voxels in plane that are left out: distances in mm are the same
 SAMPLES = 600  # voxels of each call that the network learns from
@@ -62,13 +64,14 @@ EPOCHS, BATCH, RATE, DECAY = 8, 2048, 6e-3, 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A case and the predictor's mask of it."""
+    """A case and the predictor's mask of it; `probability_ZYX` is that of a lesion."""
 
     case_id: str
     mask_ZYX: Array
     truth_ZYX: Array
     uptake_ZYX: Array
     spacing_mm: Spacing
+    probability_ZYX: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,25 +91,26 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="where the network is written")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--folds", type=int, default=3, help="0 for none")
-    parser.add_argument("--play", choices=["training", "held_out"], help="fit nothing")
+    parser.add_argument("--play", choices=SPLITS, help="fit nothing")
     parser.add_argument("--quick", action="store_true", help="one case, one round")
     return parser.parse_args(line)
 
 
 def crops(arguments: argparse.Namespace, stride: int) -> Iterator[Crop]:
-    """Yield the training cases, or those held out, with the predictor's masks."""
+    """Yield the cases of a split (training where none is named) with the predictor's masks."""
     predictor = find_predictor(arguments.predictor)
     facts = read_recipe(predictor.folder / "recipe.toml").training
-    apart = {*facts.held_out, *facts.validation}
+    apart = {"held_out": facts.held_out, "validation": facts.validation}
     known = case_ids(arguments.dataset)
-    ids = [each for each in known if each not in apart]
-    if arguments.play == "held_out":
-        ids = [each for each in known if each in facts.held_out]
+    ids = [each for each in known if each not in {*facts.held_out, *facts.validation}]
+    if arguments.play in apart:
+        ids = [each for each in known if each in apart[arguments.play]]
     with flarekit.load(predictor.folder, device="cpu") as segmenter:
         for case_id in ids[: 1 if arguments.quick else None]:
             channels, truth, spacing_mm = petct_of(arguments.dataset, case_id)
             stacked = np.stack(channels).astype(np.float32)
-            result = segmenter.segment(stacked, spacing_mm=spacing_mm)
+            result = segmenter.segment(stacked, spacing_mm=spacing_mm, probabilities=True)
+            assert result.probabilities is not None
             mask = np.asarray(result.labels) > 0
             if mask.any():
                 z, y, x = spacing_mm
@@ -116,6 +120,7 @@ def crops(arguments: argparse.Namespace, stride: int) -> Iterator[Crop]:
                     truth_ZYX=truth[:, ::stride, ::stride],
                     uptake_ZYX=stacked[1][:, ::stride, ::stride],
                     spacing_mm=(z, stride * y, stride * x),
+                    probability_ZYX=result.probabilities[1][:, ::stride, ::stride],
                 )
 
 
@@ -147,12 +152,12 @@ def sampled(crop: Crop, scribbles: Sequence[Scribble], rng: np.random.Generator)
     )
 
 
-def put_right(crop: Crop, scribbles: Sequence[Scribble]) -> Array:
+def put_right(crop: Crop, scribbles: Sequence[Scribble], within_mm: float = RIGHT_MM) -> Array:
     """Return the mask as somebody would have it who puts right what is near the scribbles."""
     blank = np.ones(crop.mask_ZYX.shape, bool)
     for scribble in scribbles:
         blank[tuple(scribble.places_ZYX.T)] = False
-    near = distance_transform_edt(blank, sampling=crop.spacing_mm) <= RIGHT_MM
+    near = distance_transform_edt(blank, sampling=crop.spacing_mm) <= within_mm
     return np.where(near, crop.truth_ZYX, crop.mask_ZYX)
 
 

@@ -23,6 +23,7 @@ import bench_roofline
 import bench_scaling
 import bench_scan
 import bench_startup
+import bounds_scribbles
 import fit_scribbles
 import half_precision
 import load_service
@@ -272,17 +273,36 @@ def test_a_line_across_a_lesion(make_predictor, make_dataset, tmp_path, capsys):
     assert ": 1 lesions, Dice mean" in said
 
 
-@pytest.mark.slow
-def test_a_network_that_moves_borders():
+def crop_with_a_moved_mask():
     truth = np.zeros((10, 24, 24), bool)
     truth[2:8, 6:18, 6:18] = True
-    crop = fit_scribbles.Crop(
+    mask = np.roll(truth, 3, axis=2)
+    return fit_scribbles.Crop(
         case_id="a",
-        mask_ZYX=np.roll(truth, 3, axis=2),
+        mask_ZYX=mask,
         truth_ZYX=truth,
         uptake_ZYX=np.where(truth, 5.0, 1.0),
         spacing_mm=(3.0, 4.0, 4.0),
+        probability_ZYX=np.where(mask, 0.9, 0.1),
     )
+
+
+@pytest.mark.long
+def test_how_far_scribbles_could_bring_a_mask():
+    found = bounds_scribbles.bounds([crop_with_a_moved_mask()])
+    steps, lesion = found["steps"], found["of a whole lesion"]
+    assert {curve[0] for curve in steps.values()} == {0.75}
+    assert steps["whole component"][2:] == [1.0] * 4
+    reached = [curve[-1] for name, curve in steps.items() if name.startswith("within")]
+    assert reached == sorted(reached)
+    assert reached[0] > 0.75
+    assert lesion["no scribble"] == lesion["best probability"] == 0.75
+    assert lesion["best logistic function"] > 0.95  # uptake shows this lesion
+
+
+@pytest.mark.slow
+def test_a_network_that_moves_borders():
+    crop = crop_with_a_moved_mask()
     network, rounds = fit_scribbles.fit([crop], rounds=1, folds=0)
     assert [len(weights) for weights, _ in network.layers[1:]] == list(fit_scribbles.HIDDEN)
     assert rounds[0]["calls"] >= 20
