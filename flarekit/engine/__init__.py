@@ -3,8 +3,6 @@
 Each such file defines `create(networks, grid, *, class_count, device, precision, ...)`.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from importlib.util import find_spec

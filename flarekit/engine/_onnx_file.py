@@ -5,8 +5,6 @@ there even where it was given the file as bytes: at any path, which no hash cove
 by the fields of ONNX's messages (onnx.proto3 of ONNX 1.17), and no value is looked at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

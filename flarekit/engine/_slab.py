@@ -1,7 +1,5 @@
 """What the window adds up: the slab it fills, in NumPy here, and the slices that leave it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """One pass of the sliding window over a volume, whatever computes its tiles."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

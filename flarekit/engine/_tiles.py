@@ -1,7 +1,5 @@
 """Where the window stands, which tiles are worth most, and how much each of their voxels counts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

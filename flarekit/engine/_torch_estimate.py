@@ -4,8 +4,6 @@ The network is run on tensors without contents, as PyTorch's own tools do; every
 where an operation makes it until nothing refers to it any more.
 """
 
-from __future__ import annotations
-
 import math
 import weakref
 from collections.abc import Mapping, Sequence

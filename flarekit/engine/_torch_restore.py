@@ -5,8 +5,6 @@ lies between, along X and Y by matrix products, and decided at once, a few slice
 full-resolution volume per class ever exists.
 """
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

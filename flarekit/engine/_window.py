@@ -7,8 +7,6 @@ the tiles' logits and the sums they are added to; what changes meanwhile belongs
 each sweep, so that several threads may sweep with one engine.
 """
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

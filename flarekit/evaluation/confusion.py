@@ -1,7 +1,5 @@
 """Counts of right and wrong voxels, and what the papers derive from them; areas of ROC curves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

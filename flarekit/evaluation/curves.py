@@ -1,7 +1,5 @@
 """Curves over the steps of interactive segmentation, as an SVG picture."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Long and short axis of a lesion in pixels, as the evaluation of ULS23 measures them."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

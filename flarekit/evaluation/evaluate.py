@@ -1,7 +1,5 @@
 """Scoring the cases of a folder, several at once; one bad file never takes the others along."""
 
-from __future__ import annotations
-
 import multiprocessing
 import signal
 import time

@@ -1,7 +1,5 @@
 """Lesions one by one: connected components (18 neighbours), as autoPET counts them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -8,8 +8,6 @@ a distance to a surface that is not there, is NaN and stays out of the means; a 
 counts as an empty one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

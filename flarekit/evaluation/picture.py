@@ -1,7 +1,5 @@
 """A picture of one scored case: truth, prediction and where they differ, in three planes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

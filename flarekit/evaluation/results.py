@@ -1,7 +1,5 @@
 """An evaluation in writing: all of it as JSON, rows and a last line of means as CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

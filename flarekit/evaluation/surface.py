@@ -5,8 +5,6 @@ eight voxels (DeepMind's table, package surface-distance, Apache-2.0). That pack
 measurements need numpy 1; these give the same values, sum by sum, at a third of the memory.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """How far a surface may be off to count as right, by label: what `tolerances.toml` says."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 

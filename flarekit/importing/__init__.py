@@ -1,7 +1,5 @@
 """Published and home-made checkpoints become predictor folders."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which blocks a trained MambaClinix has, told by its tensors."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """nnU-Net plans, with the `architecture` block (from 2.5 on) and without, in our terms."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Networks of MONAI (extra `peers`) that the papers compare theirs with; imported where built."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flarekit.core.extras import require

@@ -3,8 +3,6 @@
 BasicBlockD and the plain convolution unit come from dynamic-network-architectures (Apache-2.0).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -7,8 +7,6 @@ authors' repository (`mamba="enc"`). Modules have the authors' names.
 Float32 islands under half precision: every Mamba layer.
 """
 
-from __future__ import annotations
-
 from functools import wraps
 from typing import Any
 

@@ -12,8 +12,6 @@ same encoder and heads.
 Shape letters: B slices, C channels, K classes, Y X in-plane axes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

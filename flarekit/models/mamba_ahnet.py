@@ -24,8 +24,6 @@ Shape letters: B slices, C channels, K classes, Y X in-plane axes, L tokens (Y X
 M width of a token (C), D inner width (2 M), N states.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

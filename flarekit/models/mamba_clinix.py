@@ -14,8 +14,6 @@ are encoders, whose HGCNs have 32 channels within (`gated_channels=32`, docs/mam
 Float32 islands under half precision: every Mamba layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 

@@ -4,8 +4,6 @@ Isensee et al., Nature Methods 18 (2021) 203-211; blocks from dynamic-network-ar
 (Apache-2.0), so nnU-Net v2 checkpoints fit key by key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

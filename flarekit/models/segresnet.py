@@ -5,8 +5,6 @@ autoencoder. The class is MONAI's (Apache-2.0, extra `peers`); its defaults here
 U-Mamba's comparison, which both papers repeat. It has one output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -4,8 +4,6 @@ Hatamizadeh et al., "Swin UNETR: Swin Transformers for Semantic Segmentation of 
 Images" (2022). The class is MONAI's (Apache-2.0, extra `peers`). It has one output.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from flarekit.models._monai import monai_network

@@ -6,8 +6,6 @@ Ma, Li and Wang, "U-Mamba: Enhancing Long-range Dependency for Biomedical Image 
 Float32 islands under half precision: every Mamba layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Literal
 

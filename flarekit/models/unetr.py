@@ -4,8 +4,6 @@ Hatamizadeh et al., "UNETR: Transformers for 3D Medical Image Segmentation" (WAC
 is MONAI's (Apache-2.0, extra `peers`). It has one output, and its size is that of the tile.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

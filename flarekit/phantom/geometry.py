@@ -8,8 +8,6 @@ per axis and a smooth random warp.
 Axis letters: Z, Y, X voxels; N points of a tube; 3 is always (x, y, z).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """The digestive tube: esophagus, stomach, duodenum (labelled); small bowel and colon (not)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from flarekit.phantom.geometry import F32, Bool, Solid, Tube, spline, tube

@@ -1,7 +1,5 @@
 """Liver with vessels and lesions, gallbladder, spleen."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from flarekit.phantom.geometry import F32, Frame, Point, Solid, ellipsoid, smooth_max, spline, tube

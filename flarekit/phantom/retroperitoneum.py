@@ -1,7 +1,5 @@
 """Behind the gut: kidneys, adrenals, pancreas, aorta, vena cava, the vessels between them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from flarekit.phantom.geometry import (

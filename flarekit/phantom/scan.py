@@ -1,7 +1,5 @@
 """One phantom from a seed: size of patient and scan, the painter's order, what a scanner adds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

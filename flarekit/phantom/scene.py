@@ -1,7 +1,5 @@
 """The canvas organs are painted on, and the courses and densities of `anatomy.toml`."""
 
-from __future__ import annotations
-
 import tomllib
 import zlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The trunk around the organs: skin, fat, muscles, bones, lungs, heart; the cavity they leave."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from flarekit.phantom.geometry import F32, Frame, ellipsoid, smooth_field, smooth_max

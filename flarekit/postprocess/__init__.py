@@ -14,8 +14,6 @@ Put rules that remove before `fill_holes`: then nothing they remove leaves a hol
 chain again changes nothing (but for the case that `fill_holes` describes).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from types import ModuleType

@@ -5,8 +5,6 @@ the distances between voxel, border and scribbles, on a grid that is coarser in 
 probabilities are smoothed and brought onto all voxels. The order of scribbles does not matter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ how the scan would lie on a grid, for as many grids as somebody wants to weigh u
 brings the voxels onto the one that was chosen.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Crop to the body: most of a field of view is air."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

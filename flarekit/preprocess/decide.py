@@ -6,8 +6,6 @@ that cannot change a label, a class is interpolated only around the voxels where
 background: weights are positive there, and what loses in every corner loses between them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext

@@ -8,8 +8,6 @@ source voxels along an axis; by higher splines it is a product with a matrix tha
 beside its diagonal, block by block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any

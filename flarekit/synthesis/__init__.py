@@ -6,8 +6,6 @@ posterior, X left. What is made teaches a network shapes, places and what is not
 on real lesions is never measured on it.
 """
 
-from __future__ import annotations
-
 from flarekit.synthesis.ct_lesion import LesionVoi, ct_lesion_voi
 from flarekit.synthesis.pet_lesion import add_pet_lesions
 from flarekit.synthesis.wholebody import ORGANS, WholeBody, wholebody_petct

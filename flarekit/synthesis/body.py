@@ -3,8 +3,6 @@
 The organs say where chest, belly, head and pelvis are; the rest is drawn from a seed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ What a lesion looks like depends on where it lies: solid or partly solid nodules
 brighter, cystic, necrotic or rim-enhancing ones in soft tissue; nodes and deposits in fat.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

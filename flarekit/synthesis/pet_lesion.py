@@ -3,8 +3,6 @@
 The real body shows what is not a lesion; beside it a network sees what a lesion is.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -3,8 +3,6 @@
 Beside the detailed ones they keep a network from leaning on how one synthesis draws things.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Random fields and lesion shapes on a voxel grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Physiological FDG uptake, painted into a body: what is bright and no lesion."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -8,8 +8,6 @@ uptake, or plain throughout, some in a plain outline), so that a network does no
 drawing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ Everything is a function of the generator it is given, so that a resumed run dra
 one would have drawn.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

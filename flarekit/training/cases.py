@@ -1,7 +1,5 @@
 """Training cases on the network's grid: labelled scans, phantoms, synthetic ones."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What the labels of a predictor measure in its training cases, for quality flags."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

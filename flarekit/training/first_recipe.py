@@ -1,7 +1,5 @@
 """`flarekit train init`: a recipe for a folder of labelled scans, from what is in the folder."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections import Counter

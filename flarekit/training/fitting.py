@@ -1,7 +1,5 @@
 """Whether a recipe and its data fit each other: told before anything is trained."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 A case is one safetensors file: its arrays, and in the header what made it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ What is odd is told or refused, never passed on. A channel gets the value of its
 voxel is no number, as in prediction; a label that is no number is none, and is refused.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Iterable

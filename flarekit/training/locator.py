@@ -3,8 +3,6 @@
 Its place is in the folder of its predictor, which names it in its facts by its hash.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import shutil

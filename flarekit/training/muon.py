@@ -4,8 +4,6 @@ Source: K. Jordan et al., Muon, https://kellerjordan.github.io/posts/muon (2024)
 update is that of J. Liu et al., Muon is Scalable for LLM Training, arXiv:2502.16982, section 2.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A recipe's network: as it is trained, as prediction builds it, and its averaged statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -4,8 +4,6 @@ A network that was shown only good CTs leans on them. Where a patient's CT is mi
 and hospitals put other things in its place: air, or one value inside the PET's outline.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

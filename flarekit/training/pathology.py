@@ -6,8 +6,6 @@ and labels together; a change of texture leaves the labels as they are; what is 
 background in both. Everything is a function of the generator that it is given.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A first recipe for somebody's own labelled scans: grid, window, network and samples that fit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

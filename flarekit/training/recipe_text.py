@@ -1,7 +1,5 @@
 """The text of a first recipe: TOML with a word on where each number comes from."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

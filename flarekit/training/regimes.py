@@ -5,8 +5,6 @@ Whose they are, and where it is stated, has `regimes.toml`. A recipe changes a r
 nnU-Net's trainers from the plans, where `flarekit train plan --recipe` has put them.
 """
 
-from __future__ import annotations
-
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Sequence

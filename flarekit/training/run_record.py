@@ -1,7 +1,5 @@
 """What a run was made of: `run.json` in its folder, from which cards and provenance are taken."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

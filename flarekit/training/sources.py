@@ -1,7 +1,5 @@
 """Where a recipe's samples come from: a dataset, phantoms, and synthesis from material."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A training between two steps: its networks and optimiser, kept in `checkpoint.pt`."""
 
-from __future__ import annotations
-
 import io
 import logging
 import math

@@ -1,7 +1,5 @@
 """The tables of `recipe.toml` that say how a network is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """How good a network is while it is trained: Dice on the cases that the recipe sets aside."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping, Sequence

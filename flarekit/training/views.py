@@ -6,8 +6,6 @@ size, so a small scan around a small lesion looks like a large scan around a lar
 therefore drawn narrower than the scan allows as well, around clicks that are not in the middle.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

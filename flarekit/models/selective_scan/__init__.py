@@ -8,8 +8,6 @@ Each backend is a module with `scan(u_BDL, delta_BDL, A_DN, B_BNL, C_BNL)`, whic
 Shape letters: B batch, L tokens, D channels (d_inner), N states per channel.
 """
 
-from __future__ import annotations
-
 import logging
 from functools import cache
 from importlib import import_module

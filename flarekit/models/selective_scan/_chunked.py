@@ -8,8 +8,6 @@ below one) are ever multiplied, so nothing can overflow, and memory is linear in
 Proof of value: `python profiling/bench_scan.py`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

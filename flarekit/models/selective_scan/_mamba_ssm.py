@@ -3,8 +3,6 @@
 The package itself imports language models, Triton and more; its kernel is an extension by itself.
 """
 
-from __future__ import annotations
-
 import torch
 
 from flarekit.core.errors import DeviceError

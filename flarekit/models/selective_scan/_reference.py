@@ -1,7 +1,5 @@
 """Token after token: slow, obviously right, what the other backends are compared with."""
 
-from __future__ import annotations
-
 import torch
 
 

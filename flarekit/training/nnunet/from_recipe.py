@@ -4,8 +4,6 @@ Grid, intensities, patch, batch and augmentation are nnU-Net's own. What a recip
 nnU-Net cannot give is refused; what it decides itself is named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
