@@ -45,6 +45,7 @@ _ALIASES = {  # as ITK's reader accepts them
     "Orientation": "TransformMatrix",
     "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
 }
+_ASSUMED = {("ElementSpacing", "ElementSize"): "1 mm", ("TransformMatrix",): "no rotation"}
 _IMPOSTORS = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the scan", "run `git lfs pull`"),
     (0, b"<", "is a web page, not a scan", AGAIN),
@@ -66,6 +67,7 @@ class MetaHeader:
         data_start: byte of their file where they begin.
         data_path: the file that they are in.
         placement: the lines that place the voxels in space, as text.
+        notes: which of these lines are missing, and what is taken.
     """
 
     shape_ZYX: tuple[int, int, int]
@@ -75,6 +77,7 @@ class MetaHeader:
     data_start: int
     data_path: Path
     placement: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def geometry(self) -> Geometry:
@@ -108,6 +111,11 @@ def read_header(path: Path) -> MetaHeader:
         data_start=data_start,
         data_path=data_path,
         placement=placement,
+        notes=tuple(
+            f"its header has no {keys[0]}: {otherwise} is taken, as ITK does"
+            for keys, otherwise in _ASSUMED.items()
+            if not fields.keys() & keys
+        ),
     )
 
 
@@ -317,7 +325,7 @@ def _affine(path: Path, placement: Mapping[str, str]) -> NDArray[np.float64]:
     matrix = _numbers(path, placement, "TransformMatrix", None)
     offset = _numbers(path, placement, "Offset", None)
     spacing = _numbers(path, placement, "ElementSpacing", None)
-    if (matrix.size, offset.size, spacing.size) == (9, 3, 3):
+    if (matrix.size, offset.size, spacing.size) == (9, 3, 3) and spacing.min() > 0:
         lps = np.column_stack([matrix.reshape(3, 3).T * spacing, offset])  # rows are axes there
         affine = np.vstack([_LPS @ lps, [0, 0, 0, 1]])
         if spans_space(affine):

@@ -34,7 +34,7 @@ def read_metaimage(path: Path, *, air: float) -> Volume:
     with SliceReader(path, header) as reader:
         stored = reader.read(0, header.shape_ZYX[0])
     voxels_ZYX, notes = usable(stored, path, air=air)
-    notes = (*shear_notes(header.affine), *notes)
+    notes = (*header.notes, *shear_notes(header.affine), *notes)
     return Volume(voxels_ZYX=voxels_ZYX, geometry=header.geometry, path=path, warnings=notes)
 
 

@@ -117,6 +117,22 @@ def test_big_endian_voxels_and_older_names_of_fields_are_understood(tmp_path):
     np.testing.assert_array_equal(volume.geometry.affine[:3, 3], (-1, -2, 3))
 
 
+@pytest.mark.parametrize("key", ["ElementSpacing", "TransformMatrix"])
+def test_a_line_that_places_the_voxels_and_is_missing_is_told(tmp_path, key):
+    write(tmp_path / "a.mha", np.ones((2, 3, 4), np.int16))
+    head, _, rest = (tmp_path / "a.mha").read_bytes().partition(f"{key} = ".encode())
+    (tmp_path / "a.mha").write_bytes(head + rest.partition(b"\n")[2])
+    (note,) = read_metaimage(tmp_path / "a.mha", air=0).warnings
+    assert f"its header has no {key}" in note
+
+
+def test_spacings_below_0_place_nothing(tmp_path):
+    write(tmp_path / "a.mha", np.ones((2, 3, 4), np.int16))
+    edited(tmp_path / "a.mha", b"ElementSpacing = ", b"ElementSpacing = -")
+    with pytest.raises(UnreadableVolumeError, match="ElementSpacing place its voxels nowhere"):
+        read_metaimage(tmp_path / "a.mha", air=0)
+
+
 def test_a_fourth_axis_of_one_is_left_out(tmp_path):
     image = SimpleITK.JoinSeries([write(tmp_path / "b.mha", np.ones((2, 3, 4), np.int16))])
     SimpleITK.WriteImage(image, str(tmp_path / "a.mha"))
