@@ -1,7 +1,5 @@
 """`flarekit demo`: a phantom CT in; mask, report and picture out, checked against the truth."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each step takes what the one before made and is all that holds it, so that voxel
 step no longer needs them.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

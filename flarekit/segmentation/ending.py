@@ -1,7 +1,5 @@
 """What follows the tiles of a case, and how long it takes."""
 
-from __future__ import annotations
-
 import math
 
 from flarekit.preprocess import Placement

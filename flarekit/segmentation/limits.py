@@ -1,7 +1,5 @@
 """What a case may cost, what computes it, what it gets, and what fits."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The estimates are upper bounds of what NumPy, the engine and the rules allocate 
 is in use already (the interpreter, the network, the case that computes meanwhile) is measured.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The tiles of a case, the labels they decide, and how far they reached in the time there was."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Sequence

@@ -4,8 +4,6 @@ The kernel runs twice, as the chunked scan does its two parts: from zero states 
 chunk leaves behind, then from the right states to write the outputs. The state lives in registers.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl
