@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,9 +98,11 @@ def driver_cost(counts: Sequence[int]) -> list[dict[str, float]]:
     """Return milliseconds per case, and how memory grows over the second half of the cases."""
     rows = []
     for count in counts:
-        with tempfile.TemporaryDirectory() as folder:
+        stamp = {"predictor_sha256": "0" * 64, "settings": {"mode": "fast"}}
+        with ExitStack() as held:
+            folder = held.enter_context(tempfile.TemporaryDirectory())
             report = Report(Path(folder), pictures=False)
-            report.begin({"predictor_sha256": "0" * 64, "settings": {"mode": "fast"}})
+            held.enter_context(report.begun(stamp))
             seen: list[float] = []
             ended = [0]
 
@@ -121,7 +124,6 @@ def driver_cost(counts: Sequence[int]) -> list[dict[str, float]]:
             driver.run(jobs)
             spent_s = time.perf_counter() - began
             grown_mib = resident_mib() - seen[0]
-            report.end()
         rows.append(
             {
                 "cases": count,

@@ -130,8 +130,8 @@ def test_reading_nrrd_takes_its_voxels_and_what_they_are_unpacked_from(tmp_path)
 
 def test_the_rules_take_more_of_a_larger_crop():
     def estimate(slices):
-        route = SimpleNamespace(cropped_shape=(slices, 200, 200), stored_shape=(200, 200, 200))
-        placement = SimpleNamespace(shape_ZYX=(4, 4, 4), channels=1, route=route)
+        shapes = {"cropped_shape": (slices, 200, 200), "stored_shape": (200, 200, 200)}
+        placement = SimpleNamespace(shape_ZYX=(4, 4, 4), channels=1, **shapes)
         grid = SimpleNamespace(order="up", tile_ZYX=(4, 4, 4))
         return still_to_come_mib(placement, SimpleNamespace(class_values=(1, 2), grid=grid))
 
