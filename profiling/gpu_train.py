@@ -428,6 +428,7 @@ def child(arguments: argparse.Namespace) -> None:
     from gpu.step_size import sized
 
     from flarekit.training.compact import RunOptions, train
+    from flarekit.training.run_record import CHECKPOINT
     from flarekit.training.samples import Sampler
     from flarekit.training.sources import make_all
 
@@ -448,19 +449,40 @@ def child(arguments: argparse.Namespace) -> None:
     options = RunOptions(
         minutes=minutes,
         device=arguments.device,
-        checkpoint_every_s=3600.0,
+        checkpoint_every_s=_SHOW_S,
         draw_every_s=3600.0,
-        show_every_s=_SHOW_S,
     )
+    checkpoint, shown_at = folder / "run" / CHECKPOINT, 0.0
 
-    def show(network: torch.nn.Module, effort: dict[str, Any]) -> None:
+    def show() -> None:
+        network, effort = _averaged(recipe, checkpoint)
         _save(recipe, network, folder / _WEIGHTS)
         progress.saved(effort)
 
-    average = train(recipe, pools, folder / "run", options, progress=progress, show=show)
-    show(average, progress.effort())
+    def tell(step: int, minutes: float, loss: float) -> None:
+        nonlocal shown_at
+        progress(step, minutes, loss)
+        if checkpoint.is_file() and checkpoint.stat().st_mtime > shown_at:
+            shown_at = checkpoint.stat().st_mtime
+            show()
+
+    average = train(recipe, pools, folder / "run", options, progress=tell)
+    show()
     device = next(average.parameters()).device
     progress.drawing(_ms_to_draw(Sampler(recipe, pools, device), 1 if arguments.quick else 5))
+
+
+def _averaged(recipe: Any, checkpoint: Path) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+    """Return the averaged network of a checkpoint, and its steps, minutes and devices."""
+    import torch
+
+    from flarekit.training.networks import as_trained
+
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = as_trained(recipe)
+    network.load_state_dict(content["average"])
+    effort = {"steps": content["step"], "minutes": content["seconds"] / 60}
+    return network, {**effort, "devices": content["devices"]}
 
 
 def _recipe_path(name: str) -> Path:
@@ -532,10 +554,6 @@ class _Progress:
             self._curve = now
             self._facts["curve"].append([step, round(minutes, 3), round(mean, 4)])
         self._write()
-
-    def effort(self) -> dict[str, Any]:
-        """Return steps and minutes so far."""
-        return {name: self._facts.get(name, 0) for name in ("steps", "minutes")}
 
     def saved(self, effort: dict[str, Any]) -> None:
         """Remember what the saved weights took."""

@@ -128,9 +128,18 @@ def test_a_quick_pack_has_one_case_of_each_folder(data, tmp_path):
 
 
 @pytest.mark.long
-def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path):
+def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path, monkeypatch):
     import time
 
+    saved = []
+    keep = gpu_train._Progress.saved
+    monkeypatch.setattr(gpu_train, "_SHOW_S", 0.0)
+    monkeypatch.setattr(gpu_train, "_QUICK_S", 3.0)
+    monkeypatch.setattr(
+        gpu_train._Progress,
+        "saved",
+        lambda self, effort: (saved.append(effort), keep(self, effort)),
+    )
     gpu_train.pack(data, tmp_path / "pack", ["tiny"], 8)
     out, work = tmp_path / "out", tmp_path / "work"
     out.mkdir()
@@ -141,7 +150,8 @@ def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path)
     )  # fmt: skip
     gpu_train.child(arguments)
     status = json.loads((work / "tiny" / "progress.json").read_text())
-    assert status["saved"]["steps"] > 0
+    assert saved[0]["steps"] == 1  # on the way already
+    assert status["saved"] == saved[-1] != saved[0]
     assert status["ms_to_draw"] > 0
     gpu_train._Archives(out, work, ["tiny"]).update()
     assert [path.name for path in out.iterdir()] == ["weights-0.tar.gz"]
