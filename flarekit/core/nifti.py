@@ -60,6 +60,8 @@ def read_nifti(path: Path, *, air: float = AIR_HU) -> Volume:
     content = content_of(path, at_most=start + needed)
     affine, notes = affine_of(path, header, shape_XYZ)
     voxels_ZYX = _voxels(path, content, header, shape_XYZ)
+    if float(header["scl_slope"]) < 0:
+        notes.append("its scl_slope is negative: are its values what they are said to be?")
     if voxels_ZYX.dtype.kind == "f":
         notes += _made_finite(path, voxels_ZYX, air)
     geometry = Geometry(shape_ZYX=shape_XYZ[::-1], affine=affine, header=header)

@@ -338,3 +338,12 @@ def test_a_disagreement_far_from_the_first_voxel_is_noticed(tmp_path):
     path = tmp_path / "scan.nii"
     path.write_bytes(nifti_bytes(sform=turned))
     assert [warning[:24] for warning in read_nifti(path).warnings][0] == "sform and qform disagree"
+
+
+def test_a_negative_slope_is_told(tmp_path):
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(scl_slope=-1, scl_inter=0))
+    volume = read_nifti(tmp_path / "a.nii", air=0.0)
+    np.testing.assert_array_equal(volume.voxels_ZYX, -VOXELS_ZYX.astype(np.float32))
+    assert volume.warnings == (
+        "its scl_slope is negative: are its values what they are said to be?",
+    )
