@@ -46,8 +46,10 @@ def affine_of(
     """
     where = f"{slices[0].path.parent}: series {name}"
     if len(slices) < FEWEST_SLICES:
+        rows, columns = slices[0].shape_YX
         raise InputError(
-            f"{where} has {len(slices)} slices, {FEWEST_SLICES} are the fewest",
+            f"{where} has {len(slices)} slices of Rows x Columns {rows} x {columns}, "
+            f"{FEWEST_SLICES} are the fewest",
             fix="export the whole series",
         )
     heights = _heights(slices)

@@ -10,6 +10,7 @@ from pydicom.config import disable_value_validation
 from pydicom.uid import generate_uid
 
 from flarekit import conventions
+from flarekit.conventions import left_out_of
 from flarekit.core.errors import InputError, OutputError, PredictorError
 from tests.conventions.dicom.dicom_files import (
     DOSE_BQ,
@@ -308,6 +309,18 @@ def segment(folder, output, label_map):
     volumes = convention.read_case(case)
     path = convention.write_mask(case, label_map, volumes[0].geometry, output)
     return case, path
+
+
+def test_a_slice_of_another_size_is_left_out_with_its_size(tmp_path):
+    write_series(tmp_path, ct_voxels())
+    path = max(tmp_path.iterdir(), key=lambda each: pydicom.dcmread(each).ImagePositionPatient[2])
+    image = pydicom.dcmread(path)
+    image.Columns, image.PixelData = 5, image.PixelData[: 8 * 5 * 2]
+    image.save_as(path)
+    cases = conventions.get("dicom", labels=LABELS).find_cases(tmp_path, 1)
+    (said,) = left_out_of(cases)
+    assert "1 slices of Rows x Columns 8 x 5, 3 are the fewest" in said
+    assert path.name in said
 
 
 @pytest.mark.parametrize("length", [64, 65])
