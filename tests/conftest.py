@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -72,6 +73,20 @@ CHANNEL = """
 name = "CT"
 intensity = { kind = "window", low_hu = -200, high_hu = 300, mean = 0, std = 100 }
 """
+
+
+gc.disable()  # until all tests are collected: what is imported and found stays
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage look at what tests make, not at thousands of tests."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Let what was left aside be taken down at the end as usual."""
+    gc.unfreeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -104,6 +104,7 @@ def test_where_others_use_the_budget_the_run_goes_on_with_one_tile_and_says_so(c
     assert batch_size(100.0, room.mib, 1000) == 1
 
 
+@pytest.mark.long
 def test_a_tile_that_the_budget_has_no_room_for_is_run_all_the_same_and_that_is_said(card):
     caps = card(used=4000.0, reserved=0)
     grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))

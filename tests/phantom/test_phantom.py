@@ -156,6 +156,7 @@ def test_organs_lie_on_their_own_side(seed: int, coarse: Coarse) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.long
 def test_hounsfield_units_are_plausible(seed: int, coarse: Coarse) -> None:
     phantom = coarse(seed)
     for label, (low, high) in PLAUSIBLE_HU.items():

@@ -5,6 +5,7 @@ import paper_rows
 import pytest
 
 
+@pytest.mark.long
 def test_every_row_of_table_4_adds_what_the_paper_says_where_hgcns_have_32_channels_within():
     for *_, ours, paper in paper_rows.rows():
         assert float(ours) == pytest.approx(float(paper), abs=0.011)  # both are rounded

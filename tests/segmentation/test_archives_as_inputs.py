@@ -74,6 +74,7 @@ def test_a_temporary_folder_that_is_not_there_is_told_and_not_a_traceback(
         segment_folder(toy, study / "study.zip", tmp_path / "out", OPTIONS)
 
 
+@pytest.mark.long
 def test_an_archive_that_fits_is_segmented_where_another_does_not(
     toy, study, tmp_path, monkeypatch
 ):

@@ -161,6 +161,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(recipe, make_recipe, tmp_path
         averaged_network(recipe, tmp_path / "checkpoint.pt")
 
 
+@pytest.mark.long
 def test_batches_drawn_ahead_train_the_same_network(recipe, tmp_path):
     def two_steps(name, ahead):
         class EnoughError(Exception):
