@@ -59,6 +59,7 @@ def test_a_predictor_is_played_and_its_curves_are_written(played, tmp_path):
     assert (tmp_path / "curves.svg").read_text().startswith("<svg")
 
 
+@pytest.mark.long
 def test_figures_are_the_same_when_everything_is_forgotten(played, tmp_path):
     folder, truth = played
     found = []

@@ -46,6 +46,7 @@ def test_shards_become_one_ledger_and_one_table_with_every_case_once(tmp_path):
     assert cases_in(tmp_path / "report") == (list("abcde"), rows)
 
 
+@pytest.mark.long
 def test_a_shard_that_is_not_there_or_did_not_end_is_named(shards, tmp_path, write_scan):
     write_scan(tmp_path / "inputs" / "c_0000.nii.gz")
     for number in (1, 2, 3):

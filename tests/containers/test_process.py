@@ -347,6 +347,7 @@ def test_no_signal_is_reported_to_a_run_that_has_ended_before(sandbox):
     assert (outcome.exit_code, outcome.stopped_after_s) == (5, None)
 
 
+@pytest.mark.long
 def test_a_run_out_of_time_leaves_nothing_running(sandbox):
     outcome = shell(sandbox, f"sleep {LONG} & (sleep {LONG} &) ; wait", timeout_s=0.5)
     assert (outcome.exit_code, outcome.timed_out) == (137, True)

@@ -205,6 +205,7 @@ def test_openvino_s_telemetry_is_not_loaded():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["openvino", "torch"])
 @pytest.mark.parametrize("tile", [(4, 8, 8), (1, 8, 8)])
 def test_threads_that_share_an_engine_get_what_one_alone_gets(name, tile):

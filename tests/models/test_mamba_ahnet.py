@@ -61,6 +61,7 @@ def multiplications(network, shape):
     return sum(counts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "parameters"),
     [

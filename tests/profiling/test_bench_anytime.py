@@ -40,6 +40,7 @@ def test_a_quick_run_measures_both_ends_of_the_time(located, make_dataset, tmp_p
     assert all(row["kept"].endswith(" of 1") for row in result["idle"]["summary"])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_in_this_process")
 def test_a_loaded_run_has_a_result_of_its_own(located, make_dataset, tmp_path, monkeypatch):
     loops = []

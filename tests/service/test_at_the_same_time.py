@@ -145,6 +145,7 @@ def test_nothing_can_be_put_into_a_folder_that_is_being_removed(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_case_that_is_deleted_as_its_mask_is_written_leaves_nothing(running, nifti, monkeypatch):
     def written_late(folder, result):
         if not deleted:

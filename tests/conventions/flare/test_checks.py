@@ -174,6 +174,7 @@ def test_a_leftover_is_named_as_such_by_every_check(tmp_path):
     assert {each.reason for each in found.values()} == {"wrote logs/deep/x.txt too"}
 
 
+@pytest.mark.long
 def test_what_an_image_needs_is_named(tmp_path):
     found = verdicts(need_network, tmp_path / "a", "strict_sandbox")
     assert "needs the network" in found["strict_sandbox"].reason

@@ -196,6 +196,7 @@ def given_job(folder, sockets):
     return folder
 
 
+@pytest.mark.long
 def test_inputs_that_are_given_are_run_too(tmp_path):
     given = given_job(tmp_path / "given", ["ct-image", "images/pet"])
     wanted = replace(WANTED, user_inputs=given)

@@ -173,6 +173,7 @@ def test_a_damaged_mask_is_named(tmp_path):
     assert "ends before slice" in found["stored_type"].reason
 
 
+@pytest.mark.long
 def test_reasons_give_figures(tmp_path):
     found = findings(ULS23, Image(each_mib=16.0), WANTED, tmp_path / "memory")
     assert found["flat_memory"].reason == (
@@ -187,6 +188,7 @@ def test_reasons_give_figures(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_slow_image_gets_as_many_volumes_as_there_is_time_for(tmp_path):
     found = findings(ULS23, Image(each_s=10.0, each_mib=16.0), WANTED, tmp_path / "slow")
     hundred = found["hundred_volumes"]
@@ -241,6 +243,7 @@ def test_parts_that_touch_by_corners_only_are_worth_a_warning(tmp_path):
     assert finding.reason == "volume 0 has 2 parts that touch by edges or corners only"
 
 
+@pytest.mark.long
 def test_inputs_that_are_given_are_run_too(tmp_path):
     given = tmp_path / "given"
     given.mkdir()
