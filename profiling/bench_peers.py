@@ -4,9 +4,10 @@
 
 SCANS holds *_0000.nii.gz. The predictor (abdomen_ct, or --predictor) is written as an nnU-Net
 result folder and imported from there, so that `exact` has nnU-Net's tiling and arithmetic. Every
-round runs nnunetv2, exact in fp32, exact in bf16 and fast, each on each scan in a process of its
-own. Medians, ratios and Dice between the masks (and against LABELS, where there are any of the
-scan's name) go to peers_cpu.json. The artefact that `flarekit compile` makes is made before.
+round runs nnunetv2, exact in fp32, exact in bf16, fast, and fast in the predictor's own folder,
+with the locator that an import lacks, each on each scan in a process of its own. Medians, ratios
+and Dice between the masks (and against LABELS, where there are any of the scan's name) go to
+peers_cpu.json. The artefact that `flarekit compile` makes is made before.
 --quick takes the first scan, once.
 """
 
@@ -27,12 +28,15 @@ from measured import HERE, machine, parsed, parser_of, run, write
 from nnunet_folder import both, folder_of
 
 from flarekit.evaluation.confusion import dice_per_label
+from flarekit.segmentation.compiling import compile_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 FLAREKIT = Path(sys.executable).parent / "flarekit"
 OURS = {
     "exact_fp32": ["--mode", "exact", "--no-mirroring", "--precision", "fp32"],
     "exact_bf16": ["--mode", "exact", "--no-mirroring", "--precision", "bf16"],
     "fast": ["--mode", "fast"],
+    "fast_located": ["--mode", "fast"],
 }
 
 
@@ -92,6 +96,9 @@ def main(line: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         result_folder, predictor = both(arguments.predictor, scratch, ("fp32", "bf16"))
+        folders = dict.fromkeys(OURS, predictor.folder)
+        folders["fast_located"] = find_predictor(str(arguments.predictor)).folder
+        compile_predictor(find_predictor(str(arguments.predictor)))
         labels = dict(predictor.spec.labels)
         scans = sorted(arguments.scans.glob("*_0000.nii.gz"))
         for scan in scans[:1] if arguments.quick else scans:
@@ -103,7 +110,7 @@ def main(line: Sequence[str] | None = None) -> None:
                 rows["nnunetv2"].append(run_theirs(arguments.nnunet, result_folder, alone, masks))
                 for key, flags in OURS.items():
                     ours = scratch / f"masks_{key}"
-                    rows[key].append(run_ours(predictor.folder, alone, ours, flags))
+                    rows[key].append(run_ours(folders[key], alone, ours, flags))
             summary = {key: medians(values) for key, values in rows.items()}
             mask = {key: voxels(scratch / f"masks_{key}" / f"{case_id}.nii.gz") for key in rows}
             truth = arguments.truth and arguments.truth / f"{case_id}.nii.gz"

@@ -71,9 +71,10 @@ def peers() -> Lines:
     case = max(measured["cases"].values(), key=lambda each: prod(each["shape"]))
     ways = {
         "nnunetv2": f"nnunetv2 {measured['nnunetv2']}, no mirroring",
-        "exact_fp32": "flarekit `--mode exact`, fp32",
-        "exact_bf16": "flarekit `--mode exact`, bf16",
-        "fast": "flarekit `--mode fast`, bf16",
+        "exact_fp32": "`--mode exact`, fp32",
+        "exact_bf16": "`--mode exact`, bf16",
+        "fast": "`--mode fast`, bf16",
+        "fast_located": "the same, with a locator",
     }
     rows = []
     for way, title in ways.items():
