@@ -49,7 +49,10 @@ def one_build() -> Iterator[None]:
 
 
 def remove(image: str) -> None:
-    """Remove an image; what further images share with it stays in Docker's cache."""
+    """Remove an image; what further images share with it stays in Docker's cache.
+
+    Other processes may be building on those very layers.
+    """
     docker("image", "rm", "--force", "--no-prune", image)
 
 

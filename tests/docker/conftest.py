@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.built_images import docker
+from tests.docker.built_images import docker, remove
 
 
 @pytest.fixture
@@ -30,4 +30,4 @@ def build_image(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
     yield build
     for tag in dict.fromkeys(tags):
-        docker("image", "rm", "--force", tag)
+        remove(tag)
