@@ -32,7 +32,7 @@ from flarekit.containers.sandboxed_process import _Tail
 from flarekit.containers.saved_image import read_archive
 from flarekit.core.errors import InputError, OutputError
 from tests.containers.small_images import entry, folder, host_programs, layer, save, symlink
-from tests.docker.built_images import built, docker, need_engine
+from tests.docker.built_images import built, docker, need_engine, remove
 
 PROGRAMS = (
     "sh",
@@ -560,7 +560,8 @@ def docker_sandbox(archive):
     made = DockerSandbox(str(archive), read_archive(archive))
     yield made
     made.close()
-    docker("image", "rm", "--force", *made.facts.names)
+    for name in made.facts.names:
+        remove(name)
 
 
 RIGHTS = (

@@ -9,7 +9,7 @@ import pytest
 from flarekit.images.build import BASE
 from flarekit.images.save import SaveRequest, save
 from flarekit.images.verify import VerifyRequest, verify
-from tests.docker.built_images import built, docker, need_engine
+from tests.docker.built_images import built, docker, need_engine, remove
 
 pytestmark = pytest.mark.docker
 
@@ -273,7 +273,7 @@ def test_a_saved_tar_is_verified_by_its_name(make_image, tmp_path):
     reason = findings(str(other), "team_name")["team_name"].reason
     assert "lower case" in reason
     assert "Team.v2:latest" in reason
-    docker("image", "rm", "--force", "team-a:latest")
+    remove("team-a:latest")
 
 
 def test_a_tar_with_two_images_is_caught(make_image, tmp_path):
@@ -283,7 +283,7 @@ def test_a_tar_with_two_images_is_caught(make_image, tmp_path):
     docker("save", "-o", tmp_path / "both.tar", image, second)
     found = findings(str(tmp_path / "both.tar"), "one_image")
     assert "2 images" in found["one_image"].reason
-    docker("image", "rm", "--force", "fkv-two")
+    remove("fkv-two")
 
 
 def test_an_image_that_starts_nothing_is_told_so(make_image):

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.docker.built_images import HOST, docker, need_engine
+from tests.docker.built_images import HOST, docker, need_engine, remove
 
 pytestmark = pytest.mark.docker
 
@@ -58,7 +58,7 @@ def image(tmp_path_factory):
     (folder / "predict.sh").write_text("exec python3 work.py\n")
     docker("build", *HOST, "-t", IMAGE, folder)
     yield IMAGE
-    docker("image", "rm", "-f", IMAGE)
+    remove(IMAGE)
 
 
 @pytest.fixture
