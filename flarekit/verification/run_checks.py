@@ -163,7 +163,8 @@ def offline(image: ImageUnderTest) -> Finding:
     if tries is None:
         return skip("the kernel's counters are not seen from here")
     if tries:
-        return warn(f"{tries} packets found no way out; it went on without, this time")
+        packets = "1 packet" if tries == 1 else f"{tries} packets"
+        return warn(f"{packets} found no way out; it went on without, this time")
     return PASS
 
 
