@@ -1,4 +1,4 @@
-"""How far five scribbles could bring a predictor's masks, for those who know the truth.
+"""How far five scribbles could bring a predictor's masks, if each were used perfectly.
 
     python profiling/bounds_scribbles.py att_umamba_petct --dataset DATASET --play validation
 
@@ -14,26 +14,36 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import cc3d
 import numpy as np
 from accuracy_cases import Array
-from fit_scribbles import SPLITS, STEPS, STRIDE, Crop, crops, dice, put_right, said, scribbles_of
+from fit_scribbles import (
+    SPLITS,
+    STRIDE,
+    Crop,
+    Player,
+    crops,
+    curve_of,
+    dice,
+    put_right,
+    said,
+    scribbles_of,
+)
 from measured import bare_parser, write
 from numpy.typing import NDArray
 
 from flarekit.core.errors import FlarekitError
-from flarekit.evaluation.scribbles import KINDS, Marks, added, corrective_scribble, no_marks
+from flarekit.evaluation.scribbles import KINDS, Marks
 from flarekit.postprocess._scribbles import signed_distance_mm
 
 WITHIN_MM = (10.0, 12.0, 14.0, 16.0, 20.0)
 AROUND_MM = 20.0  # of a border, where a number chosen for a lesion may change its mask
 NEWTON_STEPS = 10
-Player = Callable[[Crop, Array, Marks], Array]
 
 
 def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,23 +66,6 @@ def whole_component(crop: Crop, mask: Array, marks: Marks) -> Array:
 
 def within(reach_mm: float) -> Player:
     return lambda crop, _, marks: put_right(crop, scribbles_of(marks), reach_mm)
-
-
-def played(crop: Crop, player: Player) -> list[list[float]]:
-    """Return the Dice of every step, for each kind of scribble."""
-    curves = []
-    for kind in KINDS:
-        rng = np.random.default_rng([0, zlib.crc32(f"{crop.case_id}{kind}".encode())])
-        marks, mask = no_marks(), crop.mask_ZYX
-        curve = [dice(mask, crop.truth_ZYX)]
-        for _ in range(STEPS):
-            scribble = corrective_scribble(crop.truth_ZYX, mask, kind, rng)
-            if scribble is not None:
-                marks = added(marks, *scribble)
-                mask = player(crop, mask, marks)
-            curve.append(dice(mask, crop.truth_ZYX))
-        curves.append(curve)
-    return curves
 
 
 def logistic(features: NDArray[np.float64], truth: Array) -> Array:
@@ -114,7 +107,7 @@ def bounds(cases: Sequence[Crop]) -> dict[str, Any]:
     players["whole component"] = whole_component
     steps = {}
     for name, player in players.items():
-        curves = np.array([curve for crop in cases for curve in played(crop, player)])
+        curves = np.array([curve_of(crop, kind, player) for crop, kind in product(cases, KINDS)])
         print(f"{name}: {said(curves)}")
         steps[name] = curves.mean(axis=0).round(4).tolist()
     chosen = [of_one_number(crop) for crop in cases]

@@ -60,6 +60,7 @@ SMALL = 0.4  # of their size: a second copy of each case, as crops show large le
 CLICKS = 0.1  # of the scribbles are but one voxel
 RIGHT_MM = 12.0  # from a scribble, before there is a network
 EPOCHS, BATCH, RATE, DECAY = 8, 2048, 6e-3, 1e-3
+Player = Callable[["Crop", Array, Marks], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,26 +195,45 @@ def played(
     return seen, np.array(curves)
 
 
+def curve_of(crop: Crop, kind: Kind, player: Player) -> list[float]:
+    """Return the Dice before and after each scribble of a kind, drawn as the organiser draws it.
+
+    Args:
+        crop: whose mask is corrected.
+        kind: of the scribbles.
+        player: makes the next mask of the present one and all scribbles so far.
+    """
+    rng = np.random.default_rng([0, zlib.crc32(f"{crop.case_id}{kind}".encode())])
+    marks, mask = no_marks(), crop.mask_ZYX
+    curve = [dice(mask, crop.truth_ZYX)]
+    for _ in range(STEPS):
+        scribble = corrective_scribble(crop.truth_ZYX, mask, kind, rng)
+        if scribble is not None:
+            marks = added(marks, *scribble)
+            mask = player(crop, mask, marks)
+        curve.append(dice(mask, crop.truth_ZYX))
+    return curve
+
+
 def by_the_rule(cases: Sequence[Crop]) -> dict[str, Any]:
     """Play cases by the rule `clicks` with each kind, and return the curves of Dice."""
     rule = Rule(name="clicks", labels=("lesion",), value=0.41)
     dices: dict[str, dict[str, list[float]]] = {}
     slowest_s = 0.0
-    for kind, crop in product(KINDS, cases):
-        scan = Scan(spacing_mm_ZYX=crop.spacing_mm, channels={"PET": crop.uptake_ZYX})
+
+    def corrected(crop: Crop, _: Array, marks: Marks) -> Array:
+        nonlocal slowest_s
+        began = time.process_time()
+        scan = Scan(
+            spacing_mm_ZYX=crop.spacing_mm, channels={"PET": crop.uptake_ZYX}, points=dict(marks)
+        )
         labels = crop.mask_ZYX.astype(np.uint8)
-        rng = np.random.default_rng([0, zlib.crc32(f"{crop.case_id}{kind}".encode())])
-        marks, mask = no_marks(), crop.mask_ZYX
-        curve = [dice(mask, crop.truth_ZYX)]
-        for _ in range(STEPS):
-            scribble = corrective_scribble(crop.truth_ZYX, mask, kind, rng)
-            if scribble is not None:
-                marks = added(marks, *scribble)
-                began = time.process_time()
-                seen = replace(scan, points=dict(marks))
-                mask = apply_rules(labels, [rule], {"lesion": 1}, voxel_ml=1.0, scan=seen) > 0
-                slowest_s = max(slowest_s, time.process_time() - began)
-            curve.append(dice(mask, crop.truth_ZYX))
+        mask = apply_rules(labels, [rule], {"lesion": 1}, voxel_ml=1.0, scan=scan) > 0
+        slowest_s = max(slowest_s, time.process_time() - began)
+        return mask
+
+    for kind, crop in product(KINDS, cases):
+        curve = curve_of(crop, kind, corrected)
         dices.setdefault(kind, {})[crop.case_id] = [round(each, 4) for each in curve]
     curves = np.array([list(each.values()) for each in dices.values()])
     words = {kind: f"{kind}: {said(own)}" for kind, own in zip(dices, curves, strict=True)}
