@@ -98,7 +98,7 @@ def read_mask(path: Path) -> Mask:
     warnings = volume.warnings
     if not all(map(is_spacing, spacing_mm_XYZ)):
         stated = " x ".join(f"{mm:.4g}" for mm in spacing_mm_XYZ)
-        warnings += (f"its spacing is {stated} mm, as no scanner's: so are its distances",)
+        warnings += (f"its spacing is {stated} mm, which no scanner gives: distances are doubtful",)
     return Mask(
         values_ZYX=labels_in(path, volume.voxels_ZYX),
         spacing_mm_XYZ=spacing_mm_XYZ,

@@ -3,6 +3,7 @@
 Messages that speak of a scan lose whatever came out of it: paths and quoted text of headers.
 """
 
+import errno
 import logging
 import re
 import sqlite3
@@ -26,6 +27,8 @@ from flarekit.core.errors import (
     UsageError,
 )
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+_DISK_OF_SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 _STATUS: tuple[tuple[type[FlarekitError], int], ...] = (
     (UsageError, 422),
     (InputError, 422),
@@ -120,7 +123,9 @@ def answer_problems(app: FastAPI) -> None:
     @app.exception_handler(sqlite3.OperationalError)
     @app.exception_handler(OSError)
     async def _disk(_: Request, error: Exception) -> JSONResponse:
-        said = error.strerror if isinstance(error, OSError) else str(error)
+        said = _fault_of_the_disk(error)
+        if said is None:
+            raise error  # unexpected, as any other
         fix = "free space where its --data lies, and see whether it can be written"
         return Problem(507, f"the service cannot keep its files: {said}", fix=fix).answer()
 
@@ -128,6 +133,14 @@ def answer_problems(app: FastAPI) -> None:
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:
         said = f"{type(error).__name__} within the service"
         return Problem(500, said, fix="see its log; please report it").answer()
+
+
+def _fault_of_the_disk(error: Exception) -> str | None:
+    """Return what a disk says that is full, broken or not to be written; None of other errors."""
+    if isinstance(error, OSError):
+        return error.strerror if error.errno in _DISK else None
+    name = getattr(error, "sqlite_errorname", "")
+    return str(error) if name.startswith(_DISK_OF_SQLITE) else None
 
 
 def _first_fault(errors: Any) -> str:  # noqa: ANN401 - pydantic's list

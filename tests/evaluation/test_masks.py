@@ -58,7 +58,7 @@ def test_a_spacing_that_no_scanner_has_is_told(tmp_path):
     affine = np.diag([-1e-6, 0.8, 2, 1])
     nibabel.save(nibabel.Nifti1Image(VALUES_ZYX.T.astype(np.uint8), affine), tmp_path / "a.nii.gz")
     (note,) = read_mask(tmp_path / "a.nii.gz").warnings
-    assert "its spacing is 1e-06 x 0.8 x 2 mm, as no scanner's" in note
+    assert "its spacing is 1e-06 x 0.8 x 2 mm, which no scanner gives" in note
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])

@@ -10,6 +10,7 @@ import sqlite3
 import tarfile
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -268,7 +269,9 @@ def test_a_disk_that_is_full_is_the_answer_whoever_finds_it(running, monkeypatch
     assert "no space for the upload" in refused.json()["detail"]
 
     def full(*_, **__):
-        raise sqlite3.OperationalError("database or disk is full")
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.execute("PRAGMA max_page_count = 1")
+            database.execute("CREATE TABLE cases (id)")
 
     for place, fault in ((Path, "mkdir"), (running.service.store, "add")):
         broken = full if fault == "add" else full_disk
@@ -278,6 +281,21 @@ def test_a_disk_that_is_full_is_the_answer_whoever_finds_it(running, monkeypatch
         assert (refused.status_code, left_in(running)) == (507, [])
         assert "the service cannot keep its files: " in refused.json()["detail"]
     assert running.post(("scan", "a.nii", nifti)).status_code == 202
+
+
+def test_what_is_no_fault_of_the_disk_is_not_called_one(running, monkeypatch, nifti):
+    def lost(*_, **__):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    def locked(*_, **__):
+        raise sqlite3.OperationalError("database is locked")
+
+    for fault in (lost, locked):
+        monkeypatch.setattr(running.service.store, "add", fault)
+        refused = running.post(("scan", "a.nii", nifti))
+        monkeypatch.undo()
+        assert refused.status_code == 500
+        assert "within the service" in refused.json()["detail"]
 
 
 def full_disk(*_, **__):

@@ -145,7 +145,7 @@ def _read(path: Path) -> tuple[Elements, DicomFile] | LeftAlone | Archive:
             return Archive(path)
         if name.endswith(_OTHER_PACKED) and not name.endswith(".nii.gz"):
             raise UnreadableVolumeError(
-                path, "is an archive that nothing here unpacks", fix="unpack it first"
+                path, "is an archive of a kind that is not unpacked here", fix="unpack it first"
             )
         return LeftAlone()
     return read

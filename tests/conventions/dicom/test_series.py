@@ -477,7 +477,7 @@ def test_what_is_no_image_of_a_volume_is_left_alone_and_counted(tmp_path, caplog
 
 def test_archives_that_nothing_here_unpacks_are_told(tmp_path):
     (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07 and more")
-    with pytest.raises(InputError, match="study.rar: is an archive that nothing here unpacks"):
+    with pytest.raises(InputError, match="study.rar: is an archive of a kind that is not"):
         find(tmp_path)
     write(tmp_path, stack())
     (tmp_path / "IM0005.dcm").rename(tmp_path / "IM0005.dcm.gz")
