@@ -69,7 +69,7 @@ def report(parts: Parts) -> None:
 def statistics(
     masks: Path, output: Path, scans: Path | None = None, predictor: str | None = None
 ) -> None:
-    """Measure masks that are there already: statistics.csv, statistics.parquet and report.html.
+    """Measure existing masks: statistics.csv, statistics.parquet and report.html.
 
     The exit code is 1 where a mask could not be measured; each is named.
     """

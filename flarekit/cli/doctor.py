@@ -59,7 +59,7 @@ class Diagnosis:
 def doctor(
     as_json: bool = False,
 ) -> None:
-    """Show what is installed here and works: engines, GPUs, Docker, extras, caches, predictors.
+    """Show what is installed and works: engines, GPUs, Docker, extras, caches, predictors.
 
     Everything that computes is really run on a few voxels. The exit code is 1 where something that
     is here does not work; optional things that are missing are not a fault.

@@ -67,7 +67,7 @@ class Verification:
 def verify(
     verification: Verification, only: list[str] | None = None, as_json: bool = False
 ) -> None:
-    """Run an image as the organisers do, and say what they would stumble over."""
+    """Run an image as the organisers do, and say what would fail there."""
     from flarekit.cli.console import Console
     from flarekit.cli.verdicts import run_verify
     from flarekit.images.verify import VerifyRequest
@@ -119,7 +119,7 @@ class Submission:
 def submit(submission: Submission, messages: Messages) -> None:
     """Run cases on an algorithm of grand-challenge.org: start jobs, wait, fetch the outputs.
 
-    The algorithm is there already: its API takes no container images. Upload them, or link a
+    The algorithm has to exist: the API takes no container images. Upload them, or link a
     repository, on the algorithm's page. The token is read from GRAND_CHALLENGE_AUTHORIZATION.
     """
     from flarekit.cli.console import Console

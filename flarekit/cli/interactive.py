@@ -95,13 +95,13 @@ def _named(request: Interactive, opened: ExitStack) -> PredictorFolder | Sandbox
         sandbox = _opened(request, opened, error)
         if request.device != "auto":
             raise UsageError(
-                "--device is where a predictor runs, and this is an image",
+                "--device applies to predictors, and this is an image",
                 fix="give it GPUs with --gpus",
             ) from None
         return sandbox
     if request.gpus is not None:
         raise UsageError(
-            "--gpus are those of an image, and this is a predictor", fix="name its --device"
+            "--gpus applies to images, and this is a predictor", fix="name its --device"
         )
     return predictor
 

@@ -8,7 +8,7 @@ from flarekit.cli.help import App
 from flarekit.cli.options import Timeout
 from flarekit.cli.profile_requests import Allowed, ImageRun, RunLine, Watching
 
-app = App(help="Measure what the organisers measure; enforce their limits.")
+app = App(help="Measure what the organisers measure, and enforce their limits.")
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -87,7 +87,7 @@ def compare(first: Path, second: Path) -> None:
 def report(report_dir: Path, preset: str | None = None) -> None:
     """Write the CSV, page and pictures of a report again.
 
-    Also makes one of a folder with the JSON files that FLARE's own script left.
+    Also makes a report from a folder with the JSON files of FLARE's own script.
     """
     from flarekit.cli.console import Console
     from flarekit.cli.profiling import draw_again

@@ -82,8 +82,8 @@ def export(
     compact_run = recipe is not None or is_run(source)
     if compact_run and options != Export():
         raise UsageError(
-            "--convention, --folds and --checkpoint are of an nnU-Net result; the recipe of a run "
-            "says its convention, and it has one checkpoint",
+            "--convention, --folds and --checkpoint apply to an nnU-Net result; the recipe of a "
+            "run says its convention, and it has one checkpoint",
             fix="leave them out, or correct predictor.convention in the run's recipe.toml",
         )
     with console.spinner(f"exporting {source.name}"):
@@ -123,7 +123,7 @@ def gate(
     channel: str | None = None,
     lost: float = 0.01,
 ) -> None:
-    """Measure how training lesions are shaped, so that components unlike any are dropped.
+    """Measure how training lesions are shaped, so that components unlike all of them are dropped.
 
     Volume, extent, compactness and intensity of every labelled lesion go into the predictor's facts
     as the rule shape_gate. Cases that its recipe keeps apart are left out.

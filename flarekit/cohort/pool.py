@@ -192,7 +192,7 @@ class RayPool:
             if self._failed_starts >= _MOST_STARTS * self._target:
                 raise DeviceError(
                     f"no worker can start: {reason}",
-                    fix="see the memory of the nodes, and --memory-per-worker",
+                    fix="check the memory of the nodes, or give less with --memory-per-worker",
                 )
         self._replace(worker)
         return None if job is None else Outcome(job=job, fault=reason)
@@ -255,7 +255,7 @@ def _as_expected(cause: BaseException) -> FlarekitError:
         return cause
     return UsageError(
         f"a worker cannot start: {type(cause).__name__}: {cause}",
-        fix="see that every node has the same flarekit installed",
+        fix="install the same version of flarekit on every node",
     )
 
 

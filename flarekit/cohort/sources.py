@@ -107,7 +107,7 @@ def source_of(
     check_also(also, "a list")
     if convention is not None:
         raise UsageError(
-            f"{text}: --convention is of folders of this machine",
+            f"{text}: --convention applies to folders on this machine only",
             fix="leave it out: listed scans are NIfTI or .mha files, one per channel",
         )
     if text.endswith(_LISTS):

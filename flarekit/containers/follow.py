@@ -119,7 +119,7 @@ def limit_processes(pid: int, most: int | None, account: Account) -> int | None:
     )
     if limited.returncode:
         raise SandboxError(
-            f"no limit of processes can be set: {limited.stderr.strip()}",
+            f"the number of processes cannot be limited: {limited.stderr.strip()}",
             fix="verify with a Docker engine",
         )
     return None

@@ -64,7 +64,7 @@ def _make_folder(place: Path, undo: ExitStack) -> None:
         return
     if os.path.lexists(place):
         raise SandboxError(
-            f"{place}: is not a folder, so nothing can be mounted there", fix="mend the image"
+            f"{place}: is not a folder, so nothing can be mounted there", fix="correct the image"
         )
     _make_folder(place.parent, undo)
     place.mkdir()

@@ -116,7 +116,7 @@ def inside(root: Path, path: str, *, follow: bool = True) -> Path:
             continue
         links += 1
         if links > _MOST_LINKS:
-            raise InputError(f"{path}: its symbolic links go in circles", fix="mend the image")
+            raise InputError(f"{path}: its symbolic links go in circles", fix="correct the image")
         target = str(here.readlink())
         if target.startswith("/"):
             place.clear()
@@ -238,7 +238,7 @@ class _Tree:
 
 def _write(content: IO[bytes] | None, target: Path) -> None:
     if content is None:
-        raise InputError(f"{target.name}: a layer holds it in no known way", fix=_SAVE_AGAIN)
+        raise InputError(f"{target.name}: a layer holds it in an unknown way", fix=_SAVE_AGAIN)
     with target.open("xb") as stream:
         shutil.copyfileobj(content, stream, _CHUNK)
 

@@ -180,7 +180,7 @@ def collect(masks: Path, arranged: Path, output_dir: Path) -> Collected:
     manifest = typed(_Manifest, read_json(path), source=path)
     targets = [path_within(output_dir, each.mask, source=path) for each in manifest.scans]
     if len(set(targets)) != len(targets):
-        raise InputError(f"{path}: two scans have one mask", fix="arrange once more")
+        raise InputError(f"{path}: two scans name the same mask", fix="arrange once more")
     written, missing = [], []
     for placed, target in zip(manifest.scans, targets, strict=True):
         if ending_of(target) not in MASK_ENDINGS:
@@ -218,7 +218,9 @@ def _mask_of(placed: Placed, job: Path) -> Volume:
     z, y, x = placed.shape_ZYX
     part = volume.voxels_ZYX[placed.first_slice : placed.first_slice + z]
     if part.shape != (z, y, x):
-        raise InputError(f"{found[0]}: ends before it", fix="run the stack again")
+        raise InputError(
+            f"{found[0]}: ends before the part of {placed.mask}", fix="run the stack again"
+        )
     geometry = _geometry(placed, (z, y, x), placed.affine)
     return Volume(voxels_ZYX=part, geometry=geometry, path=found[0])
 
@@ -249,7 +251,7 @@ def _geometry(placed: Placed, shape_ZYX: tuple[int, int, int], rows: Affine) -> 
     affine = np.array(rows, np.float64)
     if not spans_space(affine) or affine[3].tolist() != [0, 0, 0, 1]:
         raise InputError(
-            f"{MANIFEST}: the affine of {placed.mask} is none of a scan", fix="arrange once more"
+            f"{MANIFEST}: the affine of {placed.mask} is not one of a scan", fix="arrange once more"
         )
     return Geometry(shape_ZYX=shape_ZYX, affine=affine, header=None)
 

@@ -27,7 +27,7 @@ def encoding_of(stated: Drawn | None, drawn: Mapping[str, Drawn], usual: Drawn) 
         if own != wanted:
             raise PredictorError(
                 f"marks are drawn as {wanted}, and the channel {name!r} was trained with {own}",
-                fix="let the settings of the convention and the channels say the same",
+                fix="make the settings of the convention and the channels agree",
             )
     return stated or next(iter(drawn.values()), usual)
 

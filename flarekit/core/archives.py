@@ -187,7 +187,7 @@ class _Unpacking:
         self._expect(member.size)
         content = member.open()
         if content is None:
-            raise self._refused(f"holds {member.name!r} in no known way")
+            raise self._refused(f"holds {member.name!r} in an unknown way")
         self._make(target.parent)
         if target.is_dir():
             raise self._refused(f"holds {member.name!r} as a file and as a folder")

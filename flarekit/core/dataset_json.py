@@ -207,7 +207,7 @@ def _value_of(key: str, source: Path) -> int:
     """Return the value that a label of nnU-Net 1 stands at."""
     if len(key.strip()) > len(str(_HIGHEST)) or int(key) > _HIGHEST:
         raise InputError(
-            f"{source}: labels.{key[:40]}: is no value of a mask, which are 0 to {_HIGHEST}",
+            f"{source}: labels.{key[:40]}: is not a value of a mask, which are 0 to {_HIGHEST}",
             fix="number the labels 1, 2, ...",
         )
     return int(key)

@@ -53,7 +53,7 @@ def outside_tensor(content: bytes) -> str | None:
     while waiting:
         kind, message, depth = waiting.pop()
         if depth > _DEEPEST:
-            raise ValueError("messages lie too deep in each other")
+            raise ValueError("messages are nested too deeply")
         name, is_outside = "", False
         for number, value in _fields(message):
             if kind == "tensor":

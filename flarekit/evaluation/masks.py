@@ -152,7 +152,7 @@ def masks_by_case(folder: Path) -> dict[str, Path]:
             continue
         if case_id in found:
             raise InputError(
-                f"{folder}: {found[case_id].name} and {path.name} are one case",
+                f"{folder}: {found[case_id].name} and {path.name} are masks of one case",
                 fix="leave one of them",
             )
         found[case_id] = path

@@ -91,7 +91,7 @@ def read_step_times(path: Path) -> StepTimes:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         fault = f"{type(error).__name__}: {error}"
     raise InputError(
-        f"{path}: no stage times: {fault}", fix="let flarekit predict --report write it"
+        f"{path}: has no times of steps: {fault}", fix="let flarekit predict --report write it"
     )
 
 

@@ -19,7 +19,7 @@ def devices_of(request: str) -> list[str]:
     names = [name.strip() for name in request.split(",")]
     if not all(names) or len(set(names)) != len(names):
         raise DeviceError(
-            f"no devices {request!r}: a name is empty or there twice",
+            f"no devices {request!r}: a name is empty or given twice",
             fix="name each device once, such as cuda:0,cuda:1, or only one",
         )
     if "auto" in names and len(names) > 1:

@@ -81,7 +81,7 @@ class Guard:
             raise Problem(
                 421,
                 "this service is not known by the name that the request asks for",
-                fix="ask 127.0.0.1, or start the service with --allow-host NAME",
+                fix="open 127.0.0.1, or start the service with --allow-host NAME",
             )
 
 

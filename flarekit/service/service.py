@@ -127,7 +127,9 @@ class Service(Cases):
                 self.uploads.remove(case_id)
             else:  # given up meanwhile, as the service ends
                 remove_folder(self.folder_of(case_id))
-                raise Problem(503, "the service ends", fix="send the scan again when it is back")
+                raise Problem(
+                    503, "the service is shutting down", fix="send the scan again when it is back"
+                )
         self.turns.wake()
         _LOG.info("case %s waits", case.id[:6])
         return case

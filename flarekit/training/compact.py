@@ -71,7 +71,7 @@ class RunOptions:
         """Refuse a time that is none: untrained weights would be exported as if they were."""
         if not 0 < self.minutes < math.inf:
             raise UsageError(
-                f"--minutes {self.minutes:g}: is no time to train for", fix="give more than 0"
+                f"--minutes {self.minutes:g}: leaves no time to train", fix="give more than 0"
             )
 
 

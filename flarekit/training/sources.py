@@ -190,7 +190,7 @@ def negative_cases(recipe: Recipe, facts: NegativeFacts, folders: Sequence[Path]
             raise InputError(
                 f"training.negatives.{field}: no scan among the negatives is named "
                 f"{', '.join(unknown)}...",
-                fix="name scans that are there, or remove what is said of these",
+                fix="name scans that are there, or remove their entries from the recipe",
             )
     return LazyCases([NegativeCase(path, recipe, facts) for path in files])
 

@@ -255,5 +255,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _amount(value: object, name: str, path: Path, *kinds: type) -> Any:  # noqa: ANN401 - a number
     if type(value) not in kinds or not 0 <= value < math.inf:  # type: ignore[operator]
-        raise InputError(f"{path}: its {name!r} is {value!r}, no amount", fix=_AGAIN)
+        raise InputError(
+            f"{path}: its {name!r} is {value!r}, and should be a number of at least 0", fix=_AGAIN
+        )
     return value

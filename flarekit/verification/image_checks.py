@@ -68,7 +68,7 @@ def starts_something(image: ImageUnderTest) -> Finding:
 
 
 def flare_name_faults(stem: str, names: tuple[str, ...]) -> list[str]:
-    """Return what FLARE's evaluator would stumble over in a saved tar.
+    """Return what would fail at FLARE's evaluator in a saved tar.
 
     Args:
         stem: of the file, without `.tar.gz`.

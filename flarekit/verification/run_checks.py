@@ -43,7 +43,7 @@ _ROOMY: Mapping[str, Any] = {
 }
 
 
-@check(fix="run it by hand with the same options and mend what its last lines say")
+@check(fix="run it by hand with the same options and correct what its last lines say")
 def ends_well(image: ImageUnderTest) -> Finding:
     """The organiser's run line ends with exit code 0."""
     trial = image.base()
@@ -76,7 +76,7 @@ def inputs_unchanged(image: ImageUnderTest) -> Finding:
 
 
 @check(
-    fix="umask 022; write files of your own there, no links; tempfile.mkdtemp elsewhere than there"
+    fix="set umask 022; write files there, not links; use tempfile.mkdtemp in other folders only"
 )
 def readable_output(image: ImageUnderTest) -> Finding:
     """Everybody can read what it leaves in the output folder.

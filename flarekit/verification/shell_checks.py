@@ -30,7 +30,7 @@ _PARTS = "command -v sh >/dev/null && echo sh; test -f predict.sh && echo predic
 
 
 @check(
-    fix="ENTRYPOINT [] , WORKDIR /workspace, COPY predict.sh ./, and bash in the image", runs=False
+    fix="ENTRYPOINT [], WORKDIR /workspace, COPY predict.sh ./, and bash in the image", runs=False
 )
 def shells(image: ImageUnderTest) -> Finding:
     """/bin/bash runs as the command, sh is there, WORKDIR holds predict.sh."""

@@ -42,7 +42,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path, write_mask):
         find_pairs(tmp_path / "empty", tmp_path / "empty")
     write_mask(tmp_path / "two" / "a.nii", VALUES_ZYX)
     write_mask(tmp_path / "two" / "a.nii.gz", VALUES_ZYX)
-    with pytest.raises(InputError, match=r"a\.nii and a\.nii\.gz are one case"):
+    with pytest.raises(InputError, match=r"a\.nii and a\.nii\.gz are masks of one case"):
         find_pairs(tmp_path / "two", tmp_path / "two")
 
 

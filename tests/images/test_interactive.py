@@ -178,7 +178,7 @@ def test_truths_are_one_a_case_and_no_hidden_files(cases):
     (cases / "._c0.nii.gz").write_bytes(b"what a Mac leaves")
     assert [case.case_id for case in find_examinations(cases, None)] == ["c0", "c1", "c2"]
     (cases / "c1.mha").write_bytes(b"")
-    with pytest.raises(InputError, match=r"c1\.mha and c1\.nii\.gz are one case"):
+    with pytest.raises(InputError, match=r"c1\.mha and c1\.nii\.gz are masks of one case"):
         find_examinations(cases, None)
 
 

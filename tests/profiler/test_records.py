@@ -166,7 +166,7 @@ def test_stages_from_inside_are_seen_from_outside(tmp_path):
 
 def test_a_record_without_stages_is_refused(tmp_path):
     (tmp_path / "e.json").write_text("{}")
-    with pytest.raises(InputError, match="no stage times"):
+    with pytest.raises(InputError, match="has no times of steps"):
         read_step_times(tmp_path / "e.json")
 
 

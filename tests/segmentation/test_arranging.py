@@ -181,7 +181,7 @@ def laid_out_once_more(tree, tmp_path, change):
 
 def test_a_list_that_gives_two_scans_one_mask_is_refused(tree, tmp_path):
     places = laid_out_once_more(tree, tmp_path, lambda s: s[1].update(mask=s[0]["mask"]))
-    with pytest.raises(InputError, match=r"arranged\.json: two scans have one mask"):
+    with pytest.raises(InputError, match=r"arranged\.json: two scans name the same mask"):
         conventions.collect(*places, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
@@ -190,7 +190,7 @@ def test_an_affine_of_no_scan_costs_its_own_mask_alone(tree, tmp_path):
     flat = {"grid": None, "first_slice": 0, "shape_ZYX": [4, 8, 6], "affine": [[0.0] * 4] * 4}
     places = laid_out_once_more(tree, tmp_path, lambda s: s[0].update(flat))
     done = conventions.collect(*places, tmp_path / "back")
-    assert any("the affine of a.nii.gz is none of a scan" in each for each in done.missing)
+    assert any("the affine of a.nii.gz is not one of a scan" in each for each in done.missing)
 
 
 def test_a_dicom_series_is_laid_out_in_hu_where_it_lies(tmp_path):

@@ -103,7 +103,7 @@ def test_an_upload_that_was_given_up_becomes_no_case_and_leaves_nothing(idle, mo
         return {"CT": "CT.nii"}
 
     monkeypatch.setattr("flarekit.service.service.arrange", arranged_late)
-    with pytest.raises(Problem, match="the service ends"):
+    with pytest.raises(Problem, match="the service is shutting down"):
         idle.submit(case_id, Upload(), Wish(predictor="abdomen_ct"), "")
     assert idle.store.all() == []
     assert list((idle.settings.data / "cases").iterdir()) == []

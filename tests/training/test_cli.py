@@ -45,8 +45,8 @@ def test_help_names_the_four_commands():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--minutes", 0), "--minutes 0: is no time to train for"),
-        (("--minutes", -5), "--minutes -5: is no time"),
+        (("--minutes", 0), "--minutes 0: leaves no time to train"),
+        (("--minutes", -5), "--minutes -5: leaves no time"),
         (("--material", "scans"), r"--material scans: the recipe has no table \[training.synth"),
         (("--negatives", "scans"), r"--negatives scans: the recipe has no table \[training.neg"),
     ],

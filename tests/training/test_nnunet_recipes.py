@@ -162,7 +162,7 @@ def test_a_fold_that_is_not_there_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fold": "first"}, "--fold first: is no fold"),
+        ({"fold": "first"}, "--fold first: is not a fold"),
         ({"epochs": 0}, "--epochs 0: trains nothing"),
         ({"iterations": -1}, "--iterations -1: trains nothing"),
     ],

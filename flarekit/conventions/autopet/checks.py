@@ -64,7 +64,7 @@ def _output(image: ImageUnderTest, name: str) -> Finding:
     return verdict_of(faults)
 
 
-@check(fix='say it in the image: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'', runs=False)
+@check(fix='state it in a label: LABEL flarekit.facts=\'{"settings": {"edition": 3}}\'', runs=False)
 def edition(image: ImageUnderTest) -> Finding:
     """What it writes, with clicks and without, belongs to one edition or to both kinds."""
     return edition_clear(image)
@@ -188,7 +188,7 @@ def nan_in_pet(image: ImageUnderTest) -> Finding:
     return _odd_case(image, "nan_in_pet")
 
 
-@check(fix="guard divisions by maximum or deviation; write zeros where no voxel is above 0")
+@check(fix="guard divisions by the maximum or the deviation; write zeros where no voxel is above 0")
 def no_uptake(image: ImageUnderTest) -> Finding:
     """A PET that is 0 everywhere gives an empty mask."""
     no_list = _serves_clicks(image) and _no_clicks(image).failure is not None
@@ -250,7 +250,7 @@ def clicks_placed(image: ImageUnderTest) -> Finding:
     return placed(lesions(_no_clicks(image)), lesions(trial))
 
 
-@check(fix="mend what the reason names")
+@check(fix="correct what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given lead to a mask that is right in all of this."""
     given = image.task.user_inputs

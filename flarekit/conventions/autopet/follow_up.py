@@ -52,7 +52,7 @@ def find_follow_ups(
     kinds = tuple(channels or _ORDERS.get(channel_count, ()))
     if len(kinds) != channel_count or "CT" not in kinds or not set(kinds) <= set(_ORDERS[4]):
         raise PredictorError(
-            f"autopet, task 2: no usual order of {channel_count} channels",
+            f"autopet, task 2: there is no usual order of {channel_count} channels",
             fix=f"write channels = [...] of {', '.join(_ORDERS[4])} under [convention_settings] in "
             "predictor.toml",
         )

@@ -112,7 +112,7 @@ class Elements:
         """
         value = self.number(element)
         if not value.is_integer():
-            raise self._fault(element, f"is {value:g}, no whole number")
+            raise self._fault(element, f"is {value:g}, not a whole number")
         return int(value)
 
     def number_or(self, element: Element, otherwise: float) -> float:

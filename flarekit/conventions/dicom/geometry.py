@@ -49,7 +49,7 @@ def affine_of(
         rows, columns = slices[0].shape_YX
         raise InputError(
             f"{where} has {len(slices)} slices of Rows x Columns {rows} x {columns}, "
-            f"{FEWEST_SLICES} are the fewest",
+            f"at least {FEWEST_SLICES} are needed",
             fix="export the whole series",
         )
     heights = _heights(slices)

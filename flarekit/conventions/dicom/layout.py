@@ -83,7 +83,9 @@ def create(settings: Mapping[str, Any], labels: Mapping[str, int]) -> Dicom:
     """
     parsed = checked(_Settings, settings, source="settings of the convention 'dicom'")
     if parsed.modalities is not None and len(set(parsed.modalities)) < len(parsed.modalities):
-        raise PredictorError("dicom: two channels have one modality", fix="name each modality once")
+        raise PredictorError(
+            "dicom: two channels have the same modality", fix="name each modality once"
+        )
     algorithm = Algorithm(predictor=parsed.predictor, weights_sha256=parsed.weights_sha256)
     return Dicom(
         modalities=parsed.modalities, also=parsed.also, algorithm=algorithm, labels=dict(labels)

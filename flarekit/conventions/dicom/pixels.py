@@ -85,7 +85,11 @@ def _scaled(each: Slice, stored: NDArray[Any]) -> NDArray[Any]:
 def _stored(each: Slice) -> NDArray[Any]:
     file = read_dicom_file(each.path, (), pixels=True)
     if file is None or not file.pixels:
-        raise UnreadableVolumeError(each.path, "has no pixels any more", fix="leave it in place")
+        raise UnreadableVolumeError(
+            each.path,
+            "has lost its pixels since it was first read",
+            fix="leave the files as they are during a run",
+        )
     if not each.encapsulated:
         return _plain(each, file.pixels)
     dataset = _dataset(each, file.pixels)

@@ -115,8 +115,8 @@ def _per_count(elements: Elements, private: PrivateElement) -> float:
     if value != 0 and not PER_COUNT[0] <= value <= PER_COUNT[1]:
         raise _impossible(
             elements,
-            f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is {value:g} per count; between "
-            f"{PER_COUNT[0]:g} and {PER_COUNT[1]:g} can be",
+            f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is {value:g} per count; only "
+            f"{PER_COUNT[0]:g} to {PER_COUNT[1]:g} is plausible",
         )
     return value
 
@@ -151,8 +151,8 @@ def _suv_per_bqml(slices: list[Elements]) -> tuple[float, tuple[str, ...]]:
             first,
             f"{element} puts the injection at {injection:%Y-%m-%d %H:%M:%S}, "
             f"{abs(passed):.3g} half-lives {'after' if passed < 0 else 'before'} the scan's start "
-            f"at {scan:%Y-%m-%d %H:%M:%S}; between 0 and {MOST_HALF_LIVES:g} can be, so a clock, "
-            "a date or a time zone is wrong",
+            f"at {scan:%Y-%m-%d %H:%M:%S}; only 0 to {MOST_HALF_LIVES:g} is plausible, so a "
+            "clock, a date or a time zone is wrong",
         )
     if passed > DOUBTFUL_HALF_LIVES or uptake < DOUBTFUL_UPTAKE:
         notes.append(
@@ -273,7 +273,7 @@ def _within(elements: Elements, keyword: str, limits: tuple[float, float], unit:
     if not limits[0] <= value <= limits[1]:
         raise _impossible(
             elements,
-            f"{keyword} is {value:g} {unit}; between {limits[0]:g} and {limits[1]:g} can be",
+            f"{keyword} is {value:g} {unit}; only {limits[0]:g} to {limits[1]:g} is plausible",
         )
     return value
 

@@ -218,7 +218,7 @@ def _aligned(mask: NDArray[np.generic], reference: NDArray[np.generic]) -> tuple
     return own, ""
 
 
-@check(fix="mend what the reason names")
+@check(fix="correct what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     if image.task.user_inputs is None:

@@ -209,7 +209,7 @@ def no_lesion(image: ImageUnderTest) -> Finding:
     return verdict_of_trial(trial, _all_faults(trial))
 
 
-@check(fix="read arrays by name with numpy.load; take direction and origin as not always there")
+@check(fix="read arrays by name with numpy.load; expect that direction and origin may be missing")
 def ways_to_store(image: ImageUnderTest) -> Finding:
     """Compressed or not, of any integer type or order of axes, a file gets the same mask."""
     trial = image.kept("ways_to_store", samples.ways_to_store)
@@ -271,7 +271,7 @@ def no_pickles(image: ImageUnderTest) -> Finding:
     return fail("it ran a program that was hidden in an input") if marked else PASS
 
 
-@check(fix="mend what the reason names")
+@check(fix="correct what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     given = image.task.user_inputs

@@ -23,7 +23,7 @@ def create(sockets: Sequence[str]) -> JobsWithSockets:
     for index, slug in enumerate(sockets):
         if safe_name(slug) != slug:
             raise UsageError(
-                f"--socket {slug!r} is no slug",
+                f"--socket {slug!r} is not a slug",
                 fix="name it as the algorithm's page does: ct-image",
             )
         if slug in sockets[:index]:

@@ -227,7 +227,7 @@ def geometry(image: ImageUnderTest) -> Finding:
     return verdict_of(list(_grid_faults(image.base(), outputs))) if outputs else skip(_UNKNOWN)
 
 
-@check(fix="mend what the reason names")
+@check(fix="correct what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""
     outputs = _declared(image.task)

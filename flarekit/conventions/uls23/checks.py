@@ -232,7 +232,7 @@ def flat_memory(image: ImageUnderTest) -> Finding:
     )
 
 
-@check(fix="mend what the reason names")
+@check(fix="correct what the reason names")
 @judged
 def given_inputs(image: ImageUnderTest) -> Finding:
     """The inputs that were given pass the same checks."""

@@ -101,7 +101,7 @@ def find_cases(input_dir: Path, interfaces: Sequence[Interface]) -> list[CaseFol
         raise InputError(f"{input_dir}: holds no inputs; {_wanted(interfaces)}", fix=_LAYOUT)
     for path in visible:
         if path not in folders:
-            _LOG.warning("%s: belongs to no case, is left aside", path)
+            _LOG.warning("%s: belongs to no case and is left out", path)
     return [CaseFolder(name=folder.name, folder=folder, nested=True) for folder in folders]
 
 

@@ -188,7 +188,7 @@ def _failure(job: Job) -> JobFailedError:
     if job.status == CANCELLED:
         return JobFailedError(
             f"job {job.pk} was cancelled, by hand or because an input is not what its socket takes",
-            fix=f"the reason stands at {job.url}",
+            fix=f"the reason is given at {job.url}",
         )
     return JobFailedError(
         f"job {job.pk} failed; the platform shows why, and what was last written to stderr, on "

@@ -103,7 +103,7 @@ def check_effort(options: TrainOptions) -> None:
         UsageError: naming the option.
     """
     if options.fold != "all" and not options.fold.isdecimal():
-        raise UsageError(f"--fold {options.fold}: is no fold", fix="give 0 to 4, or all")
+        raise UsageError(f"--fold {options.fold}: is not a fold", fix="give 0 to 4, or all")
     for name, value in (("--epochs", options.epochs), ("--iterations", options.iterations)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: trains nothing", fix="give 1 or more")

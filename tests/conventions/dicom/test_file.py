@@ -178,7 +178,7 @@ def test_a_number_is_read_whatever_its_value_representation(tmp_path, vr, conten
     [
         (b"US", b"", "is empty"),
         (b"US", struct.pack("<HH", 7, 7), "has 2 values, not 1"),
-        (b"IS", b"7.5 ", "is 7.5, no whole number"),
+        (b"IS", b"7.5 ", "is 7.5, not a whole number"),
         (b"IS", b"seven ", "is 'seven', no number"),
         (b"DS", b"1e999 ", "is '1e999', too large"),
         (b"FD", struct.pack("<d", float("nan")), "is 'nan', no number"),

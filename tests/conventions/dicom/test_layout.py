@@ -291,7 +291,7 @@ def test_no_series_says_what_there_is(tmp_path):
         convention.find_cases(tmp_path, 2)
     with pytest.raises(PredictorError, match="modalities of 3 channels"):
         convention.find_cases(tmp_path, 3)
-    with pytest.raises(PredictorError, match="two channels have one modality"):
+    with pytest.raises(PredictorError, match="two channels have the same modality"):
         conventions.get("dicom", {"modalities": ["MR", "MR"]})
 
 
@@ -319,7 +319,7 @@ def test_a_slice_of_another_size_is_left_out_with_its_size(tmp_path):
     image.save_as(path)
     cases = conventions.get("dicom", labels=LABELS).find_cases(tmp_path, 1)
     (said,) = left_out_of(cases)
-    assert "1 slices of Rows x Columns 8 x 5, 3 are the fewest" in said
+    assert "1 slices of Rows x Columns 8 x 5, at least 3 are needed" in said
     assert path.name in said
 
 

@@ -122,13 +122,13 @@ def test_an_injection_that_cannot_be_is_refused_naming_element_and_times(tmp_pat
     ],
 )
 def test_a_tracer_that_cannot_be_is_refused_by_a_named_limit(tmp_path, element, value, unit):
-    with pytest.raises(InputError, match=rf"{element} is .* {unit}; between .* and .* can be"):
+    with pytest.raises(InputError, match=rf"{element} is .* {unit}; only .* to .* is plausible"):
         suv(tmp_path, {element: value})
 
 
 @pytest.mark.parametrize("weight", [0, -70, 0.07, 70000])
 def test_a_weight_that_cannot_be_is_refused_by_a_named_limit(tmp_path, weight):
-    with pytest.raises(InputError, match=r"PatientWeight is .* kg; between 1 and 500 can be"):
+    with pytest.raises(InputError, match=r"PatientWeight is .* kg; only 1 to 500 is plausible"):
         suv(tmp_path, PatientWeight=weight)
 
 
@@ -317,7 +317,7 @@ def test_a_factor_of_another_maker_is_none(tmp_path):
 @pytest.mark.parametrize("element", [0x00, 0x09])
 def test_a_factor_that_cannot_be_is_refused_by_a_named_limit(tmp_path, factor, element):
     mark = marked("Philips PET Private Group", element, factor)
-    with pytest.raises(InputError, match=r"\(7053,100[09]\) is .* per count; between"):
+    with pytest.raises(InputError, match=r"\(7053,100[09]\) is .* per count; only"):
         suv_marked(tmp_path, mark, Units="CNTS")
 
 
