@@ -139,7 +139,8 @@ def _summary(result: Result) -> list[str]:
         )
     elif "groups" in result:
         note = "DSC " + ", ".join(f"{_text(v)} {name}" for name, v in result["groups"].items())
-    return [_text(result["mean"]), _text(result.get("nsd", {}).get("mean")), note]
+    mean = result.get("autopet", {}).get("overall", {}).get("dice", result["mean"])  # as below it
+    return [_text(mean), _text(result.get("nsd", {}).get("mean")), note]
 
 
 def _organ_table(results: Results) -> list[str]:

@@ -86,8 +86,8 @@ class CaseRecord:
     Attributes:
         mask: the file written; None where there is none.
         start: step -> wall time of what came before the first case of a run and counts in its
-            `wall_s`: `import`, `load`, and `compile` where a network had to be compiled; of all
-            other cases empty.
+            `wall_s`: `import`, `load`, and `compile` where a network had to be compiled; empty
+            for all other cases.
         seconds: stage -> wall time; stages of two cases may overlap.
         wall_s: from the case's beginning (the run's, for the first) to its mask and statistics.
         tiles: what the window did; None where it never came to that.
@@ -95,7 +95,7 @@ class CaseRecord:
         warnings: what was odd about its files and how it was taken.
         curve: at which second of the case which share of the label that a locator expected was the
             network's; empty where there is no locator.
-        volumes_ml: label name -> volume, in ml; 0 where nothing was found. Of a failed case empty.
+        volumes_ml: label name -> volume, in ml; 0 where nothing was found; empty if it failed.
         statistics: of every label, where there is a report; in `statistics.csv`, not in the ledger.
         flags: why a person should look at the mask, where there is a report.
         peak_mib: most memory that the process had resident while the case was run, where there is a
@@ -145,8 +145,8 @@ class RunRecord:
         wall_s: of the whole run.
         cases: in the order they ran.
         not_run: ids of the cases left out because a failure stopped the run.
-        unlisted: how many further cases were done, of which nothing is to be told: the record of a
-            large cohort does not grow with it.
+        unlisted: how many further cases were done without anything to report. They are only
+            counted, so that the record of a large cohort stays small.
         done_before: ids of the cases that an earlier run segmented, and that were skipped.
         failed_before: ids of those that failed in an earlier run, and were skipped as well.
         left_out: files and series that are in no case though they look as if they should be, and

@@ -47,7 +47,7 @@ class OpenScan:
         self.close()
 
     def close(self) -> None:
-        """Give the scan and its logits up; `result` and what `refine` returned stay as they are."""
+        """Release the scan and its logits; `result` and what `refine` returned stay as they are."""
         self._done = None
 
     def refine(self, clicks: Clicks) -> Result:

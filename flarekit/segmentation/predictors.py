@@ -73,8 +73,8 @@ def predictors() -> tuple[PredictorFolder, ...]:
     """Return the predictors at hand, sorted by name; broken ones are left out, which is logged.
 
     They are those of `FLAREKIT_WEIGHTS` (folders of predictors, separated like PATH), the ones
-    that came with the package, and those in `weights/` of the working folder; of the same name the
-    first counts.
+    that came with the package, and those in `weights/` of the working folder; where several have
+    the same name, the first counts.
 
     Raises:
         UsageError: `FLAREKIT_WEIGHTS` names a folder that is not there.

@@ -32,10 +32,10 @@ class Result:
         label_names: value in the labels -> its name.
         volumes_ml: label name -> volume, in ml; 0 where nothing was found.
         probabilities: float32, (class, ...) with the axes of the labels; classes are the background
-            and then the labels in the order of their values, and sum to 1. Of a predictor whose
-            labels overlap there is no background, and each region is by itself. They come from the
-            network alone: rules that change labels do not change them. Large ones lie in a file
-            that goes with the array. None where they were not asked for.
+            and then the labels in the order of their values, and sum to 1. Where
+            labels overlap, there is one map per region and none of the background. They come from
+            the network alone: rules that change labels do not change them. Large ones lie in a file
+            that is removed with the array. None where they were not asked for.
         seconds: from the call to the labels.
         stage_seconds: where the time went: read, prepare, plan, tiles, restore, rules.
         traded: what was given up to keep a budget, in words; empty where nothing was.

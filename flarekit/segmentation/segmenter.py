@@ -86,7 +86,7 @@ class Segmenter:
 
     @property
     def predictor_sha256(self) -> str | None:
-        """What tells the networks and their facts from all others; None of a module in memory."""
+        """Hash that identifies the networks and their facts; None for a module in memory."""
         return self._source.sha256
 
     @property
@@ -122,7 +122,7 @@ class Segmenter:
             return self._compute
 
     def close(self) -> None:
-        """Give the network's memory back; calls that run go on to their end."""
+        """Release the network's memory; calls that are running go on to their end."""
         with self._starting:
             compute, self._compute, self._closed = self._compute, None, True
         if compute is not None:

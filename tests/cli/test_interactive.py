@@ -102,13 +102,13 @@ def test_a_seed_is_not_below_0(command):
 def test_options_of_the_other_kind_are_refused_and_not_passed_over(played, monkeypatch, tmp_path):
     result = play(played[0], "--truth", played[1], "--gpus", "all")
     assert isinstance(result.exception, UsageError)
-    assert "--gpus are those of an image" in result.exception.message
+    assert "--gpus applies to images" in result.exception.message
     monkeypatch.setattr(
         "flarekit.images.verify.open_sandbox", lambda _request: nullcontext(FakeSandbox(None))
     )
     result = play(tmp_path / "image.tar", "--truth", played[1])
     assert isinstance(result.exception, UsageError)
-    assert "--device is where a predictor runs" in result.exception.message
+    assert "--device applies to predictors" in result.exception.message
 
 
 def test_figures_are_not_written_over_the_truth(played):

@@ -104,7 +104,7 @@ PLANS = [
     (lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(std=-80), "0.std"),
 ]  # fmt: skip
 DATASET = [
-    (lambda d: d.update(labels={"1" * 5000: "a", "1": "b"}), "is no value of a mask"),
+    (lambda d: d.update(labels={"1" * 5000: "a", "1": "b"}), "is not a value of a mask"),
     (lambda d: d.update(labels={"0": "background", "1": "a", "300": "b"}), "labels.300"),
     (lambda d: d.update(labels={"background": 1, "a": 2}), "background is 0"),
     (lambda d: d.update(labels={"background": 0, "air": 0, "a": 1}), "background and air all have"),

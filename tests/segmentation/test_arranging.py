@@ -159,7 +159,7 @@ def test_scans_are_laid_out_with_the_sockets_of_an_algorithm(tree, tmp_path):
     assert case.channels == (tmp_path / "in" / "images" / "venous-ct" / "b.mha",)
 
 
-@pytest.mark.parametrize(("sockets", "words"), [(["ct", "ct"], "twice"), (["../x"], "no slug")])
+@pytest.mark.parametrize(("sockets", "words"), [(["ct", "ct"], "twice"), (["../x"], "not a slug")])
 def test_a_socket_that_would_take_another_s_place_is_refused(tree, tmp_path, sockets, words):
     with pytest.raises(UsageError, match=words):
         arrange([tree / "b.mha"], "grandchallenge", tmp_path / "in", sockets=sockets)

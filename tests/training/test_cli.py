@@ -66,4 +66,4 @@ def test_options_of_an_nnunet_result_are_refused_for_a_run(tmp_path, option):
     (tmp_path / "checkpoint.pt").write_bytes(b"")
     result = run("export", tmp_path, tmp_path / "out", *option)
     assert isinstance(result.exception, UsageError), result.output
-    assert "are of an nnU-Net result" in str(result.exception)
+    assert "apply to an nnU-Net result" in str(result.exception)
