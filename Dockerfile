@@ -9,15 +9,15 @@
 #   --build-arg PREDICTOR=NAME     a folder under weights/; only this one goes in
 #   --build-arg CONVENTION=NAME    whose layout; the predictor's own by default
 #   --build-arg TIME_BUDGET=15     seconds that a case may take, 0 for no limit; the convention's tolerance by default
-#   --build-arg GPU_MEMORY_BUDGET=4096   MiB on the GPU, likewise; memory: the container's limit
+#   --build-arg GPU_MEMORY_BUDGET=4096   MiB on the GPU, with the same default; memory is limited by the container
 #   --build-arg EXTRAS=dicom       what the convention needs besides, as extras of pyproject.toml
 #   --build-arg LEAVE=flare        what the convention does not need: flarekit/images/docker/flare.packages.txt
-#   --build-arg TORCH_INDEX=URL    where the torch comes from that compiles the network for CPUs and stays
-#                                  behind; https://download.pytorch.org/whl/cpu is a quarter of PyPI's size
+#   --build-arg TORCH_INDEX=URL    index of the torch that compiles the network for CPUs, which the image does not
+#                                  keep; https://download.pytorch.org/whl/cpu has one of a quarter of the size
 #   --build-arg CUDA_TORCH=2.7.1   the torch of images for a GPU, from CUDA_INDEX or PyPI; CUDA,
 #                                  CUDA_ARCHITECTURES and CUDA_DRIVER are what it is labelled with, and checked
 #   --build-arg TRUST=1            the predictor may execute what it names (flarekit build --trust)
-#   --build-arg MAMBA=1            mamba-ssm's kernel too, built for MAMBA_ARCHITECTURES in an hour of two cores;
+#   --build-arg MAMBA=1            mamba-ssm's kernel too, built for MAMBA_ARCHITECTURES, some minutes on two cores;
 #                                  needs a torch with CUDA 13, for which there is a compiler on PyPI (see docs)
 #
 # What an image installs is what pyproject.toml names, less the packages and files in flarekit/images/docker/*.txt. uv installs it,

@@ -186,7 +186,7 @@ def _read_npz(path: Path) -> tuple[Volume, NDArray[np.floating[Any]]]:
         arrays = read_arrays(path)
     except ValueError as error:
         raise UnreadableVolumeError(
-            path, f"is no whole .npz file of numbers ({error})", fix="write it again"
+            path, f"is not a whole .npz file of numbers ({error})", fix="write it again"
         ) from error
     voxels_ZYX = next((arrays[name] for name in _MASK_ARRAYS if name in arrays), None)
     if (

@@ -45,8 +45,8 @@ def import_state_dict(
     last = state_dict.get(_LAST)
     if last is None or last.ndim == 0 or last.shape[0] < 2:
         raise InputError(
-            f"{source}: {_LAST} is missing or of no shape, which tells the number of labels",
-            fix="take the whole state dict",
+            f"{source}: {_LAST}, whose shape gives the number of labels, is missing or has none",
+            fix="give the whole state dict",
         )
     classes = int(last.shape[0])
     for key in _FIRST:

@@ -58,7 +58,7 @@ def _shape_of_array(path: Path, name: str) -> tuple[int, int, int]:
         array = read_arrays(path).get(name)
     except ValueError as error:
         raise UnreadableVolumeError(
-            path, f"is no whole .npz file: {error}", fix="write it again"
+            path, f"is not a whole .npz file: {error}", fix="write it again"
         ) from error
     if array is None or array.ndim != 3:
         raise UnreadableVolumeError(path, f"has no array {name!r} of a volume", fix="add it")

@@ -183,7 +183,8 @@ class WholeBodyCase:
         spacing = [mm for mm in self.recipe.spec.grid.spacing_mm_ZYX if not isinstance(mm, str)]
         if len(spacing) != 3:
             raise PredictorError(
-                "grid.spacing_mm_ZYX: whole bodies are made on a grid of numbers", fix="give mm"
+                "grid.spacing_mm_ZYX: whole bodies need a spacing in numbers",
+                fix="give three, in mm",
             )
         along, in_plane = (float(rng.uniform(*_SCANNER)) for _ in range(2))
         return spacing[0] * along, spacing[1] * in_plane, spacing[2] * in_plane

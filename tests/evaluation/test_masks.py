@@ -165,7 +165,7 @@ def test_an_npz_without_a_spacing_is_taken_for_cubes_and_says_so(tmp_path, spaci
         ({"segs": VALUES_ZYX[0]}, "no mask of three axes"),
         ({"segs": VALUES_ZYX[:0]}, "no mask of three axes"),
         ({"segs": VALUES_ZYX.astype(str)}, "no mask of three axes"),
-        ({"segs": np.array([[[None]]])}, "no whole .npz file of numbers"),
+        ({"segs": np.array([[[None]]])}, "not a whole .npz file of numbers"),
         ({"segs": VALUES_ZYX + 0.5}, "fractions"),
     ],
 )

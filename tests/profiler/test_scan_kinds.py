@@ -78,12 +78,14 @@ def test_what_is_wrong_with_such_a_mask_is_named_and_nothing_is_unpickled(tmp_pa
     names = ("broken", "changed", "left", "missing", "other_array", "pickled", "shape")
     cases = profiled(tmp_path, *names)
     failures = {name: " | ".join(case.failures) for name, case in cases.items()}
-    assert "the mask outputs/broken.npz cannot be read: is no whole .npz file" in failures["broken"]
+    assert (
+        "the mask outputs/broken.npz cannot be read: is not a whole .npz file" in failures["broken"]
+    )
     assert failures["changed"] == "inputs/changed.npz was changed"
     assert failures["left"] == "left in the outputs folder besides the mask: outputs/more.npz"
     assert failures["missing"] == "no mask: outputs/missing.npz is missing"
     assert "has no array 'segs' of a volume" in failures["other_array"]
-    assert "is no whole .npz file" in failures["pickled"]
+    assert "is not a whole .npz file" in failures["pickled"]
     assert failures["shape"] == "the mask is (6, 5, 3) voxels, the scan (6, 5, 4)"
 
 

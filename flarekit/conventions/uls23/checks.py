@@ -94,7 +94,7 @@ def central(image: ImageUnderTest) -> Finding:
     return verdict_of(list(far_faults(read_masks(_four(image)))))
 
 
-@check(fix="clear what lies in whole slices, rows and columns of the volume's minimum")
+@check(fix="clear the mask in slices, rows and columns of nothing but the volume's minimum")
 @judged
 def padding(image: ImageUnderTest) -> Finding:
     """No mask reaches into the padding beyond the scan."""

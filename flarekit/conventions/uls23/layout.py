@@ -114,7 +114,7 @@ class Uls23:
         if channel_count != 1:
             raise PredictorError(
                 f"uls23 has one channel, the predictor takes {channel_count}",
-                fix="choose a predictor that takes CT alone",
+                fix="choose a predictor that takes one channel",
             )
         if not images_in(input_dir / _IMAGES):
             raise InputError(

@@ -280,7 +280,9 @@ def _let_nnunet_plan(preprocessed: Path, number: int, options: PlanOptions) -> N
     extract_fingerprints([number], num_processes=options.processes, clean=False)
     plan_experiments([number], gpu_memory_target_in_gb=options.gpu_memory_gb)
     if not (preprocessed / "nnUNetPlans.json").is_file():
-        raise InputError(f"{preprocessed}: nnU-Net has planned nothing", fix="see what it said")
+        raise InputError(
+            f"{preprocessed}: nnU-Net has planned nothing", fix="read its messages above"
+        )
 
 
 def _let_nnunet_preprocess(

@@ -105,7 +105,7 @@ def read_result(
         raise InputError(
             f"{result}: its plans.json, dataset.json or a checkpoint lacks something: "
             f"{type(error).__name__}: {error}",
-            fix="export the folder that the training has left, whole",
+            fix="export the whole folder that the training has left",
         ) from error
 
 
