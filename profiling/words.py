@@ -1,9 +1,10 @@
-"""Every word that flarekit says: all help pages and all error messages, in one text to be read.
+"""Every word that flarekit says: help, errors, log messages and checks, in one text to be read.
 
     python profiling/words.py > words.txt
 
 Help comes from the command tree; errors from the source: each `raise` with words in it, and
-each `fix=`, with file and line. What stands in braces is filled in when the error is raised.
+each `fix=`, with file and line, as are messages that are logged and what each check of an image
+asserts. What stands in braces, or as %s, is filled in when it is said.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def help_pages(command: TyperCommand | TyperGroup, path: Sequence[str]) -> Itera
 
 
 def messages(source: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and words of every error that a module raises, and of every remedy it names."""
+    """Yield line and words of what a module says: errors, remedies, log messages, checks."""
     within: set[ast.AST] = set()  # remedies that were said with their error
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):  # errors before them
         if node in within:
@@ -43,14 +44,20 @@ def messages(source: Path) -> Iterator[tuple[int, str]]:
             within.update(ast.walk(node.exc))
         elif isinstance(node, ast.keyword) and node.arg == "fix":
             words = [node.value]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_LOG."):
+            words = node.args[:1]
+        elif isinstance(node, ast.FunctionDef) and _is_check(node):
+            words = [ast.Constant(ast.get_docstring(node))]
         else:
             continue
         said = [spelled(each) for each in words]
         if any(said):
-            yield (
-                node.lineno if isinstance(node, ast.Raise) else node.value.lineno,
-                " | ".join(said),
-            )
+            at = node.value if isinstance(node, ast.keyword) else node
+            yield at.lineno, " | ".join(said)
+
+
+def _is_check(function: ast.FunctionDef) -> bool:
+    return any(ast.unparse(each).startswith("check(") for each in function.decorator_list)
 
 
 def spelled(node: ast.expr) -> str:

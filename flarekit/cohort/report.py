@@ -28,7 +28,7 @@ def write_report(places: Sequence[Path], folder: Path) -> Path:
     """
     merged = read_parts(places)
     for sentence in merged.missing:
-        _LOG.warning("the cohort is not whole: %s", sentence)
+        _LOG.warning("the cohort is not complete: %s", sentence)
     rows = statistics_of(merged)
     write_parquet(folder, rows)
     return write_page(folder, merged.lines, volumes_of(merged.lines))

@@ -88,10 +88,10 @@ def load_image(archive: Archive) -> Loaded:
         if owner is None or owner == image_id(name):
             continue
         if docker("image", "tag", owner, name).returncode:
-            _LOG.warning("%s was image %s, which is gone; it is the tar's now", name, owner)
+            _LOG.warning("%s named image %s, which is gone; it now names the tar's", name, owner)
             continue
         _LOG.warning(
-            "%s is another image here (%s) and stays that; the image in %s goes by its id",
+            "%s keeps naming another image here (%s); the image in %s is used by its id",
             name,
             owner.removeprefix("sha256:")[:12],
             path.name,

@@ -77,7 +77,7 @@ def create(
     chosen = choose_device(device)
     exact = choose_precision(precision, chosen, networks.half_precisions)
     if exact not in ("fp32", *networks.half_precisions):
-        _LOG.warning("these networks are not finite in %s everywhere", exact)
+        _LOG.warning("these networks give numbers that are not finite in %s", exact)
     built = [network.eval().requires_grad_(False) for network in networks.build()]
     return TorchEngine(
         built,

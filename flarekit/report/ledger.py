@@ -189,7 +189,7 @@ def _lines_of(path: Path) -> Iterator[dict[str, Any]]:
         ) from error
     if torn:
         what = "1 torn line is" if torn == 1 else f"{torn} torn lines are"
-        _LOG.warning("%s: %s read over; their cases count as not done", path, what)
+        _LOG.warning("%s: %s skipped; their cases count as not done", path, what)
 
 
 def _versions() -> dict[str, str]:

@@ -139,7 +139,7 @@ def _volume_bytes(path: Path) -> tuple[float, float]:
             stored = math.prod(geometry.shape_ZYX) * dtype.itemsize
             return held, more + stored * (_GROWING - 1 if compressed else 1)
     except (InputError, OSError):  # reading it will say what is wrong with it
-        _LOG.debug("%s: its header tells no size", path, exc_info=True)
+        _LOG.debug("%s: its header does not give its size", path, exc_info=True)
     return file_mib([path]) * _MIB * _UNKNOWN_FILES, 0.0
 
 

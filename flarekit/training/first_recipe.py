@@ -112,7 +112,7 @@ def _unlabelled_scans(dataset: Path, ids: Sequence[str]) -> list[str]:
     if not without:
         return []
     names = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
-    return [f"scans without labels are left alone: {len(without)} ({names})"]
+    return [f"scans without labels are left out: {len(without)} ({names})"]
 
 
 def _title(labels: Sequence[str], channels: Sequence[Channel]) -> str:

@@ -167,7 +167,7 @@ def surplus_channels(folder: Path, ids: Sequence[str], count: int) -> list[str]:
     files = [f"{each}_{count:04d}.nii.gz" for each in ids]
     there = [name for name in files if (folder / "imagesTr" / name).is_file()]
     more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-    return [f"further channels are left alone: {there[0]}{more}"] if there else []
+    return [f"further channels are left out: {there[0]}{more}"] if there else []
 
 
 def _other_labels(message: str) -> InputError:

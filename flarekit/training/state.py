@@ -109,7 +109,7 @@ def begun_state(
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
         if start is not None:
-            _LOG.info("%s goes on; %s was for its beginning", run_dir, start)
+            _LOG.info("%s goes on; %s is used only when a run begins", run_dir, start)
         _check_unchanged(recipe, checkpoint)
         _resume(state, checkpoint)
     elif start is not None:
@@ -255,7 +255,5 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _amount(value: object, name: str, path: Path, *kinds: type) -> Any:  # noqa: ANN401 - a number
     if type(value) not in kinds or not 0 <= value < math.inf:  # type: ignore[operator]
-        raise InputError(
-            f"{path}: its {name!r} is {value!r}, and should be a number of at least 0", fix=_AGAIN
-        )
+        raise InputError(f"{path}: its {name!r} is {value!r}, which no training writes", fix=_AGAIN)
     return value

@@ -38,7 +38,7 @@ def amd64(image: ImageUnderTest) -> Finding:
     runs=False,
 )
 def size(image: ImageUnderTest) -> Finding:
-    """The image is below 10 GB, which uploads and pulls in reasonable time."""
+    """The image is below 10 GB, so that it uploads and pulls in reasonable time."""
     size_gb = image.facts.size_bytes / 1e9
     if size_gb > _LARGE_GB:
         return warn(f"{size_gb:.1f} GB unpacked")
@@ -111,7 +111,7 @@ def stem_of(path: Path) -> str:
     runs=False,
 )
 def facts_label(image: ImageUnderTest) -> Finding:
-    """The label flarekit.facts, where there is one, says what masks hold and settings."""
+    """The label flarekit.facts, where there is one, states mask values and settings."""
     faults = image.task.label_faults
     if not faults:
         return PASS

@@ -52,7 +52,7 @@ def as_usual(image: ImageUnderTest, trial: TrialResult, where: str) -> Finding:
 
 @check(fix="open paths as they are; compare no resolved path with /input")
 def linked_input(image: ImageUnderTest) -> Finding:
-    """/input may be a symbolic link, which it is on the platform."""
+    """/input may be a symbolic link, as it is on the platform."""
     link = {image.run_line.inputs: _LINK_TARGET}
     try:
         trial = image.trial(image.usual_inputs(), linked=link)
@@ -122,7 +122,7 @@ def _unrelated(folder: Path) -> None:
 
 @check(fix="fall back on the folders below /input/images where the list is missing")
 def inputs_json(image: ImageUnderTest) -> Finding:
-    """It runs with inputs.json, which the platform writes, and without it, as forge may.
+    """It runs with inputs.json, which the platform writes, and without it.
 
     Run with the list of sockets where the usual inputs have none, and without it otherwise.
 

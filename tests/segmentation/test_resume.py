@@ -192,7 +192,7 @@ def test_a_torn_last_line_is_read_over_and_the_next_one_is_whole(segment, tmp_pa
     *kept, _ = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(kept) + torn)
     assert segment(AGAIN)[0] == ["c"]
-    assert "1 torn line is read over" in caplog.text
+    assert "1 torn line is skipped" in caplog.text
     assert segment(AGAIN)[0] == []
 
 

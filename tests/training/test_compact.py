@@ -306,7 +306,7 @@ def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path, caplog):
     with caplog.at_level("INFO"):
         longer = RunOptions(minutes=0.1, start=tmp_path / "made", **CPU)
         train(recipe, pools(), tmp_path / "second", longer, clock=Clock())
-    assert "was for its beginning" in caplog.text
+    assert "is used only when a run begins" in caplog.text
     export_predictor(tmp_path / "second", tmp_path / "longer")
     began = read_spec(tmp_path / "longer").spec.provenance["start_sha256"]
     assert began == read_spec(tmp_path / "made").spec.weights.sha256

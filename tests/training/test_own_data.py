@@ -142,7 +142,7 @@ def test_what_is_there_instead_of_cases_is_told(tmp_path):
     dataset = dataset_of(tmp_path / "d", ["a", "b"])
     (dataset / "labelsTr" / "b.nii.gz").unlink()
     _, notes = first_recipe(dataset, device="cpu")
-    assert notes == ["scans without labels are left alone: 1 (b)"]
+    assert notes == ["scans without labels are left out: 1 (b)"]
     recipe = recipe_for(dataset, tmp_path, ("held_out = []", 'held_out = ["a"]'))
     with pytest.raises(InputError, match="all of its cases are held out"):
         training_pools(recipe, dataset)
@@ -152,7 +152,7 @@ def test_channels_of_other_names_places_or_number_are_told(tmp_path, caplog):
     dataset = dataset_of(tmp_path / "d")
     for path in list((dataset / "imagesTr").iterdir()):
         path.with_name(path.name.replace("_0000", "_0001")).write_bytes(path.read_bytes())
-    told = "further channels are left alone: a_0001.nii.gz and 2 more"
+    told = "further channels are left out: a_0001.nii.gz and 2 more"
     assert told in first_recipe(dataset, device="cpu")[1]
     dataset_of(dataset, channel_names={"0": "CT", "1": "PET"})
     recipe = recipe_for(dataset, tmp_path)

@@ -166,7 +166,7 @@ def differing_stems(image: ImageUnderTest) -> Finding:
 
 @check(fix="compare geometries with a tolerance of 0.01 voxel, or resample always")
 def ct_rounding(image: ImageUnderTest) -> Finding:
-    """A CT that lies 0.00001 mm beside the PET's grid is accepted."""
+    """A CT that lies 0.00001 mm off the PET's grid is accepted."""
     return _odd_case(image, "ct_rounding")
 
 
@@ -252,7 +252,7 @@ def clicks_placed(image: ImageUnderTest) -> Finding:
 
 @check(fix="correct what the reason names")
 def given_inputs(image: ImageUnderTest) -> Finding:
-    """The inputs that were given lead to a mask that is right in all of this."""
+    """The inputs that were given lead to a mask that passes all of these checks."""
     given = image.task.user_inputs
     if given is None:
         return skip("no --input was given")

@@ -132,7 +132,7 @@ def other_files(image: ImageUnderTest) -> Finding:
 
 @check(fix="say that there is nothing to do")
 def no_inputs(image: ImageUnderTest) -> Finding:
-    """A folder without scans writes nothing, and ends well or with a clear message."""
+    """A folder without scans writes nothing, and ends with exit code 0 or a clear message."""
     return nothing_done(image.trial(image.inputs("nothing", samples.nothing)))
 
 
@@ -170,7 +170,7 @@ def damaged_input(image: ImageUnderTest) -> Finding:
 
 @check(fix="undo every transpose and flip before writing")
 def orientations(image: ImageUnderTest) -> Finding:
-    """A scan stored in any of the 48 orientations gets a mask in the same."""
+    """A scan stored in any of the 48 orientations gets a mask in the same orientation."""
     masks: dict[str, NDArray[np.generic]] = {}
     for number, axes in enumerate(samples.ORDERS):
         trial = image.kept(f"turned_{number}", partial(samples.turned, axes=axes))

@@ -233,7 +233,7 @@ def odd_names(image: ImageUnderTest) -> Finding:
 
 @check(fix="say that there is nothing to do")
 def no_inputs(image: ImageUnderTest) -> Finding:
-    """A folder without .npz files writes nothing, and ends well or with a clear message."""
+    """A folder without .npz files writes nothing, and ends with exit code 0 or a clear message."""
     return nothing_done(image.trial(image.inputs("nothing", samples.nothing)))
 
 

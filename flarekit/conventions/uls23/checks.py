@@ -75,7 +75,7 @@ def geometry(image: ImageUnderTest) -> Finding:
 
 @check(fix="split the stack every 128 slices, and take each volume's own spacing")
 def four_volumes(image: ImageUnderTest) -> Finding:
-    """A stack of four volumes with different spacings ends well."""
+    """A stack of four volumes with different spacings is segmented without an error."""
     failure = _four(image).failure
     return PASS if failure is None else fail(failure)
 
@@ -152,7 +152,7 @@ def voxel_types(image: ImageUnderTest) -> Finding:
 
 @check(fix="compare the length of the list with slices / 128")
 def spacing_count(image: ImageUnderTest) -> Finding:
-    """Another number of spacings than volumes ends it with an exit code and a reason."""
+    """A number of spacings that is not the volumes' ends it with an exit code and a reason."""
     faults = []
     for scenes, count in ((samples.SCENES, 3), ((samples.LIVER,), 2)):
         words = f"{count} spacings for {len(scenes)} volumes"
