@@ -21,14 +21,14 @@ from flarekit.cli.main import app
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = """# Commands
 
-Every command has this in its own words: `flarekit COMMAND --help`. Options that several commands
+`flarekit COMMAND --help` explains a command and its options in full. Options that several commands
 have are listed in [Options](options.md). Both pages are written by `profiling/commands.py` from the
 commands; a test compares them.
 """
 OPTIONS = """# Options
 
-An option means the same wherever it stands, and so does a letter. `flarekit COMMAND --help`
-explains them. What is listed here are the options that several [commands](commands.md) have.
+An option, or a letter, means the same in every command. This page lists the options that several
+[commands](commands.md) have; `flarekit COMMAND --help` explains them.
 {exceptions}
 """
 
