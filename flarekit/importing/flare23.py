@@ -45,7 +45,7 @@ def import_state_dict(
     last = state_dict.get(_LAST)
     if last is None or last.ndim == 0 or last.shape[0] < 2:
         raise InputError(
-            f"{source}: {_LAST}, whose shape gives the number of labels, is missing or has none",
+            f"{source}: {_LAST} is missing or has no shape, which gives the number of labels",
             fix="give the whole state dict",
         )
     classes = int(last.shape[0])
