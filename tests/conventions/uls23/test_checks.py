@@ -22,13 +22,14 @@ ULS23 = conventions.checks_of("uls23")
 WANTED = TaskFacts(values=frozenset({0, 1}), time_s=600)
 
 
-@pytest.fixture(autouse=True)
-def _small_volumes(monkeypatch):
-    monkeypatch.setattr(samples, "SHAPE_ZYX", SHAPE)
-    monkeypatch.setattr(mask_checks, "SHAPE_ZYX", SHAPE)
-    samples.volume_of_interest.cache_clear()
-    yield
-    samples.volume_of_interest.cache_clear()
+@pytest.fixture(autouse=True, scope="module")
+def _small_volumes():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(samples, "SHAPE_ZYX", SHAPE)
+        monkeypatch.setattr(mask_checks, "SHAPE_ZYX", SHAPE)
+        samples.volume_of_interest.cache_clear()
+        yield
+        samples.volume_of_interest.cache_clear()
 
 
 @dataclass
