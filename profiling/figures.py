@@ -88,7 +88,7 @@ def peers() -> Lines:
             "" if equal is None else f"{equal:.3%}",
         ])  # fmt: skip
     size = " x ".join(str(length) for length in case["shape"])
-    return markdown([size, "time", "faster", "peak memory", "voxels as nnunetv2's"], rows)
+    return markdown([size, "time", "faster", "peak memory", "same voxels as nnunetv2"], rows)
 
 
 def scaling() -> Lines:
