@@ -269,7 +269,7 @@ def test_a_name_that_another_image_has_stays_where_it_is_when_a_tar_is_verified(
     engine.loads(OLD, "team:latest")
     sandbox = DockerSandbox("team.tar", read_archive(saved("team:latest")))
     assert engine.names == {"team:latest": NEW, "other:1": NEW}
-    assert "team:latest is another image here" in caplog.text
+    assert "team:latest keeps naming another image here" in caplog.text
     sandbox.run(Run(mounts=()))
     (created,) = [call for call in engine.calls if call[0] == "run"]
     assert created[-1] == OLD

@@ -46,11 +46,12 @@ def of_speed():
     yield f"F is {least[0]:.1f} to {least[-1]:.1f} s here"
     yield f"R {bf16[0]:.1f} to {bf16[-1]:.1f} s in bf16"
     yield f"and {fp32[0]:.1f} to {fp32[-1]:.1f} s in fp32"
-    assert {row["kept"] for each in idle for row in each["summary"]} == {"4 of 4"}
-    yield f"all {4 * sum(len(each['summary']) for each in idle)} runs ended within their budget"
+    kept = [int(row["kept"].split()[0]) for each in idle for row in each["summary"]]
+    yield f"{sum(kept)} of {4 * len(kept)} runs ended within their budget"
     busy = result("anytime_abdomen_ct_loaded")["loaded"]["summary"]
-    kept = sum(int(row["kept"].split()[0]) for row in busy)
-    yield f"{kept} of {4 * len(busy)} ({busy[0]['dice']:.3f} with R, {busy[1]['dice']:.3f} half"
+    kept = [int(row["kept"].split()[0]) for row in busy]
+    yield f"{sum(kept)} of {4 * len(kept)} ({busy[0]['dice']:.3f} with R"
+    yield f"{busy[1]['dice']:.3f} half of the way"
     yield f"took {max(row['latest_s'] for row in busy):.2f} s more"
 
 
