@@ -269,6 +269,7 @@ def s3(scans, monkeypatch):
     server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_scans_in_an_s3_bucket_are_listed_read_and_told_apart(toy, s3, write_scan, tmp_path):
     _, convention, cases = opened("s3://hospital/scans", toy.spec)

@@ -48,6 +48,7 @@ def test_nothing_has_a_name_too():
     assert safe_name("", otherwise="series") == "series"
 
 
+@pytest.mark.long
 @given(st.text(max_size=300))
 def test_a_name_is_one_part_of_a_path_whatever_the_text(text):
     name = safe_name(text)

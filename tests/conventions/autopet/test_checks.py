@@ -154,6 +154,7 @@ def test_a_label_says_which_edition_is_served(tmp_path):
     assert found["edition"].reason == "judged as III and IV (task 1) and V, by its label"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("label", ["{", "[1]", "{}", '{"settings": 3}'])
 def test_a_label_that_says_nothing_leaves_the_edition_to_be_seen(tmp_path, label):
     labels = {"flarekit.facts": label}

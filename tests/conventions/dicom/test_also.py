@@ -120,6 +120,7 @@ def test_contours_refer_to_the_images_they_lie_on(series, mask, tmp_path):
             assert contour.NumberOfContourPoints * 3 == len(contour.ContourData)
 
 
+@pytest.mark.long
 def test_a_label_that_is_absent_is_named_without_contours(series, mask, tmp_path):
     _, (path, _), _ = written(series, np.zeros_like(mask), tmp_path / "out")
     structures = pydicom.dcmread(path)

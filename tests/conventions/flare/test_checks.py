@@ -184,6 +184,7 @@ def test_what_an_image_needs_is_named(tmp_path):
     assert "needs to be root" in reason
 
 
+@pytest.mark.long
 def test_where_the_usual_run_fails_the_others_are_left_out(tmp_path):
     found = verdicts(crash, tmp_path)
     assert failed(found) == {"ends_well"}

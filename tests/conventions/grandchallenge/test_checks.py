@@ -158,6 +158,7 @@ def test_reasons_name_the_file_and_the_value(tmp_path, fault, name, reason):
     assert findings(PLATFORM, Image(fault), WANTED, tmp_path)[name].reason == reason
 
 
+@pytest.mark.long
 def test_of_an_unknown_algorithm_only_the_rules_for_all_are_judged(tmp_path):
     image = Image(inputs=("images/ct",))
     found = findings(PLATFORM, image, UNKNOWN, tmp_path / "a")

@@ -260,6 +260,7 @@ def test_without_spacings_there_is_nothing_to_go_by(tmp_path):
         conventions.get("uls23").find_cases(tmp_path, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compress", [True, False])
 def test_memory_does_not_grow_with_the_number_of_volumes(tmp_path, monkeypatch, compress):
     small = (8, 96, 96)  # the same code on smaller volumes
