@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 import flarekit
 
@@ -12,6 +15,7 @@ PACKAGE = Path(flarekit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 349  # of a module
 MOST_STATEMENTS = 60  # lines of a function, its docstring and its parameters left out
+WEIGHTS_MIB, ALL_MIB = 65, 70  # of tracked files; what a link leads to counts once
 LARGEST_SHARE = 0.12  # of all lines, in one room; a convention is a room of its own
 
 
@@ -47,3 +51,17 @@ def test_no_function_needs_scrolling():
                 if count > MOST_STATEMENTS:
                     long[f"{path.name}: {node.name}"] = count
     assert long == {}
+
+
+def test_a_clone_stays_small():
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
+    )
+    files = [root / name for name in listed.stdout.split("\0") if name]
+    sizes = {path: path.lstat().st_size for path in files if path.is_symlink() or path.is_file()}
+    weights = sum(size for path, size in sizes.items() if root / "weights" in path.parents)
+    assert weights / 2**20 <= WEIGHTS_MIB
+    assert sum(sizes.values()) / 2**20 <= ALL_MIB
