@@ -52,7 +52,7 @@ def of_speed():
     kept = [int(row["kept"].split()[0]) for row in busy]
     yield f"{sum(kept)} of {4 * len(kept)} ({busy[0]['dice']:.3f} with R"
     yield f"{busy[1]['dice']:.3f} half of the way"
-    yield f"took {max(row['latest_s'] for row in busy):.2f} s more"
+    yield f"ended {max(row['latest_s'] for row in busy):.2f} s after its budget"
 
 
 SAID = {
