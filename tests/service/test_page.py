@@ -84,6 +84,26 @@ def drawn(page) -> int:
     return seen[-1]
 
 
+@contextlib.contextmanager
+def holding(page, what):
+    """Give the requests that the page makes meanwhile, and let them go on at the end."""
+    held, released = [], []
+    page.route(what, lambda route: route.continue_() if released else held.append(route))
+    yield held
+    released.append(True)
+    for route in held:
+        route.continue_()
+
+
+def waited(page, holds):
+    """Wait until something holds."""
+    for _ in range(1200):
+        if holds():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(holds)
+
+
 def saved(page, what) -> bytes:
     with page.expect_download() as download:
         page.click(f'[data-file="{what}"]')
@@ -185,6 +205,33 @@ def test_clicks_correct_a_petct(browser, running):
         assert "1 added" in page.locator(".clicks .quiet").inner_text()
         page.click("#undo")
         page.wait_for_selector('[data-revision="3"]')
+
+
+def test_no_click_is_lost_that_is_made_while_another_is_answered(browser, running):
+    files = [("x_0000.nii", nifti_of(40, (40, 36, 20))), ("x_0001.nii", nifti_of(40, (40, 36, 20)))]
+    with opened(browser, running.url) as page:
+        choose(page, *files)
+        page.click("#start")
+        page.wait_for_selector("[data-measured]")
+        page.keyboard.press("2")
+        page.keyboard.press("t")
+        with holding(page, "**/clicks") as held:
+            page.locator("#canvas").click(position={"x": 400, "y": 300})
+            waited(page, lambda: held)
+            page.locator("#canvas").click(position={"x": 420, "y": 310})
+            page.locator("#canvas").click(position={"x": 440, "y": 320})
+            page.click("#undo")
+            page.wait_for_timeout(100)
+            assert len(held) == 1
+        page.wait_for_selector('[data-revision="3"]')
+        assert "2 added" in page.locator(".clicks .quiet").inner_text()
+
+        with holding(page, "**/statistics") as held:
+            page.click("#undo")
+            waited(page, lambda: held)
+            page.click("#undo")
+        page.wait_for_selector('[data-revision="5"]')
+        assert "No clicks yet" in page.locator(".clicks .quiet").inner_text()
 
 
 def test_the_page_asks_for_a_token_where_the_service_needs_one(browser, settings):

@@ -129,9 +129,10 @@ async function loadChannels(found: api.Case): Promise<void> {
 async function finished(found: api.Case, predictor: api.Predictor): Promise<void> {
   await viewer.setMask(await api.file(found.id, "mask"), predictor.labels);
   result = new ResultPanel(found, predictor, viewer, {
-    changed: async (now) => {
-      if (now.state === "done") await viewer.setMask(await api.file(now.id, "mask"), predictor.labels);
-      else await open(now);
+    changed: async (now, wanted) => {
+      if (now.state === "done") return viewer.setMask(await api.file(now.id, "mask"), predictor.labels);
+      await open(now);
+      if (wanted) result?.want(wanted);
     },
     failed,
     removed: () => void newScan(),

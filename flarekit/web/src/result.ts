@@ -6,6 +6,8 @@ import type { Viewer } from "./viewer";
 import { voxelAt } from "./viewer";
 
 type Kind = "tumor" | "background";
+/** Clicks by kind, and their kinds in the order in which they were made. */
+export interface Clicked { clicks: api.Clicks; order: Kind[] }
 const FILES: [string, string, string][] = [
   ["mask", "Mask (NIfTI)", "mask.nii.gz"], ["segmentation.dcm", "DICOM segmentation", "segmentation.dcm"],
   ["statistics.csv", "Statistics (CSV)", "statistics.csv"], ["picture", "Picture (PNG)", "picture.png"],
@@ -15,20 +17,21 @@ const FILES: [string, string, string][] = [
 export class ResultPanel {
   private table = el("tbody");
   private clickState = el("p", { class: "quiet", role: "status" });
-  private clicks: api.Clicks;
-  private order: Kind[] = [];
+  private sent: Clicked;
+  private wanted: Clicked;  // is sent once the correction before is done, so that no click is lost
   private kind: Kind | null = null;
   private kindButtons = new Map<Kind, HTMLElement>();
-  private busy = false;
+  private isSending = false;
   private places = new Map<string, [number, number, number]>();
   readonly root: HTMLElement;
 
   constructor(
     private found: api.Case, private predictor: api.Predictor, private viewer: Viewer,
-    private calls: { changed(found: api.Case): Promise<void>; failed(error: unknown): void; removed(): void },
+    private calls: { changed(found: api.Case, wanted: Clicked | null): Promise<void>; failed(error: unknown): void; removed(): void },
   ) {
-    this.clicks = { tumor: [...found.clicks.tumor], background: [...found.clicks.background] };
-    this.order = [...this.clicks.tumor.map(() => "tumor" as const), ...this.clicks.background.map(() => "background" as const)];
+    const clicks = { tumor: [...found.clicks.tumor], background: [...found.clicks.background] };
+    const order = [...clicks.tumor.map(() => "tumor" as const), ...clicks.background.map(() => "background" as const)];
+    this.sent = this.wanted = { clicks, order };
     const result = found.result!;
     this.root = el("div", {},
       el("h1", {}, predictor.title),
@@ -97,7 +100,7 @@ export class ResultPanel {
       el("div", { class: "row" }, tool("tumor", "Add a lesion", "t"), tool("background", "Take one away", "b")),
       el("div", { class: "row" },
         el("button", { type: "button", id: "undo", onclick: () => this.undo() }, "Undo"),
-        el("button", { type: "button", id: "clear", onclick: () => this.send({ tumor: [], background: [] }, []) }, "Clear")),
+        el("button", { type: "button", id: "clear", onclick: () => this.clear() }, "Clear")),
       this.clickState);
   }
 
@@ -115,45 +118,62 @@ export class ResultPanel {
     const { affine, shape } = this.found.result!;
     const voxel = this.kind && voxelAt(mm, affine, shape);
     if (!this.kind || !voxel) return;
-    const clicks = { tumor: [...this.clicks.tumor], background: [...this.clicks.background] };
+    const clicks = this.copied();
     clicks[this.kind].push(voxel);
-    void this.send(clicks, [...this.order, this.kind]);
+    this.want({ clicks, order: [...this.wanted.order, this.kind] });
   }
 
   private undo(): void {
-    const kind = this.order.at(-1);
+    const kind = this.wanted.order.at(-1);
     if (!kind) return;
-    const clicks = { tumor: [...this.clicks.tumor], background: [...this.clicks.background] };
+    const clicks = this.copied();
     clicks[kind].pop();
-    void this.send(clicks, this.order.slice(0, -1));
+    this.want({ clicks, order: this.wanted.order.slice(0, -1) });
   }
 
-  private async send(clicks: api.Clicks, order: Kind[]): Promise<void> {
-    if (this.busy) return;
-    this.busy = true;
-    this.clickState.textContent = "Correcting …";
-    const began = performance.now();
+  private clear(): void {
+    if (this.wanted.order.length) this.want({ clicks: { tumor: [], background: [] }, order: [] });
+  }
+
+  private copied(): api.Clicks {
+    const { tumor, background } = this.wanted.clicks;
+    return { tumor: [...tumor], background: [...background] };
+  }
+
+  /** Correct by these clicks, as soon as the correction before is done. */
+  want(wanted: Clicked): void {
+    this.wanted = wanted;
+    void this.send();
+  }
+
+  private async send(): Promise<void> {
+    if (this.isSending) return;
+    this.isSending = true;
     try {
-      const found = await api.click(this.found.id, clicks);
-      this.clicks = clicks; this.order = order;
-      if (found.state === "done") {
+      while (this.wanted !== this.sent) {
+        this.clickState.textContent = "Correcting …";
+        const began = performance.now(), wanted = this.wanted;
+        const found = await api.click(this.found.id, wanted.clicks);
+        this.sent = wanted;
+        if (found.state !== "done") return await this.calls.changed(found, this.wanted === wanted ? null : this.wanted);
         this.found = found;
-        await this.calls.changed(found);
+        await this.calls.changed(found, null);
         this.fill();
         this.say(`Corrected in ${((performance.now() - began) / 1000).toFixed(1)} s. `);
         this.root.setAttribute("data-revision", String(found.revision));
-        await this.statistics();
-      } else await this.calls.changed(found);
+        if (this.wanted === wanted) await this.statistics();
+      }
     } catch (error) {
+      this.wanted = this.sent;
       this.say();
       this.calls.failed(error);
     } finally {
-      this.busy = false;
+      this.isSending = false;
     }
   }
 
   private say(before = ""): void {
-    const { tumor, background } = this.clicks;
+    const { tumor, background } = this.sent.clicks;
     const made = tumor.length + background.length === 0 ? "No clicks yet."
       : `${tumor.length} added, ${background.length} taken away.`;
     const now = this.kind === "tumor" ? " Click into a lesion that was missed."
