@@ -8,14 +8,15 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from flarekit.engine._cpu import cpu_capability, cpu_name
+from flarekit.engine._cpu import cpu_capability, cpu_name, cpu_runs_bf16
 
 HERE = Path(__file__).parent
 QUICK_MM = (8.0, 8.0, 8.0)  # voxels of a phantom in a quick run
@@ -104,6 +105,15 @@ def machine() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
     }
+
+
+def left_out(wanted: Collection[str]) -> dict[str, str]:
+    """Return which precisions are not measured on this processor and why, and say so."""
+    lacking = set() if cpu_runs_bf16() else {"bf16", "fp16"}
+    missing = {each: f"{cpu_name()} does not compute in it" for each in wanted if each in lacking}
+    for precision, why in missing.items():
+        print(f"{precision} is left out: {why}", file=sys.stderr)
+    return missing
 
 
 def text_of(result: Mapping[str, Any], *, allow_nan: bool = True) -> str:

@@ -22,6 +22,7 @@ from flarekit.engine.torch import TorchEngine
 from flarekit.phantom import save_phantom
 from flarekit.preprocess import prepare
 from flarekit.segmentation.predictors import find_predictor, networks_of
+from tests.processor import needs_fp16
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -110,11 +111,6 @@ class Overflowing(nn.Module):
 def engine_of(network, precision, tile=(4, 8, 8), count=2):
     grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile)
     return TorchEngine([network], grid, class_count=count, device=CPU, precision=precision)
-
-
-needs_fp16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this processor has no fp16"
-)
 
 
 @needs_fp16

@@ -16,6 +16,7 @@ from flarekit.core.errors import DeviceError, PredictorError
 from flarekit.core.grid import Grid
 from flarekit.engine import Effort, Networks
 from flarekit.models import without_auxiliary
+from tests.processor import needs_bf16
 
 pytest.importorskip("openvino")
 
@@ -73,6 +74,7 @@ def test_auxiliary_classes_are_merged_as_in_torch(groups, classes):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@needs_bf16
 def test_bf16_keeps_nearly_every_decision():
     classes = [
         make("openvino", [network_of()], (8, 16, 16), precision=p).predict(image_of(), silent)

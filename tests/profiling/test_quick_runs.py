@@ -34,9 +34,9 @@ import pathology_pictures
 import pytest
 import reports
 import same_masks
-import torch
 
 from flarekit.segmentation.predictors import predictor_folders
+from tests.processor import AVX2_ONLY, WITH_AVX512, needs_fp16
 
 PROFILING = Path(__file__).parents[2] / "profiling"
 PAGE = PROFILING.parent / "flarekit" / "web" / "dist" / "index.html"
@@ -105,11 +105,18 @@ def test_a_quick_run_never_replaces_what_was_measured(capsys):
     assert "--output" in capsys.readouterr().err
 
 
-def test_tiles_are_timed_beside_products(run, make_predictor):
+@pytest.mark.parametrize("processor", [AVX2_ONLY, WITH_AVX512], ids=["AVX2", "AVX-512"])
+def test_tiles_are_timed_beside_products(run, make_predictor, monkeypatch, capsys, processor):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: processor)
     result = run(bench_roofline, make_predictor().folder)
-    (tile,) = result["fp32"]["tiles"].values()
-    assert tile["gflop"] > 0
-    assert tile["of_peak"] > 0
+    measured = ["fp32"] if processor == AVX2_ONLY else ["bf16", "fp32"]
+    assert [key for key in ("bf16", "fp32") if key in result] == measured
+    for precision in measured:
+        (tile,) = result[precision]["tiles"].values()
+        assert tile["gflop"] > 0
+        assert tile["of_peak"] > 0
+    assert ("bf16" in result.get("left_out", {})) == (processor == AVX2_ONLY)
+    assert ("bf16 is left out" in capsys.readouterr().err) == (processor == AVX2_ONLY)
 
 
 @pytest.mark.slow
@@ -207,9 +214,7 @@ def test_the_start(run, make_predictor):
     assert until["python"] < until["first tile"]
 
 
-@pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this processor has no fp16"
-)
+@needs_fp16
 def test_half_precision(run, make_predictor):
     (row,) = run(half_precision, make_predictor().folder)["networks"].values()
     for half in ("fp16", "bf16"):
