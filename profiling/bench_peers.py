@@ -7,8 +7,8 @@ result folder and imported from there, so that `exact` has nnU-Net's tiling and 
 round runs nnunetv2, exact in fp32, exact in bf16, fast, and fast in the predictor's own folder,
 with the locator that an import lacks, each on each scan in a process of its own. Medians, ratios
 and Dice between the masks (and against LABELS, where there are any of the scan's name) go to
-peers_cpu.json. The artefact that `flarekit compile` makes is made before.
---quick takes the first scan, once.
+peers_cpu.json, which says what is left out where the processor does not compute in bf16. The
+artefact that `flarekit compile` makes is made before. --quick takes the first scan, once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from measured import HERE, machine, parsed, parser_of, run, write
+from measured import HERE, left_out, machine, parsed, parser_of, run, write
 from nnunet_folder import both, folder_of
 
 from flarekit.evaluation.confusion import dice_per_label
@@ -93,10 +93,16 @@ def main(line: Sequence[str] | None = None) -> None:
         check=True,
     ).stdout.strip()
     result: dict[str, Any] = machine() | {"nnunetv2": version, "cases": {}}
+    missing = left_out(("fp32", "bf16"))
+    ways = {key: flags for key, flags in OURS.items() if not missing.keys() & set(flags)}
+    if missing:
+        result["left_out"] = missing
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        result_folder, predictor = both(arguments.predictor, scratch, ("fp32", "bf16"))
-        folders = dict.fromkeys(OURS, predictor.folder)
+        result_folder, predictor = both(
+            arguments.predictor, scratch, [each for each in ("fp32", "bf16") if each not in missing]
+        )
+        folders = dict.fromkeys(ways, predictor.folder)
         folders["fast_located"] = find_predictor(str(arguments.predictor)).folder
         compile_predictor(find_predictor(str(arguments.predictor)))
         labels = dict(predictor.spec.labels)
@@ -104,11 +110,11 @@ def main(line: Sequence[str] | None = None) -> None:
         for scan in scans[:1] if arguments.quick else scans:
             case_id = scan.name.removesuffix("_0000.nii.gz")
             alone = folder_of([scan], scratch / case_id)
-            rows: dict[str, list[dict[str, Any]]] = {"nnunetv2": [], **{key: [] for key in OURS}}
+            rows: dict[str, list[dict[str, Any]]] = {"nnunetv2": [], **{key: [] for key in ways}}
             for _ in range(rounds):
                 masks = scratch / "masks_nnunetv2"
                 rows["nnunetv2"].append(run_theirs(arguments.nnunet, result_folder, alone, masks))
-                for key, flags in OURS.items():
+                for key, flags in ways.items():
                     ours = scratch / f"masks_{key}"
                     rows[key].append(run_ours(folders[key], alone, ours, flags))
             summary = {key: medians(values) for key, values in rows.items()}

@@ -8,7 +8,8 @@ bf16 as on a GPU, with weights cast once and the rest left to autocast, here on 
 holds the scans named in SCANS. Tiles are spread evenly over those of a scan that hold more than one
 value; of a 2D network each is a few slices. What a predictor's facts allow (`half_precisions`) has
 to be finite everywhere and to agree on 99.5 % of the voxels. The result goes to
-half_precision_cpu.json beside this file; rows of predictors that are not named stay.
+half_precision_cpu.json beside this file; rows of predictors that are not named stay. A processor
+that computes in neither fp16 nor bf16 cannot tell.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from measured import QUICK_MM, machine, parsed, parser_of, write
+from measured import QUICK_MM, left_out, machine, parsed, parser_of, write
 
 from flarekit.core.scan_files import read_scan
 from flarekit.core.spec import PredictorFolder
@@ -138,7 +139,10 @@ def tiles_of(
 
 @torch.inference_mode()
 def measure(
-    predictor: PredictorFolder, cases: Sequence[Sequence[Path]], most: int
+    predictor: PredictorFolder,
+    cases: Sequence[Sequence[Path]],
+    most: int,
+    halves: Sequence[str],
 ) -> dict[str, Any]:
     """Return what tiles of some cases say of a network, as a row of the result."""
     spec = predictor.spec
@@ -146,8 +150,8 @@ def measure(
     network.eval().requires_grad_(requires_grad=False)
     flat = spec.grid.tile_ZYX[0] == 1
     exact, _ = placed(network, CPU, "fp32", flat=flat)
-    ready = {half: placed(network, CPU, half, flat=flat) for half in HALVES}
-    largest, counted = Largest(exact), {half: Counted() for half in HALVES}
+    ready = {half: placed(network, CPU, half, flat=flat) for half in halves}
+    largest, counted = Largest(exact), {half: Counted() for half in halves}
     for scans in cases:
         for tile in tiles_of(predictor, scans, most):
             classes = exact(tile).argmax(1)
@@ -159,8 +163,8 @@ def measure(
     return {
         "sha256": spec.weights.sha256,
         "scans": [[scan.name for scan in scans] for scans in cases],
-        "tiles": counted["fp16"].tiles,
-        "voxels": counted["fp16"].voxels,
+        "tiles": counted[halves[0]].tiles,
+        "voxels": counted[halves[0]].voxels,
         "largest_number": {"fp32": float(f"{largest.value:.4g}"), "of": largest.module},
         **{half: each.row() for half, each in counted.items()},
         "facts": {"half_precisions": facts},
@@ -184,6 +188,10 @@ def main(line: Sequence[str] | None = None) -> None:
     arguments = parsed(parser, line)
     if arguments.data is None and not arguments.quick:
         parser.error("name the folder of the real scans with --data")
+    missing = left_out(HALVES)
+    halves = [half for half in HALVES if half not in missing]
+    if not halves:
+        parser.error("nothing to measure on this processor")
     path = arguments.output / NAME
     rows = json.loads(path.read_text())["networks"] if path.exists() else {}
     names = arguments.predictors or [folder.name for folder in predictor_folders()]
@@ -199,7 +207,7 @@ def main(line: Sequence[str] | None = None) -> None:
                 spec = predictor.spec
                 named = SCANS[spec.convention, spec.channels[0].name]
                 cases = [[arguments.data / scan for scan in scans] for scans in named]
-            rows[member] = measure(predictor, cases, arguments.tiles)
+            rows[member] = measure(predictor, cases, arguments.tiles, halves)
             print(member, json.dumps(rows[member]), flush=True)
             write(path, {"machine": machine(), "networks": dict(sorted(rows.items()))})
 

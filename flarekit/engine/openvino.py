@@ -89,10 +89,12 @@ def choose_precision(request: Precision, half_precisions: Sequence[HalfPrecision
     """
     if request == "auto":
         return "bf16" if cpu_has_bf16() and "bf16" in half_precisions else "fp32"
-    if request == "fp16":
-        raise DeviceError("fp16 is not available on the CPU", fix="use --precision bf16 or fp32")
-    if request == "bf16" and not cpu_runs_bf16():
-        raise DeviceError(f"bf16 is not available on {cpu_name()}", fix="use --precision fp32")
+    available = ["bf16", "fp32"] if cpu_runs_bf16() else ["fp32"]
+    if request not in available:
+        raise DeviceError(
+            f"{request} is not available on {cpu_name()}",
+            fix=f"use --precision {' or '.join(available)}",
+        )
     return request
 
 

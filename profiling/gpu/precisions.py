@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flarekit.engine._cpu import cpu_name, cpu_runs_bf16
 from gpu import inputs
 from gpu.predicting import agreement, find, masks_of, predict_here
 from gpu.supervise import Settings
@@ -21,7 +22,10 @@ def run(settings: Settings, record: Record) -> None:
     if not any(scans.glob("*_0000.nii.gz")):
         record.add(skipped="no real CTs were brought along (gpu_check.py pack --scans FOLDER)")
         return
-    others = ("fp16", "bf16") if settings.device == "cuda" else ("bf16",)
+    others: tuple[str, ...] = ("fp16", "bf16") if settings.device == "cuda" else ("bf16",)
+    if settings.device != "cuda" and not cpu_runs_bf16():
+        others = ()
+        record.add(left_out={"bf16": f"{cpu_name()} does not compute in it"})
     names = [name for name in settings.predictors if find(name).spec.convention == "flare"]
     for name in names[:1] if settings.quick else names:
         if name in settings.untrained:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from flarekit import engine
 from flarekit.cli import doctor
 from flarekit.cli.main import app
+from tests.processor import AVX2_ONLY, WITH_AVX512
 
 
 def run(*arguments):
@@ -62,3 +63,13 @@ def test_a_driver_that_is_too_old_is_a_fault(monkeypatch):
     (found,) = doctor._gpus()
     assert found.state == "broken"
     assert "too old" in found.found
+
+
+@pytest.mark.parametrize(
+    ("processor", "told"),
+    [(AVX2_ONLY, "fp32; bf16 is not"), (WITH_AVX512 + " avx512_bf16", "bf16 and fp32")],
+)
+def test_the_precisions_of_the_processor_are_told(monkeypatch, processor, told):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: processor)
+    (found,) = [each for each in doctor._machine() if each.what == "precisions"]
+    assert found.found.startswith(told)

@@ -22,7 +22,7 @@ from flarekit.engine.torch import TorchEngine
 from flarekit.phantom import save_phantom
 from flarekit.preprocess import prepare
 from flarekit.segmentation.predictors import find_predictor, networks_of
-from tests.processor import needs_fp16
+from tests.processor import AVX2_ONLY, WITH_AVX512, needs_fp16
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -64,26 +64,34 @@ def test_auto_on_a_cpu_is_bf16_only_for_networks_that_are_finite_in_it(monkeypat
     assert choose_precision("auto", CPU, ("fp16",)) == "fp32"
 
 
-@pytest.mark.parametrize(("flags", "runs"), [("avx2", False), ("avx512f", True)])
-def test_openvino_refuses_bf16_where_it_cannot_compute_in_it(monkeypatch, flags, runs):
-    openvino = pytest.importorskip("flarekit.engine.openvino")
-    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: f"flags : fma {flags}")
-    if runs:
-        assert openvino.choose_precision("bf16", ()) == "bf16"
-    else:
-        with pytest.raises(DeviceError, match="bf16 is not available"):
-            openvino.choose_precision("bf16", ())
-    assert openvino.choose_precision("auto", ("bf16",)) == "fp32"
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@pytest.mark.parametrize(
+    ("processor", "computes_in"), [(AVX2_ONLY, ["fp32"]), (WITH_AVX512, ["bf16", "fp32"])]
+)
+def test_a_cpu_refuses_what_it_does_not_compute_in_and_says_what_it_does(
+    monkeypatch, engine, processor, computes_in
+):
+    module = pytest.importorskip(f"flarekit.engine.{engine}")
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: processor)
+
+    def chosen(precision):
+        if engine == "openvino":
+            return module.choose_precision(precision, ("bf16",))
+        return module.choose_precision(precision, CPU, ("bf16",))
+
+    for precision in ("fp16", "bf16", "fp32"):
+        if precision in computes_in:
+            assert chosen(precision) == precision
+        else:
+            with pytest.raises(DeviceError, match=f"{precision} is not available") as refused:
+                chosen(precision)
+            assert refused.value.fix == f"use --precision {' or '.join(computes_in)}"
+    assert chosen("auto") == "fp32"
 
 
 def test_bf16_that_is_emulated_is_refused(gpu):
     with pytest.raises(DeviceError, match="bf16 is not available on a card"):
         choose_precision("bf16", gpu((7, 5)))
-
-
-def test_fp16_on_the_cpu_is_refused():
-    with pytest.raises(DeviceError, match="fp16 is not available"):
-        choose_precision("fp16", CPU)
 
 
 def test_what_overflows_in_fp16_is_computed_in_bf16_or_fp32(gpu):
@@ -131,7 +139,8 @@ def test_a_finite_network_stays_in_fp16():
     assert not notes
 
 
-def test_asking_for_a_precision_that_the_network_overflows_in_is_said(caplog):
+def test_asking_for_a_precision_that_the_network_overflows_in_is_said(caplog, monkeypatch):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: WITH_AVX512)
     networks = Networks(
         build=lambda: [Overflowing()], channels=1, identity="toy", half_precisions=()
     )

@@ -23,6 +23,17 @@ def test_a_table_that_was_changed_by_hand_is_noticed():
     assert figures.renewed(changed) == page
 
 
+def test_ways_of_a_processor_without_bf16_are_named_as_they_ran(monkeypatch):
+    measured = figures.result_of("peers_cpu")
+    for case in measured["cases"].values():
+        del case["exact_bf16"]
+        case["fast"]["precision"] = "fp32"
+    monkeypatch.setattr(figures, "result_of", lambda _name: measured)
+    text = "\n".join(figures.peers())
+    assert "`--mode fast`, fp32" in text
+    assert "bf16" not in text
+
+
 def test_every_table_of_figures_has_a_place():
     text = "".join(page.read_text(encoding="utf-8") for page in figures.pages())
     assert {match[2] for match in figures.BLOCK.finditer(text)} == set(figures.TABLES)

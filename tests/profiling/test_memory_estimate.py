@@ -9,6 +9,8 @@ import memory_estimate
 import pytest
 
 from flarekit.core.spec import read_spec
+from flarekit.engine._cpu import cpu_runs_bf16
+from tests.processor import needs_bf16
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights"
@@ -19,7 +21,13 @@ each_network = pytest.mark.parametrize(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("bf16", marks=needs_bf16),
+        pytest.param("fp32", marks=[pytest.mark.slow] if cpu_runs_bf16() else []),
+    ],
+)
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 @each_network
 def test_the_estimate_is_within_a_tenth_of_what_the_profiler_counts(folder, whole, precision):

@@ -35,6 +35,7 @@ import pytest
 import reports
 import same_masks
 
+from flarekit.engine._cpu import cpu_runs_bf16
 from flarekit.segmentation.predictors import predictor_folders
 from tests.processor import AVX2_ONLY, WITH_AVX512, needs_fp16
 
@@ -123,7 +124,7 @@ def test_tiles_are_timed_beside_products(run, make_predictor, monkeypatch, capsy
 @pytest.mark.parametrize("folder", sorted(predictor_folders()), ids=lambda folder: folder.name)
 def test_tiles_of_every_predictor_are_timed(run, folder):
     result = run(bench_roofline, folder)
-    for precision in ("bf16", "fp32"):
+    for precision in ("bf16", "fp32") if cpu_runs_bf16() else ("fp32",):
         assert result[precision]["tiles"][str(folder)]["gflops"] > 0
 
 
@@ -184,7 +185,8 @@ def test_peers(run, peer, make_predictor, make_dataset):
     folder = make_predictor(labels={"liver": 1, "spleen": 2}).folder
     result = run(bench_peers, scans, "--nnunet", peer, "--predictor", folder)
     (case,) = result["cases"].values()
-    assert set(case) == {"shape", "nnunetv2", *bench_peers.OURS}
+    ours = {way for way in bench_peers.OURS if cpu_runs_bf16() or way != "exact_bf16"}
+    assert set(case) == {"shape", "nnunetv2", *ours}
 
 
 @pytest.mark.slow
@@ -214,6 +216,16 @@ def test_the_start(run, make_predictor):
     assert until["python"] < until["first tile"]
 
 
+def test_half_precision_is_not_measured_where_the_processor_has_none(run, monkeypatch, capsys):
+    monkeypatch.setattr("measured._computes_in", lambda precision: precision == "fp32")
+    with pytest.raises(SystemExit):
+        run(half_precision)
+    said = capsys.readouterr().err
+    assert "fp16 is left out" in said
+    assert "bf16 is left out" in said
+    assert "nothing to measure on this processor" in said
+
+
 @needs_fp16
 def test_half_precision(run, make_predictor):
     (row,) = run(half_precision, make_predictor().folder)["networks"].values()
@@ -225,7 +237,8 @@ def test_half_precision(run, make_predictor):
 @pytest.mark.long
 def test_memory_is_estimated_beside_what_is_counted(run, make_predictor):
     (row,) = run(memory_estimate, make_predictor().folder)["networks"].values()
-    for precision in ("bf16", "fp32"):
+    assert ("bf16" in row) == cpu_runs_bf16()
+    for precision in row.keys() & {"bf16", "fp32"}:
         assert row[precision]["counted_mib"] > 0
         assert row[precision]["ratio"] == pytest.approx(1, abs=0.1)
 

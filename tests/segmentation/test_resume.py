@@ -19,6 +19,7 @@ from flarekit.segmentation.folder import Options, Report, Resuming, Silent, segm
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.segmentation.state import state_folder
 from tests.command import run
+from tests.processor import WITH_AVX512
 
 OPTIONS = Options(device="cpu", precision="fp32")
 AGAIN = Resuming(resume=True)
@@ -143,7 +144,8 @@ def test_a_new_case_is_run_beside_those_that_are_done(segment, inputs, write_sca
 @pytest.mark.parametrize(
     "change", [{"mode": "exact"}, {"precision": "bf16"}, {"time_budget_s": 900.0}]
 )
-def test_a_changed_setting_runs_everything_again(segment, caplog, change):
+def test_a_changed_setting_runs_everything_again(segment, caplog, change, monkeypatch):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: WITH_AVX512)
     caplog.set_level("INFO")
     segment()
     assert segment(AGAIN, replace(OPTIONS, **change))[0] == ["a", "b", "c"]

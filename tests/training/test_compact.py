@@ -32,6 +32,7 @@ from flarekit.training.export import export_predictor, is_run
 from flarekit.training.samples import Pool
 from flarekit.training.state import averaged_network
 from flarekit.training.validation import Measured
+from tests.processor import needs_bf16
 from tests.training.conftest import make_case
 
 CPU = {"device": "cpu", "precision": "fp32", "record_every": 2}
@@ -104,6 +105,7 @@ from flarekit.training.compact import RunOptions, train
 from flarekit.training.recipe import read_recipe
 from flarekit.training.samples import Pool
 sys.path.insert(0, sys.argv[3])
+from tests.processor import needs_bf16
 from tests.training.conftest import make_case
 options = RunOptions(minutes=9, device="cpu", precision="fp32", checkpoint_every_s=0.0)
 recipe = read_recipe(Path(sys.argv[1]))
@@ -233,8 +235,9 @@ NETWORKS = {
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_trains_by_its_paper_and_is_exported(name, make_recipe, tmp_path):
+def test_every_network_trains_by_its_paper_and_is_exported(name, precision, make_recipe, tmp_path):
     start, end = '[predictor.architecture]\nname = "nnunet"', "[[predictor.channels]]"
     from tests.training.conftest import RECIPE
 
@@ -252,7 +255,7 @@ def test_every_network_trains_by_its_paper_and_is_exported(name, make_recipe, tm
         recipe,
         pools(),
         tmp_path / "run",
-        RunOptions(minutes=0.05, device="cpu", precision="bf16", record_every=1),
+        RunOptions(minutes=0.05, device="cpu", precision=precision, record_every=1),
         progress=lambda _step, _minutes, loss: losses.append(loss),
         clock=Clock(),
     )
