@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flarekit.core.grid import Side
 from flarekit.core.tables import Table
 
 
@@ -28,6 +29,8 @@ class Locator(Table):
         folder: its name.
         sha256: of its weights: no others are taken.
         margin_mm: what lies further than this from anything it may have found is not looked at.
+        small_tile_ZYX: voxels of the tiles that the predictor's network runs instead of its usual
+            ones where a time budget leaves room for few; None: the usual ones in any case.
         labels: its label -> the predictor's; those of the same name need no entry, and its other
             labels are background.
     """
@@ -35,4 +38,5 @@ class Locator(Table):
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "locator"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 15.0
+    small_tile_ZYX: tuple[Side, Side, Side] | None = None
     labels: dict[str, str] = Field(default_factory=dict)

@@ -119,6 +119,13 @@ class PredictorSpec(Table):
         unknown = sorted(set(self.locator.labels.values()) - set(self.labels))
         if unknown:
             raise ValueError(f"locator: the predictor has no labels {unknown}")
+        small, usual = self.locator.small_tile_ZYX, self.grid.tile_ZYX
+        if small is None:
+            return
+        if usual[0] == 1 or small[0] == 1:
+            raise ValueError("locator.small_tile_ZYX is for 3D networks")
+        if any(side > longest for side, longest in zip(small, usual, strict=True)):
+            raise ValueError(f"locator.small_tile_ZYX is larger than grid.tile_ZYX {list(usual)}")
 
     def _check_internal(self) -> None:
         parts = [part for group in self.internal.values() for part in group]

@@ -54,11 +54,11 @@ def import_openvino() -> None:
 
 
 def load_compiled(
-    networks: Networks, input_shape: tuple[int, ...], precision: str
+    networks: Networks, input_shape: tuple[int, ...], precision: str, *, portable: bool = True
 ) -> tuple[list[openvino.CompiledModel], str]:
     """Return compiled networks, from disk where they are there and whole.
 
-    What had to be made is kept in `networks.keep`.
+    What had to be made is kept in `networks.keep`; where it is not to be portable, the blob alone.
 
     Returns:
         One per network of the ensemble, and what had to be made: `nothing`, `blob` (from the IR) or
@@ -92,8 +92,24 @@ def load_compiled(
         else _converted(networks, input_shape)
     )
     compiled = [core.compile_model(each, "CPU", settings) for each in converted]
-    _keep(networks.keep, name, blob, compiled, converted)
+    _keep(networks.keep, name, blob, compiled, converted if portable else ())
     return compiled, "all"
+
+
+def has_blobs(networks: Networks, input_shape: tuple[int, ...], precision: str) -> bool:
+    """Return whether compiled networks for this processor lie on disk; they are not read."""
+    import_openvino()
+    import openvino
+
+    blob = f"{precision}-{_blob_key(openvino.get_version())}"
+    name = _artefact_name(networks, input_shape)
+    found = [_Artefact.find(folder / name) for folder in networks.folders]
+    return any(
+        Path(each).match(f"{blob}-*.blob")
+        for artefact in found
+        if artefact is not None
+        for each in artefact.sha256
+    )
 
 
 def _artefact_name(networks: Networks, input_shape: tuple[int, ...]) -> str:

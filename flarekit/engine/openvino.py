@@ -18,7 +18,7 @@ from flarekit.core.errors import DeviceError
 from flarekit.core.grid import Grid
 from flarekit.core.spec import HalfPrecision
 from flarekit.engine import EngineFacts, Networks, Precision, check_class_count
-from flarekit.engine._compiled import load_compiled
+from flarekit.engine._compiled import has_blobs, load_compiled
 from flarekit.engine._cpu import cpu_has_bf16, cpu_name, cpu_runs_bf16
 from flarekit.engine._slab import NumpySums, Place, Run
 from flarekit.engine._tiles import TileRow, window_weights
@@ -56,8 +56,16 @@ def create(
     return engine
 
 
-def compile_networks(networks: Networks, grid: Grid, precision: Precision) -> str:
+def compile_networks(
+    networks: Networks, grid: Grid, precision: Precision, *, portable: bool = True
+) -> str:
     """Compile networks ahead of their first run; what is there and whole is left as it is.
+
+    Args:
+        networks: what to compile.
+        grid: whose tile they are compiled for.
+        precision: of the arithmetic.
+        portable: keep the form, too, from which other processors compile them.
 
     Returns:
         What had to be made: `nothing`, `blob` (from the IR) or `all` (from PyTorch).
@@ -68,7 +76,18 @@ def compile_networks(networks: Networks, grid: Grid, precision: Precision) -> st
     """
     shape = input_shape(grid, networks.channels)
     exact = choose_precision(precision, networks.half_precisions)
-    return load_compiled(networks, shape, exact)[1]
+    return load_compiled(networks, shape, exact, portable=portable)[1]
+
+
+def is_compiled(networks: Networks, grid: Grid, precision: str) -> bool:
+    """Return whether `compile_networks` would find nothing to do.
+
+    Args:
+        networks: in whose folders to look.
+        grid: whose tile it is about.
+        precision: as `choose_precision` gives it.
+    """
+    return has_blobs(networks, input_shape(grid, networks.channels), precision)
 
 
 def input_shape(grid: Grid, channels: int) -> tuple[int, ...]:

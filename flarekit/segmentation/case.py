@@ -169,6 +169,7 @@ def _pace(loaded: LoadedCase, context: RunContext) -> Pace:
         middle_tile=lambda placement: middle_tile(
             loaded.volumes, loaded.located, placement, spec, compute.engine.depth_at_once
         ),
+        small=compute.small,
     )
 
 

@@ -14,6 +14,9 @@ def compile_predictor(
 ) -> tuple[Path, str]:
     """Compile it and its locator for this processor; what is there and whole is left as it is.
 
+    Its smaller tiles, if it names any, are compiled as well; of these no form is kept that other
+    processors could read.
+
     Args:
         predictor: from `find_predictor`.
         precision: of the arithmetic; `auto` is what this processor is fastest at.
@@ -29,13 +32,16 @@ def compile_predictor(
     from flarekit.engine.openvino import compile_networks
 
     folder = compiled_folder(predictor) if beside else cache_folder()
-    both = [networks_of(predictor, keep=folder)]
-    grids = [predictor.spec.grid]
+    networks, grid = networks_of(predictor, keep=folder), predictor.spec.grid
+    wanted = [(networks, grid, True)]
     if predictor.locator is not None:
-        both.append(networks_of(predictor.locator, keep=folder, within=predictor))
-        grids.append(predictor.locator.spec.grid)
+        first = networks_of(predictor.locator, keep=folder, within=predictor)
+        wanted.append((first, predictor.locator.spec.grid, True))
+    if predictor.spec.locator is not None and predictor.spec.locator.small_tile_ZYX is not None:
+        small = {"tile_ZYX": predictor.spec.locator.small_tile_ZYX}
+        wanted.append((networks, grid.model_copy(update=small), False))
     made = [
-        compile_networks(networks, grid, precision)
-        for networks, grid in zip(both, grids, strict=True)
+        compile_networks(networks, grid, precision, portable=portable)
+        for networks, grid, portable in wanted
     ]
     return folder, max(made, key=_MOST_MADE.index)

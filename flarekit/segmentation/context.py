@@ -13,6 +13,7 @@ from flarekit.core.volume import Geometry, Volume
 from flarekit.engine import Engine, TileProgress
 from flarekit.segmentation.locator import Locator
 from flarekit.segmentation.memory import Memory
+from flarekit.segmentation.small_tiles import SmallTiles
 from flarekit.segmentation.speeds import Speeds
 
 
@@ -51,19 +52,22 @@ class Compute:
         speeds: of the engine on this machine.
         coarse: a first pass; None where there is none.
         locator: looks at the whole scan first; None where there is none, or nobody needs it.
+        small: runs smaller tiles of the predictor; None where it names none, or without a locator.
     """
 
     engine: Engine
     speeds: Speeds
     coarse: CoarsePass | None = None
     locator: Locator | None = None
+    small: SmallTiles | None = None
 
     @property
     def one_time_s(self) -> float:
         """Time spent on what later runs find ready: compiling, whichever network it was."""
         engines = [self.engine]
         engines += [each.engine for each in (self.coarse, self.locator) if each is not None]
-        return sum(engine.one_time_s for engine in engines)
+        small_s = 0.0 if self.small is None else self.small.one_time_s
+        return sum(engine.one_time_s for engine in engines) + small_s
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from flarekit.preprocess import Placement
 from flarekit.segmentation.ending import after_tiles_s, restoring_s
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.priorities import Priorities
+from flarekit.segmentation.small_tiles import SmallTiles
 from flarekit.segmentation.speeds import Speeds
 
 MARGIN = 1.05  # what is to come may take this much longer than it is expected to
@@ -29,6 +30,7 @@ class Plan:
         tiles: those to be run, best first; None for a window over everything.
         usual: how many tiles there are where time is no matter.
         priorities: what the order of the tiles came from; None for a window over everything.
+        small: whether these are the predictor's smaller tiles.
         has_map: whether that is a locator's map, whose labels stay where no tile is run.
         expected_s: how long a tile takes, with its flips; None where that is not known.
         traded: what it does without, in words.
@@ -39,6 +41,7 @@ class Plan:
     tiles: tuple[Tile, ...] | None = None
     usual: int = 0
     priorities: Priorities | None = None
+    small: bool = False
     has_map: bool = False
     expected_s: float | None = None
     traded: tuple[str, ...] = ()
@@ -71,11 +74,13 @@ class Pace:
         engine: runs the tiles.
         speeds: of this machine.
         middle_tile: gives the middle tile of a placement, to be timed where nothing is known.
+        small: runs smaller tiles; None where the predictor names none.
     """
 
     engine: Engine
     speeds: Speeds
     middle_tile: Callable[[Placement], NDArray[np.float32]]
+    small: SmallTiles | None = None
 
     def tile_s(self, placement: Placement) -> float:
         """Return how long a tile takes; where that is not known, one of the scan is timed."""

@@ -7,6 +7,8 @@ further apart until there is time for all; where there is none even then, the gr
 coarser, or the tiles run that show most of the body, and one at least.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from dataclasses import replace
@@ -31,6 +33,8 @@ from flarekit.segmentation.limits import (
 from flarekit.segmentation.locator import LocatorMap
 from flarekit.segmentation.memory import computing_mib, resampling_mib
 from flarekit.segmentation.priorities import Priorities
+from flarekit.segmentation.small_tiles import TileSeconds
+from flarekit.segmentation.speeds import Speeds
 
 _LOG = logging.getLogger(__name__)
 _COARSER = (1.25, 1.6, 2.0)
@@ -104,8 +108,8 @@ def _plan_best_first(
     if limits.deadline is None:
         return plan
     left_s = ready_at(placement, pace, limits, slices=0, fills=True) - time.monotonic()
-    left_s -= pace.speeds.seconds("start") or 0.0
     whole_s = left_s - restoring_s(placement, pace.speeds)
+    whole_s -= pace.speeds.seconds("start") or 0.0
     tile_s, spare_s = pace.speeds.seconds("tile"), filling_s(placement, pace.speeds)
     if tile_s is None or len(usual) * full.runs * tile_s <= whole_s + spare_s:
         expected_s = None if tile_s is None else tile_s * full.runs
@@ -116,12 +120,62 @@ def _plan_best_first(
     plan = replace(plan, effort=effort, expected_s=tile_s, traded=tuple(traded))
     if len(fitted) * tile_s <= whole_s:
         return replace(plan, tiles=tuple(priorities.ordered(fitted)))
-    row_s = restoring_s(placement, pace.speeds, engine.depth_at_once)
-    count = max(0, int(left_s / (tile_s + row_s)), int(whole_s / tile_s))
-    if not count and (alone_s := pace.speeds.seconds("first")) is not None:
-        count = int(alone_s + row_s <= left_s + (pace.speeds.seconds("start") or 0.0))
+    usual_s = TileSeconds.of(pace.speeds)
+    count = _count(placement, pace.speeds, left_s, engine.depth_at_once, usual_s)
     wanted = min(len(fitted), int(count * MORE_TILES) + 2) if count else 0
-    return replace(plan, tiles=tuple(priorities.anywhere(wanted, alone=count == 1)))
+    few = replace(plan, tiles=tuple(priorities.anywhere(wanted, alone=count == 1)))
+    return _with_small_tiles(few, pace, left_s, found, priorities.added((few.tiles or ())[:count]))
+
+
+def _count(
+    placement: Placement, speeds: Speeds, left_s: float, depth: int, seconds: TileSeconds
+) -> int:
+    """Return for how many tiles there is time, wherever they stand.
+
+    The first one, which takes longest, has to be in time even if it takes as long as it may.
+
+    Args:
+        placement: of the case.
+        speeds: of this machine.
+        left_s: for tiles, and for slices that leave the window.
+        depth: slices of a tile.
+        seconds: that tiles take.
+    """
+    row_s, all_s = restoring_s(placement, speeds, depth), restoring_s(placement, speeds)
+    begun_s = left_s - seconds.start
+    count = max(0, int(begun_s / (seconds.tile + row_s)), int((begun_s - all_s) / seconds.tile))
+    if count > 1 or seconds.first is None:
+        return count
+    return int(seconds.first + row_s <= left_s)
+
+
+def _with_small_tiles(
+    few: Plan, pace: Pace, left_s: float, found: LocatorMap, gained: float
+) -> Plan:
+    """Run smaller tiles where those that there is time for gain more than few usual ones.
+
+    Args:
+        few: the plan with usual tiles.
+        pace: of what computes.
+        left_s: for tiles, and for slices that leave the window.
+        found: by the locator.
+        gained: share of all that there is to be gained which the usual tiles gain.
+    """
+    small, speeds = pace.small, pace.speeds
+    if small is None:
+        return few
+    seconds = small.seconds(speeds)
+    left_s -= small.loading_s(speeds)
+    count = _count(few.placement, speeds, left_s, small.tile_ZYX[0], seconds)
+    if count < 1:
+        return few
+    priorities = Priorities.of_map(found, few.placement, small.tile_ZYX)
+    tiles = priorities.anywhere(int(count * MORE_TILES) + 2, alone=count == 1)
+    if priorities.added(tiles[:count]) <= gained:
+        return few
+    return replace(
+        few, small=True, tiles=tuple(tiles), priorities=priorities, expected_s=seconds.tile
+    )
 
 
 def fits_whole(located: Located, spec: PredictorSpec, pace: Pace | None, limits: Limits) -> bool:

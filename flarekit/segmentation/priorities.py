@@ -131,6 +131,16 @@ class Priorities:
             shares.append(float(self._expected[seen].sum()) / whole)
         return shares
 
+    def added(self, tiles: Sequence[Tile]) -> float:
+        """Return which share of all that there is to be gained these tiles gain together."""
+        left, gained = _Left(self._worth), 0.0
+        for tile in tiles:
+            scores = left.scores(self._size, self._border)
+            place = self._thinned(tile, scores.shape)
+            gained += float(scores[place])
+            left.cover(place, self._size, self._border)
+        return gained / self._whole
+
     def _tile(self, place: Sequence[np.intp]) -> Tile:
         highest = np.maximum(self._shape - self._tile_ZYX, 0)
         z, y, x = np.minimum(np.array(place) * self._strides, highest)

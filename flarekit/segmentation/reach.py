@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.records import TileRecord
-from flarekit.engine import Schedule, Slab, Tile, TilePace, TileProgress
+from flarekit.engine import Engine, Schedule, Slab, Tile, TilePace, TileProgress
 from flarekit.preprocess import Box, Placement
 from flarekit.segmentation.context import Clock, Compute
 from flarekit.segmentation.ending import after_tiles_s, filling_s, restore_amount, slice_s
 from flarekit.segmentation.labelling import Labelling, LogitsSink
 from flarekit.segmentation.limits import Plan
+from flarekit.segmentation.small_tiles import SMALL
 
 _LOG = logging.getLogger(__name__)
 _UNKNOWN_TILE = 6.0  # a tile of which nothing is known takes at most so many looks of the locator
@@ -75,7 +76,7 @@ class Sweeper:
         if tensor_CZYX is None:
             return self._reach((), began, self._record(0, self.plan.usual))
         plan = self.plan
-        sweep = self.compute.engine.sweep(
+        sweep = self._engine().sweep(
             tensor_CZYX,
             effort=plan.effort,
             needed_ZYX=self.placement.needed_ZYX,
@@ -84,7 +85,7 @@ class Sweeper:
             schedule=None if plan.tiles is None else Schedule(plan.tiles),
         )
         self._decide(sweep, labelling, sinks)
-        self.compute.engine.release()
+        self._engine().release()
         self._learn(sweep.pace)
         late = ("one tile although its time was up",) if sweep.pace.is_late else ()
         if plan.priorities is None:
@@ -92,23 +93,33 @@ class Sweeper:
             left_out = f"{sweep.dropped} tiles left out when the time was up: background"
             traded = (*late, left_out) if sweep.dropped else late
             return Reach(tiles=record, traded=_said(traded, sweep.notes))
-        dropped = max(0, plan.usual - sweep.done) if sweep.dropped else 0
+        done = 0 if plan.small else sweep.done  # of the usual tiles
+        dropped = max(0, plan.usual - done) if sweep.dropped or plan.small else 0
         return self._reach(sweep.ran, began, self._record(sweep.done, dropped), late, sweep.notes)
+
+    def _engine(self) -> Engine:
+        if not self.plan.small:
+            return self.compute.engine
+        assert self.compute.small is not None
+        return self.compute.small.engine(self.compute.speeds)
 
     def _pace(self) -> TilePace:
         """Return what keeps the deadline; a mask without a map is not left empty for it."""
         plan, speeds, placement = self.plan, self.compute.speeds, self.placement
         if self.deadline is None:
             return TilePace()
-        is_whole = plan.tiles is not None and len(plan.tiles) == plan.usual
+        kind, starting_s = "", speeds.seconds("start")
+        if plan.small and self.compute.small is not None:
+            kind, starting_s = SMALL, self.compute.small.seconds(speeds).start
+        is_whole = plan.tiles is not None and len(plan.tiles) == plan.usual and not plan.small
         return TilePace(
             self.deadline,
             after_s=after_tiles_s(placement, speeds, fills=plan.has_map),
             slice_s=slice_s(placement, speeds),
             expected_s=plan.expected_s,
-            longest_s=speeds.at_most("tile") * plan.effort.runs,
-            starting_s=speeds.seconds("start") or 0.0,
-            alone_s=speeds.at_most("first") * plan.effort.runs or None,
+            longest_s=speeds.at_most(f"{kind}tile") * plan.effort.runs,
+            starting_s=starting_s or 0.0,
+            alone_s=speeds.at_most(f"{kind}first") * plan.effort.runs or None,
             spare_s=filling_s(placement, speeds) if plan.has_map and is_whole else 0.0,
             unknown_s=_UNKNOWN_TILE * self.clock.seconds.get("locator", 0.0),
             at_least=0 if plan.has_map else 1,
@@ -119,13 +130,14 @@ class Sweeper:
         speeds, runs = self.compute.speeds, self.plan.effort.runs
         if pace.first_s is None:
             return
-        speeds.learn("first", pace.first_s / runs)
+        kind = SMALL if self.plan.small else ""
+        speeds.learn(f"{kind}first", pace.first_s / runs)
         if pace.later_s is not None and pace.took_longer_s is not None:
-            speeds.learn("tile", pace.later_s / runs)
-            speeds.learn("start", pace.took_longer_s)
+            speeds.learn(f"{kind}tile", pace.later_s / runs)
+            speeds.learn(f"{kind}start", pace.took_longer_s)
         else:
-            starting_s = min(speeds.seconds("start") or 0.0, pace.tiles_s / 2)
-            speeds.learn("tile", (pace.tiles_s - starting_s) / pace.tiles / runs)
+            starting_s = min(speeds.seconds(f"{kind}start") or 0.0, pace.tiles_s / 2)
+            speeds.learn(f"{kind}tile", (pace.tiles_s - starting_s) / pace.tiles / runs)
         speeds.learn("restore", pace.slices_s, pace.slices * restore_amount(self.placement))
 
     def _decide(
@@ -174,6 +186,9 @@ class Sweeper:
         curve = ((began, 0.0), *((at, s) for (_, at), s in zip(ran, shares, strict=True)))
         whole = not record.dropped and set(plan.tiles or ()) == set(tiles)
         count, share = f"{len(ran)} tiles of {plan.usual}", shares[-1] if shares else 0.0
+        if plan.small:
+            small = " x ".join(map(str, self._engine().grid.tile_ZYX))
+            count = f"{len(ran)} smaller tiles ({small}) instead of {plan.usual}"
         if whole and len(ran) >= plan.usual:
             traded = late
         elif plan.has_map:
@@ -188,7 +203,7 @@ class Sweeper:
         return Reach(tiles=record, traded=_said(traded, notes), curve=curve, boxes=boxes)
 
     def _stored_box(self, tile: Tile) -> Box:
-        engine, grid = self.compute.engine, self.placement.shape_ZYX
+        engine, grid = self._engine(), self.placement.shape_ZYX
         size = (engine.depth_at_once, *engine.grid.tile_ZYX[1:])
         z, y, x = (
             slice(first, min(first + n, end))

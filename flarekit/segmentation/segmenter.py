@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from flarekit import engine
@@ -26,6 +27,7 @@ from flarekit.segmentation.predictors import cache_folder, find_predictor
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scans import Scan, ScanInput, scan_input
 from flarekit.segmentation.segmented import Segmented
+from flarekit.segmentation.small_tiles import small_tiles_of
 from flarekit.segmentation.source import Source
 from flarekit.segmentation.speeds import Speeds
 
@@ -308,7 +310,11 @@ class Segmenter:
         _LOG.info("predictor %s, mode %s, engine %s", self.spec.name, mode, where)
         for sentence in unlimited(self._budget_of, self.options):
             _LOG.info(sentence)
-        return Compute(engine=compute, speeds=self._speeds(facts), coarse=coarse, locator=locator)
+        speeds, small = self._speeds(facts), None
+        if locator is not None:
+            networks, load = self._source.networks(), partial(self._engine_of, self._source)
+            small = small_tiles_of(networks, self.spec, facts, load, speeds)
+        return Compute(engine=compute, speeds=speeds, coarse=coarse, locator=locator, small=small)
 
     def _locator(self) -> Locator | None:
         source = self._source.locator

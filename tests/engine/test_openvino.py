@@ -15,6 +15,7 @@ from flarekit import engine
 from flarekit.core.errors import DeviceError, PredictorError
 from flarekit.core.grid import Grid
 from flarekit.engine import Effort, Networks
+from flarekit.engine.openvino import compile_networks, is_compiled
 from flarekit.models import without_auxiliary
 from tests.processor import needs_bf16
 
@@ -131,6 +132,22 @@ def test_another_processor_compiles_from_the_portable_network(tmp_path, monkeypa
     monkeypatch.setattr("flarekit.engine._compiled.cpu_capability", lambda: "another")
     make("openvino", None, (4, 8, 8), tmp_path)
     assert len(list(tmp_path.glob("*/*.blob"))) == 2
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_what_is_compiled_ahead_is_there_and_portable_where_that_is_wanted(tmp_path, portable):
+    grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))
+    described = Networks(
+        build=lambda: [network_of()], channels=2, identity="toy", folders=(tmp_path,), keep=tmp_path
+    )
+    assert not is_compiled(described, grid, "fp32")
+    assert compile_networks(described, grid, "fp32", portable=portable) == "all"
+    assert is_compiled(described, grid, "fp32")
+    assert not is_compiled(described, grid, "bf16")
+    other = grid.model_copy(update={"tile_ZYX": (4, 8, 16)})
+    assert not is_compiled(described, other, "fp32")
+    assert ({".bin", ".xml"} <= set(files_of(tmp_path))) == portable
+    make("openvino", None, (4, 8, 8), tmp_path)  # without the network it was made from
 
 
 def test_weights_architecture_and_tile_each_have_their_own_artefact(tmp_path):
