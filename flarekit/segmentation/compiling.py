@@ -1,5 +1,6 @@
 """Compile a predictor ahead of its first run, as an image build does."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from flarekit.core.spec import PredictorFolder
@@ -14,8 +15,8 @@ def compile_predictor(
 ) -> tuple[Path, str]:
     """Compile it and its locator for this processor; what is there and whole is left as it is.
 
-    Its smaller tiles, if it names any, are compiled as well; of these no form is kept that other
-    processors could read.
+    Its smaller tiles, if it names any, are compiled as well. Of these no form is kept that other
+    processors could read: there, without torch, they are left out.
 
     Args:
         predictor: from `find_predictor`.
@@ -29,7 +30,7 @@ def compile_predictor(
         PredictorError: weights missing or wrong, or torch is not there to convert them.
         DeviceError: this processor does not compute in that precision.
     """
-    from flarekit.engine.openvino import compile_networks
+    from flarekit.engine.openvino import choose_precision, compile_networks, is_compiled
 
     folder = compiled_folder(predictor) if beside else cache_folder()
     networks, grid = networks_of(predictor, keep=folder), predictor.spec.grid
@@ -38,8 +39,10 @@ def compile_predictor(
         first = networks_of(predictor.locator, keep=folder, within=predictor)
         wanted.append((first, predictor.locator.spec.grid, True))
     if predictor.spec.locator is not None and predictor.spec.locator.small_tile_ZYX is not None:
-        small = {"tile_ZYX": predictor.spec.locator.small_tile_ZYX}
-        wanted.append((networks, grid.model_copy(update=small), False))
+        small = grid.model_copy(update={"tile_ZYX": predictor.spec.locator.small_tile_ZYX})
+        exact = choose_precision(precision, networks.half_precisions)
+        if find_spec("torch") is not None or is_compiled(networks, small, exact):
+            wanted.append((networks, small, False))
     made = [
         compile_networks(networks, grid, precision, portable=portable)
         for networks, grid, portable in wanted

@@ -10,8 +10,9 @@ import torch
 
 from flarekit.core.budget import Budget
 from flarekit.core.errors import PredictorError
-from flarekit.core.spec import parse_spec
+from flarekit.core.spec import parse_spec, read_spec
 from flarekit.engine import EngineFacts, Networks
+from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.options import Options
 from flarekit.segmentation.segmenter import Segmenter
 from flarekit.segmentation.small_tiles import SmallTiles, TileSeconds, small_tiles_of
@@ -171,3 +172,29 @@ def test_what_was_not_compiled_is_compiled_once_or_done_without(monkeypatch, has
     found = small_tiles_of(networks, spec, computing, load, Speeds(None, waiting=lambda: 1.0))
     assert made == ([(8, 8, 8)] if has_torch else [])
     assert (found is not None) == has_torch
+
+
+@pytest.mark.long
+def test_on_another_processor_without_torch_all_but_small_tiles_is_compiled(toy, monkeypatch):
+    text = (toy.folder / "predictor.toml").read_text()
+    locator = toy.folder / "locator"
+    locator.mkdir()
+    coarse = text.replace('name = "toy"', 'name = "toy_locator"').replace(
+        "[8, 16, 16]", "[8, 8, 16]"
+    )
+    (locator / "predictor.toml").write_text(coarse)
+    (locator / "model.safetensors").write_bytes(toy.weights.read_bytes())
+    small = "small_tile_ZYX = [4, 8, 8]"
+    named = f'{text}\n[locator]\nsha256 = "{toy.spec.weights.sha256}"\n{small}\n'
+    (toy.folder / "predictor.toml").write_text(named)
+    predictor = read_spec(toy.folder)
+
+    folder, made = compile_predictor(predictor, "fp32", beside=True)
+    assert made == "all"
+    assert len(list(folder.glob("*/*.blob"))) == 3
+    assert len(list(folder.glob("*/*.xml"))) == 2
+    assert compile_predictor(predictor, "fp32", beside=True) == (folder, "nothing")
+    monkeypatch.setattr("flarekit.engine._compiled.cpu_capability", lambda: "another")
+    monkeypatch.setattr("flarekit.segmentation.compiling.find_spec", lambda _: None)
+    assert compile_predictor(predictor, "fp32", beside=True) == (folder, "blob")
+    assert len(list(folder.glob("*/*.blob"))) == 5
