@@ -5,6 +5,7 @@ import time
 from contextlib import nullcontext
 
 import bench_anytime
+import bench_deadlines
 import psutil
 import pytest
 
@@ -63,3 +64,31 @@ def test_other_processes_are_busy_as_long_as_they_should_be():
     with bench_anytime.busy(1):
         (busy,) = set(psutil.Process().children()) - others
     assert not busy.is_running()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_in_this_process")
+def test_many_runs_are_counted_by_whether_they_kept_their_budgets(located, make_dataset, tmp_path):
+    options = ["--dataset", str(make_dataset()), "--quick", "--runs", "3", "--busy", "0"]
+    options += ["--rounds", "1", "--output", str(tmp_path)]
+    result = json.loads(bench_deadlines.main([str(located.folder), *options]).read_text())
+    assert result["runs"] == 3
+    assert result["kept"] == sum(late <= 0.2 for late in result["late"]) + 3 - len(result["late"])
+    ((least_s, full_s),) = result["ends_s"]
+    assert least_s <= full_s
+
+
+def test_what_is_kept_is_what_ended_in_time_and_the_tolerance():
+    runs = [
+        {
+            "budget_s": 2.0,
+            "taken_s": taken,
+            "late_s": round(taken - 2.0, 2),
+            "traded": told,
+            "load": 1.0,
+        }
+        for taken, told in ((1.5, ["a"]), (2.2, []), (2.5, ["b"]))
+    ]
+    found = bench_deadlines.summary(runs)
+    assert (found["runs"], found["kept"], found["latest_s"]) == (3, 2, 0.5)
+    assert found["used"] == 1.0
