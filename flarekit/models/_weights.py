@@ -130,6 +130,9 @@ def _no_variance(name: str, tensor: torch.Tensor) -> str | None:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file, strictly: nothing missing, nothing left over.
 
+    A module built without layers that never run may name them in `layers_left_out`, a tuple of how
+    their tensors' names begin: a file may hold these all the same.
+
     Raises:
         WeightsMismatchError: not a safetensors file, or names, shapes or kinds of number that do
             not fit, or values that are not finite.
@@ -145,7 +148,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise WeightsMismatchError(
             f"{path}: is not a safetensors file: {error}", fix=fix
         ) from error
-    own = own_tensors(module)
+    own, left_out = own_tensors(module), getattr(module, "layers_left_out", ())
+    stored = {name: stored[name] for name in stored if not name.startswith(left_out)}
     faults = [f"{name} is missing" for name in sorted(own.keys() - stored.keys())]
     faults += [f"{name} is not the network's" for name in sorted(stored.keys() - own.keys())]
     faults += [

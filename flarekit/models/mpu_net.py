@@ -1,8 +1,8 @@
 """MPU-Net: 3D U-Net with position attention, gated decoder and four maps; and its U-Net baseline.
 
 Yu and Han, "3D Medical Image Segmentation based on multi-scale MPU-Net", section 3; 22,557,009
-parameters, of which 1,049,754 (`unused`) are in layers that the authors save but never run. The
-baseline of the paper's Table 6 has 2,326,638.
+parameters, of which 1,049,754 are in layers that the authors save but never run; `unused=False`
+leaves these out. The baseline of the paper's Table 6 has 2,326,638.
 
 The default is the authors' code, which leaves out parts of the paper; `paper_parts` adds them:
     "position_embedding": a learned vector per token before attention (Eq. 2); a token is a cell of
@@ -64,6 +64,14 @@ PAPER_PARTS = frozenset(
 _FIRST_WIDTH = 16
 _BASELINE_FIRST_WIDTH = 32
 _DROPOUT = 0.2
+_UNUSED = {"up": "up1.up_conv", "decoder": "decoder5.decoder_stage", "map": "map5.map_conv.0"}
+_UNUSED_LEAVES = {
+    "up": (".0.weight", ".0.bias", ".1.weight"),
+    "decoder": tuple(
+        leaf for i in (0, 2, 4) for leaf in (f".{i}.weight", f".{i}.bias", f".{i + 1}.weight")
+    ),
+    "map": (".weight", ".bias"),
+}
 
 
 class MPUNet(nn.Module):
@@ -77,6 +85,7 @@ class MPUNet(nn.Module):
         deep_supervision: bool,
         *,
         paper_parts: Collection[str],
+        unused: bool,
     ) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision
@@ -112,13 +121,16 @@ class MPUNet(nn.Module):
         )
         self.gates = nn.ModuleList(AttentionGate(wide) for wide in decoded)
         self.maps = nn.ModuleList(nn.Conv3d(wide, num_classes, 1) for wide in decoded)
-        self.unused = nn.ModuleDict(
-            {
-                "up": up_step(widths[5], widths[4]),
-                "decoder": convolutions(base // 2, 2, 3),
-                "map": nn.Conv3d(2, num_classes, 1),
-            }
-        )
+        if unused:
+            self.unused = nn.ModuleDict(
+                {
+                    "up": up_step(widths[5], widths[4]),
+                    "decoder": convolutions(base // 2, 2, 3),
+                    "map": nn.Conv3d(2, num_classes, 1),
+                }
+            )
+        else:
+            self.layers_left_out = ("unused.",)  # of files that hold them: see `load_weights`
 
     def forward(self, image_BCZYX: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Return probabilities (B, K, Z, Y, X): the mean of four maps.
@@ -217,6 +229,7 @@ def create(
     deep_supervision: bool = False,
     baseline: bool = False,
     paper_parts: Collection[str] = (),
+    unused: bool = True,
 ) -> nn.Module:
     """Build the network.
 
@@ -228,6 +241,7 @@ def create(
         deep_supervision: return [result, three coarser maps], which the authors train on.
         baseline: the paper's plain U-Net.
         paper_parts: parts of the paper that the authors' code lacks, see the module's docstring.
+        unused: have the layers that the authors save but never run; their weights load either way.
 
     Raises:
         ValueError: a count or the width is not positive, or the network has no such part.
@@ -241,7 +255,9 @@ def create(
         known = "empty for the baseline" if baseline else f"of {', '.join(sorted(PAPER_PARTS))}"
         raise ValueError(f"expected paper_parts to be {known}, got {paper_parts!r}")
     shape = (input_channels, num_classes, width, deep_supervision)
-    return BaselineUNet(*shape) if baseline else MPUNet(*shape, paper_parts=paper_parts)
+    if baseline:
+        return BaselineUNet(*shape)
+    return MPUNet(*shape, paper_parts=paper_parts, unused=unused)
 
 
 def official_names(module: nn.Module) -> Iterator[OfficialName]:
@@ -265,9 +281,11 @@ def official_names(module: nn.Module) -> Iterator[OfficialName]:
     for i in range(4):
         for ours, theirs in (("of_features", "Wx"), ("of_guide", "Wg"), ("weigh", "psi")):
             yield f"gates.{i}.{ours}", (f"Att{4 - i}.{theirs}",)
-    yield "unused.up", ("up1.up_conv",)
-    yield "unused.decoder", ("decoder5.decoder_stage",)
-    yield "unused.map", ("map5.map_conv.0",)
+    for ours, theirs in _UNUSED.items():
+        if hasattr(module, "unused"):
+            yield f"unused.{ours}", (theirs,)
+        else:
+            yield None, tuple(f"{theirs}{leaf}" for leaf in _UNUSED_LEAVES[ours])
     yield "multi_scales", ("multi_scales",)
     yield "crossings", ("crossings",)
 

@@ -48,6 +48,32 @@ def test_layers_that_never_run_receive_no_gradient_and_all_others_do():
     assert idle == {name for name, _ in network.named_parameters() if name.startswith("unused.")}
 
 
+def test_without_layers_that_never_run_weights_load_from_files_with_and_without_them(tmp_path):
+    whole, lean, again = small(), small(unused=False), small(unused=False)
+    assert parameters() - parameters(unused=False) == 1_049_754
+    for number, (network, other) in enumerate([(whole, lean), (lean, again)]):
+        path = tmp_path / f"{number}.safetensors"
+        models.save_weights(network, path, dtype=torch.float32)
+        with torch.no_grad():
+            other.maps[0].weight.zero_()
+        models.load_weights(other, path)
+        assert torch.equal(network(IMAGE), other(IMAGE))
+    with pytest.raises(WeightsMismatchError, match="unused.* is missing"):
+        models.load_weights(whole, path)
+
+
+def test_the_authors_weights_load_without_the_layers_that_never_run():
+    whole, lean = small(), small(unused=False)
+    with torch.no_grad():
+        lean.maps[0].weight.zero_()
+    own, keys = models.own_tensors(whole), models.official_keys_of("mpu_net", whole)
+    official = {key: own[ours] for ours, (key,) in keys.items()}
+    models.load_official_state_dict("mpu_net", lean, official)
+    assert torch.equal(whole(IMAGE), lean(IMAGE))
+    known = models.official_state_dict_keys("mpu_net", lean)
+    assert sorted(known) == sorted(models.official_state_dict_keys("mpu_net", whole))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("arguments", [{}, {"baseline": True}, {"paper_parts": PARTS}])
 def test_classes_sum_to_one_in_every_map(arguments):
