@@ -16,7 +16,8 @@ also fails without the change has noticed nothing.
 
 Survivors that change nothing anybody could see are listed with the reason in
 mutation_equivalent.toml; the share of killed ones is among the others. The result goes to
-mutation.json beside this file; packages that are not named stay. Never part of CI.
+mutation.json beside this file: counts, and every change that no test noticed. Packages that are not
+named stay. Never part of CI.
 """
 
 from __future__ import annotations
@@ -147,19 +148,22 @@ class Judge:
         return [test for test in own if name.search(texts[test.split("::")[0]])]
 
 
-def summary(rows: Sequence[dict[str, Any]], **facts: object) -> dict[str, Any]:
-    """Return the figures of a package, and every change by name."""
-    killed = sum("killed_by" in row for row in rows)
-    equivalent = sum("equivalent" in row for row in rows)
-    counted = len(rows) - equivalent
+def summary(
+    rows: Sequence[dict[str, Any]], killed_before: int = 0, **facts: object
+) -> dict[str, Any]:
+    """Return the figures of a package, and every change that was not noticed."""
+    unnoticed = [row for row in rows if "killed_by" not in row]
+    killed = killed_before + len(rows) - len(unnoticed)
+    equivalent = sum("equivalent" in row for row in unnoticed)
+    counted = killed + len(unnoticed) - equivalent
     return {
         **facts,
-        "sampled": len(rows),
+        "sampled": killed + len(unnoticed),
         "killed": killed,
         "equivalent": equivalent,
         "survived": counted - killed,
         "killed_of_those_that_matter": round(killed / counted, 3) if counted else None,
-        "mutants": list(rows),
+        "unnoticed": unnoticed,
     }
 
 
@@ -168,12 +172,11 @@ def judged(
 ) -> dict[str, Any]:
     """Judge a package's sample; of one that was judged before, what survived."""
     changes = changes_of(package)
-    seed, rows = arguments.seed, []
+    seed, killed, rows = arguments.seed, 0, []
     chosen = random.Random(seed).sample(changes, min(arguments.number, len(changes)))
     if before is not None:
-        seed = before["seed"]
-        rows = [row for row in before["mutants"] if "killed_by" in row]
-        survivors = {key_of(row) for row in before["mutants"]} - {key_of(row) for row in rows}
+        seed, killed = before["seed"], before["killed"]
+        survivors = {key_of(row) for row in before["unnoticed"]}
         chosen = [change for change in changes if change.key in survivors]
     killers, why = judge.killers(chosen), reasons()
     for change in chosen:
@@ -185,7 +188,7 @@ def judged(
         elif change.key in why or change.mutant.declares:
             row["equivalent"] = why.get(change.key, DECLARES)
         rows.append(row)
-    return summary(rows, seed=seed, of=len(changes))
+    return summary(rows, killed, seed=seed, of=len(changes))
 
 
 def main(line: Sequence[str] | None = None) -> None:

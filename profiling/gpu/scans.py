@@ -61,8 +61,12 @@ def run(settings: Settings, record: Record, which: str = "each") -> None:
         if backend not in ("chunked", "reference"):
             processes.append(backend)
     at_once = 1 if which == "each" else len(processes)
+    listed: set[str] = set()
     with ThreadPoolExecutor(at_once) as pool:
         for told in pool.map(partial(_apart, settings), processes):
+            if mapped := told.get("libraries"):  # those of processes before it are not listed again
+                told["libraries"] = [each for each in mapped if each not in listed]
+                listed.update(mapped)
             record.append("processes", told)
 
 

@@ -139,6 +139,8 @@ def test_the_share_leaves_equivalent_changes_out():
     said = mutation.summary(rows, seed=0)
     figures = (said["killed"], said["equivalent"], said["survived"])
     assert (figures, said["killed_of_those_that_matter"]) == ((2, 1, 1), 0.667)
+    later = mutation.summary([{"killed_by": "t"}, {}], 2, seed=0)
+    assert (later["sampled"], later["killed"], later["unnoticed"]) == (4, 3, [{}])
 
 
 def test_every_reason_is_of_a_change_that_can_be_made():
