@@ -66,6 +66,7 @@ def export(
     source: Path,
     folder: Path,
     recipe: Path | None = None,
+    eight_bits: bool = False,
     trust: bool = False,
     quiet: bool = False,
     *,
@@ -86,9 +87,14 @@ def export(
             "run says its convention, and it has one checkpoint",
             fix="leave them out, or correct predictor.convention in the run's recipe.toml",
         )
+    if eight_bits and not compact_run:
+        raise UsageError(
+            "--eight-bits applies to a run of train compact; an nnU-Net result keeps its numbers",
+            fix="leave it out",
+        )
     with console.spinner(f"exporting {source.name}"):
         if compact_run:
-            export_predictor(source, folder, recipe, trust=trust)
+            export_predictor(source, folder, recipe, trust=trust, eight_bits=eight_bits)
         else:
             export_result(source, folder, ImportOptions(name=folder.name, **vars(options)))
     step = typed("predict", "-p", folder, "-i", "SCANS", "-o", "MASKS")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 WeightsState = Literal["ok", "missing", "wrong"]
+_SCALE = ".scale"  # of a tensor of eight bits, behind its name
+_LARGEST_OF_EIGHT_BITS = 127
 
 
 def weights_state(path: Path, facts: Weights) -> WeightsState:
@@ -58,7 +60,9 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[s
     """Write a module's tensors, parameters in `dtype`.
 
     Running statistics keep their precision, as do parameters with values beyond `dtype`'s range:
-    a variance of 70,000 would be infinite in fp16, one of 1e-9 nothing.
+    a variance of 70,000 would be infinite in fp16, one of 1e-9 nothing. With `torch.int8`,
+    parameters of two axes and more are whole numbers from -127 to 127 beside a tensor NAME.scale,
+    by which each index of their first axis is multiplied; the others, which are few, are fp16.
 
     Returns:
         What `predictor.toml` says of the file: its name, hash and number of parameters.
@@ -76,16 +80,50 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype) -> dict[s
                 fix="take the weights of a sound training; this one has diverged",
             )
     statistics = {name for name, _ in module.named_buffers()}
-    tensors = {
-        name: (tensor if name in statistics else _converted(tensor, dtype)).contiguous()
-        for name, tensor in own_tensors(module).items()
-    }
-    write_atomically(path, save(tensors))
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in own_tensors(module).items():
+        tensors |= {name: tensor} if name in statistics else _stored(name, tensor, dtype)
+    write_atomically(path, save({name: each.contiguous() for name, each in tensors.items()}))
     return {
         "file": path.name,
         "sha256": sha256_of(path),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
+
+
+def _stored(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return what a file holds of a parameter."""
+    import torch
+
+    if dtype != torch.int8:
+        return {name: _converted(tensor, dtype)}
+    if tensor.ndim < 2:
+        return {name: _converted(tensor, torch.float16)}
+    rows = tensor.float().flatten(1)
+    scale = rows.abs().amax(dim=1) / _LARGEST_OF_EIGHT_BITS
+    scale[scale == 0] = 1
+    whole = (rows / scale[:, None]).round().to(dtype)
+    return {name: whole.view_as(tensor), name + _SCALE: scale}
+
+
+def _without_scales(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors of eight bits times their scales, and all others as they are."""
+    import torch
+
+    def scale_of(name: str) -> torch.Tensor | None:
+        scale, tensor = stored.get(name + _SCALE), stored[name]
+        if scale is None or tensor.dtype != torch.int8 or not scale.is_floating_point():
+            return None
+        return scale if tensor.ndim > 1 and scale.shape == tensor.shape[:1] else None
+
+    scales = {name: scale for name in stored if (scale := scale_of(name)) is not None}
+    result = {
+        name: tensor for name, tensor in stored.items() if name.removesuffix(_SCALE) not in scales
+    }
+    for name, scale in scales.items():
+        tensor = stored[name]
+        result[name] = (tensor.flatten(1) * scale.float()[:, None]).view_as(tensor)
+    return result
 
 
 def _converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -149,7 +187,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
             f"{path}: is not a safetensors file: {error}", fix=fix
         ) from error
     own, left_out = own_tensors(module), getattr(module, "layers_left_out", ())
-    stored = {name: stored[name] for name in stored if not name.startswith(left_out)}
+    stored = _without_scales(
+        {name: tensor for name, tensor in stored.items() if not name.startswith(left_out)}
+    )
     faults = [f"{name} is missing" for name in sorted(own.keys() - stored.keys())]
     faults += [f"{name} is not the network's" for name in sorted(stored.keys() - own.keys())]
     faults += [

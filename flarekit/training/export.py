@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,9 +33,14 @@ def is_run(folder: Path) -> bool:
 
 
 def export_predictor(
-    run_dir: Path, folder: Path, recipe_path: Path | None = None, *, trust: bool = False
+    run_dir: Path,
+    folder: Path,
+    recipe_path: Path | None = None,
+    *,
+    trust: bool = False,
+    eight_bits: bool = False,
 ) -> Recipe:
-    """Write `model.safetensors` (fp16), `predictor.toml`, `recipe.toml` and `CARD.md`.
+    """Write `model.safetensors`, `predictor.toml`, `recipe.toml` and `CARD.md`.
 
     Data, minutes, command and figures are the run's own, for the card and for the provenance. A
     card that a person wrote is kept as `CARD.before.md`: it speaks of other weights.
@@ -45,6 +50,7 @@ def export_predictor(
         folder: the predictor folder; files in it are replaced.
         recipe_path: of the run; its own copy by default.
         trust: it may execute the class of its own that it names.
+        eight_bits: store the weights so, half as large as fp16, in place of that.
 
     Raises:
         InputError: no run there, or the recipe is not its.
@@ -67,7 +73,8 @@ def export_predictor(
     if measured is not None and measured.scores and measured.step == effort["steps"]:
         effort = {**effort, "validation_dice": round(measured.mean, 3)}
     with files_together(folder, last=FACTS) as made:
-        facts = _write_network(recipe, network, effort, made, provenance, _kept(folder))
+        kept, dtype = _kept(folder), "int8" if eight_bits else "fp16"
+        facts = _write_network(recipe, network, effort, made, provenance, kept, stored_as=dtype)
         spec = parse_spec(facts, source=str(folder / FACTS))
         _write_card(_card(recipe, spec, record, effort, measured), made, folder / "CARD.md")
     return recipe
@@ -99,17 +106,19 @@ def _write_network(
     folder: Path,
     provenance: Mapping[str, Any],
     kept: Mapping[str, Any],
+    stored_as: Literal["fp16", "int8"] = "fp16",
 ) -> dict[str, Any]:
     """Write weights, facts and recipe, and return the facts."""
     import torch
 
+    dtype = torch.int8 if stored_as == "int8" else torch.float16
     weights = models.save_weights(
-        as_predicted(network, recipe), folder / "model.safetensors", dtype=torch.float16
+        as_predicted(network, recipe), folder / "model.safetensors", dtype=dtype
     )
     facts = {
         **recipe.predictor,
         "weights": weights,
-        "provenance": {**provenance, **effort, "stored_as": "fp16"},
+        "provenance": {**provenance, **effort, "stored_as": stored_as},
         **kept,
     }
     write_spec(folder, facts, head=_HEAD)
@@ -167,7 +176,8 @@ def _facts(recipe: Recipe, spec: PredictorSpec) -> list[str]:
         f"- **Input**: {channels}; **labels**: {labels}",
         f"- **Architecture**: `{spec.architecture.name}`, trained by the regime "
         f"`{recipe.training.regime}`; grid of {spacing} mm, tiles of {tile} voxels (Z, Y, X)",
-        f"- **Weights**: `{weights.file}`, {weights.parameters:,} parameters as fp16, SHA-256 "
+        f"- **Weights**: `{weights.file}`, {weights.parameters:,} parameters as "
+        f"{spec.provenance['stored_as']}, SHA-256 "
         f"`{weights.sha256}`",
     ]
 

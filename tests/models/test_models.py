@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from flarekit import models
-from flarekit.core.errors import PredictorError, UsageError
+from flarekit.core.errors import PredictorError, UsageError, WeightsMismatchError
 
 NNUNET = {
     "input_channels": 1,
@@ -74,6 +74,41 @@ def test_half_precision_leaves_what_does_not_fit_it(tmp_path):
     assert stored["0.bias"].dtype == stored["1.weight"].dtype == torch.float16
     for name in ("0.weight", "1.running_var", "1.num_batches_tracked"):
         assert torch.equal(stored[name], network.state_dict()[name])
+
+
+def test_eight_bits_and_a_scale_hold_a_network_in_half_the_bytes_of_sixteen(tmp_path):
+    network, shape = build("nnunet")
+    with torch.no_grad():
+        network.encoder.stages[0][0].convs[0].conv.weight[0] = 0  # has no scale of its own
+    sizes = {}
+    for dtype in (torch.float16, torch.int8):
+        path = tmp_path / f"{dtype}.safetensors"
+        models.save_weights(network, path, dtype=dtype)
+        sizes[dtype] = sum(t.nbytes for t in safetensors.torch.load_file(path).values())
+    assert sizes[torch.int8] < 0.6 * sizes[torch.float16]
+    other, _ = build("nnunet", seed=1)
+    models.load_weights(other, path)
+    for name, tensor in models.own_tensors(network).items():
+        step = tensor.flatten(1).abs().amax(1) / 127 if tensor.ndim > 1 else tensor.abs() / 1000
+        away = (models.own_tensors(other)[name] - tensor).abs()
+        assert bool((away.flatten(1).amax(1) if tensor.ndim > 1 else away).le(step * 0.501).all())
+    image = torch.randn(shape)
+    same = network(image).argmax(1) == other(image).argmax(1)
+    assert 0.97 < same.float().mean() <= 1
+
+
+@pytest.mark.parametrize(
+    "scale", [None, torch.ones(3), torch.ones(8, dtype=torch.int64), torch.full((8,), torch.inf)]
+)
+def test_eight_bits_without_the_scale_that_they_need_are_refused(scale, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 1))
+    path = tmp_path / "w.safetensors"
+    models.save_weights(network, path, dtype=torch.int8)
+    stored = safetensors.torch.load_file(path)
+    del stored["0.weight.scale"]
+    safetensors.torch.save_file(stored | ({} if scale is None else {"0.weight.scale": scale}), path)
+    with pytest.raises(WeightsMismatchError, match=r"0\.weight"):
+        models.load_weights(network, path)
 
 
 @pytest.mark.parametrize("name", OURS)

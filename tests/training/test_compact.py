@@ -201,6 +201,19 @@ def test_an_exported_run_is_a_whole_predictor(recipe, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_a_run_may_be_exported_in_eight_bits_and_says_so(recipe, tmp_path):
+    train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.05, **CPU), clock=Clock())
+    export_predictor(tmp_path / "run", tmp_path / "tiny")
+    export_predictor(tmp_path / "run", tmp_path / "small", eight_bits=True)
+    usual, small = (read_spec(tmp_path / name) for name in ("tiny", "small"))
+    assert small.spec.provenance["stored_as"] == "int8"
+    assert "parameters as int8" in small.card.read_text()
+    assert small.weights.stat().st_size < 0.8 * usual.weights.stat().st_size
+    for ours, theirs in zip(*(build_networks(each)[0].parameters() for each in (usual, small)),
+                            strict=True):  # fmt: skip
+        torch.testing.assert_close(ours, theirs, rtol=0.01, atol=0.01)
+
+
 def test_a_predictor_that_is_exported_again_keeps_its_locator(recipe, tmp_path):
     train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.05, **CPU), clock=Clock())
     folder = tmp_path / "tiny"
