@@ -45,24 +45,31 @@ def unseen_maps(material: Path, facts: SynthesisFacts) -> list[Path]:
     return unseen
 
 
-def whole_bodies(folder: Path, material: Path, facts: SynthesisFacts, count: int) -> Trial:
+def whole_bodies(
+    folder: Path, material: Path, facts: SynthesisFacts, count: int, every: int = 1
+) -> Trial:
     """Lay out bodies as autoPET does, on their maps' own grids.
 
     Of the unseen maps with a heart and a bladder those are taken that show most of the brain, since
     many end below it.
+
+    Args:
+        folder: an empty one.
+        material: organ label maps.
+        facts: of the recipe, that tell which maps training did not use.
+        count: of the bodies.
+        every: the maps are thinned to one voxel of so many along each axis.
     """
     found = []
     for path in unseen_maps(material, facts):
-        organs, spacing_mm = oriented(path)
-        ml = volumes_ml(organs, spacing_mm)
+        ml = volumes_ml(*_thinned(path, every))
         if min(ml["heart"], ml["bladder"]) >= _LEAST_ML:
             found.append((ml["brain"], path))
     most_brain = sorted(found, key=lambda entry: (-entry[0], entry[1].name))[:count]
     organs_by_case: dict[str, Array] = {}
     trial = Trial(folder=folder, organs=organs_by_case)
     for number, (_, path) in enumerate(most_brain):
-        organs, spacing_mm = oriented(path)
-        organs = organs.astype(np.uint8)
+        organs, spacing_mm = _thinned(path, every)
         seed = facts.seeds[1] + number
         body = wholebody_petct(organs, spacing_mm, seed)
         case_id = f"body_{seed}_{_patient(path)}"
@@ -74,6 +81,13 @@ def whole_bodies(folder: Path, material: Path, facts: SynthesisFacts, count: int
         (trial.scans / f"{case_id}_0000.mha").symlink_to(pet.resolve())
         organs_by_case[case_id] = organs
     return trial
+
+
+def _thinned(path: Path, every: int) -> tuple[Array, Spacing]:
+    """Return a map and its spacing with one voxel of so many along each axis."""
+    organs, (z, y, x) = oriented(path)
+    thinned = np.ascontiguousarray(organs[::every, ::every, ::every].astype(np.uint8))
+    return thinned, (every * z, every * y, every * x)
 
 
 def volumes_ml(organs_ZYX: Array, spacing_mm: Spacing) -> dict[str, float]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cc3d
 import numpy as np
@@ -31,6 +31,7 @@ from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.other_ct import outline
 
+FLAT_HU = 20.0
 _AIR_HU, _OUTLINE_SUV, _LEAST_ML = -1000, 0.15, 1.0
 
 
@@ -39,7 +40,7 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("predictor", help="name or folder")
     parser.add_argument("--pets", type=Path, required=True)
     parser.add_argument("--case", required=True, nargs="+")
-    parser.add_argument("--hu", type=float, default=20, help="of the flat CT")
+    parser.add_argument("--hu", type=float, default=FLAT_HU, help="of the flat CT")
     parser.add_argument("--output", type=Path, help="a JSON file with what is printed")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="every fourth voxel of the scan")
@@ -81,31 +82,63 @@ def bodies(pets: Path, cases: Sequence[str], hu: float) -> Iterator[tuple[str, f
         yield case, hu
 
 
-def measure(arguments: argparse.Namespace, case: str, hu: float | None) -> dict[str, Any]:
-    """Run a case and return what there is to say."""
-    pets = arguments.pets
-    predictor = find_predictor(arguments.predictor)
+class Body(NamedTuple):
+    """A real whole body, as a predictor gets it."""
+
+    ct: Array
+    suv: Array
+    truth: Array
+    spacing_mm: Spacing
+
+
+def body_of(pets: Path, case: str, hu: float | None, *, quick: bool = False) -> Body:
+    """Read a case; its CT is its own, or a flat one of `hu`. A quick one has every fourth voxel."""
     suv, spacing_mm = oriented(pets / f"{case}_suv.nii.gz")
     label = pets / f"{case}_label.nii.gz"
     truth = np.asarray(oriented(label)[0]) > 0 if label.is_file() else np.zeros(suv.shape, bool)
     ct = ct_of(pets, case, suv, spacing_mm, hu)
-    if arguments.quick:
+    if quick:
         suv, truth, ct = (each[::4, ::4, ::4] for each in (suv, truth, ct))
         spacing_mm = (4 * spacing_mm[0], 4 * spacing_mm[1], 4 * spacing_mm[2])
+    return Body(ct=ct, suv=suv, truth=truth, spacing_mm=spacing_mm)
+
+
+def write_body(trial: Trial, case: str, body: Body) -> None:
+    """Write what the predictor gets of a body as autoPET does."""
+    for modality, voxels in (("ct", body.ct), ("pet", body.suv.astype(np.float32))):
+        write_mha(trial.inputs / "images" / modality / f"{case}.mha", voxels, body.spacing_mm)
+
+
+def lay_out_body(
+    folder: Path, pets: Path, case: str, hu: float | None, *, quick: bool = False
+) -> Trial:
+    """Lay out a body and its lesions as `CASE_own_ct` or `CASE_flat_ct`, beside those there are."""
+    trial = Trial(folder=folder)
+    name = f"{case}_{'own' if hu is None else 'flat'}_ct"
+    body = body_of(pets, case, hu, quick=quick)
+    write_body(trial, name, body)
+    write_mha(trial.truths / f"{name}.mha", body.truth.astype(np.uint8), body.spacing_mm)
+    return trial
+
+
+def measure(arguments: argparse.Namespace, case: str, hu: float | None) -> dict[str, Any]:
+    """Run a case and return what there is to say."""
+    predictor = find_predictor(arguments.predictor)
+    body = body_of(arguments.pets, case, hu, quick=arguments.quick)
     with tempfile.TemporaryDirectory() as scratch:
         trial = Trial(folder=Path(scratch))
-        for modality, voxels in (("ct", ct), ("pet", suv.astype(np.float32))):
-            write_mha(trial.inputs / "images" / modality / f"{case}.mha", voxels, spacing_mm)
+        write_body(trial, case, body)
         options = Options(device=arguments.device, time_budget_s=0)
         masks = trial.masks(segment_folder(predictor, trial.inputs, trial.outputs, options))
         (path,) = masks.glob(f"{case}.*")
         mask = read_mask(path).values_ZYX > 0
+    truth = body.truth
     dice = 2 * (mask & truth).sum() / max(1, mask.sum() + truth.sum())
     return {
         "case": case,
         "ct": "its own" if hu is None else f"flat, {hu:g} HU",
         "dice": round(float(dice), 4) if truth.any() else None,
-        "false_positives": describe(mask, truth, suv, spacing_mm),
+        "false_positives": describe(mask, truth, body.suv, body.spacing_mm),
     }
 
 

@@ -2,7 +2,7 @@
 
     python profiling/bench_anytime.py abdomen_ct --dataset DATASET [--loaded] [--rounds 3]
     python profiling/bench_anytime.py abdomen_ct --dataset DATASET --precision fp32
-    python profiling/bench_anytime.py att_umamba_petct --dataset PETCT
+    python profiling/bench_anytime.py att_umamba_petct --pets FOLDER --bodies STS_001
     python profiling/bench_anytime.py PREDICTOR --phantoms 1 2 --quick
 
 R is the time of a run without a budget, F that of the shortest run there is (a budget of nothing):
@@ -14,10 +14,11 @@ compiled before; the first run, which nothing is known for, is not counted. `kep
 that ended by their budget and 0.2 s. --loaded does it while two other processes keep two cores
 busy. On a machine that others use, look at `load_before` and at `cpu_s` beside `taken_s`.
 
-Scans are the cases that the predictor's recipe holds out of DATASET, or phantoms. Results go to
-anytime_PREDICTOR.json (with _PRECISION, where that is named, and _loaded): of every scan and budget
-the mean Dice, how much later than the budget the process ended, tiles, what was given up, organs of
-over 50 ml that were lost, and the curve.
+Scans are the cases that the predictor's recipe holds out of DATASET, phantoms, or real whole bodies
+of accuracy_real_body.py, with their own CT and with a flat one (with --quick every fourth voxel).
+Results go to anytime_PREDICTOR.json (with _PRECISION, where that is named, and _loaded): of every
+scan and budget the mean Dice, how much later than the budget the process ended, tiles, what was
+given up, organs of over 50 ml that were lost, and the curve.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_cases import Trial, held_out_petct, held_out_scans, unseen_phantoms
+from accuracy_real_body import FLAT_HU, bodies, lay_out_body
 from measured import machine, parser_of, run, write
 
 from flarekit.core.errors import UsageError
@@ -66,6 +68,8 @@ def parser_of_scans(description: str | None, rounds: int) -> argparse.ArgumentPa
     parser.add_argument("--dataset", type=Path, help="labelled scans, nnU-Net raw layout")
     parser.add_argument("--cases", nargs="+", help="of the dataset; the held-out ones by default")
     parser.add_argument("--phantoms", type=int, nargs="+", default=(), help="seeds")
+    parser.add_argument("--pets", type=Path, help="real bodies, see accuracy_real_body.py")
+    parser.add_argument("--bodies", nargs="+", default=(), help="of those, with lesions outlined")
     parser.add_argument("--rounds", type=int, default=rounds, help="runs of each; medians count")
     parser.add_argument("--precision", default="auto", help="fp32: a processor without bf16")
     return parser
@@ -87,8 +91,11 @@ def trials(arguments: argparse.Namespace, predictor: PredictorFolder, folder: Pa
         lay_out = held_out_petct if predictor.spec.convention == "autopet" else held_out_scans
         case_ids = arguments.cases or recipe.training.held_out
         found += [lay_out(_made(folder / each), arguments.dataset, [each]) for each in case_ids]
+    for case, hu in bodies(arguments.pets, arguments.bodies, FLAT_HU) if arguments.pets else ():
+        folder_of = _made(folder / f"{case}_{'own' if hu is None else 'flat'}_ct")
+        found.append(lay_out_body(folder_of, arguments.pets, case, hu, quick=arguments.quick))
     if not found:
-        raise UsageError("no scans", fix="name a --dataset or seeds of --phantoms")
+        raise UsageError("no scans", fix="name a --dataset, --pets or seeds of --phantoms")
     return found[:1] if arguments.quick else found
 
 

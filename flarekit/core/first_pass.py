@@ -31,6 +31,11 @@ class Locator(Table):
         margin_mm: what lies further than this from anything it may have found is not looked at.
         small_tile_ZYX: voxels of the tiles that the predictor's network runs instead of its usual
             ones where a time budget leaves room for few; None: the usual ones in any case.
+        least_probability: a voxel whose labels are less probable than this, taken together, holds
+            none; with 0 everything is looked at.
+        everywhere: the predictor looks everywhere as long as there is time, whatever was found;
+            without a time budget its locator is not asked. For networks whose masks depend on
+            where their tiles stand.
         labels: its label -> the predictor's; those of the same name need no entry, and its other
             labels are background.
     """
@@ -39,4 +44,6 @@ class Locator(Table):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     margin_mm: Annotated[float, Field(ge=0, strict=True)] = 15.0
     small_tile_ZYX: tuple[Side, Side, Side] | None = None
+    least_probability: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.05
+    everywhere: bool = False
     labels: dict[str, str] = Field(default_factory=dict)

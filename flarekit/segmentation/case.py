@@ -110,7 +110,7 @@ def place_case(
     with clock.stage("plan"):
         limits = _limits(loaded, context, wanted, deadline)
         pace = None if deadline is None and found is None else _pace(loaded, context)
-        plan = plan_case(loaded.located, spec, pace, limits, found, exact=context.exact)
+        plan = plan_case(loaded.located, spec, pace, limits, found, exact=context.everywhere)
     placement = plan.placement
     if spec.coarse is not None and (coarse := context.compute().coarse) is not None:
         with clock.stage("coarse"):
@@ -137,7 +137,7 @@ def _first_look(
     loaded: LoadedCase, context: RunContext, deadline: float | None
 ) -> LocatorMap | None:
     """Let the locator look, where there is one that is needed."""
-    if not context.has_locator or (context.exact and deadline is None):
+    if not context.has_locator or (context.everywhere and deadline is None):
         return None
     compute = context.compute()
     if compute.locator is None:

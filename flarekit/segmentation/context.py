@@ -78,14 +78,15 @@ class RunContext:
         spec: the predictor's facts in the mode that is run.
         compute: gives what computes, once it has started.
         memory: what this process may take.
-        exact: whether that mode is nnU-Net's arithmetic.
+        everywhere: whether tiles stand everywhere as long as there is time, whatever a locator
+            finds; without a deadline that is not asked.
         has_locator: whether what computes has a locator.
     """
 
     spec: PredictorSpec
     compute: Callable[[], Compute]
     memory: Memory
-    exact: bool = False
+    everywhere: bool = False
     has_locator: bool = False
 
     def for_mask(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flarekit.core.channels import ZScore
+from flarekit.core.first_pass import Locator as LocatorFacts
 from flarekit.core.spec import PredictorSpec
 from flarekit.core.volume import Volume
 from flarekit.engine import Engine
@@ -17,7 +18,6 @@ from flarekit.preprocess import Box, Located, Placement, locate, place
 from flarekit.preprocess.crop import grown
 from flarekit.segmentation.memory import Memory, resampling_mib
 
-_POSSIBLE = 0.05  # a voxel whose labels are less probable than this, taken together, holds none
 _SLICES_AT_ONCE = 16  # of the map, that are brought to the scan's grid together
 _SURE = 0.02  # what a voxel counts that is sure, beside one that is not
 
@@ -31,13 +31,13 @@ class Locator:
         engine: runs it.
         values: mask value of each of its classes, in the predictor's labels; 0 for what that does
             not name.
-        margin_mm: what lies further than this from anything it may have found is not looked at.
+        facts: what the predictor says of it: around what, and from when, a label is possible.
     """
 
     spec: PredictorSpec
     engine: Engine
     values: NDArray[np.uint8]
-    margin_mm: float
+    facts: LocatorFacts
 
     def look(
         self, volumes: Sequence[Volume], memory: Memory, like: tuple[PredictorSpec, Located]
@@ -67,7 +67,7 @@ class Locator:
         logits = np.concatenate([slab.logits().copy() for slab in sweep], axis=1)
         unseen = ~(logits != 0).any(axis=0)
         logits[0, unseen] = 1  # background
-        found = LocatorMap.of(logits, self.values, placement, self.margin_mm)
+        found = LocatorMap.of(logits, self.values, placement, self.facts)
         return replace(found, tiles=sweep.done, tiles_s=sweep.pace.tiles_s)
 
 
@@ -119,7 +119,7 @@ class LocatorMap:
         logits_KZYX: NDArray[np.float32],
         values: NDArray[np.uint8],
         placement: Placement,
-        margin_mm: float,
+        facts: LocatorFacts,
     ) -> LocatorMap:
         """Return what logits say.
 
@@ -127,7 +127,7 @@ class LocatorMap:
             logits_KZYX: of the locator's classes.
             values: mask value of each.
             placement: their grid.
-            margin_mm: around what may be a label.
+            facts: from which probability on there may be a label, and how far around it.
         """
         label_map = values[logits_KZYX.argmax(axis=0)]
         probable = np.exp(logits_KZYX - logits_KZYX.max(axis=0))
@@ -138,9 +138,9 @@ class LocatorMap:
             label = probable[values == value].sum(axis=0)
             expected += label
             worth += _worth(label, label_map == value)
-        possible = expected > _POSSIBLE
+        possible = expected >= facts.least_probability
         for axis, mm in enumerate(placement.spacing_mm_ZYX):
-            possible = grown(possible, axis, ceil(margin_mm / mm))
+            possible = grown(possible, axis, ceil(facts.margin_mm / mm))
         if not possible.any():
             possible[:] = True
         return cls(

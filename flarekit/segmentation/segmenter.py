@@ -250,17 +250,23 @@ class Segmenter:
             spec=self.spec,
             compute=self.start,
             memory=self._memory,
-            exact=self.options.mode == "exact",
+            everywhere=self._looks_everywhere,
             has_locator=self._needs_locator,
         )
 
     @property
     def _needs_locator(self) -> bool:
-        """Without a limit `exact` looks everywhere; a window from the centre needs no locator."""
+        """Who looks everywhere has no use for it without a limit, nor a window from the centre."""
         if self._source.locator is None or not self.options.locator:
             return False
         is_limited = self.budget.time_s is not None
-        return self.spec.grid.order == "upwards" and (self.options.mode == "fast" or is_limited)
+        return self.spec.grid.order == "upwards" and (is_limited or not self._looks_everywhere)
+
+    @property
+    def _looks_everywhere(self) -> bool:
+        """Whether tiles stand everywhere as long as there is time: `exact`, or by the facts."""
+        by_facts = self.spec.locator is not None and self.spec.locator.everywhere
+        return by_facts or self.options.mode == "exact"
 
     def _segmented(
         self, source: ScanInput, wanted: CaseExtras, time_budget_s: float | None = None
@@ -326,7 +332,7 @@ class Segmenter:
             spec=spec,
             engine=self._engine_of(source, spec),
             values=values_of(spec, self.spec),
-            margin_mm=self.spec.locator.margin_mm,
+            facts=self.spec.locator,
         )
 
     def _speeds(self, facts: EngineFacts) -> Speeds:

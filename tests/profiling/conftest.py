@@ -100,14 +100,27 @@ def make_dataset(tmp_path, write_scan):
 
 
 @pytest.fixture
-def located(make_predictor):
-    """A predictor of random weights at 8 mm, whose locator is the same network at 16 mm."""
-    predictor = make_predictor()
-    folder = predictor.folder / "locator"
-    folder.mkdir()
-    text = (predictor.folder / "predictor.toml").read_text()
-    (folder / "predictor.toml").write_text(text.replace("8.0", "16.0"))
-    (folder / "model.safetensors").write_bytes(predictor.weights.read_bytes())
-    facts = f'\n[locator]\nsha256 = "{predictor.spec.weights.sha256}"\n'
-    (predictor.folder / "predictor.toml").write_text(text + facts)
-    return read_spec(predictor.folder)
+def make_located(make_predictor):
+    """Return a function that makes a predictor, whose locator is the same network twice as coarse.
+
+    The weights are random, at 8 mm.
+    """
+
+    def make(*arguments, **more):
+        predictor = make_predictor(*arguments, **more)
+        folder = predictor.folder / "locator"
+        folder.mkdir()
+        text = (predictor.folder / "predictor.toml").read_text()
+        (folder / "predictor.toml").write_text(text.replace("8.0", "16.0"))
+        (folder / "model.safetensors").write_bytes(predictor.weights.read_bytes())
+        facts = f'\n[locator]\nsha256 = "{predictor.spec.weights.sha256}"\n'
+        (predictor.folder / "predictor.toml").write_text(text + facts)
+        return read_spec(predictor.folder)
+
+    return make
+
+
+@pytest.fixture
+def located(make_located):
+    """A predictor of abdominal organs with a locator."""
+    return make_located()

@@ -68,6 +68,20 @@ def test_exact_without_a_limit_does_not_ask_it(folder):
         assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
 
 
+@pytest.mark.long
+def test_nor_does_a_predictor_that_looks_everywhere(folder):
+    file = folder / "predictor.toml"
+    edit(file, "[locator]\n", "[locator]\neverywhere = true\n")
+    scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
+    with flarekit.load(folder, device="cpu", precision="fp32") as segmenter:
+        assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
+    with flarekit.load(folder, device="cpu", precision="fp32", time_budget_s=1000) as segmenter:
+        result = segmenter.segment(scan, spacing_mm=(2, 2, 2))
+        assert "locator" in result.stage_seconds
+    with flarekit.load(folder, device="cpu", precision="fp32", locator=False) as segmenter:
+        assert (segmenter.segment(scan, spacing_mm=(2, 2, 2)).labels == result.labels).all()
+
+
 def test_weights_that_are_missing_or_wrong_are_told(folder):
     weights = folder / "locator" / "model.safetensors"
     verified = weights_command("verify", folder)

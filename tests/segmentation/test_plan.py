@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flarekit.core.errors import BudgetError
+from flarekit.core.first_pass import Locator
 from flarekit.core.grid import Grid
 from flarekit.core.spec import parse_spec
 from flarekit.core.volume import Geometry, Volume
@@ -26,6 +27,8 @@ from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.plan import fits_whole, plan_case
 from flarekit.segmentation.priorities import Priorities
 from flarekit.segmentation.speeds import Speeds
+
+NEAR = Locator(sha256="0" * 64, margin_mm=1.0)
 
 
 class Engine:
@@ -222,7 +225,7 @@ def found(case):
     logits = np.full((2, *placement.shape_ZYX), 9, np.float32)
     logits[1] = -9
     logits[1, 2:10, 2:10, 2:10] = 9.5
-    return LocatorMap.of(logits, np.array([0, 1], np.uint8), placement, margin_mm=1.0)
+    return LocatorMap.of(logits, np.array([0, 1], np.uint8), placement, NEAR)
 
 
 def test_with_a_locator_only_tiles_that_may_hold_a_label_are_run(case, found):
@@ -236,6 +239,27 @@ def test_with_a_locator_only_tiles_that_may_hold_a_label_are_run(case, found):
     for z, y, x in plan.tiles:
         covered[z : z + 4, y : y + 4, x : x + 4] = True
     assert covered[1:11, 1:11, 1:11].all()
+
+
+@pytest.mark.parametrize(
+    ("least", "holds_faint", "holds_nothing"),
+    [(0.05, False, False), (0.01, True, False), (0.0, True, True)],
+)
+def test_where_a_label_is_possible_is_decided_by_the_probability_the_facts_name(
+    case, least, holds_faint, holds_nothing
+):
+    located, facts = case
+    placement = located.placement(facts)
+    logits = np.zeros((3, *placement.shape_ZYX), np.float32)
+    logits[1:] = -200
+    logits[1:, 20, 20, 20] = np.log(0.01)  # two labels that are 2 % together
+    logits[1, 4, 4, 4] = 9
+    how = NEAR.model_copy(update={"least_probability": least})
+    found = LocatorMap.of(logits, np.array([0, 1, 1], np.uint8), placement, how)
+    possible = found.possible_ZYX
+    assert possible[5, 4, 4]
+    assert possible[20, 20, 21] == holds_faint
+    assert possible[30, 30, 30] == holds_nothing
 
 
 def test_with_a_locator_the_grid_stays_and_the_best_tiles_come_first(case, found):
@@ -294,7 +318,7 @@ def test_the_last_of_a_grid_is_counted_in_the_block_it_lies_in(facts):
     logits = np.full((2, 33, 32, 32), 9, np.float32)
     logits[1] = -9
     logits[:, 30:32] *= -1
-    found = LocatorMap.of(logits, np.array([0, 1], np.uint8), placement, margin_mm=1.0)
+    found = LocatorMap.of(logits, np.array([0, 1], np.uint8), placement, NEAR)
     (share,) = Priorities.of_map(found, placement, (32, 32, 32)).shares([(0, 0, 0)])
     assert share > 0.9
 
