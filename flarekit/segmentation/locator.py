@@ -89,6 +89,11 @@ def values_of(locator: PredictorSpec, spec: PredictorSpec) -> NDArray[np.uint8]:
     return np.array([spec.labels.get(name, 0) for name in found], np.uint8)
 
 
+def looks_everywhere(spec: PredictorSpec, mode: str) -> bool:
+    """Return whether tiles stand everywhere as long as there is time: `exact`, or by the facts."""
+    return mode == "exact" or (spec.locator is not None and spec.locator.everywhere)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocatorMap:
     """What a locator says of a scan, on its own coarse grid.

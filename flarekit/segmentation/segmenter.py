@@ -19,7 +19,7 @@ from flarekit.segmentation.case import compute_case, place_case
 from flarekit.segmentation.coarse import coarse_spec
 from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext, unheard
 from flarekit.segmentation.loaded import load_case
-from flarekit.segmentation.locator import Locator, values_of
+from flarekit.segmentation.locator import Locator, looks_everywhere, values_of
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.opened import OpenScan
 from flarekit.segmentation.options import Options, effective_budget, facts_to_run, unlimited
@@ -250,7 +250,7 @@ class Segmenter:
             spec=self.spec,
             compute=self.start,
             memory=self._memory,
-            everywhere=self._looks_everywhere,
+            everywhere=looks_everywhere(self.spec, self.options.mode),
             has_locator=self._needs_locator,
         )
 
@@ -259,14 +259,8 @@ class Segmenter:
         """Who looks everywhere has no use for it without a limit, nor a window from the centre."""
         if self._source.locator is None or not self.options.locator:
             return False
-        is_limited = self.budget.time_s is not None
-        return self.spec.grid.order == "upwards" and (is_limited or not self._looks_everywhere)
-
-    @property
-    def _looks_everywhere(self) -> bool:
-        """Whether tiles stand everywhere as long as there is time: `exact`, or by the facts."""
-        by_facts = self.spec.locator is not None and self.spec.locator.everywhere
-        return by_facts or self.options.mode == "exact"
+        unasked = self.budget.time_s is None and looks_everywhere(self.spec, self.options.mode)
+        return self.spec.grid.order == "upwards" and not unasked
 
     def _segmented(
         self, source: ScanInput, wanted: CaseExtras, time_budget_s: float | None = None
