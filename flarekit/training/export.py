@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 FACTS = "predictor.toml"
+_HALF, _EIGHT_BITS = "fp16", "int8"  # how weights are stored, as facts say it
 _HEAD = "Made by `flarekit train export`; edit recipe.toml, not this file."
 
 
@@ -73,8 +74,10 @@ def export_predictor(
     if measured is not None and measured.scores and measured.step == effort["steps"]:
         effort = {**effort, "validation_dice": round(measured.mean, 3)}
     with files_together(folder, last=FACTS) as made:
-        kept, dtype = _kept(folder), "int8" if eight_bits else "fp16"
-        facts = _write_network(recipe, network, effort, made, provenance, kept, stored_as=dtype)
+        stored_as = _EIGHT_BITS if eight_bits else _HALF
+        facts = _write_network(
+            recipe, network, effort, made, provenance, _kept(folder), stored_as=stored_as
+        )
         spec = parse_spec(facts, source=str(folder / FACTS))
         _write_card(_card(recipe, spec, record, effort, measured), made, folder / "CARD.md")
     return recipe
@@ -106,12 +109,12 @@ def _write_network(
     folder: Path,
     provenance: Mapping[str, Any],
     kept: Mapping[str, Any],
-    stored_as: Literal["fp16", "int8"] = "fp16",
+    stored_as: str = _HALF,
 ) -> dict[str, Any]:
     """Write weights, facts and recipe, and return the facts."""
     import torch
 
-    dtype = torch.int8 if stored_as == "int8" else torch.float16
+    dtype = {_HALF: torch.float16, _EIGHT_BITS: torch.int8}[stored_as]
     weights = models.save_weights(
         as_predicted(network, recipe), folder / "model.safetensors", dtype=dtype
     )
