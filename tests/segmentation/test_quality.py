@@ -14,6 +14,7 @@ from flarekit.phantom import abdomen_phantom, save_phantom
 from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from flarekit.training.recipe import read_recipe
+from tests.processor import needs_bf16
 
 LARGE = ("liver", "right_kidney", "left_kidney", "spleen")
 
@@ -47,7 +48,7 @@ def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
 @pytest.mark.parametrize(
     ("device", "half"),
     [
-        pytest.param("cpu", "bf16", marks=pytest.mark.slow),
+        pytest.param("cpu", "bf16", marks=[pytest.mark.slow, needs_bf16]),
         pytest.param("cuda", "fp16", marks=pytest.mark.gpu),
     ],
 )
