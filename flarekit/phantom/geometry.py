@@ -8,6 +8,7 @@ per axis and a smooth random warp.
 Axis letters: Z, Y, X voxels; N points of a tube; 3 is always (x, y, z).
 """
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -51,8 +52,8 @@ class Frame:
                 self.centre_mm_ZYX[axis],
                 self.spacing_mm_ZYX[axis],
             )
-            first = int(np.clip(np.floor((start * scale + centre) / step), 0, size))
-            last = int(np.clip(np.ceil((stop * scale + centre) / step) + 1, first, size))
+            first = min(max(math.floor((start * scale + centre) / step), 0), size)
+            last = min(max(math.ceil((stop * scale + centre) / step) + 1, first), size)
             slices.append(slice(first, last))
         return slices[0], slices[1], slices[2]
 
@@ -215,6 +216,8 @@ def tube(
     for x, y, z, radius in curve_N4.tolist():
         pad = radius * max(flat) + margin
         ball = frame.box((x - pad, y - pad, z - pad), (x + pad, y + pad, z + pad))
+        if any(part.start == part.stop for part in ball):
+            continue
         near = tuple(
             slice(b.start - o.start, b.stop - o.start) for b, o in zip(ball, box, strict=True)
         )
