@@ -17,6 +17,7 @@ from flarekit.engine._tiles import gaussian_weights, tile_starts
 from flarekit.engine._torch_sums import TorchSums
 from flarekit.engine.torch import choose_device
 from flarekit.models.selective_scan import SelectiveScan
+from tests.processor import WITH_AVX512
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -148,7 +149,8 @@ def test_progress_counts_up_to_the_number_of_tiles():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_bf16_keeps_nearly_every_decision(device):
+def test_bf16_keeps_nearly_every_decision(device, monkeypatch):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: WITH_AVX512)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 3, 1))
     image = np.random.default_rng(1).normal(size=(1, 16, 16, 16)).astype(np.float32)
@@ -292,7 +294,8 @@ class NotFiniteInHalf(NearestClass):
         return logits
 
 
-def test_batches_in_flight_that_are_not_finite_are_run_again():
+def test_batches_in_flight_that_are_not_finite_are_run_again(monkeypatch):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: WITH_AVX512)
     truth = np.random.default_rng(0).integers(0, 3, (9, 40, 33))
     compute = make_engine(NotFiniteInHalf(3), tile=(4, 8, 8), count=3, precision="bf16")
     compute._in_flight = 1
@@ -301,7 +304,8 @@ def test_batches_in_flight_that_are_not_finite_are_run_again():
     assert sweep.notes == ["the network's output was not finite in bf16: fp32 from here on"]
 
 
-def test_a_case_after_one_that_overflowed_begins_in_the_chosen_precision():
+def test_a_case_after_one_that_overflowed_begins_in_the_chosen_precision(monkeypatch):
+    monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: WITH_AVX512)
     compute = make_engine(NotFiniteInHalf(3), tile=(4, 8, 8), count=3, precision="bf16")
     for values, notes in ((3, 1), (1, 0)):
         truth = np.random.default_rng(0).integers(0, values, (9, 10, 10))

@@ -147,7 +147,7 @@ def test_every_reason_is_of_a_change_that_can_be_made():
     listed = mutation.reasons()
     assert listed
     for file, before, after, nth in listed:
-        found = mutants_of((PROFILING.parent / file).read_text())
+        found = mutants_of((PROFILING.parent / file).read_text("utf-8"))
         assert (before, after, nth) in {(each.before, each.after, each.nth) for each in found}, file
 
 
