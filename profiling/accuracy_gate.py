@@ -1,13 +1,14 @@
-"""What the rule shape_gate takes away: false positives, and lesions.
+"""What the rule shape_gate, and others, take away: false positives, and lesions.
 
     python profiling/accuracy_gate.py att_umamba_petct --dataset DATASET --material MAPS
 
 The gate is measured on the training lesions of DATASET and of synthetic bodies around the organ
 maps that the recipe trained on (--fit bodies). It is tried on bodies around maps that training
-never used, healthy (no lesion is drawn) and diseased, on the held-out cases of DATASET, and on
-whole-body PETs in --pets (X_suv, X_ct where there is one, X_label where lesions are labelled). The
-network runs once per case; its mask is scored as it is, and with the gate. --quick takes one body
-of each kind.
+never used, healthy (no lesion is drawn) and diseased, on the validation and held-out cases of
+DATASET, and on whole-body PETs in --pets (X_suv, X_ct where there is one, X_label where lesions are
+labelled). The network runs once per case; its mask is scored as it is, with the gate, and with each
+of the rules in --rules, such as suv_threshold=1, behind those that the predictor has. --quick takes
+one body of each kind.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import nibabel
 import numpy as np
 from accuracy_bodies import unseen_maps
 from accuracy_cases import Array, Spacing, oriented, petct_of
-from measured import bare_parser, write
+from measured import bare_parser, machine, write
 
 import flarekit
 from flarekit.core.errors import FlarekitError
@@ -58,6 +59,7 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pets", type=Path, help="real whole-body PETs")
     parser.add_argument("--fit", type=int, default=24, help="bodies that the gate is measured on")
     parser.add_argument("--bodies", type=int, default=4, help="of each kind")
+    parser.add_argument("--rules", nargs="*", default=(), help="more of them, each NAME=VALUE")
     parser.add_argument("--lost", type=float, default=0.01, help="as of flarekit train gate")
     parser.add_argument("--output", type=Path, help="a JSON file with the figures of every case")
     parser.add_argument("--quick", action="store_true", help="one body of each kind, and no more")
@@ -101,11 +103,19 @@ def examinations(arguments: argparse.Namespace, recipe: Recipe) -> Iterator[Exam
                 lesions_ZYX=body.lesions_ZYX > 0,
                 spacing_mm=spacing_mm,
             )
-    held_out = case_ids(arguments.dataset, only=recipe.training.held_out)
-    for case_id in held_out[: 1 if arguments.quick else None]:
+    kept_apart = {
+        "validation crop": recipe.training.validation,
+        "held-out crop": recipe.training.held_out,
+    }
+    crops = [
+        (kind, case_id)
+        for kind, names in kept_apart.items()
+        for case_id in case_ids(arguments.dataset, only=names)[: 1 if arguments.quick else None]
+    ]
+    for kind, case_id in crops:
         channels, lesions, spacing_mm = petct_of(arguments.dataset, case_id)
         yield Examination(
-            kind="held-out crop",
+            kind=kind,
             name=case_id,
             channels=channels,
             lesions_ZYX=lesions,
@@ -144,13 +154,25 @@ def figures_of(mask: Array, case: Examination) -> dict[str, float | None]:
     }
 
 
+def rules_of(fitted: Fitted, more: Sequence[str]) -> dict[str, Rule]:
+    """Return what is tried: the gate, and NAME=VALUE."""
+    labels = (fitted.label,)
+    named = [line.partition("=") for line in more]
+    return {
+        "with": Rule(name=RULE, labels=labels, value=fitted.most, gate=fitted.gate),
+        **{f"{n} {v}": Rule(name=n, labels=labels, value=float(v)) for n, _, v in named},
+    }
+
+
 def tried(
-    predictor: PredictorFolder, fitted: Fitted, cases: Iterator[Examination]
+    predictor: PredictorFolder,
+    label: str,
+    rules: Mapping[str, Rule],
+    cases: Iterator[Examination],
 ) -> list[dict[str, Any]]:
-    """Segment every examination once, and score its mask without and with the gate."""
-    rule = Rule(name=RULE, labels=(fitted.label,), value=fitted.most, gate=fitted.gate)
+    """Segment every examination once, and score its mask without and with each of the rules."""
     names = [channel.name for channel in predictor.spec.channels]
-    value = predictor.spec.labels[fitted.label]
+    value = predictor.spec.labels[label]
     rows = []
     with flarekit.load(predictor.folder, device="cpu") as segmenter:
         for case in cases:
@@ -160,11 +182,13 @@ def tried(
                 spacing_mm_ZYX=case.spacing_mm, channels=dict(zip(names, stacked, strict=True))
             )
             voxel_ml = float(np.prod(case.spacing_mm)) / 1000
-            labels = {fitted.label: value}
-            gated = apply_rules(result.labels, [rule], labels, voxel_ml=voxel_ml, scan=scan)
-            row = {"kind": case.kind, "case": case.name}
-            row |= {"without": figures_of(result.labels == value, case)}
-            row |= {"with": figures_of(gated == value, case)}
+            row: dict[str, Any] = {"kind": case.kind, "case": case.name}
+            row["without"] = figures_of(result.labels == value, case)
+            for name, rule in rules.items():
+                ruled = apply_rules(
+                    result.labels, [rule], {label: value}, voxel_ml=voxel_ml, scan=scan
+                )
+                row[name] = figures_of(ruled == value, case)
             rows.append(row)
             print(row, file=sys.stderr)
     return rows
@@ -175,11 +199,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     for kind in dict.fromkeys(row["kind"] for row in rows):
         own = [row for row in rows if row["kind"] == kind]
         parts = [f"{kind}: {len(own)} cases"]
-        for what in ("without", "with"):
+        for what in [name for name in own[0] if name not in ("kind", "case")]:
             each = [row[what] for row in own]
             dice = [figures["dice"] for figures in each if figures["dice"] is not None]
+            said = f"{what} the gate" if what in ("without", "with") else f"with {what}"
             parts.append(
-                f"{what} the gate {sum(f['false_components'] > 0 for f in each)} cases with false "
+                f"{said} {sum(f['false_components'] > 0 for f in each)} cases with false "
                 f"positives, {sum(f['false_components'] for f in each)} of them, "
                 f"{sum(f['false_ml'] for f in each):.1f} ml, {sum(f['found'] for f in each)} of "
                 f"{sum(f['lesions'] for f in each)} lesions found"
@@ -204,15 +229,19 @@ def main(line: Sequence[str] | None = None) -> int:
             f"gate: {fitted.gate.components} lesions, most {fitted.most:g}, keeps "
             f"{fitted.kept:.1%} of them"
         )
-        rows = tried(predictor, fitted, examinations(arguments, recipe))
+        rules = rules_of(fitted, arguments.rules)
+        rows = tried(predictor, fitted.label, rules, examinations(arguments, recipe))
     except FlarekitError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     for words in summary(rows):
         print(words)
     if arguments.output is not None:
-        found = {"gate": fitted.gate.model_dump(mode="json"), "most": fitted.most, "cases": rows}
-        write(arguments.output, found)
+        gate = {"gate": fitted.gate.model_dump(mode="json"), "most": fitted.most}
+        facts = {"predictor": predictor.spec.name, "sha256": predictor.spec.weights.sha256}
+        write(
+            arguments.output, {**machine(), **facts, "bodies": arguments.fit, **gate, "cases": rows}
+        )
     return 0
 
 

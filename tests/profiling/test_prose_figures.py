@@ -55,12 +55,74 @@ def of_speed():
     yield f"ended {max(row['latest_s'] for row in busy):.2f} s after its budget"
 
 
+def of_locators():
+    told = result("anytime_att_umamba_petct")
+    (scan,) = told["idle"]["scans"]
+    full, least = scan["full"], scan["least"]
+    half, whole = (
+        next(each for each in scan["budgets"] if each["s"] == share) for share in (0.5, 1.0)
+    )
+    assert (half["tiles"], whole["tiles"], full["tiles"]) == (1, 4, 16)
+    yield f"took {full['taken_s']:.1f} s and had a Dice of {full['dice']:.3f}"
+    yield f"had {least['dice']:.3f} after {least['taken_s']:.1f} s"
+    yield f"one tile of 16, and {half['dice']:.3f}, with all of it four, and {whole['dice']:.3f}"
+    late = [each["late_s"] for each in scan["budgets"]]
+    yield f"{sum(s <= 0.2 for s in late)} of {len(late)} runs ended within their budget and 0.2 s"
+    yield f"the latest {max(late):.2f} s after it"
+    yield f"a load of {told['load_before']:.1f}; the full run takes {full['cpu_s']:.1f} s"
+    bodies = result("locator_att_umamba_petct_wholebody")["summary"]
+    every, left = bodies["without"], bodies["with"]
+    assert every["found"] == left["found"]
+    yield f"none of the {every['found']:.0f} lesions that are found"
+    yield f"the {left['tiles']} tiles that stay (of {every['tiles']}) stand elsewhere"
+    yield f"falls from {every['dice']:.3f} to {left['dice']:.3f}"
+    yield f"for {100 * (1 - left['cpu_s'] / every['cpu_s']):.0f} % less processor time"
+
+
+def of_the_gate():
+    told = result("gate_att_umamba_petct")
+
+    def summed(kind, rule, what):
+        return sum(row[rule][what] for row in told["cases"] if row["kind"].startswith(kind))
+
+    def ml(kind):
+        return [f"{summed(kind, rule, 'false_ml'):.1f} ml" for rule in ("without", "with")]
+
+    yield f"measured on {told['gate']['components']} lesions"
+    before, after = ml("healthy")
+    yield f"takes {before} of false positives in three healthy bodies to {after}"
+    found = [summed("diseased", rule, "found") for rule in ("with", "without")]
+    yield f"{found[0]} of {summed('diseased', 'with', 'lesions')} lesions are found in place of"
+    yield f"in place of {found[1]}"
+    yield f"On two real whole bodies it takes {ml('real')[0]} to {ml('real')[1]}"
+    for kind in ("real", "validation", "held-out"):
+        assert summed(kind, "with", "found") == summed(kind, "without", "found")
+    crops = sum("crop" in row["kind"] for row in told["cases"])
+    yield f"no lesion is lost there, nor on {crops} crops"
+
+
 SAID = {
+    "flare26.md": of_the_gate,
     "service.md": of_the_service,
     "cohorts.md": of_cohorts,
     "predictor_folder.md": of_predictor_folders,
     "speed.md": of_speed,
+    "locators.md": of_locators,
 }
+
+
+def test_the_card_says_what_rules_would_do_to_real_bodies():
+    text = " ".join((ROOT / "weights/att_umamba_petct/CARD.md").read_text(encoding="utf-8").split())
+    cases = result("gate_att_umamba_petct")["cases"]
+    real = [row for row in cases if row["kind"].startswith("real")]
+    for rule in ("without", "with", "suv_threshold 1", "min_volume_ml 1"):
+        assert f"{sum(row[rule]['false_ml'] for row in real):.1f} ml" in text, rule
+    crops = [row for row in cases if row["kind"] == "validation crop"]
+    without, with_least_suv = (
+        sum(row[rule]["dice"] for row in crops) / len(crops)
+        for rule in ("without", "suv_threshold 1")
+    )
+    assert f"from a mean Dice of {without:.3f} to {with_least_suv:.3f}" in text
 
 
 @pytest.mark.parametrize("page", SAID)
