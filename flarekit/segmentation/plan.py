@@ -170,7 +170,7 @@ def _with_small_tiles(
     if count < 1:
         return few
     priorities = Priorities.of_map(found, few.placement, small.tile_ZYX)
-    tiles = priorities.anywhere(int(count * MORE_TILES) + 2, alone=count == 1)
+    tiles = priorities.anywhere(int(count * MORE_TILES) + 2)
     if priorities.added(tiles[:count]) <= gained:
         return few
     return replace(

@@ -330,11 +330,11 @@ class Segmenter:
         )
 
     def _speeds(self, facts: EngineFacts) -> Speeds:
-        networks = self._source.networks()
+        networks, named = self._source.networks(), self.spec.locator
         computing = [facts.engine, facts.device, facts.device_name, facts.precision]
-        network = [networks.identity, *map(str, self.spec.grid.tile_ZYX)]
+        tiles = [*self.spec.grid.tile_ZYX, named and named.small_tile_ZYX]
         kept = cache_folder() if networks.folders else None  # a module is not there another time
-        return Speeds(kept, *computing, *network)
+        return Speeds(kept, *computing, networks.identity, *map(str, tiles))
 
     def _engine_of(self, source: Source, spec: PredictorSpec) -> engine.Engine:
         return engine.create(

@@ -40,19 +40,31 @@ def of_predictor_folders():
 
 
 def of_speed():
-    idle = [result(f"anytime_abdomen_ct{which}")["idle"] for which in ("", "_fp32")]
-    bf16, fp32 = (sorted(scan["full"]["taken_s"] for scan in each["scans"]) for each in idle)
-    least = sorted(scan["least"]["taken_s"] for each in idle for scan in each["scans"])
-    yield f"F is {least[0]:.1f} to {least[-1]:.1f} s here"
-    yield f"R {bf16[0]:.1f} to {bf16[-1]:.1f} s in bf16"
-    yield f"and {fp32[0]:.1f} to {fp32[-1]:.1f} s in fp32"
-    kept = [int(row["kept"].split()[0]) for each in idle for row in each["summary"]]
-    yield f"{sum(kept)} of {4 * len(kept)} runs ended within their budget"
-    busy = result("anytime_abdomen_ct_loaded")["loaded"]["summary"]
-    kept = [int(row["kept"].split()[0]) for row in busy]
-    yield f"{sum(kept)} of {4 * len(kept)} ({busy[0]['dice']:.3f} with R"
-    yield f"{busy[1]['dice']:.3f} half of the way"
-    yield f"ended {max(row['latest_s'] for row in busy):.2f} s after its budget"
+    measured = result("anytime_abdomen_ct")
+    yield f"in {computed_in(measured)} on an {measured['processor']}"
+    scans = measured["idle"]["scans"]
+    for name, which in (("F", "least"), ("R", "full")):
+        taken = sorted(scan[which]["taken_s"] for scan in scans)
+        yield f"{name} {'is ' if name == 'F' else ''}{taken[0]:.1f} to {taken[-1]:.1f} s"
+    kept, of = kept_of(measured["idle"]["summary"])
+    yield f"{kept} of {of} runs ended within their budget and 0.2 s"
+    many = result("deadlines_abdomen_ct")
+    yield f"beside {['no', 'one', 'two'][many['busy']]} busy processes"
+    yield f"{many['kept']} of {many['runs']} did"
+    yield f"the latest ended {max(many['latest_s'], 0):.2f} s after its budget"
+
+
+def computed_in(measured):
+    """Return the precision that `auto` was on that processor."""
+    return (
+        "bf16" if {"amx_bf16", "avx512_bf16"} & set(measured["capability"].split(",")) else "fp32"
+    )
+
+
+def kept_of(summary):
+    """Return how many runs ended by their budget and 0.2 s, and of how many."""
+    pairs = [[int(word) for word in row["kept"].split(" of ")] for row in summary]
+    return tuple(map(sum, zip(*pairs, strict=True)))
 
 
 def of_locators():
