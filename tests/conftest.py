@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import gc
 import logging
 import os
@@ -14,6 +15,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from flarekit import models
@@ -105,14 +108,26 @@ gc.disable()  # until all tests are collected: what is imported and found stays
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage look at what tests make, not at thousands of tests."""
+    """Spare every test what takes long only because there are thousands of tests.
+
+    The collector of garbage looks at what tests make. What PyTorch logs goes to the root logger:
+    pytest hangs its handlers onto every logger that keeps its records, six times a test.
+    """
     gc.freeze()
     gc.enable()
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
-def pytest_sessionfinish() -> None:
-    """Let what was left aside be taken down at the end as usual."""
-    gc.unfreeze()
+@pytest.fixture(scope="session", autouse=True)
+def _commands_made_once() -> Iterator[None]:
+    """Make the tree of commands once; Typer makes it for every call."""
+    made = functools.cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", made)
+        patch.setattr("typer.testing._get_command", made)
+        yield
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -143,37 +158,45 @@ def shared() -> Path:
     return SHARED
 
 
+@functools.cache
+def toy_files(channels: int) -> tuple[bytes, str]:
+    """Return the weights and the facts of a predictor with a tiny random network."""
+    import torch
+
+    torch.manual_seed(3)
+    network = models.create(
+        "nnunet",
+        input_channels=channels,
+        n_stages=2,
+        features_per_stage=[4, 8],
+        kernel_sizes=[[3, 3, 3]] * 2,
+        strides=[[1, 1, 1], [2, 2, 2]],
+        n_conv_per_stage=[1, 1],
+        num_classes=3,
+        n_conv_per_stage_decoder=[1],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "model.safetensors"
+        models.save_weights(network, weights, dtype=torch.float32)
+        facts = TOY.format(
+            channels=channels,
+            channel_tables=CHANNEL * channels,
+            sha256=sha256_of(weights),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+        )
+        return weights.read_bytes(), facts
+
+
 @pytest.fixture
 def make_toy(tmp_path: Path) -> Callable[..., PredictorFolder]:
     """Return a function that makes a predictor folder with a tiny random network."""
 
     def make(channels: int = 1) -> PredictorFolder:
-        import torch
-
-        torch.manual_seed(3)
+        weights, facts = toy_files(channels)
         folder = tmp_path / "weights" / "toy"
         folder.mkdir(parents=True)
-        network = models.create(
-            "nnunet",
-            input_channels=channels,
-            n_stages=2,
-            features_per_stage=[4, 8],
-            kernel_sizes=[[3, 3, 3]] * 2,
-            strides=[[1, 1, 1], [2, 2, 2]],
-            n_conv_per_stage=[1, 1],
-            num_classes=3,
-            n_conv_per_stage_decoder=[1],
-        )
-        weights = folder / "model.safetensors"
-        models.save_weights(network, weights, dtype=torch.float32)
-        (folder / "predictor.toml").write_text(
-            TOY.format(
-                channels=channels,
-                channel_tables=CHANNEL * channels,
-                sha256=sha256_of(weights),
-                parameters=sum(parameter.numel() for parameter in network.parameters()),
-            )
-        )
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "predictor.toml").write_text(facts)
         return read_spec(folder)
 
     return make
@@ -234,7 +257,8 @@ def _plain_logging(monkeypatch):
     logger = logging.getLogger("flarekit")
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", True)
-    logger.setLevel(logging.NOTSET)
+    if logger.level != logging.NOTSET:  # setting it goes through all loggers
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

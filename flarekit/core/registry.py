@@ -3,7 +3,6 @@
 Names are told without importing anything, so that help texts and messages cost nothing.
 """
 
-import pkgutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,13 +37,10 @@ class Registry:
         return ".".join(filter(None, (self.package, name, self.part)))
 
     def _found(self) -> Iterable[str]:
-        places = sys.modules[self.package].__path__
-        for module in pkgutil.iter_modules(places):
-            if not self.part:
-                if not module.ispkg:
-                    yield module.name
-            elif any(Path(place, module.name, f"{self.part}.py").is_file() for place in places):
-                yield module.name
+        pattern = f"*/{self.part}.py" if self.part else "*.py"
+        for place in sys.modules[self.package].__path__:
+            for path in Path(place).glob(pattern):
+                yield path.parent.name if self.part else path.stem
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

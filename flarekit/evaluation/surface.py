@@ -6,6 +6,7 @@ measurements need numpy 1; these give the same values, sum by sum, at a third of
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -104,7 +105,7 @@ def surface_distances(
     if box is None:
         nothing = np.empty(0)
         return SurfaceDistances(nothing, nothing, nothing, nothing)
-    kernel, area_of_code = _tables(spacing)
+    kernel, area_of_code = _tables(tuple(spacing.tolist()))
     truth_codes = _neighbour_codes(truth[box], kernel)
     predicted_codes = _neighbour_codes(predicted[box], kernel)
     true_surface, predicted_surface = _is_surface(truth_codes), _is_surface(predicted_codes)
@@ -116,7 +117,8 @@ def surface_distances(
     return SurfaceDistances(from_truth_mm, from_predicted_mm, truth_mm2, predicted_mm2)
 
 
-def _tables(spacing_mm: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+@lru_cache(maxsize=64)
+def _tables(spacing_mm: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the weights of a corner's eight voxels, and the area of every sum of them."""
     from surface_distance import lookup_tables
 

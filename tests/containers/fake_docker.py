@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-PROGRAM = """#!{python}
+PROGRAM = """#!{python} -S
 import fcntl, json, pathlib, sys, time
 state = pathlib.Path({state!r})
 lock = open({state!r} + ".lock", "w")

@@ -3,8 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from flarekit.core import extras
 from flarekit.core.extras import how_to_install
 
@@ -31,8 +29,8 @@ def test_where_nothing_is_known_a_hint_names_the_checkout(monkeypatch):
     assert how_to_install("dicom") == 'pip install ".[dicom]" in a checkout of flarekit'
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_nobody_is_told_to_install_flarekit_from_an_index_where_it_is_not(path):
+def test_nobody_is_told_to_install_flarekit_from_an_index_where_it_is_not():
     """Asserts that no hint, error or page says what does not work."""
-    text = path.read_text(encoding="utf-8")
-    assert not re.findall(r"""pip install ['"]?flarekit\b|\(flarekit\[""", text)
+    telling = re.compile(r"""pip install ['"]?flarekit\b|\(flarekit\[""")
+    assert len(PAGES) > 100
+    assert [path for path in PAGES if telling.search(path.read_text(encoding="utf-8"))] == []

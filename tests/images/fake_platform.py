@@ -272,6 +272,7 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     fake: Server
+    protocol_version = "HTTP/1.1"  # a connection is kept: each handshake costs more than an answer
     wbufsize = -1  # an answer is one packet
 
     def log_message(self, *_arguments):

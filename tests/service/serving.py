@@ -27,6 +27,7 @@ from flarekit.service.service import Service
 from flarekit.service.settings import Settings
 
 TILES = 4
+TRUSTED = httpx.create_ssl_context()  # which takes longer to make than most tests
 
 
 @dataclass
@@ -157,7 +158,7 @@ def serving(
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with httpx.Client(base_url=url, timeout=300) as client:
+    with httpx.Client(base_url=url, timeout=300, verify=TRUSTED) as client:
         try:
             yield Running(service, client, gate, loaded, url)
         finally:
