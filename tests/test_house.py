@@ -44,6 +44,8 @@ def test_no_room_holds_more_than_its_share():
 def test_no_function_needs_scrolling():
     long = {}
     for path in MODULES:
+        if lines_of(path) <= MOST_STATEMENTS:
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,20 @@ def test_two_sweeps_of_one_engine_are_the_same_even_after_one_that_was_left():
     np.testing.assert_array_equal(logits_of(compute, image_of()), first)
 
 
+@pytest.fixture(scope="module")
+def stored_artefact(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    return folder, logits_of(make("openvino", [network_of()], (4, 8, 8), folder), image_of())
+
+
+@pytest.fixture
+def artefact(stored_artefact, tmp_path):
+    """Put a compiled network into this test's folder; return what it says of an image."""
+    folder, logits = stored_artefact
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return logits
+
+
 def test_a_compiled_network_is_found_again_without_the_one_it_was_made_from(tmp_path):
     first = make("openvino", [network_of()], (4, 8, 8), tmp_path)
     assert first.one_time_s > 0
@@ -107,10 +122,9 @@ def files_of(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 @pytest.mark.parametrize("suffixes", [(".blob",), (".blob", ".bin"), (".json",), (".blob", ".xml")])
-def test_a_damaged_artefact_is_made_again(tmp_path, caplog, damage, suffixes):
+def test_a_damaged_artefact_is_made_again(artefact, tmp_path, caplog, damage, suffixes):
     caplog.set_level(logging.WARNING, logger="flarekit")
-    first = make("openvino", [network_of()], (4, 8, 8), tmp_path)
-    expected, files = logits_of(first, image_of()), files_of(tmp_path)
+    files = files_of(tmp_path)
     for suffix in suffixes:
         content = bytearray(files[suffix].read_bytes())
         content[len(content) // 2] ^= 255
@@ -121,14 +135,14 @@ def test_a_damaged_artefact_is_made_again(tmp_path, caplog, damage, suffixes):
                 content[: len(content) // 2] if damage == "truncate" else content
             )
     again = make("openvino", [network_of()], (4, 8, 8), tmp_path)
-    np.testing.assert_allclose(logits_of(again, image_of()), expected, atol=1e-5)
+    np.testing.assert_allclose(logits_of(again, image_of()), artefact, atol=1e-5)
     if not (damage == "remove" and suffixes == (".json",)):  # as if nothing had ever been there
         assert "made again" in caplog.text
     make("openvino", None, (4, 8, 8), tmp_path)  # whole again
 
 
+@pytest.mark.usefixtures("artefact")
 def test_another_processor_compiles_from_the_portable_network(tmp_path, monkeypatch):
-    make("openvino", [network_of()], (4, 8, 8), tmp_path)
     monkeypatch.setattr("flarekit.engine._compiled.cpu_capability", lambda: "another")
     make("openvino", None, (4, 8, 8), tmp_path)
     assert len(list(tmp_path.glob("*/*.blob"))) == 2
@@ -150,14 +164,14 @@ def test_what_is_compiled_ahead_is_there_and_portable_where_that_is_wanted(tmp_p
     make("openvino", None, (4, 8, 8), tmp_path)  # without the network it was made from
 
 
+@pytest.mark.usefixtures("artefact")
 def test_weights_architecture_and_tile_each_have_their_own_artefact(tmp_path):
-    make("openvino", [network_of()], (4, 8, 8), tmp_path)
     make("openvino", [network_of()], (4, 8, 16), tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.usefixtures("artefact")
 def test_facts_of_an_artefact_count_only_what_was_written(tmp_path):
-    make("openvino", [network_of()], (4, 8, 8), tmp_path)
     files = files_of(tmp_path)
     facts = json.loads(files[".json"].read_text())
     assert set(facts["sha256"]) == {p.name for s, p in files.items() if s != ".json"}
@@ -194,8 +208,8 @@ def test_output_that_is_not_finite_is_refused():
         make("openvino", [network], (4, 8, 8)).predict(image_of(), silent)
 
 
+@pytest.mark.usefixtures("artefact")
 def test_torch_is_not_imported_where_the_network_is_compiled(tmp_path):
-    make("openvino", [network_of()], (4, 8, 8), tmp_path)
     code = f"""
 import sys
 from concurrent.futures import ThreadPoolExecutor

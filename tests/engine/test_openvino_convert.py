@@ -141,18 +141,22 @@ def test_a_scan_is_cut_into_chunks_that_hold_all_tokens_and_none_is_empty():
         assert tokens <= shape.chunks * shape.chunk_tokens
 
 
+@cache
+def mamba_layer(size):
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(MambaLayer(32)).eval().requires_grad_(False)
+    image = torch.randn(1, 32, *size)
+    return layer, image, to_openvino(layer, tuple(image.shape))
+
+
 @each_precision
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 5, 7), (4, 16, 16)])
 def test_a_mamba_layer_is_float32_in_a_network_of_any_precision(
     size, compress, precision, tmp_path
 ):
-    torch.manual_seed(0)
-    layer = torch.nn.Sequential(MambaLayer(32)).eval().requires_grad_(False)
-    image = torch.randn(1, 32, *size)
-    openvino.save_model(
-        to_openvino(layer, tuple(image.shape)), tmp_path / "a.xml", compress_to_fp16=compress
-    )
+    layer, image, model = mamba_layer(size)
+    openvino.save_model(model, tmp_path / "a.xml", compress_to_fp16=compress)
     output, compiled = run(openvino.Core().read_model(tmp_path / "a.xml"), image, precision)
     assert relative(output, layer(image)) < 1e-5
     imported = openvino.Core().import_model(compiled.export_model(), "CPU")

@@ -273,6 +273,7 @@ class Handler(BaseHTTPRequestHandler):
 
     fake: Server
     protocol_version = "HTTP/1.1"  # a connection is kept: each handshake costs more than an answer
+    disable_nagle_algorithm = True
     wbufsize = -1  # an answer is one packet
 
     def log_message(self, *_arguments):

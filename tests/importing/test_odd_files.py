@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,9 +30,14 @@ def checkpoint(result, change, fold=0):
     torch.save(content, path)
 
 
+@pytest.fixture(scope="module")
+def stored_result(tmp_path_factory):
+    return result_folder(tmp_path_factory.mktemp("stored") / "result", network_of("nnunet"))
+
+
 @pytest.fixture
-def result(tmp_path):
-    return result_folder(tmp_path / "result", network_of("nnunet"))
+def result(stored_result, tmp_path):
+    return Path(shutil.copytree(stored_result, tmp_path / "result"))
 
 
 def imported(result, folder):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import logging
+import random
 import shutil
 import tempfile
 import zipfile
@@ -49,6 +52,28 @@ def stack(count=6, uid=None, gap=4.0, **elements):
     uid = uid or generate_uid()
     voxels = ct_voxels(count)
     return [slice_of(voxels[k], (0, 0, gap * k), uid, k + 1, **elements) for k in range(count)]
+
+
+@functools.cache
+def stored_stack(count):
+    """Return the files of one series and its identifiers: the series', then those of the slices."""
+    slices = stack(count)
+    files = [io.BytesIO() for _ in slices]
+    for image, file in zip(slices, files, strict=True):
+        image.save_as(file, enforce_file_format=True)
+    uids = [slices[0].SeriesInstanceUID, *(image.SOPInstanceUID for image in slices)]
+    return [file.getvalue() for file in files], [uid.encode() for uid in uids]
+
+
+def write_stack(folder, count=6):
+    """Write what `stack` makes, the same files but for their identifiers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files, uids = stored_stack(count)
+    new = [uid[:-12] + b"%012d" % random.randrange(10**12) for uid in uids]
+    for number, content in enumerate(files):
+        series, instance = (uids[0], new[0]), (uids[1 + number], new[1 + number])
+        content = content.replace(*series).replace(*instance)
+        (folder / f"IM{number:04d}.dcm").write_bytes(content)
 
 
 def edited(**changes):
@@ -160,7 +185,7 @@ def test_geometry_that_changes_within_a_volume_is_refused(tmp_path, change, word
     write(tmp_path / "bad", slices)
     with pytest.raises(InputError, match=words):
         find(tmp_path)
-    write(tmp_path / "good", stack(5))
+    write_stack(tmp_path / "good", 5)
     cases = find(tmp_path)
     assert [case.channels[0].name for case in cases] == ["good"]
     (fault,) = left_out_of(cases)
@@ -222,7 +247,7 @@ def test_a_tilted_gantry_is_no_jump(tmp_path):
     ],
 )
 def test_one_odd_file_is_named_and_left_out_and_takes_nothing_along(tmp_path, caplog, edit, words):
-    write(tmp_path / "good", stack())
+    write_stack(tmp_path / "good")
     odd = stack()[0]
     reference = pydicom.dcmread(tmp_path / "good" / "IM0000.dcm")
     odd.SOPInstanceUID = reference.SOPInstanceUID
@@ -254,7 +279,7 @@ RAW = {
 @pytest.mark.parametrize("name", RAW)
 def test_a_malformed_number_is_named_with_its_element(tmp_path, name):
     keyword, content = RAW[name]
-    write(tmp_path / "good", stack())
+    write_stack(tmp_path / "good")
     stack()[0].save_as(tmp_path / "odd.dcm", enforce_file_format=True)
     put_raw(tmp_path / "odd.dcm", keyword, content)
     (fault,) = left_out_of(find(tmp_path))
@@ -300,7 +325,7 @@ NOT_NEEDED = {
 @pytest.mark.parametrize("where", ["in one file", "in every file"])
 def test_what_a_mask_does_not_need_never_costs_it(tmp_path, name, where):
     keyword, content, vr = NOT_NEEDED[name]
-    write(tmp_path / "in", stack())
+    write_stack(tmp_path / "in")
     paths = sorted((tmp_path / "in").iterdir())
     for path in paths if where == "in every file" else paths[2:3]:
         put_raw(path, keyword, content, vr)
@@ -387,7 +412,7 @@ def test_one_identifier_for_all_slices_loses_none(tmp_path):
 
 
 def test_a_file_that_is_cut_off_or_has_no_preamble_is_named_or_read(tmp_path):
-    write(tmp_path, stack(8))
+    write_stack(tmp_path, 8)
     first, last = tmp_path / "IM0000.dcm", tmp_path / "IM0007.dcm"
     first.write_bytes(first.read_bytes()[132:])
     whole = last.read_bytes()
@@ -400,7 +425,7 @@ def test_a_file_that_is_cut_off_or_has_no_preamble_is_named_or_read(tmp_path):
 
 
 def test_a_slice_lost_in_the_middle_makes_a_gap_that_names_the_series(tmp_path):
-    write(tmp_path, stack(8))
+    write_stack(tmp_path, 8)
     path = tmp_path / "IM0004.dcm"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"IM0004.dcm: is cut off .*and 1 more"):
@@ -446,7 +471,7 @@ def test_every_transfer_syntax_gives_the_same_voxels(tmp_path, syntax):
 
 
 def test_sequences_nested_beyond_all_recursion_are_skipped(tmp_path):
-    write(tmp_path / "in", stack())
+    write_stack(tmp_path / "in")
     deep = 3_000
     start = b"\x09\x00\x10\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     end = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
@@ -459,8 +484,8 @@ def test_sequences_nested_beyond_all_recursion_are_skipped(tmp_path):
 
 def test_what_is_no_image_of_a_volume_is_left_alone_and_counted(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    write(tmp_path / "ct", stack())
-    write(tmp_path / "copies", stack())
+    write_stack(tmp_path / "ct")
+    write_stack(tmp_path / "copies")
     shutil.copytree(tmp_path / "ct", tmp_path / "again")
     scouts = stack(4, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write(tmp_path / "scout", scouts)
@@ -479,7 +504,7 @@ def test_archives_that_nothing_here_unpacks_are_told(tmp_path):
     (tmp_path / "study.rar").write_bytes(b"Rar!\x1a\x07 and more")
     with pytest.raises(InputError, match="study.rar: is an archive of a kind that is not"):
         find(tmp_path)
-    write(tmp_path, stack())
+    write_stack(tmp_path)
     (tmp_path / "IM0005.dcm").rename(tmp_path / "IM0005.dcm.gz")
     (tmp_path / "IM0005.dcm.gz").write_bytes(b"\x1f\x8b and more")
     cases = find(tmp_path)
@@ -489,7 +514,7 @@ def test_archives_that_nothing_here_unpacks_are_told(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", bytes(2000), b"<html>404</html>", bytes(100)])
 def test_a_slice_that_became_another_file_is_named_though_no_name_ends_in_dcm(tmp_path, content):
-    write(tmp_path, stack())
+    write_stack(tmp_path)
     for path in sorted(tmp_path.iterdir()):
         path.rename(path.with_suffix(""))
     (tmp_path / "IM0005").write_bytes(content)
@@ -559,7 +584,7 @@ def pack(folder, path, form="zip"):
 )
 def test_series_in_an_archive_are_those_of_its_folder(tmp_path, monkeypatch, name, form):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    write(tmp_path / "in" / "x", stack())
+    write_stack(tmp_path / "in" / "x")
     (plain,) = find(tmp_path / "in")
     wanted = voxels_of(plain)
     pack(tmp_path / "in" / "x", tmp_path / "in" / name, form)
@@ -578,8 +603,8 @@ def test_series_in_an_archive_are_those_of_its_folder(tmp_path, monkeypatch, nam
 
 def test_a_bad_archive_is_left_out_and_named_and_nothing_of_it_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    write(tmp_path / "in" / "x", stack())
-    write(tmp_path / "in" / "y", stack())
+    write_stack(tmp_path / "in" / "x")
+    write_stack(tmp_path / "in" / "y")
     pack(tmp_path / "in" / "y", tmp_path / "in" / "cut.zip")
     whole = (tmp_path / "in" / "cut.zip").read_bytes()
     (tmp_path / "in" / "cut.zip").write_bytes(whole[:-90])
@@ -600,9 +625,9 @@ def test_a_bad_archive_is_left_out_and_named_and_nothing_of_it_stays(tmp_path, m
 
 def test_an_archive_within_an_archive_is_left_alone_and_all_together_are_bounded(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    write(tmp_path / "in" / "x" / "y", stack())
+    write_stack(tmp_path / "in" / "x" / "y")
     pack(tmp_path / "in" / "x" / "y", tmp_path / "in" / "x" / "inner.zip")
-    write(tmp_path / "in" / "x", stack())
+    write_stack(tmp_path / "in" / "x")
     pack(tmp_path / "in" / "x", tmp_path / "in" / "outer.zip")
     cases = find(tmp_path / "in")
     assert len(cases) == 1
@@ -615,8 +640,8 @@ def test_an_archive_within_an_archive_is_left_alone_and_all_together_are_bounded
 
 
 def test_too_few_slices_and_files_that_only_look_like_dicom_are_named(tmp_path):
-    write(tmp_path / "ct", stack())
-    write(tmp_path / "two", stack(2))
+    write_stack(tmp_path / "ct")
+    write_stack(tmp_path / "two", 2)
     (tmp_path / "fake.dcm").write_text("<html>")
     faults = left_out_of(find(tmp_path))
     assert any("has 2 slices" in each and "IM0001.dcm" in each for each in faults)
@@ -699,14 +724,14 @@ def test_a_pet_without_its_ct_is_named_beside_one_that_has_it(tmp_path):
 
 @pytest.mark.parametrize("modality", ["ct", "CT ", "", "NM", "CT\\CT", "\x1b[31m"])
 def test_the_class_of_an_image_says_what_it_is_where_the_modality_does_not(tmp_path, modality):
-    write(tmp_path / "in", stack())
+    write_stack(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
         put_raw(path, "Modality", modality.encode())
     segments(tmp_path, ct_voxels() > 0)
 
 
 def test_the_directory_file_of_a_disc_is_left_alone(tmp_path):
-    write(tmp_path / "ct", stack())
+    write_stack(tmp_path / "ct")
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
@@ -734,7 +759,7 @@ def test_a_description_cannot_write_to_the_terminal(tmp_path):
 
 
 def test_a_case_is_the_part_of_its_folder_that_its_slices_are(tmp_path):
-    write(tmp_path, stack(6))
+    write_stack(tmp_path)
     for k, image in enumerate(stack(2)):
         image.save_as(tmp_path / f"other{k}.dcm", enforce_file_format=True)
     convention = conventions.get("dicom")
@@ -743,7 +768,7 @@ def test_a_case_is_the_part_of_its_folder_that_its_slices_are(tmp_path):
 
 
 def test_an_image_of_another_modality_that_cannot_be_used_is_none_of_a_ct_s_business(tmp_path):
-    write(tmp_path / "ct", stack())
+    write_stack(tmp_path / "ct")
     write(tmp_path / "mr", stack(3, Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Rows=0))
     assert left_out_of(find(tmp_path)) == ()
     assert len(left_out_of(find(tmp_path / "ct"))) == 0
@@ -766,9 +791,9 @@ def test_three_slices_of_one_row_are_a_volume_and_are_all_named_where_they_are_n
 
 def test_what_is_named_with_its_folder_is_taken_once(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    write(tmp_path / "study" / "ct", stack())
+    write_stack(tmp_path / "study" / "ct")
     with zipfile.ZipFile(tmp_path / "study" / "other.zip", "w") as archive:
-        write(tmp_path / "packed", stack())
+        write_stack(tmp_path / "packed")
         for path in (tmp_path / "packed").iterdir():
             archive.write(path, path.name)
     study = tmp_path / "study"
