@@ -9,7 +9,8 @@ F + 0.1 (R - F) and R. One is kept that has ended, its process and all, by the b
 --busy 0 adds no processes: for a machine that others load anyway, which `loads` tells. Results go
 to deadlines_PREDICTOR.json, which grows while the runs go on: how many were kept, how much later
 than their budgets the latest ended, and which part of its budget the median run used whose tiles
-were not all run.
+were not all run. --quick takes the first scan and
+three runs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _LEAST_SHARE = 0.1
 _NOTHING_S = 0.001
 _WRITE_EVERY = 20  # runs
 _ROUNDS = 5
+_QUICK_RUNS = 3
 
 
 def ends_of(predictor: PredictorFolder, trial: Trial, rounds: int) -> tuple[float, float]:
@@ -72,6 +74,8 @@ def main(line: Sequence[str] | None = None) -> Path:
     predictor = find_predictor(arguments.predictor)
     if not arguments.quick:
         compile_predictor(predictor)
+    else:
+        arguments.runs, arguments.rounds = _QUICK_RUNS, 1
     path: Path = arguments.output / f"deadlines_{predictor.spec.name}.json"
     facts = {"predictor": predictor.spec.name, "busy": arguments.busy, "seed": arguments.seed}
     draw, runs, began_on = random.Random(arguments.seed), list[dict[str, Any]](), machine()

@@ -69,8 +69,8 @@ def test_other_processes_are_busy_as_long_as_they_should_be():
 @pytest.mark.long
 @pytest.mark.usefixtures("_in_this_process")
 def test_many_runs_are_counted_by_whether_they_kept_their_budgets(located, make_dataset, tmp_path):
-    options = ["--dataset", str(make_dataset()), "--quick", "--runs", "3", "--busy", "0"]
-    options += ["--rounds", "1", "--output", str(tmp_path)]
+    options = ["--dataset", str(make_dataset()), "--quick", "--busy", "0"]
+    options += ["--output", str(tmp_path)]
     result = json.loads(bench_deadlines.main([str(located.folder), *options]).read_text())
     assert result["runs"] == 3
     assert result["kept"] == sum(late <= 0.2 for late in result["late"]) + 3 - len(result["late"])
