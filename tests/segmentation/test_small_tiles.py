@@ -175,7 +175,9 @@ def test_what_was_not_compiled_is_compiled_once_or_done_without(monkeypatch, has
 
 
 @pytest.mark.long
-def test_on_another_processor_without_torch_all_but_small_tiles_is_compiled(toy, monkeypatch):
+def test_on_another_processor_without_torch_all_but_small_tiles_is_compiled(
+    toy, monkeypatch, tmp_path
+):
     text = (toy.folder / "predictor.toml").read_text()
     locator = toy.folder / "locator"
     locator.mkdir()
@@ -188,6 +190,7 @@ def test_on_another_processor_without_torch_all_but_small_tiles_is_compiled(toy,
     named = f'{text}\n[locator]\nsha256 = "{toy.spec.weights.sha256}"\n{small}\n'
     (toy.folder / "predictor.toml").write_text(named)
     predictor = read_spec(toy.folder)
+    monkeypatch.setenv("FLAREKIT_CACHE", str(tmp_path / "cache"))  # not what other tests compiled
 
     folder, made = compile_predictor(predictor, "fp32", beside=True)
     assert made == "all"
