@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import functools
 import gc
@@ -114,6 +115,7 @@ def pytest_collection_finish() -> None:
     pytest hangs its handlers onto every logger that keeps its records, six times a test.
     """
     gc.freeze()
+    atexit.register(gc.unfreeze)  # then all is taken down as usual
     gc.enable()
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("torch") and isinstance(logger, logging.Logger):

@@ -59,6 +59,7 @@ def test_errors_can_be_caught_without_loading_anything_heavy():
     assert modules_after("import flarekit; flarekit.FlarekitError") == "[]"
 
 
+@pytest.mark.long
 def test_listing_predictors_loads_no_torch_and_no_openvino():
     found = modules_after("import flarekit; flarekit.predictors()")
     assert not {"torch", "openvino"} & set(json.loads(found.replace("'", '"')))

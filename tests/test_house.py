@@ -41,6 +41,7 @@ def test_no_room_holds_more_than_its_share():
     assert {room: n for room, n in rooms.items() if n > most} == {}
 
 
+@pytest.mark.long
 def test_no_function_needs_scrolling():
     long = {}
     for path in MODULES:

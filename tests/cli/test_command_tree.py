@@ -212,6 +212,7 @@ def test_a_terminal_sees_a_spinner_and_a_bar_in_colour():
     assert COLOUR.search(said)
 
 
+@pytest.mark.long
 def test_no_color_leaves_the_colours_out():
     said = on_terminal(SPINNING.format(quiet=False), NO_COLOR="1")
     assert "building" in said

@@ -70,6 +70,7 @@ def test_figures_are_the_same_when_everything_is_forgotten(played, tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 def test_a_call_above_the_limit_is_named_and_fails(played):
     folder, truth = played
     result = play(folder, "--truth", truth, "--time-limit", "0.0001")

@@ -47,9 +47,9 @@ def test_threads_and_whoever_asked_are_waited_for_and_nothing_else():
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["predict"], 2, "Missing option"),
+        pytest.param(["predict"], 2, "Missing option", marks=pytest.mark.long),
         (["conventions", "nowhere"], 2, "nowhere"),
-        (["--help"], 0, ""),
+        pytest.param(["--help"], 0, "", marks=pytest.mark.long),
     ],
 )
 def test_exit_codes_and_messages_are_those_of_the_command(arguments, code, said):
@@ -76,6 +76,7 @@ def test_output_that_cannot_be_written_is_no_success():
     assert process.returncode != 0
 
 
+@pytest.mark.long
 def test_printing_to_a_full_disk_is_one_sentence():
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         process = subprocess.run(
@@ -86,7 +87,7 @@ def test_printing_to_a_full_disk_is_one_sentence():
     assert "Traceback" not in process.stderr
 
 
-@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+@pytest.mark.parametrize("closed", ["stdout", pytest.param("stderr", marks=pytest.mark.long)])
 def test_a_stream_that_was_closed_before_costs_nothing(closed):
     descriptor = {"stdout": 1, "stderr": 2}[closed]
     process = subprocess.run(

@@ -92,7 +92,9 @@ def test_a_failure_ends_the_run_where_that_is_wanted():
     assert len(pool.given) == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))]
+)
 def test_of_a_thousand_cases_with_faults_by_chance_none_is_lost_or_done_twice(seed):
     chance = random.Random(seed)
     names = [f"c{index:04d}" for index in range(1000)]

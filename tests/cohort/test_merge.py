@@ -67,6 +67,7 @@ def test_a_shard_that_is_not_there_or_did_not_end_is_named(shards, tmp_path, wri
     assert run("cohort", "merge", report).returncode == 0
 
 
+@pytest.mark.long
 def test_merging_leaves_the_record_of_a_run_where_it_is(shards, tmp_path):
     run(*shards)
     before = (tmp_path / "report" / "run.json").read_bytes()

@@ -262,6 +262,7 @@ def test_a_fault_of_this_machine_is_not_the_image_s(engine):
     assert "NVIDIA Container Toolkit" in caught.value.fix
 
 
+@pytest.mark.long
 def test_a_name_that_another_image_has_stays_where_it_is_when_a_tar_is_verified(
     engine, saved, caplog
 ):
@@ -277,6 +278,7 @@ def test_a_name_that_another_image_has_stays_where_it_is_when_a_tar_is_verified(
     assert ["image", "rm", OLD] in engine.calls
 
 
+@pytest.mark.long
 def test_links_are_put_into_an_image_that_goes_by_its_id_through_a_name_for_the_time(engine, saved):
     engine.has(NEW, "team:latest")
     engine.loads(OLD, "team:latest")

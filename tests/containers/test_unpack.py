@@ -263,6 +263,7 @@ PARTS = st.sampled_from(["a", "b", "c", "..", ".", ""])
 PATHS = st.lists(PARTS, max_size=5).map("/".join)
 
 
+@pytest.mark.long
 @given(
     links=st.dictionaries(st.sampled_from(["a", "b", "c/a"]), st.tuples(st.booleans(), PATHS)),
     path=PATHS,

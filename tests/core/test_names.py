@@ -60,6 +60,7 @@ def test_a_name_is_one_part_of_a_path_whatever_the_text(text):
     assert name == safe_name(text)
 
 
+@pytest.mark.long
 @given(st.lists(st.text(alphabet="a/. _ä", min_size=1, max_size=5), unique=True, max_size=20))
 def test_two_texts_never_share_a_name(texts):
     assert len({safe_name(text) for text in texts}) == len(texts)

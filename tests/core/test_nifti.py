@@ -128,6 +128,7 @@ def test_random_bytes_never_raise_anything_else(content, tmp_path_factory):
                 read(path)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(position=st.integers(4, 347), value=st.integers(0, 255))
 def test_one_wrong_header_byte_never_raises_anything_else(position, value, tmp_path_factory):

@@ -55,8 +55,20 @@ def logits_of(compute, image, **how):
     return np.concatenate([slab.logits().copy() for slab in compute.sweep(image, **how)], axis=1)
 
 
-@pytest.mark.parametrize("tile", [(4, 8, 8), (16, 32, 32), (1, 8, 8)])
-@pytest.mark.parametrize(("count", "mirror"), [(1, ()), (2, (0, 2)), (1, (1, 2))])
+@pytest.mark.parametrize(
+    ("tile", "count", "mirror"),
+    [
+        ((4, 8, 8), 1, ()),
+        ((4, 8, 8), 2, (0, 2)),
+        ((16, 32, 32), 1, ()),
+        ((1, 8, 8), 1, (1, 2)),
+        pytest.param((4, 8, 8), 1, (1, 2), marks=pytest.mark.long),
+        pytest.param((16, 32, 32), 1, (1, 2), marks=pytest.mark.long),
+        pytest.param((16, 32, 32), 2, (0, 2), marks=pytest.mark.long),
+        pytest.param((1, 8, 8), 1, (), marks=pytest.mark.long),
+        pytest.param((1, 8, 8), 2, (0, 2), marks=pytest.mark.long),
+    ],
+)
 def test_logits_are_those_of_torch(tile, count, mirror):
     networks = [network_of(seed, flat=tile[0] == 1) for seed in range(count)]
     ours, theirs = (
@@ -66,7 +78,14 @@ def test_logits_are_those_of_torch(tile, count, mirror):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-@pytest.mark.parametrize(("groups", "classes"), [((), 2), (((0, 2),), 3), (((2,), (0, 1)), 4)])
+@pytest.mark.parametrize(
+    ("groups", "classes"),
+    [
+        pytest.param((), 2, marks=pytest.mark.long),
+        pytest.param(((0, 2),), 3, marks=pytest.mark.long),
+        (((2,), (0, 1)), 4),
+    ],
+)
 def test_auxiliary_classes_are_merged_as_in_torch(groups, classes):
     networks = [without_auxiliary(network_of(classes=5), 3, groups)]
     ours, theirs = (
@@ -209,7 +228,7 @@ def test_output_that_is_not_finite_is_refused():
 
 
 @pytest.mark.usefixtures("artefact")
-def test_torch_is_not_imported_where_the_network_is_compiled(tmp_path):
+def test_neither_torch_nor_telemetry_is_loaded_where_the_network_is_compiled(tmp_path):
     code = f"""
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -222,7 +241,8 @@ networks = engine.Networks(build=None, channels=2, identity="toy", folders=(fold
 grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=(4, 8, 8))
 compute = engine.create("openvino", networks, grid, class_count=3, precision="fp32")
 compute.predict(np.zeros((2, 9, 9, 9), np.float32), lambda done, total: None)
-print([name for name in ("torch", "dynamic_network_architectures") if name in sys.modules])
+loaded = ("torch", "dynamic_network_architectures", "openvino_telemetry")
+print([name for name in loaded if sys.modules.get(name)])
 """
     result = subprocess.run(
         [sys.executable, "-c", code], text=True, capture_output=True, check=True
@@ -230,7 +250,8 @@ print([name for name in ("torch", "dynamic_network_architectures") if name in sy
     assert result.stdout == "[]\n"
 
 
-def test_openvino_s_telemetry_is_not_loaded():
+@pytest.mark.long
+def test_openvino_s_telemetry_is_not_loaded_for_its_converter():
     script = (
         "import sys; import flarekit.engine._compiled, openvino, openvino.tools.ovc; "
         "assert sys.modules['openvino_telemetry'] is None"

@@ -151,7 +151,14 @@ def mamba_layer(size):
 
 @each_precision
 @pytest.mark.parametrize("compress", [False, True])
-@pytest.mark.parametrize("size", [(1, 1, 1), (3, 5, 7), (4, 16, 16)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (3, 5, 7),
+        pytest.param((1, 1, 1), marks=pytest.mark.long),
+        pytest.param((4, 16, 16), marks=pytest.mark.long),
+    ],
+)
 def test_a_mamba_layer_is_float32_in_a_network_of_any_precision(
     size, compress, precision, tmp_path
 ):

@@ -223,6 +223,7 @@ def test_slices_that_take_longer_than_expected_tell_of_those_to_come():
     assert pace.affordable(9, 0, lambda count: 10 * count) == 2
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=200)
 @given(
     tile_s=st.floats(0.05, 3.0),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_weights_fall_to_the_gaussian_of_an_eighth_of_the_tile():
     np.testing.assert_allclose(weights[32 + 8], np.exp(-0.5 * (8 / (65 / 8)) ** 2), rtol=1e-6)
 
 
+@pytest.mark.long
 @given(st.data())
 def test_fitted_tiles_cover_all_that_is_needed_and_stay_inside(data):
     tile = data.draw(st.tuples(st.sampled_from([1, 4]), st.integers(3, 6), st.integers(3, 6)))

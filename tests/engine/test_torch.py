@@ -81,6 +81,7 @@ def weighted_mean(network, image_CZYX, tile, step):
     return (total / norm).argmax(0).numpy()
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=20)
 @given(st.integers(6, 20), st.integers(8, 20), st.integers(8, 20), st.sampled_from([0.3, 0.5, 1.0]))
 def test_the_rolling_slab_decides_like_whole_accumulators(z, y, x, step):

@@ -128,6 +128,7 @@ def places_of(rows):
     return [(row.z, y, x) for row in rows for y, x in row.places]
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_scheduled_tiles_without_a_limit_are_the_sweep_over_the_same_tiles(data):

@@ -45,6 +45,7 @@ def test_the_coefficient_of_a_whole_body_does_not_overflow():
     assert counts.mcc == pytest.approx(0.9, abs=0.01)
 
 
+@pytest.mark.long
 @given(PAIRS)
 def test_figures_are_bounded_and_symmetric_where_they_should_be(pair):
     truth, predicted = pair
@@ -67,6 +68,7 @@ def test_figures_are_bounded_and_symmetric_where_they_should_be(pair):
         assert one.iou == pytest.approx(one.dice / (2 - one.dice))
 
 
+@pytest.mark.long
 @given(PAIRS)
 def test_a_mask_agrees_with_itself(pair):
     truth = pair[0]

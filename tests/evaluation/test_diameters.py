@@ -43,6 +43,7 @@ def test_a_line_and_single_voxels():
     assert axis_diameters(np.zeros((2, 3, 4), bool)) == (0.0, 0.0)
 
 
+@pytest.mark.long
 @given(masks((2, 6, 7), 0.6))
 @settings(deadline=None, max_examples=30)
 def test_axes_are_those_of_going_through_all_pairs(mask):

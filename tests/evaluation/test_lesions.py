@@ -44,6 +44,7 @@ def test_two_predictions_of_one_lesion_are_not_punished():
     assert (match.found, match.missed, match.spurious) == (1, 0, 0)
 
 
+@pytest.mark.long
 @given(st.tuples(masks((5, 6, 4), 0.2), masks((5, 6, 4), 0.2)))
 @settings(deadline=None, max_examples=50)
 def test_matches_are_those_of_going_through_lesions_one_by_one(pair):
@@ -54,6 +55,7 @@ def test_matches_are_those_of_going_through_lesions_one_by_one(pair):
     assert (match.found, match.missed, match.spurious) == plain.lesion_counts(truth, predicted)
 
 
+@pytest.mark.long
 @given(masks((5, 6, 7), 0.2))
 @settings(deadline=None, max_examples=50)
 def test_a_mask_matches_itself(mask):

@@ -30,6 +30,7 @@ def test_without_a_voxel_on_one_side_there_is_no_curve():
         roc_auc(np.zeros(3, np.float16), np.ones(4, bool))
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(st.floats(0, 1, width=16), st.booleans()), min_size=2, max_size=40))
 def test_it_is_the_share_of_pairs_that_are_in_the_right_order(voxels):
     probabilities = np.float16([each for each, _ in voxels])

@@ -139,6 +139,7 @@ def test_flare24_refuses_other_values_where_only_lesions_are_asked_for(mask):
     assert figures("flare", truth, mask(predicted), only)["lesion"] == {"dsc": 0, "nsd": 0}
 
 
+@pytest.mark.long
 @given(st.tuples(masks((4, 3, 4), 0.5), masks((4, 3, 4), 0.5)), st.sampled_from(["22", "23", "24"]))
 @settings(
     deadline=None,
@@ -181,6 +182,7 @@ def test_flare_means_leave_the_lesion_to_itself():
 # --- autoPET
 
 
+@pytest.mark.long
 @given(
     st.tuples(masks((4, 5, 6), 0.25), masks((4, 5, 6), 0.25)),
     st.sampled_from(["1", "2", "3", "4", "5"]),

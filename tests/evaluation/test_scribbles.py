@@ -100,6 +100,7 @@ def test_a_perfect_mask_gets_no_scribble():
     assert corrective_scribble(block(BIG), block(BIG), "random", rng()) is None
 
 
+@pytest.mark.long
 @given(masks, masks, st.sampled_from(KINDS), st.integers(0, 99))
 def test_a_scribble_lies_on_errors_of_its_name_and_comes_from_the_seed(truth, mask, kind, seed):
     drawn = corrective_scribble(truth, mask, kind, rng(seed))

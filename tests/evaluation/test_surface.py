@@ -42,6 +42,7 @@ def test_a_slab_one_slice_thicker_differs_on_one_face():
     assert distances.dice_within(2) == 1
 
 
+@pytest.mark.long
 @given(PAIRS, SPACINGS)
 @settings(max_examples=15, deadline=None)
 def test_figures_are_those_of_brute_force(pair, spacing):
@@ -55,6 +56,7 @@ def test_figures_are_those_of_brute_force(pair, spacing):
     assert distances.hausdorff_mm() == pytest.approx(hausdorff, abs=1e-12)
 
 
+@pytest.mark.long
 @given(PAIRS, SPACINGS)
 @settings(deadline=None, max_examples=40)
 def test_nsd_is_symmetric_bounded_and_one_for_the_same_mask(pair, spacing):

@@ -65,6 +65,7 @@ def test_debian_s_packages_and_the_predictor_are_listed():
     assert len(bill([], STATUS)["components"]) == 2  # Python itself, and libc6
 
 
+@pytest.mark.long
 def test_the_list_of_this_environment_has_every_package_once_and_is_always_the_same(
     tmp_path, monkeypatch
 ):

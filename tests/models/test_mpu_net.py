@@ -50,6 +50,7 @@ def test_layers_that_never_run_receive_no_gradient_and_all_others_do():
     assert idle == {name for name, _ in network.named_parameters() if name.startswith("unused.")}
 
 
+@pytest.mark.long
 def test_without_layers_that_never_run_weights_load_from_files_with_and_without_them(tmp_path):
     whole, lean, again = small(), small(unused=False), small(unused=False)
     assert parameters() - parameters(unused=False) == 1_049_754
@@ -168,7 +169,9 @@ def test_parts_that_a_network_does_not_have_are_refused(bad):
         models.create("mpu_net", **bad)
 
 
-@pytest.mark.parametrize("arguments", [{"baseline": True}, {"paper_parts": PARTS}])
+@pytest.mark.parametrize(
+    "arguments", [{"baseline": True}, pytest.param({"paper_parts": PARTS}, marks=pytest.mark.long)]
+)
 def test_official_names_cover_the_variants(arguments):
     network, other = small(**arguments), small(**arguments)
     keys = models.official_keys_of("mpu_net", network)

@@ -52,6 +52,12 @@ VARIANTS = {
         "four directions": {"scan_directions": 4, "encoder_mamba": True},
     }.items()},
 }  # fmt: skip
+DEAR = (  # 0.3 s and more each
+    "mpu_net cross_attention",
+    "mpu_net multi_scale",
+    "mpu_net layer_norm",
+    "mamba_ahnet four directions",
+)
 NEVER = ("skip_scale", "unused.")  # in the authors' weights, and not in what they compute
 
 
@@ -65,7 +71,14 @@ def build(variant):
     return network, torch.randn(2, 1, *size)
 
 
-@pytest.mark.parametrize("variant", [each for each in VARIANTS if "stochastic" not in each])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(each, marks=[pytest.mark.long] if each in DEAR else [])
+        for each in VARIANTS
+        if "stochastic" not in each
+    ],
+)
 def test_a_gradient_reaches_every_parameter_and_the_output_has_the_image_s_size(variant):
     network, image = build(variant)
     with torch.no_grad():  # factors that start from nothing let no gradient past
@@ -149,6 +162,7 @@ def test_blocks_and_orders_that_make_no_network_are_refused(change, message):
 # --- others
 
 
+@pytest.mark.long
 def test_dropout_and_stochastic_depth_act_in_training_alone():
     for variant in ("attention_unet dropout", "mamba_ahnet stochastic depth"):
         network, image = build(variant)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,6 +24,7 @@ def apply(label_map, spacing=(1.0, 1.0, 1.0)):
     return postprocess.apply_rules(label_map, [RULE], LABELS, voxel_ml=1.0, scan=scan)
 
 
+@pytest.mark.long
 @given(label_maps)
 def test_one_component_remains_by_any_count_and_only_where_it_may_be(label_map):
     after = apply(label_map)
@@ -33,6 +35,7 @@ def test_one_component_remains_by_any_count_and_only_where_it_may_be(label_map):
         assert not (after[label_map != 1] == 1).any()
 
 
+@pytest.mark.long
 @given(label_maps)
 def test_what_remains_is_as_near_to_the_centre_as_anything_was(label_map):
     lesion = label_map == 1
@@ -44,6 +47,7 @@ def test_what_remains_is_as_near_to_the_centre_as_anything_was(label_map):
         assert squares[after].min() == squares[lesion].min()
 
 
+@pytest.mark.long
 @given(label_maps)
 def test_applied_twice_it_is_applied_once(label_map):
     once = apply(label_map)

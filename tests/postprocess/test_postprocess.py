@@ -94,6 +94,7 @@ def test_any_chain_of_rules_decides_like_scipy_label_by_label(label_map, rules, 
     np.testing.assert_array_equal(ours, by_scipy(label_map, rules, voxel_ml))
 
 
+@pytest.mark.long
 @given(label_maps, st.sampled_from(ON_REGIONS), st.permutations(list(LABELS)))
 def test_every_rule_applied_twice_is_the_rule_applied_once(label_map, name, labels):
     one = rule(name, *labels, value=3.0 if name == "min_volume_ml" else None)
@@ -118,12 +119,14 @@ def test_every_rule_defines_what_the_package_asks(name):
     assert parameters == ("regions", "labels", "value", "voxel_ml")
 
 
+@pytest.mark.long
 @given(label_maps, some_rules, st.permutations(range(3)))
 def test_the_order_of_axes_in_memory_does_not_matter(label_map, rules, axes):
     strided = label_map.transpose(axes).copy().transpose(np.argsort(axes))
     np.testing.assert_array_equal(apply(strided, *rules), apply(label_map, *rules))
 
 
+@pytest.mark.long
 @given(label_maps, st.sampled_from(ON_REGIONS))
 def test_labels_that_are_not_listed_are_never_touched(label_map, name):
     after = apply(label_map, rule(name, "liver", value=3.0 if name == "min_volume_ml" else None))
@@ -131,6 +134,7 @@ def test_labels_that_are_not_listed_are_never_touched(label_map, name):
         np.testing.assert_array_equal(after == value, label_map == value)
 
 
+@pytest.mark.long
 @given(label_maps)
 def test_the_input_is_not_changed(label_map):
     before = label_map.copy()

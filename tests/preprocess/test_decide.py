@@ -50,6 +50,7 @@ def decided(logits, shape, orders, values, *, regions, padding, slabs):
 sides = st.integers(0, 2)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(
     grid=st.tuples(*[st.integers(1, 9)] * 3),
@@ -136,6 +137,7 @@ def test_a_slab_may_be_used_again_once_its_slices_are_taken():
     np.testing.assert_array_equal(target, wanted)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(
     grid=st.tuples(st.integers(3, 12), st.integers(1, 6), st.integers(1, 6)),

@@ -103,6 +103,7 @@ def test_any_axis_may_be_resampled_by_itself(axis):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_a_map_fills_what_was_not_decided_and_leaves_the_rest(data):

@@ -69,6 +69,7 @@ def affines(draw, spacings=(0.7, 1.0, 2.0, 5.0)):
     return affine
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(affines(), st.tuples(*[st.integers(1, 9)] * 3))
 def test_labels_come_back_exactly_where_the_grid_is_the_scan_s_own(affine, shape):
@@ -359,6 +360,7 @@ def test_a_restored_mask_has_the_scan_s_stored_shape_whatever_the_grid(
     assert covered_ml == pytest.approx(prepared.stored_voxel_ml * np.count_nonzero(restored))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=30)
 @given(
     st.tuples(*[st.integers(1, 300)] * 3).filter(lambda shape: np.prod(shape) < 2e5),

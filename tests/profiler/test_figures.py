@@ -72,6 +72,7 @@ curves = st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 1e4)), min_size=2, 
 )
 
 
+@pytest.mark.long
 @given(curve=curves, tolerance=st.floats(0, 1e4))
 def test_areas_above_and_below_a_tolerance_make_the_whole(curve, tolerance):
     most = max(curve.values)

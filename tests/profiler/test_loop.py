@@ -129,6 +129,7 @@ def test_a_good_case_leaves_its_mask_and_all_of_the_report_and_no_work_folder(lo
     assert record["time"] >= case.wall_s
 
 
+@pytest.mark.long
 def test_every_broken_rule_is_named_and_the_other_cases_go_on(loop, tmp_path):
     names = ("broken", "changed", "crash", "good", "leftovers", "missing", "removed", "shape")
     report = loop(*names, "signal")

@@ -95,6 +95,7 @@ def test_what_is_not_flares_json_is_named(tmp_path, content):
 _numbers = st.one_of(st.integers(0, 10**6), st.floats(0, 1e6))
 
 
+@pytest.mark.long
 @settings(deadline=None)  # files are written; how fast is the machine's affair
 @given(
     gpu=st.lists(_numbers),

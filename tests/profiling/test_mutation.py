@@ -143,6 +143,7 @@ def test_the_share_leaves_equivalent_changes_out():
     assert (later["sampled"], later["killed"], later["unnoticed"]) == (4, 3, [{}])
 
 
+@pytest.mark.long
 def test_every_reason_is_of_a_change_that_can_be_made():
     listed = mutation.reasons()
     assert listed

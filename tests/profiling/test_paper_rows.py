@@ -22,11 +22,13 @@ def test_the_last_row_of_table_4_is_the_published_network():
     assert paper_rows.parameters(blocks, orders)[0] == 48_878_391
 
 
+@pytest.mark.long
 def test_all_nine_rows_are_there_in_the_paper_s_order():
     names = [row[0] for row in paper_rows.rows()]
     assert (names[:2], len(names)) == (["Baseline", "+ only Mamba"], 9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("reading", "gated_channels"), [(0, None), (-1, 32)])
 def test_a_reading_is_counted_as_the_network_that_has_it(reading, gated_channels):
     baseline = paper_rows.parameters(*paper_rows.TABLE_4[0][1:3])[1]

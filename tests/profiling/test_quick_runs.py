@@ -128,6 +128,7 @@ def test_tiles_of_every_predictor_are_timed(run, folder):
         assert result[precision]["tiles"][str(folder)]["gflops"] > 0
 
 
+@pytest.mark.long
 def test_components(run):
     assert set(run(bench_components)["maps"]) == {"clean", "speckled"}
 

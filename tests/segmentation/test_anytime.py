@@ -125,7 +125,7 @@ def test_without_time_for_a_single_tile_the_mask_is_the_locator_s(scan, truth):
 
 
 @pytest.mark.usefixtures("still")
-@pytest.mark.parametrize("mode", ["fast", "exact"])
+@pytest.mark.parametrize("mode", ["fast", pytest.param("exact", marks=pytest.mark.long)])
 def test_the_more_time_there_is_the_more_is_the_network_s(mode, scan, truth):
     segmenter = segmenter_of(budget_s=60, mode=mode)
     whole = segmented(segmenter, scan)
@@ -136,6 +136,7 @@ def test_the_more_time_there_is_the_more_is_the_network_s(mode, scan, truth):
     assert 0.75 < scores[0] < scores[1] <= dice(whole.labels, truth)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("still")
 def test_a_network_that_turns_out_slower_than_it_is_remembered_still_keeps_the_time(scan, truth):
     segmenter = segmenter_of(budget_s=60)
@@ -180,6 +181,7 @@ def test_speeds_that_cannot_be_kept_are_no_matter(scan, truth, monkeypatch, tmp_
     assert dice(result.labels, truth) == 1
 
 
+@pytest.mark.long
 def test_probabilities_come_with_a_locator_too(scan, truth):
     result = segmented(segmenter_of(), scan, probabilities=True)
     assert ((result.probabilities[1] > 0.5) == truth).mean() > 0.999
@@ -218,6 +220,7 @@ def test_a_scan_of_a_single_tile_keeps_it_without_a_locator_in_no_time_and_on_it
     assert expected.all()
 
 
+@pytest.mark.long
 def test_without_a_locator_enough_time_gives_the_mask_without_a_limit(scan):
     segmenter = segmenter_of(locator=False)
     expected = segmented(segmenter, scan)
@@ -234,6 +237,7 @@ def test_a_scan_of_nothing_but_air_has_an_empty_mask_in_any_time(locator):
         assert not segmented(segmenter, air, budget_s=budget_s).labels.any()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("still")
 def test_without_a_map_no_time_is_spared_for_tiles_that_are_left(scan, monkeypatch, tmp_path):
     Bright.tile_s = 0.1

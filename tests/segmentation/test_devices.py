@@ -55,7 +55,9 @@ def segmenter_of(toy):
     return Segmenter(Source.of_folder(toy), EXACT)
 
 
-@pytest.mark.parametrize("devices", [2, 3, 7])
+@pytest.mark.parametrize(
+    "devices", [2, *(pytest.param(count, marks=pytest.mark.long) for count in (3, 7))]
+)
 def test_several_devices_share_the_cases_and_leave_the_masks_of_one(toy, five, tmp_path, devices):
     segment_folder(toy, five, tmp_path / "one", EXACT)
     progress = Numbers()

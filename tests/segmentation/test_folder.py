@@ -315,6 +315,7 @@ def with_facts(predictor, **changes):
     return replace(predictor, spec=predictor.spec.model_copy(update=changes))
 
 
+@pytest.mark.long
 def test_a_first_pass_tells_where_to_look(make_toy, inputs, tmp_path, write_scan, monkeypatch):
     write_scan(inputs / "a_0000.nii.gz", np.zeros((60, 20, 20)))
     toy = make_toy()
@@ -483,6 +484,7 @@ def ledger_of(folder):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.long
 def test_the_ledger_has_a_line_for_every_case_that_is_over_also_while_the_run_goes_on(
     toy, one_bad, tmp_path
 ):

@@ -329,6 +329,7 @@ def test_with_a_locator_and_no_time_at_all_no_tile_is_planned(case, found):
     assert plan.tiles == ()
 
 
+@pytest.mark.long
 def test_exact_looks_everywhere_as_long_as_there_is_time(case, found):
     pace = Paced.of(Engine(1e-3), known=1e-6)
     limits = Limits(deadline=time.monotonic() + 100)

@@ -300,6 +300,7 @@ def test_a_ct_is_brought_onto_the_voxels_of_its_pet_and_that_is_told(
     assert "another grid" in " ".join(result.warnings)
 
 
+@pytest.mark.long
 def test_threads_that_share_a_segmenter_get_what_one_alone_gets(loaded):
     scans = [voxels_of((9 + k, 20, 14), seed=k) for k in range(4)]
 
@@ -445,6 +446,7 @@ def test_a_scan_that_does_not_fit_into_memory_is_refused_before_it_is_read(toy, 
         segmenter.segment(scan)
 
 
+@pytest.mark.long
 def test_a_folder_runs_with_a_segmenter_that_is_loaded(loaded, scan, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a_0000.nii.gz").symlink_to(scan)

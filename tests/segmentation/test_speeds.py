@@ -225,6 +225,7 @@ def test_a_home_that_cannot_be_written_is_no_matter(tmp_path):
     assert speeds.seconds("tile") == 1.0
 
 
+@pytest.mark.long
 def test_the_file_stays_small(tmp_path):
     for number in range(230):
         speeds = speeds_of(tmp_path, str(number))

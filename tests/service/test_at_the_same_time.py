@@ -163,6 +163,7 @@ def test_a_case_that_is_deleted_as_its_mask_is_written_leaves_nothing(running, n
     assert left == [following]
 
 
+@pytest.mark.long
 def test_a_case_that_is_deleted_as_its_picture_is_drawn_is_no_such_case(
     running, nifti, monkeypatch
 ):

@@ -191,6 +191,7 @@ def test_no_answer_holds_a_traceback_and_no_log_what_it_says(running, monkeypatc
     assert "secret" not in caplog.text.replace('"secret detail"', "")  # but for the line of code
 
 
+@pytest.mark.long
 def test_a_body_that_is_no_upload_may_be_a_mebibyte(running, monkeypatch):
     answer = running.client.post("/v1/demo", content=b" " * (1 << 20) + b"{}")
     assert answer.status_code == 413

@@ -59,7 +59,10 @@ def test_outside_the_lesion_s_border_the_scan_stays_as_it_was():
     assert changed[mask].mean() > 0.5
 
 
-@pytest.mark.parametrize(("place", "centre"), [("lung", (12, 60, 95)), ("tissue", (12, 60, 40))])
+@pytest.mark.parametrize(
+    ("place", "centre"),
+    [("lung", (12, 60, 95)), pytest.param("tissue", (12, 60, 40), marks=pytest.mark.long)],
+)
 def test_a_lesion_s_volume_is_about_that_of_its_diameter(place, centre):
     volumes = []
     for seed in range(6):
@@ -68,6 +71,7 @@ def test_a_lesion_s_volume_is_about_that_of_its_diameter(place, centre):
     assert 0.5 < np.median(volumes) / (np.pi / 6 * 24**3) < 2
 
 
+@pytest.mark.long
 def test_lesions_keep_the_grain_of_the_scan():
     scan = torso()
     deviations = []

@@ -43,6 +43,7 @@ def scans(organs):
     return [wholebody_petct(organs, SPACING, seed) for seed in range(4)]
 
 
+@pytest.mark.long
 def test_the_seed_decides_everything(organs, scans):
     again = wholebody_petct(organs, SPACING, 0)
     assert np.array_equal(again.suv_ZYX, scans[0].suv_ZYX)
@@ -87,6 +88,7 @@ def test_plain_bodies_have_one_uptake_an_organ(organs):
         assert hu[organs == ORGANS["lungs"]][0] < -500
 
 
+@pytest.mark.long
 def test_plain_outlines_enclose_organs_and_have_no_skeleton(organs):
     shares, ends = [], []
     for seed in range(12):
@@ -104,6 +106,7 @@ def test_plain_outlines_enclose_organs_and_have_no_skeleton(organs):
         plain_body(np.zeros_like(organs), SPACING, np.random.default_rng(0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plain", [0.0, 1.0])
 def test_a_body_is_plain_when_told_so(organs, monkeypatch, plain):
     calls = []

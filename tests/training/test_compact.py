@@ -88,6 +88,7 @@ def test_training_lowers_the_loss_and_leaves_curve_and_recipe(recipe, tmp_path):
     assert is_run(run)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_where_it_stopped(recipe, tmp_path):
     run = tmp_path / "run"
     train(recipe, pools(), run, RunOptions(minutes=0.1, **CPU), clock=Clock())
@@ -138,6 +139,7 @@ def test_kill_9_at_any_moment_leaves_a_checkpoint_that_goes_on(recipe, tmp_path)
     assert not list(run.glob(".*.tmp"))
 
 
+@pytest.mark.long
 def test_checkpoints_are_less_than_a_minute_apart(recipe, tmp_path):
     run, kept = tmp_path / "run", []
 
@@ -330,6 +332,7 @@ def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path, caplog):
     assert steps_of(recipe, tmp_path / "second") > 0
 
 
+@pytest.mark.long
 def test_a_card_says_what_cases_were_labelled_in_part(make_recipe, tmp_path):
     said = {}
     for name, labels in {"all": '"liver", "spleen"', "some": '"liver"'}.items():
@@ -414,6 +417,7 @@ class NeverBetter:
         return Measured(step=0, minutes=0.0, scores={"case": {"liver": 0.5}})
 
 
+@pytest.mark.long
 def test_a_training_slows_down_and_ends_early_where_validation_does_not_improve(
     tmp_path, make_recipe
 ):

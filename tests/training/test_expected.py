@@ -37,6 +37,7 @@ def dataset(tmp_path):
     return folder
 
 
+@pytest.mark.long
 def test_labels_are_measured_by_their_names_and_few_cases_tell_nothing(toy, dataset):
     found = expected_of(toy, {dataset: [f"c{index}" for index in range(8)]})
     assert list(found) == ["organ"]

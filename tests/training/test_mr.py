@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from flarekit.phantom import abdomen_phantom
 from tests.training.mr import CONTRASTS, abdomen_mr, brain_mr
@@ -25,6 +26,7 @@ def test_the_same_seed_gives_the_same_head_and_another_another():
     assert not np.array_equal(one.labels_ZYX, other.labels_ZYX)
 
 
+@pytest.mark.long
 def test_fat_is_bright_in_an_abdominal_mr_and_vessels_and_air_are_dark():
     phantom = abdomen_phantom(1, shape_ZYX=(24, 48, 48))
     scan = abdomen_mr(phantom, 1)

@@ -278,6 +278,7 @@ def trained(recipe, run_dir):
     train(recipe, [Pool(cases=[make_case()], share=1.0)], run_dir, RunOptions(minutes=1e-3, **CPU))
 
 
+@pytest.mark.long
 def test_a_recipe_that_changed_since_the_run_began_is_refused(recipe, make_recipe, tmp_path):
     trained(recipe, tmp_path / "run")
     with pytest.raises(InputError, match="training.learning_rate was 0.01 and is 0.1"):
@@ -350,6 +351,7 @@ class Small(torch.nn.Sequential):
 """
 
 
+@pytest.mark.long
 def test_a_class_of_one_s_own_trains_where_it_is_trusted(tmp_path):
     dataset = dataset_of(tmp_path / "d", ["a", "b"])
     recipe_for(dataset, tmp_path)

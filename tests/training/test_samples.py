@@ -42,6 +42,7 @@ def test_the_same_step_draws_the_same_batch_whatever_was_drawn_before(recipe):
     assert not torch.equal(first.image, sampler.batch(6).image)
 
 
+@pytest.mark.long
 def test_pools_give_their_shares(recipe):
     dark, light = (
         make_case(np.full((1, 24, 24, 24), value), np.zeros((24, 24, 24), np.uint8))

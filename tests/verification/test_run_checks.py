@@ -493,6 +493,7 @@ def test_what_would_control_a_terminal_is_shown_as_text(tmp_path):
     assert r"\x1b[2Jgone\x07 and a bell" in found["ends_well"].reason
 
 
+@pytest.mark.long
 def test_by_how_much_a_mask_is_another_is_told_in_percent(tmp_path):
     def program(inside):
         image = read(inside.image_of("/input/images/ct"))

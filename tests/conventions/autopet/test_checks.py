@@ -167,6 +167,7 @@ def test_the_second_task_of_iv_is_not_judged(tmp_path):
     assert "task 2" in skipped(found)["edition"]
 
 
+@pytest.mark.long
 def test_clicks_that_change_nothing_are_not_judged(tmp_path):
     found = look(program(mask=NO_CLICKS), tmp_path, only={"edition", "clicks_placed"})
     assert found["edition"].state == "pass"

@@ -26,6 +26,7 @@ def rasterised(polygons, shape):
     return mask
 
 
+@pytest.mark.long
 @given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_rasterised_again_every_mask_is_itself(mask):
     np.testing.assert_array_equal(rasterised(outlines_of(mask), mask.shape), mask)

@@ -322,7 +322,9 @@ NOT_NEEDED = {
 
 
 @pytest.mark.parametrize("name", NOT_NEEDED)
-@pytest.mark.parametrize("where", ["in one file", "in every file"])
+@pytest.mark.parametrize(
+    "where", ["in every file", pytest.param("in one file", marks=pytest.mark.long)]
+)
 def test_what_a_mask_does_not_need_never_costs_it(tmp_path, name, where):
     keyword, content, vr = NOT_NEEDED[name]
     write_stack(tmp_path / "in")
@@ -472,7 +474,7 @@ def test_every_transfer_syntax_gives_the_same_voxels(tmp_path, syntax):
 
 def test_sequences_nested_beyond_all_recursion_are_skipped(tmp_path):
     write_stack(tmp_path / "in")
-    deep = 3_000
+    deep = 1_200
     start = b"\x09\x00\x10\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     end = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
     for path in (tmp_path / "in").iterdir():

@@ -308,6 +308,7 @@ def test_a_hundred_real_sized_volumes_stay_far_below_four_gigabytes(tmp_path):
     assert grown_mib < 500
 
 
+@pytest.mark.long
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=6))
 def test_checksums_of_parts_join_to_that_of_the_whole(parts):
     import zlib
@@ -334,6 +335,7 @@ def test_threads_may_share_a_stack(tmp_path):
     np.testing.assert_array_equal(written.reshape(masks.shape), masks)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("real_size")
 def test_padding_on_both_sides_is_left_out_and_comes_back(tmp_path):
     voxels = np.full(REAL, -1500, np.int16)

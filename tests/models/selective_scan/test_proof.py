@@ -106,6 +106,7 @@ def fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
 """
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_on_cuda")
 def test_mamba_ssm_needs_nothing_but_its_kernel_and_has_gradients(monkeypatch, tmp_path):
     """The package itself imports language models."""
