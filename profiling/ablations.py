@@ -34,6 +34,7 @@ from torch import nn
 from flarekit.training.cases import case_ids
 from flarekit.training.compact import RunOptions, train
 from flarekit.training.recipe import Recipe, paper_recipes, read_recipe
+from flarekit.training.recipe_changes import trained_by
 from flarekit.training.sources import make_all, training_pools, validation_pool
 from flarekit.training.training_case import TrainingCase
 from flarekit.training.validation import Measured, Validation
@@ -197,7 +198,7 @@ def run(
     kind = f"{told.steps}_steps" if told.steps else f"{told.minutes}_minutes"
     folder = told.work / kind / f"{row.replace(' ', '_')}-{seed}"
     done, asked = folder / "done.json", [told.steps, None if told.steps else told.minutes]
-    made_of = json.dumps([recipe.trained_by, str(told.dataset.resolve()), asked], sort_keys=True)
+    made_of = json.dumps([trained_by(recipe), str(told.dataset.resolve()), asked], sort_keys=True)
     if done.is_file():
         kept: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         if kept.pop("made_of", None) != made_of:

@@ -46,16 +46,15 @@ def locator(predictor: str, scans: Path, run_dir: Path, *, options: LocatorRun) 
 def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: Console) -> None:
     import typer
 
-    from flarekit.cli.train_requests import Sources
+    from flarekit.cli.train_requests import CompactRun, Sources
     from flarekit.cli.training import run_compact
     from flarekit.core.apart import keep_apart
     from flarekit.core.files import write_atomically
     from flarekit.segmentation.predictors import find_predictor
-    from flarekit.training.compact import RunOptions
     from flarekit.training.export import export_predictor
     from flarekit.training.locator import add_locator, refuse_to_replace, refuse_what_needs_none
 
-    run = RunOptions(minutes=options.minutes, device=options.device)
+    run = CompactRun(minutes=options.minutes, device=options.device)
     predictor = find_predictor(name)
     refuse_what_needs_none(predictor.spec)
     refuse_to_replace(predictor, replace=options.replace)

@@ -30,7 +30,6 @@ def compact(options: CompactRun, sources: Sources, quiet: bool = False) -> None:
     from flarekit.cli.training import run_compact
     from flarekit.core.apart import keep_apart
     from flarekit.core.errors import UsageError
-    from flarekit.training.compact import RunOptions
 
     start, run_dir = options.start, sources.run_dir
     for folder in (sources.dataset, *sources.others, *((start,) if start else ())):
@@ -40,7 +39,7 @@ def compact(options: CompactRun, sources: Sources, quiet: bool = False) -> None:
             f"{run_dir}: is a predictor folder, whose recipe would be replaced",
             fix="name a folder of the run's own",
         )
-    run_compact(sources, RunOptions(**vars(options)), Console(quiet=quiet))
+    run_compact(sources, options, Console(quiet=quiet))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Literal
 class CompactRun:
     """How a compact run is made; see `flarekit.training.compact.RunOptions`."""
 
-    minutes: float = 75
+    minutes: float | None = None
     start: Path | None = None
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

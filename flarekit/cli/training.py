@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flarekit.cli.console import Console, typed
-from flarekit.cli.train_requests import Sources
+from flarekit.cli.train_requests import CompactRun, Sources
 from flarekit.importing import ImportOptions
 from flarekit.training.compact import RunOptions, check_run, train
 from flarekit.training.fitting import check_fit, check_folders
@@ -12,10 +12,15 @@ from flarekit.training.run_record import begin_record
 from flarekit.training.sources import make_all, material_files, training_pools, validation_pool
 from flarekit.training.validation import Validation
 
+_USUAL_MINUTES = 75.0
 
-def run_compact(sources: Sources, options: RunOptions, console: Console) -> None:
+
+def run_compact(sources: Sources, told: CompactRun, console: Console) -> None:
     """Compare recipe and data, prepare the cases, train, and say what comes next."""
     recipe, run_dir = read_recipe(sources.recipe_path, trust=sources.trust), sources.run_dir
+    stages = sum(stage.minutes for stage in recipe.training.stages)
+    minutes = (stages or _USUAL_MINUTES) if told.minutes is None else told.minutes
+    options = RunOptions(**{**vars(told), "minutes": minutes})
     dataset, material, negatives = sources.dataset, sources.material or (), sources.negatives or ()
     check_folders(recipe, material, negatives)
     with console.bar("label maps") as progress:

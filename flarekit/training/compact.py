@@ -23,7 +23,13 @@ from flarekit.training.networks import estimate_statistics
 from flarekit.training.recipe import Recipe
 from flarekit.training.run_record import CHECKPOINT, keep_recipe
 from flarekit.training.samples import Batch, Pool, Sampler
-from flarekit.training.state import TrainingState, begun_state, save_state, try_network
+from flarekit.training.state import (
+    TrainingState,
+    begin_stage,
+    begun_state,
+    save_state,
+    try_network,
+)
 from flarekit.training.step import learning_rate, train_step
 from flarekit.training.validation import Validation
 
@@ -87,10 +93,11 @@ def train(
 ) -> nn.Module:
     """Train until the time is used up, going on from the last checkpoint in a folder.
 
-    The learning rate follows the time, not the steps; validation may lower it, or end the training,
-    where the recipe's schedule says so. The returned weights are a running average of
-    the trained ones. Validation does not count as training time, and takes a tenth of it at most,
-    beside the one at the end.
+    Where the recipe names stages, the time is shared among them as their minutes are. The learning
+    rate follows the time of its stage, not the steps; validation may lower it, or end the training,
+    where the recipe's schedule says so; it is of stages on the predictor's own grid. The returned
+    weights are a running average of the trained ones. Validation does not count as training time,
+    and takes a tenth of it at most, beside the one at the end.
 
     Args:
         recipe: architecture and training facts.
@@ -114,12 +121,14 @@ def train(
         left.unlink(missing_ok=True)
     run = _Run(recipe, run_dir, options, validation, clock)
     ahead = options.ahead if options.ahead is not None else 3 * (run.device.type == "cuda")
-    with _Batches(Sampler(recipe, pools, run.device, options.seed), ahead) as batches:
-        while (done := run.share_done()) < 1:
-            loss = run.step(batches, done)
-            progress(run.state.step, run.state.seconds / 60, loss)
-            run.keep_up()
-        run.estimate_statistics(batches)
+    for stage in run.stages():
+        with _Batches(Sampler(stage, pools, run.device, options.seed), ahead) as batches:
+            while (done := run.share_done()) < 1:
+                loss = run.step(batches, done)
+                progress(run.state.step, run.state.seconds / 60, loss)
+                run.keep_up()
+            if run.is_last_stage:
+                run.estimate_statistics(batches)
     run.end()
     return run.state.average
 
@@ -142,22 +151,44 @@ class _Run:
         self.state.note_device(f"{device_name(self.device)} in {self._precision}")
         _LOG.info("%s in %s from step %d", self.device, self._dtype, self.state.step)
         self._recipe, self._options, self._validation = recipe, options, validation
+        self._stage, self._ends = recipe.stages[0], _ends(recipe)
         self._clock, self._checkpoint = clock, run_dir / CHECKPOINT
         self._last = dict.fromkeys(("saved", "drawn", "measured"), self.state.seconds)
         self._began = clock() - self.state.seconds
         self._slower, self._has_ended = recipe.regime.schedule.after(self._curve.dice)
 
+    def stages(self) -> Iterator[Recipe]:
+        """Yield the recipe of every stage that is not over, and go on to it."""
+        for number in range(self.state.stage, len(self._ends)):
+            if number > self.state.stage:
+                begin_stage(self.state, self._recipe, number)
+            self._stage = self._recipe.stages[number]
+            if len(self._ends) > 1:
+                _LOG.info("stage %d of %d", number + 1, len(self._ends))
+            yield self._stage
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether no stage follows."""
+        return self.state.stage == len(self._ends) - 1
+
     def share_done(self) -> float:
-        """Return the share of the time that is used up; all of it once validation has ended it."""
+        """Return the share of the stage's time that is used up.
+
+        It is all of it once validation has ended the training.
+        """
         if self._has_ended:
             return 1.0
-        return (self._clock() - self._began) / (60 * self._options.minutes)
+        ends = (0.0, *self._ends)
+        before, end = ends[self.state.stage], ends[self.state.stage + 1]
+        done = (self._clock() - self._began) / (60 * self._options.minutes)
+        return max(0.0, (done - before) / (end - before))
 
     def step(self, batches: _Batches, done: float) -> float:
         """Train one step and return its loss."""
         state = self.state
         batch = batches.at(state.step)
-        loss = train_step(state, self._recipe, batch, done, self._dtype, self._slower)
+        loss = train_step(state, self._stage, batch, done, self._dtype, self._slower)
         state.seconds = self._clock() - self._began
         self._curve.add(loss)
         return loss
@@ -171,7 +202,7 @@ class _Run:
             save_state(state, self._checkpoint)
         if self._is_due("drawn", options.draw_every_s):
             self._curve.draw()
-        if self._validation is None:
+        if self._validation is None or self._stage.spec.grid != self._recipe.spec.grid:
             return
         usual_s = 60 * options.minutes / _VALIDATIONS
         if self._is_due("measured", max(usual_s, _LEAST_BETWEEN * self._validation.took_s)):
@@ -187,7 +218,7 @@ class _Run:
 
     def _some_samples(self, batches: _Batches) -> Iterator[torch.Tensor]:
         """Yield images of the batches to come, as many as statistics need and the time allows."""
-        size, began = self._recipe.training.batch, self._clock()
+        size, began = self._stage.training.batch, self._clock()
         for index in range(math.ceil(_STATISTICS_SAMPLES / size)):
             is_late = self._clock() - began > _STATISTICS_SHARE * 60 * self._options.minutes
             if is_late and index * size >= _LEAST_SAMPLES:
@@ -218,6 +249,13 @@ class _Run:
         measured = by.measure(self.state.average, self.state.effort, self.device, self._precision)
         self._curve.validate(measured.mean)
         return self._clock() - paused
+
+
+def _ends(recipe: Recipe) -> list[float]:
+    """Return at which share of the whole time each stage ends."""
+    minutes = [stage.minutes for stage in recipe.training.stages] or [1.0]
+    ends = [sum(minutes[: number + 1]) / sum(minutes) for number in range(len(minutes))]
+    return [*ends[:-1], 1.0]
 
 
 def check_run(recipe: Recipe, run_dir: Path, options: RunOptions) -> None:

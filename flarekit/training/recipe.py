@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,14 @@ from flarekit.core.spec import PredictorSpec, parse_spec
 from flarekit.core.tables import checked, read_toml
 from flarekit.models import OwnClass
 from flarekit.postprocess import check_rules
+from flarekit.training.idle import idle_option
 from flarekit.training.regimes import GIVE_PROBABILITIES, Regime
-from flarekit.training.tables import OrganFacts, Provenance, TrainingFacts, idle_option
+from flarekit.training.tables import OrganFacts, Provenance, StageFacts, TrainingFacts
 
 _PAPERS = Path(__file__).parent / "recipes"
 _TABLES = ("predictor", "training", "provenance")
 _NO_WEIGHTS_YET = {"sha256": "0" * 64, "parameters": 1}
 _HIGHEST = 255  # value in a label map
-# of the predictor's facts, those that the training depends on
-_TRAINED_BY = ("architecture", "channels", "crop", "labels", "auxiliary")
-_GRID = ("spacing_mm_ZYX", "axes", "tile_ZYX")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,19 @@ class Recipe:
         return self.training.whole_regime
 
     @property
+    def stages(self) -> tuple[Recipe, ...]:
+        """The recipe of every stage, in order; this one alone where it names no stages."""
+        return tuple(map(self._of_stage, self.training.stages)) or (self,)
+
+    def _of_stage(self, stage: StageFacts) -> Recipe:
+        grid = self.spec.grid
+        if stage.spacing_mm_ZYX is not None:
+            grid = grid.model_copy(update={"spacing_mm_ZYX": stage.spacing_mm_ZYX})
+        spec = self.spec.model_copy(update={"grid": grid})
+        training = self.training.model_copy(update={**stage.changes, "stages": ()})
+        return replace(self, spec=spec, training=training)
+
+    @property
     def case_facts(self) -> str:
         """What cases depend on, as text: two recipes that agree in it have the same cases."""
         spec, facts = self.spec, self.training
@@ -80,26 +91,6 @@ class Recipe:
             facts.other_ct,
         )
         return repr(told)
-
-    @property
-    def trained_by(self) -> dict[str, Any]:
-        """Everything that the training depends on, by the names of its fields."""
-        spec = self.spec.model_dump(mode="json")
-        told = {name: spec[name] for name in _TRAINED_BY}
-        told["grid"] = {name: spec["grid"][name] for name in _GRID}
-        training = self.training.model_dump(mode="json")
-        for name in ("objective", "schedule"):  # as a whole: a recipe may name what is usual
-            training[name] = getattr(self.regime, name).model_dump(mode="json")
-        return _fields(told, "predictor") | _fields(training, "training")
-
-    def changes_from(self, other: Recipe) -> list[str]:
-        """Return what differs from another recipe of what the training depends on, in words."""
-        then, now = other.trained_by, self.trained_by
-        return [
-            f"{name} was {then.get(name)} and is {now.get(name)}"
-            for name in sorted(then | now)
-            if then.get(name) != now.get(name)
-        ]
 
     @property
     def flat(self) -> bool:
@@ -202,21 +193,14 @@ def recipe_of(text: str, content: Mapping[str, Any], path: Path, *, trust: bool 
     return recipe
 
 
-def _fields(table: Mapping[str, Any], inside: str) -> dict[str, Any]:
-    """Return every value of nested tables by its full name."""
-    found: dict[str, Any] = {}
-    for name, value in table.items():
-        full = f"{inside}.{name}"
-        found |= _fields(value, full) if isinstance(value, Mapping) else {full: value}
-    return found
-
-
 def _check(recipe: Recipe, path: Path) -> None:
     channels = [channel.name for channel in recipe.spec.channels]
     check_rules(recipe.spec.rules, channels, source=str(path))
-    regime = recipe.regime
-    fault = _class_fault(recipe) or _network_fault(recipe) or _sample_fault(recipe)
-    fault = fault or idle_option(recipe.training, regime.objective, regime.schedule)
+    fault = _class_fault(recipe) or _network_fault(recipe) or _stage_fault(recipe)
+    for stage in recipe.stages:
+        regime = stage.regime
+        fault = fault or _sample_fault(stage)
+        fault = fault or idle_option(stage.training, regime.objective, regime.schedule)
     if fault:
         raise PredictorError(f"{path}: {fault}", fix="correct that")
 
@@ -262,6 +246,21 @@ def _organ_fault(auxiliary: tuple[str, ...]) -> str:
 
     unknown = [name for name in auxiliary if name not in ORGANS]
     return f"predictor.auxiliary: no organ map has {', '.join(unknown)}" if unknown else ""
+
+
+def _stage_fault(recipe: Recipe) -> str:
+    facts, own = recipe.training, recipe.spec.grid.spacing_mm_ZYX
+    tables: tuple[TrainingFacts | StageFacts, ...] = (facts, *facts.stages)
+    for table in tables:
+        if table.optimiser is not None and table.learning_rate is None:
+            return f"training.optimiser: name the learning_rate of {table.optimiser} beside it"
+    for stage in facts.stages:
+        spacing = stage.spacing_mm_ZYX or own
+        if spacing != own and facts.case_grid != "scan":
+            return 'training.stages: another spacing needs case_grid = "scan"'
+        if [mm == "fit" for mm in spacing] != [mm == "fit" for mm in own]:
+            return 'training.stages: "fit" stands where predictor.grid.spacing_mm_ZYX has it'
+    return ""
 
 
 def _sample_fault(recipe: Recipe) -> str:

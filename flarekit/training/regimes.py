@@ -33,6 +33,8 @@ from flarekit.training.muon import Muon
 
 Spread = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+OptimiserKind = Literal["adam", "adamw", "muon", "sgd"]
 Outputs = Any  # logits, a list of them (finest first), or a pair of either and an image
 GIVE_PROBABILITIES = frozenset({"mpu_net"})
 _LEAST_PROBABILITY = 1e-6
@@ -171,7 +173,7 @@ def supervision_weights(kind: str, count: int, epoch: int) -> list[float]:
 class Optimiser(Table):
     """An optimiser and its constants."""
 
-    kind: Literal["adam", "adamw", "muon", "sgd"]
+    kind: OptimiserKind
     learning_rate: float
     weight_decay: float = 0.0
     eps: float = 1e-8
@@ -286,6 +288,7 @@ class RegimeFacts(Table):
 
     Attributes:
         regime: whose loss, optimiser and schedule; a name in `flarekit.training.regimes`.
+        optimiser: its kind, in place of the regime's; name a learning rate with it.
         learning_rate: in place of the regime's.
         reconstruction: weight of the loss of the image that Mamba-AHNet draws, in place of the
             regime's.
@@ -294,7 +297,8 @@ class RegimeFacts(Table):
     """
 
     regime: str = "compact"
-    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    optimiser: OptimiserKind | None = None
+    learning_rate: Rate | None = None
     reconstruction: Spread | None = None
     objective: ObjectiveFacts = ObjectiveFacts()
     schedule: Schedule = Schedule()
@@ -306,10 +310,11 @@ class RegimeFacts(Table):
         terms = self.objective.model_dump(exclude_unset=True)
         if self.reconstruction is not None:
             terms["reconstruction"] = self.reconstruction
-        rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        told = {"kind": self.optimiser, "learning_rate": self.learning_rate}
+        optimiser = {name: value for name, value in told.items() if value is not None}
         changed = {
             "objective": regime.objective.model_copy(update=terms),
-            "optimiser": regime.optimiser.model_copy(update=rate),
+            "optimiser": regime.optimiser.model_copy(update=optimiser),
             "schedule": regime.schedule.model_copy(
                 update=self.schedule.model_dump(exclude_unset=True)
             ),

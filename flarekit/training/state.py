@@ -21,6 +21,7 @@ from flarekit.core.spec import read_spec
 from flarekit.training.fitting import check_classes
 from flarekit.training.networks import as_trained
 from flarekit.training.recipe import Recipe, read_recipe
+from flarekit.training.recipe_changes import changes_between
 from flarekit.training.run_record import CHECKPOINT, RECIPE
 
 _LOG = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     step: int = 0
     seconds: float = 0.0
+    stage: int = 0  # of the recipe's stages
     failures: int = 0
     start: str = ""  # SHA-256 of the weights that it began with
     devices: list[str] = field(default_factory=list)  # that it was trained on, and how
@@ -59,6 +61,23 @@ class TrainingState:
             self.devices.append(device)
 
 
+def begin_stage(state: TrainingState, recipe: Recipe, stage: int) -> None:
+    """Go on from the averaged weights, with an optimiser of the stage's own.
+
+    Args:
+        state: changed in place.
+        recipe: that names the stages.
+        stage: its number, from 0.
+    """
+    state.network.load_state_dict(state.average.state_dict())
+    state.optimiser = _optimiser(state, recipe, stage)
+    state.stage = stage
+
+
+def _optimiser(state: TrainingState, recipe: Recipe, stage: int) -> torch.optim.Optimizer:
+    return recipe.stages[stage].regime.optimiser.build(state.network.parameters())
+
+
 def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Return the averaged network of a checkpoint, and its steps, minutes and what it began with.
 
@@ -69,7 +88,7 @@ def averaged_network(recipe: Recipe, checkpoint: Path) -> tuple[nn.Module, dict[
         raise InputError(f"{checkpoint}: is not there", fix="train first: flarekit train compact")
     _check_unchanged(recipe, checkpoint)
     state = _start(recipe, torch.device("cpu"), torch.float32)
-    _resume(state, checkpoint)
+    _resume(state, checkpoint, recipe)
     return state.average, state.effort
 
 
@@ -83,7 +102,7 @@ def _start(
     return TrainingState(
         network=network,
         average=average.requires_grad_(False),
-        optimiser=recipe.regime.optimiser.build(network.parameters()),
+        optimiser=recipe.stages[0].regime.optimiser.build(network.parameters()),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
     )
 
@@ -111,7 +130,7 @@ def begun_state(
         if start is not None:
             _LOG.info("%s goes on; %s is used only when a run begins", run_dir, start)
         _check_unchanged(recipe, checkpoint)
-        _resume(state, checkpoint)
+        _resume(state, checkpoint, recipe)
     elif start is not None:
         _begin_with(state, recipe, start)
     return state
@@ -147,7 +166,7 @@ def _check_unchanged(recipe: Recipe, checkpoint: Path) -> None:
     if not kept.is_file():
         return
     began = read_recipe(kept)
-    changes = recipe.changes_from(began)
+    changes = changes_between(began, recipe)
     then, now = began.own_class, recipe.own_class
     if then is not None and now is not None and then.file and then.sha256() != now.sha256():
         changes.append(f"{then.file.name} is another file")
@@ -161,12 +180,19 @@ def _check_unchanged(recipe: Recipe, checkpoint: Path) -> None:
 
 @torch.no_grad()
 def try_network(state: TrainingState, recipe: Recipe, device: torch.device) -> None:
-    """Run one blank sample, so that what does not fit is known before the first step.
+    """Run one blank sample of every size, so that what does not fit is known before the first step.
 
     Raises:
         PredictorError: the network does not take it, or gives other classes than the recipe has.
     """
-    channels, tile = len(recipe.spec.channels), recipe.training.tile_ZYX
+    for tile in {stage.training.tile_ZYX for stage in recipe.stages}:
+        _try_sample(state, recipe, tile, device)
+
+
+def _try_sample(
+    state: TrainingState, recipe: Recipe, tile: tuple[int, int, int], device: torch.device
+) -> None:
+    channels = len(recipe.spec.channels)
     blank = torch.zeros((1, channels, *(tile[1:] if recipe.flat else tile)), device=device)
     try:
         output = state.average.eval()(blank)
@@ -194,6 +220,7 @@ def save_state(state: TrainingState, path: Path) -> None:
         "scaler": state.scaler.state_dict(),
         "step": state.step,
         "seconds": state.seconds,
+        "stage": state.stage,
         "start": state.start,
         "devices": state.devices,
     }
@@ -202,7 +229,7 @@ def save_state(state: TrainingState, path: Path) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def _resume(state: TrainingState, path: Path) -> None:
+def _resume(state: TrainingState, path: Path, recipe: Recipe) -> None:
     content = _content(path)
     fix = "give the recipe of that run, or train in another folder"
     missing = [name for name in _NEEDED if name not in content]
@@ -211,6 +238,10 @@ def _resume(state: TrainingState, path: Path) -> None:
             f"{path}: is not a checkpoint of flarekit train compact: it has no {missing[0]!r}",
             fix=fix,
         )
+    stage = _amount(content.get("stage", 0), "stage", path, int)
+    if stage >= len(recipe.stages):
+        raise InputError(f"{path}: is in stage {stage + 1}, which this recipe has not", fix=fix)
+    state.stage, state.optimiser = stage, _optimiser(state, recipe, stage)
     try:
         state.network.load_state_dict(content["network"])
         state.average.load_state_dict(content["average"])

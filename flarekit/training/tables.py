@@ -1,18 +1,19 @@
 """The tables of `recipe.toml` that say how a network is trained."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from flarekit.core.grid import Side
+from flarekit.core.grid import Side, Spacing
 from flarekit.core.tables import Table
-from flarekit.training.regimes import TERMS, Objective, RegimeFacts, Schedule, Spread
+from flarekit.training.regimes import OptimiserKind, Rate, RegimeFacts, Spread
 
 LARGEST_BATCH = 4096
 Share = Annotated[float, Field(ge=0, le=1)]
 Chance = Share
 Factor = Annotated[float, Field(gt=0)]
+Batch = Annotated[int, Field(ge=1, le=LARGEST_BATCH, strict=True)]
+Average = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OrganFacts(Table):
@@ -196,6 +197,41 @@ class ViewFacts(Table):
     border: Chance = 0.15
 
 
+class StageFacts(Table):
+    """One `[[training.stages]]` table: a part of the training, and what is another in it.
+
+    Stages follow each other in one run. Each begins with the averaged weights of the one before,
+    with an optimiser of its own whose rate follows the stage's own time. What is not named here is
+    as it stands in `[training]` and in the predictor's grid.
+
+    Attributes:
+        minutes: of this stage; where a run is told how long it takes, the stages' shares of it.
+        spacing_mm_ZYX: of the samples, such as a coarser one at which more of the body fits into
+            one; needs `case_grid = "scan"`.
+        tile_ZYX: voxels per sample.
+        batch: samples per step.
+        optimiser: its kind, in place of the regime's.
+        learning_rate: in place of the regime's.
+        average: weight of the past in the running average of the weights.
+        augmentation: of the samples.
+    """
+
+    minutes: Annotated[float, Field(gt=0)]
+    spacing_mm_ZYX: tuple[Spacing, Spacing, Spacing] | None = None
+    tile_ZYX: tuple[Side, Side, Side] | None = None
+    batch: Batch | None = None
+    optimiser: OptimiserKind | None = None
+    learning_rate: Rate | None = None
+    average: Average | None = None
+    augmentation: AugmentationFacts | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is another in `[training]`, by name."""
+        named = self.model_fields_set - {"minutes", "spacing_mm_ZYX"}
+        return {name: getattr(self, name) for name in named}
+
+
 class TrainingFacts(RegimeFacts):
     """The `[training]` table; loss, optimiser and schedule are in `RegimeFacts`.
 
@@ -218,6 +254,7 @@ class TrainingFacts(RegimeFacts):
         phantom_share: fraction of samples taken from phantoms, in [0, 1].
         synthesis: other synthetic cases.
         negatives: scans in which nothing is to be found.
+        stages: parts of the training that differ from each other; none where it is of one piece.
         tile_ZYX: voxels per training sample; Z = 1 for 2D networks.
         batch: samples per step.
         average: weight of the past in the running average of the weights, which is what is
@@ -243,9 +280,10 @@ class TrainingFacts(RegimeFacts):
     phantom_share: Share = 0.0
     synthesis: SynthesisFacts | None = None
     negatives: NegativeFacts | None = None
+    stages: tuple[StageFacts, ...] = ()
     tile_ZYX: tuple[Side, Side, Side]
-    batch: Annotated[int, Field(ge=1, le=LARGEST_BATCH, strict=True)] = 2
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    batch: Batch = 2
+    average: Average = 0.998
     case_grid: Literal["network", "scan"] = "network"
     foreground: Share = 0.67
     hard_negatives: HardNegativeFacts | None = None
@@ -266,72 +304,3 @@ class Provenance(Table):
     dataset: str = ""
     data: tuple[str, ...] = ()
     licence: str = ""
-
-
-def idle_option(facts: TrainingFacts, objective: Objective, schedule: Schedule) -> str:
-    """Return the first option that changes nothing, and what it needs; empty where there is none.
-
-    The objective and the schedule are those that the `[training]` table comes to.
-    """
-    options = (
-        *_of_objective(facts, objective),
-        *_of_schedule(facts, schedule),
-        *_of_cases(facts),
-        *_of_organs(facts.augmentation.organs),
-    )
-    return next((f"training.{name} {need}" for name, need in options), "")
-
-
-def _of_objective(facts: TrainingFacts, objective: Objective) -> Iterator[tuple[str, str]]:
-    told = facts.objective.model_fields_set
-    if not any(getattr(objective, term) for term in TERMS):
-        yield "objective", f"leaves no term of the loss: give one a weight ({', '.join(TERMS)})"
-    if "regions" in told and not (objective.region_tversky or objective.region_dice):
-        yield "objective.regions", "is of region_tversky and region_dice, whose weights are 0"
-    if "region_weights" in told and not objective.region_tversky:
-        yield "objective.region_weights", "is of region_tversky, whose weight is 0"
-    if objective.balanced and not objective.cross_entropy:
-        yield "objective.balanced", "is of cross_entropy, whose weight is 0"
-
-
-def _of_schedule(facts: TrainingFacts, schedule: Schedule) -> Iterator[tuple[str, str]]:
-    told = facts.schedule.model_fields_set
-    if "decay" in told and schedule.kind != "exponential":
-        yield "schedule.decay", f'is of kind = "exponential", and the kind is {schedule.kind!r}'
-    if schedule.kind == "exponential" and schedule.epochs == 1:
-        yield "schedule.kind", '"exponential" loses a part per epoch: give epochs'
-    if schedule.warm_up >= schedule.epochs:
-        yield "schedule.warm_up", f"takes all of the {schedule.epochs} epochs: give more epochs"
-    if "plateau_factor" in told and schedule.plateau_patience is None:
-        yield "schedule.plateau_factor", "needs plateau_patience"
-
-
-def _of_cases(facts: TrainingFacts) -> Iterator[tuple[str, str]]:
-    told = facts.model_fields_set
-    if facts.near is not None and not (facts.unlabelled or facts.labelled):
-        yield "near", "is about labels that cases lack: name them in unlabelled or labelled"
-    if "near_mm" in told and facts.near is None:
-        yield "near_mm", "needs near, the organ that it is a distance from"
-    if facts.phantom_share and not range(*facts.phantom_seeds):
-        yield "phantom_share", "needs phantom_seeds, the first and one past the last"
-    if facts.synthesis is not None and not range(*facts.synthesis.seeds):
-        yield "synthesis.seeds", "are none: give the first and one past the last"
-    copies = 1 if facts.other_ct is None else facts.other_ct.copies
-    for table in facts.datasets:
-        if table.layout != "wholebody_pet" and (table.known_Z or table.added):
-            yield "datasets", f'{table.folder}: known_Z and added are of layout = "wholebody_pet"'
-        if table.added and copies == 1:
-            yield "datasets", f"{table.folder}: added is of every second copy: give other_ct.copies"
-    other = facts.other_ct
-    if other is not None and "shift_mm" in other.model_fields_set and not other.shifted:
-        yield "other_ct.shift_mm", "needs shifted, how often it is so"
-
-
-def _of_organs(organs: OrganFacts) -> Iterator[tuple[str, str]]:
-    name = "augmentation.organs"
-    if (organs.factor or organs.shift_mm) and not organs.changed:
-        yield name, "has factor or shift_mm, and needs changed, how often it is so"
-    if organs.changed and not (organs.factor or organs.shift_mm):
-        yield f"{name}.changed", "needs factor or shift_mm"
-    if bool(organs.lesions) != bool(organs.lesion_labels):
-        yield name, "needs both lesions, how often there are some, and lesion_labels, where"

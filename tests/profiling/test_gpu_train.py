@@ -20,6 +20,7 @@ from gpu.step_size import batch_within, kept_mib, sized, with_batch
 
 from flarekit.core.spec import read_spec
 from flarekit.training.recipe import read_recipe, recipe_of
+from flarekit.training.recipe_changes import changes_between
 from tests.training.conftest import RECIPE
 
 ROOT = Path(__file__).parents[2]
@@ -249,8 +250,10 @@ def test_a_gpu_has_a_batch_of_its_own_and_a_smaller_one_where_there_is_little_ro
     rates = [each.regime.optimiser.learning_rate for each in (recipe, larger)]
     assert rates[0] <= rates[1] <= max(4e-3, rates[0])
     assert recipe_of(larger.text, tomllib.loads(larger.text), path).training == larger.training
-    assert larger.changes_from(recipe)
-    assert all("batch" in each or "learning_rate" in each for each in larger.changes_from(recipe))
+    assert changes_between(recipe, larger)
+    assert all(
+        "batch" in each or "learning_rate" in each for each in changes_between(recipe, larger)
+    )
     assert with_batch(recipe, recipe.training.batch) is recipe
 
 
