@@ -33,11 +33,15 @@ wheel: install
 	$(BIN)/pip install --quiet "build>=1.2"
 	$(BIN)/python -m build --outdir dist
 
+# one process per core, one thread each; compiled modules are kept, or each of hundreds of processes
+# that tests start would compile them again
+TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal  # one process per core, one thread each
+	$(TESTING) -n auto --dist worksteal
 
 test-long: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "long and not slow and not data and not gpu"
+	$(TESTING) -n auto --dist worksteal -m "long and not slow and not data and not gpu"
 
 check: install
 	$(BIN)/ruff check .

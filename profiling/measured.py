@@ -21,6 +21,8 @@ from flarekit.engine._cpu import cpu_capability, cpu_name, cpu_runs_bf16
 HERE = Path(__file__).parent
 QUICK_MM = (8.0, 8.0, 8.0)  # voxels of a phantom in a quick run
 _EVERY_S = 0.02
+# pip compiles modules; where Python may not keep that, every start compiles this package again
+_AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 
 
 def bare_parser(description: str | None) -> argparse.ArgumentParser:
@@ -57,7 +59,7 @@ def run(command: Sequence[object], environment: Mapping[str, str] | None = None)
     before = os.times()
     process = subprocess.Popen(
         [str(part) for part in command],
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **_AS_INSTALLED, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

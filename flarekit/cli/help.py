@@ -1,5 +1,6 @@
 """How help pages read: an example for every command, and options in the same groups everywhere."""
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -100,10 +101,28 @@ class App(typer.Typer):
         usual = {"no_args_is_help": True, "rich_markup_mode": None, "add_completion": False}
         super().__init__(**{**usual, **settings})
 
+    def only(self, word: str) -> "App":
+        """Return the program with the commands of one first word alone; itself where it has none.
+
+        Typer builds every option of every command before it looks which one is asked for.
+        """
+        commands = [each for each in self.registered_commands if _word(each) == word]
+        groups = [each for each in self.registered_groups if each.name == word]
+        if not commands and not groups:
+            return self
+        some = copy.copy(self)
+        some.registered_commands, some.registered_groups = commands, groups
+        return some
+
     def command(self, *names: Any, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401
         """Register a command, whose options are spread; see `typer.Typer.command`."""
         register = super().command(*names, **{"cls": Command, **settings})
         return lambda function: register(spread(function))
+
+
+def _word(command: Any) -> str:  # noqa: ANN401 - Typer's
+    name: str = command.name or command.callback.__name__.rstrip("_").replace("_", "-")
+    return name.split()[0]
 
 
 class Program(TyperGroup):

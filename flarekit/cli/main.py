@@ -28,6 +28,7 @@ from flarekit.cli import (
 from flarekit.cli.help import App, Program
 from flarekit.cli.options import Budgets, Computing, Messages, Precision
 from flarekit.cli.requests import Interactive, JobFolders, Prediction, Scoring, ShardRecording
+from flarekit.cli.starting import spare_pydicom
 from flarekit.cli.terminating import end_on_sigterm
 from flarekit.core.errors import UsageError
 from flarekit.core.package import VERSION
@@ -200,6 +201,7 @@ def main() -> None:
     piece by piece, in 0.1 to 1.5 seconds, is left to the kernel.
     """
     end_on_sigterm()
+    spare_pydicom()
     code: object = None  # of a process that ends as Python lets it, after Ctrl-C for example
     ending = atexit.register(lambda: _leave(code))  # the first one registered is called last
     try:
@@ -240,7 +242,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     from flarekit.core.files import is_full
 
     try:
-        app(arguments, prog_name="flarekit")
+        words = sys.argv[1:] if arguments is None else arguments
+        app.only(words[0] if words else "")(arguments, prog_name="flarekit")
     except FlarekitError as error:
         _tell(f"{error.message}; {error.fix}")
         raise SystemExit(error.exit_code) from None

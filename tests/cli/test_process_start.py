@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+import typer
 
 CODE = """
 import time
@@ -23,3 +24,41 @@ def test_the_time_of_a_case_begins_with_the_process_to_a_few_hundredths_of_a_sec
         whole_s = time.monotonic() - began
         assert 0.02 < float(process.stdout) <= whole_s + 0.03
         time.sleep(0.3)
+
+
+def said_by(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_nibabel_does_not_import_pydicom_for_a_command_and_others_still_may():
+    code = """
+import sys
+from flarekit.cli.starting import spare_pydicom
+spare_pydicom()
+import nibabel
+print("pydicom" in sys.modules, nibabel.nifti1.Nifti1Header().sizeof_hdr)
+import pydicom
+print(pydicom.Dataset.__name__)
+"""
+    assert said_by(code) == "False 348\nDataset\n"
+
+
+def test_only_the_command_that_is_asked_for_is_built():
+    code = """
+from flarekit.cli.main import app
+print(len(app.only("predict").registered_commands), len(app.only("train").registered_groups))
+print(sorted(each.callback.__name__ for each in app.only("evaluate").registered_commands))
+print(app.only("") is app, app.only("--help") is app, app.only("prdict") is app)
+"""
+    assert said_by(code) == "1 1\n['evaluate', 'evaluate_interactive']\nTrue True True\n"
+
+
+def test_every_command_is_found_by_its_first_word():
+    from flarekit.cli.main import app
+
+    program = typer.main.get_command(app)
+    for name, command in program.commands.items():
+        alone = typer.main.get_command(app.only(name.split()[0]))
+        assert alone.commands[name].help == command.help
