@@ -6,9 +6,9 @@ The gate is measured on the training lesions of DATASET and of synthetic bodies 
 maps that the recipe trained on (--fit bodies). It is tried on bodies around maps that training
 never used, healthy (no lesion is drawn) and diseased, on the validation and held-out cases of
 DATASET, and on whole-body PETs in --pets (X_suv, X_ct where there is one, X_label where lesions are
-labelled). The network runs once per case; its mask is scored as it is, with the gate, and with each
-of the rules in --rules, such as suv_threshold=1, behind those that the predictor has. --quick takes
-one body of each kind.
+labelled); one without a CT has a flat one, as in accuracy_real_body.py. The network runs once per
+case; its mask is scored as it is, with the gate, and with each of the rules in --rules, such as
+suv_threshold=1, behind those that the predictor has. --quick takes one body of each kind.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import nibabel
 import numpy as np
 from accuracy_bodies import unseen_maps
 from accuracy_cases import Array, Spacing, oriented, petct_of
+from accuracy_real_body import FLAT_HU, ct_of
 from measured import bare_parser, machine, write
 
 import flarekit
@@ -123,13 +124,14 @@ def examinations(arguments: argparse.Namespace, recipe: Recipe) -> Iterator[Exam
         )
     for path in sorted(arguments.pets.glob("*_suv.nii.gz")) if arguments.pets else ():
         suv, spacing_mm = oriented(path)
-        ct = path.with_name(path.name.replace("_suv", "_ct"))
+        case = path.name.removesuffix("_suv.nii.gz")
+        hu = None if path.with_name(f"{case}_ct.nii.gz").is_file() else FLAT_HU
         label = path.with_name(path.name.replace("_suv", "_label"))
         lesions = oriented(label)[0] > 0 if label.is_file() else np.zeros(suv.shape, bool)
         yield Examination(
             kind="real body" if label.is_file() else "real body, tumour not labelled",
             name=path.name,
-            channels=(oriented(ct)[0] if ct.is_file() else np.where(suv > 0.2, 20.0, -1000.0), suv),
+            channels=(ct_of(arguments.pets, case, suv, spacing_mm, hu), suv),
             lesions_ZYX=lesions,
             spacing_mm=spacing_mm,
         )
