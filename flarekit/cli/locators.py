@@ -46,15 +46,17 @@ def locator(predictor: str, scans: Path, run_dir: Path, *, options: LocatorRun) 
 def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: Console) -> None:
     import typer
 
-    from flarekit.cli.train_requests import CompactRun, Sources
-    from flarekit.cli.training import run_compact
+    from flarekit.cli.train_requests import Sources
+    from flarekit.cli.training import run_training
     from flarekit.core.apart import keep_apart
     from flarekit.core.files import write_atomically
     from flarekit.segmentation.predictors import find_predictor
+    from flarekit.training.compact import RunOptions
     from flarekit.training.export import export_predictor
     from flarekit.training.locator import add_locator, refuse_to_replace, refuse_what_needs_none
+    from flarekit.training.recipe import read_recipe
 
-    run = CompactRun(minutes=options.minutes, device=options.device)
+    run = RunOptions(minutes=options.minutes, device=options.device)
     predictor = find_predictor(name)
     refuse_what_needs_none(predictor.spec)
     refuse_to_replace(predictor, replace=options.replace)
@@ -68,7 +70,7 @@ def _train(name: str, scans: Path, run_dir: Path, options: LocatorRun, console: 
     sources = Sources(
         recipe_path=recipe_path, dataset=dataset, run_dir=training, cases=cases, processes=1
     )
-    run_compact(sources, run, console)
+    run_training(read_recipe(recipe_path), sources, run, console)
     made = run_dir / "locator"
     export_predictor(training, made)
     folder = add_locator(predictor, made, replace=options.replace)

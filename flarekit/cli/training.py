@@ -16,11 +16,16 @@ _USUAL_MINUTES = 75.0
 
 
 def run_compact(sources: Sources, told: CompactRun, console: Console) -> None:
-    """Compare recipe and data, prepare the cases, train, and say what comes next."""
-    recipe, run_dir = read_recipe(sources.recipe_path, trust=sources.trust), sources.run_dir
+    """Train by what was typed; see `run_training`."""
+    recipe = read_recipe(sources.recipe_path, trust=sources.trust)
     stages = sum(stage.minutes for stage in recipe.training.stages)
     minutes = (stages or _USUAL_MINUTES) if told.minutes is None else told.minutes
-    options = RunOptions(**{**vars(told), "minutes": minutes})
+    run_training(recipe, sources, RunOptions(**{**vars(told), "minutes": minutes}), console)
+
+
+def run_training(recipe: Recipe, sources: Sources, options: RunOptions, console: Console) -> None:
+    """Compare recipe and data, prepare the cases, train, and say what comes next."""
+    run_dir = sources.run_dir
     dataset, material, negatives = sources.dataset, sources.material or (), sources.negatives or ()
     check_folders(recipe, material, negatives)
     with console.bar("label maps") as progress:
