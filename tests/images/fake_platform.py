@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import ssl
 import threading
 import uuid
@@ -280,6 +281,8 @@ class Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
     def handle_any(self):
+        if hasattr(socket, "TCP_QUICKACK"):  # clients hold a body back until the headers are had
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))

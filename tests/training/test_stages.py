@@ -98,7 +98,9 @@ def test_a_stage_begins_with_the_averaged_weights_and_an_optimiser_of_its_own(st
     assert trained == {id(each) for each in state.network.parameters()}
 
 
-@pytest.mark.parametrize("steps", [4, 10, 17])  # in the first, between both, in the second
+@pytest.mark.parametrize(  # in the first, between both, in the second
+    "steps", [pytest.param(4, marks=pytest.mark.long), 10, pytest.param(17, marks=pytest.mark.long)]
+)
 def test_a_run_that_is_killed_goes_on_in_its_stage(staged, tmp_path, steps):
     options = RunOptions(minutes=0.5, **CPU)
     whole = train(staged, pools(), tmp_path / "whole", options, clock=Clock())
