@@ -105,6 +105,27 @@ def _has_room(folder: Path) -> bool:
     return may_run and os.access(folder, os.W_OK) and state.f_bavail * state.f_frsize >= ROOM
 
 
+@pytest.hookimpl(tryfirst=True)  # before markers choose
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make `long` what a marker `quick` leaves over of a test's parameters."""
+    alike: dict[tuple[Path, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("quick") is not None:
+            alike.setdefault((item.path, item.nodeid.split("[")[0]), []).append(item)
+    for group in alike.values():
+        marker = group[0].get_closest_marker("quick")
+        assert marker is not None
+        for index in set(range(len(group))) - spread_over(len(group), *marker.args):
+            group[index].add_marker(pytest.mark.long)
+
+
+def spread_over(length: int, count: int) -> set[int]:
+    """Return so many indices, from the first to the last; all where there are no more."""
+    if count >= length:
+        return set(range(length))
+    return {round(index * (length - 1) / max(1, count - 1)) for index in range(count)}
+
+
 gc.disable()  # until all tests are collected: what is imported and found stays
 
 

@@ -10,6 +10,7 @@ from tests.command import run
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

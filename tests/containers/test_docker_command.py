@@ -315,6 +315,7 @@ FULL = b"Error response from daemon: write /var/lib/docker/x: no space left on d
 GONE = b"Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n"
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("said", "words"), [(FULL, "make room"), (GONE, "start Docker")])
 @pytest.mark.parametrize("command", ["load", "save", "tag", "inspect", "link"])
 def test_a_fault_of_this_machine_has_its_own_remedy_in_every_command(

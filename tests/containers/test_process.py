@@ -209,6 +209,7 @@ def test_what_is_written_to_the_root_is_gone_afterwards(sandbox, monkeypatch, ov
     assert [path.name for path in sandbox._place.iterdir()] == ["root"]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
@@ -276,6 +277,7 @@ def test_a_mount_below_a_link_of_the_image_lands_where_it_points(sandbox, inputs
     assert said(sandbox, "ls /real/in", mounts=mounts) == ["scan"]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("user", [None, "1000:1000"])
 def test_more_processes_than_allowed_fail_the_run(sandbox, groups, user):
     line = "i=0; while [ $i -lt 60 ]; do sleep 60 & i=$((i+1)); done; echo all started; wait"

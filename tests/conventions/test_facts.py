@@ -90,6 +90,7 @@ def test_a_fact_that_nobody_reads_is_refused():
         ConventionFacts({**NOBODY, "colour": "red"})
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", conventions.verifiable())
 def test_the_tree_that_people_read_is_the_one_that_is_read_and_written(name, tmp_path):
     facts, checks = conventions.facts_of(name), conventions.checks_of(name)

@@ -55,6 +55,7 @@ def logits_of(compute, image, **how):
     return np.concatenate([slab.logits().copy() for slab in compute.sweep(image, **how)], axis=1)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("tile", "count", "mirror"),
     [
@@ -139,6 +140,7 @@ def files_of(tmp_path):
     return {path.suffix: path for path in tmp_path.glob("*/*") if path.is_file()}
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 @pytest.mark.parametrize("suffixes", [(".blob",), (".blob", ".bin"), (".json",), (".blob", ".xml")])
 def test_a_damaged_artefact_is_made_again(artefact, tmp_path, caplog, damage, suffixes):

@@ -121,6 +121,7 @@ class Scan(torch.nn.Module):
         return self.scan(u, torch.nn.functional.softplus(delta - 2), self.A, B, C, self.D)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("batch", "channels", "states", "tokens"),
     [(1, 4, 3, 1), (1, 4, 3, 2), (2, 5, 1, 7), (1, 8, 16, 101), (3, 8, 4, 960), (1, 4096, 16, 5)],
@@ -149,6 +150,7 @@ def mamba_layer(size):
     return layer, image, to_openvino(layer, tuple(image.shape))
 
 
+@pytest.mark.quick(2)
 @each_precision
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize(

@@ -435,6 +435,7 @@ def test_an_algorithm_that_may_not_be_run_is_an_error(platform, request_for, tol
     assert "ask for access" in error.fix
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -596,6 +597,7 @@ def test_a_job_of_another_algorithm_or_of_nobody_is_refused(platform, request_fo
         submit(replace(request, job=JOB), told)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("fault", "times"),
     [
@@ -661,6 +663,7 @@ def test_an_interrupted_wait_names_the_jobs_that_go_on(
 # outputs
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("where", ["GET /api/v1/cases/images/", "GET /media/", "GET /signed/"])
 @pytest.mark.parametrize("fault", [403, 404])
 def test_an_output_that_cannot_be_had_is_named_and_the_others_are_fetched(
@@ -771,6 +774,7 @@ def test_the_only_case_s_error_is_the_command_s(platform, request_for, tmp_path,
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("where", "fault", "after"),
     [

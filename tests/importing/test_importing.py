@@ -150,6 +150,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("name", "extra", "how"), CASES)
 def test_result_folders_become_predictors_with_the_same_weights(tmp_path, name, extra, how):
     network = network_of(name, **extra)

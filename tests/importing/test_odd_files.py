@@ -173,6 +173,7 @@ def refused(result, tmp_path, file, words):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("change", "words"), PLANS)
 def test_plans_that_are_a_little_off_are_refused_by_field(result, tmp_path, change, words):
     changed(result / "plans.json", change)
@@ -185,6 +186,7 @@ def test_dataset_files_that_are_a_little_off_are_refused_by_field(result, tmp_pa
     refused(result, tmp_path, "labels" if "printed" in words else "dataset.json", words)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(("change", "words"), CHECKPOINT)
 def test_checkpoints_that_are_a_little_off_are_refused_by_field(result, tmp_path, change, words):
     checkpoint(result, change)
@@ -223,6 +225,7 @@ TAKEN = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("change", TAKEN)
 def test_what_a_checkpoint_need_not_say_may_be_absent(tmp_path, change):
     result = result_folder(tmp_path / "T__P__3d_fullres", network_of("nnunet"))
@@ -230,6 +233,7 @@ def test_what_a_checkpoint_need_not_say_may_be_absent(tmp_path, change):
     assert build_networks(imported(result, tmp_path / "made"))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
 )
@@ -337,6 +341,7 @@ def test_mpu_net_s_baseline_has_its_authors_names_and_is_imported(tmp_path):
         assert torch.equal(found.eval()(image), network.eval()(image))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("wrapper", ["net", "state_dict", "model_state_dict", "model", None])
 def test_a_state_dict_may_be_wrapped_as_trainers_do(tmp_path, wrapper):
     _, state = state_of(baseline=True)

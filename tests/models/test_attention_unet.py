@@ -76,6 +76,7 @@ def test_official_tensors_load_strictly_in_both_directions():
         models.load_official_state_dict("attention_unet", network, {"surplus": torch.zeros(1)})
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.2, 0.33, 0.5, 0.7])
 def test_any_width_runs(width):
     network = models.create("attention_unet", width=width, num_classes=2).eval()

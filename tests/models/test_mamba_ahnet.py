@@ -96,6 +96,7 @@ def test_only_the_three_deepest_levels_of_the_segmentation_have_mamba():
     assert {name.split(".vm.")[0] for name in names} == {f"decoder.blocks.{i}" for i in range(3)}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("row", ROWS)
 def test_reconstruction_is_returned_only_while_training(row):
     network, slices = build(row), torch.randn(2, 1, 32, 48)

@@ -43,6 +43,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("name", "mamba", "data", "channels", "classes", "patch", "count"), SIZES)
 def test_full_width_has_the_published_parameters(
     name, mamba, data, channels, classes, patch, count

@@ -54,6 +54,7 @@ def test_logits_have_the_image_s_size_and_one_channel_per_class(name):
     assert network(torch.randn(shape)).shape == (shape[0], 3, *shape[2:])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", OURS)
 def test_weights_survive_a_safetensors_file_exactly(name, tmp_path):
     network, shape = build(name)
@@ -111,6 +112,7 @@ def test_eight_bits_without_the_scale_that_they_need_are_refused(scale, tmp_path
         models.load_weights(network, path)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", OURS)
 def test_official_names_cover_every_tensor_and_load_back(name):
     network, shape = build(name)

@@ -116,6 +116,7 @@ def usual_output():
     return small()(IMAGE)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_of_the_paper_changes_the_output(part):
     assert not torch.allclose(small(paper_parts=[part])(IMAGE), usual_output())

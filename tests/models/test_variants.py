@@ -71,6 +71,7 @@ def build(variant):
     return network, torch.randn(2, 1, *size)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "variant",
     [

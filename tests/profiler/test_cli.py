@@ -91,6 +91,7 @@ def test_a_command_s_memory_between_two_samples_is_the_kernel_s_own_peak(tmp_pat
     assert 200 < case["measured"]["tree_peak_mib"]["maximum"] < 320
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "-x", "", "a\nb"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
     result = run("profile", "run", "--output", tmp_path / "r", f"--name={name}", "--", "true")

@@ -113,6 +113,7 @@ def test_a_lost_device_is_not_supported_in_every_column_from_there_on(stub):
         assert set(map(str, readings.values())) == {"{'not_supported': 'GPU is lost'}"}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("lines", "column", "expected"),
     [

@@ -69,6 +69,7 @@ def test_an_open_scan_has_the_probabilities_of_its_labels(clicked, petct):
         np.testing.assert_allclose(scan.probabilities(), expected.probabilities, atol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("clicks", "words"),
     [

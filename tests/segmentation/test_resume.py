@@ -99,6 +99,7 @@ def test_without_resume_everything_runs_again(segment):
     assert segment()[0] == ["a", "b", "c"]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("harm", ["missing", "changed", "cut short", "empty"])
 def test_a_mask_that_is_not_the_one_that_was_written_is_made_again(segment, tmp_path, harm):
     segment()
@@ -187,6 +188,7 @@ def test_a_channel_that_was_missing_and_came_is_another_input(make_toy, tmp_path
         write_scan(inputs / "a_0001.nii.gz")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("torn", [b'{"case_id": "c", "mask', b"\x00" * 20, b'["c"]\n', b"null"])
 def test_a_torn_last_line_is_read_over_and_the_next_one_is_whole(segment, tmp_path, torn, caplog):
     segment()

@@ -48,6 +48,7 @@ def mask_of(path):
     return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".mhd", ".nrrd"])
 def test_one_scan_of_any_format_becomes_a_mask_in_its_format(toy, tmp_path, write_scan, ending):
     usual = write_scan(tmp_path / "usual_0000.nii.gz")
@@ -70,6 +71,7 @@ def test_one_scan_of_any_format_becomes_a_mask_in_its_format(toy, tmp_path, writ
     )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.mha", "mask.nrrd"])
 def test_the_mask_of_one_scan_goes_into_the_file_that_is_named(toy, tmp_path, write_scan, name):
     scan = write_scan(tmp_path / "scan.nii.gz")

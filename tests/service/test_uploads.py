@@ -32,6 +32,7 @@ def zip_of(**files: bytes) -> bytes:
     return packed.getvalue()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name",
     [
@@ -141,6 +142,7 @@ def test_too_many_files_and_fields_are_refused(running, monkeypatch):
     assert left_in(running) == []
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "body",
     [

@@ -7,6 +7,7 @@ import pytest
 from flarekit.core.errors import PredictorError
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -330,6 +330,7 @@ def test_results_that_another_reader_knows_are_left_to_it(tmp_path):
         assert not is_ours(odd, result)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "change",
     [

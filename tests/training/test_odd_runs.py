@@ -43,6 +43,7 @@ def test_a_checkpoint_that_was_cut_off_is_named_and_is_no_traceback(recipe, run,
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -67,6 +68,7 @@ def test_a_field_of_a_checkpoint_that_no_training_writes_is_named(recipe, run, c
         averaged_network(recipe, path)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["network", "average", "optimiser", "step", "seconds"])
 def test_a_field_that_a_checkpoint_lacks_is_named(recipe, run, name):
     path = run / "checkpoint.pt"

@@ -44,6 +44,7 @@ def test_every_task_of_the_papers_has_a_recipe():
     assert set(RECIPES) == set(PATCHES)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_together_and_has_the_paper_s_patch_network_and_epochs(name):
     recipe = read_recipe(RECIPES[name])

@@ -159,6 +159,7 @@ ARGUMENTS = {
 SLOW = ("mpu_net", "mamba_ahnet", "mamba_clinix")  # six steps of these take a second
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in sorted(ARGUMENTS)],

@@ -131,6 +131,7 @@ def hides_that_nothing_was_there(inside):
         good(inside)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("program", "names"),
     [

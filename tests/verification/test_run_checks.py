@@ -63,6 +63,7 @@ LACKS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("need", LACKS)
 def test_a_mask_that_is_empty_only_in_the_strict_sandbox_fails_with_what_it_lacks(need, tmp_path):
     found = findings(FLARE_CHECKS, silently_without(LACKS[need]), WANTED, tmp_path)
@@ -86,6 +87,7 @@ def test_where_the_usual_run_is_strict_it_is_compared_with_a_roomy_one(need, tmp
     assert "with a network and fewer limits" in found["strict_sandbox"].reason
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("lacks", "name"),
     [

@@ -251,6 +251,7 @@ def test_faint_uptake_lies_wherever_the_click_on_it_could_be_read():
     assert all(suv[place[::-1]] > 8 for place in samples.HOT)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "variation",
     [

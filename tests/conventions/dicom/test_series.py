@@ -147,6 +147,7 @@ def test_two_series_of_one_identifier_in_two_studies_have_two_names(tmp_path):
     assert len({case.mask for case in cases}) == 2
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -321,6 +322,7 @@ NOT_NEEDED = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", NOT_NEEDED)
 @pytest.mark.parametrize(
     "where", ["in every file", pytest.param("in one file", marks=pytest.mark.long)]
@@ -334,6 +336,7 @@ def test_what_a_mask_does_not_need_never_costs_it(tmp_path, name, where):
     segments(tmp_path, ct_voxels() > 0)
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "keyword",
     [
@@ -396,6 +399,7 @@ def segments(tmp_path, mask):
     np.testing.assert_array_equal(frames[np.argsort(heights)], mask)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "uid", ["../../escaped/ANON 1", "/etc/x", "a\0b", "名前", "..", "-rf", "x" * 64]
 )
@@ -434,6 +438,7 @@ def test_a_slice_lost_in_the_middle_makes_a_gap_that_names_the_series(tmp_path):
         find(tmp_path)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("meta", [True, False], ids=["no preamble", "no preamble and no group 2"])
 @pytest.mark.parametrize("implicit", [True, False])
 def test_files_without_a_preamble_are_read(tmp_path, meta, implicit):
@@ -448,6 +453,7 @@ def test_files_without_a_preamble_are_read(tmp_path, meta, implicit):
     segments(tmp_path, ct_voxels() > 0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "syntax",
     [
@@ -724,6 +730,7 @@ def test_a_pet_without_its_ct_is_named_beside_one_that_has_it(tmp_path):
     assert "PT 'late' has no CT of the same study and frame of reference" in fault
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("modality", ["ct", "CT ", "", "NM", "CT\\CT", "\x1b[31m"])
 def test_the_class_of_an_image_says_what_it_is_where_the_modality_does_not(tmp_path, modality):
     write_stack(tmp_path / "in")

@@ -65,6 +65,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32, np.bool_])
 def test_however_a_file_is_stored_its_mask_is_the_same(way, kind, tmp_path):

@@ -87,6 +87,7 @@ class Image:
             path.write_bytes(path.read_bytes()[:500])
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("fault", "names"),
     [
@@ -140,6 +141,7 @@ def test_the_project_s_own_convention_passes(tmp_path):
     assert skipped == {"given_inputs"}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("fault", "name", "reason"),
     [

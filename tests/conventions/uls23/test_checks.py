@@ -113,6 +113,7 @@ class Image:
             written.write_bytes(written.read_bytes()[:-20])
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("image", "names"),
     [
@@ -294,6 +295,7 @@ def test_a_node_lies_in_a_corner_of_the_scan_and_a_lung_at_its_lower_end():
     assert padded == [set(), {0}, {1, 2}, set()]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("scene", samples.SCENES)
 def test_a_scene_has_its_lesion_at_the_centre_and_its_padding_at_the_faces(scene, monkeypatch):
     monkeypatch.setattr(samples, "SHAPE_ZYX", (64, 128, 128))

@@ -1,0 +1,22 @@
+"""What markers make of tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import spread_over
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "expected"),
+    [(10, 3, {0, 4, 9}), (10, 1, {0}), (2, 3, {0, 1}), (0, 2, set()), (7, 2, {0, 6})],
+)
+def test_what_stays_quick_is_spread_over_the_parameters(length, count, expected):
+    assert spread_over(length, count) == expected
+
+
+@pytest.mark.quick(2)
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_others_are_long(request, number):
+    is_long = request.node.get_closest_marker("long") is not None
+    assert is_long == (number not in (1, 4))
