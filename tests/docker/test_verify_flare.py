@@ -256,7 +256,20 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+WITHOUT_AN_ENGINE_TOO = (  # in the convention's test_checks.py
+    "two_outputs", "wrong_name", "wrong_type", "slope", "affine", "shape", "label", "flipped",
+    "first_only", "name_cut_at_the_first_dot", "other_files", "keeps_old", "dies_on_damage",
+    "random", "writes_into_inputs", "writes_outside", "link", "crash",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in WITHOUT_AN_ENGINE_TOO else name
+        for name in BROKEN
+    ],
+)
 def test_a_broken_image_is_caught_and_named(make_image, fault):
     broken, check, words = BROKEN[fault]
     limit = 2.0 if check == "in_time" else 30.0

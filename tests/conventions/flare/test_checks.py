@@ -48,10 +48,18 @@ def save(path, mask, affine):
     path.write_bytes(igzip.compress(image.to_bytes(), 0))
 
 
-def behave(inside, *, change=lambda _image, mask: mask, name=lambda scan: scan):
-    """Write masks of all that is bright; `change` and `name` let a test misbehave."""
+def behave(
+    inside,
+    *,
+    change=lambda _image, mask: mask,
+    name=lambda scan: scan,
+    most=None,
+    replaces=True,
+    finish=lambda _path: None,
+):
+    """Write masks of all that is bright; everything else lets a test misbehave."""
     inputs, outputs = inside.path("/workspace/inputs"), inside.path("/workspace/outputs")
-    for scan in sorted(inputs.glob("*_0000.nii.gz")):
+    for scan in sorted(inputs.glob("*_0000.nii.gz"))[:most]:
         image = nibabel.load(scan)
         try:
             hu = np.asarray(image.dataobj)
@@ -59,7 +67,9 @@ def behave(inside, *, change=lambda _image, mask: mask, name=lambda scan: scan):
             hu = np.zeros(image.shape)
         mask = change(image, ((hu > 60) & (hu < 1000)).astype(np.uint8))
         out = name(scan.name).removesuffix("_0000.nii.gz") + ".nii.gz"
-        save(outputs / out, mask, image.affine)
+        if replaces or not (outputs / out).exists():
+            save(outputs / out, mask, image.affine)
+            finish(outputs / out)
 
 
 def verdicts(program, folder, *only, **options):
@@ -124,6 +134,32 @@ def write_to_the_root_as_root(inside):
     behave(inside)
 
 
+def turn_into_whole_numbers_by_a_slope(path):
+    mask = nibabel.load(path)
+    scaled = nibabel.Nifti1Image(np.asarray(mask.dataobj) * np.float32(0.3), mask.affine)
+    scaled.set_data_dtype(np.uint8)
+    path.write_bytes(igzip.compress(scaled.to_bytes(), 0))
+
+
+def forget_where_it_lies(path):
+    save(path, np.asarray(nibabel.load(path).dataobj), np.eye(4))
+
+
+def leave_a_link(path):
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def take_every_file_for_a_scan(inside):
+    behave(inside)
+    for file in inside.path("/workspace/inputs").glob("*.json"):
+        inside.path(f"/workspace/outputs/{file.stem}.nii.gz").touch()
+
+
+def of_chance(_image, mask):
+    return (np.random.default_rng().random(mask.shape) > 0.5).astype(np.uint8)
+
+
 def crash(_inside):
     raise Failure("RuntimeError: weights not found")
 
@@ -150,6 +186,29 @@ FAULTS = {
     "cuts a slice": (
         lambda inside: behave(inside, change=lambda _, mask: mask[..., 1:]),
         {"geometry", "damaged_input"},
+    ),
+    "names masks as scans": (
+        lambda inside: behave(inside, name=lambda scan: scan.removesuffix(".nii.gz")),
+        {"output_tree", "other_files", "odd_names", "overwrites", "damaged_input"},
+    ),
+    "scales its masks": (
+        lambda inside: behave(inside, finish=turn_into_whole_numbers_by_a_slope),
+        {"stored_type", "labels", "overwrites"},
+    ),
+    "forgets the affine": (
+        lambda inside: behave(inside, finish=forget_where_it_lies),
+        {"geometry", "damaged_input"},
+    ),
+    "leaves links": (
+        lambda inside: behave(inside, finish=leave_a_link),
+        {"readable_output", "output_tree", "odd_names", "damaged_input"},
+    ),
+    "stops after the first": (lambda inside: behave(inside, most=1), {"odd_names"}),
+    "takes every file for a scan": (take_every_file_for_a_scan, {"other_files"}),
+    "keeps what is there": (lambda inside: behave(inside, replaces=False), {"overwrites"}),
+    "leaves it to chance": (
+        lambda inside: behave(inside, change=of_chance),
+        {"same_twice", "odd_names", "damaged_input"},
     ),
     "cuts names at the first dot": (
         lambda inside: behave(inside, name=until_the_first_dot),
