@@ -109,24 +109,28 @@ class Priorities:
 
     def ordered(self, tiles: Sequence[Tile]) -> list[Tile]:
         """Return tiles in the order of what each adds to those before it."""
-        left, waiting, order = _Left(self._worth), list(dict.fromkeys(tiles)), list[Tile]()
-        while waiting:
+        all_tiles = list(dict.fromkeys(tiles))
+        left, order, waits = _Left(self._worth), list[Tile](), np.ones(len(all_tiles), bool)
+        places: NDArray[np.intp] | None = None
+        while waits.any():
             scores = left.scores(self._size, self._border)
-            thinned = [self._thinned(tile, scores.shape) for tile in waiting]
-            values = np.array([scores[place] for place in thinned])
+            if places is None:
+                places = self._thinned(all_tiles, scores.shape)
+            values = np.where(waits, scores[tuple(places.T)], -np.inf)
             best = int(np.argmax(values))
             if values[best] < _LEAST * self._whole or len(order) == _MOST_IN_TURN:
-                return order + [waiting[k] for k in np.argsort(-values, kind="stable")]
-            left.cover(thinned[best], self._size, self._border)
-            order.append(waiting.pop(best))
+                rest = np.argsort(-values, kind="stable")[: int(waits.sum())]
+                return order + [all_tiles[k] for k in rest]
+            left.cover([int(n) for n in places[best]], self._size, self._border)
+            order.append(all_tiles[best])
+            waits[best] = False
         return order
 
     def shares(self, tiles: Sequence[Tile]) -> list[float]:
         """Return which share of the expected label lies in the first tile, the first two, ..."""
         seen, shares = np.zeros(self._expected.shape, bool), []
         whole = max(float(self._expected.sum()), 1e-12)
-        for tile in tiles:
-            first = self._thinned(tile, self._expected.shape)
+        for first in self._thinned(tiles, self._expected.shape):
             seen[tuple(slice(a, a + n) for a, n in zip(first, self._size, strict=True))] = True
             shares.append(float(self._expected[seen].sum()) / whole)
         return shares
@@ -136,8 +140,8 @@ class Priorities:
         left, gained = _Left(self._worth), 0.0
         for tile in tiles:
             scores = left.scores(self._size, self._border)
-            place = self._thinned(tile, scores.shape)
-            gained += float(scores[place])
+            place = [int(n) for n in self._thinned([tile], scores.shape)[0]]
+            gained += float(scores[tuple(place)])
             left.cover(place, self._size, self._border)
         return gained / self._whole
 
@@ -146,10 +150,11 @@ class Priorities:
         z, y, x = np.minimum(np.array(place) * self._strides, highest)
         return int(z), int(y), int(x)
 
-    def _thinned(self, tile: Tile, limits: Sequence[int]) -> tuple[int, ...]:
-        """Return the place of the thinned grid where a tile begins."""
-        places = np.round(np.array(tile) / self._strides).astype(int)
-        return tuple(int(min(n, limit - 1)) for n, limit in zip(places, limits, strict=True))
+    def _thinned(self, tiles: Sequence[Tile], limits: Sequence[int]) -> NDArray[np.intp]:
+        """Return the places (N, 3) of the thinned grid where tiles begin."""
+        places = np.round(np.array(tiles, np.float64).reshape(-1, 3) / self._strides)
+        found: NDArray[np.intp] = np.minimum(places.astype(np.intp), np.array(limits) - 1)
+        return found
 
 
 def _strides(tile_ZYX: tuple[int, int, int]) -> tuple[int, int, int]:
