@@ -91,7 +91,24 @@ def voxels(path):
 BARE = Options(device="cpu", engine="openvino", time_budget_s=0)  # what every image computes with
 
 
-@pytest.mark.parametrize("flags", [[], STRICT], ids=["as_written", "strict"])
+LINES = {"as_written": [], "strict": STRICT}
+IN_CI = {("cpu", "as_written"), ("gc-cpu", "strict")}
+
+
+@pytest.mark.parametrize(
+    ("image", "flags"),
+    [
+        pytest.param(
+            target,
+            flags,
+            id=f"{target}-{name}",
+            marks=() if (target, name) in IN_CI else pytest.mark.slow,
+        )
+        for target in ("flare", "gc", "cpu", "gc-cpu")
+        for name, flags in LINES.items()
+    ],
+    indirect=["image"],
+)
 def test_the_official_line_gives_the_bare_machine_s_masks(image, folders, tmp_path, flags):
     inputs, outputs = folders
     save_phantom(2, scan=inputs / "phantom_0000.nii.gz", labels=tmp_path / "truth.nii.gz")
@@ -106,6 +123,9 @@ def test_the_official_line_gives_the_bare_machine_s_masks(image, folders, tmp_pa
 
 
 @pytest.mark.data
+@pytest.mark.parametrize(
+    "image", [*CUDA, "cpu", pytest.param("gc-cpu", marks=pytest.mark.slow)], indirect=True
+)
 def test_real_scans_give_the_bare_machine_s_masks(image, folders, tmp_path, shared):
     inputs, outputs = folders
     for path in (shared / "data" / "cases").glob("*_0000.nii.gz"):

@@ -72,6 +72,14 @@ def faults(found):
     return {name: each.reason for name, each in found.items() if each.state in ("fail", "warn")}
 
 
+@pytest.mark.parametrize(
+    "image",
+    [  # the lesions' runs take four minutes on two cores; their page's test stays
+        pytest.param(name, marks=pytest.mark.slow if name in (*ALIKE, "mamba_ahnet_lesion") else ())
+        for name in (folder.name for folder in predictor_folders())
+    ],
+    indirect=True,
+)
 def test_a_predictor_s_image_passes_what_matters_most(image):
     name, tag = image
     only = [check.name for check in checks_of(find_predictor(name).spec.convention).checks]
