@@ -274,6 +274,13 @@ def _torch_by_default(request, monkeypatch, common):
         monkeypatch.setattr("flarekit.engine.choose_engine", lambda _device: "torch")
 
 
+@pytest.fixture
+def openvino_by_default(_torch_by_default, monkeypatch):
+    """Compute with what users have on a CPU; PyTorch takes several times as long there."""
+    monkeypatch.setenv("FLAREKIT_ENGINE", "openvino")
+    monkeypatch.setattr("flarekit.engine.choose_engine", lambda _device: "openvino")
+
+
 @pytest.fixture(autouse=True)
 def _plain_logging(monkeypatch):
     """Undo what a command of an earlier test did to the package's logger."""

@@ -64,6 +64,7 @@ def test_half_precision_keeps_nearly_every_voxel(predictor, tmp_path, device, ha
 
 
 @pytest.mark.data
+@pytest.mark.usefixtures("openvino_by_default")
 def test_organs_of_held_out_scans_are_found(predictor, shared, tmp_path):
     dataset = shared / "data" / "Dataset001_Abdomen"
     facts = read_recipe(predictor.folder / "recipe.toml").training
@@ -89,6 +90,7 @@ def test_organs_of_held_out_scans_are_found(predictor, shared, tmp_path):
 
 
 @pytest.mark.data
+@pytest.mark.usefixtures("openvino_by_default")
 def test_a_512_scan_takes_less_than_a_minute_and_its_liver_lies_on_the_right(
     predictor, shared, tmp_path
 ):

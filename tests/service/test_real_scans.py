@@ -8,11 +8,11 @@ from flarekit.segmentation.folder import Options, segment_folder
 from flarekit.segmentation.predictors import find_predictor
 from tests.service.serving import serving, settings_in
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.usefixtures("openvino_by_default")]
 
 
 def test_the_mask_of_a_real_ct_is_the_command_lines_bit_for_bit(shared, tmp_path):
-    scan = shared / "data" / "cases" / "example_ct_0000.nii.gz"
+    scan = shared / "data" / "cases" / "CRLM1004_0000.nii.gz"
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / scan.name).symlink_to(scan)
     predictor = find_predictor("abdomen_ct")
@@ -22,7 +22,7 @@ def test_the_mask_of_a_real_ct_is_the_command_lines_bit_for_bit(shared, tmp_path
         done = running.finished(case_id)
         assert done["state"] == "done", done["error"]
         mask = running.client.get(f"/v1/cases/{case_id}/mask").content
-    assert mask == (tmp_path / "out" / "example_ct.nii.gz").read_bytes()
+    assert mask == (tmp_path / "out" / "CRLM1004.nii.gz").read_bytes()
 
 
 def test_a_click_corrects_a_real_petct_and_a_cancelled_case_leaves_the_network_whole(
