@@ -208,7 +208,7 @@ class CaseLoop:
             self._write_probabilities(case, done)
         speeds = self.context.compute().speeds
         speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
-        measured = measure(done, self.context, self.wanted)
+        measured = measure(done, self.context, self.wanted, deadline)
         record = CaseRecord(
             case_id=case.case_id,
             mask=mask,

@@ -13,6 +13,7 @@ from flarekit.segmentation.memory import measuring_mib
 from flarekit.segmentation.segmented import Segmented
 
 _LOG = logging.getLogger(__name__)
+_TOLERANCE_S = 0.2  # after a time budget, in which a run still counts as in time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Measured:
 
     Attributes:
         volumes_ml: label name -> volume, in ml.
-        statistics: of every label; none where they were not wanted or there was no memory for them.
+        statistics: of every label; none where they were not wanted, or there was no memory or time.
         notes: why they were left out.
         flags: why a person should look at the mask.
     """
@@ -32,24 +33,39 @@ class Measured:
     flags: tuple[Flag, ...] = ()
 
 
-def measure(done: Segmented, context: RunContext, wanted: CaseExtras) -> Measured:
-    """Measure the labels of a case: volumes, and more where that is wanted and memory allows it."""
+def measure(
+    done: Segmented, context: RunContext, wanted: CaseExtras, deadline: float | None
+) -> Measured:
+    """Measure the labels of a case: volumes, and more where that is wanted and there is room.
+
+    Args:
+        done: the case.
+        context: what it went through.
+        wanted: beside its labels.
+        deadline: of `time.monotonic`, for all of that; None where there is no limit.
+    """
     began = time.monotonic()
     with done.clock.stage("statistics"):
-        measured = _measured(done, context, wanted)
-    what = "statistics" if wanted.statistics else "volumes"
+        measured = _measured(done, context, wanted, deadline)
+    what = "statistics" if measured.statistics else "volumes"
     context.compute().speeds.learn(what, time.monotonic() - began, done.label_map_ZYX.size)
     return measured
 
 
-def _measured(done: Segmented, context: RunContext, wanted: CaseExtras) -> Measured:
+def _measured(
+    done: Segmented, context: RunContext, wanted: CaseExtras, deadline: float | None
+) -> Measured:
     labels, label_map = context.spec.mask_labels, done.label_map_ZYX
     volumes_ml = label_volumes(label_map, labels, done.voxel_ml)
     if not wanted.statistics:
         return Measured(volumes_ml=volumes_ml)
     needed_mib = measuring_mib(label_map)
-    if context.memory.usable_mib() < needed_mib:
-        note = f"no statistics of the labels: they take {needed_mib:.0f} MiB"
+    needs = f"{needed_mib:.0f} MiB" if context.memory.usable_mib() < needed_mib else ""
+    expected_s = context.compute().speeds.seconds("statistics", label_map.size) or 0.0
+    if deadline is not None and time.monotonic() + expected_s > deadline + _TOLERANCE_S:
+        needs = f"{expected_s:.1f} s, which are not left"
+    if needs:
+        note = f"no statistics of the labels: they take {needs}"
         _LOG.warning(note)
         return Measured(volumes_ml=volumes_ml, notes=(note,))
     channels = {name: volume.voxels_ZYX for name, volume in done.kept.items()}

@@ -131,6 +131,29 @@ def test_a_tight_budget_is_kept_with_statistics_that_take_long(inputs, tmp_path,
     assert case.wall_s < 3.1
 
 
+@pytest.mark.usefixtures("still")
+def test_statistics_are_left_out_where_the_mask_itself_is_late(inputs, tmp_path, monkeypatch):
+    measured = measuring.label_statistics
+
+    def slow(*arguments):
+        time.sleep(0.8)
+        return measured(*arguments)
+
+    monkeypatch.setattr(measuring, "label_statistics", slow)
+    from flarekit.segmentation.folder import run_folder
+
+    with segmenter_of(budget_s=60) as segmenter:
+        report = Report(tmp_path / "report", pictures=False)
+        run_folder(segmenter, inputs, tmp_path / "out", EXACT, report=report)
+        segmenter.budget = replace(segmenter.budget, time_s=0.1)
+        (case,) = run_folder(segmenter, inputs, tmp_path / "out", EXACT, report=report).cases
+    assert case.mask.is_file()
+    assert case.volumes_ml["organ"] > 0
+    assert case.statistics == ()
+    assert case.warnings[-1] == "no statistics of the labels: they take 0.8 s, which are not left"
+    assert case.wall_s < 0.3
+
+
 def test_labels_are_measured_in_uptake_as_well_where_a_channel_is_pet():
     import torch
 
