@@ -32,6 +32,7 @@ def said_by(code):
     ).stdout
 
 
+@pytest.mark.long
 def test_nibabel_does_not_import_pydicom_for_a_command_and_others_still_may():
     code = """
 import sys

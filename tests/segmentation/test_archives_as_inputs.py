@@ -92,6 +92,7 @@ def test_an_archive_that_fits_is_segmented_where_another_does_not(
     assert "other.zip: No space left" in record.left_out[0]
 
 
+@pytest.mark.long
 def test_messages_and_the_record_call_files_of_an_archive_by_the_archive(
     toy, study, tmp_path, caplog
 ):

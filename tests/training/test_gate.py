@@ -54,6 +54,7 @@ def named(dataset, toy):
     return dataset
 
 
+@pytest.mark.long
 def test_lesions_become_numbers_in_the_facts(named, toy):
     result = CliRunner().invoke(
         app, ["train", "gate", str(toy.folder), str(named), "--label", label_of(toy)]

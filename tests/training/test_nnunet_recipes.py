@@ -280,6 +280,7 @@ def test_nnunet_s_loop_ends_and_slows_down_as_the_recipe_s_schedule_says(trainer
     assert trainer.rates == pytest.approx([2e-4 * each for each in (*poly[:3], poly[3] / 2)])
 
 
+@pytest.mark.long
 def test_a_training_that_ended_by_itself_does_not_go_on_when_it_is_called_again(trainer):
     trainer.logger.dice, trainer.current_epoch = [0.3, 0.2, 0.1], 3
     trainer.coming = []

@@ -98,6 +98,7 @@ def test_a_stage_begins_with_the_averaged_weights_and_an_optimiser_of_its_own(st
     assert trained == {id(each) for each in state.network.parameters()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(  # in the first, between both, in the second
     "steps", [pytest.param(4, marks=pytest.mark.long), 10, pytest.param(17, marks=pytest.mark.long)]
 )

@@ -229,6 +229,7 @@ def test_the_rule_for_clicks_is_found_to_read_them_right_and_misreadings_are_nam
         assert f"they are read as {name}" in finding.reason
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_mirror_image_is_told_from_the_mask(count):
     mask = samples.petct().suv_ZYX > 4

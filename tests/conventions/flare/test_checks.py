@@ -251,6 +251,7 @@ def test_where_the_usual_run_fails_the_others_are_left_out(tmp_path):
     assert found["geometry"].state == "skip"
 
 
+@pytest.mark.long
 def test_the_config_is_looked_at(tmp_path):
     config = {**ROOT, "config": {**ROOT["config"], "User": "7", "Env": ["CUDA_VISIBLE_DEVICES=0"]}}
     static = [check.name for check in FLARE.checks if not check.runs]
