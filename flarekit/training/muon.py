@@ -126,7 +126,8 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
         if step + 1 < steps:
             gram = factor @ gram @ factor
     x = product @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    evened: torch.Tensor = (x.mT if tall else x).to(matrix.dtype)
+    return evened
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:

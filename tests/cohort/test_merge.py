@@ -75,6 +75,7 @@ def test_merging_leaves_the_record_of_a_run_where_it_is(shards, tmp_path):
     assert (tmp_path / "report" / "run.json").read_bytes() == before
 
 
+@pytest.mark.long
 def test_the_line_that_was_written_last_counts(shards, tmp_path, write_scan):
     run("cohort", "merge", tmp_path / "report")
     write_scan(tmp_path / "inputs" / "c_0000.nii.gz")

@@ -229,6 +229,7 @@ def test_output_that_is_not_finite_is_refused():
         make("openvino", [network], (4, 8, 8)).predict(image_of(), silent)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("artefact")
 def test_neither_torch_nor_telemetry_is_loaded_where_the_network_is_compiled(tmp_path):
     code = f"""

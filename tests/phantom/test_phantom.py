@@ -169,6 +169,7 @@ def test_hounsfield_units_are_plausible(seed: int, coarse: Coarse) -> None:
     assert phantom.hu_ZYX.max() > 250
 
 
+@pytest.mark.long
 def test_an_explicit_spacing_and_shape_are_respected() -> None:
     phantom = abdomen_phantom(5, spacing_mm_ZYX=(5.0, 3.0, 4.0), shape_ZYX=(17, 31, 45))
     assert phantom.hu_ZYX.shape == phantom.labels_ZYX.shape == (17, 31, 45)
@@ -177,6 +178,7 @@ def test_an_explicit_spacing_and_shape_are_respected() -> None:
     assert phantom.labels_ZYX.dtype == np.uint8
 
 
+@pytest.mark.long
 def test_the_spacing_is_chosen_to_show_the_whole_abdomen_in_a_given_shape() -> None:
     phantom = abdomen_phantom(5, shape_ZYX=(32, 48, 64))
     extent_mm = np.multiply(phantom.hu_ZYX.shape, phantom.spacing_mm_ZYX)

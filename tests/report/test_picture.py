@@ -38,6 +38,7 @@ def shares_of(path, colour):
     return near[:, : picture.shape[1] // 3].sum(axis=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("x_points_left", [True, False])
 def test_what_lies_on_the_right_of_the_patient_is_drawn_where_r_stands(tmp_path, x_points_left):
     label_map = np.zeros((20, 40, 40), np.uint8)

@@ -201,6 +201,7 @@ def test_network_and_locator_take_their_memory_before_the_plan_only_where_memory
     assert len(seen) == warmed
 
 
+@pytest.mark.long
 def test_without_a_locator_one_tile_is_run_even_if_its_time_is_up_and_that_is_said(scan, truth):
     segmenter = segmenter_of(budget_s=60, locator=False)
     segmented(segmenter, scan)

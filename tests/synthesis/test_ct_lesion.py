@@ -26,6 +26,7 @@ def torso(*, clipped=False):
     return hu.astype(np.float32)
 
 
+@pytest.mark.long
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_voi_has_one_lesion_in_its_middle(seed):

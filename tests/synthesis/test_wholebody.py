@@ -51,6 +51,7 @@ def test_the_seed_decides_everything(organs, scans):
     assert not np.array_equal(scans[0].suv_ZYX, scans[1].suv_ZYX)
 
 
+@pytest.mark.long
 def test_a_body_encloses_its_organs_and_air_surrounds_it(organs, scans):
     body = body_around(organs, SPACING, np.random.default_rng(0))
     assert body.inside[organs > 0].all()

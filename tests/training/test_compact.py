@@ -74,6 +74,7 @@ def steps_of(recipe, run_dir):
     return averaged_network(recipe, run_dir / "checkpoint.pt")[1]["steps"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("drawn")
 def test_training_lowers_the_loss_and_leaves_curve_and_recipe(recipe, tmp_path):
     seen = []
