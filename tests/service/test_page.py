@@ -226,6 +226,7 @@ def test_no_click_is_lost_that_is_made_while_another_is_answered(browser, runnin
         page.wait_for_selector('[data-revision="3"]')
         assert "2 added" in page.locator(".clicks .quiet").inner_text()
 
+        page.wait_for_selector('[data-measured="3"]')  # its own statistics are not those held
         with holding(page, "**/statistics") as held:
             page.click("#undo")
             waited(page, lambda: held)

@@ -80,7 +80,7 @@ export class ResultPanel {
       if (link && notes.length) link.after(el("span", { class: "quiet" }, ` ${notes.join(", ")}`));
       if (link && flags.length) link.parentElement!.append(el("div", { class: "flag" }, `Look at it: ${flags.join("; ")}`));
     }
-    this.root.setAttribute("data-measured", "");
+    this.root.setAttribute("data-measured", String(this.found.revision));
   }
 
   private goTo(label: string): void {
