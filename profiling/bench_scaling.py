@@ -3,7 +3,8 @@
     python profiling/bench_scaling.py [--predictor abdomen_ct] [--slices 55 100 ...] [--device cpu]
 
 The scans are phantoms, 0.8 x 0.8 x 1 mm, mirrored end to end in Z until they are long enough. Each
-is run without a time budget, and then with FLARE's 15 s. Results go to scaling_DEVICE.json;
+is run without a time budget, and then with FLARE's 15 s. Results go to scaling_DEVICE.json,
+scaling_cpu_fp32.json on a processor without bf16;
 --quick makes one small scan.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from measured import QUICK_MM, machine, parsed, parser_of, run, write
 from scipy.ndimage import zoom
 
+from flarekit.engine._cpu import cpu_has_bf16
 from flarekit.phantom import abdomen_phantom
 from flarekit.segmentation.compiling import compile_predictor
 from flarekit.segmentation.predictors import find_predictor
@@ -84,7 +86,8 @@ def main(line: Sequence[str] | None = None) -> None:
             print(json.dumps(row))
     spec = predictor.spec
     result = machine() | {"predictor": spec.name, "classes": len(spec.class_values), "rows": rows}
-    write(arguments.output / f"scaling_{arguments.device}.json", result)
+    without = "_fp32" if arguments.device == "cpu" and not cpu_has_bf16() else ""
+    write(arguments.output / f"scaling_{arguments.device}{without}.json", result)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def peers() -> Lines:
 
 def scaling() -> Lines:
     """Tabulate time and memory of `abdomen_ct` by the number of slices, on two processors."""
-    ours, older = result_of("scaling_cpu")["rows"], result_of("scaling_cpu_avx2")["rows"]
+    ours, older = result_of("scaling_cpu")["rows"], result_of("scaling_cpu_fp32")["rows"]
     rows = [
         [
             f"512 x 512 x {row['slices']}",

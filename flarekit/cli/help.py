@@ -102,9 +102,10 @@ class App(typer.Typer):
         super().__init__(**{**usual, **settings})
 
     def only(self, word: str) -> "App":
-        """Return the program with the commands of one first word alone; itself where it has none.
+        """Return a program that has only the commands which begin with a word.
 
-        Typer builds every option of every command before it looks which one is asked for.
+        Typer builds every option of every command before it looks which one is asked for. Where no
+        command begins with the word, the whole program is returned, and says what there is.
         """
         commands = [each for each in self.registered_commands if _word(each) == word]
         groups = [each for each in self.registered_groups if each.name == word]

@@ -12,8 +12,9 @@ _LOADING = ("importlib", "_frozen_importlib")
 class _NibabelAlone(MetaPathFinder):
     """Tells nibabel that there is no pydicom, whoever else finds it.
 
-    nibabel imports it, with all that it brings, for DICOM tags in the headers of NIfTI files, which
-    nothing here reads. That takes longer than nibabel itself.
+    nibabel imports it, with all that it brings, to name the DICOM tags that some NIfTI files carry
+    behind their headers, which nothing here asks for; such files are read as before. The import
+    takes longer than that of nibabel itself.
     """
 
     def find_spec(
@@ -22,7 +23,7 @@ class _NibabelAlone(MetaPathFinder):
         path: Sequence[str] | None = None,  # noqa: ARG002 - what a finder is asked
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Refuse one package to one module; everything else is left to the other finders."""
+        """Refuse pydicom to nibabel; everything else is left to the other finders."""
         if fullname == "pydicom" and _importer() == "nibabel.optpkg":
             raise ModuleNotFoundError("pydicom is not imported for nibabel", name=fullname)
         return None

@@ -63,9 +63,9 @@ def _measured(
     needs = f"{needed_mib:.0f} MiB" if context.memory.usable_mib() < needed_mib else ""
     expected_s = context.compute().speeds.seconds("statistics", label_map.size) or 0.0
     if deadline is not None and time.monotonic() + expected_s > deadline + _TOLERANCE_S:
-        needs = f"{expected_s:.1f} s, which are not left"
+        needs = f"{expected_s:.1f} s, which the time budget no longer has"
     if needs:
-        note = f"no statistics of the labels: they take {needs}"
+        note = f"no statistics of the labels, and no flags: they take {needs}"
         _LOG.warning(note)
         return Measured(volumes_ml=volumes_ml, notes=(note,))
     channels = {name: volume.voxels_ZYX for name, volume in done.kept.items()}

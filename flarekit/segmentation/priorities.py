@@ -111,11 +111,9 @@ class Priorities:
         """Return tiles in the order of what each adds to those before it."""
         all_tiles = list(dict.fromkeys(tiles))
         left, order, waits = _Left(self._worth), list[Tile](), np.ones(len(all_tiles), bool)
-        places: NDArray[np.intp] | None = None
+        places = self._thinned(all_tiles, np.array(self._worth.shape) - self._size + 1)
         while waits.any():
             scores = left.scores(self._size, self._border)
-            if places is None:
-                places = self._thinned(all_tiles, scores.shape)
             values = np.where(waits, scores[tuple(places.T)], -np.inf)
             best = int(np.argmax(values))
             if values[best] < _LEAST * self._whole or len(order) == _MOST_IN_TURN:
@@ -150,8 +148,10 @@ class Priorities:
         z, y, x = np.minimum(np.array(place) * self._strides, highest)
         return int(z), int(y), int(x)
 
-    def _thinned(self, tiles: Sequence[Tile], limits: Sequence[int]) -> NDArray[np.intp]:
-        """Return the places (N, 3) of the thinned grid where tiles begin."""
+    def _thinned(
+        self, tiles: Sequence[Tile], limits: Sequence[int] | NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        """Return the places (N, 3) of the thinned grid, below limits, where tiles begin."""
         places = np.round(np.array(tiles, np.float64).reshape(-1, 3) / self._strides)
         found: NDArray[np.intp] = np.minimum(places.astype(np.intp), np.array(limits) - 1)
         return found

@@ -93,11 +93,11 @@ def train(
 ) -> nn.Module:
     """Train until the time is used up, going on from the last checkpoint in a folder.
 
-    Where the recipe names stages, the time is shared among them as their minutes are. The learning
-    rate follows the time of its stage, not the steps; validation may lower it, or end the training,
-    where the recipe's schedule says so; it is of stages on the predictor's own grid. The returned
-    weights are a running average of the trained ones. Validation does not count as training time,
-    and takes a tenth of it at most, beside the one at the end.
+    Stages of the recipe share the time in proportion to their minutes. The learning rate follows
+    the time of its stage, not the steps; validation may lower it, or end the training, where the
+    recipe's schedule says so. Stages on another grid than the predictor's are not validated. The
+    returned weights are a running average of the trained ones. Validation does not count as
+    training time, and takes a tenth of it at most, beside the one at the end.
 
     Args:
         recipe: architecture and training facts.

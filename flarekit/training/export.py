@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,12 +208,28 @@ def _course(recipe: Recipe, record: RunRecord | None, effort: Mapping[str, Any])
         f"- **Samples**: {recipe.training.batch} per step, of "
         f"{' x '.join(map(str, recipe.training.tile_ZYX))} voxels",
     ]
+    if recipe.training.stages:
+        lines.append(f"- **Stages**: {'; '.join(_stages(recipe))}")
     if record is not None:
         lines += [
             f"- **Command**: `{record.command}`",
             f"- **Software**: flarekit {record.flarekit}, PyTorch {record.torch}",
         ]
     return lines
+
+
+def _stages(recipe: Recipe) -> Iterator[str]:
+    """Yield what each stage of the training was, with its share of the minutes."""
+    whole = sum(stage.minutes for stage in recipe.training.stages)
+    for facts, stage in zip(recipe.training.stages, recipe.stages, strict=True):
+        training, optimiser = stage.training, stage.regime.optimiser
+        spacing = " x ".join(f"{mm}" for mm in stage.spec.grid.spacing_mm_ZYX)
+        tile = " x ".join(map(str, training.tile_ZYX))
+        yield (
+            f"{facts.minutes / whole:.0%} of the minutes on a grid of {spacing} mm, "
+            f"steps of {training.batch} x {tile} voxels, {optimiser.kind} from "
+            f"{optimiser.learning_rate:g}"
+        )
 
 
 def _figures(recipe: Recipe, effort: Mapping[str, Any], measured: Measured | None) -> str:

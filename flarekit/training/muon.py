@@ -112,7 +112,7 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     Five Newton-Schulz iterations; the singular values come out between 0.7 and 1.2. What each of
     them multiplies the matrix by is a polynomial of its Gram matrix, whose side is the shorter one:
     these are multiplied with each other, and with the matrix once at the end. In float32, which
-    products of products need; many CPUs take 20 times as long for bfloat16.
+    products of products need, and because CPUs without bfloat16 take many times as long for it.
     """
     a, b, c = _QUINTIC
     tall = matrix.shape[-2] > matrix.shape[-1]

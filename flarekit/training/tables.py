@@ -205,7 +205,8 @@ class StageFacts(Table):
     as it stands in `[training]` and in the predictor's grid.
 
     Attributes:
-        minutes: of this stage; where a run is told how long it takes, the stages' shares of it.
+        minutes: of this stage; where a run is told how long it takes, stages share that in
+            proportion to their minutes.
         spacing_mm_ZYX: of the samples, such as a coarser one at which more of the body fits into
             one; needs `case_grid = "scan"`.
         tile_ZYX: voxels per sample.
@@ -213,7 +214,7 @@ class StageFacts(Table):
         optimiser: its kind, in place of the regime's.
         learning_rate: in place of the regime's.
         average: weight of the past in the running average of the weights.
-        augmentation: of the samples.
+        augmentation: of the samples, the whole table in place of the recipe's.
     """
 
     minutes: Annotated[float, Field(gt=0)]

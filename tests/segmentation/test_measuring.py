@@ -110,8 +110,9 @@ def test_the_time_for_statistics_is_kept_free_for_them():
     assert run.for_mask(100.0, geometry, context.CaseExtras()) > 99.9
 
 
-@pytest.mark.usefixtures("still")
-def test_a_tight_budget_is_kept_with_statistics_that_take_long(inputs, tmp_path, monkeypatch):
+@pytest.fixture
+def slow_statistics(still, monkeypatch):  # noqa: ARG001 - nothing but their sleep takes time
+    """Let statistics of labels take 0.8 s."""
     measured = measuring.label_statistics
 
     def slow(*arguments):
@@ -119,6 +120,10 @@ def test_a_tight_budget_is_kept_with_statistics_that_take_long(inputs, tmp_path,
         return measured(*arguments)
 
     monkeypatch.setattr(measuring, "label_statistics", slow)
+
+
+@pytest.mark.usefixtures("slow_statistics")
+def test_a_tight_budget_is_kept_with_statistics_that_take_long(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("tests.segmentation.test_anytime.Bright.tile_s", 0.1)
     from flarekit.segmentation.folder import run_folder
 
@@ -133,15 +138,8 @@ def test_a_tight_budget_is_kept_with_statistics_that_take_long(inputs, tmp_path,
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("still")
-def test_statistics_are_left_out_where_the_mask_itself_is_late(inputs, tmp_path, monkeypatch):
-    measured = measuring.label_statistics
-
-    def slow(*arguments):
-        time.sleep(0.8)
-        return measured(*arguments)
-
-    monkeypatch.setattr(measuring, "label_statistics", slow)
+@pytest.mark.usefixtures("slow_statistics")
+def test_statistics_are_left_out_where_the_mask_itself_is_late(inputs, tmp_path):
     from flarekit.segmentation.folder import run_folder
 
     with segmenter_of(budget_s=60) as segmenter:
@@ -154,7 +152,7 @@ def test_statistics_are_left_out_where_the_mask_itself_is_late(inputs, tmp_path,
     assert case.statistics == ()
     said = case.warnings[-1]
     assert re.fullmatch(
-        r"no statistics of the labels: they take \d\.\d s, which are not left", said
+        r"no statistics of the labels, and no flags: they take \d\.\d s, which the time .*", said
     )
     assert case.wall_s < 0.3
 

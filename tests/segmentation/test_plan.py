@@ -217,6 +217,20 @@ def test_a_tile_is_timed_only_where_nothing_is_known_and_it_is_one_of_the_scan(c
     assert plan.traded == ()
 
 
+def test_every_tile_in_turn_adds_most_to_those_before_it(case):
+    located, facts = case
+    placement = located.placement(facts)
+    worth = np.random.default_rng(1).random(placement.shape_ZYX) ** 8
+    priorities = Priorities(worth, worth, placement, (4, 4, 4))
+    grid = range(0, 13, 4)
+    tiles = [(z, y, x) for z in grid for y in grid for x in grid] * 2  # each is run once
+    order = priorities.ordered(tiles)
+    assert sorted(order) == sorted(set(tiles))
+    for count in range(6):
+        gains = {tile: priorities.added([*order[:count], tile]) for tile in order[count:]}
+        assert gains[order[count]] == max(gains.values())
+
+
 @pytest.fixture
 def found(case):
     """A locator's map with a label in one corner of the scan, half sure of it."""

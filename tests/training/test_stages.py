@@ -8,6 +8,7 @@ import torch
 from flarekit.core.errors import InputError, PredictorError
 from flarekit.training.compact import RunOptions, train
 from flarekit.training.curve import Curve
+from flarekit.training.export import export_predictor
 from flarekit.training.muon import Muon
 from flarekit.training.recipe_changes import changes_between
 from flarekit.training.samples import Sampler
@@ -117,6 +118,17 @@ def test_a_run_that_is_killed_goes_on_in_its_stage(staged, tmp_path, steps):
     assert steps_of(staged, tmp_path / "cut") == steps_of(staged, tmp_path / "whole")
     pairs = zip(whole.parameters(), again.parameters(), strict=True)
     assert all(torch.allclose(*pair, atol=1e-3) for pair in pairs)
+
+
+def test_a_card_tells_the_stages(staged, tmp_path):
+    train(staged, pools(), tmp_path / "run", RunOptions(minutes=0.3, **CPU), clock=Clock())
+    export_predictor(tmp_path / "run", tmp_path / "made")
+    card = (tmp_path / "made" / "CARD.md").read_text()
+    assert (
+        "- **Stages**: 33% of the minutes on a grid of 16.0 x 16.0 x 16.0 mm, steps of "
+        "3 x 8 x 8 x 8 voxels, adamw from 0.002; 67% of the minutes on a grid of "
+        "8.0 x 8.0 x 8.0 mm, steps of 1 x 16 x 16 x 16 voxels, muon from 0.01\n"
+    ) in card
 
 
 def test_another_stage_s_tile_is_tried_before_the_first_step(make_staged, tmp_path):
