@@ -215,7 +215,7 @@ class CaseLoop:
             seconds=done.clock.seconds,
             wall_s=time.monotonic() - began,
             tiles=done.tiles,
-            traded=done.traded,
+            traded=(*done.traded, *measured.traded),
             warnings=(*done.warnings, *measured.notes),
             volumes_ml=measured.volumes_ml,
             statistics=measured.statistics,

@@ -13,6 +13,7 @@ from flarekit.segmentation.memory import measuring_mib
 from flarekit.segmentation.segmented import Segmented
 
 _LOG = logging.getLogger(__name__)
+_WITHOUT = "no statistics of the labels, and no flags"
 _TOLERANCE_S = 0.2  # after a time budget, in which a run still counts as in time
 
 
@@ -23,13 +24,15 @@ class Measured:
     Attributes:
         volumes_ml: label name -> volume, in ml.
         statistics: of every label; none where they were not wanted, or there was no memory or time.
-        notes: why they were left out.
+        notes: why they were left out for memory.
+        traded: what was left out for time, in words.
         flags: why a person should look at the mask.
     """
 
     volumes_ml: dict[str, float]
     statistics: tuple[LabelStatistics, ...] = ()
     notes: tuple[str, ...] = ()
+    traded: tuple[str, ...] = ()
     flags: tuple[Flag, ...] = ()
 
 
@@ -60,14 +63,14 @@ def _measured(
     if not wanted.statistics:
         return Measured(volumes_ml=volumes_ml)
     needed_mib = measuring_mib(label_map)
-    needs = f"{needed_mib:.0f} MiB" if context.memory.usable_mib() < needed_mib else ""
-    expected_s = context.compute().speeds.seconds("statistics", label_map.size) or 0.0
-    if deadline is not None and time.monotonic() + expected_s > deadline + _TOLERANCE_S:
-        needs = f"{expected_s:.1f} s, which the time budget no longer has"
-    if needs:
-        note = f"no statistics of the labels, and no flags: they take {needs}"
+    if context.memory.usable_mib() < needed_mib:
+        note = f"{_WITHOUT}: they take {needed_mib:.0f} MiB"
         _LOG.warning(note)
         return Measured(volumes_ml=volumes_ml, notes=(note,))
+    expected_s = context.compute().speeds.seconds("statistics", label_map.size) or 0.0
+    if deadline is not None and time.monotonic() + expected_s > deadline + _TOLERANCE_S:
+        _LOG.warning("to keep the time budget: %s", _WITHOUT)
+        return Measured(volumes_ml=volumes_ml, traded=(_WITHOUT,))
     channels = {name: volume.voxels_ZYX for name, volume in done.kept.items()}
     found = label_statistics(label_map, done.geometry, labels, channels)
     findings = Findings(
