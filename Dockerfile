@@ -46,7 +46,7 @@ FROM python AS own
 ARG SITE
 COPY pyproject.toml README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
-RUN . docker/uv.sh && rm -rf flarekit/web && mkdir weights /own && uv pip install --no-deps . \
+RUN . docker/uv.sh && mkdir weights /own && uv pip install --no-deps . \
     && python -m compileall -q ${SITE}/flarekit \
     && cd / && cp -a --parents opt/flarekit/bin/flarekit ${SITE#/}/flarekit* /own
 
@@ -90,7 +90,7 @@ RUN cd /build && . ./uv.sh \
     && uv pip install -r pyproject.toml $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
         $(for list in cpu ${LEAVE}; do echo "--excludes $list.packages.txt"; done) \
     && python leave_behind.py cpu.files.txt ${SITE} \
-    && python -m compileall -q /opt/flarekit/lib \
+    && python -m compileall -q -j 0 /opt/flarekit/lib \
     && rm -rf /build /opt/uv
 
 FROM packages-cpu AS cpu
@@ -143,7 +143,7 @@ RUN cd /build && . ./uv.sh \
         "torch==${CUDA_TORCH}" numpy \
     && python check_cuda.py "${CUDA}" "${CUDA_ARCHITECTURES}" "${CUDA_DRIVER}" \
     && python leave_behind.py torch.files.txt ${SITE} \
-    && python -m compileall -q /opt/flarekit/lib \
+    && python -m compileall -q -j 0 /opt/flarekit/lib \
     && rm -rf /build /opt/uv
 COPY pyproject.toml flarekit/images/docker/uv.sh flarekit/images/docker/*.packages.txt \
     flarekit/images/docker/cuda.files.txt flarekit/images/docker/leave_behind.py /build/
@@ -154,7 +154,7 @@ RUN cd /build && . ./uv.sh \
         $(for extra in ${EXTRAS}; do echo "--extra $extra"; done) \
         $(for list in cuda ${LEAVE}; do echo "--excludes $list.packages.txt"; done) \
     && python leave_behind.py cuda.files.txt ${SITE} \
-    && python -m compileall -q /opt/flarekit/lib \
+    && python -m compileall -q -j 0 /opt/flarekit/lib \
     && rm -rf /build /opt/uv
 COPY --from=mamba /mamba /
 

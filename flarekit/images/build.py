@@ -228,7 +228,7 @@ def write_context(predictor: PredictorFolder, context: Path) -> None:
         raise UsageError("the Dockerfile is not beside the package", fix="install flarekit again")
     for name in _CONTEXT:
         shutil.copy(source / name, context / name)
-    leave = shutil.ignore_patterns("__pycache__", "weights", "context")
+    leave = shutil.ignore_patterns("__pycache__", "weights", "context", "web")
     shutil.copytree(PACKAGE, context / "flarekit", ignore=leave)
     leave = shutil.ignore_patterns("compiled", ".*")
     shutil.copytree(predictor.folder, context / "weights" / predictor.folder.name, ignore=leave)

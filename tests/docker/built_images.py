@@ -26,6 +26,28 @@ TAGS = {
 }
 
 
+TOOLS = "flarekit-tests:tools"
+TOOLS_DOCKERFILE = """
+FROM python:3.11-slim-bookworm
+RUN pip install --quiet --no-cache-dir numpy nibabel SimpleITK connected-components-3d
+ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /workspace
+"""
+
+
+@cache
+def tools() -> str:
+    """Build an image of what others' programs are written with here, and return its tag.
+
+    It is a base for images that are broken on purpose: these do not wait for one of ours.
+    """
+    need_engine()
+    with one_build(TOOLS), tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Dockerfile").write_text(TOOLS_DOCKERFILE)
+        docker("build", *HOST, "-t", TOOLS, folder)
+    return TOOLS
+
+
 @cache
 def built(target: str) -> str:
     """Build a target of the Dockerfile and return its tag; another process's build is waited for.
@@ -41,9 +63,10 @@ def built(target: str) -> str:
 
 
 @contextmanager
-def one_build() -> Iterator[None]:
+def one_build(tag: str = "flarekit") -> Iterator[None]:
     """Wait for builds of other processes: side by side both would make the stages they share."""
-    with (Path(tempfile.gettempdir()) / "flarekit-docker-build.lock").open("w") as lock:
+    name = f"{tag.replace(':', '-')}-docker-build.lock"
+    with (Path(tempfile.gettempdir()) / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -44,6 +44,8 @@ BRIEF = (
 PAGES = {"abdomen_ct": "flare", "att_umamba_petct": "autopet", "mamba_ahnet_lesion": "uls23"}
 # an image for FLARE differs from another by its weights alone: abdomen_ct's stands for these in CI
 ALIKE = ("attention_unet_abdomen", "mamba_clinix_abdomen", "mpu_net_liver")
+# a minute and more on two cores: mamba_ahnet_mr stands for the first, a page's test for the second
+LONG = ("mamba_ahnet_lesion", "att_umamba_petct")
 IMAGES = [
     pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
     for name in (folder.name for folder in predictor_folders())
@@ -74,8 +76,8 @@ def faults(found):
 
 @pytest.mark.parametrize(
     "image",
-    [  # the lesions' runs take four minutes on two cores; their page's test stays
-        pytest.param(name, marks=pytest.mark.slow if name in (*ALIKE, "mamba_ahnet_lesion") else ())
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in (*ALIKE, *LONG) else ())
         for name in (folder.name for folder in predictor_folders())
     ],
     indirect=True,
@@ -88,7 +90,14 @@ def test_a_predictor_s_image_passes_what_matters_most(image):
     assert found["ends_well"].state == found["offline"].state == "pass"
 
 
-@pytest.mark.parametrize("image", sorted(PAGES), indirect=True)
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "mamba_ahnet_lesion" else ())
+        for name in sorted(PAGES)
+    ],
+    indirect=True,
+)
 def test_what_a_page_tells_to_type_for_an_image_works(image, tmp_path, monkeypatch):
     name, tag = image
     page = PAGES[name]

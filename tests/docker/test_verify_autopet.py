@@ -19,11 +19,10 @@ from flarekit.verification.platform_checks import PLATFORM_IMAGE, PLATFORM_RUNS
 from flarekit.verification.run_checks import RUNS
 from flarekit.verification.trials import ImageUnderTest, TaskFacts
 from tests.conventions.autopet.petct_script import BROKEN, script
-from tests.docker.built_images import built
+from tests.docker.built_images import tools
 
 pytestmark = pytest.mark.docker
 
-BASE = "gc-cpu"  # has Python, NumPy, SimpleITK and cc3d
 SHARED = {check.name for check in (*PLATFORM_IMAGE, *RUNS, *PLATFORM_RUNS)}
 AUTOPET = conventions.checks_of("autopet")
 OWN = [check for check in AUTOPET.checks if check.name not in SHARED]
@@ -40,10 +39,10 @@ III = {"mask": "clicks = []", "image": "folder = 'automated-petct-lesion-segment
 @pytest.fixture
 def make_image(build_image):
     """Return a function that builds an image of the algorithm with faults in it."""
-    base = built(BASE)
+    base = tools()
 
     def make(name, faults, *, label=None) -> str:
-        lines = [f"FROM {base}", "ENTRYPOINT []", "COPY run.py /opt/run.py"]
+        lines = [f"FROM {base}", "USER 1000:1000", "COPY run.py /opt/run.py"]
         lines += ['CMD ["python", "/opt/run.py"]']
         lines += [f"LABEL flarekit.facts='{json.dumps(label)}'"] if label else []
         tag = f"fkv-autopet-{name.replace('_', '-')}"

@@ -42,6 +42,7 @@ def test_organ_maps_of_other_patients_are_left_for_measuring(shared):
     assert len(unseen) == 21
 
 
+@pytest.mark.slow
 def test_spoilt_scans_are_flagged(shared, tmp_path):
     dataset = str(shared / "data" / "Dataset001_Abdomen")
     output = tmp_path / "results"

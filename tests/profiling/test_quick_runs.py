@@ -155,6 +155,7 @@ def test_a_service_under_load_that_is_killed_in_the_middle(run, make_predictor):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_from_the_drop_of_a_scan_on_the_page_to_its_organs(run, make_predictor):
     if shutil.which("chromium") is None or not PAGE.is_file():
         pytest.skip("needs Debian's chromium and make web")
