@@ -65,6 +65,7 @@ def create(
     precision: Precision = "auto",
     memory_mib: float | None = None,
     deterministic: bool = False,
+    later: bool = False,
 ) -> Engine:
     """Get an engine ready to predict.
 
@@ -79,6 +80,8 @@ def create(
         memory_mib: what may be in use on a CUDA device, the driver's share included.
         deterministic: the same bits in every run on the same device, if more slowly; a CPU gives
             them anyway.
+        later: networks that need nothing but to be read from disk are loaded when they first run,
+            or by the engine's `load`.
 
     Raises:
         UsageError: no such engine.
@@ -98,6 +101,7 @@ def create(
             precision=precision,
             memory_mib=memory_mib,
             deterministic=deterministic,
+            later=later,
         )
     except ModuleNotFoundError as error:
         raise UsageError(

@@ -104,6 +104,9 @@ class WindowEngine(TileRunner[AnyRun]):
         blank = np.broadcast_to(np.float32(0), (1, *shape_ZYX))
         return self.sweep(blank, effort=Effort(step=step), needed_ZYX=needed_ZYX).rows()
 
+    def load(self) -> None:  # noqa: B027 - most engines have loaded theirs
+        """Load the networks where that was put off."""
+
     def warm_up(self, channels: int) -> None:
         """Run blank tiles, as many together as in a sweep, so that all memory is taken."""
         shape = (channels, self.depth_at_once, *self.grid.tile_ZYX[1:])

@@ -5,10 +5,12 @@ Needs no PyTorch where the networks were compiled before (`flarekit compile`).
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +41,7 @@ def create(
     precision: Precision,
     memory_mib: float | None = None,  # noqa: ARG001 - of a GPU
     deterministic: bool = False,  # noqa: ARG001 - it always is
+    later: bool = False,
 ) -> OpenvinoEngine:
     """Load the networks compiled; see `flarekit.engine.create`."""
     if device not in ("auto", "cpu"):
@@ -48,11 +51,10 @@ def create(
         )
     exact = choose_precision(precision, networks.half_precisions)
     shape = input_shape(grid, networks.channels)
-    began = time.monotonic()
-    models, made = load_compiled(networks, shape, exact)
-    engine = OpenvinoEngine(models, grid, class_count=class_count, precision=exact)
-    if made == "all":
-        engine.one_time_s = time.monotonic() - began
+    made = partial(load_compiled, networks, shape, exact)
+    engine = OpenvinoEngine(made, grid, class_count=class_count, precision=exact)
+    if not (later and has_blobs(networks, shape, exact)):
+        engine.load()
     return engine
 
 
@@ -142,28 +144,54 @@ class OpenvinoEngine(WindowEngine[OpenvinoRun]):
 
     def __init__(
         self,
-        models: Sequence[openvino.CompiledModel],
+        made: Callable[[], tuple[Sequence[openvino.CompiledModel], str]],
         grid: Grid,
         *,
         class_count: int,
         precision: str,
     ) -> None:
+        """Remember what to load.
+
+        Args:
+            made: gives the compiled networks, and what had to be made; see `load_compiled`.
+            grid: tile and step of the sliding window.
+            class_count: classes of the networks, background included.
+            precision: of their arithmetic.
+        """
         super().__init__()
         self.grid = grid
         self.slices_at_once = _SLICES_AT_ONCE
         self._class_count = class_count
         self._weights = window_weights(grid.tile_ZYX, grid.weighting)
-        for model in models:
-            check_class_count(int(model.output(0).shape[1]), class_count)
-        self._models = list(models)
+        self._made, self._loading = made, threading.Lock()
+        self._models: list[openvino.CompiledModel] = []
         self._flat = grid.tile_ZYX[0] == 1
         self.facts = EngineFacts(
             engine="openvino", device="cpu", device_name=cpu_name(), precision=precision
         )
 
+    def load(self) -> None:
+        """Load the networks where that has not been done.
+
+        Raises:
+            PredictorError: they are nowhere, and PyTorch is not there to make them; or their
+                classes are not as many as expected.
+        """
+        with self._loading:
+            if self._models:
+                return
+            began = time.monotonic()
+            models, what = self._made()
+            for model in models:
+                check_class_count(int(model.output(0).shape[1]), self._class_count)
+            self._models = list(models)
+            if what == "all":
+                self.one_time_s = time.monotonic() - began
+
     @contextmanager
     def run(self, depth: int, size_YX: tuple[int, ...]) -> Iterator[OpenvinoRun]:
         """Give zeros for the weighted logits of every class and, last, for the weights."""
+        self.load()
         slab = np.zeros((self._class_count + 1, depth, *size_YX), np.float32)
         shape = tuple(self._models[0].output(0).shape)
         yield OpenvinoRun(

@@ -65,6 +65,7 @@ def create(
     precision: Precision,
     memory_mib: float | None = None,
     deterministic: bool = False,
+    later: bool = False,  # noqa: ARG001 - networks have to be built
 ) -> TorchEngine:
     """Build the networks; see `flarekit.engine.create`. They go to the device when first used."""
     if networks.onnx:

@@ -111,16 +111,16 @@ class CaseLoop:
             began: when the first case's time began, of `time.monotonic`.
         """
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="ahead") as workers:
-            starting = workers.submit(self._start, segmenter)
+            starting = workers.submit(self._start, segmenter, began)
             try:
                 return self._all_cases(_Ahead(self, workers, began), starting.result, began)
             finally:
                 starting.cancel()
 
-    def _start(self, segmenter: Segmenter) -> dict[str, float]:
+    def _start(self, segmenter: Segmenter, began: float) -> dict[str, float]:
         """Start the engine where that has not been done; return step -> seconds until it runs."""
         before = segmenter.seconds
-        segmenter.start()
+        segmenter.start(None if self.budget_s is None else began + self.budget_s)
         return self.start | ({} if segmenter.seconds is before else segmenter.seconds)
 
     def _all_cases(
@@ -206,8 +206,10 @@ class CaseLoop:
                 case, done.label_map_ZYX, done.geometry, self.output_dir
             )
             self._write_probabilities(case, done)
-        speeds = self.context.compute().speeds
+        compute, speeds = self.context.compute(), self.context.compute().speeds
         speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
+        if index == 0 and compute.locator is not None and done.tiles.done == 0:
+            speeds.learn("without tiles", time.monotonic() - compute.since)
         measured = measure(done, self.context, self.wanted, deadline)
         record = CaseRecord(
             case_id=case.case_id,

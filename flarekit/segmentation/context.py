@@ -53,6 +53,7 @@ class Compute:
         coarse: a first pass; None where there is none.
         locator: looks at the whole scan first; None where there is none, or nobody needs it.
         small: runs smaller tiles of the predictor; None where it names none, or without a locator.
+        since: when it was ready, of `time.monotonic`.
     """
 
     engine: Engine
@@ -60,6 +61,7 @@ class Compute:
     coarse: CoarsePass | None = None
     locator: Locator | None = None
     small: SmallTiles | None = None
+    since: float = 0.0
 
     @property
     def one_time_s(self) -> float:

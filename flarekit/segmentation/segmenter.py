@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from flarekit import engine
 from flarekit.core.budget import Budget
 from flarekit.core.errors import FlarekitError, UsageError, named
-from flarekit.core.spec import PredictorSpec
 from flarekit.engine import EngineFacts, TileProgress
 from flarekit.segmentation.case import compute_case, place_case
-from flarekit.segmentation.coarse import coarse_spec
-from flarekit.segmentation.context import CaseExtras, CoarsePass, Compute, RunContext, unheard
+from flarekit.segmentation.context import CaseExtras, Compute, RunContext, unheard
 from flarekit.segmentation.loaded import load_case
-from flarekit.segmentation.locator import Locator, looks_everywhere, values_of
+from flarekit.segmentation.locator import looks_everywhere
 from flarekit.segmentation.memory import Memory
 from flarekit.segmentation.opened import OpenScan
-from flarekit.segmentation.options import Options, effective_budget, facts_to_run, unlimited
-from flarekit.segmentation.predictors import cache_folder, find_predictor
+from flarekit.segmentation.options import Options, effective_budget, facts_to_run
 from flarekit.segmentation.result import Result
 from flarekit.segmentation.scans import Scan, ScanInput, scan_input
 from flarekit.segmentation.segmented import Segmented
-from flarekit.segmentation.small_tiles import small_tiles_of
 from flarekit.segmentation.source import Source
-from flarekit.segmentation.speeds import Speeds
+from flarekit.segmentation.starting import Start
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-_LOG = logging.getLogger(__name__)
-_PLENTY_MIB = 4096.0  # where less is left, what an engine takes has to be known before the plan
 
 
 class Segmenter:
@@ -101,8 +91,12 @@ class Segmenter:
         """
         return {value: name for name, value in self.spec.mask_labels.items()}
 
-    def start(self) -> Compute:
+    def start(self, deadline: float | None = None) -> Compute:
         """Load the network where that has not been done, and return what computes.
+
+        Args:
+            deadline: of `time.monotonic`, for the first mask, where it is known: without time for a
+                tile before it, a compiled network is loaded when it first runs.
 
         Raises:
             UsageError: the segmenter is closed.
@@ -116,7 +110,7 @@ class Segmenter:
                 )
             if self._compute is None:
                 began = time.perf_counter()
-                self._compute = self._started()
+                self._compute = self._starting_point().compute(deadline)
                 spent_s, compiling_s = time.perf_counter() - began, self._compute.one_time_s
                 self.seconds = {"load": max(0.0, spent_s - compiling_s)}
                 if compiling_s:
@@ -254,6 +248,17 @@ class Segmenter:
             has_locator=self._needs_locator,
         )
 
+    def _starting_point(self) -> Start:
+        return Start(
+            source=self._source,
+            locator=self._source.locator if self._needs_locator else None,
+            spec=self.spec,
+            options=self.options,
+            budget=self.budget,
+            budget_of=self._budget_of,
+            usable_mib=self._memory.usable_mib(),
+        )
+
     @property
     def _needs_locator(self) -> bool:
         """Who looks everywhere has no use for it without a limit, nor a window from the centre."""
@@ -288,62 +293,3 @@ class Segmenter:
             return
         with self._turns:
             yield
-
-    def _started(self) -> Compute:
-        locator = self._locator()  # first: it is the first to be run
-        compute = self._engine_of(self._source, self.spec)
-        if compute.facts.device != "cpu" or self._memory.usable_mib() < _PLENTY_MIB:
-            for each in (compute, *([] if locator is None else [locator.engine])):
-                each.warm_up(len(self.spec.channels))  # takes its memory beside the first reading
-        coarse = None
-        if self.spec.coarse is not None:
-            first = find_predictor(self.spec.coarse.predictor, trust=self._source.trusted)
-            first_spec = coarse_spec(first.spec, self.spec)
-            coarse = CoarsePass(
-                spec=first_spec,
-                engine=self._engine_of(Source.of_folder(first), first_spec),
-                margin_mm=self.spec.coarse.margin_mm,
-            )
-        facts = compute.facts
-        where = f"{facts.engine} on {facts.device} ({facts.device_name}), {facts.precision}"
-        mode = self.options.mode
-        _LOG.info("predictor %s, mode %s, engine %s", self.spec.name, mode, where)
-        for sentence in unlimited(self._budget_of, self.options):
-            _LOG.info(sentence)
-        speeds, small = self._speeds(facts), None
-        if locator is not None:
-            networks, load = self._source.networks(), partial(self._engine_of, self._source)
-            small = small_tiles_of(networks, self.spec, facts, load, speeds)
-        return Compute(engine=compute, speeds=speeds, coarse=coarse, locator=locator, small=small)
-
-    def _locator(self) -> Locator | None:
-        source = self._source.locator
-        if source is None or not self._needs_locator:
-            return None
-        assert self.spec.locator is not None
-        spec = source.spec.for_mode("fast")
-        return Locator(
-            spec=spec,
-            engine=self._engine_of(source, spec),
-            values=values_of(spec, self.spec),
-            facts=self.spec.locator,
-        )
-
-    def _speeds(self, facts: EngineFacts) -> Speeds:
-        networks, named = self._source.networks(), self.spec.locator
-        computing = [facts.engine, facts.device, facts.device_name, facts.precision]
-        tiles = [*self.spec.grid.tile_ZYX, named and named.small_tile_ZYX]
-        kept = cache_folder() if networks.folders else None  # a module is not there another time
-        return Speeds(kept, *computing, networks.identity, *map(str, tiles))
-
-    def _engine_of(self, source: Source, spec: PredictorSpec) -> engine.Engine:
-        return engine.create(
-            self.options.engine,
-            source.networks(),
-            spec.grid,
-            class_count=len(spec.class_values),
-            device=self.options.device,
-            precision=self.options.precision,
-            memory_mib=self.budget.gpu_memory_mib,
-            deterministic=self.options.deterministic,
-        )

@@ -78,9 +78,10 @@ class Speeds:
 
         Args:
             what: `tile`, `first` (the first tile, where it stays alone), `start` (how much longer
-                the first two take), `place`, `restore` (what leaves the window), `finish` (what
-                follows that), `fill`, `rules`, `write`, `statistics`, `volumes` or `draw` (a
-                picture).
+                the first two take), `without tiles` (a first case of which no tile is run, from
+                when all is loaded to its mask), `place`, `restore` (what leaves the window),
+                `finish` (what follows that), `fill`, `rules`, `write`, `statistics`, `volumes` or
+                `draw` (a picture).
             amount: tiles, or voxels.
         """
         rates = self._rates.get(what)
@@ -114,6 +115,10 @@ class Speeds:
         expected = {what: self.seconds(what, amount) or 0.0 for what, amount in steps.items()}
         beyond = (self.at_most(what, steps[what]) - seconds for what, seconds in expected.items())
         return sum(expected.values()) + math.hypot(*beyond)
+
+    def without_tiles_s(self) -> float:
+        """Return how long a first case takes whose tiles are not run; 0 where that is not known."""
+        return self.seconds("without tiles") or 0.0
 
     def knows(self, what: str) -> bool:
         """Return whether something was run here before."""

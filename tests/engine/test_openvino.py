@@ -29,7 +29,9 @@ def network_of(seed=0, flat=False, classes=3):
     return nn.Sequential(conv(2, 8, 3, padding=1), norm(8), nn.LeakyReLU(), conv(8, classes, 1))
 
 
-def make(name, networks, tile, tmp_path=None, precision="fp32", mirror=(), classes=3):
+def make(
+    name, networks, tile, tmp_path=None, precision="fp32", mirror=(), classes=3, *, later=False
+):
     grid = Grid(spacing_mm_ZYX=(1, 1, 1), tile_ZYX=tile, mirror_axes=mirror)
     described = Networks(
         build=lambda: networks,
@@ -39,7 +41,7 @@ def make(name, networks, tile, tmp_path=None, precision="fp32", mirror=(), class
         keep=tmp_path,
     )
     return engine.create(
-        name, described, grid, class_count=classes, device="cpu", precision=precision
+        name, described, grid, class_count=classes, device="cpu", precision=precision, later=later
     )
 
 
@@ -134,6 +136,24 @@ def test_a_compiled_network_is_found_again_without_the_one_it_was_made_from(tmp_
     again = make("openvino", None, (4, 8, 8), tmp_path)
     assert again.one_time_s == 0
     np.testing.assert_array_equal(logits_of(again, image_of()), logits_of(first, image_of()))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_compiled_network_is_loaded_when_it_is_first_run_or_asked_to(artefact, tmp_path, asked):
+    compute = make("openvino", None, (4, 8, 8), tmp_path, later=True)
+    shutil.move(tmp_path, gone := tmp_path.with_name("gone"))
+    assert compute.facts.precision == "fp32"
+    with pytest.raises(TypeError):  # nothing is there, nor what it could be made from
+        compute.load()
+    shutil.move(gone, tmp_path)
+    if asked:
+        compute.load()
+        shutil.move(tmp_path, gone)
+    np.testing.assert_array_equal(logits_of(compute, image_of()), artefact)
+
+
+def test_a_network_that_has_to_be_compiled_is_so_before_it_is_run():
+    assert make("openvino", [network_of()], (4, 8, 8), later=True).one_time_s > 0
 
 
 def files_of(tmp_path):

@@ -342,7 +342,7 @@ def test_a_first_pass_tells_where_to_look(make_toy, inputs, tmp_path, write_scan
 
 def stand_in(monkeypatch, predictor):
     """Let a predictor be found whatever the name of the first pass."""
-    for module in ("segmenter", "source"):
+    for module in ("starting", "source"):
         found = f"flarekit.segmentation.{module}.find_predictor"
         monkeypatch.setattr(found, lambda *_, **__: predictor)
 

@@ -14,6 +14,7 @@ from flarekit.cli.main import app
 from flarekit.core.errors import PredictorError
 from flarekit.core.files import sha256_of
 from flarekit.core.spec import read_spec
+from flarekit.engine.openvino import OpenvinoEngine
 from flarekit.segmentation.job import predictor_of_job
 from flarekit.segmentation.locator import values_of
 from flarekit.segmentation.predictors import find_predictor, hash_state, networks_of
@@ -59,6 +60,42 @@ def test_a_scan_is_segmented_with_it(folder):
     assert "locator" in result.stage_seconds
     with flarekit.load(folder, device="cpu", precision="fp32", locator=False) as segmenter:
         assert "locator" not in segmenter.segment(scan, spacing_mm=(2, 2, 2)).stage_seconds
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Return a list that fills with the tile of each network that is loaded."""
+    seen, load = [], OpenvinoEngine.load
+
+    def noted(engine):
+        if not engine._models:
+            seen.append(engine.grid.spacing_mm_ZYX[0])
+        load(engine)
+
+    monkeypatch.setattr(OpenvinoEngine, "load", noted)
+    return seen
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("openvino_by_default")
+def test_a_network_whose_tiles_have_no_time_is_not_loaded(folder, tmp_path, write_scan, loaded):
+    scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
+    (tmp_path / "in").mkdir()
+    write_scan(tmp_path / "in" / "a_0000.nii.gz", scan)
+
+    def records(**limits):
+        loaded.clear()
+        how = {"device": "cpu", "precision": "fp32", "pictures": False}
+        return flarekit.predict(tmp_path / "in", tmp_path / "out", folder, **how, **limits).cases
+
+    records()  # compiles both
+    assert records()[0].tiles.done > 0
+    assert loaded == [4.0, 2.0]  # the locator, the network
+    in_no_time = records(time_budget_s=1e-6)
+    assert in_no_time[0].tiles.done == 0
+    assert loaded == [4.0]
+    assert records(time_budget_s=1000.0)[0].tiles.done > 0
+    assert loaded == [4.0, 2.0]
 
 
 @pytest.mark.long

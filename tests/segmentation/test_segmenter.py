@@ -13,6 +13,7 @@ import SimpleITK
 import torch
 
 import flarekit
+from flarekit import engine
 from flarekit.core.errors import (
     BudgetError,
     DeviceError,
@@ -316,10 +317,8 @@ def test_threads_that_share_a_segmenter_get_what_one_alone_gets(loaded):
 
 def test_the_engine_starts_once_however_many_threads_ask(toy, monkeypatch):
     starts = []
-    genuine = segmenter_module.engine.create
-    monkeypatch.setattr(
-        segmenter_module.engine, "create", lambda *a, **k: starts.append(1) or genuine(*a, **k)
-    )
+    genuine = engine.create
+    monkeypatch.setattr(engine, "create", lambda *a, **k: starts.append(1) or genuine(*a, **k))
     segmenter = segmenter_module.Segmenter(Source.of_folder(toy))
     threads = [threading.Thread(target=segmenter.start) for _ in range(4)]
     for thread in threads:
