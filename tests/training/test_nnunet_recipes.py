@@ -271,6 +271,7 @@ def test_every_architecture_has_a_trainer_class(classes):
         assert getattr(classes, trainer).architecture == name
 
 
+@pytest.mark.long
 def test_nnunet_s_loop_ends_and_slows_down_as_the_recipe_s_schedule_says(trainer):
     assert trainer.initial_lr == 2e-4
     trainer.coming = [0.1, 0.2, 0.15, 0.18, 0.9]

@@ -213,6 +213,7 @@ def test_a_tilted_gantry_is_no_jump(tmp_path):
     np.testing.assert_allclose(volume.geometry.affine[:3, 2], [0, -1.1, 4], atol=1e-6)
 
 
+@pytest.mark.quick(10)
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
