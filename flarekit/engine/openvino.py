@@ -170,6 +170,11 @@ class OpenvinoEngine(WindowEngine[OpenvinoRun]):
             engine="openvino", device="cpu", device_name=cpu_name(), precision=precision
         )
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the networks are there."""
+        return bool(self._models)
+
     def load(self) -> None:
         """Load the networks where that has not been done.
 

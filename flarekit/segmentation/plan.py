@@ -108,7 +108,8 @@ def _plan_best_first(
     if limits.deadline is None:
         return plan
     left_s = ready_at(placement, pace, limits, slices=0, fills=True) - time.monotonic()
-    whole_s = left_s - restoring_s(placement, pace.speeds)
+    usual_left_s = left_s - (0.0 if engine.is_loaded else pace.speeds.loading_s("load"))
+    whole_s = usual_left_s - restoring_s(placement, pace.speeds)
     whole_s -= pace.speeds.seconds("start") or 0.0
     tile_s, spare_s = pace.speeds.seconds("tile"), filling_s(placement, pace.speeds)
     if tile_s is None or len(usual) * full.runs * tile_s <= whole_s + spare_s:
@@ -121,7 +122,7 @@ def _plan_best_first(
     if len(fitted) * tile_s <= whole_s:
         return replace(plan, tiles=tuple(priorities.ordered(fitted)))
     usual_s = TileSeconds.of(pace.speeds)
-    count = _count(placement, pace.speeds, left_s, engine.depth_at_once, usual_s)
+    count = _count(placement, pace.speeds, usual_left_s, engine.depth_at_once, usual_s)
     wanted = min(len(fitted), int(count * MORE_TILES) + 2) if count else 0
     few = replace(plan, tiles=tuple(priorities.anywhere(wanted, alone=count == 1)))
     return _with_small_tiles(few, pace, left_s, found, priorities.added((few.tiles or ())[:count]))

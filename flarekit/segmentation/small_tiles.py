@@ -16,7 +16,6 @@ from flarekit.segmentation.speeds import Speeds
 
 SMALL = "small "  # before what speeds call the times of usual tiles
 _LOG = logging.getLogger(__name__)
-_UNKNOWN_LOAD_S = 0.25  # an old processor, whose cores others use as well
 _UNKNOWN = 1.2  # times as long as their share of usual tiles, where none was run yet
 
 
@@ -88,7 +87,7 @@ class SmallTiles:
         """Return how long loading is going to take, at most."""
         if self._engine is not None:
             return 0.0
-        return speeds.at_most(f"{SMALL}load") or _UNKNOWN_LOAD_S * speeds.slowdown
+        return speeds.loading_s(f"{SMALL}load")
 
     def seconds(self, speeds: Speeds) -> TileSeconds:
         """Return what they take, after usual tiles where no small one was run yet."""

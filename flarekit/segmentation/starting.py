@@ -22,7 +22,6 @@ from flarekit.segmentation.speeds import Speeds
 
 _LOG = logging.getLogger(__name__)
 _PLENTY_MIB = 4096.0  # where less is left, what an engine takes has to be known before the plan
-_ROOM = 1.25  # times what a case without tiles takes: with less there is no time for any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +60,11 @@ class Start:
         later = deadline is not None and locator is not None
         compute = self._engine_of(self.source, self.spec, later=later)
         speeds, small = self._speeds(compute.facts), None
-        if deadline is None or deadline - time.monotonic() > _ROOM * speeds.without_tiles_s():
+        if deadline is None or time.monotonic() + speeds.with_one_tile_s() < deadline:
+            began = time.monotonic()
             compute.load()
+            if later and not compute.one_time_s:
+                speeds.learn("load", time.monotonic() - began)
         if compute.facts.device != "cpu" or self.usable_mib < _PLENTY_MIB:
             for each in (compute, *([] if locator is None else [locator.engine])):
                 each.warm_up(len(self.spec.channels))  # takes its memory beside the first reading

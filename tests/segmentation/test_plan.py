@@ -37,8 +37,8 @@ class Engine:
     depth_at_once = 4
     grid = Grid(spacing_mm_ZYX=(1.0, 1.0, 1.0), tile_ZYX=(4, 4, 4))
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    def __init__(self, seconds, *, is_loaded=True):
+        self.seconds, self.is_loaded = seconds, is_loaded
         self.timed = []
 
     def seconds_per_tile(self, tile_CZYX):
@@ -300,6 +300,20 @@ def test_a_first_tile_that_stays_alone_is_quicker_and_counts_only_where_no_other
     assert tiles_within(0.9, first_s=None) == ()
     assert len(tiles_within(0.9, first_s=0.1)) > 0
     assert tiles_within(9.0, first_s=0.1) == tiles_within(9.0, first_s=None)
+
+
+def test_a_network_that_is_still_to_be_loaded_has_the_less_time_for_its_tiles(case, found):
+    def tiles_within(seconds, *, is_loaded, load_s=None):
+        pace = Paced.of(Engine(1e-3, is_loaded=is_loaded), known=1.0)
+        pace.speeds.learn("first", 0.1)
+        if load_s is not None:
+            pace.speeds.learn("load", load_s)
+        return plan_case(*case, pace, Limits(deadline=time.monotonic() + seconds), found).tiles
+
+    assert len(tiles_within(0.9, is_loaded=True)) > 0
+    assert len(tiles_within(0.9, is_loaded=False)) > 0  # a quarter of a second where it is unknown
+    assert tiles_within(0.9, is_loaded=False, load_s=0.8) == ()
+    assert len(tiles_within(0.9, is_loaded=True, load_s=0.8)) > 0
 
 
 @pytest.mark.parametrize("limited", [True, False])

@@ -233,3 +233,12 @@ def test_the_file_stays_small(tmp_path):
         speeds.save()
     assert len(json.loads((tmp_path / "speeds.json").read_text())) <= 201
     assert speeds_of(tmp_path, "229").seconds("tile") == 1.0
+
+
+def test_a_case_with_one_tile_takes_as_long_as_one_without_and_the_tile_at_most():
+    speeds = speeds_of(None)
+    speeds.learn("first", 2.0)
+    assert speeds.with_one_tile_s() == 0  # how long one without takes is not known
+    speeds.learn("without tiles", 0.5)
+    assert speeds.with_one_tile_s() == pytest.approx(0.5 + speeds.at_most("first"))
+    assert speeds.at_most("first") > 2.0
