@@ -46,7 +46,7 @@ FROM python AS own
 ARG SITE
 COPY pyproject.toml README.md LICENSE Dockerfile predict.sh ./
 COPY flarekit flarekit
-RUN . docker/uv.sh && mkdir weights /own && uv pip install --no-deps . \
+RUN . docker/uv.sh && rm -rf flarekit/web && mkdir weights /own && uv pip install --no-deps . \
     && python -m compileall -q ${SITE}/flarekit \
     && cd / && cp -a --parents opt/flarekit/bin/flarekit ${SITE#/}/flarekit* /own
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tarfile
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -23,6 +25,8 @@ from flarekit.images.build import (
 from flarekit.images.save import SaveRequest, save
 from flarekit.images.verify import VerifyRequest, verify
 from tests.containers.fake_docker import FakeDocker
+
+ROOT = Path(__file__).parents[2]
 
 
 def request(toy, **changes):
@@ -61,20 +65,44 @@ def test_a_file_that_predictors_share_by_a_link_is_whole_in_the_context(toy, tmp
     assert copied.read_bytes() == content
 
 
+def copied_by(dockerfile):
+    """Return the names that a Dockerfile copies from its context."""
+    lines = dockerfile.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    own = [line for line in lines if line.startswith("COPY ") and "--from" not in line]
+    return [name for line in own for name in line.split()[1:-1]]
+
+
 def test_everything_that_the_dockerfile_copies_is_in_the_context(toy, tmp_path):
     context = tmp_path / "context"
     context.mkdir()
     write_context(toy, context)
-    dockerfile = (context / "Dockerfile").read_text().replace("\\\n", "")
-    lines = dockerfile.replace("${PREDICTOR}", "toy").splitlines()
-    copied = [
-        name
-        for line in lines
-        if line.startswith("COPY ") and "--from" not in line
-        for name in line.split()[1:-1]
-    ]
+    copied = copied_by(context / "Dockerfile")
     assert copied
     assert [name for name in copied if not list(context.glob(name))] == []
+
+
+def is_sent(path):
+    """Tell whether .dockerignore lets a file of the checkout reach the builder."""
+    sent = True
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").split():
+        pattern = line.removeprefix("!").removeprefix("**/")
+        names = [str(path), *map(str, path.parents), *(path.parts if "**/" in line else ())]
+        if any(fnmatch(name, pattern) for name in names):
+            sent = line.startswith("!")
+    return sent
+
+
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "serve.Dockerfile"])
+def test_everything_that_a_checkout_s_dockerfile_copies_is_sent_to_the_builder(dockerfile):
+    made = {"__pycache__", "dist", "node_modules"}
+    for name in copied_by(ROOT / dockerfile):
+        found = [path for each in ROOT.glob(name) for path in (each, *each.rglob("*"))]
+        files = [path.relative_to(ROOT) for path in found if path.is_file()]
+        kept = [path for path in files if not made & set(path.parts)]
+        assert kept, name
+        assert [path for path in kept if not is_sent(path)] == [], name
+    assert not is_sent(Path("flarekit/web/dist/index.html"))
+    assert not is_sent(Path("tests/conftest.py"))
 
 
 @pytest.mark.parametrize(
