@@ -199,6 +199,7 @@ class CaseLoop:
         if self.between_calls is not None:
             kept = BetweenCalls.of(self.between_calls, case, self.made_by)
         done = compute_case(ready, self.context, self.wanted, deadline, kept)
+        no_time = index == 0 and ready.found is not None and ready.tensor_CZYX is None
         del ready  # its tensor is not needed to write the mask
         with done.clock.stage("write"):
             self.context.memory.check(writing_mib(done.label_map_ZYX.size), "writing the mask")
@@ -206,9 +207,10 @@ class CaseLoop:
                 case, done.label_map_ZYX, done.geometry, self.output_dir
             )
             self._write_probabilities(case, done)
-        compute, speeds = self.context.compute(), self.context.compute().speeds
+        compute = self.context.compute()
+        speeds = compute.speeds
         speeds.learn("write", done.clock.seconds["write"], done.label_map_ZYX.size)
-        if index == 0 and compute.locator is not None and done.tiles.done == 0:
+        if no_time:
             speeds.learn("without tiles", time.monotonic() - compute.since)
         measured = measure(done, self.context, self.wanted, deadline)
         record = CaseRecord(

@@ -31,7 +31,7 @@ _SELDOM = 1.4  # the same where fewer than `_SEEN` times are known
 _SEEN = 3
 _MANY = 5  # times of which the longest alone is an odd one
 _ODD = 2.0  # a time that is longer than so many usual ones does not count as it is
-_UNKNOWN_LOAD_S = 0.25  # of a network that is compiled
+_UNKNOWN_LOAD_S = 0.25  # of a network that is compiled, on a processor like that of `_USUAL`
 _ENOUGH_NS = 200_000_000  # of computing, that tell how long threads wait for a processor
 # seconds per voxel, as far as work is told in voxels, where nothing is known: an old processor
 # whose cores others use as well
@@ -80,10 +80,9 @@ class Speeds:
         Args:
             what: `tile`, `first` (the first tile, where it stays alone), `start` (how much longer
                 the first two take), `without tiles` (a first case of which no tile is run, from
-                when all is loaded to its mask), `load` (the network itself, where that was put
-                off), `place`, `restore` (what leaves the window),
-                `finish` (what follows that), `fill`, `rules`, `write`, `statistics`, `volumes` or
-                `draw` (a picture).
+                when its engines are ready to its mask), `load` (the network itself, where it may be
+                put off), `place`, `restore` (what leaves the window), `finish` (what follows
+                that), `fill`, `rules`, `write`, `statistics`, `volumes` or `draw` (a picture).
             amount: tiles, or voxels.
         """
         rates = self._rates.get(what)
@@ -119,7 +118,10 @@ class Speeds:
         return sum(expected.values()) + math.hypot(*beyond)
 
     def with_one_tile_s(self) -> float:
-        """Return how long a first case takes of which one tile is run; 0 where it is not known."""
+        """Return how long the first case of a run takes, at least, if one tile of it is run.
+
+        Counted from when the engines are ready; 0 where nothing is known.
+        """
         without_s = self.seconds("without tiles")
         return 0.0 if without_s is None else without_s + self.at_most("first")
 

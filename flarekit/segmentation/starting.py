@@ -1,8 +1,9 @@
-"""Loads what computes: the locator, the network, a first pass, and what knows how fast they are."""
+"""Loads what computes: the locator, the network, a first pass; and recalls how fast they are."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -50,21 +51,23 @@ class Start:
         """Load it all.
 
         Args:
-            deadline: of `time.monotonic`, for the first mask; None where it is not known.
+            deadline: of `time.monotonic`, for the first mask; None where there is none. Without
+                time for a tile before it, a compiled network that has a locator is left to be
+                loaded when it first runs.
 
         Raises:
             PredictorError: weights missing, wrong or not fitting.
             DeviceError: the device or the precision is not available.
         """
         locator = self._locator()  # first: it is the first to be run
+        within = math.inf if deadline is None else deadline
         later = deadline is not None and locator is not None
         compute = self._engine_of(self.source, self.spec, later=later)
         speeds, small = self._speeds(compute.facts), None
-        if deadline is None or time.monotonic() + speeds.with_one_tile_s() < deadline:
-            began = time.monotonic()
+        began = time.monotonic()
+        if not compute.is_loaded and began + speeds.with_one_tile_s() < within:
             compute.load()
-            if later and not compute.one_time_s:
-                speeds.learn("load", time.monotonic() - began)
+            speeds.learn("load", time.monotonic() - began - compute.one_time_s)
         if compute.facts.device != "cpu" or self.usable_mib < _PLENTY_MIB:
             for each in (compute, *([] if locator is None else [locator.engine])):
                 each.warm_up(len(self.spec.channels))  # takes its memory beside the first reading

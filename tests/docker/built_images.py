@@ -15,6 +15,7 @@ import pytest
 
 from flarekit.containers.docker_command import docker as run
 from flarekit.containers.docker_command import engine_fault, reason_in
+from flarekit.images.build import BASE
 
 ROOT = Path(__file__).parents[2]
 HOST = ("--force-rm", "--network", "host")  # of builds that install packages
@@ -24,11 +25,9 @@ TAGS = {
     "cpu": "flarekit:cpu",
     "gc-cpu": "flarekit-gc:cpu",
 }
-
-
 TOOLS = "flarekit-tests:tools"
-TOOLS_DOCKERFILE = """
-FROM python:3.11-slim-bookworm
+TOOLS_DOCKERFILE = f"""
+FROM {BASE}
 RUN pip install --quiet --no-cache-dir numpy nibabel SimpleITK connected-components-3d
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /workspace

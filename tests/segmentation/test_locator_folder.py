@@ -15,6 +15,7 @@ from flarekit.core.errors import PredictorError
 from flarekit.core.files import sha256_of
 from flarekit.core.spec import read_spec
 from flarekit.engine.openvino import OpenvinoEngine
+from flarekit.segmentation.case import compute_case
 from flarekit.segmentation.job import predictor_of_job
 from flarekit.segmentation.locator import values_of
 from flarekit.segmentation.predictors import find_predictor, hash_state, networks_of
@@ -95,6 +96,33 @@ def test_a_network_whose_tiles_have_no_time_is_not_loaded(folder, tmp_path, writ
     assert in_no_time[0].tiles.done == 0
     assert loaded == [4.0]
     assert records(time_budget_s=1000.0)[0].tiles.done > 0
+    assert loaded == [4.0, 2.0]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("openvino_by_default")
+def test_a_network_that_was_left_unloaded_computes_the_same_where_there_is_time_after_all(
+    folder, tmp_path, write_scan, loaded, monkeypatch
+):
+    scan = np.random.default_rng(0).integers(-200, 300, (20, 40, 40)).astype(np.int16)
+    (tmp_path / "in").mkdir()
+    write_scan(tmp_path / "in" / "a_0000.nii.gz", scan)
+
+    def mask(name, **limits):
+        how = {"device": "cpu", "precision": "fp32", "pictures": False}
+        flarekit.predict(tmp_path / "in", tmp_path / name, folder, **how, **limits)
+        return (tmp_path / name / "a.nii.gz").read_bytes()
+
+    whole = mask("whole")  # compiles both
+    monkeypatch.setattr("flarekit.segmentation.speeds.Speeds.with_one_tile_s", lambda _: np.inf)
+    started = []
+    monkeypatch.setattr(
+        "flarekit.segmentation.case_loop.compute_case",
+        lambda *a, **k: started.append(list(loaded)) or compute_case(*a, **k),
+    )
+    loaded.clear()
+    assert mask("later", time_budget_s=1000.0) == whole
+    assert started == [[4.0]]  # the locator alone, until the tiles
     assert loaded == [4.0, 2.0]
 
 
