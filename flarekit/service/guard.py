@@ -30,6 +30,7 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _GUARDED = "/v1/"
+_UPLOADS = "/v1/cases"
 _LARGEST_JSON = 1 << 20
 _DRAIN_S = 5.0
 
@@ -52,15 +53,16 @@ class Guard:
             return
         if scope["type"] != "http":
             return  # there are no websockets
-        is_upload = scope["path"] == "/v1/cases"
+        is_upload = scope["path"] == _UPLOADS
         limit = self._settings.max_upload_bytes if is_upload else _LARGEST_JSON
-        body = _Body(receive, limit, self._settings.stall_s)
+        refused = too_large(limit) if is_upload else _no_upload()
+        body = _Body(receive, limit, refused, self._settings.stall_s)
         answer = _answering(scope["path"], send, body)
         try:
             headers = Headers(scope=scope)
             self._check_host(headers)
             _check_origin(scope, headers)
-            _check_length(headers, limit)
+            _check_length(headers, limit, refused)
             if scope["path"].startswith(_GUARDED):
                 owner = self._settings.owner_of(headers.get("authorization"))
                 if owner is None:
@@ -110,12 +112,22 @@ def _check_origin(scope: Scope, headers: Headers) -> None:
         raise foreign
 
 
-def _check_length(headers: Headers, limit: int) -> None:
+def _check_length(headers: Headers, limit: int, refused: Problem) -> None:
     stated = headers.get("content-length", "0")
     if not stated.isdigit():
         raise Problem(400, "Content-Length is not a number", fix="send the request again")
     if int(stated) > limit:
-        raise too_large(limit)
+        raise refused
+
+
+def _no_upload() -> Problem:
+    """Return the answer to a large body where none is taken."""
+    return Problem(
+        413,
+        f"the request is larger than {_LARGEST_JSON >> 20} MiB, and its address takes no uploads",
+        fix=f"send scans to {_UPLOADS}; /docs describes every request",
+        headers={"Connection": "close"},
+    )
 
 
 def _no_token() -> Problem:
@@ -147,8 +159,9 @@ def _answering(path: str, send: Send, body: _Body) -> Send:
 class _Body:
     """A request's body, with a limit to its size and to the pauses in it."""
 
-    def __init__(self, receive: Receive, limit: int, stall_s: float) -> None:
+    def __init__(self, receive: Receive, limit: int, refused: Problem, stall_s: float) -> None:
         self._receive, self._limit, self._stall_s = receive, limit, stall_s
+        self._refused = refused
         self._size, self._complete = 0, False
 
     async def __call__(self) -> Message:
@@ -166,7 +179,7 @@ class _Body:
         self._size += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         if self._size > self._limit:
-            raise too_large(self._limit)
+            raise self._refused
         return message
 
     async def drain(self) -> None:

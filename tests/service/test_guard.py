@@ -195,8 +195,11 @@ def test_no_answer_holds_a_traceback_and_no_log_what_it_says(running, monkeypatc
 
 @pytest.mark.long
 def test_a_body_that_is_no_upload_may_be_a_mebibyte(running, monkeypatch):
-    answer = running.client.post("/v1/demo", content=b" " * (1 << 20) + b"{}")
-    assert answer.status_code == 413
+    for path in ("/v1/demo", "/cases"):
+        answer = running.client.post(path, content=b" " * (1 << 20) + b"{}")
+        assert answer.status_code == 413
+        assert answer.json()["detail"].endswith("and its address takes no uploads")
+        assert "/v1/cases" in answer.json()["fix"]
     monkeypatch.setattr("flarekit.service.guard._DRAIN_S", 0.2)
     monkeypatch.setattr("flarekit.service.server._LINGER_S", 0.2)
 
