@@ -11,6 +11,8 @@ TORCH_INDEX ?=
 LEAN := "dynamic-network-architectures<0.4"
 VENV := .venv
 BIN := $(VENV)/bin
+# what installs all but torch
+INSTALL ?= $(BIN)/pip install --quiet
 
 .PHONY: install demo web wheel test test-long check format
 
@@ -19,7 +21,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch==2.13.0"
-	$(BIN)/pip install --quiet --editable ".[dev]" "torch==2.13.0" $(LEAN)
+	$(INSTALL) --editable ".[dev]" "torch==2.13.0" $(LEAN)
 	touch $@
 
 demo: install

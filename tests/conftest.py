@@ -105,18 +105,24 @@ def _has_room(folder: Path) -> bool:
     return may_run and os.access(folder, os.W_OK) and state.f_bavail * state.f_frsize >= ROOM
 
 
+REST_OF = {"quick": pytest.mark.long, "long": pytest.mark.slow}  # what the others become
+
+
 @pytest.hookimpl(tryfirst=True)  # before markers choose
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make `long` what a marker `quick` leaves over of a test's parameters."""
-    alike: dict[tuple[Path, str], list[pytest.Item]] = {}
+    """Make `long` what `quick(count)` leaves over of a test's parameters, and so on to `slow`."""
+    alike: dict[tuple[str, Path, str], list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("quick") is not None:
-            alike.setdefault((item.path, item.nodeid.split("[")[0]), []).append(item)
-    for group in alike.values():
-        marker = group[0].get_closest_marker("quick")
+        for name in REST_OF:
+            marker = item.get_closest_marker(name)
+            if marker is not None and marker.args and item.get_closest_marker("slow") is None:
+                key = (name, item.path, item.nodeid.split("[")[0])
+                alike.setdefault(key, []).append(item)
+    for (name, _, _), group in alike.items():
+        marker = group[0].get_closest_marker(name)
         assert marker is not None
         for index in set(range(len(group))) - spread_over(len(group), *marker.args):
-            group[index].add_marker(pytest.mark.long)
+            group[index].add_marker(REST_OF[name])
 
 
 def spread_over(length: int, count: int) -> set[int]:

@@ -20,3 +20,10 @@ def test_what_stays_quick_is_spread_over_the_parameters(length, count, expected)
 def test_the_others_are_long(request, number):
     is_long = request.node.get_closest_marker("long") is not None
     assert is_long == (number not in (1, 4))
+
+
+@pytest.mark.long(2)
+@pytest.mark.parametrize("number", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
+def test_of_long_ones_the_others_are_slow(request, number):
+    is_slow = request.node.get_closest_marker("slow") is not None
+    assert is_slow == (number in (2, 4))

@@ -92,18 +92,13 @@ BARE = Options(device="cpu", engine="openvino", time_budget_s=0)  # what every i
 
 
 LINES = {"as_written": [], "strict": STRICT}
-IN_CI = {("gc-cpu", "strict")}  # the other image runs strictly on real scans
 
 
+@pytest.mark.slow  # real scans, below, are segmented in CI
 @pytest.mark.parametrize(
     ("image", "flags"),
     [
-        pytest.param(
-            target,
-            flags,
-            id=f"{target}-{name}",
-            marks=() if (target, name) in IN_CI else pytest.mark.slow,
-        )
+        pytest.param(target, flags, id=f"{target}-{name}")
         for target in ("flare", "gc", "cpu", "gc-cpu")
         for name, flags in LINES.items()
     ],
@@ -173,6 +168,7 @@ def test_the_cpu_image_is_lean_and_starts_compiled(cpu_image):
     assert "compiled before" in compiled.stderr
 
 
+@pytest.mark.slow
 def test_a_thousand_slices_fit_into_three_gigabytes(cpu_image, folders, tmp_path):
     inputs, outputs = folders
     save_phantom(3, scan=tmp_path / "small.nii.gz", labels=tmp_path / "truth.nii.gz")

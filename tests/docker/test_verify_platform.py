@@ -206,8 +206,8 @@ def failed(found):
     ("convention", "script", "names"),
     [
         pytest.param("grandchallenge", ORGANS, None, id="grandchallenge"),
-        pytest.param("uls23", STACK, ULS23 - LONG, id="uls23"),
-        pytest.param("uls23", STACK, ULS23, id="uls23-whole", marks=pytest.mark.slow),
+        # mamba_ahnet_mr's image passes what matters most of these
+        pytest.param("uls23", STACK, ULS23, id="uls23", marks=pytest.mark.slow),
     ],
 )
 def test_an_image_that_behaves_passes_everything(make_image, tmp_path, convention, script, names):

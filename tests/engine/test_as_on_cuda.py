@@ -51,7 +51,7 @@ def restoration_of(shape, spec):
     )
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.usefixtures("proved")
 @pytest.mark.parametrize(("folder", "precision"), SWEPT)
 def test_every_shipped_network_is_swept_without_leaving_the_device(monkeypatch, folder, precision):

@@ -75,7 +75,7 @@ def converted(name):
     return network, image, expected, to_openvino(network, tuple(image.shape))
 
 
-@pytest.mark.long
+@pytest.mark.long(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_gives_the_same_logits_in_openvino(name):
     network, image, expected, model = converted(name)

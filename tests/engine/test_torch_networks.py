@@ -8,7 +8,6 @@ from torch import nn
 
 from flarekit import models
 from flarekit.core.spec import read_spec
-from flarekit.engine._cpu import cpu_runs_bf16
 from flarekit.engine._torch_networks import layout_of, placed
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -17,16 +16,9 @@ SHIPPED = sorted(
 )
 
 
-SMALL = ("mamba_ahnet_mr", "attention_unet_abdomen")
 # where bf16 is no instruction, a large network takes PyTorch ten seconds for a small tile
-AS_FAST_AS_THEY_ARE = [
-    pytest.param(folder, marks=() if cpu_runs_bf16() or folder.name in SMALL else pytest.mark.slow)
-    for folder in SHIPPED
-]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("folder", AS_FAST_AS_THEY_ARE, ids=lambda folder: folder.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_weights_cast_once_give_the_bits_of_weights_that_autocast_casts(folder):
     spec = read_spec(folder).spec
     network = models.create(spec.architecture.name, **spec.architecture.arguments).eval()

@@ -265,7 +265,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         import_predictor(tmp_path / "result", tmp_path / "w", OPTIONS)
 
 
-@pytest.mark.long
+@pytest.mark.long(1)
 @pytest.mark.parametrize("attention", [True, False])
 def test_the_flare23_state_dict_keeps_its_outputs_on_one_channel(tmp_path, attention):
     torch.manual_seed(0)
@@ -288,7 +288,7 @@ def test_the_flare23_state_dict_keeps_its_outputs_on_one_channel(tmp_path, atten
         )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_the_mpu_net_checkpoint_keeps_its_outputs(tmp_path, prefix):
     torch.manual_seed(0)

@@ -99,7 +99,7 @@ def test_different_seeds_give_different_patients() -> None:
     assert (first.hu_ZYX != second.hu_ZYX).mean() > 0.5
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_organ_is_there_except_perhaps_the_gallbladder(seed: int, coarse: Coarse) -> None:
     missing = set(range(1, 14)) - set(np.unique(coarse(seed).labels_ZYX).tolist())
@@ -107,7 +107,7 @@ def test_every_organ_is_there_except_perhaps_the_gallbladder(seed: int, coarse: 
     assert coarse(seed).labels_ZYX.max() == LEFT_KIDNEY
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_organ_volumes_are_plausible(seed: int, coarse: Coarse) -> None:
     for label, (low, high) in PLAUSIBLE_ML.items():
@@ -118,7 +118,7 @@ def test_organ_volumes_are_plausible(seed: int, coarse: Coarse) -> None:
         )
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_organ_is_one_component(seed: int, coarse: Coarse) -> None:
     labels = coarse(seed).labels_ZYX
@@ -127,7 +127,7 @@ def test_every_organ_is_one_component(seed: int, coarse: Coarse) -> None:
         assert count == 1, label
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_organs_lie_on_their_own_side(seed: int, coarse: Coarse) -> None:
     phantom = coarse(seed)
@@ -155,8 +155,8 @@ def test_organs_lie_on_their_own_side(seed: int, coarse: Coarse) -> None:
         assert at[front][1] < at[back][1], (front, back)
 
 
+@pytest.mark.long(2)
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.long
 def test_hounsfield_units_are_plausible(seed: int, coarse: Coarse) -> None:
     phantom = coarse(seed)
     for label, (low, high) in PLAUSIBLE_HU.items():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import accuracy
@@ -13,6 +14,7 @@ from accuracy_table import read_results, table_text
 from PIL import Image
 
 from flarekit.core.errors import InputError, UsageError
+from flarekit.core.spec import read_spec
 
 pytestmark = pytest.mark.long
 
@@ -31,16 +33,21 @@ def output(tmp_path):
 
 
 @pytest.fixture
-def flare_results(monkeypatch, make_predictor, make_dataset, output):
+def flare_results(monkeypatch, make_predictor, make_dataset, made_once, output, tmp_path):
     """Measure a tiny predictor on scans, and call that phantoms too; return its folder."""
-    predictor = make_predictor()
-    measure(monkeypatch, predictor, output, "--split", "scans", "--dataset", make_dataset())
-    scans = (output / "accuracy_tiny_scans.json").read_text()
-    phantoms = {key: each for key, each in json.loads(scans).items() if key != "worst"}
-    (output / "accuracy_tiny_phantoms.json").write_text(
-        json.dumps({**phantoms, "split": "phantoms"})
-    )
-    return predictor
+
+    def make(folder):
+        predictor = make_predictor()
+        measure(monkeypatch, predictor, output, "--split", "scans", "--dataset", make_dataset())
+        scans = (output / "accuracy_tiny_scans.json").read_text()
+        phantoms = {key: each for key, each in json.loads(scans).items() if key != "worst"}
+        (output / "accuracy_tiny_phantoms.json").write_text(
+            json.dumps({**phantoms, "split": "phantoms"})
+        )
+        shutil.copytree(tmp_path, folder)
+
+    shutil.copytree(made_once("flare_results", make), tmp_path, dirs_exist_ok=True)
+    return read_spec(tmp_path / "weights" / "tiny")
 
 
 def test_held_out_scans_are_measured_with_their_command_and_worst_case(flare_results, output):

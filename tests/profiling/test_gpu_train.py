@@ -128,7 +128,7 @@ def test_a_quick_pack_has_one_case_of_each_folder(data, tmp_path):
     assert packed == ["case_a.nii.gz", "case_a_0000.nii.gz"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_child_trains_shows_and_its_weights_become_a_predictor(data, tmp_path, monkeypatch):
     import time
 

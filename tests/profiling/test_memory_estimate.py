@@ -20,7 +20,7 @@ each_network = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.parametrize(
     "precision",
     [

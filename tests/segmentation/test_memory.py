@@ -64,7 +64,7 @@ def predict(toy, tmp_path):
     return run
 
 
-@pytest.mark.long
+@pytest.mark.long(1)
 @pytest.mark.parametrize(
     ("shape", "dtype", "budget_mib", "code"),
     [

@@ -217,7 +217,7 @@ def test_a_tile_is_timed_only_where_nothing_is_known_and_it_is_one_of_the_scan(c
     assert plan.traded == ()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_tile_in_turn_adds_most_to_those_before_it(case):
     located, facts = case
     placement = located.placement(facts)

@@ -28,8 +28,8 @@ def read_labels(path):
     return read_nifti(path).voxels_ZYX.astype(np.uint8)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_large_organs_of_an_unseen_phantom_are_found(predictor, tmp_path, seed):
     assert seed not in range(*read_recipe(predictor.folder / "recipe.toml").training.phantom_seeds)
     phantom = abdomen_phantom(seed, spacing_mm_ZYX=(4.0, 2.2, 2.2), shape_ZYX=(36, 120, 160))

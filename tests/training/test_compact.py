@@ -250,7 +250,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.long(3)
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_trains_by_its_paper_and_is_exported(name, precision, make_recipe, tmp_path):

@@ -79,7 +79,7 @@ def test_another_seed_file_or_fact_is_another_case(tmp_path, make_recipe):
     assert count() == 3
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_cases_are_made_in_processes_of_their_own(tmp_path, recipe):
     dataset = write_dataset(tmp_path / "d", ["case_a", "case_c"])
     made, kept = real_cases(dataset, recipe), real_cases(dataset, recipe)

@@ -91,11 +91,8 @@ def small(recipe):
     )
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if "lits" not in name]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["mpu_net/lits", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_for_three_steps_on_cases_of_its_kind(name, tmp_path):
     recipe = small(read_recipe(RECIPES[name]))
     dataset = write_dataset(tmp_path / "data", name, len(recipe.spec.labels))

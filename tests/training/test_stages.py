@@ -101,7 +101,7 @@ def test_a_stage_begins_with_the_averaged_weights_and_an_optimiser_of_its_own(st
 
 @pytest.mark.long
 @pytest.mark.parametrize(  # in the first, between both, in the second
-    "steps", [pytest.param(4, marks=pytest.mark.long), 10, pytest.param(17, marks=pytest.mark.long)]
+    "steps", [pytest.param(4, marks=pytest.mark.slow), 10, pytest.param(17, marks=pytest.mark.slow)]
 )
 def test_a_run_that_is_killed_goes_on_in_its_stage(staged, tmp_path, steps):
     options = RunOptions(minutes=0.5, **CPU)

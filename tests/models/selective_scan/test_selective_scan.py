@@ -118,7 +118,7 @@ for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 def test_the_triton_kernel_agrees_with_the_reference_in_its_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
