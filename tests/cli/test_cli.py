@@ -72,7 +72,7 @@ def test_predict_writes_masks_and_exits_zero(toy, inputs, tmp_path):
     assert "s (import " in result.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_quiet_says_nothing(toy, inputs, tmp_path):
     result = run_process("predict", "-q", "-i", inputs, "-o", tmp_path / "out", "-p", toy.folder)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -141,7 +141,7 @@ def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
     assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_quiet_still_says_what_was_given_up_for_a_budget(toy, inputs, tmp_path, write_scan):
     import numpy as np
 
@@ -256,7 +256,7 @@ def test_weights_import_makes_a_predictor_and_never_replaces_one_unasked(tmp_pat
     assert run(*arguments, "--force").returncode == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_command_that_an_import_ends_with_works_as_printed(tmp_path, monkeypatch):
     import torch
 
@@ -297,7 +297,7 @@ def test_weights_verify_tells_which_predictor_is_not_whole(toy):
     assert "SHA-256" in result.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_sigterm_ends_a_run_that_is_deep_in_one_long_call():
     script = (
         "import hashlib; from flarekit.cli.terminating import end_on_sigterm; end_on_sigterm(); "

@@ -14,7 +14,7 @@ print(time.monotonic() - process_start())
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_time_of_a_case_begins_with_the_process_to_a_few_hundredths_of_a_second():
     for _ in range(3):  # at other fractions of a second
         began = time.monotonic()

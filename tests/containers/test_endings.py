@@ -90,7 +90,7 @@ def test_who_interrupts_the_wait_ends_the_process(monkeypatch):
     assert process.returncode == -signal.SIGTERM
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_that_may_not_be_signalled_does_not_save_the_others(monkeypatch):
     terminate = psutil.Process.terminate
 

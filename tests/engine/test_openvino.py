@@ -282,7 +282,7 @@ def test_openvino_s_telemetry_is_not_loaded_for_its_converter():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.long
+@pytest.mark.long(2)
 @pytest.mark.parametrize("name", ["openvino", "torch"])
 @pytest.mark.parametrize("tile", [(4, 8, 8), (1, 8, 8)])
 def test_threads_that_share_an_engine_get_what_one_alone_gets(name, tile):

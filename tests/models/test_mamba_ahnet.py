@@ -78,7 +78,7 @@ def test_each_row_of_the_tables_has_its_own_size(row, parameters):
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_full_slice_costs_16_5_billion_multiplications():
     network = models.create("mamba_ahnet").eval()
     assert multiplications(network, (1, 1, 256, 256)) == pytest.approx(16.5e9, rel=0.01)

@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_voxels() -> None:
     np.testing.assert_array_equal(first.affine, second.affine)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_different_seeds_give_different_patients() -> None:
     shape = (40, 72, 90)
     first, second = (abdomen_phantom(seed, shape_ZYX=shape) for seed in (11, 12))

@@ -74,7 +74,7 @@ def test_a_preset_s_gpu_limit_fails_where_no_gpu_was_measured_unless_none_is_mea
     assert "contradict" in both.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_was_not_measured_has_no_unit(tmp_path, flarekit):
     result = flarekit("run", "--output", tmp_path, "--", sys.executable, "-c", "")
     assert "GPU not measured, memory" in result.stderr
@@ -82,7 +82,7 @@ def test_what_was_not_measured_has_no_unit(tmp_path, flarekit):
     assert "not supported MiB" not in result.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_command_s_memory_between_two_samples_is_the_kernel_s_own_peak(tmp_path, flarekit):
     code = "import time; time.sleep(.3); x = bytearray(b'x') * (200 << 20); del x; time.sleep(.2)"
     result = flarekit("run", "--output", tmp_path, "--name", "c", "--", sys.executable, "-c", code)

@@ -73,7 +73,7 @@ def test_a_file_with_lines_leaves_a_mask_of_its_own_name(tmp_path):
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good.npz"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_is_wrong_with_such_a_mask_is_named_and_nothing_is_unpickled(tmp_path):
     names = ("broken", "changed", "left", "missing", "other_array", "pickled", "shape")
     cases = profiled(tmp_path, *names)

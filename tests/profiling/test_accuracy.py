@@ -62,6 +62,7 @@ def test_held_out_scans_are_measured_with_their_command_and_worst_case(flare_res
     assert (output / result["worst"]["picture"]).stat().st_size < 300_000
 
 
+@pytest.mark.slow
 def test_labels_that_scans_lack_are_scored_on_phantoms_only(
     monkeypatch, make_predictor, make_dataset, output
 ):
@@ -81,6 +82,7 @@ def test_labels_that_scans_lack_are_scored_on_phantoms_only(
     assert phantoms["command"].endswith("--split phantoms --phantoms 1 --device cpu")
 
 
+@pytest.mark.slow
 def test_whole_bodies_go_through_autopets_layout(monkeypatch, make_predictor, output, tmp_path):
     from flarekit.synthesis import ORGANS
 

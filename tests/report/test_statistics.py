@@ -143,7 +143,7 @@ def test_the_table_has_a_line_per_case_and_label_in_columns_that_do_not_change(c
     assert (rows[1]["touches_edge"], rows[2]["x_min"], rows[2]["volume_ml"]) == ("yes", "", "0")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_thirteen_labels_of_a_large_scan_take_less_than_a_third_of_a_second():
     phantom = abdomen_phantom(3, spacing_mm_ZYX=(10, 3, 3), shape_ZYX=(25, 128, 128))
     label_map = phantom.labels_ZYX.astype(np.uint8).repeat(4, 0).repeat(4, 1).repeat(4, 2)

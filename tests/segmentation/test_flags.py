@@ -56,7 +56,7 @@ def test_without_a_report_nothing_is_measured_or_flagged(toy, inputs, tmp_path, 
     assert run(*command).returncode == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_the_locator_found_elsewhere_is_flagged(
     located_toy, inputs, tmp_path, write_scan, monkeypatch
 ):

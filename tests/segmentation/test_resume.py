@@ -356,7 +356,7 @@ main.main()
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_sigterm_says_how_far_the_run_is_and_how_it_goes_on(toy, inputs, tmp_path, write_scan):
     write_scan(inputs / "d_0000.nii.gz")
     command = [sys.executable, "-c", ENDLESS, "predict", "--device", "cpu"]

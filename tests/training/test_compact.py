@@ -116,7 +116,7 @@ train(recipe, [Pool(cases=[make_case()], share=1.0)], Path(sys.argv[2]), options
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_a_checkpoint_that_goes_on(recipe, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-c", KILLED, str(tmp_path / "recipe.toml"), str(run), str(ROOT)]

@@ -57,7 +57,7 @@ def commands_of(page):
     return [shlex.split(line)[1:] for line in blocks[0].splitlines()]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_page_s_three_commands_make_a_predictor_with_its_own_card(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ids = ["p1", "p2", "p3", "p4"]
@@ -278,7 +278,7 @@ def trained(recipe, run_dir):
     train(recipe, [Pool(cases=[make_case()], share=1.0)], run_dir, RunOptions(minutes=1e-3, **CPU))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_recipe_that_changed_since_the_run_began_is_refused(recipe, make_recipe, tmp_path):
     trained(recipe, tmp_path / "run")
     with pytest.raises(InputError, match="training.learning_rate was 0.01 and is 0.1"):
@@ -312,7 +312,7 @@ def test_other_cases_than_the_run_began_with_are_refused(tmp_path):
     assert "other cases: + d/d (training)" in said.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_recipe_of_other_data_does_not_lend_its_data_or_licence(tmp_path):
     dataset = dataset_of(tmp_path / "mine")
     changes = [

@@ -85,7 +85,7 @@ def stating(**settings):
     return {"flarekit.facts": json.dumps({"settings": settings})}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_algorithm_that_behaves_passes_everything(tmp_path):
     found = look(program(), tmp_path)
     assert failed(found) == {}

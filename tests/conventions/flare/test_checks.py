@@ -80,7 +80,7 @@ def verdicts(program, folder, *only, **options):
     return {each.check.name: each.finding for each in _verdicts(image, checks)}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_program_that_behaves_passes_everything(tmp_path):
     found = verdicts(behave, tmp_path)
     assert failed(found) == set()

@@ -144,7 +144,7 @@ def test_each_fault_is_found_by_its_check(fault, names, tmp_path):
     assert names <= failed(verdicts(fault, tmp_path))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_mask_that_is_far_longer_than_its_line_gets_a_warning(tmp_path):
     found = verdicts("far too large", tmp_path)["diameters"]
     assert found.state == "warn"

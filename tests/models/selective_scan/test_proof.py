@@ -185,7 +185,7 @@ def test_what_works_is_tried_once(monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_on_cuda")
 def test_the_memory_of_a_kernel_is_estimated_without_a_launch(monkeypatch):
     """What it would read is not there: on a GPU that ends all work of the process."""
@@ -239,7 +239,7 @@ assert b".target sm_" in compile_scan((99, 0), torch.float32, 16)  # newer than 
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(not has_nvrtc(), reason="NVRTC (nvidia-cuda-nvrtc) is not installed")
 def test_nvrtc_needs_no_compiler_and_no_home_to_compile_the_kernel():
     result = subprocess.run(
