@@ -110,6 +110,7 @@ def test_each_kind_of_error_has_its_exit_code_and_one_line(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 def test_an_empty_input_folder_is_exit_code_three(toy, tmp_path):
     (tmp_path / "in").mkdir()
     result = run_process("predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-p", toy.folder)

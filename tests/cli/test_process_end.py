@@ -36,6 +36,7 @@ def ended(code, *arguments, **how):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **how)
 
 
+@pytest.mark.long
 def test_threads_and_whoever_asked_are_waited_for_and_nothing_else():
     process = ended(LINGERING, "--version")  # and not until the slow one is through
     assert process.returncode == 0
@@ -65,6 +66,7 @@ def test_a_bug_ends_the_process_as_python_does():
     assert "ZeroDivisionError" in process.stderr
 
 
+@pytest.mark.long
 def test_output_that_cannot_be_written_is_no_success():
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         process = subprocess.run(

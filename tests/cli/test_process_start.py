@@ -50,6 +50,7 @@ print(pydicom.Dataset.__name__)
     assert said_by(code) == "False (4, 4, 4) [2]\nDataset\n"
 
 
+@pytest.mark.long
 def test_only_the_command_that_is_asked_for_is_built():
     code = """
 from flarekit.cli.main import app

@@ -211,6 +211,7 @@ def test_a_signal_that_ended_the_run_is_noted_however_late_its_command_comes_bac
     assert DockerSandbox("team:latest").run(run).stopped_after_s is not None
 
 
+@pytest.mark.long
 def test_nothing_goes_on_beside_a_run_that_is_over(engine):
     """Not even where the group that was found is there for longer than the container."""
     before = set(threading.enumerate())

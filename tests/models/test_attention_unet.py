@@ -24,6 +24,7 @@ def small(**arguments):
     return network.eval().requires_grad_(False)
 
 
+@pytest.mark.long
 def test_full_width_has_the_paper_s_parameters():
     network = models.create("attention_unet")
     assert sum(parameter.numel() for parameter in network.parameters()) == 24_496_331
@@ -38,6 +39,7 @@ def test_without_attention_it_is_the_flare21_network_of_20_735_897_parameters():
     assert not any("att" in key for key in keys)
 
 
+@pytest.mark.long
 def test_slices_in_a_batch_give_what_single_slices_give():
     slices = torch.randn(3, 3, 32, 48)
     for batch_statistics, attention in itertools.product((False, True), repeat=2):

@@ -127,6 +127,7 @@ def test_deep_supervision_adds_coarser_logits_while_training():
     assert image.shape == slices.shape
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("directions", [1, 4])
 def test_gradients_reach_every_parameter(directions):
     network = build(scan_directions=directions)

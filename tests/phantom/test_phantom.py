@@ -193,6 +193,7 @@ def test_the_affine_points_left_posterior_superior() -> None:
     np.testing.assert_array_equal(phantom.affine[3], (0, 0, 0, 1))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 40, 40), (20, 2, 60)])
 def test_a_tiny_shape_is_drawn_too(shape: tuple[int, int, int]) -> None:
     assert abdomen_phantom(0, spacing_mm_ZYX=(3.0, 2.0, 2.0), shape_ZYX=shape).hu_ZYX.shape == shape

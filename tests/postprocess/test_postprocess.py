@@ -88,6 +88,7 @@ def rule(name, *labels, value=None):
     return Rule(name=name, labels=labels, value=value)
 
 
+@pytest.mark.long
 @given(label_maps, some_rules, st.sampled_from([0.5, 1.0, 3.0]))
 def test_any_chain_of_rules_decides_like_scipy_label_by_label(label_map, rules, voxel_ml):
     ours = apply(label_map, *rules, voxel_ml=voxel_ml)

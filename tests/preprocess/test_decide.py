@@ -82,6 +82,7 @@ def test_labels_are_those_of_logits_that_were_resampled_as_a_whole(
     assert (labels == wanted).mean() > 0.999 if labels.size > 999 else (labels == wanted).all()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("shape", [(40, 300, 280), (40, 5, 4)])
 def test_many_large_slices_at_once_are_painted_like_few_small_ones(shape):
     logits = np.random.default_rng(0).normal(size=(3, 20, 30, 28)).astype(np.float32)

@@ -219,6 +219,7 @@ def test_numbers_are_written_as_one_writes_them():
     ]
 
 
+@pytest.mark.long
 def test_the_picture_is_a_png(tmp_path):
     write_picture(tmp_path / "a.png", made_case(), made_samples([1.0, GONE, 2.0]), Tolerances())
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

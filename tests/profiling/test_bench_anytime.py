@@ -25,6 +25,7 @@ def _in_this_process(monkeypatch):
     monkeypatch.setattr(bench_anytime, "run", run)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_in_this_process")
 def test_a_quick_run_measures_both_ends_of_the_time(located, make_dataset, tmp_path):
     options = ["--dataset", str(make_dataset()), "--quick", "--output", str(tmp_path)]

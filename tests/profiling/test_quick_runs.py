@@ -106,6 +106,7 @@ def test_a_quick_run_never_replaces_what_was_measured(capsys):
     assert "--output" in capsys.readouterr().err
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("processor", [AVX2_ONLY, WITH_AVX512], ids=["AVX2", "AVX-512"])
 def test_tiles_are_timed_beside_products(run, make_predictor, monkeypatch, capsys, processor):
     monkeypatch.setattr("flarekit.engine._cpu._cpu_info", lambda: processor)

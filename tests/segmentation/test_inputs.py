@@ -181,6 +181,7 @@ def test_no_output_and_no_report_goes_where_the_inputs_are(toy, inputs, tmp_path
     assert {path: path.read_bytes() for path in inputs.iterdir()} == before
 
 
+@pytest.mark.long
 def test_two_cases_of_one_name_are_told_apart(toy, inputs, tmp_path):
     for k in range(8):
         image = slice_of(ct_voxels(8)[k], (0, 0, 4 * k), "1.2.3", k)

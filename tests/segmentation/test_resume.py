@@ -83,6 +83,7 @@ def test_what_is_done_and_whole_is_skipped_and_that_is_said(segment, tmp_path, c
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.long
 def test_statistics_of_resumed_runs_have_every_case_once(segment, tmp_path):
     segment()
     table = (tmp_path / "report" / "statistics.csv").read_text()
@@ -94,6 +95,7 @@ def test_statistics_of_resumed_runs_have_every_case_once(segment, tmp_path):
     assert (tmp_path / "report" / "statistics.csv").read_text() == table
 
 
+@pytest.mark.long
 def test_without_resume_everything_runs_again(segment):
     segment()
     assert segment()[0] == ["a", "b", "c"]
@@ -142,6 +144,7 @@ def test_a_new_case_is_run_beside_those_that_are_done(segment, inputs, write_sca
     assert record.done_before == ("a", "b", "c")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "change", [{"mode": "exact"}, {"precision": "bf16"}, {"time_budget_s": 900.0}]
 )

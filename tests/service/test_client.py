@@ -37,6 +37,7 @@ def test_a_scan_is_segmented_and_its_files_are_saved(client, scan, tmp_path):
     assert client.cases() == []
 
 
+@pytest.mark.long
 def test_channels_and_series_are_sent(client, scan, tmp_path):
     petct = client.segment({"CT": scan, "PET": scan}, predictor="att_umamba_petct")
     assert client.click(petct.id, {"tumor": [(5, 4, 3)]}).volumes_ml == {"lesion": 0.002}

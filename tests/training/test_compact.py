@@ -204,6 +204,7 @@ def test_an_exported_run_is_a_whole_predictor(recipe, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_run_may_be_exported_in_eight_bits_and_says_so(recipe, tmp_path):
     train(recipe, pools(), tmp_path / "run", RunOptions(minutes=0.05, **CPU), clock=Clock())
     export_predictor(tmp_path / "run", tmp_path / "tiny")
@@ -311,6 +312,7 @@ def test_fp16_on_a_gpu_trains_and_resumes(recipe, tmp_path):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
+@pytest.mark.long
 def test_a_run_may_start_with_a_predictor_s_weights(recipe, tmp_path, caplog):
     options = RunOptions(minutes=0.1, **CPU)
     train(recipe, pools(), tmp_path / "first", options, clock=Clock())

@@ -48,6 +48,7 @@ def test_labels_are_measured_by_their_names_and_few_cases_tell_nothing(toy, data
     assert (organ.cases, organ.missing, organ.cut, organ.second_part) == (8, 0.0, 0.0, 0.0)
 
 
+@pytest.mark.long
 def test_intensities_without_a_unit_are_not_expected_of_other_scans(toy, dataset):
     channel = toy.spec.channels[0].model_copy(update={"intensity": Rescale(kind="rescale")})
     spec = toy.spec.model_copy(update={"channels": (channel,)})

@@ -71,6 +71,7 @@ def test_lesions_become_numbers_in_the_facts(named, toy):
     assert read_spec(toy.folder).spec.rules == rules
 
 
+@pytest.mark.long
 def test_the_rule_stands_before_what_a_person_marked(named, toy):
     path = toy.folder / "predictor.toml"
     rule = f'\n[[rules]]\nname = "recist_line"\nlabels = ["{label_of(toy)}"]\nvalue = 1.2\n'

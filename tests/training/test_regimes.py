@@ -118,6 +118,7 @@ def test_schedules_follow_the_papers():
     assert Schedule(kind="constant", epochs=5).factor(0.9) == 1
 
 
+@pytest.mark.long
 def test_optimisers_have_the_papers_constants():
     parameter = torch.nn.Parameter(torch.zeros(1))
     sgd = REGIMES["att_umamba"].optimiser.build([parameter])

@@ -62,6 +62,7 @@ def test_a_recipe_without_stages_is_its_only_one(recipe):
     assert recipe.stages == (recipe,)
 
 
+@pytest.mark.long
 def test_stages_share_the_time_each_with_its_samples_and_a_rate_that_falls(
     staged, tmp_path, monkeypatch
 ):
@@ -120,6 +121,7 @@ def test_a_run_that_is_killed_goes_on_in_its_stage(staged, tmp_path, steps):
     assert all(torch.allclose(*pair, atol=1e-3) for pair in pairs)
 
 
+@pytest.mark.long
 def test_a_card_tells_the_stages(staged, tmp_path):
     train(staged, pools(), tmp_path / "run", RunOptions(minutes=0.3, **CPU), clock=Clock())
     export_predictor(tmp_path / "run", tmp_path / "made")
@@ -138,6 +140,7 @@ def test_another_stage_s_tile_is_tried_before_the_first_step(make_staged, tmp_pa
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_a_stage_that_a_recipe_has_not_is_refused(staged, make_staged, tmp_path):
     run = tmp_path / "run"
     train(staged, pools(), run, RunOptions(minutes=0.2, **CPU), clock=Clock())

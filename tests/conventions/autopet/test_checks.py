@@ -239,6 +239,7 @@ def test_every_mirror_image_is_told_from_the_mask(count):
     assert on_lesions(np.zeros_like(mask)).state == "skip"
 
 
+@pytest.mark.long
 def test_faint_uptake_lies_wherever_the_click_on_it_could_be_read():
     suv, hu = samples.petct().suv_ZYX, samples.petct().hu_ZYX
     places = [samples.FAINT, *samples.readings(samples.FAINT).values()]

@@ -194,6 +194,7 @@ def test_geometry_that_changes_within_a_volume_is_refused(tmp_path, change, word
     assert "10 files" in fault
 
 
+@pytest.mark.long
 def test_a_distance_that_changes_by_little_but_for_long_is_refused(tmp_path):
     slices = stack(40)
     for k, image in enumerate(slices):

@@ -334,6 +334,7 @@ OF_FLARE26 = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("program", OF_FLARE26)
 def test_what_flare26_asks_for_more_strictly_is_caught_with_its_preset(program, monkeypatch):
     run, name, state, words = OF_FLARE26[program]
