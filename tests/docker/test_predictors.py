@@ -44,8 +44,8 @@ BRIEF = (
 PAGES = {"abdomen_ct": "flare", "att_umamba_petct": "autopet", "mamba_ahnet_lesion": "uls23"}
 # an image for FLARE differs from another by its weights alone: abdomen_ct's stands for these in CI
 ALIKE = ("attention_unet_abdomen", "mamba_clinix_abdomen", "mpu_net_liver")
-# a minute and more on two cores: mamba_ahnet_mr stands for the first, a page's test for the second
-LONG = ("mamba_ahnet_lesion", "att_umamba_petct")
+# a minute and more on two cores: mamba_ahnet_mr stands for the first, pages' tests for the others
+LONG = ("mamba_ahnet_lesion", "att_umamba_petct", "abdomen_ct")
 IMAGES = [
     pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
     for name in (folder.name for folder in predictor_folders())

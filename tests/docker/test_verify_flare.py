@@ -259,9 +259,9 @@ WITHOUT_AN_ENGINE_TOO = (  # in the convention's test_checks.py
     "first_only", "name_cut_at_the_first_dot", "other_files", "keeps_old", "dies_on_damage",
     "random", "writes_into_inputs", "writes_outside", "link", "crash",
 )  # fmt: skip
-# to another user what silent is without a network; an address by name; a platform's own are among
-# the tests of its sandbox
-ALIKE = ("silent_for_others", "network_name", "deaf")
+# the first two are to another user and by name what silent and network are; the platform's sandbox
+# has its own deaf program; what only the strict sandbox lacks is in test_run_checks.py
+ALIKE = ("silent_for_others", "network_name", "deaf", "interface", "capabilities")
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,7 @@ def test_a_phone_shows_everything_below_each_other(browser, running):
         page.goto(running.url)
 
 
+@pytest.mark.slow  # without a browser they are in test_real_scans.py
 @pytest.mark.data
 def test_real_scans_in_a_real_service(browser, shared, tmp_path):
     """The demo, a real CT whose mask is the command line's, and a click that changes a PET/CT."""
