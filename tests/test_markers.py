@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import spread_over
+from tests.conftest import asked_for, spread_over
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,19 @@ def test_the_others_are_long(request, number):
 def test_of_long_ones_the_others_are_slow(request, number):
     is_slow = request.node.get_closest_marker("slow") is not None
     assert is_slow == (number in (2, 4))
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("gpu", {"gpu"}),
+        ("(data or browser) and not docker and not slow", {"data", "browser"}),
+        ("long and not slow", {"long", "quick"}),
+        ("slow", {"slow", "long", "quick"}),
+        ("not long and not slow", set()),
+        ("not (data or gpu) and docker", set()),
+        ("", set()),
+    ],
+)
+def test_files_without_the_markers_that_are_asked_for_are_not_read(expression, names):
+    assert asked_for(expression) == names
