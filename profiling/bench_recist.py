@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import parsed, parser_of, run, write
+from measured import machine, parsed, parser_of, run, write
 from numpy.typing import NDArray
+
+from flarekit.segmentation.compiling import compile_predictor
+from flarekit.segmentation.predictors import find_predictor
 
 _LINES = (1, 3, 10)
 
@@ -74,7 +77,8 @@ def main(line: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(line)
     hu, spacing_mm = volume(arguments)
     images = np.rint((np.clip(hu, -160, 240) + 160) / 400 * 255).astype(np.uint8)
-    rows = []
+    compile_predictor(find_predictor(str(arguments.predictor)))  # as in an image
+    rows, facts = list[dict[str, Any]](), machine()
     with tempfile.TemporaryDirectory() as scratch:
         for count in _LINES[:1] if arguments.quick else _LINES:
             inputs = Path(scratch, f"in_{count}")
@@ -85,7 +89,7 @@ def main(line: Sequence[str] | None = None) -> int:
             row = cost(arguments.predictor, inputs, Path(scratch, f"out_{count}"))
             rows.append({"lines": count, "voxels": list(images.shape), **row})
             print(rows[-1])
-    found = {"predictor": str(arguments.predictor), "files": rows}
+    found = facts | {"predictor": Path(arguments.predictor).name, "files": rows}
     write(arguments.output / "recist_cpu.json", found)
     return 0
 

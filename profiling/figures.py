@@ -184,6 +184,17 @@ def page() -> Lines:
     return markdown([f"scan of {size}", "drop to organs", "of which segmenting"], rows)
 
 
+def recist() -> Lines:
+    """Tabulate what a file with lines across lesions costs."""
+    files = result_of("recist_cpu")["files"]
+    rows = [
+        [f"{each['lines']}", f"{each['wall_s']:.1f} s", f"{each['peak_rss_mib'] / 1024:.2f} GB"]
+        for each in files
+    ]
+    z, y, x = files[0]["voxels"]
+    return markdown([f"lines in a file of {x} x {y} x {z}", "time", "peak memory"], rows)
+
+
 def mamba_clinix_rows() -> Lines:
     """Tabulate MambaClinix's Table 4: parameters of ours and the paper's, in millions."""
     header = ["row", "all, code", "encoder, code", "encoder, C' = 32", "paper's"]
@@ -245,6 +256,7 @@ TABLES: Mapping[str, Callable[[], Lines]] = {
     "gpu": gpu,
     "folder": folder,
     "page": page,
+    "recist": recist,
     "mamba_clinix_rows": mamba_clinix_rows,
     "mamba_clinix_readings": mamba_clinix_readings,
     "ablations": ablations,
