@@ -114,6 +114,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Make `long` what `quick(count)` leaves over of a test's parameters, and so on to `slow`."""
     alike: dict[tuple[str, Path, str], list[pytest.Item]] = {}
     for item in items:
+        if item.get_closest_marker("cluster") is not None:
+            item.add_marker(pytest.mark.xdist_group("Ray"))  # one process: one Ray at a time
         for name in REST_OF:
             marker = item.get_closest_marker(name)
             if marker is not None and marker.args and item.get_closest_marker("slow") is None:

@@ -106,6 +106,7 @@ def examinations(tmp_path, write_scan):
     return find_examinations(tmp_path / "labelsTr", None)
 
 
+@pytest.mark.slow  # tests/images/test_interactive.py plays an image that forgets, without an engine
 def test_v_is_played_to_its_end_only_where_no_state_is_needed_or_it_stays(
     make_image, examinations, tmp_path
 ):
