@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import asked_for, spread_over
@@ -43,3 +47,16 @@ def test_of_long_ones_the_others_are_slow(request, number):
 )
 def test_files_without_the_markers_that_are_asked_for_are_not_read(expression, names):
     assert asked_for(expression) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("marker", ["browser", "cluster", "data", "docker", "gpu", "long", "slow"])
+def test_no_test_is_left_out_with_a_file_that_is_not_read(marker):
+    def found(expression):
+        line = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", expression]
+        folder = Path(__file__).parents[1]
+        told = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True).stdout
+        return sorted(each for each in told.splitlines() if each.startswith("tests/"))
+
+    assert asked_for(f"{marker} and not (gpu and cluster)") == set()  # every file is read
+    assert found(marker) == found(f"{marker} and not (gpu and cluster)") != []

@@ -142,7 +142,7 @@ def test_a_report_has_stage_times_and_a_picture(toy, inputs, tmp_path):
     assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_quiet_still_says_what_was_given_up_for_a_budget(toy, inputs, tmp_path, write_scan):
     import numpy as np
 

@@ -39,7 +39,7 @@ def test_labels_are_decided_without_affinity(monkeypatch, toy):
         assert segmenter.segment(voxels, spacing_mm=(2, 2, 2)).labels.shape == (9, 20, 14)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_segments_without_what_linux_alone_has(toy, write_scan, tmp_path):
     """This is not a test of those systems: only of the names that are missing there."""
     (tmp_path / "in").mkdir()

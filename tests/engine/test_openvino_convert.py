@@ -172,7 +172,7 @@ def test_a_mamba_layer_is_float32_in_a_network_of_any_precision(
     assert relative(torch.from_numpy(imported([image.numpy()])[0]), layer(image)) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_conversion_leaves_the_network_untouched():
     network, image, _ = prepared("mamba_clinix", *small("mamba_clinix"))
     network.train()

@@ -225,7 +225,7 @@ def test_pictures_show_truth_prediction_and_difference(folders, write_scan):
         assert near.sum() > 100
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_picture_that_cannot_be_written_is_a_fault_of_a_scored_case(folders):
     pytest.importorskip("matplotlib")
     evaluation = score_folders(folders, pictures=Pictures(folder=folders / "nowhere"))
